@@ -1,0 +1,358 @@
+/* SPDX-License-Identifier: MIT */
+#define _GNU_SOURCE
+#include "functions.h"
+
+#include <dlfcn.h>
+#include <elf.h>
+#include <errno.h>
+#include <fcntl.h>
+#include <fnmatch.h>
+#include <link.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+#include <unistd.h>
+
+/* ---- unwind tables (LSB core 10.6; encodings: DWARF exception header) --------------------------------------------- */
+
+#define DW_EH_PE_ABSPTR 0x00
+#define DW_EH_PE_UDATA4 0x03
+#define DW_EH_PE_SDATA4 0x0b
+#define DW_EH_PE_UDATA8 0x04
+#define DW_EH_PE_SDATA8 0x0c
+#define DW_EH_PE_PCREL 0x10
+#define DW_EH_PE_DATAREL 0x30
+#define DW_EH_PE_FORMAT 0x0f
+#define DW_EH_PE_APPLICATION 0x70
+
+struct eh_frame_hdr {
+	uint8_t version;
+	uint8_t eh_frame_ptr_enc;
+	uint8_t fde_count_enc;
+	uint8_t table_enc;
+	int32_t eh_frame_ptr; /* pcrel sdata4 */
+	uint32_t fde_count;   /* udata4 */
+	struct {
+		int32_t function; /* both relative to the header */
+		int32_t fde;
+	} table[];
+};
+
+static uint32_t load32(const uint8_t *at)
+{
+	uint32_t value;
+
+	memcpy(&value, at, sizeof(value));
+	return value;
+}
+
+static uint64_t load64(const uint8_t *at)
+{
+	uint64_t value;
+
+	memcpy(&value, at, sizeof(value));
+	return value;
+}
+
+static const uint8_t *skip_leb128(const uint8_t *at)
+{
+	while (*at++ & 0x80)
+		;
+	return at;
+}
+
+/* Size of a value in an encoding, 0 for those that no linker uses here. */
+static size_t encoded_size(uint8_t encoding)
+{
+	switch (encoding & DW_EH_PE_FORMAT) {
+	case DW_EH_PE_UDATA4:
+	case DW_EH_PE_SDATA4:
+		return 4;
+	case DW_EH_PE_ABSPTR:
+	case DW_EH_PE_UDATA8:
+	case DW_EH_PE_SDATA8:
+		return 8;
+	default:
+		return 0;
+	}
+}
+
+/* Encoding of pc_begin and pc_range, from the CIE's augmentation. */
+static bool cie_encoding(const uint8_t *cie, uint8_t *encoding)
+{
+	const char *augmentation = (const char *)cie + 9; /* behind length, id, version */
+	const uint8_t *at = (const uint8_t *)augmentation + strlen(augmentation) + 1;
+
+	*encoding = DW_EH_PE_ABSPTR;
+	if (augmentation[0] != 'z')
+		return augmentation[0] == '\0';
+	at = skip_leb128(at);                      /* code alignment */
+	at = skip_leb128(at);                      /* data alignment */
+	at = cie[8] == 1 ? at + 1 : skip_leb128(at); /* return address register */
+	at = skip_leb128(at);                      /* augmentation length */
+	for (const char *letter = augmentation + 1; *letter; letter++) {
+		switch (*letter) {
+		case 'R':
+			*encoding = *at;
+			return true;
+		case 'L':
+			at++;
+			break;
+		case 'P':
+			if (!encoded_size(*at))
+				return false;
+			at += 1 + encoded_size(*at);
+			break;
+		case 'S':
+		case 'B':
+			break;
+		default:
+			return false;
+		}
+	}
+	return true;
+}
+
+/* Length of the extent that an FDE describes, 0 when it cannot be read. */
+static uint64_t fde_range(const uint8_t *fde)
+{
+	uint32_t length = load32(fde);
+	uint8_t encoding;
+
+	if (length == 0 || length == 0xffffffff || load32(fde + 4) == 0)
+		return 0;
+	if (!cie_encoding(fde + 4 - load32(fde + 4), &encoding))
+		return 0;
+	switch (encoded_size(encoding)) {
+	case 4:
+		return load32(fde + 12);
+	case 8:
+		return load64(fde + 16);
+	default:
+		return 0;
+	}
+}
+
+/*
+ * Linkers describe a whole table of import stubs as one "function" (.plt, .plt.got, .plt.sec). Such a table is an array
+ * of stubs of 8 or 16 bytes that jump through the GOT; a function that consists of such a jump is not padded like that.
+ */
+static bool is_stub_table(const uint8_t *code, uint64_t size)
+{
+	static const uint8_t endbr64[] = {0xf3, 0x0f, 0x1e, 0xfa};
+
+	if (size < 8 || size % 8)
+		return false;
+	if (code[0] == 0xff && code[1] == 0x35) /* push link_map; jmp *resolver */
+		return size >= 16;
+	if (size >= 16 && !memcmp(code, endbr64, sizeof(endbr64)))
+		code += sizeof(endbr64);
+	if (code[0] == 0xf2)
+		code++;
+	return code[0] == 0xff && code[1] == 0x25;
+}
+
+/* ---- modules ------------------------------------------------------------------------------------------------------ */
+
+struct collection {
+	const char *names;
+	struct functions *out;
+	size_t module_capacity;
+	size_t extent_capacity;
+	bool failed;
+};
+
+/* Room for one more of `count` elements. */
+static void *grow(void *array, size_t count, size_t *capacity, size_t size)
+{
+	void *larger;
+
+	if (count < *capacity)
+		return array;
+	*capacity = *capacity ? *capacity * 2 : 64;
+	larger = reallocarray(array, *capacity, size);
+	return larger;
+}
+
+static bool selected(const char *names, const char *name, bool executable)
+{
+	char pattern[256];
+
+	while (*names) {
+		size_t length = strcspn(names, ",");
+
+		if (length && length < sizeof(pattern)) {
+			memcpy(pattern, names, length);
+			pattern[length] = '\0';
+			if ((executable && !strcmp(pattern, "main")) || !fnmatch(pattern, name, 0))
+				return true;
+		}
+		names += length;
+		names += *names == ',';
+	}
+	return false;
+}
+
+static bool executable_at(const struct dl_phdr_info *info, uintptr_t address)
+{
+	for (int i = 0; i < info->dlpi_phnum; i++) {
+		const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
+		uintptr_t lower = info->dlpi_addr + segment->p_vaddr;
+
+		if (segment->p_type == PT_LOAD && segment->p_flags & PF_X && address >= lower &&
+		    address - lower < segment->p_memsz)
+			return true;
+	}
+	return false;
+}
+
+static bool collect_extents(struct collection *collection, const struct dl_phdr_info *info, size_t module,
+			    const struct eh_frame_hdr *header)
+{
+	struct functions *out = collection->out;
+
+	if (header->version != 1 || header->fde_count_enc != DW_EH_PE_UDATA4 ||
+	    encoded_size(header->eh_frame_ptr_enc) != 4 || header->table_enc != (DW_EH_PE_DATAREL | DW_EH_PE_SDATA4))
+		return true;
+	out->modules[module].described = true;
+	for (uint32_t i = 0; i < header->fde_count; i++) {
+		uintptr_t lower = (uintptr_t)header + header->table[i].function;
+		uint64_t size = fde_range((const uint8_t *)header + header->table[i].fde);
+		void *extents;
+
+		if (!size || !executable_at(info, lower) || !executable_at(info, lower + size - 1) ||
+		    is_stub_table((const uint8_t *)lower, size))
+			continue;
+		extents = grow(out->extents, out->extent_count, &collection->extent_capacity, sizeof(*out->extents));
+		if (!extents)
+			return false;
+		out->extents = extents;
+		out->extents[out->extent_count++] = (struct extent){lower, lower + size, module};
+	}
+	return true;
+}
+
+static const char *file_name(const char *path)
+{
+	const char *slash = strrchr(path, '/');
+
+	return slash ? slash + 1 : path;
+}
+
+static int collect_module(struct dl_phdr_info *info, size_t size, void *data)
+{
+	struct collection *collection = data;
+	struct functions *out = collection->out;
+	const struct eh_frame_hdr *header = NULL;
+	bool executable = !info->dlpi_name[0];
+	struct module *module;
+	void *modules;
+
+	(void)size;
+	if (executable_at(info, (uintptr_t)collect_module))
+		return 0;
+	modules = grow(out->modules, out->module_count, &collection->module_capacity, sizeof(*out->modules));
+	if (!modules) {
+		collection->failed = true;
+		return 1;
+	}
+	out->modules = modules;
+	module = &out->modules[out->module_count];
+	memset(module, 0, sizeof(*module));
+	module->base = info->dlpi_addr;
+	if (executable) {
+		ssize_t length = readlink("/proc/self/exe", module->path, sizeof(module->path) - 1);
+
+		snprintf(module->name, sizeof(module->name), "%.255s",
+			 length > 0 ? file_name(module->path) : program_invocation_short_name);
+	} else {
+		snprintf(module->path, sizeof(module->path), "%s", info->dlpi_name);
+		snprintf(module->name, sizeof(module->name), "%.255s", file_name(info->dlpi_name));
+	}
+	if (!selected(collection->names, module->name, executable))
+		return 0;
+	for (int i = 0; i < info->dlpi_phnum; i++)
+		if (info->dlpi_phdr[i].p_type == PT_GNU_EH_FRAME)
+			header = (const void *)(info->dlpi_addr + info->dlpi_phdr[i].p_vaddr);
+	out->module_count++;
+	if (header && !collect_extents(collection, info, out->module_count - 1, header))
+		collection->failed = true;
+	return collection->failed;
+}
+
+bool functions_collect(const char *names, struct functions *out)
+{
+	struct collection collection = {.names = names, .out = out};
+
+	memset(out, 0, sizeof(*out));
+	dl_iterate_phdr(collect_module, &collection);
+	return !collection.failed;
+}
+
+/* ---- names -------------------------------------------------------------------------------------------------------- */
+
+/* Look `address` (as in the file) up in a mapped ELF file's .symtab. Every offset in a file is suspect. */
+static bool symtab_name(const uint8_t *file, size_t size, uint64_t address, char *name, size_t name_size)
+{
+	const Elf64_Ehdr *header = (const void *)file;
+	const Elf64_Shdr *sections;
+
+	if (size < sizeof(*header) || memcmp(file, ELFMAG, SELFMAG) || header->e_shentsize != sizeof(*sections) ||
+	    header->e_shoff > size || (size - header->e_shoff) / sizeof(*sections) < header->e_shnum)
+		return false;
+	sections = (const void *)(file + header->e_shoff);
+	for (size_t i = 0; i < header->e_shnum; i++) {
+		const Elf64_Shdr *table = &sections[i], *strings;
+		const Elf64_Sym *symbols;
+
+		if (table->sh_type != SHT_SYMTAB || table->sh_link >= header->e_shnum || table->sh_offset > size ||
+		    table->sh_size > size - table->sh_offset)
+			continue;
+		strings = &sections[table->sh_link];
+		if (strings->sh_offset > size || strings->sh_size > size - strings->sh_offset || !strings->sh_size ||
+		    file[strings->sh_offset + strings->sh_size - 1])
+			continue;
+		symbols = (const void *)(file + table->sh_offset);
+		for (size_t k = 0; k < table->sh_size / sizeof(*symbols); k++)
+			if (ELF64_ST_TYPE(symbols[k].st_info) == STT_FUNC && symbols[k].st_value == address &&
+			    symbols[k].st_name < strings->sh_size) {
+				snprintf(name, name_size, "%s",
+					 (const char *)file + strings->sh_offset + symbols[k].st_name);
+				return true;
+			}
+	}
+	return false;
+}
+
+static bool file_symbol(const struct module *module, uintptr_t address, char *name, size_t size)
+{
+	int fd = open(module->path, O_RDONLY | O_CLOEXEC);
+	struct stat status;
+	bool found = false;
+	void *file;
+
+	if (fd < 0)
+		return false;
+	if (fstat(fd, &status) == 0 && status.st_size > 0) {
+		file = mmap(NULL, status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+		if (file != MAP_FAILED) {
+			found = symtab_name(file, status.st_size, address - module->base, name, size);
+			munmap(file, status.st_size);
+		}
+	}
+	close(fd);
+	return found;
+}
+
+void functions_name(const struct functions *functions, const struct extent *extent, char *name, size_t size)
+{
+	const struct module *module = &functions->modules[extent->module];
+	Dl_info info;
+
+	if (dladdr((void *)extent->lower, &info) && info.dli_sname && info.dli_saddr == (void *)extent->lower)
+		snprintf(name, size, "%s", info.dli_sname);
+	else if (!file_symbol(module, extent->lower, name, size))
+		snprintf(name, size, "%s+0x%jx", module->name, (uintmax_t)(extent->lower - module->base));
+}

@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * The x86-64 part of the libpatch interface: register indices, register masks, the execution context that
+ * probe procedures receive, and typed views of an XSAVE image.
+ *
+ * Included by <libpatch/patch.h>; do not include it directly.
+ */
+#ifndef LIBPATCH_PATCH_X86_64_H
+#define LIBPATCH_PATCH_X86_64_H
+
+#ifndef LIBPATCH_PATCH_H
+#error "include <libpatch/patch.h> instead"
+#endif
+
+typedef uint64_t patch_reg;
+
+/* Number of general purpose registers in a context: all but RSP, which is `stack_pointer`. */
+#define PATCH_ARCH_GREGS_COUNT 15
+
+/* Indices in general_purpose_registers[], and bit numbers in register masks. */
+enum {
+	PATCH_X86_64_RAX = 0,
+	PATCH_X86_64_RBX = 1,
+	PATCH_X86_64_RCX = 2,
+	PATCH_X86_64_RDX = 3,
+	PATCH_X86_64_RSI = 4,
+	PATCH_X86_64_RDI = 5,
+	PATCH_X86_64_RBP = 6,
+	PATCH_X86_64_R8 = 7,
+	PATCH_X86_64_R9 = 8,
+	PATCH_X86_64_R10 = 9,
+	PATCH_X86_64_R11 = 10,
+	PATCH_X86_64_R12 = 11,
+	PATCH_X86_64_R13 = 12,
+	PATCH_X86_64_R14 = 13,
+	PATCH_X86_64_R15 = 14
+};
+
+/* Register masks. Bit i stands for general_purpose_registers[i]; any bit above 14 stands for extended state. */
+#define PATCH_REGS_ALL (~(uint64_t)0)
+#define PATCH_REGS_GP_ONLY ((uint64_t)0x7fff)
+
+/*
+ * What a probe procedure sees of the probed program. The memory below the context is readable.
+ *
+ * A general purpose register is meaningful when the patch's read or write mask names it, and a value written
+ * to it takes effect on resume when the write mask names it; otherwise the slot is unspecified and a write to
+ * it has no effect.
+ */
+struct patch_exec_context {
+	/*
+	 * Before the instruction: the address the patch was located at. After it (PROBE_AROUND): the address of
+	 * the instruction that runs next where that lies in the same function, else the located address.
+	 */
+	patch_reg program_counter;
+	/* RSP of the program at the site. */
+	patch_reg stack_pointer;
+	patch_reg general_purpose_registers[PATCH_ARCH_GREGS_COUNT];
+	/* The user_data of the execution model. */
+	void *user_data;
+	/*
+	 * XSAVE image of x87, SSE, AVX and AVX-512 state as far as the processor has them, standard format, 64-byte
+	 * aligned; NULL unless the clobber mask asked for extended state. Values written to it take effect on resume.
+	 */
+	void *extended_states;
+	/* RFLAGS of the program at the site; restored whatever is written here. */
+	patch_reg status_register;
+};
+
+/* State component numbers (Intel SDM vol. 1, 13.1). */
+#define PATCH_X86_64_SSE_STATE 1
+#define PATCH_X86_64_AVX_STATE 2
+#define PATCH_X86_64_AVX512_OPMASK_STATE 5
+#define PATCH_X86_64_AVX512_ZMM_HI256_STATE 6
+#define PATCH_X86_64_AVX512_HI16_ZMM_STATE 7
+
+/* Legacy region (FXSAVE64 layout, Intel SDM vol. 1, 10.5.1). */
+struct patch_x86_64_legacy {
+	uint16_t fcw;
+	uint16_t fsw;
+	uint8_t ftw;
+	uint8_t reserved0;
+	uint16_t fop;
+	uint64_t fip;
+	uint64_t fdp;
+	uint32_t mxcsr;
+	uint32_t mxcsr_mask;
+	uint8_t st0[8][16];
+	uint8_t xmm0[16][16]; /* xmm0 to xmm15 */
+	uint8_t reserved1[96];
+};
+
+/* XSAVE header (Intel SDM vol. 1, 13.4.2). */
+struct patch_x86_64_xsave_header {
+	uint64_t xstate_bv;
+	uint64_t xcomp_bv;
+	uint64_t reserved[6];
+};
+
+/* Bits 255:128 of ymm0 to ymm15. */
+struct patch_x86_64_avx {
+	uint8_t ymm0[16][16];
+};
+
+/* k0 to k7. */
+struct patch_x86_64_avx512_opmask {
+	uint64_t k0[8];
+};
+
+/* Bits 511:256 of zmm0 to zmm15. */
+struct patch_x86_64_avx512_zmm_hi256 {
+	uint8_t zmm0[16][32];
+};
+
+/* zmm16 to zmm31, whole. */
+struct patch_x86_64_avx512_hi16_zmm {
+	uint8_t zmm16[16][64];
+};
+
+/*
+ * Find a state component in an XSAVE image: `extended_states` of a context, or `uc_mcontext.fpregs` of a signal
+ * frame. Both formats, standard and compacted.
+ *
+ * xsave      the image, not NULL
+ * component  state component number, 0 to 62
+ * out        receives the component's address inside the image, not NULL
+ * reserved   NULL
+ *
+ * PATCH_OK; PATCH_EINVAL for a NULL pointer, a non-NULL reserved or a number out of range; PATCH_ENOTSUP when this
+ * processor or kernel does not have the component; PATCH_ENEXIST when the image does not hold it (compacted format
+ * without it, or a signal frame without extended state).
+ *
+ * A component in its initial state (all zero) may be absent from `xstate_bv` of a signal frame; its memory is then
+ * unspecified (Intel SDM vol. 1, 13.6). Contexts of probes always hold every component.
+ *
+ * Thread safe, async-signal-safe, needs no patch_init().
+ */
+patch_status patch_x86_64_state_component(void *xsave, int component, void **out, void *reserved);
+
+static inline patch_status patch_x86_sse_state(void *xsave, struct patch_x86_64_legacy **state)
+{
+	void *out = 0;
+	patch_status status = patch_x86_64_state_component(xsave, PATCH_X86_64_SSE_STATE, &out, 0);
+
+	if (status == PATCH_OK)
+		*state = (struct patch_x86_64_legacy *)out;
+	return status;
+}
+
+static inline patch_status patch_x86_avx_state(void *xsave, struct patch_x86_64_avx **state)
+{
+	void *out = 0;
+	patch_status status = patch_x86_64_state_component(xsave, PATCH_X86_64_AVX_STATE, &out, 0);
+
+	if (status == PATCH_OK)
+		*state = (struct patch_x86_64_avx *)out;
+	return status;
+}
+
+static inline patch_status patch_x86_avx512_opmask_state(void *xsave, struct patch_x86_64_avx512_opmask **state)
+{
+	void *out = 0;
+	patch_status status = patch_x86_64_state_component(xsave, PATCH_X86_64_AVX512_OPMASK_STATE, &out, 0);
+
+	if (status == PATCH_OK)
+		*state = (struct patch_x86_64_avx512_opmask *)out;
+	return status;
+}
+
+static inline patch_status patch_x86_avx512_zmm_hi256_state(void *xsave, struct patch_x86_64_avx512_zmm_hi256 **state)
+{
+	void *out = 0;
+	patch_status status = patch_x86_64_state_component(xsave, PATCH_X86_64_AVX512_ZMM_HI256_STATE, &out, 0);
+
+	if (status == PATCH_OK)
+		*state = (struct patch_x86_64_avx512_zmm_hi256 *)out;
+	return status;
+}
+
+static inline patch_status patch_x86_avx512_hi16_zmm_state(void *xsave, struct patch_x86_64_avx512_hi16_zmm **state)
+{
+	void *out = 0;
+	patch_status status = patch_x86_64_state_component(xsave, PATCH_X86_64_AVX512_HI16_ZMM_STATE, &out, 0);
+
+	if (status == PATCH_OK)
+		*state = (struct patch_x86_64_avx512_hi16_zmm *)out;
+	return status;
+}
+
+#endif

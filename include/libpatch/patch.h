@@ -1,0 +1,312 @@
+/* SPDX-License-Identifier: MIT */
+/*
+ * libpatch: rewrite instructions of the running process while its threads run through them.
+ *
+ * Usable first and alone, from C99 and C++. Every function may be called from any thread, from inside probe
+ * procedures and from signal handlers, except where its comment says otherwise; none waits for a running probe.
+ * None exits, aborts or prints. patch_last_error() tells the calling thread why its last call failed.
+ */
+#ifndef LIBPATCH_PATCH_H
+#define LIBPATCH_PATCH_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define PATCH_VERSION_MAJOR 2
+#define PATCH_VERSION_MINOR 0
+#define PATCH_VERSION_PATCH 0
+
+typedef enum patch_status {
+	PATCH_BUG = -1,      /* the library found itself inconsistent; nothing was changed */
+	PATCH_OK = 0,
+	PATCH_EINVAL = 1,    /* an argument is out of its range */
+	PATCH_ENOTSUP = 2,   /* this machine, kernel or version cannot do it */
+	PATCH_EFINI = 3,     /* called after patch_fini() */
+	PATCH_EFAIL = 4,     /* part of a batch failed; the error chain says what */
+	PATCH_ESYS = 5,      /* a system call failed */
+	PATCH_ECONF = 6,     /* an option conflicts with what is there */
+	PATCH_ENEXIST = 7,   /* unknown handle, or nothing there */
+	PATCH_EEXIST = 8,    /* it is there already */
+	PATCH_EDISASM = 9,   /* bytes that do not decode */
+	PATCH_EINIT = 10,    /* called before patch_init() */
+	PATCH_ENOMEM = 11,   /* out of memory, or out of memory near enough to the site */
+	PATCH_EFAULT = 12,   /* the address is not mapped, or not executable */
+	PATCH_EBOUNDARY = 13, /* the address is not the first byte of an instruction */
+	PATCH_ECHANGED = 14, /* somebody else changed the bytes: a debugger, a uprobe, the program */
+	PATCH_ENOJUMP = 15,  /* no jump is possible and the policy forbids a trap */
+	PATCH_EPROTECTED = 16, /* code that libpatch itself relies on */
+	PATCH_ERELOCATE = 17 /* an instruction that cannot be executed elsewhere */
+} patch_status;
+
+#include <libpatch/patch-x86-64.h>
+
+/* ---- options ---------------------------------------------------------------------------------------------------- */
+
+/* May libpatch map pages writable and executable at once? 0: yes; 1 (default): never. */
+#define PATCH_OPT_ENABLE_WXE 3
+
+struct patch_option {
+	int type;
+	__extension__ union {
+		bool enable_wxe;
+		uint64_t reserved;
+	};
+};
+
+/* ---- attributes ------------------------------------------------------------------------------------------------- */
+
+typedef struct patch_attr {
+	uint8_t trap_policy;
+	uint8_t abi;
+	uint8_t initial_state;
+	uint8_t reserved[13];
+} patch_attr;
+
+/* May a patch be resident as an int3, which costs a signal at each hit? */
+typedef enum patch_trap_policy {
+	PATCH_TRAP_POLICY_ALLOW = 0,  /* a jump where one is possible, else int3 */
+	PATCH_TRAP_POLICY_FORBID = 1, /* a jump, or patch_make() fails */
+	PATCH_TRAP_POLICY_FORCE = 2   /* int3 */
+} patch_trap_policy;
+
+/* Calling convention of the procedure. */
+typedef enum patch_abi {
+	PATCH_ABI_OS = 0 /* System V AMD64 */
+} patch_abi;
+
+typedef enum patch_state {
+	PATCH_DISABLED = 0,
+	PATCH_ENABLED = 1
+} patch_state;
+
+/* ---- where ------------------------------------------------------------------------------------------------------ */
+
+#define PATCH_LOCATION_ADDRESS 0
+#define PATCH_LOCATION_RANGE 1
+#define PATCH_LOCATION_SYMBOL 2
+
+#define PATCH_LOCATION_FORWARD 0
+#define PATCH_LOCATION_BACKWARD 1
+
+#define PATCH_LOCATION_FIRST 0
+
+/*
+ * ADDRESS: the instruction that starts at `address`.
+ * RANGE: the first instruction in [lower, upper), counted from lower (FORWARD) or from upper (BACKWARD), that can be
+ *   patched under the policy. `lower` is the start of an instruction. upper == 0 means: the one at `lower`.
+ * SYMBOL: `offset` bytes behind the dynamic symbol `name`, looked up as dlsym(RTLD_DEFAULT) does.
+ */
+struct patch_location {
+	int type;
+	int direction;
+	int algorithm;
+	__extension__ union {
+		uintptr_t address;
+		struct {
+			uintptr_t lower;
+			uintptr_t upper;
+		} range;
+		struct {
+			const char *name;
+			uintptr_t offset;
+		} symbol;
+	};
+};
+
+/* ---- what ------------------------------------------------------------------------------------------------------- */
+
+#define PATCH_EXEC_MODEL_PROBE 0        /* procedure(ctx, 0) before the instruction */
+#define PATCH_EXEC_MODEL_PROBE_AROUND 1 /* (ctx, 0) before it, (ctx, 1) immediately after it */
+#define PATCH_EXEC_MODEL_PROBE_RETURN 2 /* (ctx, 0) on function entry, (ctx, 1) when it returns */
+#define PATCH_EXEC_MODEL_DIVERT 3       /* control goes to client code, no register saved */
+
+/*
+ * A procedure runs on the stack of the thread that met the site, below the red zone, with the calling convention that
+ * patch_attr_set_abi() chose. It may call whatever the program could call at the site. A probe that is met while a
+ * procedure of the same thread runs is passed over: its procedure is not called. The procedure runs with the
+ * program's MXCSR and x87 control word; DF is clear.
+ *
+ * Masks (see PATCH_REGS_*): `read_registers` are offered in the context; `write_registers` may be changed there;
+ * `clobber_registers` may be destroyed by the procedure. Registers that the calling convention lets a procedure destroy
+ * are always preserved, general purpose ones by themselves, x87/SSE/AVX/AVX-512 state when the clobber mask has a bit
+ * above the general purpose ones. With PATCH_REGS_GP_ONLY a procedure must not touch extended state.
+ */
+struct patch_exec_model {
+	int type;
+	__extension__ union {
+		struct {
+			uint64_t read_registers;
+			uint64_t write_registers;
+			uint64_t clobber_registers;
+			void *user_data;
+			void (*destroy)(void *user_data); /* NULL; reserved for completion of a removal */
+			void (*procedure)(struct patch_exec_context *context, uint8_t post);
+		} probe;
+	};
+};
+
+/* Handle of one patch; NULL is never valid. */
+typedef struct patch_handle *patch_t;
+
+/* ---- errors ----------------------------------------------------------------------------------------------------- */
+
+struct patch_error {
+	int code;              /* a patch_status */
+	const char *origin;    /* what refused: a public function or a layer of the library */
+	const char *irritant;  /* what it was about: an address, an option; "" when there is nothing to name */
+	const char *message;   /* why, in words */
+	struct patch_error *next; /* the error behind this one, or NULL */
+};
+
+/* ---- introspection ---------------------------------------------------------------------------------------------- */
+
+typedef enum patch_strategy {
+	PATCH_STRATEGY_JUMP = 0,             /* jmp rel32 over one instruction of five bytes or more */
+	PATCH_STRATEGY_CONSTRAINED_JUMP = 1, /* jmp rel32 over several instructions, trap bytes on their boundaries */
+	PATCH_STRATEGY_TRAP = 2              /* int3 */
+} patch_strategy;
+
+struct patch_info {
+	uintptr_t address;    /* as located */
+	uintptr_t lower;      /* displaced range [lower, upper) */
+	uintptr_t upper;
+	uintptr_t trampoline; /* entry of the generated code */
+	uint64_t trap_hits;   /* traps taken in the displaced range since it was first patched */
+	int strategy;         /* enum patch_strategy */
+	int state;            /* enum patch_state; as of the last commit */
+};
+
+struct patch_statistics {
+	uint64_t patches;           /* live handles */
+	uint64_t regions;           /* displaced ranges, shared ones counted once */
+	uint64_t regions_installed;
+	uint64_t arenas;            /* mappings made for generated code */
+	uint64_t code_bytes;        /* bytes of generated code in use */
+	uint64_t retired_bytes;     /* bytes kept because a thread might still be in them */
+	uint64_t commits;
+	uint64_t core_syncs;        /* membarrier calls */
+	uint64_t text_writes;       /* writes to live text and generated code */
+};
+
+/* ---- life cycle ------------------------------------------------------------------------------------------------- */
+
+/*
+ * Prepare the process: membarrier registration, the trap handler, the registry.
+ *
+ * options   array of n options, or NULL
+ * n         number of options
+ *
+ * PATCH_OK; PATCH_EEXIST when already initialised; PATCH_EFINI after patch_fini(); PATCH_EINVAL for an unknown option
+ * or a NULL array with n > 0; PATCH_ENOTSUP when the kernel lacks membarrier(SYNC_CORE) or a way to write text;
+ * PATCH_ESYS when a system call failed; PATCH_ENOMEM. After a failure it may be called again.
+ *
+ * Thread safe. Not for signal handlers.
+ */
+patch_status patch_init(const struct patch_option *options, size_t n);
+
+/*
+ * Remove every patch and restore every byte. The trap handler and the generated code stay, for threads that are still
+ * in them. All handles become invalid.
+ *
+ * PATCH_OK; PATCH_EINIT before patch_init(); PATCH_EFINI when called twice; PATCH_EFAIL when some bytes could not
+ * be restored (somebody else changed them); the rest is, and those patches can do no harm.
+ *
+ * Thread safe, not for signal handlers; may be called from a probe.
+ */
+patch_status patch_fini(void);
+
+/* ---- attributes ------------------------------------------------------------------------------------------------- */
+
+/*
+ * Set defaults: ALLOW, PATCH_ABI_OS, PATCH_DISABLED. sizeof_attr is sizeof(patch_attr).
+ * PATCH_OK; PATCH_EINVAL for NULL or another size. Async-signal-safe, needs no patch_init(), as all of these.
+ */
+patch_status patch_attr_init(patch_attr *attr, size_t sizeof_attr);
+/* PATCH_OK; PATCH_EINVAL for NULL. patch_make() copies: an attribute may go before the commit. */
+patch_status patch_attr_fini(patch_attr *attr);
+/* PATCH_OK; PATCH_EINVAL for NULL or a value that is none of enum patch_trap_policy. */
+patch_status patch_attr_set_trap_policy(patch_attr *attr, int policy);
+/* PATCH_OK; PATCH_EINVAL for NULL or a value that is none of enum patch_abi. */
+patch_status patch_attr_set_abi(patch_attr *attr, int abi);
+/* State that the next commit gives the patch. PATCH_OK; PATCH_EINVAL for NULL or none of enum patch_state. */
+patch_status patch_attr_set_initial_state(patch_attr *attr, int state);
+
+/* ---- patches ---------------------------------------------------------------------------------------------------- */
+
+/*
+ * Plan one patch and generate its code; live text is not touched before patch_commit().
+ *
+ * location, model, attr   the caller's temporaries; attr NULL = defaults
+ * out                     receives the handle
+ * reserved                NULL
+ *
+ * PATCH_OK; PATCH_EINIT, PATCH_EFINI; PATCH_EINVAL; PATCH_ENOTSUP (an execution model this version does not have, a
+ * user shadow stack); PATCH_EFAULT; PATCH_EBOUNDARY; PATCH_EDISASM; PATCH_ERELOCATE; PATCH_ENOJUMP; PATCH_ENOMEM;
+ * PATCH_ECHANGED (the site holds a foreign int3); PATCH_ECONF (the site shares its bytes with a patch of a conflicting
+ * trap policy); PATCH_EPROTECTED; PATCH_ENEXIST (no such symbol). A failed call leaves nothing behind.
+ *
+ * Thread safe, signal safe (PATCH_LOCATION_SYMBOL: as dlsym is).
+ */
+patch_status patch_make(const struct patch_location *location, const struct patch_exec_model *model,
+			const patch_attr *attr, patch_t *out, void *reserved);
+
+/*
+ * Disable at the next commit, then release. The handle is invalid from now on.
+ * PATCH_OK; PATCH_ENEXIST for a handle that is unknown or was released; PATCH_EINIT, PATCH_EFINI.
+ * Thread safe, signal safe.
+ */
+patch_status patch_unmake(patch_t patch);
+
+/*
+ * Queue a change of state for the next commit; asking for the state it has, or twice, is no error.
+ * PATCH_OK; PATCH_ENEXIST for an unknown handle; PATCH_EINIT, PATCH_EFINI. Thread safe, signal safe.
+ */
+patch_status patch_enable(patch_t patch);
+patch_status patch_disable(patch_t patch);
+
+/*
+ * Apply everything queued, by any thread, as one batch, while threads run.
+ *
+ * PATCH_OK, also with nothing queued; PATCH_EINIT, PATCH_EFINI; PATCH_EFAIL when some patches could not be changed:
+ * patch_last_error() has a chain with one error for each of the first few; the rest of the batch is in effect, the
+ * failed ones have the state they had and their change stays queued for the next commit. PATCH_ESYS when core
+ * synchronisation or writing failed half-way: the sites keep working, and the next commit completes the batch.
+ *
+ * Thread safe, signal safe, callable from probes. Waits for other threads' commits, never for probes.
+ */
+patch_status patch_commit(void);
+
+/*
+ * The calling thread's last error: the status of its last libpatch call that failed, unless a call succeeded since.
+ *
+ * error   filled in, not NULL. Its strings and chain are valid until the thread's next call into libpatch.
+ *
+ * PATCH_OK when there is none: code is 0 and the strings are empty. Else the error's code. PATCH_EINVAL for NULL.
+ * Async-signal-safe. Does not reset the error.
+ */
+patch_status patch_last_error(struct patch_error *error);
+
+/* A short English name for a status, never NULL. Async-signal-safe. */
+const char *patch_status_string(patch_status status);
+
+/*
+ * Original address of the instruction that generated code at `pc` stands for.
+ * PATCH_OK; PATCH_EINVAL for NULL; PATCH_ENEXIST when pc is not in generated code. Async-signal-safe.
+ */
+patch_status patch_olx_original_pc(uintptr_t pc, uintptr_t *original);
+
+/* PATCH_OK; PATCH_EINVAL for NULL; PATCH_ENEXIST for an unknown handle; PATCH_EINIT, PATCH_EFINI. Thread, signal safe. */
+patch_status patch_info(patch_t patch, struct patch_info *info);
+/* PATCH_OK; PATCH_EINVAL for NULL; PATCH_EINIT before patch_init(). Thread safe, signal safe. */
+patch_status patch_statistics(struct patch_statistics *statistics);
+
+#ifdef __cplusplus
+}
+#endif
+
+#endif

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Contract between generic and architecture code. Everything here is pure: bytes and addresses in, bytes and
+ * descriptions out; nothing touches live memory. No Zydis type appears.
+ */
+#ifndef LIBPATCH_ARCH_ARCH_H
+#define LIBPATCH_ARCH_ARCH_H
+
+#include "../base.h"
+
+/* ---- decoding --------------------------------------------------------------------------------------------------- */
+
+enum arch_kind {
+	ARCH_PLAIN,    /* no control flow of its own */
+	ARCH_JMP,      /* direct jump */
+	ARCH_JCC,      /* direct conditional jump with rel8/rel32 */
+	ARCH_LOOP,     /* loop, loope, loopne, jrcxz, jecxz: rel8 only */
+	ARCH_CALL,     /* direct call */
+	ARCH_JMP_IND,  /* jump through register or memory */
+	ARCH_CALL_IND, /* call through register or memory */
+	ARCH_RET,
+	ARCH_XBEGIN,   /* rel32 to the abort handler */
+	ARCH_TRAP      /* int3, int n, ud0/1/2, hlt: never falls through by itself */
+};
+
+enum arch_flags {
+	ARCH_F_ENDBR = 1 << 0,   /* endbr64 */
+	ARCH_F_NOP = 1 << 1,     /* any form of no-op */
+	ARCH_F_NOFALL = 1 << 2,  /* control never reaches the next instruction: jmp, ret, ud2, hlt, ... */
+	ARCH_F_PADDING = 1 << 3, /* int3 or NOP: what assemblers and linkers fill gaps with */
+	ARCH_F_MEM_RSP = 1 << 4, /* ModRM memory operand with RSP as its base */
+	ARCH_F_SYSCALL = 1 << 5, /* syscall, sysenter, int 0x80 */
+	ARCH_F_REFUSED = 1 << 6  /* cannot be executed at another address; `why` says it */
+};
+
+struct arch_insn {
+	uint8_t length;      /* 1 to 15 */
+	uint8_t kind;        /* enum arch_kind */
+	uint8_t flags;       /* enum arch_flags */
+	uint8_t disp_offset; /* offset of a RIP-relative disp32 in the encoding, 0 if none */
+	uint8_t rel_offset;  /* offset of a relative branch displacement, 0 if none */
+	uint8_t rel_size;    /* its bytes: 0, 1 or 4 */
+	uint8_t opcode_offset; /* offset of the first opcode byte, prefixes (REX included) before it */
+	uint8_t modrm_offset;  /* offset of ModRM, 0 if none */
+	uintptr_t target;    /* branch target, else address a RIP-relative operand refers to, else 0 */
+	const char *why;     /* for ARCH_F_REFUSED: the reason, in words; else NULL */
+};
+
+/*
+ * Decode one instruction of `size` readable bytes as if at `address`. False: the bytes are no valid instruction (or it
+ * is longer than `size`).
+ */
+bool arch_decode(const uint8_t *bytes, size_t size, uintptr_t address, struct arch_insn *insn);
+
+/* An address in the library that decodes. */
+const void *arch_decoder_code(void);
+
+/* ---- emitting --------------------------------------------------------------------------------------------------- */
+
+/*
+ * What stands behind one stretch of generated code, for unwinders and for mapping a pc back: from code offset `code`
+ * on, the original instruction is `original` bytes behind the region's start and the program's stack pointer is
+ * rsp + cfa * 8, or *(rsp) + cfa * 8 when ARCH_ROW_DEREF is set; hooks have one value of their own more, see
+ * arch/x86-64/frame.h.
+ */
+struct arch_row {
+	uint16_t code;
+	uint8_t original;
+	uint8_t cfa;
+};
+#define ARCH_ROW_DEREF 0x80
+
+/* Code under construction. Writing past `capacity` only counts, so that a dry run measures. */
+struct arch_code {
+	uint8_t *bytes;   /* NULL for a dry run */
+	size_t capacity;
+	size_t size;
+	uintptr_t base;   /* address that bytes[0] will have */
+	bool out_of_range; /* some rel32 or disp32 did not reach */
+	struct arch_row *rows;
+	size_t row_capacity;
+	size_t row_count;
+	uint8_t original; /* offset of the instruction being emitted, for rows */
+};
+
+static inline uintptr_t arch_code_here(const struct arch_code *code)
+{
+	return code->base + code->size;
+}
+
+void arch_emit_bytes(struct arch_code *code, const void *bytes, size_t size);
+void arch_emit_u8(struct arch_code *code, uint8_t value);
+void arch_emit_u32(struct arch_code *code, uint32_t value);
+void arch_emit_u64(struct arch_code *code, uint64_t value);
+/* The 32-bit distance from the end of a 4-byte field, written here, plus `tail` more bytes, to target. */
+void arch_emit_rel32(struct arch_code *code, uintptr_t target, size_t tail);
+/* jmp rel32 */
+void arch_emit_jmp(struct arch_code *code, uintptr_t target);
+/* Begin a new row at the current offset; a row that would be empty is overwritten, an equal one is merged. */
+void arch_emit_row(struct arch_code *code, uint8_t cfa);
+
+/* ---- relocating ------------------------------------------------------------------------------------------------- */
+
+/* Original address -> generated code, for branches that stay inside the region. */
+struct arch_map {
+	const uintptr_t *from;
+	const uintptr_t *to;
+	size_t count;
+};
+
+/*
+ * Emit a copy of the instruction that does at arch_code_here(code) what the original does at `address`; control goes
+ * on behind the copy where the original falls through. A call leaves the original return address on the stack (the
+ * control flow of its return is the original program's). Branches to an address in `map` go to its generated code.
+ *
+ * `insn` must come from arch_decode() of the same bytes at `address` and not be ARCH_F_REFUSED. A displacement that does
+ * not reach sets code->out_of_range.
+ */
+void arch_relocate(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, uintptr_t address,
+		   const struct arch_map *map);
+
+/*
+ * For PROBE_AROUND: emit the copy of a jmp, jcc, loop, jmp_ind or ret with a hole on each way out: `exit` is called to emit
+ * code on each way, told the address control goes to (0 when only known at run time), with the original flags and
+ * registers in place; what it emits must keep them.
+ */
+typedef void arch_exit_fn(struct arch_code *code, uintptr_t next, void *data);
+void arch_relocate_around(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn,
+			  uintptr_t address, const struct arch_map *map, arch_exit_fn *exit, void *data);
+
+/* ---- hooks ------------------------------------------------------------------------------------------------------ */
+
+/* One call of a probe procedure. */
+struct arch_hook {
+	uint64_t read;
+	uint64_t write;
+	uint64_t clobber;
+	uintptr_t procedure;
+	uintptr_t user_data;
+	uintptr_t program_counter; /* what the context reports */
+	uintptr_t gate;            /* address of a byte, near the code: pass over when it is 0; 0 = no gate */
+	uint8_t post;
+	/*
+	 * For an indirect jump or a return about to be executed: its bytes and decoding. The context then reports where it
+	 * leads, if that is in [lower, upper), else program_counter; and the stack pointer that it leaves. NULL: none.
+	 */
+	const uint8_t *leaves_bytes;
+	const struct arch_insn *leaves;
+	uintptr_t lower;
+	uintptr_t upper;
+};
+
+void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook);
+
+/* ---- trap bytes ------------------------------------------------------------------------------------------------- */
+
+#define ARCH_INT3 0xCC
+#define ARCH_JMP_REL32 0xE9
+#define ARCH_JMP_SIZE 5
+
+/* How a trap byte reports: by SIGTRAP with rip behind it, or by SIGILL with rip on it. 0: no trap byte. */
+enum arch_trap_class { ARCH_TRAP_NONE, ARCH_TRAP_SIGTRAP, ARCH_TRAP_SIGILL };
+enum arch_trap_class arch_trap_class(uint8_t byte);
+
+/*
+ * Trap bytes that may be the top byte of a rel32, in order of preference: int3 first, then the SIGILL class, that faults
+ * on every processor whatever follows (AMD APM vol. 3, table A-1: invalid in 64-bit mode).
+ */
+extern const uint8_t arch_top_trap_bytes[];
+extern const size_t arch_top_trap_byte_count;
+
+/* ---- extended state --------------------------------------------------------------------------------------------- */
+
+/* Read the processor's XSAVE layout once. */
+void arch_xsave_init(void);
+/* Components saved for procedures that ask for extended state; 0 when XSAVE is not usable. */
+uint64_t arch_xsave_mask(void);
+/* Bytes of a standard-format image of those components. */
+size_t arch_xsave_size(void);
+
+/* ---- unwinding -------------------------------------------------------------------------------------------------- */
+
+/*
+ * Unwind description of one arena (.eh_frame: a CIE and an FDE over [code, code + size), terminated), see arena.h for the
+ * tables it walks. Returns its size; writes at most `capacity` bytes.
+ */
+size_t arch_unwind_describe(uint8_t *out, size_t capacity, uintptr_t code, size_t size, uintptr_t granule_table);
+
+#endif

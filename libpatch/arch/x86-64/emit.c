@@ -1,0 +1,92 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Writing code: bytes, fields, rows. A piece that does not fit as a whole is not written, only counted, and nothing
+ * after it is.
+ */
+#include "../arch.h"
+
+#include <string.h>
+
+void arch_emit_bytes(struct arch_code *code, const void *bytes, size_t size)
+{
+	if (code->bytes && code->size <= code->capacity && size <= code->capacity - code->size)
+		memcpy(code->bytes + code->size, bytes, size);
+	code->size += size;
+}
+
+void arch_emit_u8(struct arch_code *code, uint8_t value)
+{
+	arch_emit_bytes(code, &value, sizeof(value));
+}
+
+void arch_emit_u32(struct arch_code *code, uint32_t value)
+{
+	arch_emit_bytes(code, &value, sizeof(value));
+}
+
+void arch_emit_u64(struct arch_code *code, uint64_t value)
+{
+	arch_emit_bytes(code, &value, sizeof(value));
+}
+
+void arch_emit_rel32(struct arch_code *code, uintptr_t target, size_t tail)
+{
+	const int64_t distance = (int64_t)(target - (arch_code_here(code) + 4 + tail));
+
+	if (distance != (int32_t)distance)
+		code->out_of_range = true;
+	arch_emit_u32(code, (uint32_t)distance);
+}
+
+void arch_emit_jmp(struct arch_code *code, uintptr_t target)
+{
+	arch_emit_u8(code, ARCH_JMP_REL32);
+	arch_emit_rel32(code, target, 0);
+}
+
+void arch_emit_row(struct arch_code *code, uint8_t cfa)
+{
+	const struct arch_row row = { (uint16_t)code->size, code->original, cfa };
+	const struct arch_row *last;
+
+	/* A row cannot point that far; the generator's caller gives up on the site as for any distance too long. */
+	if (code->size > UINT16_MAX)
+		code->out_of_range = true;
+	if (code->rows && code->row_count <= code->row_capacity) {
+		if (code->row_count > 0 && code->rows[code->row_count - 1].code == row.code)
+			code->row_count--;
+		if (code->row_count > 0) {
+			last = &code->rows[code->row_count - 1];
+			if (last->original == row.original && last->cfa == row.cfa)
+				return;
+		}
+		if (code->row_count < code->row_capacity)
+			code->rows[code->row_count] = row;
+	}
+	code->row_count++;
+}
+
+enum arch_trap_class arch_trap_class(uint8_t byte)
+{
+	size_t i;
+
+	if (byte == ARCH_INT3)
+		return ARCH_TRAP_SIGTRAP;
+	for (i = 0; i < arch_top_trap_byte_count; i++) {
+		if (arch_top_trap_bytes[i] == byte)
+			return ARCH_TRAP_SIGILL;
+	}
+	return ARCH_TRAP_NONE;
+}
+
+/*
+ * As the top byte of a rel32. After int3 (-832 MiB) those of the same direction: below an image there is neither heap
+ * nor stack, and position-independent code always has something there. Then, for images at low fixed addresses,
+ * upwards, farthest first: brk grows from the image's end.
+ */
+const uint8_t arch_top_trap_bytes[] = {
+	ARCH_INT3,
+	0xCE, 0xD4, 0xD6, 0xEA, 0x9A, 0x82,
+	0x61, 0x60, 0x3F, 0x37, 0x2F, 0x27, 0x1F, 0x1E, 0x17, 0x16, 0x0E, 0x07, 0x06,
+};
+const size_t arch_top_trap_byte_count = ARRAY_SIZE(arch_top_trap_bytes);

@@ -1,0 +1,245 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Copies of instructions that do elsewhere what the originals do in place.
+ *
+ * Guarantees, for every instruction arch_decode() does not refuse:
+ *  1. Registers, flags and memory at and above the stack pointer are those the original leaves; no flag or register is
+ *     borrowed on the way, and nothing below the stack pointer is written that the original does not write.
+ *  2. A call leaves the original return address, written before the callee's first instruction.
+ *  3. The rows tell at every instruction where the program's stack pointer is.
+ *
+ * Prefixes without effect on direct branches (hints, BND on processors without MPX, padding) are dropped.
+ */
+#include "../arch.h"
+
+#include <string.h>
+
+#define OPCODE_JMP_REL8 0xEB
+
+static uintptr_t resolve(const struct arch_map *map, uintptr_t target)
+{
+	size_t i;
+
+	for (i = 0; map && i < map->count; i++) {
+		if (map->from[i] == target)
+			return map->to[i];
+	}
+	return target;
+}
+
+/* A forward branch within the code being emitted: its rel32 field is filled in when the label is known. */
+static size_t emit_label_field(struct arch_code *code)
+{
+	arch_emit_u32(code, 0);
+	return code->size;
+}
+
+static void emit_label(struct arch_code *code, size_t field_end)
+{
+	const uint32_t distance = (uint32_t)(code->size - field_end);
+
+	if (code->bytes && field_end <= code->capacity)
+		memcpy(code->bytes + field_end - sizeof(distance), &distance, sizeof(distance));
+}
+
+/* The instruction's bytes from `offset` on, its RIP-relative operand (if any) still referring to the same address. */
+static void emit_copy(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, size_t offset)
+{
+	size_t tail;
+
+	if (insn->disp_offset != 0) {
+		tail = insn->length - insn->disp_offset - 4U;
+		arch_emit_bytes(code, bytes + offset, insn->disp_offset - offset);
+		arch_emit_rel32(code, insn->target, tail);
+		offset = insn->length - tail;
+	}
+	arch_emit_bytes(code, bytes + offset, insn->length - offset);
+}
+
+/*
+ * Return addresses: a real call keeps the return predictor balanced for the frames above, then its return address is
+ * replaced. The call's displacement must not be 0: predictors do not count that as a call (Zen 5: five nested frames
+ * take 44 ns instead of 16, a push would take 37). One 8-byte store, because the callee's `ret` cannot forward from two
+ * 4-byte ones (19 ns). LEA and MOV change no flags.
+ *
+ * Returns the offset that must be told to emit_return_constant() once the jump to the callee is emitted, or 0.
+ */
+static size_t emit_push_return(struct arch_code *code, uintptr_t address)
+{
+	static const uint8_t call_over[] = { 0xE8, 1, 0, 0, 0, ARCH_INT3 }; /* call 1f; int3; 1: */
+	static const uint8_t mov_top[] = { 0x48, 0xC7, 0x04, 0x24 };        /* mov qword [rsp], simm32 */
+	static const uint8_t drop[] = { 0x48, 0x8D, 0x64, 0x24, 0x08 };     /* lea rsp, [rsp + 8] */
+	static const uint8_t push_constant[] = { 0xFF, 0x35 };              /* push qword [rip + rel32] */
+	size_t field = 0;
+
+	arch_emit_bytes(code, call_over, sizeof(call_over));
+	arch_emit_row(code, 1);
+	if ((int64_t)address == (int32_t)address) {
+		arch_emit_bytes(code, mov_top, sizeof(mov_top));
+		arch_emit_u32(code, (uint32_t)address);
+	} else {
+		arch_emit_bytes(code, drop, sizeof(drop));
+		arch_emit_row(code, 0);
+		arch_emit_bytes(code, push_constant, sizeof(push_constant));
+		field = emit_label_field(code);
+		arch_emit_row(code, 1);
+	}
+	return field;
+}
+
+static void emit_return_constant(struct arch_code *code, size_t field, uintptr_t address)
+{
+	if (field != 0) {
+		emit_label(code, field);
+		arch_emit_u64(code, address);
+	}
+	arch_emit_row(code, 0);
+}
+
+/* call r/m as jmp r/m: FF /2 becomes FF /4, and an RSP-based operand is 8 bytes farther now. */
+static void emit_jmp_operand(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
+{
+	uint8_t jmp[INSN_MAX];
+	const size_t sib_end = insn->modrm_offset + 2U;
+	int32_t disp = 0;
+
+	memcpy(jmp, bytes, insn->length);
+	jmp[insn->modrm_offset] = (uint8_t)((jmp[insn->modrm_offset] & 0xC7) | 4 << 3);
+	if (!(insn->flags & ARCH_F_MEM_RSP)) {
+		emit_copy(code, jmp, insn, 0);
+		return;
+	}
+	if (insn->length - sib_end == 1)
+		disp = (int8_t)bytes[sib_end];
+	else if (insn->length - sib_end == 4)
+		memcpy(&disp, bytes + sib_end, sizeof(disp));
+	disp += 8;
+	jmp[insn->modrm_offset] &= 0x3F;
+	jmp[insn->modrm_offset] |= disp == (int8_t)disp ? 0x40 : 0x80;
+	arch_emit_bytes(code, jmp, sib_end);
+	if (disp == (int8_t)disp)
+		arch_emit_u8(code, (uint8_t)disp);
+	else
+		arch_emit_u32(code, (uint32_t)disp);
+}
+
+static void emit_call(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, uintptr_t address,
+		      const struct arch_map *map)
+{
+	const uintptr_t return_address = address + insn->length;
+	const size_t field = emit_push_return(code, return_address);
+
+	if (insn->kind == ARCH_CALL)
+		arch_emit_jmp(code, resolve(map, insn->target));
+	else
+		emit_jmp_operand(code, bytes, insn);
+	emit_return_constant(code, field, return_address);
+}
+
+/* jcc rel32 without its displacement; `invert` is 1 for the opposite condition. */
+static void emit_jcc_opcode(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, uint8_t invert)
+{
+	const uint8_t opcode = bytes[insn->rel_offset - 1];
+
+	arch_emit_u8(code, 0x0F);
+	arch_emit_u8(code, 0x80 | ((opcode & 0x0F) ^ invert));
+}
+
+/* loop or jrcxz that passes over `skip` bytes when taken. */
+static void emit_loop(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, uint8_t skip)
+{
+	/* The address-size prefix chooses between RCX and ECX. */
+	if (memchr(bytes, 0x67, insn->opcode_offset))
+		arch_emit_u8(code, 0x67);
+	arch_emit_u8(code, bytes[insn->opcode_offset]);
+	arch_emit_u8(code, skip);
+}
+
+/* SYSCALL leaves the address behind it in RCX (AMD APM vol. 3): the original's. */
+static void emit_syscall_return(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn,
+				uintptr_t address)
+{
+	static const uint8_t mov_rcx[] = { 0x48, 0xB9 };
+
+	if (bytes[insn->opcode_offset] != 0x0F || bytes[insn->opcode_offset + 1] != 0x05)
+		return;
+	arch_emit_bytes(code, mov_rcx, sizeof(mov_rcx));
+	arch_emit_u64(code, address + insn->length);
+}
+
+void arch_relocate(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, uintptr_t address,
+		   const struct arch_map *map)
+{
+	static const uint8_t xbegin[] = { 0xC7, 0xF8 };
+
+	arch_emit_row(code, 0);
+	switch ((enum arch_kind)insn->kind) {
+	case ARCH_JMP:
+		arch_emit_jmp(code, resolve(map, insn->target));
+		break;
+	case ARCH_JCC:
+		emit_jcc_opcode(code, bytes, insn, 0);
+		arch_emit_rel32(code, resolve(map, insn->target), 0);
+		break;
+	case ARCH_LOOP:
+		/* loop 1f; jmp short 2f; 1: jmp target; 2: */
+		emit_loop(code, bytes, insn, 2);
+		arch_emit_u8(code, OPCODE_JMP_REL8);
+		arch_emit_u8(code, ARCH_JMP_SIZE);
+		arch_emit_jmp(code, resolve(map, insn->target));
+		break;
+	case ARCH_CALL:
+	case ARCH_CALL_IND:
+		emit_call(code, bytes, insn, address, map);
+		break;
+	case ARCH_XBEGIN:
+		arch_emit_bytes(code, xbegin, sizeof(xbegin));
+		arch_emit_rel32(code, resolve(map, insn->target), 0);
+		break;
+	case ARCH_PLAIN:
+		emit_copy(code, bytes, insn, 0);
+		if (insn->flags & ARCH_F_SYSCALL)
+			emit_syscall_return(code, bytes, insn, address);
+		break;
+	case ARCH_JMP_IND:
+	case ARCH_RET:
+	case ARCH_TRAP:
+		emit_copy(code, bytes, insn, 0);
+		break;
+	}
+}
+
+static void emit_exit(struct arch_code *code, uintptr_t next, arch_exit_fn *exit, void *data)
+{
+	exit(code, next, data);
+	arch_emit_row(code, 0);
+}
+
+void arch_relocate_around(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn,
+			  uintptr_t address, const struct arch_map *map, arch_exit_fn *exit, void *data)
+{
+	const bool conditional = insn->kind == ARCH_JCC || insn->kind == ARCH_LOOP;
+	size_t field = 0;
+
+	arch_emit_row(code, 0);
+	if (!conditional && insn->kind != ARCH_JMP) {
+		emit_exit(code, 0, exit, data);
+		emit_copy(code, bytes, insn, 0);
+		return;
+	}
+	/* Not taken: to the label behind the jump. */
+	if (insn->kind == ARCH_JCC) {
+		emit_jcc_opcode(code, bytes, insn, 1);
+		field = emit_label_field(code);
+	} else if (insn->kind == ARCH_LOOP) {
+		emit_loop(code, bytes, insn, ARCH_JMP_SIZE);
+		arch_emit_u8(code, ARCH_JMP_REL32);
+		field = emit_label_field(code);
+	}
+	emit_exit(code, insn->target, exit, data);
+	arch_emit_jmp(code, resolve(map, insn->target));
+	if (conditional) {
+		emit_label(code, field);
+		emit_exit(code, address + insn->length, exit, data);
+	}
+}

@@ -1,0 +1,84 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Executable memory at wanted addresses: arenas for trampolines, near their sites, and pads, 5-byte jumps at the
+ * particular addresses that constrained displacements can reach.
+ *
+ * Memory is private, anonymous, readable and executable, never writable; it is filled through text.h. All functions but
+ * arena_original_pc() are called with the library lock held.
+ *
+ * An arena is one mapping:
+ *
+ *   granule table   uint16_t per 16-byte granule of code: how many granules back its block starts (writable)
+ *   gates           bytes, writable
+ *   code            blocks, each a multiple of a granule
+ *
+ * A block begins with its map:
+ *
+ *   +0   uint64_t         address of the region it stands for
+ *   +8   struct arch_row  rows, ascending `code` (offset from the block's start), then one with code 0xffff
+ *   ...  padding, code from rows[0].code on
+ */
+#ifndef LIBPATCH_ARENA_H
+#define LIBPATCH_ARENA_H
+
+#include "base.h"
+
+#define ARENA_GRANULE 16
+#define ARENA_BLOCK_ROWS 8 /* offset of the rows in a block */
+#define ARENA_ROW_END 0xffff
+
+struct arena;
+
+/* Closed interval of addresses. */
+struct arena_reach {
+	uintptr_t lower;
+	uintptr_t upper;
+};
+
+struct arena_block {
+	struct arena *arena;
+	uintptr_t address;
+	size_t size; /* a multiple of ARENA_GRANULE */
+};
+
+/* Everything within 2 GiB of a rel32 that ends at `address`, less a margin for the size of a trampoline. */
+struct arena_reach arena_reach_of(uintptr_t address);
+/* False when they have nothing in common. */
+bool arena_reach_intersect(struct arena_reach *reach, struct arena_reach other);
+
+/* A block of at least `size` bytes inside `reach`, near `near`. PATCH_ENOMEM when there is no such memory. */
+patch_status arena_alloc(size_t size, uintptr_t near, struct arena_reach reach, struct arena_block *block);
+/* Give back a block that no thread was ever led to, or that is proven quiet (I7). */
+void arena_free(const struct arena_block *block);
+/* Give back the end of a block nothing was led to yet. */
+void arena_shrink(struct arena_block *block, size_t size);
+
+/* The address of a writable byte, 0, that code near `near` can reach. Never given back. 0: no memory. */
+uintptr_t arena_gate_alloc(uintptr_t near);
+
+/*
+ * A pad: 5 free bytes at source + disp, where disp's bytes selected by `fixed_mask` have the values of `fixed_value`
+ * (a little-endian rel32; `source` is the address behind the jump). The pad can reach `reach` by rel32.
+ * On success *pad is its address.
+ */
+patch_status arena_pad_alloc(uintptr_t source, uint32_t fixed_mask, uint32_t fixed_value, struct arena_reach reach,
+			     uintptr_t *pad);
+void arena_pad_free(uintptr_t pad);
+
+/*
+ * Original address for a pc in a block or at a pad. Async-signal-safe, any thread, no lock.
+ */
+bool arena_original_pc(uintptr_t pc, uintptr_t *original);
+/* Is pc in any arena or pad mapping? Same guarantees. */
+bool arena_contains(uintptr_t pc);
+
+/* Unwind descriptions made since the last call are registered here, outside the library lock. */
+void arena_register_unwind(void);
+
+struct arena_usage {
+	uint64_t mappings;
+	uint64_t code_bytes;
+};
+void arena_usage(struct arena_usage *usage);
+
+#endif

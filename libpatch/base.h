@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What every layer uses: small macros, raw system calls, per-thread state.
+ *
+ * Raw system calls because libc's wrappers may be interposed by the host or patched by us (I9).
+ */
+#ifndef LIBPATCH_BASE_H
+#define LIBPATCH_BASE_H
+
+#ifndef _GNU_SOURCE
+#define _GNU_SOURCE
+#endif
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <sys/syscall.h>
+
+#include <libpatch/patch.h>
+
+#define PAGE_SIZE 4096UL
+#define ALIGN_DOWN(x, a) ((x) & ~((__typeof__(x))(a)-1))
+#define ALIGN_UP(x, a) ALIGN_DOWN((x) + (a)-1, a)
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
+#define MAX(a, b) ((a) > (b) ? (a) : (b))
+#define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
+#define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
+
+/* Thread-local without __tls_get_addr, which locks and allocates (I9). */
+#define TLS_INITIAL_EXEC _Thread_local __attribute__((tls_model("initial-exec")))
+
+#define EXPORT __attribute__((visibility("default")))
+
+/* Longest instruction (Intel SDM vol. 2, 2.3.11). */
+#define INSN_MAX 15
+
+/*
+ * Greatest stack pointer below which a hook must not run in this thread: the frame of the running hook, or UINTPTR_MAX
+ * while the thread is inside the library, or 0. Trampolines read and write it through %fs.
+ */
+extern TLS_INITIAL_EXEC uintptr_t libpatch_hook_guard;
+
+/* Result: the kernel's, -errno on failure. */
+static inline long raw_syscall6(long nr, long a, long b, long c, long d, long e, long f)
+{
+	register long r10 __asm__("r10") = d;
+	register long r8 __asm__("r8") = e;
+	register long r9 __asm__("r9") = f;
+	long result;
+
+	__asm__ volatile("syscall"
+			 : "=a"(result)
+			 : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+			 : "rcx", "r11", "memory");
+	return result;
+}
+
+#define RAW_SYSCALL_PICK(_1, _2, _3, _4, _5, _6, _7, name, ...) name
+#define raw_syscall_0(nr) raw_syscall6(nr, 0, 0, 0, 0, 0, 0)
+#define raw_syscall_1(nr, a) raw_syscall6(nr, (long)(a), 0, 0, 0, 0, 0)
+#define raw_syscall_2(nr, a, b) raw_syscall6(nr, (long)(a), (long)(b), 0, 0, 0, 0)
+#define raw_syscall_3(nr, a, b, c) raw_syscall6(nr, (long)(a), (long)(b), (long)(c), 0, 0, 0)
+#define raw_syscall_4(nr, a, b, c, d) raw_syscall6(nr, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
+#define raw_syscall_5(nr, a, b, c, d, e) raw_syscall6(nr, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
+#define raw_syscall_6(nr, a, b, c, d, e, f)                                                                            \
+	raw_syscall6(nr, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
+/* raw_syscall(SYS_x, up to six arguments) */
+#define raw_syscall(...)                                                                                               \
+	RAW_SYSCALL_PICK(__VA_ARGS__, raw_syscall_6, raw_syscall_5, raw_syscall_4, raw_syscall_3, raw_syscall_2,       \
+			 raw_syscall_1, raw_syscall_0)                                                                 \
+	(__VA_ARGS__)
+
+#endif

@@ -1,0 +1,533 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A batch in steps. Every region of the batch is at the same step.
+ *
+ *   check     the text holds what we expect (I8)
+ *   publish   generated code written; entries active, so that a trap from here on is served (I3)
+ *   phase 1   trap bytes: 0xCC on the first byte, the final trap byte on every boundary (I4)
+ *   sync 1    no core executes the old bytes any more
+ *   phase 2   the other bytes; every way in to them is a trap byte (I2)
+ *   sync 2    no core executes a jump with old displacement bytes
+ *   phase 3   the first byte; after a removal, boundaries, too
+ *   sync 3    no trap byte of ours is executed where the original is back
+ *   settle    entries of removals retired (I5), trampolines out of use retired (I7)
+ *
+ * After any step the text is in a resting state: each site works, by trap or by jump, because region->live says what is
+ * there and the entries are active. A batch that is cut short is finished or undone by the next one.
+ */
+#include "commit.h"
+
+#include "arch/arch.h"
+#include "error.h"
+#include "heap.h"
+#include "inject.h"
+#include "region.h"
+#include "registry.h"
+#include "sync.h"
+#include "text.h"
+
+#include <string.h>
+
+#define ORIGIN "patch_commit"
+
+struct job {
+	struct region *region;
+	bool install; /* else remove */
+	bool changes;     /* bytes of text change */
+	bool pad_changes; /* the pad is led to another trampoline */
+	bool failed;
+	uint8_t *bytes; /* what to write in this phase: room for the whole region */
+	uint8_t pad_bytes[ARCH_JMP_SIZE];
+};
+
+struct batch {
+	struct job *jobs;
+	size_t count;
+	uint8_t *bytes;
+	size_t byte_count;
+	struct text_write *writes;
+	size_t write_count;
+	bool broken; /* some job failed */
+};
+
+static uint64_t commits;
+
+uint64_t commit_count(void)
+{
+	return commits;
+}
+
+/* ---- what the text shall hold ----------------------------------------------------------------------------------- */
+
+static bool is_boundary(const struct region *region, unsigned int offset)
+{
+	for (unsigned int i = 1; i < region->count; ++i)
+		if (region->offsets[i] == offset)
+			return true;
+	return false;
+}
+
+/* The resting place of the job: the original bytes, or the region patched. */
+static void final_bytes(const struct job *job, uint8_t *bytes)
+{
+	const struct region *region = job->region;
+
+	memcpy(bytes, region->original, region->length);
+	if (!job->install)
+		return;
+	for (unsigned int i = 0; i < region->count; ++i)
+		bytes[region->offsets[i]] = ARCH_INT3;
+	/* The jump's bytes on boundaries are trap bytes: trampoline.c chose its target so. */
+	if (region->strategy != PATCH_STRATEGY_TRAP)
+		memcpy(bytes, region_trampoline(region)->jump, ARCH_JMP_SIZE);
+}
+
+static bool is_trap(uint8_t byte)
+{
+	return arch_trap_class(byte) != ARCH_TRAP_NONE;
+}
+
+/* Phase 1: the first byte and every boundary hold trap bytes; a boundary's is the final one if it was none (I4). */
+static void phase_1_bytes(const struct job *job, const uint8_t *final, uint8_t *bytes)
+{
+	const struct region *region = job->region;
+
+	memcpy(bytes, region->live, region->length);
+	bytes[0] = ARCH_INT3;
+	for (unsigned int i = 1; i < region->count; ++i)
+		if (!is_trap(bytes[region->offsets[i]]))
+			bytes[region->offsets[i]] = final[region->offsets[i]];
+}
+
+/* Phase 2: everything but the first byte and, in a removal, boundaries. */
+static void phase_2_bytes(const struct job *job, const uint8_t *final, uint8_t *bytes)
+{
+	const struct region *region = job->region;
+
+	bytes[0] = region->live[0];
+	for (unsigned int at = 1; at < region->length; ++at)
+		bytes[at] = !job->install && is_boundary(region, at) ? region->live[at] : final[at];
+}
+
+static void phase_bytes(const struct job *job, int phase, uint8_t *bytes)
+{
+	uint8_t final[PLAN_LENGTH_MAX];
+
+	final_bytes(job, final);
+	switch (phase) {
+	case 1:
+		phase_1_bytes(job, final, bytes);
+		break;
+	case 2:
+		phase_2_bytes(job, final, bytes);
+		break;
+	default:
+		memcpy(bytes, final, job->region->length);
+	}
+}
+
+static bool text_changes(const struct job *job)
+{
+	uint8_t final[PLAN_LENGTH_MAX];
+
+	final_bytes(job, final);
+	return memcmp(final, job->region->live, job->region->length) != 0;
+}
+
+/* The pad's bytes are to change while threads may be led to it. */
+static bool pad_changes(const struct job *job)
+{
+	const struct region *region = job->region;
+	uint8_t bytes[ARCH_JMP_SIZE];
+
+	if (!job->install || region->strategy == PATCH_STRATEGY_TRAP || region->pad == 0 || !region->pad_reachable)
+		return false;
+	trampoline_pad_bytes(region_trampoline(region), region->pad, bytes);
+	return memcmp(bytes, region->pad_live, sizeof(bytes)) != 0;
+}
+
+/* ---- steps ------------------------------------------------------------------------------------------------------ */
+
+/* The patches of a region whose change failed keep the state they have; the next commit tries again. */
+static void fail(struct batch *batch, struct job *job, patch_status status, const char *message)
+{
+	job->failed = true;
+	batch->broken = true;
+	error_raise_at(status, ORIGIN, message, job->region->start);
+	region_queue(job->region);
+}
+
+/* The module was unmapped, and everything of ours in it with it. */
+static void lose(struct batch *batch, struct job *job)
+{
+	struct region *region = job->region;
+
+	for (unsigned int i = 0; i < region->count; ++i)
+		if (region->installed)
+			registry_retire(region->entries[i]);
+	memcpy(region->live, region->original, region->length);
+	region_set_installed(region, false);
+	for (struct attachment *a = region->attachments; a != NULL; a = a->next) {
+		a->patch->wanted = false;
+		a->patch->enabled = false;
+	}
+	job->failed = true;
+	if (job->install) {
+		batch->broken = true;
+		error_raise_at(PATCH_EFAULT, ORIGIN, "the code was unmapped", region->start);
+	}
+}
+
+/* Step check (I8). Pages are read once for all regions on them. */
+static void check(struct batch *batch)
+{
+	static uint8_t view[2 * PAGE_SIZE];
+	uintptr_t view_start = 0;
+	size_t view_size = 0;
+
+	for (size_t i = 0; i < batch->count; ++i) {
+		struct job *job = &batch->jobs[i];
+		struct region *region = job->region;
+
+		if (!job->changes)
+			continue;
+		if (region->start < view_start || region->start + region->length > view_start + view_size) {
+			view_start = ALIGN_DOWN(region->start, PAGE_SIZE);
+			view_size = text_read(view_start, view, sizeof(view));
+		}
+		if (region->start + region->length > view_start + view_size)
+			lose(batch, job);
+		else if (memcmp(view + (region->start - view_start), region->live, region->length) != 0)
+			fail(batch, job, PATCH_ECHANGED,
+			     "the bytes are not the ones that were there: a debugger, a probe of the kernel, or the program changed them");
+	}
+}
+
+static void set_gates(const struct region *region)
+{
+	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
+		if (a->patch->gate != 0)
+			atomic_store((_Atomic uint8_t *)a->patch->gate, a->patch->wanted && !a->patch->released);
+}
+
+/* Step publish (I3). */
+static void publish(struct batch *batch)
+{
+	for (size_t i = 0; i < batch->count; ++i) {
+		struct job *job = &batch->jobs[i];
+		struct region *region = job->region;
+		struct trampoline *trampoline = region_trampoline(region);
+		uint8_t final[PLAN_LENGTH_MAX];
+
+		if (job->failed)
+			continue;
+		set_gates(region);
+		if (!job->install)
+			continue;
+		final_bytes(job, final);
+		for (unsigned int k = 0; k < region->count; ++k) {
+			uint8_t trap = k == 0 ? ARCH_INT3 : final[region->offsets[k]];
+
+			registry_activate(region->entries[k], trampoline_entry(trampoline, k), arch_trap_class(trap));
+		}
+		if (job->pad_changes)
+			registry_activate(region->pad_entry, trampoline_entry(trampoline, 0), ARCH_TRAP_SIGTRAP);
+		trampoline->reachable = true;
+	}
+}
+
+static void add_writes(struct batch *batch, struct job *job)
+{
+	const struct region *region = job->region;
+
+	for (unsigned int at = 0; at < region->length;) {
+		unsigned int end = at;
+
+		while (end < region->length && job->bytes[end] != region->live[end])
+			++end;
+		if (end == at) {
+			++at;
+			continue;
+		}
+		batch->writes[batch->write_count++] = (struct text_write){
+			.address = region->start + at,
+			.bytes = job->bytes + at,
+			.length = end - at,
+			.exact = region->exact,
+			.owner = job,
+		};
+		at = end;
+	}
+}
+
+/* A pad is one instruction: trap byte, the rest, first byte. */
+static void add_pad_writes(struct batch *batch, struct job *job, int phase)
+{
+	const struct region *region = job->region;
+	unsigned int at = phase == 2 ? 1 : 0;
+
+	trampoline_pad_bytes(region_trampoline(region), region->pad, job->pad_bytes);
+	if (phase == 1)
+		job->pad_bytes[0] = ARCH_INT3;
+	batch->writes[batch->write_count++] = (struct text_write){
+		.address = region->pad + at,
+		.bytes = job->pad_bytes + at,
+		.length = phase == 2 ? ARCH_JMP_SIZE - 1 : 1,
+		.owner = job,
+	};
+}
+
+static bool is_in_pad(const struct region *region, uintptr_t address)
+{
+	return region->pad != 0 && address - region->pad < ARCH_JMP_SIZE;
+}
+
+/* Steps phase 1 to 3: write what the phase changes, and remember what was written. */
+static void write_phase(struct batch *batch, int phase)
+{
+	batch->write_count = 0;
+	for (size_t i = 0; i < batch->count; ++i) {
+		struct job *job = &batch->jobs[i];
+
+		if (job->failed)
+			continue;
+		if (job->pad_changes)
+			add_pad_writes(batch, job, phase);
+		if (job->changes) {
+			phase_bytes(job, phase, job->bytes);
+			add_writes(batch, job);
+		}
+	}
+	text_apply(batch->writes, batch->write_count);
+	for (size_t i = 0; i < batch->write_count; ++i) {
+		const struct text_write *write = &batch->writes[i];
+		struct job *job = write->owner;
+		struct region *region = job->region;
+
+		if (write->error == 0 && is_in_pad(region, write->address)) {
+			memcpy(region->pad_live + (write->address - region->pad), write->bytes, write->length);
+		} else if (write->error == 0) {
+			memcpy(region->live + (write->address - region->start), write->bytes, write->length);
+			region_set_installed(region, true);
+		} else if (!job->failed) {
+			/* Part of it may be there, and works by trap. */
+			fail(batch, job, PATCH_ESYS, "the kernel refused to write the bytes");
+		}
+	}
+}
+
+/* A write that failed wholly, in phase 1, left the text as it was: so must the registry be. */
+static void withdraw(struct batch *batch)
+{
+	for (size_t i = 0; i < batch->count; ++i) {
+		const struct job *job = &batch->jobs[i];
+
+		if (!job->failed || job->region->installed || !job->install)
+			continue;
+		for (unsigned int k = 0; k < job->region->count; ++k)
+			if (REGISTRY_STATE(atomic_load(&job->region->entries[k]->state)) == REGISTRY_ACTIVE)
+				registry_retire(job->region->entries[k]);
+	}
+}
+
+/* Step settle. */
+static void settle_region(struct job *job)
+{
+	struct region *region = job->region;
+
+	if (region->next != NULL && job->install) {
+		struct trampoline *before = region->current;
+
+		region->current = region->next;
+		region->next = NULL;
+		region_retire(region, before);
+	}
+	if (job->pad_changes)
+		registry_retire(region->pad_entry);
+	if (!job->install) {
+		for (unsigned int k = 0; k < region->count; ++k)
+			if (REGISTRY_STATE(atomic_load(&region->entries[k]->state)) == REGISTRY_ACTIVE)
+				registry_retire(region->entries[k]);
+		region_set_installed(region, false);
+	}
+	for (struct attachment *a = region->attachments; a != NULL; a = a->next)
+		a->patch->enabled = a->patch->wanted && !a->patch->released;
+}
+
+static void settle(struct batch *batch)
+{
+	for (size_t i = 0; i < batch->count; ++i)
+		if (!batch->jobs[i].failed)
+			settle_region(&batch->jobs[i]);
+}
+
+/* ---- the batch -------------------------------------------------------------------------------------------------- */
+
+/* Interrupted: what is in the text stays and works; the next commit goes on from there. */
+static patch_status interrupted(struct batch *batch, int error)
+{
+	for (size_t i = 0; i < batch->count; ++i) {
+		struct job *job = &batch->jobs[i];
+
+		region_queue(job->region);
+		if (!job->install || job->failed)
+			continue;
+		for (struct attachment *a = job->region->attachments; a != NULL; a = a->next)
+			a->patch->enabled = a->patch->wanted && !a->patch->released;
+	}
+	return error_raise_sys(PATCH_ESYS, ORIGIN, "core synchronisation failed; the next commit completes the batch",
+			       error);
+}
+
+static bool any_changes(const struct batch *batch)
+{
+	for (size_t i = 0; i < batch->count; ++i)
+		if ((batch->jobs[i].changes || batch->jobs[i].pad_changes) && !batch->jobs[i].failed)
+			return true;
+	return false;
+}
+
+/* Pads that no thread was led to yet are written along with the generated code. */
+static void stage_pads(struct batch *batch)
+{
+	for (size_t i = 0; i < batch->count; ++i) {
+		struct job *job = &batch->jobs[i];
+		struct region *region = job->region;
+
+		if (!job->install || job->failed || region->strategy == PATCH_STRATEGY_TRAP || region->pad == 0 ||
+		    region->pad_reachable)
+			continue;
+		trampoline_pad_bytes(region_trampoline(region), region->pad, region->pad_live);
+		if (text_stage(region->pad, region->pad_live, ARCH_JMP_SIZE) != NULL)
+			region->pad_reachable = true;
+		else
+			fail(batch, job, PATCH_ENOMEM, "out of memory");
+	}
+}
+
+static patch_status change_text(struct batch *batch)
+{
+	int error;
+
+	write_phase(batch, 1);
+	withdraw(batch);
+	(void)INJECT(INJECT_COMMIT_PHASE_1);
+	/*
+	 * Sync 1 (I2). Without it a core could still execute an original instruction fetched before phase 1 while phase 2
+	 * rewrites its bytes.
+	 */
+	error = core_sync();
+	if (error != 0)
+		return interrupted(batch, error);
+	(void)INJECT(INJECT_COMMIT_SYNC_1);
+
+	write_phase(batch, 2);
+	(void)INJECT(INJECT_COMMIT_PHASE_2);
+	/* Sync 2 (I4). Without it a core that sees the first byte could see displacement bytes from before. */
+	error = core_sync();
+	if (error != 0)
+		return interrupted(batch, error);
+	(void)INJECT(INJECT_COMMIT_SYNC_2);
+
+	write_phase(batch, 3);
+	(void)INJECT(INJECT_COMMIT_PHASE_3);
+	/* Sync 3 (I5). Without it a core could raise a trap that we wrote after its entry was retired. */
+	error = core_sync();
+	if (error != 0)
+		return interrupted(batch, error);
+	(void)INJECT(INJECT_COMMIT_SYNC_3);
+	return PATCH_OK;
+}
+
+static patch_status run(struct batch *batch)
+{
+	patch_status status = PATCH_OK;
+	int error;
+
+	check(batch);
+	(void)INJECT(INJECT_COMMIT_CHECKED);
+	stage_pads(batch);
+	error = text_flush();
+	if (error != 0) {
+		for (size_t i = 0; i < batch->count; ++i)
+			region_queue(batch->jobs[i].region);
+		return error_raise_sys(PATCH_ESYS, ORIGIN, "generated code could not be written", error);
+	}
+	publish(batch);
+	(void)INJECT(INJECT_COMMIT_PUBLISHED);
+	if (any_changes(batch))
+		status = change_text(batch);
+	if (status != PATCH_OK)
+		return status;
+	settle(batch);
+	registry_poll();
+	return batch->broken ? PATCH_EFAIL : PATCH_OK;
+}
+
+bool commit_needs_sigill(void)
+{
+	for (const struct region *region = region_queued(); region != NULL; region = region->queue_next) {
+		const struct trampoline *trampoline = region_trampoline(region);
+
+		/* Only the top byte of a displacement is ever one of that class. */
+		if (region->strategy != PATCH_STRATEGY_TRAP && region_wanted(region) &&
+		    (plan_boundaries(region->offsets, region->count) & 8) &&
+		    arch_trap_class(trampoline->jump[ARCH_JMP_SIZE - 1]) == ARCH_TRAP_SIGILL)
+			return true;
+	}
+	return false;
+}
+
+static size_t describe(struct batch *batch, struct region *queue)
+{
+	size_t bytes = 0;
+
+	for (struct region *region = queue; region != NULL; region = region->queue_next) {
+		struct job *job = &batch->jobs[batch->count++];
+
+		job->region = region;
+		job->install = region_wanted(region);
+		job->changes = text_changes(job);
+		job->pad_changes = pad_changes(job);
+		job->bytes = batch->bytes + bytes;
+		bytes += region->length;
+	}
+	return bytes;
+}
+
+patch_status commit_run(void)
+{
+	struct region *queue = region_take_queue();
+	struct batch batch = { 0 };
+	size_t job_size, write_size;
+	patch_status status;
+
+	++commits;
+	if (queue == NULL)
+		return PATCH_OK;
+	for (struct region *region = queue; region != NULL; region = region->queue_next) {
+		++batch.count;
+		/* One write per byte at most, and one of the pad. */
+		batch.byte_count += region->length + 1;
+	}
+	job_size = batch.count * sizeof(*batch.jobs);
+	write_size = batch.byte_count * sizeof(*batch.writes);
+	batch.jobs = heap_alloc(job_size);
+	batch.bytes = heap_alloc(batch.byte_count);
+	batch.writes = heap_alloc(write_size);
+	if (batch.jobs == NULL || batch.bytes == NULL || batch.writes == NULL) {
+		for (struct region *region = queue, *next; region != NULL; region = next) {
+			next = region->queue_next;
+			region_queue(region);
+		}
+		status = error_raise(PATCH_ENOMEM, ORIGIN, "out of memory", NULL);
+	} else {
+		batch.count = 0;
+		describe(&batch, queue);
+		status = run(&batch);
+	}
+	heap_free(batch.jobs, job_size);
+	heap_free(batch.bytes, batch.byte_count);
+	heap_free(batch.writes, write_size);
+	return status;
+}

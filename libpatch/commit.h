@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * THE protocol: from what is wanted to what is in the text, for a batch of regions, while threads run through them.
+ * doc/protocol.md states the invariants cited as I1 to I11.
+ */
+#ifndef LIBPATCH_COMMIT_H
+#define LIBPATCH_COMMIT_H
+
+#include "base.h"
+
+/*
+ * Bring every queued region to the state that its patches want. PATCH_OK, PATCH_EFAIL when some regions could not be
+ * changed, PATCH_ESYS when the batch was cut short and waits for the next commit; errors are in the thread's chain. With
+ * the library lock held.
+ */
+patch_status commit_run(void);
+
+/* Signals that the queued regions' trap bytes raise besides SIGTRAP: true when one needs SIGILL. */
+bool commit_needs_sigill(void);
+
+uint64_t commit_count(void);
+
+#endif

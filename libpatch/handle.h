@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Handles of patches: an index and a generation, so that a handle that was released, or never was one, is told. Called with
+ * the library lock held.
+ */
+#ifndef LIBPATCH_HANDLE_H
+#define LIBPATCH_HANDLE_H
+
+#include "base.h"
+
+struct patch;
+
+/* A zeroed patch with a handle; NULL when out of memory. */
+struct patch *handle_alloc(patch_t *handle);
+/* The patch, or NULL. */
+struct patch *handle_get(patch_t handle);
+/* From now on the handle is unknown. The patch stays. */
+void handle_revoke(struct patch *patch);
+/* Free the patch; revokes if that was not done. */
+void handle_free(struct patch *patch);
+/* Revoke them all; visits each patch that had a handle. */
+void handle_revoke_all(void (*visit)(struct patch *patch));
+uint64_t handle_count(void);
+
+#endif

@@ -1,0 +1,21 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The library's own heap, because patch_make() may run in a signal handler that interrupted malloc, and because the
+ * host may interpose malloc (I9). Called with the library lock held.
+ */
+#ifndef LIBPATCH_HEAP_H
+#define LIBPATCH_HEAP_H
+
+#include "base.h"
+
+/* Zeroed memory, 16-byte aligned; NULL when the kernel has none. */
+void *heap_alloc(size_t size);
+/* `size` as given to heap_alloc(). NULL is ignored. */
+void heap_free(void *block, size_t size);
+/* A longer block with the same contents; the old one is freed. NULL and the old one intact on failure. */
+void *heap_grow(void *block, size_t old_size, size_t new_size);
+
+/* Fresh zeroed pages anywhere, writable, or NULL. */
+void *heap_map(size_t size);
+
+#endif

@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Named points between the protocol's steps at which a test can stop a thread or make a step fail. Empty in production.
+ */
+#ifndef LIBPATCH_INJECT_H
+#define LIBPATCH_INJECT_H
+
+enum inject_point {
+	INJECT_COMMIT_CHECKED,   /* bytes compared, nothing published */
+	INJECT_COMMIT_PUBLISHED, /* entries active, no text written */
+	INJECT_COMMIT_PHASE_1,   /* trap bytes written, not yet synchronised */
+	INJECT_COMMIT_SYNC_1,
+	INJECT_COMMIT_PHASE_2,
+	INJECT_COMMIT_SYNC_2,
+	INJECT_COMMIT_PHASE_3,
+	INJECT_COMMIT_SYNC_3,
+	INJECT_SYNC,       /* a membarrier call is about to be made */
+	INJECT_TEXT_WRITE, /* a write to text is about to be made */
+	INJECT_MMAP,       /* memory is about to be mapped */
+	INJECT_TRAP,       /* a trap was taken and not yet looked up */
+	INJECT_POINTS
+};
+
+#ifdef LIBPATCH_INJECT
+/* Called at every point when set. Nonzero makes the step about to be taken fail with that errno, where it can fail. */
+extern int (*libpatch_inject)(enum inject_point point);
+#define INJECT(point) (libpatch_inject != 0 ? libpatch_inject(point) : 0)
+#else
+#define INJECT(point) 0
+#endif
+
+#endif

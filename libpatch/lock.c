@@ -1,0 +1,108 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "lock.h"
+
+#include <linux/futex.h>
+#include <pthread.h>
+#include <signal.h>
+
+TLS_INITIAL_EXEC uintptr_t libpatch_hook_guard;
+
+#define FREE 0
+#define TAKEN 1
+#define CONTENDED 2
+
+static _Atomic int state;
+/* The holder's thread pointer: read by others only to compare with their own. */
+static _Atomic uintptr_t owner;
+
+#define BIT(signo) ((uint64_t)1 << ((signo)-1))
+#define OWNED (BIT(SIGTRAP) | BIT(SIGILL))
+
+static uintptr_t self(void)
+{
+	return (uintptr_t)&libpatch_hook_guard;
+}
+
+static uint64_t set_mask(uint64_t mask)
+{
+	uint64_t old = 0;
+
+	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, &old, sizeof(mask));
+	return old;
+}
+
+static void acquire(void)
+{
+	int expected = FREE;
+
+	if (!atomic_compare_exchange_strong(&state, &expected, TAKEN)) {
+		while (atomic_exchange(&state, CONTENDED) != FREE)
+			raw_syscall(SYS_futex, &state, FUTEX_WAIT_PRIVATE, CONTENDED, NULL);
+	}
+	atomic_store(&owner, self());
+}
+
+static void release(void)
+{
+	atomic_store(&owner, 0);
+	if (atomic_exchange(&state, FREE) == CONTENDED)
+		raw_syscall(SYS_futex, &state, FUTEX_WAKE_PRIVATE, 1);
+}
+
+bool lock_held(void)
+{
+	return atomic_load(&owner) == self();
+}
+
+bool lock_acquire(struct lock_scope *scope)
+{
+	if (lock_held())
+		return false;
+
+	/* The owned signals stay as the thread has them: a trap byte met under the lock must be served. */
+	scope->mask = set_mask(~OWNED);
+	if (scope->mask & OWNED)
+		set_mask(~OWNED | (scope->mask & OWNED));
+	scope->guard = libpatch_hook_guard;
+	libpatch_hook_guard = UINTPTR_MAX;
+	acquire();
+	return true;
+}
+
+void lock_release(const struct lock_scope *scope)
+{
+	release();
+	libpatch_hook_guard = scope->guard;
+	set_mask(scope->mask);
+}
+
+/* Of the forking thread, which holds the lock from prepare to parent or child. */
+static struct lock_scope fork_scope;
+static bool fork_locked;
+
+static void before_fork(void)
+{
+	struct lock_scope scope;
+	bool locked = lock_acquire(&scope);
+
+	if (locked) {
+		fork_scope = scope;
+		fork_locked = true;
+	}
+}
+
+static void after_fork(void)
+{
+	struct lock_scope scope;
+
+	if (!fork_locked || !lock_held())
+		return;
+	scope = fork_scope;
+	fork_locked = false;
+	lock_release(&scope);
+}
+
+int lock_handle_fork(void)
+{
+	return pthread_atfork(before_fork, after_fork, after_fork);
+}

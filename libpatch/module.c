@@ -1,0 +1,144 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * module_find(): no lock, no allocation, and no call but _dl_find_object (glibc manual: AS-Safe) and getauxval, which
+ * reads a table. Without _dl_find_object it uses dl_iterate_phdr, which locks: module_find() must then stay out of
+ * signal handlers.
+ *
+ * The module must stay loaded during the call; that is the caller's business.
+ */
+#ifdef HAVE_CONFIG_H
+#include "config.h"
+#endif
+
+#include "module.h"
+
+#include <dlfcn.h>
+#include <elf.h>
+#include <link.h>
+#include <sys/auxv.h>
+
+/* Bounds and unwind table by program headers. False when no segment is around address. */
+static bool module_describe(struct module *module, uintptr_t address, const Elf64_Phdr *headers, size_t count,
+			    uintptr_t bias)
+{
+	uintptr_t lower = UINTPTR_MAX;
+	uintptr_t upper = 0;
+	const void *eh_frame_hdr = NULL;
+	bool found = false;
+
+	for (size_t i = 0; i < count; i++) {
+		uintptr_t start = bias + headers[i].p_vaddr;
+		uintptr_t end = start + headers[i].p_memsz;
+
+		if (headers[i].p_type == PT_GNU_EH_FRAME)
+			eh_frame_hdr = (const void *)start;
+		if (headers[i].p_type != PT_LOAD)
+			continue;
+		start = ALIGN_DOWN(start, PAGE_SIZE);
+		end = ALIGN_UP(end, PAGE_SIZE);
+		lower = MIN(lower, start);
+		upper = MAX(upper, end);
+		found = found || (address >= start && address < end);
+	}
+	if (!found)
+		return false;
+	module->lower = lower;
+	module->upper = upper;
+	module->eh_frame_hdr = eh_frame_hdr;
+	module->headers = headers;
+	module->header_count = count;
+	module->bias = bias;
+	return true;
+}
+
+#ifdef HAVE_DL_FIND_OBJECT
+
+/*
+ * _dl_find_object reports one segment only of a program with holes between its segments, and of a static program the
+ * code without its unwind table (glibc 2.36): the program itself is described by the headers the kernel passes.
+ */
+static bool module_is_program(struct module *module, uintptr_t address, const struct link_map *map)
+{
+	const Elf64_Phdr *headers = (const Elf64_Phdr *)getauxval(AT_PHDR);
+	size_t count = getauxval(AT_PHNUM);
+	uintptr_t bias = map->l_addr;
+
+	if (headers == NULL || getauxval(AT_PHENT) != sizeof(*headers))
+		return false;
+	for (size_t i = 0; i < count; i++) {
+		if (headers[i].p_type == PT_PHDR)
+			bias = (uintptr_t)headers - headers[i].p_vaddr;
+	}
+	/* Without PT_PHDR the bias is the found object's: it must be the program's own. */
+	return module_describe(module, address, headers, count, bias) && (uintptr_t)headers >= module->lower &&
+	       (uintptr_t)headers < module->upper;
+}
+
+/* Libraries are mapped as a whole, the ELF header at the start, as a rule with the program headers on the same page. */
+static bool module_is_library(struct module *module, uintptr_t address, const struct dl_find_object *object)
+{
+	const Elf64_Ehdr *elf = object->dlfo_map_start;
+	const Elf64_Phdr *headers;
+
+	if (elf == NULL || (uintptr_t)elf % PAGE_SIZE != 0)
+		return false;
+	if (elf->e_ident[EI_MAG0] != ELFMAG0 || elf->e_ident[EI_MAG1] != ELFMAG1 || elf->e_ident[EI_MAG2] != ELFMAG2 ||
+	    elf->e_ident[EI_MAG3] != ELFMAG3 || elf->e_ident[EI_CLASS] != ELFCLASS64)
+		return false;
+	if (elf->e_phentsize != sizeof(*headers) || elf->e_phoff % _Alignof(Elf64_Phdr) != 0 ||
+	    elf->e_phoff > PAGE_SIZE || elf->e_phnum > (PAGE_SIZE - elf->e_phoff) / sizeof(*headers))
+		return false;
+	headers = (const Elf64_Phdr *)((uintptr_t)elf + elf->e_phoff);
+	for (size_t i = 0; i < elf->e_phnum; i++) {
+		if (headers[i].p_type == PT_LOAD)
+			return module_describe(module, address, headers, elf->e_phnum,
+					       (uintptr_t)elf - ALIGN_DOWN(headers[i].p_vaddr, PAGE_SIZE));
+	}
+	return false;
+}
+
+bool module_find(uintptr_t address, struct module *out)
+{
+	struct dl_find_object object;
+	struct module module = {0};
+
+	if (_dl_find_object((void *)address, &object) != 0)
+		return false;
+	if (!module_is_program(&module, address, object.dlfo_link_map) &&
+	    !module_is_library(&module, address, &object)) {
+		module = (struct module){.lower = (uintptr_t)object.dlfo_map_start,
+					 .upper = (uintptr_t)object.dlfo_map_end};
+	}
+	module.identity = object.dlfo_link_map;
+	module.eh_frame_hdr = object.dlfo_eh_frame;
+	*out = module;
+	return true;
+}
+
+#else
+
+struct find_request {
+	uintptr_t address;
+	struct module *out;
+};
+
+static int find_visit(struct dl_phdr_info *info, size_t size, void *data)
+{
+	struct find_request *request = data;
+	struct module module = {.identity = info->dlpi_phdr};
+
+	(void)size;
+	if (!module_describe(&module, request->address, info->dlpi_phdr, info->dlpi_phnum, info->dlpi_addr))
+		return 0;
+	*request->out = module;
+	return 1;
+}
+
+bool module_find(uintptr_t address, struct module *out)
+{
+	struct find_request request = {.address = address, .out = out};
+
+	return dl_iterate_phdr(find_visit, &request) == 1;
+}
+
+#endif

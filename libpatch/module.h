@@ -1,0 +1,33 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Loaded modules and the extents of their functions, from the in-memory .eh_frame_hdr. Lock-free and
+ * async-signal-safe (_dl_find_object); needs no section headers and no file.
+ */
+#ifndef LIBPATCH_MODULE_H
+#define LIBPATCH_MODULE_H
+
+#include "base.h"
+
+struct module {
+	uintptr_t lower; /* [lower, upper): all its segments and any holes between them */
+	uintptr_t upper;
+	const void *identity;     /* its link_map; its program headers where libc has no _dl_find_object */
+	const void *eh_frame_hdr; /* NULL when it has none: what gcc -static links without --eh-frame-hdr */
+	/* Program headers, which say what of [lower, upper) is readable. NULL: all of it. */
+	const void *headers;
+	size_t header_count;
+	uintptr_t bias; /* load address less p_vaddr */
+};
+
+/* The module that contains address; false when none does (generated code, the vDSO may or may not count). */
+bool module_find(uintptr_t address, struct module *out);
+
+/*
+ * Extent [*lower, *upper) of the function around address, from the module's unwind table. False when there is no
+ * entry around it. *next_lower (may be NULL) receives the start of the next described function, or UINTPTR_MAX. A range
+ * without an entry around `address` still fills *next_lower.
+ */
+bool module_function(const struct module *module, uintptr_t address, uintptr_t *lower, uintptr_t *upper,
+		     uintptr_t *next_lower);
+
+#endif

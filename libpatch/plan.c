@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "plan.h"
+
+static patch_status refuse(struct plan *plan, patch_status status, const char *message, uintptr_t where)
+{
+	plan->message = message;
+	plan->irritant = where;
+	return status;
+}
+
+static bool is_target(const struct plan_request *request, uintptr_t address)
+{
+	return request->is_target != NULL && request->is_target(address, request->data);
+}
+
+/*
+ * Why the window can not grow by this instruction, or NULL. Behind the function's end only padding may be taken: bytes
+ * that control never reaches and that no other function owns.
+ */
+static const char *obstacle(const struct plan_request *request, const struct arch_insn *insn, uintptr_t address)
+{
+	if (address + insn->length > request->limit)
+		return "the function ends within the bytes of a jump, and another begins";
+	if (request->upper != 0 && address >= request->upper && !(insn->flags & ARCH_F_PADDING))
+		return "the function ends within the bytes of a jump";
+	if (insn->flags & ARCH_F_REFUSED)
+		return insn->why;
+	for (unsigned int i = 1; i < insn->length; ++i)
+		if (is_target(request, address + i))
+			return "the function branches into the middle of an instruction within the bytes of a jump";
+	return NULL;
+}
+
+/* Extend the window from one instruction to a jump's length, and to `reach`. NULL or why not. */
+static const char *extend(const struct plan_request *request, struct plan *plan, uintptr_t *where)
+{
+	const uint8_t *bytes = request->bytes + (plan->start - request->site);
+	size_t size = request->size - (plan->start - request->site);
+
+	while (plan->length < ARCH_JMP_SIZE || plan->start + plan->length < request->reach) {
+		uintptr_t address = plan->start + plan->length;
+		struct arch_insn insn;
+		const char *why;
+
+		*where = address;
+		if (!arch_decode(bytes + plan->length, size - plan->length, address, &insn))
+			return "the bytes behind the instruction do not decode";
+		why = obstacle(request, &insn, address);
+		if (why != NULL)
+			return why;
+		if (plan->count == PLAN_INSNS_MAX || plan->length + insn.length > PLAN_LENGTH_MAX)
+			return "joining the patches around it would displace too much at once";
+		plan->length += insn.length;
+		plan->offsets[++plan->count] = plan->length;
+	}
+	return NULL;
+}
+
+/* A branch to a boundary traps at every turn: worth a trap at the head instead, where the policy leaves the choice. */
+static bool has_inner_target(const struct plan_request *request, const struct plan *plan)
+{
+	for (unsigned int i = 1; i < plan->count; ++i)
+		if (is_target(request, plan->start + plan->offsets[i]))
+			return true;
+	return false;
+}
+
+patch_status plan_site(const struct plan_request *request, struct plan *plan)
+{
+	struct arch_insn insn;
+	uintptr_t where = request->site;
+	const char *why;
+
+	*plan = (struct plan){ .start = request->site };
+	if (!arch_decode(request->bytes, request->size, plan->start, &insn))
+		return refuse(plan, PATCH_EDISASM, "the bytes at the address are no valid instruction", plan->start);
+	if (insn.flags & ARCH_F_ENDBR) {
+		/* Kept in place for indirect branches; the hook sits right behind it. */
+		plan->start += insn.length;
+		if (!arch_decode(request->bytes + insn.length, request->size - insn.length, plan->start, &insn))
+			return refuse(plan, PATCH_EDISASM, "the bytes behind endbr64 are no valid instruction",
+				      plan->start);
+		if (request->upper != 0 && plan->start >= request->upper)
+			return refuse(plan, PATCH_EDISASM, "the function ends behind endbr64", plan->start);
+	}
+	if (insn.flags & ARCH_F_REFUSED)
+		return refuse(plan, PATCH_ERELOCATE, insn.why, plan->start);
+	if (request->bytes[plan->start - request->site] == ARCH_INT3)
+		return refuse(plan, PATCH_ECHANGED, "an int3 that libpatch did not write is there already", plan->start);
+	plan->length = insn.length;
+	plan->count = 1;
+	plan->offsets[1] = insn.length;
+
+	if (request->policy == PATCH_TRAP_POLICY_FORCE) {
+		plan->strategy = PATCH_STRATEGY_TRAP;
+		return PATCH_OK;
+	}
+	for (unsigned int i = 1; i < insn.length; ++i) {
+		if (!is_target(request, plan->start + i))
+			continue;
+		why = "the function branches into the middle of the instruction";
+		where = plan->start + i;
+		goto no_jump;
+	}
+	why = extend(request, plan, &where);
+	if (why == NULL && plan->count > 1 && request->policy == PATCH_TRAP_POLICY_ALLOW &&
+	    has_inner_target(request, plan))
+		why = "the function branches to an instruction within the bytes of a jump";
+	if (why == NULL) {
+		plan->strategy = plan->count == 1 ? PATCH_STRATEGY_JUMP : PATCH_STRATEGY_CONSTRAINED_JUMP;
+		return PATCH_OK;
+	}
+
+no_jump:
+	if (request->policy == PATCH_TRAP_POLICY_FORBID)
+		return refuse(plan, PATCH_ENOJUMP, why, where);
+	plan->length = insn.length;
+	plan->count = 1;
+	plan->offsets[1] = insn.length;
+	plan->strategy = PATCH_STRATEGY_TRAP;
+	plan->message = why;
+	plan->irritant = where;
+	return PATCH_OK;
+}
+
+unsigned int plan_boundaries(const uint8_t *offsets, unsigned int count)
+{
+	unsigned int fixed = 0;
+
+	for (unsigned int i = 1; i < count && offsets[i] < ARCH_JMP_SIZE; ++i)
+		fixed |= 1U << (offsets[i] - 1);
+	return fixed;
+}

@@ -1,0 +1,52 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Planning: from the original bytes at a site to a window of whole instructions and a strategy, or a refusal with its
+ * reason. Pure: nothing is read but the request, nothing is written but the plan.
+ */
+#ifndef LIBPATCH_PLAN_H
+#define LIBPATCH_PLAN_H
+
+#include "arch/arch.h"
+#include "base.h"
+
+/* Longest region. Joining neighbours that would make a longer one is refused. */
+#define PLAN_LENGTH_MAX 120
+#define PLAN_INSNS_MAX 64
+
+struct plan_request {
+	uintptr_t site;
+	const uint8_t *bytes; /* original bytes from site on */
+	size_t size;          /* how many are readable */
+	/* Extent of the function around the site; upper 0 when unknown. */
+	uintptr_t lower;
+	uintptr_t upper;
+	/* Where the next function begins: nothing from there on may be touched. UINTPTR_MAX when unknown. */
+	uintptr_t limit;
+	/* Is there a known direct branch to `address`? NULL: nothing is known. */
+	bool (*is_target)(uintptr_t address, const void *data);
+	const void *data;
+	/* The window must end here or later and may not end inside an instruction: joining what is there. 0: no wish. */
+	uintptr_t reach;
+	int policy; /* enum patch_trap_policy */
+};
+
+struct plan {
+	uintptr_t start;
+	uint8_t length;
+	uint8_t count;
+	uint8_t strategy; /* enum patch_strategy */
+	uint8_t offsets[PLAN_INSNS_MAX + 1]; /* of the instructions, and the end */
+	/* Refused: status is not PATCH_OK, and this is why and where. */
+	const char *message;
+	uintptr_t irritant;
+};
+
+patch_status plan_site(const struct plan_request *request, struct plan *plan);
+
+/*
+ * Displacement bytes of a jump at the window's start that are boundaries: bit i for byte i of the rel32. They must be trap
+ * bytes for as long as the jump is there (design: the region model).
+ */
+unsigned int plan_boundaries(const uint8_t *offsets, unsigned int count);
+
+#endif

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Regions: windows of instructions that are displaced together, and the patches on them. A patch on an instruction of an
+ * existing region joins it; one whose window would overlap a region takes it in. Called with the library lock held; nothing
+ * here writes live text.
+ */
+#ifndef LIBPATCH_REGION_H
+#define LIBPATCH_REGION_H
+
+#include "base.h"
+#include "plan.h"
+#include "registry.h"
+#include "trampoline.h"
+
+struct region;
+
+enum role {
+	ROLE_SITE,  /* the patch's own instruction */
+	ROLE_RETURN /* the return address of the call that it is around */
+};
+
+/* A patch's place in a region. */
+struct attachment {
+	struct attachment *next; /* in the region, in order of making */
+	struct patch *patch;
+	struct region *region; /* NULL: nowhere */
+	uintptr_t address;     /* of the instruction */
+	enum role role;
+};
+
+/* What the caller of patch_make() asked for, and where it stands. */
+struct patch {
+	uint64_t order; /* of making */
+	uintptr_t located;
+	struct patch_exec_model model;
+	int policy;
+	bool wanted;   /* enabled by the next commit */
+	bool enabled;  /* by the last commit */
+	bool released; /* by patch_unmake(): goes at the next commit */
+	bool queued;
+	struct patch *queue_next;
+	/* Extent of the function around it, upper 0 when unknown; where the next one begins. */
+	uintptr_t lower;
+	uintptr_t upper;
+	uintptr_t limit;
+	bool exact;     /* its mapping is writable (text.h) */
+	uintptr_t gate; /* 0: none yet */
+	struct call_pair *pair; /* around a call: pairs both calls */
+	struct attachment attachments[2]; /* by role */
+	uint32_t slot;
+};
+
+struct region {
+	uintptr_t start;
+	uint8_t length;
+	uint8_t count;
+	uint8_t strategy;
+	bool exact;
+	bool installed; /* text differs from the original, or may */
+	bool queued;
+	struct region *queue_next;
+	struct attachment *attachments;
+	struct trampoline *current; /* what the text leads to, or led to last */
+	struct trampoline *next;    /* takes effect at the next commit; NULL: none needed, or same as current */
+	struct trampoline *old;     /* reachable once; kept (I7) */
+	/*
+	 * The pad that the jump leads to, 0 if none. Once reachable it is live text, too: a thread may be stopped at it. Its
+	 * bytes change by the protocol, and its entry serves the traps.
+	 */
+	uintptr_t pad;
+	bool pad_reachable;
+	uint8_t pad_live[ARCH_JMP_SIZE];
+	struct registry_entry *pad_entry; /* NULL as long as it was never changed */
+	uint8_t *original; /* length bytes */
+	uint8_t *live;     /* what the text holds as far as we wrote it */
+	uint8_t *offsets;  /* of the instructions, and the end: count + 1 */
+	struct registry_entry *entries[];
+};
+
+struct refusal {
+	const char *message;
+	uintptr_t irritant;
+};
+
+/*
+ * Give the patch a place for one of its roles: join, take in or make a region, and build its trampoline. On failure
+ * nothing has changed and *refusal says why.
+ */
+patch_status region_attach(struct patch *patch, enum role role, uintptr_t address, struct refusal *refusal);
+
+/* Take a patch that is not enabled (or whose region was just restored) out of its regions. */
+void region_detach(struct patch *patch);
+
+/* The region that the instruction at address belongs to, or NULL. */
+struct region *region_at(uintptr_t address);
+
+/* Should the region's text be patched once everything wanted is in effect? */
+bool region_wanted(const struct region *region);
+
+/* Original bytes from address on, under whatever the library wrote; how many could be read. */
+size_t region_original(uintptr_t address, uint8_t *bytes, size_t size);
+/* For scan_function(): original bytes of the region that has an instruction at address; 0 when none has. */
+size_t region_original_at(uintptr_t address, const uint8_t **bytes);
+
+/* The trampoline in effect after the next commit. */
+static inline struct trampoline *region_trampoline(const struct region *region)
+{
+	return region->next != NULL ? region->next : region->current;
+}
+
+struct region_usage {
+	uint64_t regions;
+	uint64_t installed;
+	uint64_t retired_bytes;
+};
+void region_usage(struct region_usage *usage);
+/* A trampoline went out of use: keep it for the same patches at the same place (I7). */
+void region_retire(struct region *region, struct trampoline *trampoline);
+
+/* Put on, or take whole off, the list of regions for the next commit. */
+void region_queue(struct region *region);
+const struct region *region_queued(void);
+struct region *region_take_queue(void);
+void region_set_installed(struct region *region, bool installed);
+
+#endif

@@ -1,0 +1,231 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "registry.h"
+
+#include "heap.h"
+
+#define _LGPL_SOURCE
+#include <urcu/flavor.h>
+
+/* Fixed: resizing starts threads and takes mutexes (src/rculfhash.c, partition_resize_helper). */
+#define BUCKETS (1UL << 16)
+
+/* ---- read side -------------------------------------------------------------------------------------------------- */
+
+#define STRIPES 64
+
+struct stripe {
+	_Atomic uint64_t locks[2];
+	_Atomic uint64_t unlocks[2];
+} __attribute__((aligned(64)));
+
+static struct stripe stripes[STRIPES];
+/* Grace periods begun; its low bit tells new readers which counters to use. */
+static _Atomic uint64_t epoch;
+
+registry_token registry_read_lock(void)
+{
+	uintptr_t thread;
+	unsigned int stripe;
+	unsigned int index = atomic_load_explicit(&epoch, memory_order_relaxed) & 1;
+
+	/* Any number will do that differs between threads that trap at once: the thread pointer. */
+	__asm__("mov %%fs:0, %0" : "=r"(thread));
+	stripe = (unsigned int)((thread * 0x9E3779B97F4A7C15ULL) >> 58);
+	/* seq_cst: the count is visible before anything is looked up. Pairs with the fence in drained(). */
+	atomic_fetch_add(&stripes[stripe].locks[index], 1);
+	return stripe << 1 | index;
+}
+
+void registry_read_unlock(registry_token token)
+{
+	/* seq_cst: nothing looked up is used after this. Pairs with the fence in drained(). */
+	atomic_fetch_add(&stripes[token >> 1].unlocks[token & 1], 1);
+}
+
+/* Has every reader that counted itself in `index` left? Unlocks are summed first, so that a lock is never missed. */
+static bool drained(unsigned int index)
+{
+	uint64_t unlocks = 0;
+	uint64_t locks = 0;
+
+	for (size_t i = 0; i < STRIPES; ++i)
+		unlocks += atomic_load(&stripes[i].unlocks[index]);
+	atomic_thread_fence(memory_order_seq_cst);
+	for (size_t i = 0; i < STRIPES; ++i)
+		locks += atomic_load(&stripes[i].locks[index]);
+	return unlocks == locks;
+}
+
+/* ---- deferred freeing ------------------------------------------------------------------------------------------- */
+
+/*
+ * An object unpublished in epoch e may be held by readers counted in e's index, or in the other one when they read the
+ * epoch before it changed and counted themselves late. Leaving epoch e needs the other index drained, leaving e + 1 needs
+ * e's: from epoch e + 2 on nobody holds it.
+ */
+struct deferred {
+	struct registry_entry entry; /* what is freed */
+	struct deferred *next;
+	uint64_t epoch;
+};
+
+static struct deferred *deferred_list;
+
+void registry_poll(void)
+{
+	uint64_t now = atomic_load_explicit(&epoch, memory_order_relaxed);
+
+	if (deferred_list == NULL)
+		return;
+	for (int i = 0; i < 2 && drained((now & 1) ^ 1); ++i)
+		atomic_store(&epoch, ++now);
+
+	for (struct deferred **link = &deferred_list; *link != NULL;) {
+		struct deferred *deferred = *link;
+
+		if (deferred->epoch + 2 > now) {
+			link = &deferred->next;
+			continue;
+		}
+		*link = deferred->next;
+		heap_free(deferred, sizeof(*deferred));
+	}
+}
+
+/* ---- the table -------------------------------------------------------------------------------------------------- */
+
+static struct cds_lfht *table;
+
+/* The flavor that cds_lfht wants. With a fixed size and no destruction it calls none of these but for bookkeeping. */
+static void nothing(void)
+{
+}
+
+static int read_ongoing(void)
+{
+	return 1;
+}
+
+static void call_never(struct rcu_head *head, void (*function)(struct rcu_head *))
+{
+	(void)head;
+	(void)function;
+}
+
+static void defer_never(void (*function)(void *), void *data)
+{
+	(void)function;
+	(void)data;
+}
+
+static void atfork_nothing(struct urcu_atfork *atfork)
+{
+	(void)atfork;
+}
+
+static const struct rcu_flavor_struct flavor = {
+	.read_lock = nothing,
+	.read_unlock = nothing,
+	.read_ongoing = read_ongoing,
+	.read_quiescent_state = nothing,
+	.update_call_rcu = call_never,
+	.update_synchronize_rcu = nothing,
+	.update_defer_rcu = defer_never,
+	.thread_offline = nothing,
+	.thread_online = nothing,
+	.register_thread = nothing,
+	.unregister_thread = nothing,
+	.barrier = nothing,
+	.register_rculfhash_atfork = atfork_nothing,
+	.unregister_rculfhash_atfork = atfork_nothing,
+};
+
+static unsigned long hash(uintptr_t address)
+{
+	uint64_t mixed = address * 0x9E3779B97F4A7C15ULL;
+
+	return (unsigned long)(mixed ^ mixed >> 32);
+}
+
+static int matches(struct cds_lfht_node *node, const void *key)
+{
+	return container_of(node, struct registry_entry, node)->address == (uintptr_t)key;
+}
+
+patch_status registry_init(void)
+{
+	if (table == NULL)
+		table = cds_lfht_new_flavor(BUCKETS, BUCKETS, BUCKETS, 0, &flavor, NULL);
+	return table != NULL ? PATCH_OK : PATCH_ENOMEM;
+}
+
+struct registry_entry *registry_lookup(uintptr_t address)
+{
+	struct cds_lfht_iter iter;
+	struct cds_lfht_node *node;
+
+	if (table == NULL)
+		return NULL;
+	cds_lfht_lookup(table, hash(address), matches, (const void *)address, &iter);
+	node = cds_lfht_iter_get_node(&iter);
+	return node != NULL ? container_of(node, struct registry_entry, node) : NULL;
+}
+
+struct registry_entry *registry_find(uintptr_t address)
+{
+	/* The lock keeps entries from going away. */
+	return registry_lookup(address);
+}
+
+struct registry_entry *registry_add(uintptr_t address)
+{
+	struct deferred *holder = heap_alloc(sizeof(*holder));
+	struct registry_entry *entry;
+
+	if (holder == NULL)
+		return NULL;
+	entry = &holder->entry;
+	entry->address = address;
+	cds_lfht_node_init(&entry->node);
+	cds_lfht_add(table, hash(address), &entry->node);
+	return entry;
+}
+
+void registry_remove(struct registry_entry *entry)
+{
+	struct deferred *holder = container_of(entry, struct deferred, entry);
+
+	cds_lfht_del(table, &entry->node);
+	holder->epoch = atomic_load_explicit(&epoch, memory_order_relaxed);
+	holder->next = deferred_list;
+	deferred_list = holder;
+}
+
+static void set_state(struct registry_entry *entry, enum registry_state state, unsigned int classes)
+{
+	uint64_t word = atomic_load_explicit(&entry->state, memory_order_relaxed);
+	uint64_t generation = (word & ~(REGISTRY_GENERATION - 1)) + REGISTRY_GENERATION;
+
+	classes |= REGISTRY_CLASSES(word);
+	/* seq_cst: pairs with the two loads of the trap handler around its look at the byte. */
+	atomic_store(&entry->state, generation | (uint64_t)classes << REGISTRY_CLASSES_SHIFT | state);
+}
+
+void registry_activate(struct registry_entry *entry, uintptr_t target, unsigned int trap_class)
+{
+	uint64_t word = atomic_load_explicit(&entry->state, memory_order_relaxed);
+
+	atomic_store_explicit(&entry->target, target, memory_order_release);
+	if (REGISTRY_STATE(word) != REGISTRY_ACTIVE || !(REGISTRY_CLASSES(word) & 1U << trap_class))
+		set_state(entry, REGISTRY_ACTIVE, 1U << trap_class);
+}
+
+void registry_retire(struct registry_entry *entry)
+{
+	set_state(entry, REGISTRY_RETIRED, 0);
+}
+
+const void *registry_table_code(void)
+{
+	return (const void *)(uintptr_t)&_cds_lfht_new;
+}

@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "site.h"
+
+#include "arena.h"
+#include "module.h"
+#include "scan.h"
+#include "space.h"
+
+#include <sys/auxv.h>
+#include <sys/mman.h>
+
+/* The mapping looked up last: most patches are made module by module. */
+static struct space_mapping cached;
+
+static bool mapping_of(uintptr_t address, struct space_mapping *out, struct refusal *refusal, patch_status *status)
+{
+	bool readable;
+
+	if (address < cached.lower || address >= cached.upper) {
+		if (!space_mapping(address, &cached, &readable)) {
+			cached = (struct space_mapping){ 0 };
+			refusal->message = readable ? "the address is not mapped" :
+						      "/proc/self/maps cannot be read";
+			*status = readable ? PATCH_EFAULT : PATCH_ESYS;
+			return false;
+		}
+	}
+	*out = cached;
+	return true;
+}
+
+/* The main program, or what is linked into it statically. */
+static bool is_main(const struct module *module)
+{
+	uintptr_t headers = getauxval(AT_PHDR);
+
+	return headers >= module->lower && headers < module->upper;
+}
+
+/*
+ * Code that the trap path or a commit runs through (I9). Linked statically into the main program it cannot be told apart
+ * from what is to be patched.
+ */
+static const char *protected_by(const struct module *module)
+{
+	const struct {
+		const void *code;
+		const char *reason;
+	} needed[] = {
+		{ (const void *)(uintptr_t)&patch_init, "libpatch does not patch itself" },
+		{ registry_table_code(), "libpatch relies on liburcu, and does not patch it" },
+		{ arch_decoder_code(), "libpatch relies on Zydis, and does not patch it" },
+	};
+
+	if (is_main(module))
+		return NULL;
+	for (size_t i = 0; i < ARRAY_SIZE(needed); ++i)
+		if ((uintptr_t)needed[i].code >= module->lower && (uintptr_t)needed[i].code < module->upper)
+			return needed[i].reason;
+	return NULL;
+}
+
+patch_status site_examine(struct patch *patch, uintptr_t address, struct refusal *refusal)
+{
+	struct space_mapping mapping;
+	struct module module;
+	patch_status status;
+
+	refusal->irritant = address;
+	patch->lower = 0;
+	patch->upper = 0;
+	patch->limit = UINTPTR_MAX;
+	if (arena_contains(address)) {
+		refusal->message = "the address is in code that libpatch generated";
+		return PATCH_EPROTECTED;
+	}
+	if (!mapping_of(address, &mapping, refusal, &status))
+		return status;
+	if (!(mapping.protection & PROT_EXEC) || !(mapping.protection & PROT_READ)) {
+		/* It may have become so since it was looked up. */
+		cached = (struct space_mapping){ 0 };
+		if (!mapping_of(address, &mapping, refusal, &status))
+			return status;
+	}
+	if (!(mapping.protection & PROT_EXEC)) {
+		refusal->message = "the address is not executable";
+		return PATCH_EFAULT;
+	}
+	if (!(mapping.protection & PROT_READ)) {
+		refusal->message = "the code is not readable";
+		return PATCH_EFAULT;
+	}
+	if (mapping.special) {
+		refusal->message = "the kernel maps this code, and does not let it be written";
+		return PATCH_ENOTSUP;
+	}
+	if (mapping.shared) {
+		refusal->message = "the mapping is shared: other processes would see the patch";
+		return PATCH_ENOTSUP;
+	}
+	patch->exact = (mapping.protection & PROT_WRITE) != 0;
+	if (!module_find(address, &module))
+		return PATCH_OK;
+	refusal->message = protected_by(&module);
+	if (refusal->message != NULL)
+		return PATCH_EPROTECTED;
+	if (!module_function(&module, address, &patch->lower, &patch->upper, &patch->limit)) {
+		patch->lower = 0;
+		patch->upper = 0;
+		return PATCH_OK;
+	}
+	if (address != patch->lower && scan_function(patch->lower, patch->upper, region_original_at) &&
+	    !scan_is_start(address)) {
+		refusal->message = "the address is not the start of an instruction of its function";
+		return PATCH_EBOUNDARY;
+	}
+	return PATCH_OK;
+}
+
+bool site_decode(uintptr_t address, struct arch_insn *insn)
+{
+	uint8_t bytes[INSN_MAX];
+	size_t size = region_original(address, bytes, sizeof(bytes));
+
+	return arch_decode(bytes, size, address, insn);
+}

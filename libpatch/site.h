@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What there is at an address that somebody wants to patch: a mapping, a module, a function. Called with the library lock
+ * held.
+ */
+#ifndef LIBPATCH_SITE_H
+#define LIBPATCH_SITE_H
+
+#include "base.h"
+#include "region.h"
+
+/* May a patch be placed at address? Fills in the patch's extents. PATCH_OK, or why not in *refusal. */
+patch_status site_examine(struct patch *patch, uintptr_t address, struct refusal *refusal);
+
+/* The instruction at address, under patches; false when the bytes there are none. */
+bool site_decode(uintptr_t address, struct arch_insn *insn);
+
+#endif

@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "space.h"
+
+#include "inject.h"
+
+#include <fcntl.h>
+#include <string.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+
+/* Lowest address taken: vm.mmap_min_addr is 64 KiB; a null pointer with a large offset should keep faulting. */
+#define FLOOR (1UL << 20)
+/* User addresses end here (Documentation/arch/x86/x86_64/mm.rst), less a guard page. */
+#define CEILING 0x7ffffffff000UL
+/* Room left for the program break to grow. */
+#define BREAK_ROOM (1UL << 30)
+/* Gap that the kernel keeps below a growing stack (mm/mmap.c, stack_guard_gap), rounded up. */
+#define STACK_GAP (2UL << 20)
+#define STACK_ROOM_MAX (1UL << 30)
+
+struct line {
+	struct space_mapping mapping;
+	bool stack;
+};
+
+static char buffer[8192];
+
+struct reader {
+	long fd;
+	size_t length;
+	size_t at;
+};
+
+static bool reader_open(struct reader *reader)
+{
+	reader->fd = raw_syscall(SYS_open, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
+	reader->length = 0;
+	reader->at = 0;
+	return reader->fd >= 0;
+}
+
+/* The next whole line, without its newline, inside `buffer`; NULL at the end. */
+static char *reader_line(struct reader *reader)
+{
+	for (;;) {
+		char *start = buffer + reader->at;
+		char *end = memchr(start, '\n', reader->length - reader->at);
+		long got;
+
+		if (end != NULL) {
+			*end = '\0';
+			reader->at = end + 1 - buffer;
+			return start;
+		}
+		memmove(buffer, start, reader->length - reader->at);
+		reader->length -= reader->at;
+		reader->at = 0;
+		if (reader->length == sizeof(buffer))
+			return NULL;
+		got = raw_syscall(SYS_read, reader->fd, buffer + reader->length, sizeof(buffer) - reader->length);
+		if (got <= 0)
+			return NULL;
+		reader->length += got;
+	}
+}
+
+static const char *parse_hex(const char *at, uintptr_t *value)
+{
+	*value = 0;
+	for (;; ++at) {
+		unsigned int digit;
+
+		if (*at >= '0' && *at <= '9')
+			digit = *at - '0';
+		else if (*at >= 'a' && *at <= 'f')
+			digit = *at - 'a' + 10;
+		else
+			return at;
+		*value = *value << 4 | digit;
+	}
+}
+
+static bool starts_with(const char *string, const char *prefix)
+{
+	while (*prefix != '\0')
+		if (*string++ != *prefix++)
+			return false;
+	return true;
+}
+
+/* "lower-upper rwxp offset device inode   name" (proc(5)) */
+static void parse_line(const char *at, struct line *line)
+{
+	const char *name;
+
+	at = parse_hex(at, &line->mapping.lower) + 1;
+	at = parse_hex(at, &line->mapping.upper) + 1;
+	line->mapping.protection = (at[0] == 'r' ? PROT_READ : 0) | (at[1] == 'w' ? PROT_WRITE : 0) |
+				   (at[2] == 'x' ? PROT_EXEC : 0);
+	line->mapping.shared = at[3] == 's';
+	name = strchr(at, '[');
+	line->stack = name != NULL && starts_with(name, "[stack]");
+	line->mapping.special = name != NULL && (starts_with(name, "[v") || starts_with(name, "[uprobes]"));
+}
+
+static bool reader_next(struct reader *reader, struct line *line)
+{
+	char *text = reader_line(reader);
+
+	if (text == NULL)
+		return false;
+	parse_line(text, line);
+	return true;
+}
+
+bool space_mapping(uintptr_t address, struct space_mapping *out, bool *readable)
+{
+	struct reader reader;
+	struct line line;
+	bool found = false;
+
+	*readable = reader_open(&reader);
+	if (!*readable)
+		return false;
+	while (!found && reader_next(&reader, &line)) {
+		if (line.mapping.lower > address)
+			break;
+		found = address < line.mapping.upper;
+	}
+	raw_syscall(SYS_close, reader.fd);
+	if (found)
+		*out = line.mapping;
+	return found;
+}
+
+static uintptr_t stack_room(void)
+{
+	struct rlimit limit = { 0, 0 };
+
+	raw_syscall(SYS_prlimit64, 0, RLIMIT_STACK, NULL, &limit);
+	return MIN((uintptr_t)limit.rlim_cur, STACK_ROOM_MAX) + STACK_GAP;
+}
+
+bool space_gaps(space_visit_fn *visit, void *data)
+{
+	uintptr_t brk = (uintptr_t)raw_syscall(SYS_brk, NULL);
+	uintptr_t last = FLOOR;
+	struct reader reader;
+	struct line line;
+	bool more = true;
+
+	if (!reader_open(&reader))
+		return false;
+	while (more && reader_next(&reader, &line)) {
+		uintptr_t lower = last;
+		uintptr_t upper = MIN(line.mapping.lower, CEILING);
+
+		if (line.stack)
+			upper -= MIN(upper, stack_room());
+		/* Leave [brk, brk + room) out of the gap that the break lies in or touches. */
+		if (brk >= lower && brk < upper) {
+			if (brk > lower && ALIGN_DOWN(brk, PAGE_SIZE) > lower)
+				more = visit(lower, ALIGN_DOWN(brk, PAGE_SIZE), data);
+			lower = brk + BREAK_ROOM;
+		}
+		if (more && lower < upper)
+			more = visit(lower, upper, data);
+		last = MAX(last, line.mapping.upper);
+	}
+	raw_syscall(SYS_close, reader.fd);
+	return true;
+}
+
+long space_map(uintptr_t address, size_t size, int protection)
+{
+	int injected = INJECT(INJECT_MMAP);
+	long result;
+
+	if (injected)
+		return -injected;
+	result = raw_syscall(SYS_mmap, address, size, protection,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+	if (result < 0)
+		return result;
+	/* Kernels before 4.17 take the flag for a hint. */
+	if ((uintptr_t)result != address) {
+		raw_syscall(SYS_munmap, result, size);
+		return -EEXIST;
+	}
+	return 0;
+}

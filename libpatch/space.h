@@ -1,0 +1,32 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The process's address space, as /proc/self/maps tells it: what is mapped at an address, and where there is room.
+ * Called with the library lock held.
+ */
+#ifndef LIBPATCH_SPACE_H
+#define LIBPATCH_SPACE_H
+
+#include "base.h"
+
+struct space_mapping {
+	uintptr_t lower;
+	uintptr_t upper;
+	int protection; /* PROT_* */
+	bool shared;
+	bool special; /* [vdso], [vsyscall] and their like: not to be written */
+};
+
+/* False when nothing is mapped at address, or /proc cannot be read (*readable is false then). */
+bool space_mapping(uintptr_t address, struct space_mapping *out, bool *readable);
+
+/*
+ * Visit every gap between mappings, ascending, without the room that the program break and the main stack may grow into.
+ * Stops when `visit` returns false. False when /proc cannot be read.
+ */
+typedef bool space_visit_fn(uintptr_t lower, uintptr_t upper, void *data);
+bool space_gaps(space_visit_fn *visit, void *data);
+
+/* Map [address, address + size), where nothing is, privately; 0 or -errno. Never replaces a mapping. */
+long space_map(uintptr_t address, size_t size, int protection);
+
+#endif

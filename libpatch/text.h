@@ -1,0 +1,60 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Writing live text, the program's and our own; the only place that does.
+ *
+ * Three ways, the best that works is chosen once:
+ *  1. /proc/self/mem, which writes through page protections into private copies (mm/gup.c, FOLL_FORCE). Opened anew for
+ *     each batch: a descriptor kept open could by then be the program's, or after fork the parent's.
+ *  2. mprotect to writable and executable and back, only where the program allows such pages (enable_wxe 0).
+ *  3. a private copy of the pages, made executable and moved over them with mremap(MREMAP_FIXED).
+ *
+ * None ever takes execute permission from a page that threads may be running in. Called with the library lock held.
+ */
+#ifndef LIBPATCH_TEXT_H
+#define LIBPATCH_TEXT_H
+
+#include "base.h"
+
+enum text_way { TEXT_NONE, TEXT_PROC_MEM, TEXT_MPROTECT, TEXT_PAGE_SWAP };
+
+struct text_write {
+	uintptr_t address;
+	const uint8_t *bytes;
+	uint32_t length;
+	/* The mapping is writable: bytes between this and the next write may be changing, and must not be rewritten. */
+	bool exact;
+	int error; /* out: 0 or errno */
+	void *owner; /* the caller's */
+};
+
+/* Choose the way; PATCH_ENOTSUP when none works. */
+patch_status text_init(bool allow_writable_executable);
+enum text_way text_way(void);
+/* For tests. */
+void text_set_way(enum text_way way);
+
+/*
+ * Perform the writes, which do not overlap, in ascending order of address (the array is sorted). Bytes of one write
+ * reach other cores in any order. Writes near each other are joined to one of a page run, with the unchanged bytes
+ * between them read right before. Returns the number of writes that failed.
+ */
+size_t text_apply(struct text_write *writes, size_t count);
+
+/*
+ * Generated code waits here until text_flush(): thousands of trampolines become a few writes. `address` is not yet
+ * reachable by any thread. The bytes are copied. text_unstage() drops one that was not flushed.
+ */
+struct text_staged;
+struct text_staged *text_stage(uintptr_t address, const void *bytes, uint32_t length);
+void text_unstage(struct text_staged *staged);
+/* 0 or errno; after a failure everything stays staged. Handles from text_stage() are invalid after success. */
+int text_flush(void);
+/* Grows with every flush that succeeded: tells whether a handle is still valid. */
+uint64_t text_flush_epoch(void);
+
+/* Read memory that may not be mapped: bytes read, from the start, before the first unreadable page. */
+size_t text_read(uintptr_t address, void *buffer, size_t size);
+
+uint64_t text_write_count(void);
+
+#endif

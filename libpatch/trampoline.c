@@ -1,0 +1,356 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "trampoline.h"
+
+#include "heap.h"
+
+#include <string.h>
+
+/* Rows address code with 16 bits; this many of them leave room for the code. */
+#define ROWS_MAX 2048
+
+struct builder {
+	const struct window *window;
+	const struct hook *hooks;
+	size_t count;
+	uintptr_t from[PLAN_INSNS_MAX];
+	uintptr_t to[PLAN_INSNS_MAX];
+	uint16_t entries[PLAN_INSNS_MAX];
+	uint8_t index; /* of the instruction being emitted */
+	struct arch_insn insn; /* it */
+	struct arch_row rows[ROWS_MAX]; /* of the first pass: rows are merged, so they are needed to be counted */
+};
+
+const char *trampoline_refuses_after(const struct arch_insn *insn)
+{
+	switch (insn->kind) {
+	case ARCH_TRAP:
+		return "control never comes back behind a trapping instruction";
+	case ARCH_XBEGIN:
+		return "a call behind xbegin would abort the transaction";
+	default:
+		return NULL;
+	}
+}
+
+static bool at_instruction(const struct builder *builder, const struct hook *hook, enum hook_when when)
+{
+	return hook->address == builder->from[builder->index] && hook->when == when;
+}
+
+static void emit_before(struct builder *builder, struct arch_code *code, enum hook_when when)
+{
+	for (size_t i = 0; i < builder->count; ++i)
+		if (at_instruction(builder, &builder->hooks[i], when))
+			arch_emit_hook(code, &builder->hooks[i].code);
+}
+
+/* Hooks of the instruction on one way out of it; `next` is where control goes, 0 when only known at run time. */
+static void emit_after(struct arch_code *code, uintptr_t next, void *data)
+{
+	const struct builder *builder = data;
+
+	for (size_t i = builder->count; i-- > 0;) {
+		const struct hook *hook = &builder->hooks[i];
+		struct arch_hook after = hook->code;
+
+		if (!at_instruction(builder, hook, HOOK_AFTER))
+			continue;
+		if (hook->upper != 0 ? next >= hook->lower && next < hook->upper : next != 0)
+			after.program_counter = next;
+		if (next == 0) {
+			after.leaves = &builder->insn;
+			after.leaves_bytes = builder->window->original + builder->window->offsets[builder->index];
+			after.lower = hook->lower;
+			after.upper = hook->upper;
+		}
+		arch_emit_hook(code, &after);
+	}
+}
+
+static bool has_after(const struct builder *builder)
+{
+	for (size_t i = 0; i < builder->count; ++i)
+		if (at_instruction(builder, &builder->hooks[i], HOOK_AFTER))
+			return true;
+	return false;
+}
+
+/* Returns whether control can leave the instruction at its end. */
+static bool emit_instruction(struct builder *builder, struct arch_code *code, const struct arch_map *map)
+{
+	const struct window *window = builder->window;
+	uint8_t offset = window->offsets[builder->index];
+	const uint8_t *bytes = window->original + offset;
+	uintptr_t address = window->start + offset;
+	const struct arch_insn *insn = &builder->insn;
+
+	arch_decode(bytes, window->offsets[builder->index + 1] - offset, address, &builder->insn);
+	code->original = offset;
+	arch_emit_row(code, 0);
+	emit_before(builder, code, HOOK_RETURNED);
+	emit_before(builder, code, HOOK_BEFORE);
+	if (!has_after(builder)) {
+		arch_relocate(code, bytes, insn, address, map);
+	} else if (insn->kind == ARCH_PLAIN) {
+		arch_relocate(code, bytes, insn, address, map);
+		/* Behind the instruction: the program is at the next one. */
+		code->original = offset + insn->length;
+		emit_after(code, address + insn->length, builder);
+	} else {
+		arch_relocate_around(code, bytes, insn, address, map, emit_after, builder);
+	}
+	return !(insn->flags & ARCH_F_NOFALL);
+}
+
+/* One pass. Sizes do not depend on addresses, so the first pass finds the entries and the second one uses them. */
+static void emit_all(struct builder *builder, struct arch_code *code)
+{
+	const struct window *window = builder->window;
+	struct arch_map map = { builder->from, builder->to, window->count };
+	bool falls = true;
+
+	for (unsigned int i = 0; i < window->count; ++i) {
+		builder->index = (uint8_t)i;
+		builder->entries[i] = (uint16_t)code->size;
+		falls = emit_instruction(builder, code, &map);
+	}
+	if (falls) {
+		code->original = window->length;
+		arch_emit_row(code, 0);
+		arch_emit_jmp(code, window->start + window->length);
+	}
+}
+
+/* Where the block must lie for every displacement in it to reach. */
+static struct arena_reach reach_of(const struct window *window, const struct hook *hooks, size_t count)
+{
+	struct arena_reach reach = arena_reach_of(window->start);
+
+	for (unsigned int i = 0; i < window->count; ++i) {
+		uint8_t offset = window->offsets[i];
+		struct arch_insn insn;
+
+		arch_decode(window->original + offset, window->offsets[i + 1] - offset, window->start + offset, &insn);
+		if (insn.target != 0 && !arena_reach_intersect(&reach, arena_reach_of(insn.target)))
+			break;
+	}
+	if (window->pad != 0)
+		arena_reach_intersect(&reach, arena_reach_of(window->pad));
+	for (size_t i = 0; i < count; ++i)
+		if (hooks[i].code.gate != 0)
+			arena_reach_intersect(&reach, arena_reach_of(hooks[i].code.gate));
+	return reach;
+}
+
+/* ---- the jump --------------------------------------------------------------------------------------------------- */
+
+static void write_jump(uint8_t bytes[ARCH_JMP_SIZE], uintptr_t from, uintptr_t to)
+{
+	uint32_t displacement = (uint32_t)(to - (from + ARCH_JMP_SIZE));
+
+	bytes[0] = ARCH_JMP_REL32;
+	memcpy(bytes + 1, &displacement, sizeof(displacement));
+}
+
+void trampoline_pad_bytes(const struct trampoline *trampoline, uintptr_t pad, uint8_t bytes[ARCH_JMP_SIZE])
+{
+	write_jump(bytes, pad, trampoline_entry(trampoline, 0));
+}
+
+/* A pad for a jump whose bytes on boundaries must be trap bytes. Only the top one has a choice. */
+static patch_status find_pad(const struct trampoline *trampoline, uintptr_t source, unsigned int boundaries,
+			     uintptr_t *pad)
+{
+	struct arena_reach reach = arena_reach_of(trampoline->block.address);
+	uint32_t mask = 0;
+	uint32_t value = 0;
+
+	for (unsigned int i = 0; i < 3; ++i) {
+		if (boundaries & 1U << i) {
+			mask |= 0xffU << (8 * i);
+			value |= (uint32_t)ARCH_INT3 << (8 * i);
+		}
+	}
+	if (!(boundaries & 8))
+		return arena_pad_alloc(source, mask, value, reach, pad);
+
+	for (size_t i = 0; i < arch_top_trap_byte_count; ++i) {
+		uint32_t top = (uint32_t)arch_top_trap_bytes[i] << 24;
+
+		if (arena_pad_alloc(source, mask | 0xff000000U, value | top, reach, pad) == PATCH_OK)
+			return PATCH_OK;
+	}
+	*pad = 0;
+	return PATCH_ENOMEM;
+}
+
+static patch_status link_jump(struct trampoline *trampoline, struct window *window)
+{
+	unsigned int boundaries = plan_boundaries(window->offsets, window->count);
+
+	if (window->strategy == PATCH_STRATEGY_TRAP)
+		return PATCH_OK;
+	if (boundaries == 0) {
+		write_jump(trampoline->jump, window->start, trampoline_entry(trampoline, 0));
+		return PATCH_OK;
+	}
+	if (window->pad == 0 &&
+	    find_pad(trampoline, window->start + ARCH_JMP_SIZE, boundaries, &window->pad) != PATCH_OK)
+		return PATCH_ENOMEM;
+	write_jump(trampoline->jump, window->start, window->pad);
+	return PATCH_OK;
+}
+
+/* ---- building --------------------------------------------------------------------------------------------------- */
+
+static size_t trampoline_size(size_t hook_count)
+{
+	return sizeof(struct trampoline) + hook_count * sizeof(struct hook);
+}
+
+void trampoline_free(struct trampoline *trampoline)
+{
+	if (trampoline->staged_code != NULL && trampoline->staged_epoch == text_flush_epoch())
+		text_unstage(trampoline->staged_code);
+	if (trampoline->block.size != 0)
+		arena_free(&trampoline->block);
+	heap_free(trampoline, trampoline_size(trampoline->hook_count));
+}
+
+bool trampoline_matches(const struct trampoline *trampoline, const struct window *window, const struct hook *hooks,
+			size_t count)
+{
+	if (trampoline->hook_count != count || trampoline->start != window->start ||
+	    trampoline->length != window->length || trampoline->strategy != window->strategy)
+		return false;
+	for (size_t i = 0; i < count; ++i) {
+		const struct hook *a = &trampoline->hooks[i];
+		const struct hook *b = &hooks[i];
+
+		if (a->address != b->address || a->when != b->when || a->lower != b->lower || a->upper != b->upper ||
+		    a->code.read != b->code.read || a->code.write != b->code.write ||
+		    a->code.clobber != b->code.clobber || a->code.procedure != b->code.procedure ||
+		    a->code.user_data != b->code.user_data || a->code.program_counter != b->code.program_counter ||
+		    a->code.gate != b->code.gate || a->code.post != b->code.post)
+			return false;
+	}
+	return true;
+}
+
+/* Header of a block (arena.h), then the code behind it. */
+static size_t header_size(size_t rows)
+{
+	return ALIGN_UP(ARENA_BLOCK_ROWS + (rows + 1) * sizeof(struct arch_row), ARENA_GRANULE);
+}
+
+static void finish_header(uint8_t *block, const struct window *window, struct arch_code *code, size_t header)
+{
+	struct arch_row *rows = (struct arch_row *)(block + ARENA_BLOCK_ROWS);
+	uint64_t site = window->start;
+
+	memcpy(block, &site, sizeof(site));
+	for (size_t i = 0; i < code->row_count; ++i)
+		rows[i].code = (uint16_t)(rows[i].code + header);
+	rows[code->row_count].code = ARENA_ROW_END;
+}
+
+static void start_pass(struct builder *builder)
+{
+	for (unsigned int i = 0; i < builder->window->count; ++i)
+		builder->from[i] = builder->window->start + builder->window->offsets[i];
+}
+
+static patch_status emit_block(struct builder *builder, struct trampoline *trampoline, const char **message)
+{
+	const struct window *window = builder->window;
+	struct arena_reach reach = reach_of(window, builder->hooks, builder->count);
+	struct arch_code measure = { .base = window->start, .rows = builder->rows, .row_capacity = ROWS_MAX };
+	struct arch_code code = { 0 };
+	size_t header, size;
+	uint8_t *block;
+	patch_status status;
+
+	/* First pass: sizes and entries. Nothing is in range yet, nor need it be. */
+	for (unsigned int i = 0; i < window->count; ++i)
+		builder->to[i] = window->start;
+	emit_all(builder, &measure);
+	header = header_size(measure.row_count);
+	size = header + measure.size;
+	if (size >= ARENA_ROW_END || measure.row_count > ROWS_MAX) {
+		*message = "too many hooks on one group of instructions";
+		return PATCH_ENOMEM;
+	}
+	status = reach.lower <= reach.upper ? arena_alloc(size, window->start, reach, &trampoline->block) : PATCH_ENOMEM;
+	if (status != PATCH_OK) {
+		*message = "no free memory within 2 GiB of the site and of what its instructions refer to";
+		return status;
+	}
+
+	/* Second pass: the code. */
+	block = heap_alloc(size);
+	if (block == NULL) {
+		*message = "out of memory";
+		return PATCH_ENOMEM;
+	}
+	code.bytes = block + header;
+	code.capacity = measure.size;
+	code.base = trampoline->block.address + header;
+	code.rows = (struct arch_row *)(block + ARENA_BLOCK_ROWS);
+	code.row_capacity = measure.row_count;
+	for (unsigned int i = 0; i < window->count; ++i)
+		builder->to[i] = code.base + builder->entries[i];
+	emit_all(builder, &code);
+	finish_header(block, window, &code, header);
+	for (unsigned int i = 0; i < window->count; ++i)
+		trampoline->entries[i] = (uint16_t)(builder->entries[i] + header);
+	if (code.size != measure.size || code.row_count != measure.row_count || code.out_of_range) {
+		*message = code.out_of_range ? "an operand is out of reach of the generated code" :
+					       "generated code changed its size between passes";
+		status = code.out_of_range ? PATCH_ENOMEM : PATCH_BUG;
+	} else {
+		trampoline->staged_code = text_stage(trampoline->block.address, block, (uint32_t)size);
+		if (trampoline->staged_code == NULL) {
+			*message = "out of memory";
+			status = PATCH_ENOMEM;
+		}
+	}
+	heap_free(block, size);
+	return status;
+}
+
+patch_status trampoline_build(struct window *window, const struct hook *hooks, size_t count, struct trampoline **out,
+			      const char **message)
+{
+	/* Not on the stack, which may be a small sigaltstack. The library lock is held. */
+	static struct builder builder;
+	struct trampoline *trampoline = heap_alloc(trampoline_size(count));
+	patch_status status;
+
+	if (trampoline == NULL) {
+		*message = "out of memory";
+		return PATCH_ENOMEM;
+	}
+	trampoline->hook_count = count;
+	trampoline->start = window->start;
+	trampoline->length = window->length;
+	trampoline->strategy = window->strategy;
+	trampoline->staged_epoch = text_flush_epoch();
+	memcpy(trampoline->hooks, hooks, count * sizeof(*hooks));
+
+	builder.window = window;
+	builder.hooks = hooks;
+	builder.count = count;
+	start_pass(&builder);
+	status = emit_block(&builder, trampoline, message);
+	if (status == PATCH_OK) {
+		status = link_jump(trampoline, window);
+		if (status != PATCH_OK)
+			*message = "no free memory at any address that a jump at the site can reach";
+	}
+	if (status != PATCH_OK) {
+		trampoline_free(trampoline);
+		return status;
+	}
+	*out = trampoline;
+	return PATCH_OK;
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * From a window of instructions and the hooks on them to generated code, laid out in an arena and staged for writing. Live
+ * text is not touched.
+ *
+ * Entry i of a trampoline stands for instruction i of the window: its hooks, its displaced copy, and what follows. The
+ * window's jump leads to entry 0, directly or through a pad; a trap at a boundary goes to that boundary's entry.
+ */
+#ifndef LIBPATCH_TRAMPOLINE_H
+#define LIBPATCH_TRAMPOLINE_H
+
+#include "arch/arch.h"
+#include "arena.h"
+#include "base.h"
+#include "plan.h"
+#include "text.h"
+
+enum hook_when {
+	HOOK_BEFORE,
+	HOOK_AFTER,    /* on every way out of the instruction */
+	HOOK_RETURNED  /* before an instruction, ahead of HOOK_BEFORE: what a call returned to */
+};
+
+/* A hook as wanted. `code.program_counter` of HOOK_AFTER is the fallback for addresses outside the function. */
+struct hook {
+	uintptr_t address; /* of the instruction */
+	enum hook_when when;
+	uintptr_t lower; /* of the function, for HOOK_AFTER; upper 0: unknown */
+	uintptr_t upper;
+	struct arch_hook code;
+};
+
+struct window {
+	uintptr_t start;
+	uint8_t length;
+	uint8_t count;
+	uint8_t strategy;
+	const uint8_t *offsets;  /* count + 1 */
+	const uint8_t *original; /* length bytes */
+	uintptr_t pad; /* that its jump leads to; 0: none yet, or none needed */
+};
+
+struct trampoline {
+	struct trampoline *next; /* the owner's list */
+	struct arena_block block;
+	uint8_t jump[ARCH_JMP_SIZE]; /* at the window's start, to entry 0 or to the window's pad */
+	bool reachable; /* some thread may have been led here: not to be reused for anything else (I7) */
+	uintptr_t start;  /* the window that it was built for */
+	uint8_t length;
+	uint8_t strategy;
+	uint16_t entries[PLAN_INSNS_MAX]; /* offsets from the block */
+	struct text_staged *staged_code;
+	uint64_t staged_epoch;
+	size_t hook_count;
+	struct hook hooks[]; /* what it was built from */
+};
+
+/*
+ * Build for `hooks`, in order of call at equal address and `when` (HOOK_AFTER: in reverse). PATCH_OK; PATCH_ENOMEM: no memory
+ * near enough, *message says which. A window that needs a pad and has none gets one: window->pad, for the caller to keep.
+ */
+patch_status trampoline_build(struct window *window, const struct hook *hooks, size_t count, struct trampoline **out,
+			      const char **message);
+
+/* What the window's pad holds when it leads to this trampoline. */
+void trampoline_pad_bytes(const struct trampoline *trampoline, uintptr_t pad, uint8_t bytes[ARCH_JMP_SIZE]);
+
+/* Does it do exactly this? */
+bool trampoline_matches(const struct trampoline *trampoline, const struct window *window, const struct hook *hooks,
+			size_t count);
+
+/* Free one that was never reachable. */
+void trampoline_free(struct trampoline *trampoline);
+
+static inline uintptr_t trampoline_entry(const struct trampoline *trampoline, unsigned int index)
+{
+	return trampoline->block.address + trampoline->entries[index];
+}
+
+/* Can this instruction have a hook after it? NULL or why not. A call can, through HOOK_RETURNED at its return address. */
+const char *trampoline_refuses_after(const struct arch_insn *insn);
+
+#endif

@@ -1,0 +1,192 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Somebody else changed the bytes between patch_make() and patch_commit(), or under an installed patch: that patch
+ * fails with PATCH_ECHANGED in the chain, the foreign bytes stay, the rest of the batch takes effect.
+ */
+#include "targets.h"
+
+#include <fcntl.h>
+
+#define FUNCTIONS 4
+
+static unsigned int hits[FUNCTIONS];
+
+static void procedure(struct patch_exec_context *context, uint8_t post)
+{
+	(void)post;
+	++*(unsigned int *)context->user_data;
+}
+
+/* mov $n, %eax; nop x 3; ret */
+static uint8_t *make_code(void)
+{
+	uint8_t *code = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	REQUIRE(code != MAP_FAILED);
+	memset(code, 0xcc, 4096);
+	for (int n = 0; n < FUNCTIONS; n++) {
+		uint8_t body[] = { 0xb8, (uint8_t)n, 0, 0, 0, 0x90, 0x90, 0x90, 0xc3 };
+
+		memcpy(code + 64 * n, body, sizeof(body));
+	}
+	REQUIRE(mprotect(code, 4096, PROT_READ | PROT_EXEC) == 0);
+	return code;
+}
+
+static void write_text(void *address, const void *bytes, size_t size)
+{
+	int fd = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
+
+	if (fd < 0 || pwrite(fd, bytes, size, (off_t)(uintptr_t)address) != (ssize_t)size)
+		SKIP("/proc/self/mem is not writable here");
+	close(fd);
+}
+
+static bool chain_has(int code)
+{
+	struct patch_error error;
+	unsigned int length = 0;
+
+	if (patch_last_error(&error) == PATCH_OK)
+		return false;
+	for (struct patch_error *next = &error; next; next = next->next) {
+		CHECK(next->origin && next->irritant && next->message);
+		if (next->code == code)
+			return true;
+		if (++length > 1000) {
+			FAIL("the error chain has no end");
+			return false;
+		}
+	}
+	return false;
+}
+
+static uint32_t call(uint8_t *code, int n)
+{
+	uint32_t (*function)(void);
+	void *address = code + 64 * n;
+
+	memcpy(&function, &address, sizeof(function));
+	return function();
+}
+
+/* offset: which byte of the second function is changed; what: to what */
+static void changed_before_commit(int offset, uint8_t what, int policy)
+{
+	uint8_t *code = make_code();
+	uint8_t foreign[16];
+	patch_t patch[FUNCTIONS];
+
+	CONTEXT("byte %d changed to %02x before the commit, %s", offset, what, policy_name(policy));
+	memset(hits, 0, sizeof(hits));
+	for (int n = 0; n < FUNCTIONS; n++)
+		REQUIRE_OK(make_probe((uintptr_t)code + 64 * n, procedure, &hits[n], policy, PATCH_ENABLED, &patch[n]));
+	write_text(code + 64 + offset, &what, 1);
+	memcpy(foreign, code + 64, sizeof(foreign));
+	CHECK_STATUS(patch_commit(), PATCH_EFAIL);
+	CHECK(chain_has(PATCH_ECHANGED));
+	CHECK(!memcmp(foreign, code + 64, sizeof(foreign)));
+	for (int n = 0; n < FUNCTIONS; n++) {
+		struct patch_info info;
+
+		CHECK_OK(patch_info(patch[n], &info));
+		CHECK_EQ(info.state, n == 1 ? PATCH_DISABLED : PATCH_ENABLED);
+		if (n != 1) {
+			CHECK_EQ(call(code, n), n);
+			CHECK_EQ(hits[n], 1);
+		}
+	}
+	/* put right, the queued change goes through with the next commit */
+	{
+		uint8_t body[] = { 0xb8, 1, 0, 0, 0, 0x90, 0x90, 0x90, 0xc3 };
+
+		write_text(code + 64, body, sizeof(body));
+	}
+	CHECK_OK(patch_commit());
+	CHECK_EQ(call(code, 1), 1);
+	CHECK_EQ(hits[1], 1);
+	for (int n = 0; n < FUNCTIONS; n++)
+		CHECK_OK(patch_unmake(patch[n]));
+	CHECK_OK(patch_commit());
+	for (int n = 0; n < FUNCTIONS; n++) {
+		CHECK_EQ(code[64 * n], 0xb8);
+		CHECK_EQ(call(code, n), n);
+	}
+}
+
+/* A debugger's breakpoint over an installed jump: removing fails for this one, and its bytes stay. */
+static void changed_under_patch(void)
+{
+	uint8_t *code = make_code();
+	uint8_t original[16], installed[16], what;
+	patch_t patch[FUNCTIONS];
+
+	CONTEXT("a byte changed under an installed patch");
+	memset(hits, 0, sizeof(hits));
+	memcpy(original, code + 64, sizeof(original));
+	for (int n = 0; n < FUNCTIONS; n++)
+		REQUIRE_OK(make_probe((uintptr_t)code + 64 * n, procedure, &hits[n], PATCH_TRAP_POLICY_ALLOW,
+				      PATCH_ENABLED, &patch[n]));
+	REQUIRE_OK(patch_commit());
+	memcpy(installed, code + 64, sizeof(installed));
+	what = (uint8_t)(installed[2] + 1);
+	write_text(code + 66, &what, 1);
+	for (int n = 0; n < FUNCTIONS; n++)
+		CHECK_OK(patch_disable(patch[n]));
+	CHECK_STATUS(patch_commit(), PATCH_EFAIL);
+	CHECK(chain_has(PATCH_ECHANGED));
+	CHECK_EQ(code[66], what);
+	for (int n = 0; n < FUNCTIONS; n++)
+		if (n != 1) {
+			CHECK_EQ(call(code, n), n);
+			CHECK_EQ(hits[n], 0);
+		}
+	write_text(code + 66, &installed[2], 1);
+	CHECK_OK(patch_commit());
+	CHECK(!memcmp(original, code + 64, sizeof(original)));
+	CHECK_EQ(call(code, 1), 1);
+	CHECK_EQ(hits[1], 0);
+	for (int n = 0; n < FUNCTIONS; n++)
+		CHECK_OK(patch_unmake(patch[n]));
+	CHECK_OK(patch_commit());
+}
+
+/* fini says so, restores the rest, and leaves the foreign byte. */
+static void changed_before_fini(void *argument)
+{
+	uint8_t *code;
+	uint8_t what = 0xcc;
+	patch_t patch[FUNCTIONS];
+
+	(void)argument;
+	REQUIRE_OK(patch_init(NULL, 0));
+	code = make_code();
+	for (int n = 0; n < FUNCTIONS; n++)
+		REQUIRE_OK(make_probe((uintptr_t)code + 64 * n, procedure, &hits[n], PATCH_TRAP_POLICY_ALLOW,
+				      PATCH_ENABLED, &patch[n]));
+	REQUIRE_OK(patch_commit());
+	write_text(code + 64, &what, 1);
+	CHECK_STATUS(patch_fini(), PATCH_EFAIL);
+	CHECK_EQ(code[64], 0xcc);
+	for (int n = 0; n < FUNCTIONS; n++)
+		if (n != 1) {
+			CHECK_EQ(code[64 * n], 0xb8);
+			CHECK_EQ(call(code, n), n);
+		}
+}
+
+int main(void)
+{
+	static const int offsets[] = { 0, 1, 4 };
+
+	harness_start();
+	harness_isolated("changed before patch_fini()", changed_before_fini, NULL);
+	REQUIRE_OK(patch_init(NULL, 0));
+	for (int o = 0; o < 3; o++)
+		changed_before_commit(offsets[o], offsets[o] ? 0x11 : 0xb9, PATCH_TRAP_POLICY_ALLOW);
+	changed_before_commit(0, 0xcc, PATCH_TRAP_POLICY_ALLOW);
+	changed_before_commit(0, 0xcc, PATCH_TRAP_POLICY_FORCE);
+	changed_under_patch();
+	CHECK_OK(patch_fini());
+	return harness_end();
+}

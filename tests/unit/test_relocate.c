@@ -1,0 +1,398 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Relocated copies byte for byte, at the ends of their reach, with their rows. What the copies do when run:
+ * test_relocate_run.c.
+ */
+#include "bytes.h"
+
+#include "arch/arch.h"
+
+#define FROM 0x7f0000001000UL   /* where originals are */
+#define TO (FROM + 0x100000)    /* where their copies are */
+#define LOW 0x401000UL          /* an original at an address of 31 bits */
+#define LE32(x) (uint8_t)(x), (uint8_t)((x) >> 8), (uint8_t)((x) >> 16), (uint8_t)((x) >> 24)
+#define LE64(x) LE32((uint64_t)(x)), LE32((uint64_t)(x) >> 32)
+/* rel32 of a field `offset` bytes into the copy, to `target`, with `tail` bytes behind the field */
+#define REL(target, offset, tail) LE32((uint32_t)((target) - (TO + (offset) + 4 + (tail))))
+
+struct copy_case {
+	const char *text;
+	uint8_t original[16];
+	size_t original_size;
+	uint8_t copy[48];
+	size_t copy_size;
+};
+
+static void decode(struct arch_insn *insn, const uint8_t *bytes, size_t size, uintptr_t address)
+{
+	cr_assert(arch_decode(bytes, size, address, insn));
+	cr_assert_eq(insn->length, size);
+	cr_assert_not(insn->flags & ARCH_F_REFUSED);
+}
+
+static void expect_copies(const struct copy_case *cases, size_t count, const struct arch_map *map)
+{
+	uint8_t bytes[64];
+	struct arch_insn insn;
+	size_t i;
+
+	for (i = 0; i < count; i++) {
+		struct arch_code code = { .bytes = bytes, .capacity = sizeof(bytes), .base = TO };
+		struct arch_code dry = { .base = TO };
+
+		decode(&insn, cases[i].original, cases[i].original_size, FROM);
+		arch_relocate(&code, cases[i].original, &insn, FROM, map);
+		bytes_expect(cases[i].text, bytes, code.size, cases[i].copy, cases[i].copy_size);
+		cr_expect_not(code.out_of_range, "%s", cases[i].text);
+		arch_relocate(&dry, cases[i].original, &insn, FROM, map);
+		cr_expect_eq(dry.size, code.size, "%s: dry run", cases[i].text);
+	}
+}
+
+#define EXPECT_COPIES(cases) expect_copies(cases, ARRAY_SIZE(cases), NULL)
+#define O(...) BYTES(__VA_ARGS__)
+#define C(...) BYTES(__VA_ARGS__)
+
+Test(relocate, plain)
+{
+	static const struct copy_case cases[] = {
+		{ "push rbp", O(0x55), C(0x55) },
+		{ "lock inc dword [rsp+8]", O(0xF0, 0xFF, 0x44, 0x24, 8), C(0xF0, 0xFF, 0x44, 0x24, 8) },
+		{ "ret 8", O(0xC2, 8, 0), C(0xC2, 8, 0) },
+		{ "repz ret", O(0xF3, 0xC3), C(0xF3, 0xC3) },
+		{ "ud2", O(0x0F, 0x0B), C(0x0F, 0x0B) },
+		{ "int3", O(0xCC), C(0xCC) },
+		{ "syscall", O(0x0F, 0x05), C(0x0F, 0x05) },
+		{ "notrack jmp rax", O(0x3E, 0xFF, 0xE0), C(0x3E, 0xFF, 0xE0) },
+		{ "nop [rip+1] as it is", O(0x0F, 0x1F, 0x05, 1, 0, 0, 0), C(0x0F, 0x1F, 0x05, 1, 0, 0, 0) },
+	};
+
+	EXPECT_COPIES(cases);
+}
+
+Test(relocate, rip_relative)
+{
+	static const struct copy_case cases[] = {
+		{ "mov rax, [rip+0x100]", O(0x48, 0x8B, 0x05, LE32(0x100)),
+		  C(0x48, 0x8B, 0x05, REL(FROM + 7 + 0x100, 3, 0)) },
+		{ "mov dword [rip+0x100], 7", O(0xC7, 0x05, LE32(0x100), LE32(7)),
+		  C(0xC7, 0x05, REL(FROM + 10 + 0x100, 2, 4), LE32(7)) },
+		{ "cmp byte [rip-0x100], 7", O(0x80, 0x3D, LE32(-0x100), 7),
+		  C(0x80, 0x3D, REL(FROM + 7 - 0x100, 2, 1), 7) },
+		{ "jmp [rip+0x100]", O(0xFF, 0x25, LE32(0x100)), C(0xFF, 0x25, REL(FROM + 6 + 0x100, 2, 0)) },
+		{ "vpalignr xmm0, xmm1, [rip+0x100], 5", O(0xC4, 0xE3, 0x71, 0x0F, 0x05, LE32(0x100), 5),
+		  C(0xC4, 0xE3, 0x71, 0x0F, 0x05, REL(FROM + 10 + 0x100, 5, 1), 5) },
+		{ "vpternlogd zmm0, zmm1, [rip+0x100], 5", O(0x62, 0xF3, 0x75, 0x48, 0x25, 0x05, LE32(0x100), 5),
+		  C(0x62, 0xF3, 0x75, 0x48, 0x25, 0x05, REL(FROM + 11 + 0x100, 6, 1), 5) },
+		{ "vprotb xmm0, [rip+0x100], 5 (XOP)", O(0x8F, 0xE8, 0x78, 0xC0, 0x05, LE32(0x100), 5),
+		  C(0x8F, 0xE8, 0x78, 0xC0, 0x05, REL(FROM + 10 + 0x100, 5, 1), 5) },
+		{ "pfadd mm0, [rip+0x100] (3DNow!)", O(0x0F, 0x0F, 0x05, LE32(0x100), 0x9E),
+		  C(0x0F, 0x0F, 0x05, REL(FROM + 8 + 0x100, 3, 1), 0x9E) },
+		{ "ud0 eax, [rip+0x100]", O(0x0F, 0xFF, 0x05, LE32(0x100)),
+		  C(0x0F, 0xFF, 0x05, REL(FROM + 7 + 0x100, 3, 0)) },
+	};
+
+	EXPECT_COPIES(cases);
+}
+
+Test(relocate, direct_branches)
+{
+	static const struct copy_case cases[] = {
+		{ "jmp rel8 to itself", O(0xEB, 0xFE), C(0xE9, REL(FROM, 1, 0)) },
+		{ "jmp rel32", O(0xE9, LE32(0x100)), C(0xE9, REL(FROM + 5 + 0x100, 1, 0)) },
+		{ "bnd jmp rel32", O(0xF2, 0xE9, LE32(0x100)), C(0xE9, REL(FROM + 6 + 0x100, 1, 0)) },
+		{ "jo rel8", O(0x70, 0x10), C(0x0F, 0x80, REL(FROM + 2 + 0x10, 2, 0)) },
+		{ "jg rel8 back", O(0x7F, 0x80), C(0x0F, 0x8F, REL(FROM + 2 - 0x80, 2, 0)) },
+		{ "jne,pt rel8", O(0x3E, 0x75, 0x10), C(0x0F, 0x85, REL(FROM + 3 + 0x10, 2, 0)) },
+		{ "jne,pn rel32", O(0x2E, 0x0F, 0x85, LE32(0x100)), C(0x0F, 0x85, REL(FROM + 7 + 0x100, 2, 0)) },
+		{ "loop", O(0xE2, 0x10), C(0xE2, 2, 0xEB, 5, 0xE9, REL(FROM + 2 + 0x10, 5, 0)) },
+		{ "loope to itself", O(0xE1, 0xFE), C(0xE1, 2, 0xEB, 5, 0xE9, REL(FROM, 5, 0)) },
+		{ "jrcxz", O(0xE3, 0x10), C(0xE3, 2, 0xEB, 5, 0xE9, REL(FROM + 2 + 0x10, 5, 0)) },
+		{ "jecxz", O(0x67, 0xE3, 0x10), C(0x67, 0xE3, 2, 0xEB, 5, 0xE9, REL(FROM + 3 + 0x10, 6, 0)) },
+		{ "loop with ECX and a hint", O(0x2E, 0x67, 0xE2, 0x10),
+		  C(0x67, 0xE2, 2, 0xEB, 5, 0xE9, REL(FROM + 4 + 0x10, 6, 0)) },
+		{ "xbegin", O(0xC7, 0xF8, LE32(0x100)), C(0xC7, 0xF8, REL(FROM + 6 + 0x100, 2, 0)) },
+	};
+
+	EXPECT_COPIES(cases);
+}
+
+/* call over; int3; over: lea rsp, [rsp + 8]; push qword [rip + size of the jump] */
+#define PUSH_RETURN(jmp_size) 0xE8, LE32(1), 0xCC, 0x48, 0x8D, 0x64, 0x24, 8, 0xFF, 0x35, LE32(jmp_size)
+#define PUSH_SIZE 17
+
+Test(relocate, calls)
+{
+	static const struct copy_case cases[] = {
+		{ "call rel32", O(0xE8, LE32(0x100)),
+		  C(PUSH_RETURN(5), 0xE9, REL(FROM + 5 + 0x100, PUSH_SIZE + 1, 0), LE64(FROM + 5)) },
+		{ "call to the next instruction", O(0xE8, LE32(0)),
+		  C(PUSH_RETURN(5), 0xE9, REL(FROM + 5, PUSH_SIZE + 1, 0), LE64(FROM + 5)) },
+		{ "data16 data16 rex.W call (TLS)", O(0x66, 0x66, 0x48, 0xE8, LE32(0x100)),
+		  C(PUSH_RETURN(5), 0xE9, REL(FROM + 8 + 0x100, PUSH_SIZE + 1, 0), LE64(FROM + 8)) },
+		{ "addr32 call", O(0x67, 0xE8, LE32(0x100)),
+		  C(PUSH_RETURN(5), 0xE9, REL(FROM + 6 + 0x100, PUSH_SIZE + 1, 0), LE64(FROM + 6)) },
+		{ "call rax", O(0xFF, 0xD0), C(PUSH_RETURN(2), 0xFF, 0xE0, LE64(FROM + 2)) },
+		{ "call r12", O(0x41, 0xFF, 0xD4), C(PUSH_RETURN(3), 0x41, 0xFF, 0xE4, LE64(FROM + 3)) },
+		{ "notrack call [rax+8]", O(0x3E, 0xFF, 0x50, 8), C(PUSH_RETURN(4), 0x3E, 0xFF, 0x60, 8, LE64(FROM + 4)) },
+		{ "call [r12]", O(0x41, 0xFF, 0x14, 0x24), C(PUSH_RETURN(4), 0x41, 0xFF, 0x24, 0x24, LE64(FROM + 4)) },
+		{ "call fs:[0x10]", O(0x64, 0xFF, 0x14, 0x25, LE32(0x10)),
+		  C(PUSH_RETURN(8), 0x64, 0xFF, 0x24, 0x25, LE32(0x10), LE64(FROM + 8)) },
+		{ "data16 rex.W call [rip+0x100] (TLS)", O(0x66, 0x48, 0xFF, 0x15, LE32(0x100)),
+		  C(PUSH_RETURN(8), 0x66, 0x48, 0xFF, 0x25, REL(FROM + 8 + 0x100, PUSH_SIZE + 4, 0), LE64(FROM + 8)) },
+	};
+
+	EXPECT_COPIES(cases);
+}
+
+Test(relocate, calls_through_the_stack)
+{
+	static const struct copy_case cases[] = {
+		{ "call [rsp]", O(0xFF, 0x14, 0x24), C(PUSH_RETURN(4), 0xFF, 0x64, 0x24, 8, LE64(FROM + 3)) },
+		{ "call [rsp+rcx*8]", O(0xFF, 0x14, 0xCC), C(PUSH_RETURN(4), 0xFF, 0x64, 0xCC, 8, LE64(FROM + 3)) },
+		{ "call [rsp+r9*4]", O(0x42, 0xFF, 0x14, 0x8C),
+		  C(PUSH_RETURN(5), 0x42, 0xFF, 0x64, 0x8C, 8, LE64(FROM + 4)) },
+		{ "call [rsp+119], last with disp8", O(0xFF, 0x54, 0x24, 119),
+		  C(PUSH_RETURN(4), 0xFF, 0x64, 0x24, 127, LE64(FROM + 4)) },
+		{ "call [rsp+120], first with disp32", O(0xFF, 0x54, 0x24, 120),
+		  C(PUSH_RETURN(7), 0xFF, 0xA4, 0x24, LE32(128), LE64(FROM + 4)) },
+		{ "call [rsp-16]", O(0xFF, 0x54, 0x24, 0xF0), C(PUSH_RETURN(4), 0xFF, 0x64, 0x24, 0xF8, LE64(FROM + 4)) },
+		{ "call [rsp-128]", O(0xFF, 0x54, 0x24, 0x80), C(PUSH_RETURN(4), 0xFF, 0x64, 0x24, 0x88, LE64(FROM + 4)) },
+		{ "call [rsp+0x7ffffff7]", O(0xFF, 0x94, 0x24, LE32(0x7FFFFFF7)),
+		  C(PUSH_RETURN(7), 0xFF, 0xA4, 0x24, LE32(0x7FFFFFFF), LE64(FROM + 7)) },
+		{ "call [rsp-0x80000000]", O(0xFF, 0x94, 0x24, LE32(0x80000000)),
+		  C(PUSH_RETURN(7), 0xFF, 0xA4, 0x24, LE32(0x80000008), LE64(FROM + 7)) },
+		{ "call [esp+8]", O(0x67, 0xFF, 0x54, 0x24, 8), C(PUSH_RETURN(5), 0x67, 0xFF, 0x64, 0x24, 16, LE64(FROM + 5)) },
+	};
+
+	EXPECT_COPIES(cases);
+}
+
+static void expect_rows(const struct arch_code *code, const struct arch_row *expected, size_t count)
+{
+	size_t i;
+
+	cr_expect_eq(code->row_count, count, "%zu rows, not %zu", code->row_count, count);
+	for (i = 0; i < count && i < code->row_count; i++) {
+		cr_expect(memcmp(&code->rows[i], &expected[i], sizeof(expected[i])) == 0,
+			  "row %zu is { %u, %u, %u }, not { %u, %u, %u }", i, code->rows[i].code,
+			  code->rows[i].original, code->rows[i].cfa, expected[i].code, expected[i].original,
+			  expected[i].cfa);
+	}
+}
+
+/* A program at a low address: one store of a sign-extended immediate, no constant behind. */
+Test(relocate, call_from_a_low_address)
+{
+	static const uint8_t original[] = { 0xE8, LE32(0x100) };
+	static const uint8_t copy[] = { 0xE8, LE32(1), 0xCC, 0x48, 0xC7, 0x04, 0x24, LE32(LOW + 5), 0xE9,
+					LE32(LOW + 5 + 0x100 - (0x501000 + 19)) };
+	static const struct arch_row expected[] = { { 0, 3, 0 }, { 6, 3, 1 }, { 19, 3, 0 } };
+	uint8_t bytes[64];
+	struct arch_row rows[8];
+	struct arch_code code = { .bytes = bytes, .capacity = sizeof(bytes), .base = 0x501000, .rows = rows,
+				  .row_capacity = ARRAY_SIZE(rows), .original = 3 };
+	struct arch_insn insn;
+
+	decode(&insn, original, sizeof(original), LOW);
+	arch_relocate(&code, original, &insn, LOW, NULL);
+	bytes_expect("call from low", bytes, code.size, copy, sizeof(copy));
+	expect_rows(&code, expected, ARRAY_SIZE(expected));
+
+	/* The last return address that a sign-extended immediate holds, and the first that it does not. */
+	code = (struct arch_code){ .base = 0x501000 };
+	arch_relocate(&code, original, &insn, 0x7FFFFFFF - 5, NULL);
+	cr_expect_eq(code.size, 19);
+	code = (struct arch_code){ .base = 0x501000 };
+	arch_relocate(&code, original, &insn, 0x80000000 - 5, NULL);
+	cr_expect_eq(code.size, PUSH_SIZE + 5 + 8);
+}
+
+Test(relocate, rows_of_a_sequence)
+{
+	static const uint8_t call[] = { 0xE8, LE32(0x100) }, push[] = { 0x55 };
+	static const struct arch_row expected[] = { { 0, 0, 0 },  { 1, 1, 0 },  { 7, 1, 1 },
+						    { 12, 1, 0 }, { 18, 1, 1 }, { 31, 6, 0 } };
+	uint8_t bytes[64];
+	struct arch_row rows[16];
+	struct arch_code code = { .bytes = bytes, .capacity = sizeof(bytes), .base = TO, .rows = rows,
+				  .row_capacity = ARRAY_SIZE(rows) };
+	struct arch_insn insn;
+
+	decode(&insn, push, sizeof(push), FROM);
+	arch_relocate(&code, push, &insn, FROM, NULL);
+	decode(&insn, call, sizeof(call), FROM + 1);
+	code.original = 1;
+	arch_relocate(&code, call, &insn, FROM + 1, NULL);
+	decode(&insn, push, sizeof(push), FROM + 6);
+	code.original = 6;
+	arch_relocate(&code, push, &insn, FROM + 6, NULL);
+	expect_rows(&code, expected, ARRAY_SIZE(expected));
+}
+
+Test(relocate, branches_inside_the_region)
+{
+	static const uintptr_t from[] = { FROM + 3, FROM + 5 }, to[] = { TO + 0x40, TO + 0x80 };
+	static const struct arch_map map = { from, to, 2 };
+	static const struct copy_case cases[] = {
+		{ "jmp +3", O(0xEB, 1), C(0xE9, REL(TO + 0x40, 1, 0)) },
+		{ "jmp +4 is no boundary", O(0xEB, 2), C(0xE9, REL(FROM + 4, 1, 0)) },
+		{ "je +5", O(0x74, 3), C(0x0F, 0x84, REL(TO + 0x80, 2, 0)) },
+		{ "loop +3", O(0xE2, 1), C(0xE2, 2, 0xEB, 5, 0xE9, REL(TO + 0x40, 5, 0)) },
+		{ "call +5", O(0xE8, LE32(0)),
+		  C(PUSH_RETURN(5), 0xE9, REL(TO + 0x80, PUSH_SIZE + 1, 0), LE64(FROM + 5)) },
+		{ "lea rax, [rip-4] is data", O(0x48, 0x8D, 0x05, LE32(-4)), C(0x48, 0x8D, 0x05, REL(FROM + 3, 3, 0)) },
+	};
+
+	expect_copies(cases, ARRAY_SIZE(cases), &map);
+}
+
+/* The copy is moved until its displacement just reaches its target, then one byte farther; both directions. */
+Test(relocate, reach)
+{
+	static const struct {
+		const char *text;
+		uint8_t bytes[16];
+		size_t size;
+		size_t end; /* of the copy that a displacement counts from */
+	} cases[] = {
+		{ "jmp", BYTES(0xE9, LE32(0)), 5 },
+		{ "jmp rel8", BYTES(0xEB, 0), 5 },
+		{ "je", BYTES(0x0F, 0x84, LE32(0)), 6 },
+		{ "loop", BYTES(0xE2, 0), 9 },
+		{ "jecxz", BYTES(0x67, 0xE3, 0), 10 },
+		{ "call", BYTES(0xE8, LE32(0)), PUSH_SIZE + 5 },
+		{ "call [rip+0]", BYTES(0xFF, 0x15, LE32(0)), PUSH_SIZE + 6 },
+		{ "xbegin", BYTES(0xC7, 0xF8, LE32(0)), 6 },
+		{ "mov rax, [rip+0]", BYTES(0x48, 0x8B, 0x05, LE32(0)), 7 },
+		{ "mov dword [rip+0], 7", BYTES(0xC7, 0x05, LE32(0), LE32(7)), 10 },
+	};
+	uint8_t bytes[64];
+	struct arch_insn insn;
+	size_t i, k;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		const uintptr_t nearest = FROM + cases[i].size - cases[i].end;
+		const uintptr_t bases[] = { nearest - 0x7FFFFFFFUL, nearest - 0x80000000UL, nearest + 0x80000000UL,
+					    nearest + 0x80000001UL };
+
+		decode(&insn, cases[i].bytes, cases[i].size, FROM);
+		for (k = 0; k < ARRAY_SIZE(bases); k++) {
+			struct arch_code code = { .bytes = bytes, .capacity = sizeof(bytes), .base = bases[k] };
+
+			arch_relocate(&code, cases[i].bytes, &insn, FROM, NULL);
+			cr_expect_eq(code.out_of_range, k % 2 == 1, "%s, %zu", cases[i].text, k);
+		}
+	}
+}
+
+/* ---- around ----------------------------------------------------------------------------------------------------- */
+
+struct exits {
+	uintptr_t next[4];
+	size_t count;
+};
+
+#define HOLE 0xF8, 0xF8, 0xF8
+
+static void emit_hole(struct arch_code *code, uintptr_t next, void *data)
+{
+	static const uint8_t hole[] = { HOLE };
+	struct exits *exits = data;
+
+	if (exits->count < ARRAY_SIZE(exits->next))
+		exits->next[exits->count] = next;
+	exits->count++;
+	arch_emit_u8(code, hole[0]);
+	arch_emit_row(code, 2);
+	arch_emit_bytes(code, hole + 1, 2);
+}
+
+Test(relocate, around)
+{
+	static const struct {
+		struct copy_case copy;
+		struct exits exits;
+	} cases[] = {
+		{ { "jmp rel8", O(0xEB, 0x10), C(HOLE, 0xE9, REL(FROM + 0x12, 4, 0)) }, { { FROM + 0x12 }, 1 } },
+		{ { "je rel8", O(0x74, 0x10), C(0x0F, 0x85, LE32(8), HOLE, 0xE9, REL(FROM + 0x12, 10, 0), HOLE) },
+		  { { FROM + 0x12, FROM + 2 }, 2 } },
+		{ { "jg rel32 to itself", O(0x0F, 0x8F, LE32(-6)),
+		    C(0x0F, 0x8E, LE32(8), HOLE, 0xE9, REL(FROM, 10, 0), HOLE) },
+		  { { FROM, FROM + 6 }, 2 } },
+		{ { "loop", O(0xE2, 0x10),
+		    C(0xE2, 5, 0xE9, LE32(8), HOLE, 0xE9, REL(FROM + 0x12, 11, 0), HOLE) },
+		  { { FROM + 0x12, FROM + 2 }, 2 } },
+		{ { "jecxz", O(0x67, 0xE3, 0x10),
+		    C(0x67, 0xE3, 5, 0xE9, LE32(8), HOLE, 0xE9, REL(FROM + 0x13, 12, 0), HOLE) },
+		  { { FROM + 0x13, FROM + 3 }, 2 } },
+		{ { "jmp [rip+0x100]", O(0xFF, 0x25, LE32(0x100)), C(HOLE, 0xFF, 0x25, REL(FROM + 6 + 0x100, 5, 0)) },
+		  { { 0 }, 1 } },
+		{ { "notrack jmp rax", O(0x3E, 0xFF, 0xE0), C(HOLE, 0x3E, 0xFF, 0xE0) }, { { 0 }, 1 } },
+		{ { "ret 8", O(0xC2, 8, 0), C(HOLE, 0xC2, 8, 0) }, { { 0 }, 1 } },
+	};
+	uint8_t bytes[64];
+	struct arch_row rows[16];
+	struct arch_insn insn;
+	struct exits exits;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		const struct copy_case *c = &cases[i].copy;
+		struct arch_code code = { .bytes = bytes, .capacity = sizeof(bytes), .base = TO, .rows = rows,
+					  .row_capacity = ARRAY_SIZE(rows) };
+
+		exits = (struct exits){ 0 };
+		decode(&insn, c->original, c->original_size, FROM);
+		arch_relocate_around(&code, c->original, &insn, FROM, NULL, emit_hole, &exits);
+		bytes_expect(c->text, bytes, code.size, c->copy, c->copy_size);
+		cr_expect(memcmp(&exits, &cases[i].exits, sizeof(exits)) == 0, "%s: exits", c->text);
+		cr_expect_eq(rows[code.row_count - 1].cfa, 0, "%s: last row", c->text);
+	}
+}
+
+Test(relocate, around_rows_and_map)
+{
+	static const uint8_t original[] = { 0x74, 0x10 };
+	static const uint8_t copy[] = { 0x0F, 0x85, LE32(8), HOLE, 0xE9, REL(TO + 0x40, 10, 0), HOLE };
+	static const struct arch_row expected[] = { { 0, 0, 0 }, { 7, 0, 2 }, { 9, 0, 0 }, { 15, 0, 2 }, { 17, 0, 0 } };
+	static const uintptr_t from[] = { FROM + 0x12 }, to[] = { TO + 0x40 };
+	static const struct arch_map map = { from, to, 1 };
+	uint8_t bytes[64];
+	struct arch_row rows[16];
+	struct arch_code code = { .bytes = bytes, .capacity = sizeof(bytes), .base = TO, .rows = rows,
+				  .row_capacity = ARRAY_SIZE(rows) };
+	struct exits exits = { 0 };
+	struct arch_insn insn;
+
+	decode(&insn, original, sizeof(original), FROM);
+	arch_relocate_around(&code, original, &insn, FROM, &map, emit_hole, &exits);
+	bytes_expect("je into the region", bytes, code.size, copy, sizeof(copy));
+	expect_rows(&code, expected, ARRAY_SIZE(expected));
+	cr_expect_eq(exits.next[0], FROM + 0x12, "hooks are told the program's address");
+}
+
+/* A buffer too small: nothing behind it is written, label fields included; the size is the full one. */
+Test(relocate, small_buffers)
+{
+	static const uint8_t call[] = { 0xE8, LE32(0x100) }, je[] = { 0x74, 0x10 };
+	uint8_t bytes[64];
+	struct exits exits = { 0 };
+	struct arch_insn insn;
+	size_t capacity, i;
+
+	for (capacity = 0; capacity < 40; capacity++) {
+		struct arch_code code = { .bytes = bytes, .capacity = capacity, .base = TO };
+
+		memset(bytes, 0xA5, sizeof(bytes));
+		decode(&insn, call, sizeof(call), FROM);
+		arch_relocate(&code, call, &insn, FROM, NULL);
+		cr_expect_eq(code.size, PUSH_SIZE + 5 + 8);
+		code.size = 0;
+		decode(&insn, je, sizeof(je), FROM);
+		arch_relocate_around(&code, je, &insn, FROM, NULL, emit_hole, &exits);
+		cr_expect_eq(code.size, 17);
+		for (i = capacity; i < sizeof(bytes); i++)
+			cr_expect_eq(bytes[i], 0xA5, "capacity %zu, byte %zu", capacity, i);
+	}
+}
