@@ -16,7 +16,7 @@
  *   LIBPATCH_TRACE_TOGGLE=A[,B]   take all probes away A ms after the start, put them back B ms later (default: A),
  *                                 while the program runs
  *   LIBPATCH_TRACE_FOLLOW=1       also trace the programs that its children execute (use %p in the file name); what the
- *                                 process itself executes, as wrapper scripts do, is always traced
+ *                                 process itself executes, as wrapper scripts do, is traced when LIBPATCH_TRACE is set
  *
  * Time is charged to the function entered last: from one entry to the next one on the same thread, waiting included. It
  * costs two reads of a counter instead of a patch at every return.
@@ -696,43 +696,69 @@ static void set_file(const char *value)
 	settings.file[at] = '\0';
 }
 
+/* Shells have a getenv() and a setenv() of their own, for their variables: the environment is read without. */
+static char **find_variable(const char *name)
+{
+	size_t length = strlen(name);
+
+	for (char **at = environ; at && *at; at++)
+		if (!strncmp(*at, name, length) && (*at)[length] == '=')
+			return at;
+	return NULL;
+}
+
+static char *variable(const char *name)
+{
+	char **at = find_variable(name);
+
+	return at ? *at + strlen(name) + 1 : NULL;
+}
+
+static bool is_set(const char *name)
+{
+	const char *value = variable(name);
+
+	return value && strcmp(value, "0");
+}
+
+static void remove_variable(const char *name)
+{
+	char **at;
+
+	while ((at = find_variable(name)))
+		do
+			at[0] = at[1];
+		while (*at++);
+}
+
 static void read_settings(void)
 {
 	const char *value;
 	char *end;
 
-	settings.top = 20;
-	value = getenv("LIBPATCH_TRACE_TOP");
-	if (value)
-		settings.top = strtoul(value, NULL, 10);
-	value = getenv("LIBPATCH_TRACE_SORT");
+	value = variable("LIBPATCH_TRACE_TOP");
+	settings.top = value ? strtoul(value, NULL, 10) : 20;
+	value = variable("LIBPATCH_TRACE_SORT");
 	settings.by_time = value && !strcmp(value, "time");
-	value = getenv("LIBPATCH_TRACE_PROGRESS");
-	settings.progress = value && strcmp(value, "0");
-	value = getenv("LIBPATCH_TRACE_TOGGLE");
+	settings.progress = is_set("LIBPATCH_TRACE_PROGRESS");
+	value = variable("LIBPATCH_TRACE_TOGGLE");
 	if (value) {
 		settings.remove_after = strtoull(value, &end, 10) * MILLISECOND;
 		settings.put_back_after = *end == ',' ? strtoull(end + 1, NULL, 10) * MILLISECOND : settings.remove_after;
 	}
-	value = getenv("LIBPATCH_TRACE_OUTPUT");
+	value = variable("LIBPATCH_TRACE_OUTPUT");
 	if (value)
 		set_file(value);
 }
 
-/* Leave the program, and what it executes, an environment as if the tool were not there. */
+/* Leave what the program executes an environment as if the tool were not there. */
 static void clean_environment(void)
 {
 	static const char *const ours[] = {
-		"LIBPATCH_TRACE",
-		"LIBPATCH_TRACE_OUTPUT",
-		"LIBPATCH_TRACE_TOP",
-		"LIBPATCH_TRACE_SORT",
-		"LIBPATCH_TRACE_PROGRESS",
-		"LIBPATCH_TRACE_TOGGLE",
-		"LIBPATCH_TRACE_FOLLOW",
-		"LIBPATCH_TRACE_PROCESS",
+		"LIBPATCH_TRACE",	   "LIBPATCH_TRACE_OUTPUT", "LIBPATCH_TRACE_TOP",    "LIBPATCH_TRACE_SORT",
+		"LIBPATCH_TRACE_PROGRESS", "LIBPATCH_TRACE_TOGGLE", "LIBPATCH_TRACE_FOLLOW",
 	};
-	char *preload = getenv("LD_PRELOAD"), *to = preload;
+	char *preload = variable("LD_PRELOAD"), *to = preload;
 	const char *name;
 	Dl_info self;
 
@@ -752,33 +778,37 @@ static void clean_environment(void)
 		}
 		*to = '\0';
 		if (!*preload)
-			unsetenv("LD_PRELOAD");
+			remove_variable("LD_PRELOAD");
 	}
 	for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
-		unsetenv(ours[i]);
+		remove_variable(ours[i]);
 }
 
 /*
- * Is this the process to trace? The first one is, whatever it executes; its children are not, unless they are wanted. The
- * process is remembered in the environment, which is all that survives an exec.
+ * Names of the modules to trace; NULL when this is not a process to trace. The first process is one, whatever it executes;
+ * its children are not, unless they are wanted. The environment is all that survives an exec: the first process leaves its
+ * number there, as LIBPATCH_TRACE=@1234:MODULES.
  */
-static bool is_process_to_trace(void)
+static const char *modules_to_trace(void)
 {
-	const char *follow = getenv("LIBPATCH_TRACE_FOLLOW");
-	const char *process = getenv("LIBPATCH_TRACE_PROCESS");
-	char self[16];
+	static char marked[4096];
+	char **slot = find_variable("LIBPATCH_TRACE");
+	char *names = variable("LIBPATCH_TRACE");
+	bool follow = is_set("LIBPATCH_TRACE_FOLLOW");
+	long process = getpid();
 
-	if (follow && strcmp(follow, "0"))
-		return true;
-	snprintf(self, sizeof(self), "%d", (int)getpid());
-	if (!process) {
-		setenv("LIBPATCH_TRACE_PROCESS", self, 1);
-		return true;
+	if (names && names[0] == '@') {
+		process = strtol(names + 1, &names, 10);
+		names += *names == ':';
+	} else if (names && !follow && strlen(names) < sizeof(marked) - 64) {
+		snprintf(marked, sizeof(marked), "LIBPATCH_TRACE=@%ld:%s", process, names);
+		*slot = marked;
 	}
-	if (!strcmp(process, self))
-		return true;
-	clean_environment();
-	return false;
+	if (!follow && (!names || process != getpid()))
+		clean_environment();
+	if (!follow && process != getpid())
+		return NULL;
+	return names ? names : "main";
 }
 
 __attribute__((constructor)) static void start(void)
@@ -786,15 +816,13 @@ __attribute__((constructor)) static void start(void)
 	const char *names;
 	patch_status status;
 
-	if (!is_process_to_trace())
-		return;
-	names = getenv("LIBPATCH_TRACE");
 	read_settings();
+	names = modules_to_trace();
+	if (!names)
+		return;
 	output = open_output();
 	if (output < 0 || fstat(output, &output_identity))
 		return;
-	if (!names)
-		names = "main";
 	start_ns = now_ns();
 	start_ticks = __builtin_ia32_rdtsc();
 	if (!functions_collect(names, &functions)) {

@@ -154,11 +154,23 @@ static void sift_down(struct text_write *writes, size_t root, size_t count)
 	}
 }
 
-/* Heapsort: in place, no recursion, and batches mostly come sorted, which is found out first. */
+static void reverse(struct text_write *writes, size_t count)
+{
+	for (size_t i = 0, k = count - 1; i < k; ++i, --k) {
+		struct text_write swap = writes[i];
+
+		writes[i] = writes[k];
+		writes[k] = swap;
+	}
+}
+
+/* Heapsort: in place, no recursion. Batches mostly come sorted, up or down: those take one pass. */
 static void sort(struct text_write *writes, size_t count)
 {
 	size_t i = 1;
 
+	if (count > 1 && writes[0].address > writes[count - 1].address)
+		reverse(writes, count);
 	while (i < count && writes[i - 1].address <= writes[i].address)
 		++i;
 	if (i >= count)

@@ -141,6 +141,7 @@ machine_call:
 BEGIN t_push_push
 	push	%rbp
 	.cfi_adjust_cfa_offset 8
+	.cfi_rel_offset %rbp, 0
 	push	%rbx
 	.cfi_adjust_cfa_offset 8
 	mov	%rdi, %rbx
@@ -148,6 +149,7 @@ BEGIN t_push_push
 	lea	(%rbx, %rbp, 2), %rax
 	pop	%rbx
 	.cfi_adjust_cfa_offset -8
+	.cfi_restore %rbx
 	pop	%rbp
 	.cfi_adjust_cfa_offset -8
 	ret
@@ -346,10 +348,12 @@ helper_quiet:
 BEGIN t_call_last
 	push	%rbx
 	.cfi_adjust_cfa_offset 8
+	.cfi_rel_offset %rbx, 0
 	call	helper_add
 	inc	%rax
 	pop	%rbx
 	.cfi_adjust_cfa_offset -8
+	.cfi_restore %rbx
 	ret
 END t_call_last
 
@@ -357,6 +361,7 @@ END t_call_last
 BEGIN t_call_twice
 	push	%rbx
 	.cfi_adjust_cfa_offset 8
+	.cfi_rel_offset %rbx, 0
 	mov	%edi, %ebx
 	call	helper_add
 	mov	%ebx, %edi
@@ -364,6 +369,7 @@ BEGIN t_call_twice
 	call	helper_add
 	pop	%rbx
 	.cfi_adjust_cfa_offset -8
+	.cfi_restore %rbx
 	ret
 END t_call_twice
 
@@ -372,11 +378,13 @@ BEGIN t_call_indirect
 	lea	helper_add(%rip), %rdx
 	push	%rbx
 	.cfi_adjust_cfa_offset 8
+	.cfi_rel_offset %rbx, 0
 	call	*%rdx
 	mov	%eax, %ebx
 	mov	%ebx, %eax
 	pop	%rbx
 	.cfi_adjust_cfa_offset -8
+	.cfi_restore %rbx
 	ret
 END t_call_indirect
 
@@ -447,6 +455,7 @@ END t_call_prefixed
 BEGIN t_call_next_pop
 	push	%rbx
 	.cfi_adjust_cfa_offset 8
+	.cfi_rel_offset %rbx, 0
 	call	1f
 	.cfi_adjust_cfa_offset 8
 1:	pop	%rbx
@@ -457,6 +466,7 @@ BEGIN t_call_next_pop
 	xor	%rsi, %rax
 	pop	%rbx
 	.cfi_adjust_cfa_offset -8
+	.cfi_restore %rbx
 	ret
 END t_call_next_pop
 
@@ -1458,6 +1468,7 @@ destroy_avx512:
 	.cfi_startproc
 	push	%rbx
 	.cfi_adjust_cfa_offset 8
+	.cfi_rel_offset %rbx, 0
 	sub	$16, %rsp
 	.cfi_adjust_cfa_offset 16
 	mov	%rsi, %rbx
@@ -1476,6 +1487,7 @@ destroy_avx512:
 	.cfi_adjust_cfa_offset -16
 	pop	%rbx
 	.cfi_adjust_cfa_offset -8
+	.cfi_restore %rbx
 	ret
 	.cfi_endproc
 	.size	\name, . - \name
@@ -1530,6 +1542,7 @@ EXTENDED_LEAVE extended_call_avx512
 BEGIN t_load
 	push	%rbx
 	.cfi_adjust_cfa_offset 8
+	.cfi_rel_offset %rbx, 0
 	nop
 	.globl	t_load_site
 	.hidden	t_load_site
@@ -1538,6 +1551,7 @@ t_load_site:
 	nop
 	pop	%rbx
 	.cfi_adjust_cfa_offset -8
+	.cfi_restore %rbx
 	ret
 END t_load
 
@@ -1546,6 +1560,7 @@ END t_load
 BEGIN t_call_callback
 	push	%rbx
 	.cfi_adjust_cfa_offset 8
+	.cfi_rel_offset %rbx, 0
 	mov	%rdi, %rax
 	mov	%rsi, %rdi
 	nop
@@ -1554,6 +1569,7 @@ BEGIN t_call_callback
 	mov	$77, %eax
 	pop	%rbx
 	.cfi_adjust_cfa_offset -8
+	.cfi_restore %rbx
 	ret
 END t_call_callback
 

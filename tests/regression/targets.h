@@ -467,15 +467,30 @@ static inline GP_ONLY bool machine_is_string(uintptr_t rip)
 	       ((code[1] >= 0xa4 && code[1] <= 0xaf) || (code[1] == 0x48 && code[2] >= 0xa4 && code[2] <= 0xaf));
 }
 
-static GP_ONLY MAYBE_UNUSED void machine_on_step(int signo, siginfo_t *info, void *context)
+static inline GP_ONLY bool machine_is_syscall(uintptr_t rip)
+{
+	return ((const uint8_t *)rip)[0] == 0x0f && ((const uint8_t *)rip)[1] == 0x05;
+}
+
+static inline GP_ONLY void machine_record_step(struct machine_step *step, uintptr_t rip, const greg_t *registers)
 {
 	static const int index[PATCH_ARCH_GREGS_COUNT] = { REG_RAX, REG_RBX, REG_RCX, REG_RDX, REG_RSI,
 							    REG_RDI, REG_RBP, REG_R8,  REG_R9,  REG_R10,
 							    REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
+
+	step->rip = rip;
+	for (int i = 0; i < PATCH_ARCH_GREGS_COUNT; i++)
+		step->registers[i] = (uint64_t)registers[index[i]];
+	step->flags = (uint64_t)registers[REG_EFL] & MACHINE_FLAGS;
+	step->rsp = (uint64_t)registers[REG_RSP];
+}
+
+static GP_ONLY MAYBE_UNUSED void machine_on_step(int signo, siginfo_t *info, void *context)
+{
 	const greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
 	uintptr_t rip = (uintptr_t)registers[REG_RIP];
 	struct machine_trace *trace = machine_stepper.trace;
-	struct machine_step *step;
+	bool skipped;
 
 	(void)signo;
 	(void)info;
@@ -490,12 +505,12 @@ static GP_ONLY MAYBE_UNUSED void machine_on_step(int signo, siginfo_t *info, voi
 		machine_stepper.overflows++;
 		return;
 	}
-	step = &trace->step[trace->count++];
-	step->rip = rip;
-	for (int i = 0; i < PATCH_ARCH_GREGS_COUNT; i++)
-		step->registers[i] = (uint64_t)registers[index[i]];
-	step->flags = (uint64_t)registers[REG_EFL] & MACHINE_FLAGS;
-	step->rsp = (uint64_t)registers[REG_RSP];
+	/* The processor does not stop between a syscall and the next instruction: the nop that is there. */
+	skipped = trace->count > 0 && machine_is_syscall(trace->step[trace->count - 1].rip) &&
+		  rip == trace->step[trace->count - 1].rip + 3;
+	machine_record_step(&trace->step[trace->count++], rip - (skipped ? 1 : 0), registers);
+	if (skipped && trace->count < MACHINE_MAX_STEPS)
+		machine_record_step(&trace->step[trace->count++], rip, registers);
 }
 
 static inline void machine_record(void *argument)

@@ -117,7 +117,8 @@ static void prepare(uintptr_t at)
 	protect((uintptr_t)stack, PROT_READ | PROT_WRITE);
 
 	protect(base + EXITS_AT, PROT_READ | PROT_WRITE);
-	code = (struct arch_code){ .bytes = (uint8_t *)base + EXITS_AT, .capacity = PAGE_SIZE, .base = base + EXITS_AT };
+	code = (struct arch_code){ .bytes = (uint8_t *)base + EXITS_AT, .capacity = PAGE_SIZE };
+	code.base = base + EXITS_AT;
 	for (i = EXIT_FALL; i <= EXIT_TAKEN; i++) {
 		exit_address[i] = arch_code_here(&code);
 		emit_mark(&code, EXIT_ID, i);

@@ -199,6 +199,7 @@ Test(emit, trap_bytes)
 	}
 	for (i = 0; i < 256; i++) {
 		cr_expect_eq(arch_trap_class(i),
-			     i == ARCH_INT3 ? ARCH_TRAP_SIGTRAP : seen[i] ? ARCH_TRAP_SIGILL : ARCH_TRAP_NONE, "%#zx", i);
+			     i == ARCH_INT3 ? ARCH_TRAP_SIGTRAP : seen[i] ? ARCH_TRAP_SIGILL : ARCH_TRAP_NONE,
+			     "%#zx", i);
 	}
 }

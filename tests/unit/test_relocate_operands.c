@@ -68,9 +68,10 @@ static void integer_forms(void)
 		rip_form(i & 1 ? "\x4C" : "", opcode, i & 7, 0, 0);
 	}
 	for (w = 0; w < ARRAY_SIZE(widths); w++) {
-		static const char *const two_operands[] = { "\x85", "\x87", "\x89", "\x8B", "\x8D", "\x0F\xAF", "\x0F\xB1",
-							    "\x0F\xB6", "\x0F\xB7", "\x0F\xBC", "\x0F\xBD", "\x0F\xBE",
-							    "\x0F\xBF", "\x0F\xC1", "\x0F\xA5" };
+		static const char *const two_operands[] = {
+			"\x85", "\x87", "\x89", "\x8B", "\x8D", "\x0F\xAF", "\x0F\xB1", "\x0F\xB6",
+			"\x0F\xB7", "\x0F\xBC", "\x0F\xBD", "\x0F\xBE", "\x0F\xBF", "\x0F\xC1", "\x0F\xA5",
+		};
 		for (i = 0; i < ARRAY_SIZE(two_operands); i++)
 			rip_form(widths[w], two_operands[i], i & 7, 0, 0);
 		rip_form(widths[w], "\x69", 3, w == 1 ? 2 : 4, 0); /* imul r, m, imm */

@@ -163,6 +163,7 @@ Test(relocate_run, plain)
 	FORM("mov rax, fs:[0]", 0, 0x64, 0x48, 0x8B, 0x04, 0x25, D);
 	FORM("cmpxchg rbx, rcx", 0, 0x48, 0x0F, 0xB1, 0xCB);
 	FORM("cs nop [rax+rax]", 0, 0x66, 0x2E, 0x0F, 0x1F, 0x84, 0, 0, 0, 0, 0);
+	FORM("syscall, an unknown one", 0, 0x0F, 0x05);
 	FORM("endbr64", 0, 0xF3, 0x0F, 0x1E, 0xFA);
 }
 
@@ -187,7 +188,8 @@ static void run_region(const char *text, const uint8_t *bytes, size_t size)
 
 	protect(base + COPY_AT, PROT_READ | PROT_WRITE);
 	for (pass = 0; pass < 2; pass++) {
-		code = (struct arch_code){ .bytes = (uint8_t *)base + COPY_AT, .capacity = 256, .base = base + COPY_AT };
+		code = (struct arch_code){ .bytes = (uint8_t *)base + COPY_AT, .capacity = 256 };
+		code.base = base + COPY_AT;
 		for (at = 0, i = 0; at < size; at += insn.length, i++) {
 			cr_assert(i < ARRAY_SIZE(from) && arch_decode(bytes + at, size - at, original + at, &insn));
 			from[i] = original + at;

@@ -6,8 +6,7 @@
  * Near branches are classified by opcode (AMD APM vol. 3, tables A-1 to A-6) because their treatment of the
  * operand-size prefix is what matters here and mnemonics do not tell it.
  *
- * What is not exact for every instruction accepted: `syscall` leaves the address behind its copy in RCX, and the x87
- * instruction pointer (fnstenv) is that of the copy.
+ * Accepted though its copy is not exact: an x87 instruction, after which fnstenv and fxsave store the copy's address.
  */
 #include "../arch.h"
 

@@ -155,7 +155,10 @@ static void emit_loop(struct arch_code *code, const uint8_t *bytes, const struct
 	arch_emit_u8(code, skip);
 }
 
-/* SYSCALL leaves the address behind it in RCX (AMD APM vol. 3): the original's. */
+/*
+ * SYSCALL leaves the address behind it in RCX (AMD APM vol. 3): the original's. The call has been made by then, so the row
+ * is the next instruction's: nobody who resumes there makes it again.
+ */
 static void emit_syscall_return(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn,
 				uintptr_t address)
 {
@@ -163,6 +166,8 @@ static void emit_syscall_return(struct arch_code *code, const uint8_t *bytes, co
 
 	if (bytes[insn->opcode_offset] != 0x0F || bytes[insn->opcode_offset + 1] != 0x05)
 		return;
+	code->original += insn->length;
+	arch_emit_row(code, 0);
 	arch_emit_bytes(code, mov_rcx, sizeof(mov_rcx));
 	arch_emit_u64(code, address + insn->length);
 }

@@ -1,0 +1,85 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A load faults inside displaced code: the program's SIGSEGV handler gets from its program counter back to the original
+ * instruction with patch_olx_original_pc(), repairs the register and returns. Wherever in the window the load is.
+ */
+#include "targets.h"
+
+static uint64_t word = 0x4711;
+static unsigned int hits, faults;
+static uintptr_t fault_rip, original;
+static patch_status mapped;
+
+static GP_ONLY void procedure(struct patch_exec_context *context, uint8_t post)
+{
+	(void)context;
+	(void)post;
+	hits++;
+}
+
+static void on_segv(int signo, siginfo_t *info, void *context)
+{
+	greg_t *registers = ((ucontext_t *)context)->uc_mcontext.gregs;
+
+	(void)signo;
+	(void)info;
+	if (++faults > 1)
+		_exit(1);
+	fault_rip = (uintptr_t)registers[REG_RIP];
+	mapped = patch_olx_original_pc(fault_rip, &original);
+	registers[REG_RDI] = (greg_t)(uintptr_t)&word;
+}
+
+static void fault_at(void *argument)
+{
+	int policy = *(const int *)argument;
+	struct instructions list = code_decode((uintptr_t)t_load, (uintptr_t)t_load_end);
+	struct sigaction action;
+	unsigned int displaced = 0;
+	uintptr_t pc;
+	patch_t patch;
+
+	REQUIRE_OK(patch_init(NULL, 0));
+	memset(&action, 0, sizeof(action));
+	action.sa_sigaction = on_segv;
+	action.sa_flags = SA_SIGINFO;
+	REQUIRE(sigaction(SIGSEGV, &action, NULL) == 0);
+	for (unsigned int n = 0; n < list.count; n++) {
+		struct patch_info info;
+
+		CONTEXT("t_load+%#zx, %s", (size_t)(list.address[n] - list.address[0]), policy_name(policy));
+		REQUIRE_OK(make_probe(list.address[n], procedure, NULL, policy, PATCH_ENABLED, &patch));
+		CHECK_OK(patch_commit());
+		hits = faults = 0;
+		original = 0;
+		CHECK_EQ(t_load((const uint64_t *)8), word);
+		CHECK_EQ(faults, 1);
+		CHECK_EQ(hits, 1);
+		if (fault_rip == (uintptr_t)t_load_site) {
+			CHECK_EQ(mapped, PATCH_ENEXIST);
+		} else {
+			displaced++;
+			CHECK_EQ(mapped, PATCH_OK);
+			CHECK_EQ(original, (uintptr_t)t_load_site);
+		}
+		/* any address of a trampoline stands for one of its instructions */
+		CHECK_OK(patch_info(patch, &info));
+		pc = 0;
+		CHECK_OK(patch_olx_original_pc(info.trampoline, &pc));
+		CHECK(pc >= info.lower && pc < info.upper);
+		CHECK_OK(patch_unmake(patch));
+		CHECK_OK(patch_commit());
+	}
+	CHECK(displaced > 0);
+	CHECK_STATUS(patch_olx_original_pc((uintptr_t)t_load_site, &pc), PATCH_ENEXIST);
+	CHECK_STATUS(patch_olx_original_pc((uintptr_t)&word, &pc), PATCH_ENEXIST);
+	CHECK_OK(patch_fini());
+}
+
+int main(void)
+{
+	harness_start();
+	for (int policy = PATCH_TRAP_POLICY_ALLOW; policy <= PATCH_TRAP_POLICY_FORCE; policy += 2)
+		harness_isolated(policy_name(policy), fault_at, &policy);
+	return harness_end();
+}
