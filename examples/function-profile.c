@@ -13,8 +13,8 @@
  *   LIBPATCH_TRACE_TOP=N          lines of the table. Default: 20
  *   LIBPATCH_TRACE_SORT=time      by time instead of by calls
  *   LIBPATCH_TRACE_PROGRESS=1     a line of progress every second
- *   LIBPATCH_TRACE_TOGGLE=A[,B]   take all probes away A ms after the start, put them back B ms later (default: A),
- *                                 while the program runs
+ *   LIBPATCH_TRACE_TOGGLE=A[,B]   take all probes away when the program has run for A ms, put them back B ms later
+ *                                 (default: A), while it runs
  *   LIBPATCH_TRACE_FOLLOW=1       also trace the programs that its children execute (use %p in the file name); what the
  *                                 process itself executes, as wrapper scripts do, is traced when LIBPATCH_TRACE is set
  *
@@ -23,19 +23,17 @@
  */
 #define _GNU_SOURCE
 #include "functions.h"
+#include "output.h"
+#include "settings.h"
 
-#include <dlfcn.h>
 #include <errno.h>
-#include <fcntl.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <signal.h>
-#include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
-#include <sys/stat.h>
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
@@ -45,18 +43,8 @@
 #define MILLISECOND 1000000ull
 #define SECOND 1000000000ull
 #define REASONS_MAX 32
-#define LINE_SIZE 512
 
-/* ---- settings ----------------------------------------------------------------------------------------------------- */
-
-static struct {
-	unsigned long top;
-	bool by_time;
-	bool progress;
-	uint64_t remove_after; /* ns; 0: never */
-	uint64_t put_back_after;
-	char file[4096]; /* "": standard error */
-} settings;
+static struct settings settings;
 
 /* ---- what was patched --------------------------------------------------------------------------------------------- */
 
@@ -212,10 +200,6 @@ static struct slot sum_of(size_t function)
 	return sum;
 }
 
-/* ---- output: a descriptor of our own, out of the program's way ---------------------------------------------------- */
-
-static int output = -1;
-static struct stat output_identity;
 static pid_t owner; /* the process that reports; its forked children do not */
 static uint64_t start_ns, start_ticks;
 
@@ -226,75 +210,6 @@ static uint64_t now_ns(void)
 	clock_gettime(CLOCK_MONOTONIC, &now);
 	return (uint64_t)now.tv_sec * SECOND + (uint64_t)now.tv_nsec;
 }
-
-static int open_output(void)
-{
-	int low, fd;
-
-	if (!settings.file[0])
-		return fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 200);
-	low = open(settings.file, O_WRONLY | O_CREAT | O_TRUNC | O_CLOEXEC, 0666);
-	if (low < 0)
-		return -1;
-	fd = fcntl(low, F_DUPFD_CLOEXEC, 200);
-	if (fd < 0)
-		return low;
-	close(low);
-	return fd;
-}
-
-/* Programs close descriptors they do not know, and may have got the number again for a file of theirs. */
-static bool output_is_ours(void)
-{
-	struct stat now;
-
-	return output >= 0 && fstat(output, &now) == 0 && now.st_dev == output_identity.st_dev &&
-	       now.st_ino == output_identity.st_ino;
-}
-
-static void say(const char *format, ...) __attribute__((format(printf, 1, 2)));
-static void say(const char *format, ...)
-{
-	char line[LINE_SIZE];
-	va_list arguments;
-	int length;
-	size_t done = 0;
-
-	va_start(arguments, format);
-	length = vsnprintf(line, sizeof(line), format, arguments);
-	va_end(arguments);
-	if (length < 0 || !output_is_ours())
-		return;
-	if ((size_t)length >= sizeof(line))
-		length = sizeof(line) - 1;
-	while (done < (size_t)length) {
-		ssize_t written = write(output, line + done, (size_t)length - done);
-
-		if (written < 0 && errno != EINTR)
-			return;
-		done += written > 0 ? (size_t)written : 0;
-	}
-}
-
-struct digits {
-	char text[32];
-};
-
-/* 1234567 -> "1,234,567" */
-static struct digits grouped(uint64_t value)
-{
-	struct digits plain, result = {{0}};
-	int length = snprintf(plain.text, sizeof(plain.text), "%ju", (uintmax_t)value);
-	int at = 0;
-
-	for (int i = 0; i < length; i++) {
-		if (i && (length - i) % 3 == 0)
-			result.text[at++] = ',';
-		result.text[at++] = plain.text[i];
-	}
-	return result;
-}
-#define GROUPED(value) (grouped(value).text)
 
 static double percent(double part, double whole)
 {
@@ -418,7 +333,7 @@ static uint64_t total_calls(void)
 static void *control(void *unused)
 {
 	uint64_t next_line = settings.progress ? start_ns + SECOND : UINT64_MAX;
-	uint64_t remove_at = settings.remove_after ? start_ns + settings.remove_after : UINT64_MAX;
+	uint64_t remove_at = settings.remove_after ? now_ns() + settings.remove_after : UINT64_MAX;
 	uint64_t put_back_at = UINT64_MAX;
 	bool placed = true;
 
@@ -653,12 +568,8 @@ static void finish(void)
 		sem_post(&controller_stop);
 		pthread_join(controller, NULL);
 	}
-	if (!output_is_ours()) {
-		output = open_output();
-		if (output < 0 || fstat(output, &output_identity))
-			return;
-	}
-	report();
+	if (output_reopen(settings.file))
+		report();
 }
 
 __attribute__((destructor)) static void at_exit(void)
@@ -679,149 +590,15 @@ __attribute__((visibility("default"), noreturn)) void _Exit(int status)
 	_exit(status);
 }
 
-/* ---- start -------------------------------------------------------------------------------------------------------- */
-
-static void set_file(const char *value)
-{
-	size_t at = 0;
-
-	for (; *value && at + 16 < sizeof(settings.file); value++) {
-		if (value[0] == '%' && value[1] == 'p') {
-			at += (size_t)snprintf(settings.file + at, sizeof(settings.file) - at, "%d", (int)getpid());
-			value++;
-		} else {
-			settings.file[at++] = *value;
-		}
-	}
-	settings.file[at] = '\0';
-}
-
-/* Shells have a getenv() and a setenv() of their own, for their variables: the environment is read without. */
-static char **find_variable(const char *name)
-{
-	size_t length = strlen(name);
-
-	for (char **at = environ; at && *at; at++)
-		if (!strncmp(*at, name, length) && (*at)[length] == '=')
-			return at;
-	return NULL;
-}
-
-static char *variable(const char *name)
-{
-	char **at = find_variable(name);
-
-	return at ? *at + strlen(name) + 1 : NULL;
-}
-
-static bool is_set(const char *name)
-{
-	const char *value = variable(name);
-
-	return value && strcmp(value, "0");
-}
-
-static void remove_variable(const char *name)
-{
-	char **at;
-
-	while ((at = find_variable(name)))
-		do
-			at[0] = at[1];
-		while (*at++);
-}
-
-static void read_settings(void)
-{
-	const char *value;
-	char *end;
-
-	value = variable("LIBPATCH_TRACE_TOP");
-	settings.top = value ? strtoul(value, NULL, 10) : 20;
-	value = variable("LIBPATCH_TRACE_SORT");
-	settings.by_time = value && !strcmp(value, "time");
-	settings.progress = is_set("LIBPATCH_TRACE_PROGRESS");
-	value = variable("LIBPATCH_TRACE_TOGGLE");
-	if (value) {
-		settings.remove_after = strtoull(value, &end, 10) * MILLISECOND;
-		settings.put_back_after = *end == ',' ? strtoull(end + 1, NULL, 10) * MILLISECOND : settings.remove_after;
-	}
-	value = variable("LIBPATCH_TRACE_OUTPUT");
-	if (value)
-		set_file(value);
-}
-
-/* Leave what the program executes an environment as if the tool were not there. */
-static void clean_environment(void)
-{
-	static const char *const ours[] = {
-		"LIBPATCH_TRACE",	   "LIBPATCH_TRACE_OUTPUT", "LIBPATCH_TRACE_TOP",    "LIBPATCH_TRACE_SORT",
-		"LIBPATCH_TRACE_PROGRESS", "LIBPATCH_TRACE_TOGGLE", "LIBPATCH_TRACE_FOLLOW",
-	};
-	char *preload = variable("LD_PRELOAD"), *to = preload;
-	const char *name;
-	Dl_info self;
-
-	if (preload && dladdr((void *)clean_environment, &self)) {
-		name = strrchr(self.dli_fname, '/');
-		name = name ? name + 1 : self.dli_fname;
-		for (const char *at = preload; *at;) {
-			size_t length = strcspn(at, ": "), skip = length + (at[length] != '\0');
-			const char *base = memrchr(at, '/', length);
-
-			base = base ? base + 1 : at;
-			if ((size_t)(at + length - base) != strlen(name) || memcmp(base, name, strlen(name))) {
-				memmove(to, at, skip);
-				to += skip;
-			}
-			at += skip;
-		}
-		*to = '\0';
-		if (!*preload)
-			remove_variable("LD_PRELOAD");
-	}
-	for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
-		remove_variable(ours[i]);
-}
-
-/*
- * Names of the modules to trace; NULL when this is not a process to trace. The first process is one, whatever it executes;
- * its children are not, unless they are wanted. The environment is all that survives an exec: the first process leaves its
- * number there, as LIBPATCH_TRACE=@1234:MODULES.
- */
-static const char *modules_to_trace(void)
-{
-	static char marked[4096];
-	char **slot = find_variable("LIBPATCH_TRACE");
-	char *names = variable("LIBPATCH_TRACE");
-	bool follow = is_set("LIBPATCH_TRACE_FOLLOW");
-	long process = getpid();
-
-	if (names && names[0] == '@') {
-		process = strtol(names + 1, &names, 10);
-		names += *names == ':';
-	} else if (names && !follow && strlen(names) < sizeof(marked) - 64) {
-		snprintf(marked, sizeof(marked), "LIBPATCH_TRACE=@%ld:%s", process, names);
-		*slot = marked;
-	}
-	if (!follow && (!names || process != getpid()))
-		clean_environment();
-	if (!follow && process != getpid())
-		return NULL;
-	return names ? names : "main";
-}
+/* ---- start ----------------------------------------------------------------------------------------------------- */
 
 __attribute__((constructor)) static void start(void)
 {
 	const char *names;
 	patch_status status;
 
-	read_settings();
-	names = modules_to_trace();
-	if (!names)
-		return;
-	output = open_output();
-	if (output < 0 || fstat(output, &output_identity))
+	names = settings_read(&settings);
+	if (!names || !output_open(settings.file))
 		return;
 	start_ns = now_ns();
 	start_ticks = __builtin_ia32_rdtsc();

@@ -450,6 +450,8 @@ static patch_status commit_queue(void)
 
 	queue = NULL;
 	status = commit_run();
+	/* Modules come and go: what was learnt of them is good for one batch. */
+	site_forget();
 	while (batch != NULL) {
 		struct patch *patch = batch;
 
@@ -509,8 +511,9 @@ EXPORT patch_status patch_fini(void)
 	handle_revoke_all(release);
 	queue_all_regions();
 	status = commit_queue();
-	/* Sites that could not be restored stay served: the handler and the registry live on. */
-	atomic_store(&life, FINISHED);
+	/* The handler and the registry live on, for traps that were raised before. */
+	if (status == PATCH_OK)
+		atomic_store(&life, FINISHED);
 	return leave(&scope, status);
 }
 

@@ -20,6 +20,8 @@
 /* Freed blocks are kept by their exact number of granules, up to this many. */
 #define CLASSES 128
 
+#define RESERVE_TRIES 8
+
 /* What a rel32 may miss: the size of the largest trampoline and then some. */
 #define REACH_MARGIN (1UL << 16)
 
@@ -115,26 +117,46 @@ static bool describe(struct arena *arena)
 	return true;
 }
 
+/* One mapping, so that nobody can get in between; then its head is made writable. 0: none. */
+static uintptr_t reserve(uintptr_t near, struct arena_reach reach)
+{
+	long error = -EEXIST;
+
+	/* Somebody else may take the gap that was found. */
+	for (int tries = 0; tries < RESERVE_TRIES && error == -EEXIST; ++tries) {
+		struct search search = { .reach = reach, .near = near, .best_distance = UINTPTR_MAX };
+
+		if (!space_gaps(consider, &search) || search.best == 0)
+			return 0;
+		error = space_map(search.best, ARENA_SIZE, PROT_READ | PROT_EXEC);
+		if (error == 0)
+			error = raw_syscall(SYS_mprotect, search.best, TABLE_SIZE + GATE_SIZE, PROT_READ | PROT_WRITE);
+		else
+			continue;
+		if (error == 0)
+			return search.best;
+		raw_syscall(SYS_munmap, search.best, ARENA_SIZE);
+	}
+	return 0;
+}
+
 static struct arena *create(uintptr_t near, struct arena_reach reach)
 {
-	struct search search = { .reach = reach, .near = near, .best_distance = UINTPTR_MAX };
 	struct arena *arena = heap_alloc(sizeof(*arena));
+	uintptr_t base;
 
 	if (arena == NULL)
 		return NULL;
-	if (!space_gaps(consider, &search) || search.best == 0)
+	base = reserve(near, reach);
+	if (base == 0)
 		goto fail;
-	arena->granules = (uint16_t *)search.best;
-	arena->gates = search.best + TABLE_SIZE;
+	arena->granules = (uint16_t *)base;
+	arena->gates = base + TABLE_SIZE;
 	arena->code = arena->gates + GATE_SIZE;
 	arena->bump = arena->code;
-	if (!describe(arena))
-		goto fail;
-	if (space_map(search.best, TABLE_SIZE + GATE_SIZE, PROT_READ | PROT_WRITE) < 0)
-		goto fail;
-	if (space_map(arena->code, CODE_SIZE, PROT_READ | PROT_EXEC) < 0 ||
+	if (!describe(arena) ||
 	    !range_publish(&(struct range){ arena->code, arena->code + CODE_SIZE, arena->granules })) {
-		raw_syscall(SYS_munmap, search.best, ARENA_SIZE);
+		raw_syscall(SYS_munmap, base, ARENA_SIZE);
 		goto fail;
 	}
 	arena->next = arenas;
@@ -283,7 +305,8 @@ static bool original_of_block(const struct range *range, uintptr_t pc, uintptr_t
 		return false;
 	block = range->lower + (granule - back) * ARENA_GRANULE;
 	row = (const struct arch_row *)(block + ARENA_BLOCK_ROWS);
-	if (pc - block < row->code)
+	/* A block that is not written yet has no rows. */
+	if (row->code == 0 || pc - block < row->code)
 		return false;
 	while (row[1].code <= pc - block && row[1].code != ARENA_ROW_END)
 		++row;

@@ -47,10 +47,13 @@ struct batch {
 	size_t byte_count;
 	struct text_write *writes;
 	size_t write_count;
-	bool broken; /* some job failed */
+	bool broken;   /* some job failed */
+	bool restored; /* somebody else put original bytes back */
 };
 
 static uint64_t commits;
+/* A batch was cut short: cores may not have seen all of the text yet. */
+static bool unsynchronised;
 
 uint64_t commit_count(void)
 {
@@ -87,16 +90,23 @@ static bool is_trap(uint8_t byte)
 	return arch_trap_class(byte) != ARCH_TRAP_NONE;
 }
 
-/* Phase 1: the first byte and every boundary hold trap bytes; a boundary's is the final one if it was none (I4). */
+/*
+ * Phase 1: the first byte and every boundary hold trap bytes; a boundary's is the final one if it was none (I4). In a removal
+ * only what is not original any more: a region taken in, with a first byte of its own, may be all that was ever installed.
+ */
 static void phase_1_bytes(const struct job *job, const uint8_t *final, uint8_t *bytes)
 {
 	const struct region *region = job->region;
 
 	memcpy(bytes, region->live, region->length);
-	bytes[0] = ARCH_INT3;
-	for (unsigned int i = 1; i < region->count; ++i)
-		if (!is_trap(bytes[region->offsets[i]]))
-			bytes[region->offsets[i]] = final[region->offsets[i]];
+	for (unsigned int i = 0; i < region->count; ++i) {
+		unsigned int at = region->offsets[i];
+
+		if (job->install)
+			bytes[at] = at == 0 ? ARCH_INT3 : is_trap(bytes[at]) ? bytes[at] : final[at];
+		else if (bytes[at] != region->original[at] && !is_trap(bytes[at]))
+			bytes[at] = ARCH_INT3;
+	}
 }
 
 /* Phase 2: everything but the first byte and, in a removal, boundaries. */
@@ -178,36 +188,55 @@ static void lose(struct batch *batch, struct job *job)
 	}
 }
 
+/* I8. Bytes that are the original ones again, by whomever, are as good as expected. */
+static void compare(struct batch *batch, struct job *job, const uint8_t *text)
+{
+	struct region *region = job->region;
+
+	if (memcmp(text, region->live, region->length) == 0)
+		return;
+	if (memcmp(text, region->original, region->length) == 0) {
+		memcpy(region->live, region->original, region->length);
+		job->changes = text_changes(job);
+		batch->restored = true;
+		return;
+	}
+	fail(batch, job, PATCH_ECHANGED,
+	     "the bytes are not the ones that were there: a debugger, a probe of the kernel, or the program changed them");
+}
+
 /* Step check (I8). Pages are read once for all regions on them. */
 static void check(struct batch *batch)
 {
 	static uint8_t view[2 * PAGE_SIZE];
 	uintptr_t view_start = 0;
 	size_t view_size = 0;
+	int error = 0;
 
 	for (size_t i = 0; i < batch->count; ++i) {
 		struct job *job = &batch->jobs[i];
 		struct region *region = job->region;
 
-		if (!job->changes)
+		if (!job->changes && !region->installed)
 			continue;
 		if (region->start < view_start || region->start + region->length > view_start + view_size) {
 			view_start = ALIGN_DOWN(region->start, PAGE_SIZE);
-			view_size = text_read(view_start, view, sizeof(view));
+			view_size = text_read(view_start, view, sizeof(view), &error);
 		}
-		if (region->start + region->length > view_start + view_size)
+		if (region->start + region->length <= view_start + view_size)
+			compare(batch, job, view + (region->start - view_start));
+		else if (error == EFAULT)
 			lose(batch, job);
-		else if (memcmp(view + (region->start - view_start), region->live, region->length) != 0)
-			fail(batch, job, PATCH_ECHANGED,
-			     "the bytes are not the ones that were there: a debugger, a probe of the kernel, or the program changed them");
+		else
+			fail(batch, job, PATCH_ESYS, "the text could not be read");
 	}
 }
 
 static void set_gates(const struct region *region)
 {
 	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
-		if (a->patch->gate != 0)
-			atomic_store((_Atomic uint8_t *)a->patch->gate, a->patch->wanted && !a->patch->released);
+		if (a->patch->gate != NULL)
+			atomic_store((_Atomic uint8_t *)a->patch->gate->address, a->patch->wanted && !a->patch->released);
 }
 
 /* Step publish (I3). */
@@ -282,6 +311,18 @@ static bool is_in_pad(const struct region *region, uintptr_t address)
 	return region->pad != 0 && address - region->pad < ARCH_JMP_SIZE;
 }
 
+/* A write failed, perhaps half-way: what there is now works by trap, and is what the next commit starts from. */
+static void refresh(struct region *region)
+{
+	uint8_t text[PLAN_LENGTH_MAX];
+	int error;
+
+	if (text_read(region->start, text, region->length, &error) == region->length)
+		memcpy(region->live, text, region->length);
+	if (memcmp(region->live, region->original, region->length) != 0)
+		region_set_installed(region, true);
+}
+
 /* Steps phase 1 to 3: write what the phase changes, and remember what was written. */
 static void write_phase(struct batch *batch, int phase)
 {
@@ -310,7 +351,7 @@ static void write_phase(struct batch *batch, int phase)
 			memcpy(region->live + (write->address - region->start), write->bytes, write->length);
 			region_set_installed(region, true);
 		} else if (!job->failed) {
-			/* Part of it may be there, and works by trap. */
+			refresh(region);
 			fail(batch, job, PATCH_ESYS, "the kernel refused to write the bytes");
 		}
 	}
@@ -366,6 +407,7 @@ static void settle(struct batch *batch)
 /* Interrupted: what is in the text stays and works; the next commit goes on from there. */
 static patch_status interrupted(struct batch *batch, int error)
 {
+	unsynchronised = true;
 	for (size_t i = 0; i < batch->count; ++i) {
 		struct job *job = &batch->jobs[i];
 
@@ -381,6 +423,8 @@ static patch_status interrupted(struct batch *batch, int error)
 
 static bool any_changes(const struct batch *batch)
 {
+	if (unsynchronised || batch->restored)
+		return true;
 	for (size_t i = 0; i < batch->count; ++i)
 		if ((batch->jobs[i].changes || batch->jobs[i].pad_changes) && !batch->jobs[i].failed)
 			return true;
@@ -435,6 +479,7 @@ static patch_status change_text(struct batch *batch)
 	error = core_sync();
 	if (error != 0)
 		return interrupted(batch, error);
+	unsynchronised = false;
 	(void)INJECT(INJECT_COMMIT_SYNC_3);
 	return PATCH_OK;
 }

@@ -12,16 +12,11 @@ TLS_INITIAL_EXEC uintptr_t libpatch_hook_guard;
 #define CONTENDED 2
 
 static _Atomic int state;
-/* The holder's thread pointer: read by others only to compare with their own. */
-static _Atomic uintptr_t owner;
+/* This thread holds the lock, or is about to, or was just now: a handler that finds it set has interrupted us. */
+static TLS_INITIAL_EXEC bool inside;
 
 #define BIT(signo) ((uint64_t)1 << ((signo)-1))
 #define OWNED (BIT(SIGTRAP) | BIT(SIGILL))
-
-static uintptr_t self(void)
-{
-	return (uintptr_t)&libpatch_hook_guard;
-}
 
 static uint64_t set_mask(uint64_t mask)
 {
@@ -39,19 +34,17 @@ static void acquire(void)
 		while (atomic_exchange(&state, CONTENDED) != FREE)
 			raw_syscall(SYS_futex, &state, FUTEX_WAIT_PRIVATE, CONTENDED, NULL);
 	}
-	atomic_store(&owner, self());
 }
 
 static void release(void)
 {
-	atomic_store(&owner, 0);
 	if (atomic_exchange(&state, FREE) == CONTENDED)
 		raw_syscall(SYS_futex, &state, FUTEX_WAKE_PRIVATE, 1);
 }
 
 bool lock_held(void)
 {
-	return atomic_load(&owner) == self();
+	return inside;
 }
 
 bool lock_acquire(struct lock_scope *scope)
@@ -65,6 +58,8 @@ bool lock_acquire(struct lock_scope *scope)
 		set_mask(~OWNED | (scope->mask & OWNED));
 	scope->guard = libpatch_hook_guard;
 	libpatch_hook_guard = UINTPTR_MAX;
+	inside = true;
+	atomic_signal_fence(memory_order_seq_cst);
 	acquire();
 	return true;
 }
@@ -72,6 +67,8 @@ bool lock_acquire(struct lock_scope *scope)
 void lock_release(const struct lock_scope *scope)
 {
 	release();
+	atomic_signal_fence(memory_order_seq_cst);
+	inside = false;
 	libpatch_hook_guard = scope->guard;
 	set_mask(scope->mask);
 }

@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* Trampolines of one region that are looked through for one to use again. */
-#define REUSE_DEPTH 8
+#define REUSE_DEPTH 64
 
 static struct region *queue;
 static struct region_usage usage;
@@ -47,7 +47,7 @@ size_t region_original_at(uintptr_t address, const uint8_t **bytes)
 	if (!may_be_patched(*(const uint8_t *)address))
 		return 0;
 	region = region_at(address);
-	if (region == NULL)
+	if (region == NULL || !region->installed)
 		return 0;
 	*bytes = region->original + (address - region->start);
 	return region->length - (address - region->start);
@@ -56,14 +56,16 @@ size_t region_original_at(uintptr_t address, const uint8_t **bytes)
 size_t region_original(uintptr_t address, uint8_t *bytes, size_t size)
 {
 	struct region *region = region_covering(address);
-	size_t got = text_read(address, bytes, size);
+	int error;
+	size_t got = text_read(address, bytes, size, &error);
 
 	for (size_t at = 0; at < got; ++at) {
 		uintptr_t here = address + at;
 
 		if ((region == NULL || here >= region->start + region->length) && may_be_patched(bytes[at]))
 			region = region_at(here);
-		if (region != NULL && here >= region->start && here < region->start + region->length)
+		if (region != NULL && region->installed && here >= region->start &&
+		    here < region->start + region->length)
 			bytes[at] = region->original[here - region->start];
 	}
 	return got;
@@ -94,7 +96,7 @@ static size_t describe(const struct attachment *attachment, bool gated, struct h
 			.procedure = (uintptr_t)patch->model.probe.procedure,
 			.user_data = (uintptr_t)patch->model.probe.user_data,
 			.program_counter = patch->located,
-			.gate = gated ? patch->gate : 0,
+			.gate = gated ? patch->gate->address : 0,
 			.post = attachment->role == ROLE_RETURN,
 		},
 	};
@@ -111,12 +113,19 @@ static size_t describe(const struct attachment *attachment, bool gated, struct h
 	return 2;
 }
 
-/* Attachments of the regions taken in and the new one, in order of making. */
+/* Attachments of the regions taken in and the new one, by address, at equal addresses in order of making. */
 struct gathering {
 	struct attachment **list;
 	size_t count;
 	size_t capacity;
 };
+
+static bool precedes(const struct attachment *a, const struct attachment *b)
+{
+	if (a->address != b->address)
+		return a->address < b->address;
+	return a->patch->order < b->patch->order;
+}
 
 static bool gather(struct gathering *gathering, struct attachment *attachment)
 {
@@ -132,11 +141,8 @@ static bool gather(struct gathering *gathering, struct attachment *attachment)
 		gathering->list = list;
 		gathering->capacity = capacity;
 	}
-	for (at = gathering->count; at > 0; --at) {
-		if (gathering->list[at - 1]->patch->order <= attachment->patch->order)
-			break;
+	for (at = gathering->count; at > 0 && precedes(attachment, gathering->list[at - 1]); --at)
 		gathering->list[at] = gathering->list[at - 1];
-	}
 	gathering->list[at] = attachment;
 	++gathering->count;
 	return true;
@@ -163,22 +169,72 @@ static bool has_several_patches(const struct gathering *gathering)
 	return false;
 }
 
+/* Would its hooks be the same code? */
+static bool is_alike(const struct gate *gate, const struct patch *patch)
+{
+	const struct patch_exec_model *a = &gate->model;
+	const struct patch_exec_model *b = &patch->model;
+
+	return gate->located == patch->located && a->type == b->type &&
+	       a->probe.read_registers == b->probe.read_registers &&
+	       a->probe.write_registers == b->probe.write_registers &&
+	       a->probe.clobber_registers == b->probe.clobber_registers && a->probe.user_data == b->probe.user_data &&
+	       a->probe.procedure == b->probe.procedure;
+}
+
+/* One that a patch now gone had for the same hooks, so that trampolines built for it fit again; or a new one. */
+static struct gate *make_gate(struct region *region, struct patch *patch)
+{
+	struct gate *gate;
+
+	for (gate = region->gates; gate != NULL; gate = gate->next)
+		if (gate->owner == NULL && is_alike(gate, patch))
+			break;
+	if (gate == NULL) {
+		gate = heap_alloc(sizeof(*gate));
+		if (gate == NULL)
+			return NULL;
+		gate->address = arena_gate_alloc(region->start);
+		if (gate->address == 0) {
+			heap_free(gate, sizeof(*gate));
+			return NULL;
+		}
+		gate->located = patch->located;
+		gate->model = patch->model;
+		gate->next = region->gates;
+		region->gates = gate;
+	}
+	gate->owner = patch;
+	return gate;
+}
+
 /*
  * Patches that share a region are enabled one by one without touching text: each has a gate, a byte that its hooks look at.
  */
-static bool make_gates(const struct gathering *gathering, uintptr_t near)
+static bool make_gates(struct region *region, const struct gathering *gathering)
 {
 	for (size_t i = 0; i < gathering->count; ++i) {
 		struct patch *patch = gathering->list[i]->patch;
 
-		if (patch->gate != 0)
+		if (patch->gate != NULL)
 			continue;
-		patch->gate = arena_gate_alloc(near);
-		if (patch->gate == 0)
+		patch->gate = make_gate(region, patch);
+		if (patch->gate == NULL)
 			return false;
-		*(volatile uint8_t *)patch->gate = patch->enabled;
+		*(volatile uint8_t *)patch->gate->address = patch->enabled;
 	}
 	return true;
+}
+
+static void move_gates(struct region *from, struct region *to)
+{
+	while (from->gates != NULL) {
+		struct gate *gate = from->gates;
+
+		from->gates = gate->next;
+		gate->next = to->gates;
+		to->gates = gate;
+	}
 }
 
 /* Needed once a pad that threads may be at is led to another trampoline. */
@@ -191,6 +247,26 @@ static bool make_pad_entry(struct region *region)
 		return false;
 	region->pad_entry->length = ARCH_JMP_SIZE;
 	return true;
+}
+
+static bool matches(const struct trampoline *trampoline, const struct window *window, const struct hook *hooks,
+		    size_t count)
+{
+	return trampoline != NULL && trampoline_matches(trampoline, window, hooks, count);
+}
+
+static struct trampoline *find(struct region *region, const struct window *window, const struct hook *hooks, size_t count)
+{
+	struct trampoline *old = region->old;
+
+	if (matches(region->next, window, hooks, count))
+		return region->next;
+	if (matches(region->current, window, hooks, count))
+		return region->current;
+	for (size_t i = 0; i < REUSE_DEPTH && old != NULL; ++i, old = old->next)
+		if (trampoline_matches(old, window, hooks, count))
+			return old;
+	return NULL;
 }
 
 static struct window window_of(const struct region *region)
@@ -206,29 +282,19 @@ static patch_status build(struct region *region, const struct gathering *gatheri
 	bool gated = has_several_patches(gathering);
 	size_t capacity = gathering->count * 2 * sizeof(struct hook);
 	struct window window = window_of(region);
-	struct trampoline *candidates[] = { region->next, region->current };
-	struct trampoline *old = region->old;
-	struct hook *hooks;
-	size_t count = 0;
+	struct hook *hooks = heap_alloc(capacity);
 	patch_status status = PATCH_OK;
+	size_t count = 0;
 
 	refusal->irritant = region->start;
-	hooks = heap_alloc(capacity);
-	if (hooks == NULL || (gated && !make_gates(gathering, region->start)) || !make_pad_entry(region)) {
-		refusal->message = "out of memory";
+	refusal->message = "out of memory";
+	if (hooks == NULL || !make_pad_entry(region) || (gated && !make_gates(region, gathering))) {
 		heap_free(hooks, capacity);
 		return PATCH_ENOMEM;
 	}
 	for (size_t i = 0; i < gathering->count; ++i)
 		count += describe(gathering->list[i], gated, &hooks[count]);
-
-	*out = NULL;
-	for (size_t i = 0; i < ARRAY_SIZE(candidates) && *out == NULL; ++i)
-		if (candidates[i] != NULL && trampoline_matches(candidates[i], &window, hooks, count))
-			*out = candidates[i];
-	for (size_t i = 0; i < REUSE_DEPTH && old != NULL && *out == NULL; ++i, old = old->next)
-		if (trampoline_matches(old, &window, hooks, count))
-			*out = old;
+	*out = find(region, &window, hooks, count);
 	if (*out == NULL)
 		status = trampoline_build(&window, hooks, count, out, &refusal->message);
 	heap_free(hooks, capacity);
@@ -513,6 +579,7 @@ static void take_in(struct region *region, struct region **inner, size_t count)
 			region_set_installed(region, true);
 		region_retire(region, gone->next);
 		region_retire(region, gone->current);
+		move_gates(gone, region);
 		while (gone->old != NULL) {
 			struct trampoline *old = gone->old;
 
@@ -551,6 +618,9 @@ static patch_status establish(const struct plan *plan, const uint8_t *original, 
 	if (status != PATCH_OK) {
 		drop_entries(region);
 		drop_pad(region);
+		/* Gates made now belong to patches of the regions that stay. */
+		if (inner_count > 0)
+			move_gates(region, inner[0]);
 		heap_free(region, region_size(region->count, region->length));
 		return status;
 	}
@@ -714,12 +784,13 @@ patch_status region_attach(struct patch *patch, enum role role, uintptr_t addres
 	struct region *region;
 	struct arch_insn insn;
 	patch_status status;
+	int error;
 
 	attachment->patch = patch;
 	attachment->role = role;
 	attachment->address = address;
 	region = region_at(address);
-	if (region == NULL && text_read(address, bytes, INSN_MAX) >= 4 && arch_decode(bytes, 4, address, &insn) &&
+	if (region == NULL && text_read(address, bytes, INSN_MAX, &error) >= 4 && arch_decode(bytes, 4, address, &insn) &&
 	    (insn.flags & ARCH_F_ENDBR)) {
 		region = region_at(address + insn.length);
 		if (region != NULL)
@@ -727,7 +798,7 @@ patch_status region_attach(struct patch *patch, enum role role, uintptr_t addres
 	}
 	/* The program may have loaded other code here since. */
 	if (region != NULL && is_unused(region) &&
-	    (text_read(region->start, bytes, region->length) != region->length ||
+	    (text_read(region->start, bytes, region->length, &error) != region->length ||
 	     memcmp(bytes, region->original, region->length) != 0)) {
 		dissolve(region);
 		region = NULL;
@@ -752,6 +823,11 @@ patch_status region_attach(struct patch *patch, enum role role, uintptr_t addres
 
 void region_detach(struct patch *patch)
 {
+	if (patch->gate != NULL) {
+		*(volatile uint8_t *)patch->gate->address = 0;
+		patch->gate->owner = NULL;
+		patch->gate = NULL;
+	}
 	for (size_t i = 0; i < ARRAY_SIZE(patch->attachments); ++i) {
 		struct attachment *attachment = &patch->attachments[i];
 		struct region *region = attachment->region;

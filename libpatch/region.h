@@ -44,10 +44,22 @@ struct patch {
 	uintptr_t upper;
 	uintptr_t limit;
 	bool exact;     /* its mapping is writable (text.h) */
-	uintptr_t gate; /* 0: none yet */
+	struct gate *gate; /* NULL: none yet */
 	struct call_pair *pair; /* around a call: pairs both calls */
 	struct attachment attachments[2]; /* by role */
 	uint32_t slot;
+};
+
+/*
+ * A byte that gated hooks look at: 0 passes them over. It outlives its patch, because trampolines with its address do, and
+ * serves the next patch whose hooks are the same.
+ */
+struct gate {
+	struct gate *next; /* in the region */
+	uintptr_t address;
+	const struct patch *owner; /* NULL: free */
+	uintptr_t located;
+	struct patch_exec_model model;
 };
 
 struct region {
@@ -60,6 +72,7 @@ struct region {
 	bool queued;
 	struct region *queue_next;
 	struct attachment *attachments;
+	struct gate *gates;
 	struct trampoline *current; /* what the text leads to, or led to last */
 	struct trampoline *next;    /* takes effect at the next commit; NULL: none needed, or same as current */
 	struct trampoline *old;     /* reachable once; kept (I7) */

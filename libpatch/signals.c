@@ -25,10 +25,15 @@ struct disposition {
 };
 
 static struct disposition previous[OWNABLE];
-static _Atomic bool owned[OWNABLE];
+static _Atomic bool known[OWNABLE]; /* previous[] is filled in */
+static _Atomic bool owned[OWNABLE]; /* our handler is in place */
 
-/* The frame that this thread is handing on: a handler of the program that forwards it back to us goes no further. */
-static TLS_INITIAL_EXEC const void *handing_on;
+/*
+ * What uc_link of a frame points to while the frame is handed on: a handler of the program that forwards it back to us goes
+ * no further. The kernel writes 0 there (arch/x86/kernel/signal_64.c); a handler that leaves by longjmp leaves nothing
+ * behind.
+ */
+static ucontext_t handing_on;
 
 static int slot_of(int signo)
 {
@@ -43,6 +48,15 @@ bool signals_owned(int signo)
 	int slot = slot_of(signo);
 
 	return slot >= 0 && atomic_load_explicit(&owned[slot], memory_order_acquire);
+}
+
+uintptr_t signals_restorer(void)
+{
+	struct kernel_sigaction action;
+
+	if (raw_syscall(SYS_rt_sigaction, SIGTRAP, NULL, &action, sizeof(action.mask)) < 0)
+		return 0;
+	return (uintptr_t)action.restorer;
 }
 
 int signals_own(int signo)
@@ -70,12 +84,11 @@ int signals_own(int signo)
 		/* The first word of a sigset_t is the kernel's mask. */
 		memcpy(&previous[slot].mask, &before.sa_mask, sizeof(previous[slot].mask));
 	}
-	/* Release pairs with the acquire in signals_owned(): who sees it owned sees what was before. */
-	atomic_store_explicit(&owned[slot], true, memory_order_release);
-	if (sigaction(signo, &action, NULL) != 0) {
-		atomic_store(&owned[slot], false);
+	/* Release pairs with the acquire in signals_hand_on(), which may run as soon as the handler is in place. */
+	atomic_store_explicit(&known[slot], true, memory_order_release);
+	if (sigaction(signo, &action, NULL) != 0)
 		goto fail;
-	}
+	atomic_store_explicit(&owned[slot], true, memory_order_release);
 	errno = saved;
 	return 0;
 fail:
@@ -93,10 +106,10 @@ static bool is_synchronous(const siginfo_t *info)
 /* Have the default action taken by the kernel, where the program was. */
 static void take_default(int signo, siginfo_t *info, ucontext_t *context)
 {
-	struct kernel_sigaction action = { 0 };
+	static const struct kernel_sigaction default_action;
 	uintptr_t pc = context->uc_mcontext.gregs[REG_RIP];
 
-	raw_syscall(SYS_rt_sigaction, signo, &action, NULL, sizeof(action.mask));
+	raw_syscall(SYS_rt_sigaction, signo, &default_action, NULL, sizeof(default_action.mask));
 	if (signo == SIGTRAP && info->si_code == SI_KERNEL && *(const uint8_t *)(pc - 1) == 0xCC) {
 		/* Once more, without us. */
 		context->uc_mcontext.gregs[REG_RIP] = pc - 1;
@@ -113,16 +126,15 @@ static void take_default(int signo, siginfo_t *info, ucontext_t *context)
 static void call_handler(const struct disposition *program, int signo, siginfo_t *info, ucontext_t *context)
 {
 	void (*handler)(int, siginfo_t *, void *) = program->handler;
-	const void *outer = handing_on;
 	uint64_t mask = *(const uint64_t *)&context->uc_sigmask | program->mask;
 
 	/* Without the owned signals: a probe in the program's handler may need them. */
 	mask &= ~((uint64_t)1 << (SIGTRAP - 1)) & ~((uint64_t)1 << (SIGILL - 1));
-	handing_on = context;
+	context->uc_link = &handing_on;
 	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
 	/* With or without SA_SIGINFO: in this calling convention a handler may ignore arguments. */
 	handler(signo, info, context);
-	handing_on = outer;
+	context->uc_link = NULL;
 }
 
 void signals_hand_on(int signo, siginfo_t *info, void *data)
@@ -131,7 +143,7 @@ void signals_hand_on(int signo, siginfo_t *info, void *data)
 	int slot = slot_of(signo);
 	struct disposition *program;
 
-	if (slot < 0 || !signals_owned(signo) || handing_on == context)
+	if (slot < 0 || !atomic_load_explicit(&known[slot], memory_order_acquire) || context->uc_link == &handing_on)
 		return;
 	program = &previous[slot];
 	if (IS(program->handler, SIG_DFL) || (IS(program->handler, SIG_IGN) && is_synchronous(info))) {

@@ -16,6 +16,9 @@
 int signals_own(int signo);
 bool signals_owned(int signo);
 
+/* What our handler returns through: code that must stay as it is. 0 before signals_own(). */
+uintptr_t signals_restorer(void);
+
 /* Give a signal that is not ours to the program: its handler, or the default action. Called from the trap handler. */
 void signals_hand_on(int signo, siginfo_t *info, void *context);
 

@@ -4,10 +4,14 @@
 #include "arena.h"
 #include "module.h"
 #include "scan.h"
+#include "signals.h"
 #include "space.h"
 
 #include <sys/auxv.h>
 #include <sys/mman.h>
+
+/* mov rax, 15; syscall (glibc, sysdeps/unix/sysv/linux/x86_64/libc_sigaction.c) */
+#define RESTORER_SIZE 9
 
 /* The mapping looked up last: most patches are made module by module. */
 static struct space_mapping cached;
@@ -60,20 +64,22 @@ static const char *protected_by(const struct module *module)
 	return NULL;
 }
 
-patch_status site_examine(struct patch *patch, uintptr_t address, struct refusal *refusal)
+/* Our own trap handler returns there: a trap in it would never end (hazard 13). */
+static uintptr_t restorer(void)
+{
+	static uintptr_t address;
+
+	if (address == 0)
+		address = signals_restorer();
+	return address != 0 ? address : UINTPTR_MAX;
+}
+
+/* May the bytes at address be patched, as far as their mapping goes? */
+static patch_status check_mapping(struct patch *patch, uintptr_t address, struct refusal *refusal)
 {
 	struct space_mapping mapping;
-	struct module module;
 	patch_status status;
 
-	refusal->irritant = address;
-	patch->lower = 0;
-	patch->upper = 0;
-	patch->limit = UINTPTR_MAX;
-	if (arena_contains(address)) {
-		refusal->message = "the address is in code that libpatch generated";
-		return PATCH_EPROTECTED;
-	}
 	if (!mapping_of(address, &mapping, refusal, &status))
 		return status;
 	if (!(mapping.protection & PROT_EXEC) || !(mapping.protection & PROT_READ)) {
@@ -99,18 +105,45 @@ patch_status site_examine(struct patch *patch, uintptr_t address, struct refusal
 		return PATCH_ENOTSUP;
 	}
 	patch->exact = (mapping.protection & PROT_WRITE) != 0;
-	if (!module_find(address, &module))
-		return PATCH_OK;
-	refusal->message = protected_by(&module);
+	return PATCH_OK;
+}
+
+/* Is it code that the library itself runs through? */
+static const char *check_protected(const struct module *module, uintptr_t address)
+{
+	if (address >= restorer() && address - restorer() < RESTORER_SIZE)
+		return "signal handlers return through this code";
+	return protected_by(module);
+}
+
+patch_status site_examine(struct patch *patch, uintptr_t address, struct refusal *refusal)
+{
+	struct module module;
+	patch_status status;
+
+	refusal->irritant = address;
+	patch->lower = 0;
+	patch->upper = 0;
+	patch->limit = UINTPTR_MAX;
+	if (arena_contains(address)) {
+		refusal->message = "the address is in code that libpatch generated";
+		return PATCH_EPROTECTED;
+	}
+	status = check_mapping(patch, address, refusal);
+	if (status != PATCH_OK || !module_find(address, &module))
+		return status;
+	refusal->message = check_protected(&module, address);
 	if (refusal->message != NULL)
 		return PATCH_EPROTECTED;
 	if (!module_function(&module, address, &patch->lower, &patch->upper, &patch->limit)) {
 		patch->lower = 0;
 		patch->upper = 0;
-		return PATCH_OK;
 	}
-	if (address != patch->lower && scan_function(patch->lower, patch->upper, region_original_at) &&
-	    !scan_is_start(address)) {
+	/* Its unwind entry begins a byte early, so that it is found for return addresses: a window must not run into it. */
+	if (address < restorer())
+		patch->limit = MIN(patch->limit, restorer());
+	if (patch->upper != 0 && address != patch->lower &&
+	    scan_function(patch->lower, patch->upper, region_original_at) && !scan_is_start(address)) {
 		refusal->message = "the address is not the start of an instruction of its function";
 		return PATCH_EBOUNDARY;
 	}
@@ -123,4 +156,10 @@ bool site_decode(uintptr_t address, struct arch_insn *insn)
 	size_t size = region_original(address, bytes, sizeof(bytes));
 
 	return arch_decode(bytes, size, address, insn);
+}
+
+void site_forget(void)
+{
+	cached = (struct space_mapping){ 0 };
+	scan_forget();
 }

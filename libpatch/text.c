@@ -43,23 +43,31 @@ uint64_t text_write_count(void)
 	return atomic_load_explicit(&write_count, memory_order_relaxed);
 }
 
-size_t text_read(uintptr_t address, void *buffer, size_t size)
+/* Where process_vm_readv() is filtered. */
+static long read_proc_mem(uintptr_t address, void *buffer, size_t size)
+{
+	long fd = raw_syscall(SYS_open, "/proc/self/mem", O_RDONLY | O_CLOEXEC, 0);
+	long got;
+
+	if (fd < 0)
+		return fd;
+	got = raw_syscall(SYS_pread64, fd, buffer, size, address);
+	raw_syscall(SYS_close, fd);
+	return got == -EIO ? -EFAULT : got;
+}
+
+size_t text_read(uintptr_t address, void *buffer, size_t size, int *error)
 {
 	struct iovec local = { buffer, size };
 	struct iovec remote = { (void *)address, size };
 	long got = raw_syscall(SYS_process_vm_readv, raw_syscall(SYS_getpid), &local, 1, &remote, 1, 0);
 
-	/* It stops at the granularity of iovecs, not pages (process_vm_readv(2)): try the first page by itself. */
-	if (got < 0 && ALIGN_DOWN(address, PAGE_SIZE) != ALIGN_DOWN(address + size - 1, PAGE_SIZE))
-		return text_read(address, buffer, ALIGN_UP(address + 1, PAGE_SIZE) - address);
-	if (got < 0) {
-		long fd = raw_syscall(SYS_open, "/proc/self/mem", O_RDONLY | O_CLOEXEC, 0);
-
-		if (fd < 0)
-			return 0;
-		got = raw_syscall(SYS_pread64, fd, buffer, size, address);
-		raw_syscall(SYS_close, fd);
-	}
+	if (got < 0 && got != -EFAULT)
+		got = read_proc_mem(address, buffer, size);
+	/* Some kernels read nothing when the end is not mapped. */
+	if (got == -EFAULT && ALIGN_DOWN(address, PAGE_SIZE) != ALIGN_DOWN(address + size - 1, PAGE_SIZE))
+		return text_read(address, buffer, ALIGN_UP(address + 1, PAGE_SIZE) - address, error);
+	*error = got < 0 ? (int)-got : EFAULT;
 	return got < 0 ? 0 : (size_t)got;
 }
 
@@ -79,7 +87,7 @@ static int write_proc_mem(int fd, uintptr_t address, const uint8_t *bytes, size_
 	return 0;
 }
 
-static int write_mprotect(uintptr_t address, const uint8_t *bytes, size_t length)
+static int write_mprotect(uintptr_t address, const uint8_t *bytes, size_t length, bool writable)
 {
 	uintptr_t page = ALIGN_DOWN(address, PAGE_SIZE);
 	size_t size = ALIGN_UP(address + length, PAGE_SIZE) - page;
@@ -89,7 +97,8 @@ static int write_mprotect(uintptr_t address, const uint8_t *bytes, size_t length
 		return (int)-result;
 	memcpy((void *)address, bytes, length);
 	/* Execute permission is there all the time. A mapping left writable would be allowed, too: no error. */
-	raw_syscall(SYS_mprotect, page, size, PROT_READ | PROT_EXEC);
+	if (!writable)
+		raw_syscall(SYS_mprotect, page, size, PROT_READ | PROT_EXEC);
 	return 0;
 }
 
@@ -114,7 +123,7 @@ static int write_page_swap(uintptr_t address, const uint8_t *bytes, size_t lengt
 	return 0;
 }
 
-static int write_run(int fd, uintptr_t address, const uint8_t *bytes, size_t length)
+static int write_run(int fd, uintptr_t address, const uint8_t *bytes, size_t length, bool writable)
 {
 	int injected = INJECT(INJECT_TEXT_WRITE);
 
@@ -125,9 +134,10 @@ static int write_run(int fd, uintptr_t address, const uint8_t *bytes, size_t len
 	case TEXT_PROC_MEM:
 		return write_proc_mem(fd, address, bytes, length);
 	case TEXT_MPROTECT:
-		return write_mprotect(address, bytes, length);
+		return write_mprotect(address, bytes, length, writable);
 	case TEXT_PAGE_SWAP:
-		return write_page_swap(address, bytes, length);
+		/* What the program writes to the page meanwhile would be lost. */
+		return writable ? ENOTSUP : write_page_swap(address, bytes, length);
 	default:
 		return ENOTSUP;
 	}
@@ -210,7 +220,7 @@ static size_t apply_run(int fd, struct text_write *writes, size_t count)
 	}
 
 	if (n == 1) {
-		error = write_run(fd, start, writes[0].bytes, writes[0].length);
+		error = write_run(fd, start, writes[0].bytes, writes[0].length, writes[0].exact);
 	} else {
 		uintptr_t at = start;
 
@@ -219,7 +229,7 @@ static size_t apply_run(int fd, struct text_write *writes, size_t count)
 			memcpy(run_bytes + (writes[i].address - start), writes[i].bytes, writes[i].length);
 			at = writes[i].address + writes[i].length;
 		}
-		error = write_run(fd, start, run_bytes, end - start);
+		error = write_run(fd, start, run_bytes, end - start, writes[0].exact);
 	}
 	for (size_t i = 0; i < n; ++i)
 		writes[i].error = error;

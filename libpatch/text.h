@@ -21,7 +21,10 @@ struct text_write {
 	uintptr_t address;
 	const uint8_t *bytes;
 	uint32_t length;
-	/* The mapping is writable: bytes between this and the next write may be changing, and must not be rewritten. */
+	/*
+	 * The mapping is writable, and stays so: bytes between this and the next write may be changing, and must not be
+	 * rewritten.
+	 */
 	bool exact;
 	int error; /* out: 0 or errno */
 	void *owner; /* the caller's */
@@ -52,8 +55,11 @@ int text_flush(void);
 /* Grows with every flush that succeeded: tells whether a handle is still valid. */
 uint64_t text_flush_epoch(void);
 
-/* Read memory that may not be mapped: bytes read, from the start, before the first unreadable page. */
-size_t text_read(uintptr_t address, void *buffer, size_t size);
+/*
+ * Read memory that may not be mapped: bytes read, from the start, before the first unreadable page. When that is less than
+ * `size`, *error is EFAULT if the memory is not mapped, else why it could not be read.
+ */
+size_t text_read(uintptr_t address, void *buffer, size_t size, int *error);
 
 uint64_t text_write_count(void);
 

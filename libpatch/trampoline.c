@@ -197,6 +197,7 @@ static patch_status link_jump(struct trampoline *trampoline, struct window *wind
 	if (window->pad == 0 &&
 	    find_pad(trampoline, window->start + ARCH_JMP_SIZE, boundaries, &window->pad) != PATCH_OK)
 		return PATCH_ENOMEM;
+	trampoline->pad = window->pad;
 	write_jump(trampoline->jump, window->start, window->pad);
 	return PATCH_OK;
 }
@@ -221,7 +222,8 @@ bool trampoline_matches(const struct trampoline *trampoline, const struct window
 			size_t count)
 {
 	if (trampoline->hook_count != count || trampoline->start != window->start ||
-	    trampoline->length != window->length || trampoline->strategy != window->strategy)
+	    trampoline->length != window->length || trampoline->strategy != window->strategy ||
+	    trampoline->pad != window->pad)
 		return false;
 	for (size_t i = 0; i < count; ++i) {
 		const struct hook *a = &trampoline->hooks[i];

@@ -43,6 +43,7 @@ struct window {
 struct trampoline {
 	struct trampoline *next; /* the owner's list */
 	struct arena_block block;
+	uintptr_t pad;    /* that the jump goes through; 0: none */
 	uint8_t jump[ARCH_JMP_SIZE]; /* at the window's start, to entry 0 or to the window's pad */
 	bool reachable; /* some thread may have been led here: not to be reused for anything else (I7) */
 	uintptr_t start;  /* the window that it was built for */

@@ -47,8 +47,8 @@ static enum verdict judge(struct registry_entry *entry, enum arch_trap_class cla
 		case REGISTRY_ACTIVE:
 			return GO_TO_TARGET;
 		case REGISTRY_RETIRED:
-			/* A trap byte that is not ours, or an instruction that traps by itself. */
-			if (arch_trap_class(byte) == class || entry->traps)
+			/* A trap byte that is not ours, or an instruction that raises the same signal by itself. */
+			if (arch_trap_class(byte) == class || (class == ARCH_TRAP_SIGILL && entry->traps))
 				return NOT_OURS;
 			return RETRY_THERE;
 		default:

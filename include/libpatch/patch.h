@@ -213,8 +213,9 @@ patch_status patch_init(const struct patch_option *options, size_t n);
  * Remove every patch and restore every byte. The trap handler and the generated code stay, for threads that are still
  * in them. All handles become invalid.
  *
- * PATCH_OK; PATCH_EINIT before patch_init(); PATCH_EFINI when called twice; PATCH_EFAIL when some bytes could not
- * be restored (somebody else changed them); the rest is, and those patches can do no harm.
+ * PATCH_OK; PATCH_EINIT before patch_init(); PATCH_EFINI when called again after success; PATCH_EFAIL when some bytes
+ * could not be restored (somebody else changed them), PATCH_ESYS when core synchronisation failed: the rest is restored,
+ * sites that are not keep working, and another call tries again.
  *
  * Thread safe, not for signal handlers; may be called from a probe.
  */

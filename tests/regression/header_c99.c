@@ -53,7 +53,8 @@ ASSERT(regs_all, PATCH_REGS_ALL == 0xffffffffffffffffu);
 ASSERT(legacy_size, sizeof(struct patch_x86_64_legacy) == 512);
 ASSERT(legacy_xmm, offsetof(struct patch_x86_64_legacy, xmm0) == 0xa0);
 ASSERT(header_bv, offsetof(struct patch_x86_64_xsave_header, xstate_bv) == 0);
-ASSERT(components, PATCH_X86_64_SSE_STATE == 1 && PATCH_X86_64_AVX_STATE == 2 && PATCH_X86_64_AVX512_OPMASK_STATE == 5 &&
+ASSERT(components, PATCH_X86_64_SSE_STATE == 1 && PATCH_X86_64_AVX_STATE == 2 &&
+		   PATCH_X86_64_AVX512_OPMASK_STATE == 5 &&
 		   PATCH_X86_64_AVX512_ZMM_HI256_STATE == 6 && PATCH_X86_64_AVX512_HI16_ZMM_STATE == 7);
 
 /* It links, too: each function exists in the library. */

@@ -7,13 +7,16 @@
 #include "targets.h"
 
 static struct machine machine;
-static unsigned int hits;
+static bool everything;
+static unsigned int hits, entered_backwards, entered_misaligned;
 
 static GP_ONLY void inner(struct patch_exec_context *context, uint8_t post)
 {
 	(void)context;
 	(void)post;
 	hits++;
+	entered_backwards += (destroy_entry_flags & 0x400) != 0;
+	entered_misaligned += !everything && (destroy_entry_rsp & 15) != 8;
 	errno = 4711;
 }
 
@@ -30,6 +33,7 @@ static void destroy_target(void *argument)
 	patch_t patch;
 
 	destroy_inner = inner;
+	everything = job->everything;
 	REQUIRE_OK(patch_init(NULL, 0));
 	for (unsigned int n = 0; n < list.count; n++) {
 		struct patch_location location = location_at(list.address[n]);
@@ -57,6 +61,8 @@ static void destroy_target(void *argument)
 		machine_run(&machine, t, i);
 		CHECK_EQ(errno, 99);
 		CHECK_EQ(hits, wanted);
+		CHECK_EQ(entered_backwards, 0);
+		CHECK_EQ(entered_misaligned, 0);
 	}
 	CHECK_OK(patch_fini());
 }

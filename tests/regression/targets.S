@@ -1211,6 +1211,47 @@ BEGIN t_locked
 	ret
 END t_locked
 
+/* ---- across cache lines and pages -------------------------------------------------------------------------------- */
+
+	.p2align 6, 0xcc
+	.skip	62, 0xcc
+BEGIN t_line_five
+	mov	$0x7654321, %eax
+	add	%rdi, %rax
+	ret
+END t_line_five
+
+	.p2align 6, 0xcc
+	.skip	62, 0xcc
+BEGIN t_line_window
+	push	%rdi
+	nop
+	push	%rsi
+	pop	%rax
+	pop	%rdx
+	sub	%rdx, %rax
+	ret
+END t_line_window
+
+	.p2align 6, 0xcc
+	.skip	63, 0xcc
+BEGIN t_line_two
+	mov	%edi, %eax
+	xor	%esi, %eax
+	nop
+	ret
+END t_line_two
+
+	.p2align 12, 0xcc
+	.skip	4093, 0xcc
+BEGIN t_page_window
+	mov	%rdi, %rax
+	add	%rsi, %rax
+	nop
+	not	%rax
+	ret
+END t_page_window
+
 /* ---- long instructions ------------------------------------------------------------------------------------------- */
 
 	.p2align 4
@@ -1325,7 +1366,7 @@ BEGIN t_zmm
 	ret
 END t_zmm
 
-/* ---- places without effect, to change registers at ---------------------------------------------------------------- */
+/* ---- places without effect, to change registers at ------------------------------------------------------------*/
 
 	.p2align 4
 BEGIN t_nops
@@ -1344,7 +1385,7 @@ BEGIN t_long_nop
 	ret
 END t_long_nop
 
-/* ---- procedures that destroy what they may ------------------------------------------------------------------------ */
+/* ---- procedures that destroy what they may --------------------------------------------------------------------*/
 
 	/* void destroy_general(struct patch_exec_context *, uint8_t post): general purpose registers and flags only */
 	.p2align 4
@@ -1453,7 +1494,7 @@ destroy_avx512:
 	.cfi_endproc
 	.size	destroy_avx512, . - destroy_avx512
 
-/* ---- calls with all of the extended state known ------------------------------------------------------------------- */
+/* ---- calls with all of the extended state known ---------------------------------------------------------------*/
 
 /*
  * void extended_call_*(const struct extended_state *in, struct extended_state *out, void *f): zmm at 0, 64 bytes each,

@@ -239,6 +239,10 @@ static inline uint64_t model_rip_sse(uint64_t a, uint64_t b)
 	T(t_lock_skip, 0, a + b) \
 	T(t_lock_skip_near, 0, a + 1 + 0 * b) \
 	T(t_locked, 0, a + b) \
+	T(t_line_five, 0, 0x7654321 + a + 0 * b) \
+	T(t_line_window, 0, b - a) \
+	T(t_line_two, 0, LOW(a ^ b)) \
+	T(t_page_window, 0, ~(a + b)) \
 	T(t_prefixes, 0, 0x1122334455667788 + a + 0 * b) \
 	T(t_pause_nops, 0, a + b) \
 	T(t_muldiv, 0, model_muldiv(a, b)) \

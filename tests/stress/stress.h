@@ -31,6 +31,7 @@ static struct {
 	uint64_t hits, wrong_pc, wrong_results, failed_calls, calls;
 	uintptr_t first_wrong_pc, wanted_pc;
 	unsigned int stop;
+	unsigned int hot; /* the target that threads call most, and that changes most */
 } stress;
 
 /* Hits are counted by thread: one counter for all would be what the test measures. */
@@ -135,7 +136,9 @@ static MAYBE_UNUSED void *stress_thread(void *argument)
 			uint64_t a = (stress_random(&seed) & ~(uint64_t)0xff) | (seed >> 40 & 15) | 1;
 
 			stress_call(t, a, stress_random(&seed));
-			calls++;
+			for (int n = 0; n < 8; n++)
+				stress_call(__atomic_load_n(&stress.hot, __ATOMIC_RELAXED), a, seed + (unsigned int)n);
+			calls += 9;
 			if (yield && (seed & 63) == 0)
 				sched_yield();
 		}
@@ -193,6 +196,10 @@ static MAYBE_UNUSED unsigned int stress_change(uint64_t *seed)
 	unsigned int changed = 0;
 	size_t t;
 
+	if ((choice >> 48) % 64 == 0)
+		__atomic_store_n(&stress.hot, (unsigned int)((choice >> 20) % TARGET_COUNT), __ATOMIC_RELAXED);
+
+	t = (choice >> 54) % 4 ? stress.hot : (choice >> 8) % TARGET_COUNT;
 	switch (choice % 16) {
 	case 0: /* all on or off */
 		for (unsigned int s = 0; s < site_count; s++)
@@ -203,7 +210,6 @@ static MAYBE_UNUSED unsigned int stress_change(uint64_t *seed)
 			changed += stress_set(&sites[s], stress_random(seed) >> 32 & 1);
 		break;
 	case 2: /* release everything of one target and make it again, in another order */
-		t = (choice >> 8) % TARGET_COUNT;
 		for (unsigned int s = site_first[t]; s < site_first[t + 1]; s++) {
 			if (!sites[s].patch)
 				continue;
@@ -223,19 +229,18 @@ static MAYBE_UNUSED unsigned int stress_change(uint64_t *seed)
 	case 3: /* one target, all of it */
 	case 4:
 	case 5:
-		t = (choice >> 8) % TARGET_COUNT;
 		for (unsigned int s = site_first[t]; s < site_first[t + 1]; s++)
 			changed += stress_set(&sites[s], choice >> 32 & 1);
 		break;
 	case 6: /* a random subset of one target */
 	case 7:
 	case 8:
-		t = (choice >> 8) % TARGET_COUNT;
 		for (unsigned int s = site_first[t]; s < site_first[t + 1]; s++)
 			changed += stress_set(&sites[s], stress_random(seed) >> 32 & 1);
 		break;
 	default: /* one alone */
-		changed += stress_set(&sites[(choice >> 8) % site_count], choice >> 32 & 1);
+		changed += stress_set(&sites[site_first[t] + (choice >> 16) % (site_first[t + 1] - site_first[t])],
+				      choice >> 32 & 1);
 		break;
 	}
 	stress_note(patch_commit(), "patch_commit");

@@ -554,6 +554,7 @@ Test(text, no_descriptor_is_kept)
 	unsigned int before = count_descriptors();
 	uint8_t buffer[16];
 	size_t i, round;
+	int error;
 
 	for (i = 0; i < ARRAY_SIZE(ways); i++) {
 		uint8_t *text = map_text(2, RX);
@@ -566,7 +567,7 @@ Test(text, no_descriptor_is_kept)
 			fail_between(0, 1, EIO);
 			cr_expect_eq(text_apply(&write, 1), 1);
 			libpatch_inject = NULL;
-			text_read((uintptr_t)text - 8, buffer, sizeof(buffer));
+			text_read((uintptr_t)text - 8, buffer, sizeof(buffer), &error);
 		}
 		unmap_text(text, 2);
 	}
@@ -577,6 +578,7 @@ Test(text, no_descriptor_is_kept)
 /* ---- with a thread in the page ---------------------------------------------------------------------------------- */
 
 static _Atomic bool stop, wrong;
+static _Atomic uint64_t calls;
 
 static void *run_function(void *function)
 {
@@ -585,6 +587,7 @@ static void *run_function(void *function)
 	while (!stop) {
 		if (f() != 0x12345678)
 			wrong = true;
+		calls++;
 	}
 	return NULL;
 }
@@ -605,8 +608,9 @@ Test(text, threads_go_on_running, .timeout = 30)
 		use_way(i);
 		cr_assert_eq(text_apply(&write, 1), 0);
 		stop = false;
+		calls = 0;
 		cr_assert_eq(pthread_create(&thread, NULL, run_function, text + 64), 0);
-		for (round = 0; round < 2000; round++) {
+		for (round = 0; round < 2000 || calls < 100000; round++) {
 			write = make_write(text, 1000, &byte, 1);
 			byte++;
 			cr_assert_eq(text_apply(&write, 1), 0);
@@ -774,9 +778,12 @@ Test(text, reading_ends_at_a_hole)
 	munmap(text + 2 * PAGE_SIZE, PAGE_SIZE);
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
 		size_t got;
+		int error = -1;
 
 		memset(buffer, 0xA5, sizeof(buffer));
-		got = text_read((uintptr_t)text + (uintptr_t)cases[i].from, buffer, cases[i].size);
+		got = text_read((uintptr_t)text + (uintptr_t)cases[i].from, buffer, cases[i].size, &error);
+		if (got < cases[i].size)
+			cr_expect_eq(error, EFAULT, "%zu bytes from %ld: error %d", cases[i].size, cases[i].from, error);
 		cr_expect_eq(got, cases[i].got, "%zu bytes from %ld: %zu, not %zu", cases[i].size, cases[i].from, got,
 			     cases[i].got);
 		for (k = 0; k < sizeof(buffer); k++) {

@@ -76,6 +76,45 @@ static void emit_set_rax(struct arch_code *code, uint64_t value)
 	}
 }
 
+/*
+ * rax: a guard that is not 0 and not above the stack pointer. Returns 0 when its hook is gone; not 0 when this is a handler
+ * on the thread's signal stack that interrupted the hook on another one. Keeps every other register but flags.
+ */
+void libpatch_live_guard(void) __attribute__((visibility("hidden")));
+__asm__(".text\n"
+	".globl libpatch_live_guard\n"
+	".hidden libpatch_live_guard\n"
+	".type libpatch_live_guard, @function\n"
+	"libpatch_live_guard:\n"
+	"	push %rcx\n" /* SYSCALL destroys rcx and r11 */
+	"	push %r11\n"
+	"	push %rdi\n"
+	"	push %rsi\n"
+	"	push %rax\n"
+	"	sub $24, %rsp\n" /* stack_t: ss_sp, ss_flags, ss_size */
+	"	xor %edi, %edi\n"
+	"	mov %rsp, %rsi\n"
+	"	mov $131, %eax\n" /* sigaltstack(NULL, rsp) */
+	"	syscall\n"
+	"	mov 24(%rsp), %rdi\n"
+	"	test %eax, %eax\n"
+	"	jnz 1f\n"
+	"	testl $1, 8(%rsp)\n" /* SS_ONSTACK */
+	"	jz 1f\n"
+	"	mov %rdi, %rsi\n"
+	"	sub (%rsp), %rsi\n"
+	"	cmp 16(%rsp), %rsi\n"
+	"	jae 2f\n"
+	"1:	xor %edi, %edi\n"
+	"2:	mov %rdi, %rax\n"
+	"	add $32, %rsp\n"
+	"	pop %rsi\n"
+	"	pop %rdi\n"
+	"	pop %r11\n"
+	"	pop %rcx\n"
+	"	ret\n"
+	".size libpatch_live_guard, . - libpatch_live_guard\n");
+
 /* Static thread-local storage has the same offset from %fs in every thread (ELF TLS, variant II). */
 static int32_t tls_offset(const void *variable)
 {
@@ -265,7 +304,7 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	uint64_t offered = (hook->read | hook->write) & general;
 	uint64_t written = hook->write & general;
 	bool extended = (hook->clobber & ~general) != 0 && arch_xsave_mask() != 0;
-	size_t done, maybe_nested, fresh, passed_over, gated = 0;
+	size_t done, maybe_nested, other_frame, constant, fresh, passed_over, gated = 0;
 
 	arch_emit_row(code, 0);
 	emit_lea(code, RSP, -(ARCH_HOOK_FRAME_TOTAL - 8));
@@ -282,8 +321,8 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	}
 
 	/*
-	 * The nesting guard: a probe met below the frame of a running hook is passed over. A frame that this site's stack
-	 * pointer is above of, or that this frame overlaps, is none any more: its procedure left by longjmp.
+	 * The nesting guard: a probe met below the frame of a running hook is passed over. A frame that this one overlaps or
+	 * lies above is none any more, its procedure left by longjmp, unless this is another stack.
 	 */
 	emit_store(code, PRIVATE(PATCH_X86_64_RAX), RAX);
 	if (offered & MASK(RAX))
@@ -293,6 +332,10 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	     "\x0F\x82");                       /* jb maybe_nested */
 	arch_emit_u32(code, 0);
 	maybe_nested = code->size;
+	EMIT("\x48\x85\xC0"                     /* test rax, rax */
+	     "\x0F\x85");                       /* jne other_frame */
+	arch_emit_u32(code, 0);
+	other_frame = code->size;
 	fresh = code->size;
 	emit_store(code, ARCH_HOOK_FRAME_PREVIOUS, RAX);
 	EMIT_FS("\x64\x48\x89\x24\x25", guard); /* mov fs:[guard], rsp */
@@ -355,6 +398,17 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	EMIT("\x31\xC0"                       /* xor eax, eax: no hook was running */
 	     "\xE9");                          /* jmp fresh */
 	emit_back(code, fresh);
+	land(code, other_frame);
+	EMIT("\xFF\x15");                      /* call [rip + libpatch_live_guard] */
+	arch_emit_u32(code, 0);
+	constant = code->size;
+	EMIT("\x48\x85\xC0"                   /* test rax, rax */
+	     "\x0F\x84");                      /* je fresh */
+	emit_back(code, fresh);
+	EMIT("\xE9");                          /* jmp passed_over */
+	emit_back(code, passed_over);
+	land(code, constant);
+	arch_emit_u64(code, (uintptr_t)libpatch_live_guard);
 	land(code, done);
 	arch_emit_row(code, 0);
 }
