@@ -21,6 +21,7 @@
 #include "error.h"
 #include "heap.h"
 #include "inject.h"
+#include "phase.h"
 #include "region.h"
 #include "registry.h"
 #include "sync.h"
@@ -60,89 +61,7 @@ uint64_t commit_count(void)
 	return commits;
 }
 
-/* ---- what the text shall hold ----------------------------------------------------------------------------------- */
-
-static bool is_boundary(const struct region *region, unsigned int offset)
-{
-	for (unsigned int i = 1; i < region->count; ++i)
-		if (region->offsets[i] == offset)
-			return true;
-	return false;
-}
-
-/* The resting place of the job: the original bytes, or the region patched. */
-static void final_bytes(const struct job *job, uint8_t *bytes)
-{
-	const struct region *region = job->region;
-
-	memcpy(bytes, region->original, region->length);
-	if (!job->install)
-		return;
-	for (unsigned int i = 0; i < region->count; ++i)
-		bytes[region->offsets[i]] = ARCH_INT3;
-	/* The jump's bytes on boundaries are trap bytes: trampoline.c chose its target so. */
-	if (region->strategy != PATCH_STRATEGY_TRAP)
-		memcpy(bytes, region_trampoline(region)->jump, ARCH_JMP_SIZE);
-}
-
-static bool is_trap(uint8_t byte)
-{
-	return arch_trap_class(byte) != ARCH_TRAP_NONE;
-}
-
-/*
- * Phase 1: the first byte and every boundary hold trap bytes; a boundary's is the final one if it was none (I4). In a removal
- * only what is not original any more: a region taken in, with a first byte of its own, may be all that was ever installed.
- */
-static void phase_1_bytes(const struct job *job, const uint8_t *final, uint8_t *bytes)
-{
-	const struct region *region = job->region;
-
-	memcpy(bytes, region->live, region->length);
-	for (unsigned int i = 0; i < region->count; ++i) {
-		unsigned int at = region->offsets[i];
-
-		if (job->install)
-			bytes[at] = at == 0 ? ARCH_INT3 : is_trap(bytes[at]) ? bytes[at] : final[at];
-		else if (bytes[at] != region->original[at] && !is_trap(bytes[at]))
-			bytes[at] = ARCH_INT3;
-	}
-}
-
-/* Phase 2: everything but the first byte and, in a removal, boundaries. */
-static void phase_2_bytes(const struct job *job, const uint8_t *final, uint8_t *bytes)
-{
-	const struct region *region = job->region;
-
-	bytes[0] = region->live[0];
-	for (unsigned int at = 1; at < region->length; ++at)
-		bytes[at] = !job->install && is_boundary(region, at) ? region->live[at] : final[at];
-}
-
-static void phase_bytes(const struct job *job, int phase, uint8_t *bytes)
-{
-	uint8_t final[PLAN_LENGTH_MAX];
-
-	final_bytes(job, final);
-	switch (phase) {
-	case 1:
-		phase_1_bytes(job, final, bytes);
-		break;
-	case 2:
-		phase_2_bytes(job, final, bytes);
-		break;
-	default:
-		memcpy(bytes, final, job->region->length);
-	}
-}
-
-static bool text_changes(const struct job *job)
-{
-	uint8_t final[PLAN_LENGTH_MAX];
-
-	final_bytes(job, final);
-	return memcmp(final, job->region->live, job->region->length) != 0;
-}
+/* ---- steps ------------------------------------------------------------------------------------------------------ */
 
 /* The pad's bytes are to change while threads may be led to it. */
 static bool pad_changes(const struct job *job)
@@ -155,8 +74,6 @@ static bool pad_changes(const struct job *job)
 	trampoline_pad_bytes(region_trampoline(region), region->pad, bytes);
 	return memcmp(bytes, region->pad_live, sizeof(bytes)) != 0;
 }
-
-/* ---- steps ------------------------------------------------------------------------------------------------------ */
 
 /* The patches of a region whose change failed keep the state they have; the next commit tries again. */
 static void fail(struct batch *batch, struct job *job, patch_status status, const char *message)
@@ -197,7 +114,7 @@ static void compare(struct batch *batch, struct job *job, const uint8_t *text)
 		return;
 	if (memcmp(text, region->original, region->length) == 0) {
 		memcpy(region->live, region->original, region->length);
-		job->changes = text_changes(job);
+		job->changes = phase_changes_text(job->region, job->install);
 		batch->restored = true;
 		return;
 	}
@@ -253,7 +170,7 @@ static void publish(struct batch *batch)
 		set_gates(region);
 		if (!job->install)
 			continue;
-		final_bytes(job, final);
+		phase_final_bytes(region, true, final);
 		for (unsigned int k = 0; k < region->count; ++k) {
 			uint8_t trap = k == 0 ? ARCH_INT3 : final[region->offsets[k]];
 
@@ -335,7 +252,7 @@ static void write_phase(struct batch *batch, int phase)
 		if (job->pad_changes)
 			add_pad_writes(batch, job, phase);
 		if (job->changes) {
-			phase_bytes(job, phase, job->bytes);
+			phase_bytes(job->region, job->install, phase, job->bytes);
 			add_writes(batch, job);
 		}
 	}
@@ -532,7 +449,7 @@ static size_t describe(struct batch *batch, struct region *queue)
 
 		job->region = region;
 		job->install = region_wanted(region);
-		job->changes = text_changes(job);
+		job->changes = phase_changes_text(job->region, job->install);
 		job->pad_changes = pad_changes(job);
 		job->bytes = batch->bytes + bytes;
 		bytes += region->length;

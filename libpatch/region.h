@@ -95,17 +95,19 @@ struct refusal {
 	uintptr_t irritant;
 };
 
-/*
- * Give the patch a place for one of its roles: join, take in or make a region, and build its trampoline. On failure
- * nothing has changed and *refusal says why.
- */
-patch_status region_attach(struct patch *patch, enum role role, uintptr_t address, struct refusal *refusal);
-
 /* Take a patch that is not enabled (or whose region was just restored) out of its regions. */
 void region_detach(struct patch *patch);
 
 /* The region that the instruction at address belongs to, or NULL. */
 struct region *region_at(uintptr_t address);
+
+/* The region that holds the byte at address, also inside an instruction, or NULL. */
+struct region *region_covering(uintptr_t address);
+
+/* Is there a patch with this policy on it? */
+bool region_has_policy(const struct region *region, int policy);
+/* Nothing of it is in the text, and nobody is on it. */
+bool region_is_unused(const struct region *region);
 
 /* Should the region's text be patched once everything wanted is in effect? */
 bool region_wanted(const struct region *region);
@@ -135,5 +137,26 @@ void region_queue(struct region *region);
 const struct region *region_queued(void);
 struct region *region_take_queue(void);
 void region_set_installed(struct region *region, bool installed);
+
+/* ---- making and merging ----------------------------------------------------------------------------------------- */
+
+/* A region for the plan that nothing knows of yet; NULL: out of memory. `exact`: its mapping is writable (text.h). */
+struct region *region_create(const struct plan *plan, bool exact, const uint8_t *original);
+/* Free one that never got its entries. */
+void region_discard(struct region *region);
+/* Entries for every instruction: existing ones stay what they are until the region is committed. False: out of memory. */
+bool region_make_entries(struct region *region);
+/* From now on the entries are this region's. */
+void region_own_entries(struct region *region);
+/* Move what the others hold into this one, which covers them. They are empty then. */
+void region_take_in(struct region *region, struct region **others, size_t count);
+void region_move_gates(struct region *from, struct region *to);
+void region_append(struct region *region, struct attachment *attachment);
+/* The trampoline that takes effect at the next commit. */
+void region_set_next(struct region *region, struct trampoline *trampoline);
+/* The region goes; what its trampolines take stays, because threads may be in them (I7). */
+void region_destroy(struct region *region);
+/* The same for one that is unused: its window need not be kept. */
+void region_dissolve(struct region *region);
 
 #endif

@@ -12,12 +12,15 @@ levels='
 2 plan scan text sync arena registry module
 3 trampoline trap signals around
 4 region handle
-5 commit reclaim site
-6 api
+5 reclaim site hookset phase
+6 attach commit
+7 api
 '
 # Source files that have no header of their own, and what they belong to.
 parts='
+attr=api
 eh_frame=module
+make=api
 pad=arena
 arch/x86-64/context=arch/arch
 arch/x86-64/decode=arch/arch

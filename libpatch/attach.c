@@ -1,0 +1,276 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "attach.h"
+
+#include "hookset.h"
+#include "plan.h"
+#include "scan.h"
+#include "text.h"
+
+#include <string.h>
+
+/* ---- joining ---------------------------------------------------------------------------------------------------- */
+
+/* One more on an existing region, its window as it is. */
+static patch_status join(struct region *region, struct attachment *attachment, struct refusal *refusal)
+{
+	struct hookset set = { 0 };
+	struct trampoline *trampoline;
+	patch_status status = PATCH_ENOMEM;
+
+	refusal->message = "out of memory";
+	refusal->irritant = attachment->address;
+	if (hookset_add_region(&set, region) && hookset_add(&set, attachment))
+		status = hookset_build(&set, region, &trampoline, refusal);
+	hookset_free(&set);
+	if (status != PATCH_OK)
+		return status;
+	region_set_next(region, trampoline);
+	region_append(region, attachment);
+	if (region->installed)
+		region_queue(region);
+	return PATCH_OK;
+}
+
+/* Regions that begin inside the window, ascending. */
+#define INNER_MAX PLAN_INSNS_MAX
+
+static size_t find_inner(const struct plan *plan, struct region **inner)
+{
+	size_t count = 0;
+
+	for (uintptr_t at = plan->start; at < plan->start + plan->length; ++at) {
+		struct region *region = region_at(at);
+
+		if (region != NULL && (count == 0 || inner[count - 1] != region))
+			inner[count++] = region;
+	}
+	return count;
+}
+
+/* A new region for the plan, with what the inner regions hold and the attachment. */
+static patch_status establish(const struct plan *plan, const uint8_t *original, struct attachment *attachment,
+			      struct region **inner, size_t inner_count, struct refusal *refusal)
+{
+	struct region *region = region_create(plan, attachment->patch->exact, original);
+	struct hookset set = { 0 };
+	struct trampoline *trampoline = NULL;
+	patch_status status = PATCH_ENOMEM;
+	bool gathered;
+
+	refusal->message = "out of memory";
+	refusal->irritant = plan->start;
+	if (region == NULL)
+		return PATCH_ENOMEM;
+	gathered = hookset_add(&set, attachment);
+	for (size_t i = 0; i < inner_count; ++i)
+		gathered = gathered && hookset_add_region(&set, inner[i]);
+	if (gathered)
+		status = hookset_build(&set, region, &trampoline, refusal);
+	hookset_free(&set);
+	if (status == PATCH_OK && !region_make_entries(region)) {
+		refusal->message = "out of memory";
+		status = PATCH_ENOMEM;
+		trampoline_free(trampoline);
+	}
+	if (status != PATCH_OK) {
+		/* Gates made now belong to patches of the regions that stay. */
+		if (inner_count > 0)
+			region_move_gates(region, inner[0]);
+		region_discard(region);
+		return status;
+	}
+
+	/* Nothing fails from here on. */
+	region_own_entries(region);
+	region_take_in(region, inner, inner_count);
+	for (size_t i = 0; i < inner_count; ++i)
+		region_destroy(inner[i]);
+	region->next = trampoline;
+	region_append(region, attachment);
+	if (region->installed)
+		region_queue(region);
+	return PATCH_OK;
+}
+
+/* ---- planning against what is there ----------------------------------------------------------------------------- */
+
+static bool is_target(uintptr_t address, const void *data)
+{
+	(void)data;
+	return scan_is_target(address);
+}
+
+#define CONFLICT "the bytes belong to a patch that must be resident as a trap"
+
+/* A window at the site and the regions it takes in: planned again, longer, until it cuts none. */
+static patch_status plan_window(const struct patch *patch, int policy, uintptr_t address, const uint8_t *bytes, size_t size,
+				struct plan *plan, struct region **inner, size_t *inner_count, struct refusal *refusal)
+{
+	struct plan_request request = {
+		.site = address,
+		.bytes = bytes,
+		.size = size,
+		.lower = patch->lower,
+		.upper = patch->upper,
+		.limit = patch->limit,
+		.policy = policy,
+	};
+
+	if (patch->upper != 0 && scan_function(patch->lower, patch->upper, region_original_at))
+		request.is_target = is_target;
+	for (;;) {
+		patch_status status = plan_site(&request, plan);
+		uintptr_t end;
+
+		refusal->message = plan->message;
+		refusal->irritant = plan->irritant;
+		if (status != PATCH_OK)
+			return status;
+		*inner_count = find_inner(plan, inner);
+		if (*inner_count == 0)
+			return PATCH_OK;
+		end = inner[*inner_count - 1]->start + inner[*inner_count - 1]->length;
+		if (plan->strategy == PATCH_STRATEGY_TRAP) {
+			if (*inner_count == 1 && inner[0]->start == plan->start && end == plan->start + plan->length)
+				return PATCH_OK;
+			refusal->message = "the instruction overlaps patched ones that start at other addresses";
+			refusal->irritant = inner[0]->start;
+			return PATCH_EBOUNDARY;
+		}
+		for (size_t i = 0; i < *inner_count; ++i) {
+			if (!region_has_policy(inner[i], PATCH_TRAP_POLICY_FORCE))
+				continue;
+			refusal->message = CONFLICT;
+			refusal->irritant = inner[i]->start;
+			return PATCH_ECONF;
+		}
+		if (end <= plan->start + plan->length)
+			return PATCH_OK;
+		request.reach = end;
+	}
+}
+
+/* Do the window's instructions begin where those of the regions that it takes in do? */
+static bool agrees(const struct plan *plan, struct region *const *inner, size_t count)
+{
+	for (size_t i = 0; i < count; ++i) {
+		for (unsigned int k = 0; k < inner[i]->count; ++k) {
+			uintptr_t offset = inner[i]->start + inner[i]->offsets[k] - plan->start;
+			unsigned int j = 0;
+
+			while (j < plan->count && plan->offsets[j] != offset)
+				++j;
+			if (j == plan->count)
+				return false;
+		}
+	}
+	return true;
+}
+
+/* Bytes a plan may look at: the longest window, one instruction more, and an endbr64. */
+#define VIEW (PLAN_LENGTH_MAX + INSN_MAX + 4)
+
+static patch_status establish_at(struct attachment *attachment, int policy, struct refusal *refusal)
+{
+	/* Not on the stack, which may be a small sigaltstack. The library lock is held. */
+	static uint8_t bytes[VIEW];
+	static struct region *inner[INNER_MAX * 2];
+	static struct plan plan;
+	struct patch *patch = attachment->patch;
+	size_t size = region_original(attachment->address, bytes, sizeof(bytes));
+	size_t inner_count = 0;
+	uintptr_t skipped;
+	patch_status status;
+
+	if (size == 0) {
+		refusal->message = "the address is not mapped";
+		refusal->irritant = attachment->address;
+		return PATCH_EFAULT;
+	}
+	status = plan_window(patch, policy, attachment->address, bytes, size, &plan, inner, &inner_count, refusal);
+	if (status != PATCH_OK)
+		return status;
+	if (!agrees(&plan, inner, inner_count)) {
+		refusal->message = "patched instructions around it start at other addresses";
+		refusal->irritant = plan.start;
+		return PATCH_EBOUNDARY;
+	}
+	skipped = plan.start - attachment->address;
+	attachment->address = plan.start;
+	return establish(&plan, bytes + skipped, attachment, inner, inner_count, refusal);
+}
+
+/* Change a region from trap to jump for a patch that forbids traps, or the other way for one that forces them. */
+static patch_status convert(struct region *region, struct attachment *attachment, struct refusal *refusal)
+{
+	int policy = attachment->patch->policy;
+	bool trap = region->strategy == PATCH_STRATEGY_TRAP;
+	uint8_t strategy = region->strategy;
+	patch_status status;
+
+	if (policy == PATCH_TRAP_POLICY_FORBID && trap) {
+		if (!region_has_policy(region, PATCH_TRAP_POLICY_FORCE))
+			return establish_at(attachment, policy, refusal);
+		refusal->message = CONFLICT;
+		refusal->irritant = region->start;
+		return PATCH_ECONF;
+	}
+	if (policy == PATCH_TRAP_POLICY_FORCE && !trap) {
+		if (region_has_policy(region, PATCH_TRAP_POLICY_FORBID)) {
+			refusal->message = "the bytes belong to a patch that must not be resident as a trap";
+			refusal->irritant = region->start;
+			return PATCH_ECONF;
+		}
+		/* Trap bytes on every instruction of the window: the first phase of a jump, for good. */
+		region->strategy = PATCH_STRATEGY_TRAP;
+		status = join(region, attachment, refusal);
+		if (status != PATCH_OK)
+			region->strategy = strategy;
+		return status;
+	}
+	return join(region, attachment, refusal);
+}
+
+patch_status attach(struct patch *patch, enum role role, uintptr_t address, struct refusal *refusal)
+{
+	struct attachment *attachment = &patch->attachments[role];
+	static uint8_t bytes[PLAN_LENGTH_MAX];
+	struct region *region;
+	struct arch_insn insn;
+	patch_status status;
+	int error;
+
+	attachment->patch = patch;
+	attachment->role = role;
+	attachment->address = address;
+	region = region_at(address);
+	if (region == NULL && text_read(address, bytes, INSN_MAX, &error) >= 4 && arch_decode(bytes, 4, address, &insn) &&
+	    (insn.flags & ARCH_F_ENDBR)) {
+		region = region_at(address + insn.length);
+		if (region != NULL)
+			attachment->address = address + insn.length;
+	}
+	/* The program may have loaded other code here since. */
+	if (region != NULL && region_is_unused(region) &&
+	    (text_read(region->start, bytes, region->length, &error) != region->length ||
+	     memcmp(bytes, region->original, region->length) != 0)) {
+		region_dissolve(region);
+		region = NULL;
+		attachment->address = address;
+	}
+	if (region != NULL)
+		return convert(region, attachment, refusal);
+	if (region_covering(address) != NULL) {
+		refusal->message = "the address is inside an instruction that is patched";
+		refusal->irritant = address;
+		return PATCH_EBOUNDARY;
+	}
+
+	status = establish_at(attachment, patch->policy, refusal);
+	/* A jump that finds no memory, or would have to displace a forced trap, can still be a trap. */
+	if ((status == PATCH_ENOMEM || status == PATCH_ECONF) && patch->policy == PATCH_TRAP_POLICY_ALLOW) {
+		attachment->address = address;
+		status = establish_at(attachment, PATCH_TRAP_POLICY_FORCE, refusal);
+	}
+	return status;
+}

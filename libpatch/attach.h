@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Where a patch goes: it joins the region that has its instruction, or gets a region of its own, which takes in those that
+ * its window would overlap. Called with the library lock held; nothing here writes live text.
+ */
+#ifndef LIBPATCH_ATTACH_H
+#define LIBPATCH_ATTACH_H
+
+#include "base.h"
+#include "region.h"
+
+/*
+ * Give the patch a place for one of its roles, and build the region's trampoline. On failure nothing has changed and
+ * *refusal says why.
+ */
+patch_status attach(struct patch *patch, enum role role, uintptr_t address, struct refusal *refusal);
+
+#endif

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The patches that shall share a region, and the trampoline that serves them: one that the region has had, when it does just
+ * that, else a new one. Called with the library lock held.
+ */
+#ifndef LIBPATCH_HOOKSET_H
+#define LIBPATCH_HOOKSET_H
+
+#include "base.h"
+#include "region.h"
+
+/* Attachments by address, at equal addresses in order of making. Begins zeroed. */
+struct hookset {
+	struct attachment **list;
+	size_t count;
+	size_t capacity;
+};
+
+/* False: out of memory. */
+bool hookset_add(struct hookset *set, struct attachment *attachment);
+/* All of the region's that are not released. */
+bool hookset_add_region(struct hookset *set, const struct region *region);
+void hookset_free(struct hookset *set);
+
+/* PATCH_OK; PATCH_ENOMEM with its reason in *refusal. Only the region's pad and gates may have been added to. */
+patch_status hookset_build(const struct hookset *set, struct region *region, struct trampoline **out,
+			   struct refusal *refusal);
+
+#endif

@@ -1,0 +1,253 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * patch_make(): arguments, locations, and the one or two places that a patch takes.
+ */
+#include "api.h"
+
+#include "arch/arch.h"
+#include "around.h"
+#include "attach.h"
+#include "error.h"
+#include "handle.h"
+#include "heap.h"
+#include "region.h"
+#include "site.h"
+
+#include <dlfcn.h>
+
+static uint64_t order;
+
+static patch_status check_model(const struct patch_exec_model *model)
+{
+	switch (model->type) {
+	case PATCH_EXEC_MODEL_PROBE:
+	case PATCH_EXEC_MODEL_PROBE_AROUND:
+		break;
+	case PATCH_EXEC_MODEL_PROBE_RETURN:
+		return error_raise(PATCH_ENOTSUP, "patch_make", "this version has no probes on function returns",
+				   "PATCH_EXEC_MODEL_PROBE_RETURN");
+	case PATCH_EXEC_MODEL_DIVERT:
+		return error_raise(PATCH_ENOTSUP, "patch_make", "this version does not divert functions",
+				   "PATCH_EXEC_MODEL_DIVERT");
+	default:
+		return error_raise(PATCH_EINVAL, "patch_make", "unknown execution model", "type");
+	}
+	if (model->probe.procedure == NULL)
+		return error_raise(PATCH_EINVAL, "patch_make", "the model has no procedure", "procedure");
+	if (model->probe.destroy != NULL)
+		return error_raise(PATCH_ENOTSUP, "patch_make", "this version does not call destructors", "destroy");
+	return PATCH_OK;
+}
+
+static patch_status check_attr(const patch_attr *attr)
+{
+	if (attr->trap_policy > PATCH_TRAP_POLICY_FORCE || attr->abi != PATCH_ABI_OS ||
+	    attr->initial_state > PATCH_ENABLED)
+		return error_raise(PATCH_EINVAL, "patch_make", "the attributes were not set by patch_attr_init()", "attr");
+	return PATCH_OK;
+}
+
+/* The arguments of patch_make(), checked, but for where exactly. */
+struct request {
+	const struct patch_exec_model *model;
+	patch_attr attr;
+};
+
+static bool is_call(uintptr_t address, struct arch_insn *insn)
+{
+	return site_decode(address, insn) && (insn->kind == ARCH_CALL || insn->kind == ARCH_CALL_IND);
+}
+
+/* PROBE_AROUND: a hook behind the instruction, or, for a call, at its return address. */
+static patch_status attach_after(struct patch *patch, struct refusal *refusal)
+{
+	uintptr_t address = patch->attachments[ROLE_SITE].address;
+	uintptr_t returns_to;
+	struct arch_insn insn;
+
+	refusal->irritant = address;
+	if (!is_call(address, &insn)) {
+		refusal->message = trampoline_refuses_after(&insn);
+		return refusal->message != NULL ? PATCH_ENOTSUP : PATCH_OK;
+	}
+	returns_to = address + insn.length;
+	if (insn.kind == ARCH_CALL && insn.target == returns_to) {
+		refusal->message = "the call goes to the next instruction: it does not return";
+		return PATCH_ENOTSUP;
+	}
+	if (patch->upper != 0 && returns_to >= patch->upper) {
+		refusal->irritant = returns_to;
+		refusal->message = "the call is the function's last instruction: it does not return into it";
+		return PATCH_ENOTSUP;
+	}
+	patch->pair->program_counter = returns_to;
+	return attach(patch, ROLE_RETURN, returns_to, refusal);
+}
+
+static patch_status attach_all(struct patch *patch, struct refusal *refusal)
+{
+	uintptr_t address = patch->located;
+	struct arch_insn insn;
+	patch_status status;
+
+	if (patch->model.type == PATCH_EXEC_MODEL_PROBE_AROUND) {
+		if (site_decode(address, &insn) && (insn.flags & ARCH_F_ENDBR))
+			address += insn.length;
+		if (is_call(address, &insn)) {
+			patch->pair = heap_alloc(sizeof(*patch->pair));
+			if (patch->pair == NULL) {
+				refusal->message = "out of memory";
+				return PATCH_ENOMEM;
+			}
+			patch->pair->procedure = patch->model.probe.procedure;
+			patch->pair->user_data = patch->model.probe.user_data;
+		}
+	}
+	status = attach(patch, ROLE_SITE, patch->located, refusal);
+	if (status == PATCH_OK && patch->model.type == PATCH_EXEC_MODEL_PROBE_AROUND)
+		status = attach_after(patch, refusal);
+	return status;
+}
+
+static patch_status make_at(uintptr_t address, const struct request *request, patch_t *out)
+{
+	struct refusal refusal = { "", 0 };
+	patch_status status;
+	struct patch *patch;
+
+	patch = handle_alloc(out);
+	if (patch == NULL)
+		return error_raise(PATCH_ENOMEM, "patch_make", "out of memory", NULL);
+	patch->located = address;
+	patch->model = *request->model;
+	patch->policy = request->attr.trap_policy;
+	patch->order = ++order;
+	status = site_examine(patch, address, &refusal);
+	if (status == PATCH_OK)
+		status = attach_all(patch, &refusal);
+	if (status != PATCH_OK) {
+		region_detach(patch);
+		heap_free(patch->pair, sizeof(*patch->pair));
+		handle_free(patch);
+		*out = NULL;
+		return error_raise_at(status, "patch_make", refusal.message, refusal.irritant);
+	}
+	if (request->attr.initial_state == PATCH_ENABLED) {
+		patch->wanted = true;
+		api_enqueue(patch);
+	}
+	return PATCH_OK;
+}
+
+/* Instructions of a range from the end: found from the start, because x86 is not decoded backwards. */
+static uintptr_t last_before(uintptr_t lower, uintptr_t upper)
+{
+	uintptr_t last = 0;
+	struct arch_insn insn;
+
+	for (uintptr_t at = lower; at < upper; at += insn.length) {
+		last = at;
+		if (!site_decode(at, &insn))
+			break;
+	}
+	return last;
+}
+
+static patch_status make_in_range(const struct patch_location *location, const struct request *request, patch_t *out)
+{
+	uintptr_t lower = location->range.lower;
+	uintptr_t upper = location->range.upper;
+	uintptr_t at = lower;
+	patch_status status;
+	struct arch_insn insn;
+
+	if (upper == 0)
+		return make_at(lower, request, out);
+	if (location->direction == PATCH_LOCATION_BACKWARD)
+		at = last_before(lower, upper);
+	for (;;) {
+		size_t errors = error_count();
+
+		status = make_at(at, request, out);
+		if (status == PATCH_OK) {
+			error_reset();
+			return PATCH_OK;
+		}
+		/* The reason that is told is the first one. */
+		error_truncate(MAX(errors, (size_t)1));
+		if (location->direction == PATCH_LOCATION_BACKWARD) {
+			if (at == lower)
+				return status;
+			at = last_before(lower, at);
+		} else {
+			if (!site_decode(at, &insn))
+				return status;
+			at += insn.length;
+			if (at >= upper)
+				return status;
+		}
+	}
+}
+
+static patch_status check_location(const struct patch_location *location)
+{
+	switch (location->type) {
+	case PATCH_LOCATION_ADDRESS:
+		return PATCH_OK;
+	case PATCH_LOCATION_SYMBOL:
+		if (location->symbol.name == NULL)
+			return error_raise(PATCH_EINVAL, "patch_make", "the location has no name", "symbol.name");
+		return PATCH_OK;
+	case PATCH_LOCATION_RANGE:
+		break;
+	default:
+		return error_raise(PATCH_EINVAL, "patch_make", "unknown location type", "location.type");
+	}
+	if (location->direction != PATCH_LOCATION_FORWARD && location->direction != PATCH_LOCATION_BACKWARD)
+		return error_raise(PATCH_EINVAL, "patch_make", "unknown direction", "location.direction");
+	if (location->algorithm != PATCH_LOCATION_FIRST)
+		return error_raise(PATCH_EINVAL, "patch_make", "unknown algorithm", "location.algorithm");
+	if (location->range.upper != 0 && location->range.upper <= location->range.lower)
+		return error_raise(PATCH_EINVAL, "patch_make", "the range is empty", "location.range");
+	return PATCH_OK;
+}
+
+EXPORT patch_status patch_make(const struct patch_location *location, const struct patch_exec_model *model,
+			       const patch_attr *attr, patch_t *out, void *reserved)
+{
+	struct request request = { .model = model };
+	struct lock_scope scope;
+	patch_status status;
+	uintptr_t address;
+
+	error_reset();
+	if (location == NULL || model == NULL || out == NULL)
+		return error_raise(PATCH_EINVAL, "patch_make", "a location, a model and a place for the handle are needed",
+				   location == NULL ? "location" : model == NULL ? "model" : "out");
+	if (reserved != NULL)
+		return error_raise(PATCH_EINVAL, "patch_make", "the last argument must be NULL", "reserved");
+	if (attr != NULL)
+		request.attr = *attr;
+	status = check_location(location);
+	if (status == PATCH_OK)
+		status = check_model(model);
+	if (status == PATCH_OK)
+		status = check_attr(&request.attr);
+	if (status != PATCH_OK)
+		return status;
+	address = location->address;
+	if (location->type == PATCH_LOCATION_SYMBOL) {
+		address = (uintptr_t)dlsym(RTLD_DEFAULT, location->symbol.name);
+		if (address == 0)
+			return error_raise(PATCH_ENEXIST, "patch_make", "no module defines the symbol",
+					   location->symbol.name);
+		address += location->symbol.offset;
+	}
+
+	status = api_enter(&scope, "patch_make");
+	if (status != PATCH_OK)
+		return status;
+	status = location->type == PATCH_LOCATION_RANGE ? make_in_range(location, &request, out) :
+							  make_at(address, &request, out);
+	return api_leave(&scope, status);
+}

@@ -1,0 +1,83 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "phase.h"
+
+#include "arch/arch.h"
+#include "trampoline.h"
+
+#include <string.h>
+
+static bool is_boundary(const struct region *region, unsigned int offset)
+{
+	for (unsigned int i = 1; i < region->count; ++i)
+		if (region->offsets[i] == offset)
+			return true;
+	return false;
+}
+
+/* The resting place of the job: the original bytes, or the region patched. */
+void phase_final_bytes(const struct region *region, bool install, uint8_t *bytes)
+{
+	memcpy(bytes, region->original, region->length);
+	if (!install)
+		return;
+	for (unsigned int i = 0; i < region->count; ++i)
+		bytes[region->offsets[i]] = ARCH_INT3;
+	/* The jump's bytes on boundaries are trap bytes: trampoline.c chose its target so. */
+	if (region->strategy != PATCH_STRATEGY_TRAP)
+		memcpy(bytes, region_trampoline(region)->jump, ARCH_JMP_SIZE);
+}
+
+static bool is_trap(uint8_t byte)
+{
+	return arch_trap_class(byte) != ARCH_TRAP_NONE;
+}
+
+/*
+ * Phase 1: the first byte and every boundary hold trap bytes; a boundary's is the final one if it was none (I4). In a removal
+ * only what is not original any more: a region taken in, with a first byte of its own, may be all that was ever installed.
+ */
+static void phase_1_bytes(const struct region *region, bool install, const uint8_t *final, uint8_t *bytes)
+{
+	memcpy(bytes, region->live, region->length);
+	for (unsigned int i = 0; i < region->count; ++i) {
+		unsigned int at = region->offsets[i];
+
+		if (install)
+			bytes[at] = at == 0 ? ARCH_INT3 : is_trap(bytes[at]) ? bytes[at] : final[at];
+		else if (bytes[at] != region->original[at] && !is_trap(bytes[at]))
+			bytes[at] = ARCH_INT3;
+	}
+}
+
+/* Phase 2: everything but the first byte and, in a removal, boundaries. */
+static void phase_2_bytes(const struct region *region, bool install, const uint8_t *final, uint8_t *bytes)
+{
+	bytes[0] = region->live[0];
+	for (unsigned int at = 1; at < region->length; ++at)
+		bytes[at] = !install && is_boundary(region, at) ? region->live[at] : final[at];
+}
+
+void phase_bytes(const struct region *region, bool install, int phase, uint8_t *bytes)
+{
+	uint8_t final[PLAN_LENGTH_MAX];
+
+	phase_final_bytes(region, install, final);
+	switch (phase) {
+	case 1:
+		phase_1_bytes(region, install, final, bytes);
+		break;
+	case 2:
+		phase_2_bytes(region, install, final, bytes);
+		break;
+	default:
+		memcpy(bytes, final, region->length);
+	}
+}
+
+bool phase_changes_text(const struct region *region, bool install)
+{
+	uint8_t final[PLAN_LENGTH_MAX];
+
+	phase_final_bytes(region, install, final);
+	return memcmp(final, region->live, region->length) != 0;
+}

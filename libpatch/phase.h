@@ -1,0 +1,18 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a region's text holds after each phase of the protocol (I1, I2, I4). Pure: computed from what it holds now.
+ */
+#ifndef LIBPATCH_PHASE_H
+#define LIBPATCH_PHASE_H
+
+#include "base.h"
+#include "region.h"
+
+/* In the end: the region patched, or the original bytes. `bytes` has room for the whole region. */
+void phase_final_bytes(const struct region *region, bool install, uint8_t *bytes);
+/* After phase 1, 2 or 3. */
+void phase_bytes(const struct region *region, bool install, int phase, uint8_t *bytes);
+/* Is there anything to write? */
+bool phase_changes_text(const struct region *region, bool install);
+
+#endif

@@ -1,0 +1,575 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Executable memory at wanted addresses: pads at the addresses that a constrained displacement can express, blocks and
+ * gates within reach, and nothing where the program break or the main stack will grow.
+ */
+#include "../../libpatch/pad.c"
+
+#include "bytes.h"
+
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+#include <unistd.h>
+
+static uint32_t seed = 2463534242U;
+
+static uint32_t random_u32(void)
+{
+	seed ^= seed << 13;
+	seed ^= seed >> 17;
+	seed ^= seed << 5;
+	return seed;
+}
+
+/* Behind a jump in this program. */
+static uintptr_t source_here(void)
+{
+	return (uintptr_t)&source_here & ~0xfffUL;
+}
+
+static struct arena_reach everywhere(void)
+{
+	return (struct arena_reach){ 0, UINTPTR_MAX };
+}
+
+/* ---- looking for a number --------------------------------------------------------------------------------------- */
+
+/*
+ * With the fixed bits of `mask` spread over eight free ones, small enough to try all: the numbers of `space` bits that
+ * match, one after the other.
+ */
+static void check_matches(uint32_t mask, uint32_t value)
+{
+	uint32_t x, expected, got;
+	int64_t last = -1;
+	bool found;
+
+	for (x = 0; x < 1 << 12; x++) {
+		for (expected = x; expected < 1 << 12 && (expected & mask) != value; expected++)
+			;
+		found = next_match(x, mask, value, &got);
+		/* Above 12 bits all are free, so there always is a next one. */
+		cr_assert(found, "mask %#x, value %#x: nothing from %#x on", mask, value, x);
+		if (expected < 1 << 12)
+			cr_assert_eq(got, expected, "mask %#x, value %#x: %#x follows %#x, not %#x", mask, value, got, x,
+				     expected);
+		else
+			cr_assert_eq(got, (1 << 12) + value, "mask %#x, value %#x: %#x follows %#x", mask, value, got, x);
+
+		if ((x & mask) == value)
+			last = x;
+		found = previous_match(x, mask, value, &got);
+		cr_assert_eq(found, last >= 0, "mask %#x, value %#x: before %#x there is %s", mask, value, x,
+			     found ? "one" : "none");
+		if (found)
+			cr_assert_eq(got, (uint32_t)last, "mask %#x, value %#x: %#x precedes %#x, not %#lx", mask, value,
+				     got, x, last);
+	}
+}
+
+Test(pad, matches_against_brute_force)
+{
+	uint32_t mask, round;
+
+	/* Every combination of nibbles fixed, and some that are no nibbles. */
+	for (mask = 0; mask < 8; mask++) {
+		uint32_t nibbles = (mask & 1 ? 0xf : 0) | (mask & 2 ? 0xf0 : 0) | (mask & 4 ? 0xf00 : 0);
+
+		for (round = 0; round < 12; round++)
+			check_matches(nibbles, random_u32() & nibbles);
+		check_matches(nibbles, nibbles);
+		check_matches(nibbles, 0);
+	}
+	for (round = 0; round < 20; round++) {
+		mask = random_u32() & 0xfff;
+		check_matches(mask, random_u32() & mask);
+	}
+}
+
+/* At the upper end of 32 bits, by the mirror image of what was tried at the lower one. */
+Test(pad, matches_at_the_end_of_the_range)
+{
+	static const uint32_t masks[] = { 0, 0xff, 0xff00, 0xff0000, 0xff000000, 0xff00ff00, 0x00ffff00, 0xffffffff };
+	uint32_t got, x, distance;
+	size_t i;
+	int round;
+
+	for (i = 0; i < ARRAY_SIZE(masks); i++) {
+		for (round = 0; round < 200; round++) {
+			uint32_t value = random_u32() & masks[i];
+			uint32_t greatest = ~masks[i] | value;
+
+			cr_assert(next_match(greatest, masks[i], value, &got) && got == greatest);
+			cr_assert(greatest == UINT32_MAX || !next_match(greatest + 1, masks[i], value, &got),
+				  "mask %#x, value %#x: %#x follows the greatest", masks[i], value, got);
+			cr_assert(previous_match(UINT32_MAX, masks[i], value, &got) && got == greatest);
+			cr_assert(next_match(0, masks[i], value, &got) && got == value);
+			cr_assert(value == 0 || !previous_match(value - 1, masks[i], value, &got));
+
+			x = random_u32();
+			if (!next_match(x, masks[i], value, &got))
+				continue;
+			cr_assert(got >= x && (got & masks[i]) == value);
+			/* None in between, as far as there is time to look. */
+			for (distance = 0; distance < 300 && x + distance < got; distance++)
+				cr_assert(((x + distance) & masks[i]) != value);
+		}
+	}
+}
+
+/* ---- pads ------------------------------------------------------------------------------------------------------- */
+
+#define PADS 4000
+
+static uintptr_t pads[PADS];
+
+static int compare(const void *a, const void *b)
+{
+	uintptr_t x = *(const uintptr_t *)a, y = *(const uintptr_t *)b;
+
+	return (x > y) - (x < y);
+}
+
+static void expect_no_overlap(size_t count)
+{
+	size_t i;
+
+	qsort(pads, count, sizeof(*pads), compare);
+	for (i = 1; i < count; i++)
+		cr_assert_geq(pads[i] - pads[i - 1], ARCH_JMP_SIZE, "pads at %#lx and %#lx", pads[i - 1], pads[i]);
+}
+
+static bool matches(uintptr_t source, uint32_t mask, uint32_t value, uintptr_t pad)
+{
+	int64_t distance = (int64_t)(pad - source);
+
+	return distance == (int32_t)distance && ((uint32_t)distance & mask) == value;
+}
+
+/* Fixed bytes are int3, as find_pad() of trampoline.c asks for. */
+static void pattern_of(unsigned int boundaries, uint32_t *mask, uint32_t *value)
+{
+	unsigned int i;
+
+	*mask = 0;
+	for (i = 0; i < 4; i++) {
+		if (boundaries & 1U << i)
+			*mask |= 0xffU << 8 * i;
+	}
+	*value = *mask & 0xcccccccc;
+}
+
+static uint64_t count_mappings(void)
+{
+	FILE *maps = fopen("/proc/self/maps", "re");
+	uint64_t count = 0;
+	int c;
+
+	while ((c = getc(maps)) != EOF)
+		count += c == '\n';
+	fclose(maps);
+	return count;
+}
+
+static bool is_executable(uintptr_t address)
+{
+	struct space_mapping mapping;
+	bool readable;
+
+	return space_mapping(address, &mapping, &readable) && mapping.protection == (PROT_READ | PROT_EXEC) &&
+	       !mapping.shared;
+}
+
+Test(pad, every_pattern)
+{
+	uintptr_t pad, source;
+	uint32_t mask, value;
+	unsigned int boundaries, k;
+
+	for (boundaries = 0; boundaries < PATTERNS; boundaries++) {
+		pattern_of(boundaries, &mask, &value);
+		for (k = 0; k < 40; k++) {
+			source = source_here() + 37 * k;
+			cr_assert_eq(arena_pad_alloc(source, mask, value, everywhere(), &pad), PATCH_OK,
+				     "pattern %#x from %#lx", boundaries, source);
+			cr_expect(matches(source, mask, value, pad), "pattern %#x: displacement %#lx", boundaries,
+				  pad - source);
+			cr_expect(is_executable(pad) && is_executable(pad + ARCH_JMP_SIZE - 1));
+			cr_expect(arena_contains(pad) && arena_contains(pad + ARCH_JMP_SIZE - 1));
+			pads[boundaries * 40 + k] = pad;
+		}
+	}
+	expect_no_overlap(PATTERNS * 40);
+}
+
+/* All four bytes fixed: there is one address, and it can be had once. */
+Test(pad, a_single_address)
+{
+	uintptr_t source = source_here(), pad = 0, other;
+
+	cr_assert_eq(arena_pad_alloc(source, UINT32_MAX, 0xcccccccc, everywhere(), &pad), PATCH_OK);
+	cr_expect_eq(pad, source - 0x33333334);
+	other = 1;
+	cr_expect_eq(arena_pad_alloc(source, UINT32_MAX, 0xcccccccc, everywhere(), &other), PATCH_ENOMEM);
+	/* Four bytes on, it would overlap; five bytes on, it does not. */
+	cr_expect_eq(arena_pad_alloc(source + 4, UINT32_MAX, 0xcccccccc, everywhere(), &other), PATCH_ENOMEM);
+	cr_expect_eq(arena_pad_alloc(source - 4, UINT32_MAX, 0xcccccccc, everywhere(), &other), PATCH_ENOMEM);
+	cr_expect_eq(arena_pad_alloc(source + 5, UINT32_MAX, 0xcccccccc, everywhere(), &other), PATCH_OK);
+	cr_expect_eq(other, pad + 5);
+	cr_expect_eq(arena_pad_alloc(source - 5, UINT32_MAX, 0xcccccccc, everywhere(), &other), PATCH_OK);
+	cr_expect_eq(other, pad - 5);
+	arena_pad_free(pad);
+	cr_expect_eq(arena_pad_alloc(source, UINT32_MAX, 0xcccccccc, everywhere(), &other), PATCH_OK);
+	cr_expect_eq(other, pad);
+}
+
+/* Where something is mapped there is no pad, and it stays mapped. */
+Test(pad, never_over_a_mapping)
+{
+	uintptr_t source = source_here(), target = source - 0x33333334, pad;
+	uint8_t *taken = mmap((void *)ALIGN_DOWN(target, PAGE_SIZE), PAGE_SIZE, PROT_READ | PROT_WRITE,
+			      MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+
+	cr_assert_eq((uintptr_t)taken, ALIGN_DOWN(target, PAGE_SIZE));
+	memset(taken, 0x5A, PAGE_SIZE);
+	cr_expect_eq(arena_pad_alloc(source, UINT32_MAX, 0xcccccccc, everywhere(), &pad), PATCH_ENOMEM);
+	cr_expect_eq(taken[0], 0x5A);
+	/* Neither one that begins before it and ends in it. */
+	source -= (target & (PAGE_SIZE - 1)) + 3;
+	cr_expect_eq(arena_pad_alloc(source, UINT32_MAX, 0xcccccccc, everywhere(), &pad), PATCH_ENOMEM);
+	cr_expect_eq(taken[0], 0x5A);
+}
+
+Test(pad, thousands_do_not_overlap)
+{
+	uint64_t mappings = count_mappings();
+	uint32_t mask, value;
+	uintptr_t source;
+	size_t i;
+
+	for (i = 0; i < PADS; i++) {
+		/* Sites in 8 MiB of code, with every pattern that leaves a choice. */
+		source = source_here() + random_u32() % (8U << 20);
+		pattern_of(random_u32() % (PATTERNS - 1), &mask, &value);
+		cr_assert_eq(arena_pad_alloc(source, mask, value, everywhere(), &pads[i]), PATCH_OK, "pad %zu", i);
+		cr_assert(matches(source, mask, value, pads[i]));
+	}
+	expect_no_overlap(PADS);
+	/* vm.max_map_count is 65,530. */
+	cr_expect_leq(count_mappings(), mappings + 40, "%lu mappings, %lu before", count_mappings(), mappings);
+}
+
+Test(pad, freed_ones_are_used_again)
+{
+	static uintptr_t again[PADS];
+	uint32_t mask, value;
+	uint64_t mappings;
+	size_t i, round;
+
+	pattern_of(0x6, &mask, &value);
+	for (i = 0; i < 1000; i++)
+		cr_assert_eq(arena_pad_alloc(source_here() + i, mask, value, everywhere(), &pads[i]), PATCH_OK);
+	mappings = count_mappings();
+	for (round = 0; round < 20; round++) {
+		for (i = 0; i < 1000; i++)
+			arena_pad_free(pads[i]);
+		for (i = 0; i < 1000; i++)
+			cr_assert_eq(arena_pad_alloc(source_here() + i, mask, value, everywhere(), &again[i]), PATCH_OK);
+		memcpy(pads, again, sizeof(pads));
+		expect_no_overlap(1000);
+	}
+	cr_expect_leq(count_mappings(), mappings + 1, "%lu mappings, %lu before", count_mappings(), mappings);
+}
+
+/* Searches skip what they found taken before: not for ever. */
+Test(pad, freed_ones_are_used_again_where_it_is_crowded)
+{
+	uintptr_t lowest = UINTPTR_MAX, highest = 0, pad;
+	size_t i;
+
+	for (i = 0; i < 1000; i++) {
+		cr_assert_eq(arena_pad_alloc(source_here(), 0, 0, everywhere(), &pads[i]), PATCH_OK);
+		lowest = MIN(lowest, pads[i]);
+		highest = MAX(highest, pads[i]);
+	}
+	for (i = 0; i < 1000; i++)
+		arena_pad_free(pads[i]);
+	for (i = 0; i < 1000; i++) {
+		cr_assert_eq(arena_pad_alloc(source_here(), 0, 0, everywhere(), &pad), PATCH_OK);
+		cr_assert(pad >= lowest && pad <= highest, "%#lx is new, and all from %#lx to %#lx were free", pad, lowest,
+			  highest);
+	}
+}
+
+/* The pad's own jump has to reach the trampoline, too. */
+Test(pad, within_reach)
+{
+	uintptr_t source = source_here(), pad;
+	struct arena_reach reach;
+	uint32_t mask, value;
+	unsigned int boundaries;
+
+	for (boundaries = 0; boundaries < 8; boundaries++) {
+		pattern_of(boundaries, &mask, &value);
+		reach = (struct arena_reach){ source - (600UL << 20), source - (200UL << 20) };
+		cr_assert_eq(arena_pad_alloc(source, mask, value, reach, &pad), PATCH_OK, "pattern %#x", boundaries);
+		cr_expect(pad >= reach.lower && pad <= reach.upper && matches(source, mask, value, pad));
+		reach = (struct arena_reach){ source - (1800UL << 20), source - (1200UL << 20) };
+		cr_assert_eq(arena_pad_alloc(source, mask, value, reach, &pad), PATCH_OK, "pattern %#x", boundaries);
+		cr_expect(pad >= reach.lower && pad <= reach.upper && matches(source, mask, value, pad));
+		/* What a rel32 cannot express is no pad, whatever else would reach it. */
+		reach = (struct arena_reach){ source - (9UL << 30), source - (3UL << 30) };
+		cr_expect_eq(arena_pad_alloc(source, mask, value, reach, &pad), PATCH_ENOMEM, "pattern %#x", boundaries);
+	}
+	/* The one address is outside. */
+	reach = (struct arena_reach){ source - (600UL << 20), source };
+	cr_expect_eq(arena_pad_alloc(source, UINT32_MAX, 0xcccccccc, reach, &pad), PATCH_ENOMEM);
+}
+
+/* ---- blocks ----------------------------------------------------------------------------------------------------- */
+
+Test(arena, blocks_do_not_overlap)
+{
+	static struct arena_block blocks[PADS];
+	uintptr_t near = source_here();
+	size_t i, size;
+
+	for (i = 0; i < PADS; i++) {
+		size = 1 + random_u32() % 700;
+		cr_assert_eq(arena_alloc(size, near, arena_reach_of(near), &blocks[i]), PATCH_OK);
+		cr_expect_geq(blocks[i].size, size);
+		cr_expect_eq(blocks[i].size % ARENA_GRANULE, 0);
+		cr_expect_eq(blocks[i].address % ARENA_GRANULE, 0);
+		/* Give some back, and ends of some. */
+		if (i % 3 == 0 && i > 0) {
+			arena_free(&blocks[i / 2]);
+			blocks[i / 2].size = 0;
+		}
+		if (i % 5 == 0)
+			arena_shrink(&blocks[i], blocks[i].size / 2);
+		cr_assert(i % 100 != 0 || is_executable(blocks[i].address));
+	}
+	for (i = 0, size = 0; i < PADS; i++) {
+		size_t k;
+
+		size += blocks[i].size;
+		for (k = 0; k < i && blocks[i].size != 0; k++)
+			cr_assert(blocks[k].size == 0 || blocks[k].address + blocks[k].size <= blocks[i].address ||
+				  blocks[i].address + blocks[i].size <= blocks[k].address);
+	}
+	{
+		struct arena_usage usage;
+
+		arena_usage(&usage);
+		cr_expect_eq(usage.code_bytes, size, "%lu bytes in use, not %zu", usage.code_bytes, size);
+	}
+}
+
+Test(arena, freed_and_shrunk_blocks_are_used_again)
+{
+	struct arena_block a, b, c;
+	struct arena_reach reach = arena_reach_of(source_here());
+
+	cr_assert_eq(arena_alloc(160, source_here(), reach, &a), PATCH_OK);
+	cr_assert_eq(arena_alloc(160, source_here(), reach, &b), PATCH_OK);
+	arena_free(&a);
+	cr_assert_eq(arena_alloc(150, source_here(), reach, &c), PATCH_OK);
+	cr_expect_eq(c.address, a.address, "the same number of granules");
+	arena_shrink(&b, 100);
+	cr_expect_eq(b.size, 112);
+	arena_shrink(&b, 112);
+	cr_expect_eq(b.size, 112);
+	cr_assert_eq(arena_alloc(160, source_here(), reach, &a), PATCH_OK);
+	cr_expect_eq(a.address, b.address + b.size);
+}
+
+Test(arena, within_reach)
+{
+	uintptr_t near = source_here();
+	struct arena_block block;
+	struct arena_reach reach;
+	uintptr_t original;
+
+	cr_assert_eq(arena_alloc(64, near, arena_reach_of(near), &block), PATCH_OK);
+	cr_expect_lt(near - block.address, 0x80000000UL, "below, and within a rel32");
+	/* Not a part of the first one's arena. */
+	reach = (struct arena_reach){ near - (1900UL << 20), near - (1000UL << 20) };
+	cr_assert_eq(arena_alloc(64, near, reach, &block), PATCH_OK);
+	cr_expect(block.address >= reach.lower && block.address + 64 <= reach.upper);
+	reach = (struct arena_reach){ near, near + 64 };
+	cr_expect_eq(arena_alloc(64, near, reach, &block), PATCH_ENOMEM, "in the middle of this program");
+	cr_expect_eq(arena_alloc(2UL << 20, near, arena_reach_of(near), &block), PATCH_ENOMEM, "more than an arena");
+	cr_expect_not(arena_contains(near));
+	cr_expect_not(arena_original_pc(near, &original));
+}
+
+Test(arena, reach_of_a_rel32)
+{
+	struct arena_reach a = arena_reach_of(0x555500000000), b = arena_reach_of(0x555500000000 + (3UL << 30));
+
+	/* A trampoline anywhere in it can reach, and be reached, from all of its bytes. */
+	cr_expect_gt(a.lower + 0x80000000UL, 0x555500000000 + 10000);
+	cr_expect_lt(a.upper, 0x555500000000 + 0x7fffffffUL - 10000);
+	cr_expect(arena_reach_intersect(&a, b));
+	cr_expect_eq(a.lower, b.lower);
+	cr_expect_lt(a.lower, a.upper);
+	cr_expect_not(arena_reach_intersect(&a, arena_reach_of(0x555600000000 + (3UL << 30))));
+	a = arena_reach_of(0x1000);
+	cr_expect_eq(a.lower, 0);
+	a = arena_reach_of(UINTPTR_MAX - 0x1000);
+	cr_expect_eq(a.upper, UINTPTR_MAX);
+}
+
+Test(arena, gates)
+{
+	enum { GATES = 20000 };
+	static uintptr_t gates[GATES];
+	uintptr_t near = source_here();
+	size_t i;
+
+	/* More than one arena has. */
+	for (i = 0; i < GATES; i++) {
+		gates[i] = arena_gate_alloc(near);
+		cr_assert_neq(gates[i], 0);
+		cr_assert_eq(*(uint8_t *)gates[i], 0);
+		*(uint8_t *)gates[i] = 1;
+		cr_assert_lt(near - gates[i], 0x7ff00000UL);
+	}
+	qsort(gates, GATES, sizeof(*gates), compare);
+	for (i = 1; i < GATES; i++)
+		cr_assert_neq(gates[i], gates[i - 1]);
+	/* Another part of the address space has its own. */
+	gates[0] = arena_gate_alloc(near + (64UL << 30));
+	cr_expect_neq(gates[0], 0);
+	cr_expect(gates[0] - near > (60UL << 30) && gates[0] - near < (68UL << 30), "%#lx", gates[0]);
+}
+
+Test(arena, nothing_is_known_of_what_is_not_written)
+{
+	struct arena_block block;
+	uintptr_t original, pad;
+
+	cr_assert_eq(arena_alloc(64, source_here(), arena_reach_of(source_here()), &block), PATCH_OK);
+	cr_expect_not(arena_original_pc(block.address, &original));
+	cr_expect_not(arena_original_pc(block.address + 20, &original));
+	cr_expect_not(arena_original_pc(block.address + block.size, &original));
+	cr_assert_eq(arena_pad_alloc(source_here(), 0, 0, everywhere(), &pad), PATCH_OK);
+	cr_expect_not(arena_original_pc(pad, &original));
+}
+
+/* ---- room that others will want --------------------------------------------------------------------------------- */
+
+static uintptr_t stack_lower, stack_limit;
+static uintptr_t program_break;
+
+static bool check_gap(uintptr_t lower, uintptr_t upper, void *data)
+{
+	uintptr_t *last = data;
+
+	cr_expect_lt(lower, upper);
+	cr_expect_geq(lower, *last, "gaps ascend and do not overlap");
+	*last = upper;
+	cr_expect(upper <= program_break || lower >= program_break + (1UL << 30), "%#lx-%#lx is where the break grows",
+		  lower, upper);
+	cr_expect(upper <= stack_limit || lower >= stack_lower, "%#lx-%#lx is where the stack grows", lower, upper);
+	return true;
+}
+
+static bool count_gap(uintptr_t lower, uintptr_t upper, void *data)
+{
+	(void)lower;
+	(void)upper;
+	return --*(int *)data > 0;
+}
+
+Test(space, gaps_leave_room)
+{
+	struct space_mapping mapping;
+	struct rlimit limit;
+	uintptr_t last = 0;
+	bool readable;
+	int left = 2;
+
+	program_break = (uintptr_t)sbrk(0);
+	cr_assert(space_mapping((uintptr_t)__builtin_frame_address(0), &mapping, &readable));
+	getrlimit(RLIMIT_STACK, &limit);
+	stack_lower = mapping.lower;
+	stack_limit = mapping.lower - MIN((uintptr_t)limit.rlim_cur, 1UL << 30);
+	cr_expect(space_gaps(check_gap, &last));
+	cr_expect_neq(last, 0);
+	cr_expect(space_gaps(count_gap, &left));
+	cr_expect_eq(left, 0, "it stops when told");
+}
+
+/* The heap grows through brk() as far as before, whatever was placed. */
+Test(space, program_break_grows_after_placing)
+{
+	uintptr_t start = (uintptr_t)sbrk(0), source, pad;
+	struct arena_block block;
+	uint32_t mask, value;
+	unsigned int boundaries, k;
+
+	for (boundaries = 0; boundaries < 8; boundaries++) {
+		pattern_of(boundaries, &mask, &value);
+		for (k = 0; k < 50; k++) {
+			source = start + k * (3UL << 20);
+			cr_assert_eq(arena_pad_alloc(source, mask, value, arena_reach_of(source), &pad), PATCH_OK);
+			cr_expect(pad < start || pad >= start + (1UL << 30), "%#lx is in the way of %#lx", pad, start);
+		}
+	}
+	/* Even when nothing else would do. */
+	cr_expect_eq(arena_alloc(64, start, (struct arena_reach){ start, start + (1UL << 30) }, &block), PATCH_ENOMEM);
+	cr_expect_neq(sbrk(512L << 20), (void *)-1);
+	cr_expect_eq((uintptr_t)sbrk(0), start + (512UL << 20));
+}
+
+/* Not even when all that is reachable is below the stack. */
+Test(space, main_stack_grows_after_placing)
+{
+	struct space_mapping mapping;
+	struct arena_block block;
+	struct rlimit limit;
+	uintptr_t room, pad;
+	bool readable;
+
+	cr_assert(space_mapping((uintptr_t)environ, &mapping, &readable));
+	getrlimit(RLIMIT_STACK, &limit);
+	room = MIN((uintptr_t)limit.rlim_cur, 1UL << 30);
+	cr_expect_eq(arena_alloc(64, mapping.lower, (struct arena_reach){ mapping.lower - room, mapping.lower }, &block),
+		     PATCH_ENOMEM);
+	cr_expect_eq(arena_pad_alloc(mapping.lower, 0, 0, (struct arena_reach){ mapping.lower - room, mapping.lower },
+				     &pad),
+		     PATCH_ENOMEM);
+}
+
+Test(space, what_is_mapped)
+{
+	struct space_mapping mapping;
+	bool readable;
+	uint8_t *shared = mmap(NULL, 2 * PAGE_SIZE, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+
+	cr_assert_neq(shared, MAP_FAILED);
+	munmap(shared + PAGE_SIZE, PAGE_SIZE);
+	cr_assert(space_mapping((uintptr_t)shared, &mapping, &readable));
+	cr_expect(mapping.shared && mapping.protection == PROT_READ && !mapping.special);
+	cr_assert(space_mapping((uintptr_t)&source_here, &mapping, &readable));
+	cr_expect(!mapping.shared && mapping.protection == (PROT_READ | PROT_EXEC) && !mapping.special);
+	cr_expect_not(space_mapping(0x1000, &mapping, &readable));
+	cr_expect(readable, "nothing is there, and that is known");
+}
+
+Test(space, mapping_never_replaces)
+{
+	uint8_t *taken = mmap(NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	cr_assert_neq(taken, MAP_FAILED);
+	*taken = 0x5A;
+	cr_expect_eq(space_map((uintptr_t)taken, PAGE_SIZE, PROT_READ), -EEXIST);
+	cr_expect_eq(*taken, 0x5A);
+	munmap(taken, PAGE_SIZE);
+	cr_expect_eq(space_map((uintptr_t)taken, PAGE_SIZE, PROT_READ), 0);
+	cr_expect_eq(*taken, 0);
+}

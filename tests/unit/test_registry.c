@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The registry: what is found, what states mean, and that nothing a reader may hold is freed (R1 to R3).
+ */
+#include "bytes.h"
+
+#include "arch/arch.h"
+#include "heap.h"
+#include "registry.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <semaphore.h>
+#include <stdlib.h>
+
+#define BASE 0x555500001000UL
+#define POLLS 10
+
+/* registry.c keeps an entry with a list pointer and an epoch behind it. */
+#define HOLDER_SIZE (sizeof(struct registry_entry) + 16)
+
+static void init(void)
+{
+	cr_assert_eq(registry_init(), PATCH_OK);
+}
+
+static void poll_often(void)
+{
+	int i;
+
+	for (i = 0; i < POLLS; i++)
+		registry_poll();
+}
+
+/* The heap hands out last what was freed last: was this? Nothing but the registry uses it here. */
+static bool is_freed(struct registry_entry *entry)
+{
+	void *blocks[64];
+	bool found = false;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(blocks); i++) {
+		blocks[i] = heap_alloc(HOLDER_SIZE);
+		found = found || blocks[i] == (void *)entry;
+	}
+	for (i = ARRAY_SIZE(blocks); i-- > 0;)
+		heap_free(blocks[i], HOLDER_SIZE);
+	return found;
+}
+
+Test(registry, nothing_before_init)
+{
+	registry_token token = registry_read_lock();
+
+	cr_expect_null(registry_lookup(BASE));
+	registry_read_unlock(token);
+	cr_expect_null(registry_find(BASE));
+	registry_poll();
+}
+
+Test(registry, add_find_remove)
+{
+	struct registry_entry *a, *b;
+
+	init();
+	cr_expect_null(registry_find(BASE));
+	a = registry_add(BASE);
+	b = registry_add(BASE + 1);
+	cr_assert(a != NULL && b != NULL);
+	cr_expect_eq(a->address, BASE);
+	cr_expect_eq(REGISTRY_STATE(a->state), REGISTRY_DORMANT);
+	cr_expect_eq(REGISTRY_CLASSES(a->state), 0);
+	cr_expect_eq(a->hits, 0);
+	cr_expect_null(a->region);
+	cr_expect_eq(registry_find(BASE), a);
+	cr_expect_eq(registry_lookup(BASE + 1), b);
+	cr_expect_null(registry_find(BASE + 2));
+	cr_expect_null(registry_find(BASE - 1));
+	registry_remove(a);
+	cr_expect_null(registry_find(BASE));
+	cr_expect_eq(registry_find(BASE + 1), b);
+	a = registry_add(BASE);
+	cr_expect_eq(registry_find(BASE), a);
+	/* Once more: what is there stays. */
+	cr_expect_eq(registry_init(), PATCH_OK);
+	cr_expect_eq(registry_find(BASE), a);
+}
+
+static uint64_t generation(const struct registry_entry *entry)
+{
+	return entry->state / REGISTRY_GENERATION;
+}
+
+static void expect_state(const struct registry_entry *entry, enum registry_state state, unsigned int classes)
+{
+	cr_expect_eq(REGISTRY_STATE(entry->state), state, "state %d, not %d", REGISTRY_STATE(entry->state), state);
+	cr_expect_eq(REGISTRY_CLASSES(entry->state), classes, "classes %#x, not %#x", REGISTRY_CLASSES(entry->state),
+		     classes);
+}
+
+Test(registry, states)
+{
+	struct registry_entry *entry;
+	uint64_t before;
+
+	init();
+	entry = registry_add(BASE);
+	before = generation(entry);
+	registry_activate(entry, 0x1234, ARCH_TRAP_SIGTRAP);
+	expect_state(entry, REGISTRY_ACTIVE, 1 << ARCH_TRAP_SIGTRAP);
+	cr_expect_eq(entry->target, 0x1234);
+	cr_expect_gt(generation(entry), before);
+
+	/* Re-pointing: readers of the old target are right, too. */
+	before = generation(entry);
+	registry_activate(entry, 0x5678, ARCH_TRAP_SIGTRAP);
+	expect_state(entry, REGISTRY_ACTIVE, 1 << ARCH_TRAP_SIGTRAP);
+	cr_expect_eq(entry->target, 0x5678);
+	cr_expect_eq(generation(entry), before);
+
+	/* A class is remembered for good: a trap of it may be on its way. */
+	registry_activate(entry, 0x5678, ARCH_TRAP_SIGILL);
+	expect_state(entry, REGISTRY_ACTIVE, 1 << ARCH_TRAP_SIGTRAP | 1 << ARCH_TRAP_SIGILL);
+	cr_expect_gt(generation(entry), before);
+
+	before = generation(entry);
+	registry_retire(entry);
+	expect_state(entry, REGISTRY_RETIRED, 1 << ARCH_TRAP_SIGTRAP | 1 << ARCH_TRAP_SIGILL);
+	cr_expect_gt(generation(entry), before);
+
+	/* Every removal and install in between is seen: the trap handler compares (I5). */
+	before = generation(entry);
+	registry_activate(entry, 0x5678, ARCH_TRAP_SIGTRAP);
+	expect_state(entry, REGISTRY_ACTIVE, 1 << ARCH_TRAP_SIGTRAP | 1 << ARCH_TRAP_SIGILL);
+	cr_expect_gt(generation(entry), before);
+	cr_expect_eq(registry_find(BASE), entry);
+}
+
+Test(registry, generations_never_repeat)
+{
+	struct registry_entry *entry;
+	uint64_t last, k;
+
+	init();
+	entry = registry_add(BASE);
+	last = entry->state;
+	for (k = 0; k < 100000; k++) {
+		if (k % 2)
+			registry_retire(entry);
+		else
+			registry_activate(entry, k, ARCH_TRAP_SIGTRAP);
+		cr_assert_gt(entry->state, last);
+		last = entry->state;
+	}
+}
+
+Test(registry, a_removed_entry_is_freed)
+{
+	struct registry_entry *entry;
+
+	init();
+	entry = registry_add(BASE);
+	registry_remove(entry);
+	cr_expect_not(is_freed(entry), "not before a grace period");
+	poll_often();
+	cr_expect(is_freed(entry));
+}
+
+/* ---- readers ---------------------------------------------------------------------------------------------------- */
+
+static sem_t held, let_go, left;
+static struct registry_entry *seen;
+
+static void *hold(void *unused)
+{
+	registry_token token = registry_read_lock();
+
+	(void)unused;
+	seen = registry_lookup(BASE);
+	sem_post(&held);
+	sem_wait(&let_go);
+	registry_read_unlock(token);
+	sem_post(&left);
+	return NULL;
+}
+
+static void init_reader(void)
+{
+	sem_init(&held, 0, 0);
+	sem_init(&let_go, 0, 0);
+	sem_init(&left, 0, 0);
+}
+
+static void start_reader(void)
+{
+	pthread_t thread;
+
+	cr_assert_eq(pthread_create(&thread, NULL, hold, NULL), 0);
+	pthread_detach(thread);
+	sem_wait(&held);
+}
+
+static void end_reader(void)
+{
+	sem_post(&let_go);
+	sem_wait(&left);
+}
+
+/* R2 and R3, at every number of grace periods before. */
+Test(registry, a_reader_keeps_what_it_found)
+{
+	struct registry_entry *entry, *other;
+	int before, between;
+
+	init();
+	init_reader();
+	for (before = 0; before < 4; before++) {
+		for (between = 0; between < 4; between++) {
+			int k;
+
+			/* Polls do something only while there is something to free. */
+			for (k = 0; k < before; k++) {
+				registry_remove(registry_add(BASE + 100));
+				registry_poll();
+			}
+			entry = registry_add(BASE);
+			entry->hits = 77;
+			start_reader();
+			cr_assert_eq(seen, entry);
+			for (k = 0; k < between; k++) {
+				registry_remove(registry_add(BASE + 200));
+				registry_poll();
+			}
+			registry_remove(entry);
+			poll_often();
+			cr_assert_not(is_freed(entry), "freed under a reader, %d and %d polls", before, between);
+			cr_expect_eq(entry->address, BASE);
+			cr_expect_eq(entry->hits, 77);
+			/* More of them do not wait for it, nor does it get freed with them. */
+			other = registry_add(BASE + 1);
+			registry_remove(other);
+			poll_often();
+			cr_assert_not(is_freed(entry));
+			end_reader();
+			poll_often();
+			cr_assert(is_freed(entry), "kept without a reader, %d and %d polls", before, between);
+		}
+	}
+}
+
+/* A reader that came after the removal does not matter for ever: readers that come and go do not starve the freeing. */
+Test(registry, later_readers_do_not_keep_it)
+{
+	struct registry_entry *entry;
+	int round;
+
+	init();
+	init_reader();
+	entry = registry_add(BASE);
+	registry_remove(entry);
+	for (round = 0; round < 6; round++) {
+		/* Two overlapping readers at any time. */
+		start_reader();
+		cr_expect_null(seen);
+		registry_poll();
+		end_reader();
+		registry_poll();
+	}
+	cr_expect(is_freed(entry));
+}
+
+/* Nested: a handler interrupted inside another one's reading. */
+Test(registry, readers_nest)
+{
+	struct registry_entry *entry;
+	registry_token outer, inner;
+
+	init();
+	entry = registry_add(BASE);
+	outer = registry_read_lock();
+	cr_expect_eq(registry_lookup(BASE), entry);
+	inner = registry_read_lock();
+	registry_read_unlock(inner);
+	registry_remove(entry);
+	poll_often();
+	inner = registry_read_lock();
+	registry_read_unlock(inner);
+	poll_often();
+	cr_expect_not(is_freed(entry), "the outer one holds it");
+	registry_read_unlock(outer);
+	poll_often();
+	cr_expect(is_freed(entry));
+}
+
+/* ---- many ------------------------------------------------------------------------------------------------------- */
+
+Test(registry, many_entries)
+{
+	enum { MANY = 200000 };
+	struct registry_entry **entries = calloc(MANY, sizeof(*entries));
+	size_t i;
+
+	init();
+	/* Spread like functions of modules: some dense, some far. */
+	for (i = 0; i < MANY; i++) {
+		entries[i] = registry_add(BASE + i * 7 + (i % 5) * (1UL << 32));
+		cr_assert_not_null(entries[i]);
+	}
+	for (i = 0; i < MANY; i++)
+		cr_assert_eq(registry_find(BASE + i * 7 + (i % 5) * (1UL << 32)), entries[i]);
+	for (i = 0; i < MANY; i += 2)
+		registry_remove(entries[i]);
+	poll_often();
+	for (i = 0; i < MANY; i++)
+		cr_assert_eq(registry_find(BASE + i * 7 + (i % 5) * (1UL << 32)), i % 2 ? entries[i] : NULL);
+	free(entries);
+}
+
+/* ---- readers beside a writer ------------------------------------------------------------------------------------ */
+
+#define ADDRESSES 64
+#define READERS 4
+#define ROUNDS 60000
+
+static _Atomic bool stop;
+static _Atomic uint64_t reads, errors;
+
+/* Whatever is found says what it was made with: a freed one was overwritten by the writer. */
+static void *read_all(void *unused)
+{
+	uint64_t i;
+
+	(void)unused;
+	for (i = 0; !stop; i++) {
+		uintptr_t address = BASE + i % ADDRESSES;
+		registry_token token = registry_read_lock();
+		struct registry_entry *entry = registry_lookup(address);
+		int k;
+
+		for (k = 0; entry != NULL && k < 20; k++) {
+			uint64_t before = entry->state;
+			uintptr_t target = entry->target;
+
+			if (entry->address != address)
+				errors++;
+			if (REGISTRY_STATE(before) == REGISTRY_ACTIVE && entry->state == before && target >> 8 != address)
+				errors++;
+		}
+		registry_read_unlock(token);
+		reads++;
+	}
+	return NULL;
+}
+
+Test(registry, readers_beside_a_writer, .timeout = 30)
+{
+	struct registry_entry *entries[ADDRESSES] = { NULL };
+	pthread_t threads[READERS];
+	uint32_t seed = 99;
+	void *block;
+	size_t i;
+
+	init();
+	for (i = 0; i < READERS; i++)
+		cr_assert_eq(pthread_create(&threads[i], NULL, read_all, NULL), 0);
+	for (i = 0; i < ROUNDS || reads < 20000; i++) {
+		size_t k;
+
+		seed = seed * 1664525 + 1013904223;
+		k = (seed >> 16) % ADDRESSES;
+		if (entries[k] == NULL) {
+			entries[k] = registry_add(BASE + k);
+			cr_assert_not_null(entries[k]);
+		} else if (REGISTRY_STATE(entries[k]->state) == REGISTRY_DORMANT && seed % 3) {
+			registry_activate(entries[k], (BASE + k) << 8 | 1, ARCH_TRAP_SIGTRAP);
+		} else if (REGISTRY_STATE(entries[k]->state) == REGISTRY_ACTIVE && seed % 3) {
+			registry_retire(entries[k]);
+		} else {
+			registry_remove(entries[k]);
+			entries[k] = NULL;
+		}
+		registry_poll();
+		/* What was freed is somebody else's at once. */
+		block = heap_alloc(HOLDER_SIZE);
+		memset(block, 0xEE, HOLDER_SIZE);
+		heap_free(block, HOLDER_SIZE);
+		if (i % 1024 == 0)
+			sched_yield();
+	}
+	stop = true;
+	for (i = 0; i < READERS; i++)
+		pthread_join(threads[i], NULL);
+	cr_expect_eq(errors, 0, "%lu of %lu reads were of something freed", errors, reads);
+	for (i = 0; i < ADDRESSES; i++)
+		cr_expect_eq(registry_find(BASE + i), entries[i]);
+}
