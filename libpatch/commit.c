@@ -274,6 +274,11 @@ static void write_phase(struct batch *batch, int phase)
 	}
 }
 
+static bool is_active(struct registry_entry *entry)
+{
+	return REGISTRY_STATE(atomic_load(&entry->state)) == REGISTRY_ACTIVE;
+}
+
 /* A write that failed wholly, in phase 1, left the text as it was: so must the registry be. */
 static void withdraw(struct batch *batch)
 {
@@ -283,7 +288,7 @@ static void withdraw(struct batch *batch)
 		if (!job->failed || job->region->installed || !job->install)
 			continue;
 		for (unsigned int k = 0; k < job->region->count; ++k)
-			if (REGISTRY_STATE(atomic_load(&job->region->entries[k]->state)) == REGISTRY_ACTIVE)
+			if (is_active(job->region->entries[k]))
 				registry_retire(job->region->entries[k]);
 	}
 }
@@ -300,11 +305,12 @@ static void settle_region(struct job *job)
 		region->next = NULL;
 		region_retire(region, before);
 	}
-	if (job->pad_changes)
+	/* Also when it was an interrupted batch before this one that led the pad elsewhere. */
+	if (job->install && region->pad_entry != NULL && is_active(region->pad_entry))
 		registry_retire(region->pad_entry);
 	if (!job->install) {
 		for (unsigned int k = 0; k < region->count; ++k)
-			if (REGISTRY_STATE(atomic_load(&region->entries[k]->state)) == REGISTRY_ACTIVE)
+			if (is_active(region->entries[k]))
 				registry_retire(region->entries[k]);
 		region_set_installed(region, false);
 	}

@@ -57,11 +57,13 @@ static const char *extend(const struct plan_request *request, struct plan *plan,
 }
 
 /* A branch to a boundary traps at every turn: worth a trap at the head instead, where the policy leaves the choice. */
-static bool has_inner_target(const struct plan_request *request, const struct plan *plan)
+static bool has_inner_target(const struct plan_request *request, const struct plan *plan, uintptr_t *where)
 {
-	for (unsigned int i = 1; i < plan->count; ++i)
-		if (is_target(request, plan->start + plan->offsets[i]))
+	for (unsigned int i = 1; i < plan->count; ++i) {
+		*where = plan->start + plan->offsets[i];
+		if (is_target(request, *where))
 			return true;
+	}
 	return false;
 }
 
@@ -103,8 +105,7 @@ patch_status plan_site(const struct plan_request *request, struct plan *plan)
 		goto no_jump;
 	}
 	why = extend(request, plan, &where);
-	if (why == NULL && plan->count > 1 && request->policy == PATCH_TRAP_POLICY_ALLOW &&
-	    has_inner_target(request, plan))
+	if (why == NULL && request->policy == PATCH_TRAP_POLICY_ALLOW && has_inner_target(request, plan, &where))
 		why = "the function branches to an instruction within the bytes of a jump";
 	if (why == NULL) {
 		plan->strategy = plan->count == 1 ? PATCH_STRATEGY_JUMP : PATCH_STRATEGY_CONSTRAINED_JUMP;

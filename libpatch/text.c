@@ -108,10 +108,15 @@ static int write_page_swap(uintptr_t address, const uint8_t *bytes, size_t lengt
 	size_t size = ALIGN_UP(address + length, PAGE_SIZE) - page;
 	uint8_t *copy = heap_map(size);
 	long result;
+	int error;
 
 	if (copy == NULL)
 		return ENOMEM;
-	memcpy(copy, (const void *)page, size);
+	/* Not by memcpy: somebody may have unmapped it. */
+	if (text_read(page, copy, size, &error) != size) {
+		raw_syscall(SYS_munmap, copy, size);
+		return error;
+	}
 	memcpy(copy + (address - page), bytes, length);
 	result = raw_syscall(SYS_mprotect, copy, size, PROT_READ | PROT_EXEC);
 	if (result == 0)
@@ -221,14 +226,9 @@ static size_t apply_run(int fd, struct text_write *writes, size_t count)
 
 	if (n == 1) {
 		error = write_run(fd, start, writes[0].bytes, writes[0].length, writes[0].exact);
-	} else {
-		uintptr_t at = start;
-
-		for (size_t i = 0; i < n; ++i) {
-			memcpy(run_bytes + (at - start), (const void *)at, writes[i].address - at);
+	} else if (text_read(start, run_bytes, end - start, &error) == end - start) {
+		for (size_t i = 0; i < n; ++i)
 			memcpy(run_bytes + (writes[i].address - start), writes[i].bytes, writes[i].length);
-			at = writes[i].address + writes[i].length;
-		}
 		error = write_run(fd, start, run_bytes, end - start, writes[0].exact);
 	}
 	for (size_t i = 0; i < n; ++i)
