@@ -1,0 +1,754 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Trampolines: their code byte for byte, what each byte stands for, and the jumps and pads that lead to them.
+ */
+#include "bytes.h"
+
+#include "arena.h"
+#include "heap.h"
+#include "plan.h"
+#include "text.h"
+#include "trampoline.h"
+
+#include <stdlib.h>
+
+#define NOP 0x90
+#define MOV_EAX_EDI 0x89, 0xF8               /* mov eax, edi */
+#define XOR_EAX_ESI 0x31, 0xF0               /* xor eax, esi */
+#define MOV_RAX_RDI 0x48, 0x89, 0xF8         /* mov rax, rdi */
+#define LEA_RAX_RDI_4 0x48, 0x8D, 0x47, 0x04 /* lea rax, [rdi + 4] */
+#define MOV_EAX_IMM 0xB8, 0x78, 0x56, 0x34, 0x12
+
+#define PROCEDURE 0x1122334455667788UL
+#define REG(name) ((uint64_t)1 << PATCH_X86_64_##name)
+
+/* Where windows are said to be: near this program, and never executed. */
+static uint8_t place[4096] __attribute__((aligned(4096)));
+
+struct test_window {
+	uint8_t bytes[32];
+	uint8_t offsets[16];
+	struct window window;
+};
+
+static void init(void)
+{
+	cr_assert_eq(text_init(false), PATCH_OK);
+}
+
+/* Cut `size` bytes into instructions. */
+static void make_window(struct test_window *w, const void *bytes, size_t size, int strategy)
+{
+	unsigned int at = 0, count = 0;
+	struct arch_insn insn;
+
+	memset(w, 0, sizeof(*w));
+	memcpy(w->bytes, bytes, size);
+	while (at < size) {
+		cr_assert(arch_decode(w->bytes + at, size - at, (uintptr_t)place + at, &insn));
+		w->offsets[count++] = (uint8_t)at;
+		at += insn.length;
+	}
+	w->offsets[count] = (uint8_t)at;
+	w->window = (struct window){
+		.start = (uintptr_t)place,
+		.length = (uint8_t)size,
+		.count = (uint8_t)count,
+		.strategy = (uint8_t)strategy,
+		.offsets = w->offsets,
+		.original = w->bytes,
+	};
+}
+
+#define MAKE_WINDOW(w, strategy, ...)                                                                                  \
+	make_window(w, (const uint8_t[]){ __VA_ARGS__ }, sizeof((uint8_t[]){ __VA_ARGS__ }), strategy)
+
+static struct hook make_hook(size_t offset, enum hook_when when, uintptr_t procedure)
+{
+	return (struct hook){
+		.address = (uintptr_t)place + offset,
+		.when = when,
+		.lower = (uintptr_t)place,
+		.upper = (uintptr_t)place + sizeof(place),
+		.code = {
+			.procedure = procedure,
+			.user_data = 0x12345678,
+			.program_counter = (uintptr_t)place + offset,
+			.post = when != HOOK_BEFORE,
+		},
+	};
+}
+
+static struct trampoline *build(struct test_window *w, const struct hook *hooks, size_t count)
+{
+	struct trampoline *trampoline = NULL;
+	const char *message = NULL;
+
+	cr_assert_eq(trampoline_build(&w->window, hooks, count, &trampoline, &message), PATCH_OK, "%s",
+		     message ? message : "");
+	cr_assert_eq(text_flush(), 0);
+	return trampoline;
+}
+
+static const uint8_t *code_of(const struct trampoline *trampoline, unsigned int index)
+{
+	return (const uint8_t *)trampoline_entry(trampoline, index);
+}
+
+/* ---- expected code, line by line -------------------------------------------------------------------------------- */
+
+#define LINES 96
+
+/* Bytes with the assembly they are meant to be; the first line that differs is shown. */
+struct listing {
+	struct line {
+		const char *text;
+		uint8_t bytes[16];
+		size_t size;
+	} lines[LINES];
+	size_t count;
+	size_t size; /* of all lines */
+};
+
+static void add(struct listing *listing, const char *text, const void *bytes, size_t size)
+{
+	struct line *line = &listing->lines[listing->count++];
+
+	cr_assert_leq(listing->count, LINES);
+	line->text = text;
+	memcpy(line->bytes, bytes, size);
+	line->size = size;
+	listing->size += size;
+}
+
+#define ADD(listing, text, ...) add(listing, text, (const uint8_t[]){ __VA_ARGS__ }, sizeof((uint8_t[]){ __VA_ARGS__ }))
+
+/* The field ends the line before it. */
+static void add_field(struct listing *listing, const void *value, size_t size)
+{
+	struct line *line = &listing->lines[listing->count - 1];
+
+	memcpy(line->bytes + line->size, value, size);
+	line->size += size;
+	listing->size += size;
+}
+
+static void add_u32(struct listing *listing, uintptr_t value)
+{
+	uint32_t field = (uint32_t)value;
+
+	add_field(listing, &field, sizeof(field));
+}
+
+static void add_u64(struct listing *listing, uint64_t value)
+{
+	add_field(listing, &value, sizeof(value));
+}
+
+/* The same for a field of an earlier line, once it is known. */
+static void fill_u32(struct listing *listing, size_t line, uint32_t value)
+{
+	memcpy(listing->lines[line].bytes + listing->lines[line].size - 4, &value, sizeof(value));
+}
+
+static void expect_listing(const struct listing *listing, const uint8_t *code)
+{
+	size_t i, at = 0;
+
+	for (i = 0; i < listing->count; i++) {
+		const struct line *line = &listing->lines[i];
+
+		if (memcmp(code + at, line->bytes, line->size) != 0) {
+			fprintf(stderr, "+%#zx ", at);
+			bytes_expect(line->text, code + at, line->size, line->bytes, line->size);
+			return;
+		}
+		at += line->size;
+	}
+}
+
+static uintptr_t tls(const void *variable)
+{
+	uintptr_t base;
+
+	__asm__("mov %%fs:0, %0" : "=r"(base));
+	return (uintptr_t)variable - base;
+}
+
+/* ---- code ------------------------------------------------------------------------------------------------------- */
+
+Test(trampoline, no_hooks)
+{
+	struct listing expected = { .count = 0 };
+	struct trampoline *trampoline;
+	struct test_window w;
+
+	init();
+	MAKE_WINDOW(&w, PATCH_STRATEGY_TRAP, MOV_EAX_EDI, XOR_EAX_ESI, NOP);
+	trampoline = build(&w, NULL, 0);
+	ADD(&expected, "mov eax, edi", MOV_EAX_EDI);
+	ADD(&expected, "xor eax, esi", XOR_EAX_ESI);
+	ADD(&expected, "nop", NOP);
+	ADD(&expected, "jmp behind the window", 0xE9);
+	add_u32(&expected, (uintptr_t)place + 5 - (trampoline_entry(trampoline, 0) + 10));
+	expect_listing(&expected, code_of(trampoline, 0));
+	cr_expect_eq(code_of(trampoline, 1), code_of(trampoline, 0) + 2);
+	cr_expect_eq(code_of(trampoline, 2), code_of(trampoline, 0) + 4);
+	/* Header: the site, four rows and the end. */
+	cr_expect_eq(*(const uint64_t *)trampoline->block.address, (uintptr_t)place);
+	cr_expect_eq(trampoline->entries[0], 32);
+	cr_expect_eq(trampoline->block.size, 48);
+}
+
+/* Control does not come out at the end: no jump there. */
+Test(trampoline, nothing_behind_a_return)
+{
+	static const uint8_t expected[] = { NOP, 0xC3 };
+	struct trampoline *trampoline;
+	struct test_window w;
+
+	init();
+	MAKE_WINDOW(&w, PATCH_STRATEGY_TRAP, NOP, 0xC3);
+	trampoline = build(&w, NULL, 0);
+	bytes_expect("nop, ret", code_of(trampoline, 0), 2, expected, 2);
+	cr_expect_eq(trampoline->block.size, ALIGN_UP(trampoline->entries[0] + 2U, 16U));
+}
+
+/* A branch inside the window stays inside the copy, and meets the hooks there. */
+Test(trampoline, branches_within_the_window)
+{
+	const struct hook hook = make_hook(0, HOOK_BEFORE, PROCEDURE);
+	struct trampoline *trampoline;
+	struct test_window w;
+	unsigned int hooked;
+
+	init();
+	for (hooked = 0; hooked < 2; hooked++) {
+		struct listing expected = { .count = 0 };
+		const uint8_t *copy;
+
+		/* inc eax; dec edi; jne to the first */
+		MAKE_WINDOW(&w, PATCH_STRATEGY_TRAP, 0xFF, 0xC0, 0xFF, 0xCF, 0x75, 0xFA);
+		trampoline = build(&w, &hook, hooked);
+		copy = code_of(trampoline, 2);
+		ADD(&expected, "jne entry 0", 0x0F, 0x85);
+		add_u32(&expected, (uintptr_t)code_of(trampoline, 0) - ((uintptr_t)copy + 6));
+		ADD(&expected, "jmp behind the window", 0xE9);
+		add_u32(&expected, (uintptr_t)place + 6 - ((uintptr_t)copy + 11));
+		expect_listing(&expected, copy);
+	}
+}
+
+/* One hook on the first instruction of a window, with the masks, the gate and the numbers of the hook. */
+static void list_hook(struct listing *l, const struct arch_hook *hook, uintptr_t code, uint64_t preserved,
+		      const uint8_t (*restores)[8], size_t restore_count, bool offers_rbx)
+{
+	const uintptr_t guard = tls(&libpatch_hook_guard), error = tls(&errno);
+	size_t gated = 0, nested, other, done, fresh, passed_over, constant_line, constant_field;
+
+	(void)preserved;
+	ADD(l, "lea rsp, [rsp - 424]", 0x48, 0x8D, 0xA4, 0x24, 0x58, 0xFE, 0xFF, 0xFF);
+	ADD(l, "pushfq", 0x9C);
+	if (hook->gate != 0) {
+		ADD(l, "cmp byte [rip + gate], 0", 0x80, 0x3D);
+		add_u32(l, hook->gate - (code + l->size + 5));
+		add_field(l, "\0", 1);
+		ADD(l, "je gated", 0x0F, 0x84);
+		add_u32(l, 0);
+		gated = l->count - 1;
+	}
+	{
+		size_t gated_end = l->size;
+
+		ADD(l, "mov [rsp + private rax], rax", 0x48, 0x89, 0x44, 0x24, 0x18);
+		ADD(l, "mov rax, fs:[guard]", 0x64, 0x48, 0x8B, 0x04, 0x25);
+		add_u32(l, guard);
+		ADD(l, "cmp rsp, rax", 0x48, 0x39, 0xC4);
+		ADD(l, "jb maybe nested", 0x0F, 0x82);
+		add_u32(l, 0);
+		nested = l->count - 1;
+		size_t nested_end = l->size;
+
+		ADD(l, "test rax, rax", 0x48, 0x85, 0xC0);
+		ADD(l, "jne other frame", 0x0F, 0x85);
+		add_u32(l, 0);
+		other = l->count - 1;
+		size_t other_end = l->size;
+
+		fresh = l->size;
+		ADD(l, "mov [rsp + previous guard], rax", 0x48, 0x89, 0x44, 0x24, 0x08);
+		ADD(l, "mov fs:[guard], rsp", 0x64, 0x48, 0x89, 0x24, 0x25);
+		add_u32(l, guard);
+		ADD(l, "mov eax, fs:[errno]", 0x64, 0x8B, 0x04, 0x25);
+		add_u32(l, error);
+		ADD(l, "mov [rsp + errno], eax", 0x89, 0x44, 0x24, 0x10);
+		ADD(l, "cld", 0xFC);
+		if (offers_rbx)
+			ADD(l, "mov [rsp + offered rbx], rbx", 0x48, 0x89, 0x9C, 0x24, 0xA8, 0x00, 0x00, 0x00);
+		ADD(l, "mov [rsp + private rcx], rcx", 0x48, 0x89, 0x4C, 0x24, 0x28);
+		ADD(l, "mov [rsp + private rdx], rdx", 0x48, 0x89, 0x54, 0x24, 0x30);
+		ADD(l, "mov [rsp + private rsi], rsi", 0x48, 0x89, 0x74, 0x24, 0x38);
+		/* Written: offered, and taken from there again. */
+		if (hook->write & REG(RDI))
+			ADD(l, "mov [rsp + offered rdi], rdi", 0x48, 0x89, 0xBC, 0x24, 0xC8, 0x00, 0x00, 0x00);
+		else
+			ADD(l, "mov [rsp + private rdi], rdi", 0x48, 0x89, 0x7C, 0x24, 0x40);
+		ADD(l, "mov [rsp + private r8], r8", 0x4C, 0x89, 0x44, 0x24, 0x50);
+		ADD(l, "mov [rsp + private r9], r9", 0x4C, 0x89, 0x4C, 0x24, 0x58);
+		ADD(l, "mov [rsp + private r10], r10", 0x4C, 0x89, 0x54, 0x24, 0x60);
+		ADD(l, "mov [rsp + private r11], r11", 0x4C, 0x89, 0x5C, 0x24, 0x68);
+		if (hook->clobber & REG(R12))
+			ADD(l, "mov [rsp + private r12], r12", 0x4C, 0x89, 0x64, 0x24, 0x70);
+
+		ADD(l, "mov rax, program counter", 0x48, 0xB8);
+		add_u64(l, hook->program_counter);
+		ADD(l, "mov [rsp + context.program_counter], rax", 0x48, 0x89, 0x84, 0x24, 0x90, 0x00, 0x00, 0x00);
+		ADD(l, "lea rax, [rsp + 432]", 0x48, 0x8D, 0x84, 0x24, 0xB0, 0x01, 0x00, 0x00);
+		ADD(l, "mov [rsp + context.stack_pointer], rax", 0x48, 0x89, 0x84, 0x24, 0x98, 0x00, 0x00, 0x00);
+		if (hook->user_data > UINT32_MAX) {
+			ADD(l, "mov rax, user data", 0x48, 0xB8);
+			add_u64(l, hook->user_data);
+		} else {
+			ADD(l, "mov eax, user data", 0xB8);
+			add_u32(l, hook->user_data);
+		}
+		ADD(l, "mov [rsp + context.user_data], rax", 0x48, 0x89, 0x84, 0x24, 0x18, 0x01, 0x00, 0x00);
+		ADD(l, "mov rax, [rsp + flags]", 0x48, 0x8B, 0x04, 0x24);
+		ADD(l, "mov [rsp + context.status_register], rax", 0x48, 0x89, 0x84, 0x24, 0x28, 0x01, 0x00, 0x00);
+		ADD(l, "lea rdi, [rsp + context]", 0x48, 0x8D, 0xBC, 0x24, 0x90, 0x00, 0x00, 0x00);
+		ADD(l, "mov esi, post", 0xBE);
+		add_u32(l, hook->post);
+		ADD(l, "xor eax, eax", 0x31, 0xC0);
+		ADD(l, "mov [rsp + context.extended_states], rax", 0x48, 0x89, 0x84, 0x24, 0x20, 0x01, 0x00, 0x00);
+		ADD(l, "lea rax, [rsp - 16]", 0x48, 0x8D, 0x44, 0x24, 0xF0);
+		ADD(l, "and rax, -64", 0x48, 0x83, 0xE0, 0xC0);
+		ADD(l, "mov [rax], rsp", 0x48, 0x89, 0x20);
+		ADD(l, "mov rsp, rax", 0x48, 0x89, 0xC4);
+		ADD(l, "mov rax, procedure", 0x48, 0xB8);
+		add_u64(l, hook->procedure);
+		ADD(l, "call rax", 0xFF, 0xD0);
+		ADD(l, "mov rsp, [rsp]", 0x48, 0x8B, 0x24, 0x24);
+
+		ADD(l, "mov eax, [rsp + errno]", 0x8B, 0x44, 0x24, 0x10);
+		ADD(l, "mov fs:[errno], eax", 0x64, 0x89, 0x04, 0x25);
+		add_u32(l, error);
+		ADD(l, "mov rax, [rsp + previous guard]", 0x48, 0x8B, 0x44, 0x24, 0x08);
+		ADD(l, "mov fs:[guard], rax", 0x64, 0x48, 0x89, 0x04, 0x25);
+		add_u32(l, guard);
+		for (size_t i = 0; i < restore_count; i++)
+			add(l, "mov register, [rsp + slot]", restores[i], restores[i][4] == 0xC8 ? 8 : 5);
+		passed_over = l->size;
+		ADD(l, "mov rax, [rsp + private rax]", 0x48, 0x8B, 0x44, 0x24, 0x18);
+		if (gated != 0)
+			fill_u32(l, gated, (uint32_t)(l->size - gated_end));
+		ADD(l, "popfq", 0x9D);
+		ADD(l, "lea rsp, [rsp + 424]", 0x48, 0x8D, 0xA4, 0x24, 0xA8, 0x01, 0x00, 0x00);
+		ADD(l, "jmp done", 0xE9);
+		add_u32(l, 0);
+		done = l->count - 1;
+		size_t done_end = l->size;
+
+		fill_u32(l, nested, (uint32_t)(l->size - nested_end));
+		ADD(l, "sub rax, 432", 0x48, 0x2D, 0xB0, 0x01, 0x00, 0x00);
+		ADD(l, "cmp rsp, rax", 0x48, 0x39, 0xC4);
+		ADD(l, "jb passed over", 0x0F, 0x82);
+		add_u32(l, passed_over - (l->size + 4));
+		ADD(l, "xor eax, eax", 0x31, 0xC0);
+		ADD(l, "jmp fresh", 0xE9);
+		add_u32(l, fresh - (l->size + 4));
+		fill_u32(l, other, (uint32_t)(l->size - other_end));
+		ADD(l, "call [rip + constant]", 0xFF, 0x15);
+		add_u32(l, 0);
+		constant_line = l->count - 1;
+		constant_field = l->size;
+		ADD(l, "test rax, rax", 0x48, 0x85, 0xC0);
+		ADD(l, "je fresh", 0x0F, 0x84);
+		add_u32(l, fresh - (l->size + 4));
+		ADD(l, "jmp passed over", 0xE9);
+		add_u32(l, passed_over - (l->size + 4));
+		fill_u32(l, constant_line, (uint32_t)(l->size - constant_field));
+		ADD(l, "constant: libpatch_live_guard");
+		add_u64(l, (uintptr_t)libpatch_live_guard);
+		fill_u32(l, done, (uint32_t)(l->size - done_end));
+	}
+}
+
+/* What the calling convention lets a procedure destroy comes back, whatever the masks. */
+Test(trampoline, a_hook_without_masks)
+{
+	static const uint8_t restores[][8] = {
+		{ 0x48, 0x8B, 0x4C, 0x24, 0x28 }, /* rcx */
+		{ 0x48, 0x8B, 0x54, 0x24, 0x30 }, /* rdx */
+		{ 0x48, 0x8B, 0x74, 0x24, 0x38 }, /* rsi */
+		{ 0x48, 0x8B, 0x7C, 0x24, 0x40 }, /* rdi */
+		{ 0x4C, 0x8B, 0x44, 0x24, 0x50 }, /* r8 */
+		{ 0x4C, 0x8B, 0x4C, 0x24, 0x58 }, /* r9 */
+		{ 0x4C, 0x8B, 0x54, 0x24, 0x60 }, /* r10 */
+		{ 0x4C, 0x8B, 0x5C, 0x24, 0x68 }, /* r11 */
+	};
+	const struct hook hook = make_hook(0, HOOK_BEFORE, PROCEDURE);
+	struct listing expected = { .count = 0 };
+	struct trampoline *trampoline;
+	struct test_window w;
+
+	init();
+	MAKE_WINDOW(&w, PATCH_STRATEGY_JUMP, MOV_EAX_IMM);
+	trampoline = build(&w, &hook, 1);
+	list_hook(&expected, &hook.code, trampoline_entry(trampoline, 0), 0, restores, ARRAY_SIZE(restores), false);
+	ADD(&expected, "mov eax, 0x12345678", MOV_EAX_IMM);
+	ADD(&expected, "jmp behind the window", 0xE9);
+	add_u32(&expected, (uintptr_t)place + 5 - (trampoline_entry(trampoline, 0) + expected.size + 4));
+	expect_listing(&expected, code_of(trampoline, 0));
+}
+
+/* rbx read, rdi written, r12 clobbered, through a gate. */
+Test(trampoline, a_hook_with_masks_and_a_gate)
+{
+	static const uint8_t restores[][8] = {
+		{ 0x48, 0x8B, 0x4C, 0x24, 0x28 },                   /* rcx */
+		{ 0x48, 0x8B, 0x54, 0x24, 0x30 },                   /* rdx */
+		{ 0x48, 0x8B, 0x74, 0x24, 0x38 },                   /* rsi */
+		{ 0x48, 0x8B, 0xBC, 0x24, 0xC8, 0x00, 0x00, 0x00 }, /* rdi, as written */
+		{ 0x4C, 0x8B, 0x44, 0x24, 0x50 },                   /* r8 */
+		{ 0x4C, 0x8B, 0x4C, 0x24, 0x58 },                   /* r9 */
+		{ 0x4C, 0x8B, 0x54, 0x24, 0x60 },                   /* r10 */
+		{ 0x4C, 0x8B, 0x5C, 0x24, 0x68 },                   /* r11 */
+		{ 0x4C, 0x8B, 0x64, 0x24, 0x70 },                   /* r12 */
+	};
+	struct hook hook = make_hook(0, HOOK_BEFORE, PROCEDURE);
+	struct listing expected = { .count = 0 };
+	struct trampoline *trampoline;
+	struct test_window w;
+
+	init();
+	hook.code.read = REG(RBX);
+	hook.code.write = REG(RDI);
+	hook.code.clobber = REG(R12);
+	hook.code.user_data = 0xfedcba9876543210;
+	hook.code.gate = arena_gate_alloc((uintptr_t)place);
+	cr_assert_neq(hook.code.gate, 0);
+	MAKE_WINDOW(&w, PATCH_STRATEGY_JUMP, MOV_EAX_IMM);
+	trampoline = build(&w, &hook, 1);
+	list_hook(&expected, &hook.code, trampoline_entry(trampoline, 0), 0, restores, ARRAY_SIZE(restores), true);
+	ADD(&expected, "mov eax, 0x12345678", MOV_EAX_IMM);
+	expect_listing(&expected, code_of(trampoline, 0));
+}
+
+static const uint8_t *find_u64(const struct trampoline *trampoline, uint64_t value)
+{
+	const uint8_t *end = (const uint8_t *)trampoline->block.address + trampoline->block.size;
+
+	return memmem(code_of(trampoline, 0), (size_t)(end - code_of(trampoline, 0)), &value, sizeof(value));
+}
+
+/* What a call returned to, before, the instruction, after; at equal time in order of making, and after it in reverse. */
+Test(trampoline, order_of_hooks)
+{
+	const struct hook hooks[] = {
+		make_hook(2, HOOK_AFTER, PROCEDURE),        make_hook(2, HOOK_BEFORE, PROCEDURE + 1),
+		make_hook(2, HOOK_RETURNED, PROCEDURE + 2), make_hook(2, HOOK_BEFORE, PROCEDURE + 3),
+		make_hook(2, HOOK_AFTER, PROCEDURE + 4),    make_hook(4, HOOK_BEFORE, PROCEDURE + 5),
+		make_hook(0, HOOK_BEFORE, PROCEDURE + 6),   make_hook(2, HOOK_RETURNED, PROCEDURE + 7),
+	};
+	static const uint8_t order[] = { 6, 2, 7, 1, 3, 4, 0, 5 };
+	struct trampoline *trampoline;
+	const uint8_t *last, *found;
+	struct test_window w;
+	size_t i;
+
+	init();
+	MAKE_WINDOW(&w, PATCH_STRATEGY_TRAP, MOV_EAX_EDI, XOR_EAX_ESI, NOP);
+	trampoline = build(&w, hooks, ARRAY_SIZE(hooks));
+	last = code_of(trampoline, 0);
+	for (i = 0; i < ARRAY_SIZE(order); i++) {
+		found = find_u64(trampoline, PROCEDURE + order[i]);
+		cr_assert_not_null(found, "hook %u is not there", order[i]);
+		cr_expect_gt(found, last, "hook %u comes before hook %u", order[i], order[i ? i - 1 : 0]);
+		last = found;
+	}
+	/* Entry of an instruction: with its hooks, behind what belongs to the one before. */
+	cr_expect_lt(find_u64(trampoline, PROCEDURE + 6), code_of(trampoline, 1));
+	cr_expect_gt(find_u64(trampoline, PROCEDURE + 2), code_of(trampoline, 1));
+	cr_expect_lt(find_u64(trampoline, PROCEDURE + 0), code_of(trampoline, 2));
+	cr_expect_gt(find_u64(trampoline, PROCEDURE + 5), code_of(trampoline, 2));
+}
+
+/* ---- from code back to the original ----------------------------------------------------------------------------- */
+
+static void expect_original(uintptr_t from, uintptr_t to, size_t offset)
+{
+	uintptr_t pc, original;
+
+	for (pc = from; pc < to; pc++) {
+		original = 0;
+		cr_assert(arena_original_pc(pc, &original), "%#lx: nothing", pc);
+		cr_assert_eq(original, (uintptr_t)place + offset, "%#lx stands for +%#lx, not +%#zx", pc,
+			     original - (uintptr_t)place, offset);
+	}
+}
+
+Test(trampoline, every_byte_stands_for_an_instruction)
+{
+	const struct hook hooks[] = {
+		make_hook(0, HOOK_BEFORE, PROCEDURE),
+		make_hook(2, HOOK_BEFORE, PROCEDURE + 1),
+		make_hook(4, HOOK_RETURNED, PROCEDURE + 2),
+	};
+	struct trampoline *trampoline;
+	struct test_window w;
+	uintptr_t original;
+	size_t count;
+
+	init();
+	for (count = 0; count <= ARRAY_SIZE(hooks); count++) {
+		uintptr_t tail;
+
+		MAKE_WINDOW(&w, PATCH_STRATEGY_TRAP, MOV_EAX_EDI, XOR_EAX_ESI, NOP);
+		trampoline = build(&w, hooks, count);
+		expect_original(trampoline_entry(trampoline, 0), trampoline_entry(trampoline, 1), 0);
+		expect_original(trampoline_entry(trampoline, 1), trampoline_entry(trampoline, 2), 2);
+		/* The jump back is five bytes; behind it there may be padding. */
+		for (tail = trampoline->block.address + trampoline->block.size - 5; *(uint8_t *)tail != 0xE9 ||
+		     *(int32_t *)(tail + 1) != (int32_t)((uintptr_t)place + 5 - (tail + 5)); tail--)
+			cr_assert_gt(tail, trampoline_entry(trampoline, 2));
+		expect_original(trampoline_entry(trampoline, 2), tail, 4);
+		expect_original(tail, tail + 5, 5);
+		cr_expect_not(arena_original_pc(trampoline->block.address, &original), "the header is no code");
+		cr_expect_not(arena_original_pc(trampoline_entry(trampoline, 0) - 1, &original));
+	}
+}
+
+/* Behind the instruction the program is at the next one. */
+Test(trampoline, a_hook_after_stands_for_the_next_instruction)
+{
+	const struct hook hook = make_hook(2, HOOK_AFTER, PROCEDURE);
+	struct trampoline *trampoline;
+	struct test_window w;
+
+	init();
+	MAKE_WINDOW(&w, PATCH_STRATEGY_TRAP, MOV_EAX_EDI, XOR_EAX_ESI, NOP);
+	trampoline = build(&w, &hook, 1);
+	expect_original(trampoline_entry(trampoline, 1), trampoline_entry(trampoline, 1) + 2, 2);
+	expect_original(trampoline_entry(trampoline, 1) + 2, trampoline_entry(trampoline, 2), 4);
+	cr_expect_not_null(find_u64(trampoline, (uintptr_t)place + 4), "the context says so, too");
+}
+
+Test(trampoline, a_freed_one_stands_for_nothing)
+{
+	struct arena_usage before, after;
+	struct trampoline *trampoline;
+	struct test_window w;
+	const char *message;
+	uintptr_t entry, original;
+
+	init();
+	MAKE_WINDOW(&w, PATCH_STRATEGY_JUMP, MOV_EAX_IMM);
+	build(&w, NULL, 0);
+	arena_usage(&before);
+	trampoline = build(&w, NULL, 0);
+	entry = trampoline_entry(trampoline, 0);
+	cr_expect(arena_original_pc(entry, &original));
+	trampoline_free(trampoline);
+	arena_usage(&after);
+	cr_expect_eq(after.code_bytes, before.code_bytes);
+	cr_expect_not(arena_original_pc(entry, &original));
+
+	/* Before it was written, too, and then it is not written any more. */
+	cr_assert_eq(trampoline_build(&w.window, NULL, 0, &trampoline, &message), PATCH_OK);
+	trampoline_free(trampoline);
+	before.mappings = text_write_count();
+	cr_expect_eq(text_flush(), 0);
+	cr_expect_eq(text_write_count(), before.mappings, "freed, and written all the same");
+}
+
+/* ---- jumps and pads --------------------------------------------------------------------------------------------- */
+
+static uintptr_t target_of_jump(uintptr_t at, const uint8_t *jump)
+{
+	int32_t distance;
+
+	cr_expect_eq(jump[0], ARCH_JMP_REL32);
+	memcpy(&distance, jump + 1, sizeof(distance));
+	return at + ARCH_JMP_SIZE + (uintptr_t)(intptr_t)distance;
+}
+
+Test(trampoline, jumps_of_every_pattern)
+{
+	static const uint8_t insns[5][5] = { { NOP }, { MOV_EAX_EDI }, { MOV_RAX_RDI }, { LEA_RAX_RDI_4 }, { MOV_EAX_IMM } };
+	unsigned int pattern, i;
+
+	init();
+	for (pattern = 0; pattern < 16; pattern++) {
+		uint8_t bytes[ARCH_JMP_SIZE], pad[ARCH_JMP_SIZE];
+		struct trampoline *trampoline, *again;
+		unsigned int at = 0, end;
+		struct test_window w;
+		uintptr_t first;
+
+		while (at < ARCH_JMP_SIZE) {
+			for (end = at + 1; end < ARCH_JMP_SIZE && !(pattern & 1U << (end - 1)); end++)
+				;
+			memcpy(bytes + at, insns[end - at - 1], end - at);
+			at = end;
+		}
+		make_window(&w, bytes, sizeof(bytes),
+			    pattern ? PATCH_STRATEGY_CONSTRAINED_JUMP : PATCH_STRATEGY_JUMP);
+		/* Elsewhere each time: of some patterns there is one pad only. */
+		w.window.start += 64 * pattern;
+		trampoline = build(&w, NULL, 0);
+		for (i = 0; i < 4; i++)
+			cr_expect(!(pattern & 1U << i) || arch_trap_class(trampoline->jump[1 + i]) != ARCH_TRAP_NONE,
+				  "pattern %#x: byte %u of the displacement is %#x", pattern, i, trampoline->jump[1 + i]);
+		if (pattern == 0) {
+			cr_expect_eq(w.window.pad, 0);
+			cr_expect_eq(target_of_jump(w.window.start, trampoline->jump), trampoline_entry(trampoline, 0));
+			continue;
+		}
+		cr_assert_neq(w.window.pad, 0);
+		cr_expect_eq(target_of_jump(w.window.start, trampoline->jump), w.window.pad, "pattern %#x", pattern);
+		trampoline_pad_bytes(trampoline, w.window.pad, pad);
+		cr_expect_eq(target_of_jump(w.window.pad, pad), trampoline_entry(trampoline, 0), "pattern %#x", pattern);
+
+		/* Another trampoline for the window goes through the same pad, so that the text need not change. */
+		first = w.window.pad;
+		again = build(&w, NULL, 0);
+		cr_expect_eq(w.window.pad, first);
+		cr_expect_arr_eq(again->jump, trampoline->jump, ARCH_JMP_SIZE);
+		trampoline_pad_bytes(again, first, pad);
+		cr_expect_eq(target_of_jump(first, pad), trampoline_entry(again, 0), "pattern %#x", pattern);
+		cr_expect_neq(trampoline_entry(again, 0), trampoline_entry(trampoline, 0));
+	}
+}
+
+Test(trampoline, a_trap_needs_no_pad)
+{
+	struct test_window w;
+
+	init();
+	MAKE_WINDOW(&w, PATCH_STRATEGY_TRAP, NOP, NOP, NOP, NOP, NOP);
+	build(&w, NULL, 0);
+	cr_expect_eq(w.window.pad, 0);
+}
+
+/* ---- the same again? -------------------------------------------------------------------------------------------- */
+
+Test(trampoline, matches)
+{
+	struct hook hooks[] = { make_hook(0, HOOK_BEFORE, PROCEDURE), make_hook(2, HOOK_AFTER, PROCEDURE + 1) };
+	struct hook other[ARRAY_SIZE(hooks)];
+	struct trampoline *trampoline;
+	struct test_window w;
+	struct window window;
+
+	init();
+	MAKE_WINDOW(&w, PATCH_STRATEGY_CONSTRAINED_JUMP, MOV_EAX_EDI, XOR_EAX_ESI, NOP);
+	trampoline = build(&w, hooks, 2);
+	cr_expect(trampoline_matches(trampoline, &w.window, hooks, 2));
+	cr_expect_not(trampoline_matches(trampoline, &w.window, hooks, 1));
+	cr_expect_not(trampoline_matches(trampoline, &w.window, hooks, 0));
+
+#define DIFFERS(field)                                                                                                 \
+	do {                                                                                                           \
+		memcpy(other, hooks, sizeof(hooks));                                                                   \
+		other[1].field ^= 1;                                                                                   \
+		cr_expect_not(trampoline_matches(trampoline, &w.window, other, 2), #field);                            \
+	} while (0)
+	DIFFERS(address);
+	DIFFERS(when);
+	DIFFERS(lower);
+	DIFFERS(upper);
+	DIFFERS(code.read);
+	DIFFERS(code.write);
+	DIFFERS(code.clobber);
+	DIFFERS(code.procedure);
+	DIFFERS(code.user_data);
+	DIFFERS(code.program_counter);
+	DIFFERS(code.gate);
+	DIFFERS(code.post);
+#define WINDOW_DIFFERS(field)                                                                                          \
+	do {                                                                                                           \
+		window = w.window;                                                                                     \
+		window.field ^= 1;                                                                                     \
+		cr_expect_not(trampoline_matches(trampoline, &window, hooks, 2), #field);                              \
+	} while (0)
+	WINDOW_DIFFERS(start);
+	WINDOW_DIFFERS(length);
+	WINDOW_DIFFERS(strategy);
+	WINDOW_DIFFERS(pad);
+	/* Order is part of it. */
+	other[0] = hooks[1];
+	other[1] = hooks[0];
+	cr_expect_not(trampoline_matches(trampoline, &w.window, other, 2));
+}
+
+/* ---- refusals --------------------------------------------------------------------------------------------------- */
+
+Test(trampoline, operands_too_far_apart)
+{
+	struct arena_usage before, after;
+	struct trampoline *trampoline = NULL;
+	struct test_window w;
+	const char *message = "";
+
+	init();
+	arena_usage(&before);
+	/* jmp to 2 GiB below, jmp to 2 GiB above */
+	MAKE_WINDOW(&w, PATCH_STRATEGY_TRAP, 0xE9, 0x00, 0x00, 0x00, 0x80, 0xE9, 0xFF, 0xFF, 0xFF, 0x7F);
+	cr_expect_eq(trampoline_build(&w.window, NULL, 0, &trampoline, &message), PATCH_ENOMEM);
+	cr_expect_str_eq(message, "no free memory within 2 GiB of the site and of what its instructions refer to");
+	cr_expect_null(trampoline);
+	arena_usage(&after);
+	cr_expect_eq(after.code_bytes, before.code_bytes);
+	cr_expect_eq(text_flush(), 0);
+}
+
+Test(trampoline, too_many_hooks)
+{
+	enum { MANY = 400 };
+	struct hook *hooks = calloc(MANY, sizeof(*hooks));
+	struct trampoline *trampoline = NULL;
+	struct arena_usage before, after;
+	struct test_window w;
+	const char *message = "";
+	size_t i;
+
+	init();
+	for (i = 0; i < MANY; i++)
+		hooks[i] = make_hook(0, HOOK_BEFORE, PROCEDURE + i);
+	MAKE_WINDOW(&w, PATCH_STRATEGY_JUMP, MOV_EAX_IMM);
+	build(&w, hooks, 100);
+	arena_usage(&before);
+	cr_expect_eq(trampoline_build(&w.window, hooks, MANY, &trampoline, &message), PATCH_ENOMEM);
+	cr_expect_str_eq(message, "too many hooks on one group of instructions");
+	arena_usage(&after);
+	cr_expect_eq(after.code_bytes, before.code_bytes);
+	free(hooks);
+}
+
+Test(trampoline, instructions_without_an_after)
+{
+	static const struct {
+		const char *text;
+		uint8_t bytes[6];
+		size_t size;
+		const char *why;
+	} cases[] = {
+		{ "nop", BYTES(NOP), NULL },
+		{ "ret", BYTES(0xC3), NULL },
+		{ "int3", BYTES(0xCC), "control never comes back behind a trapping instruction" },
+		{ "ud2", BYTES(0x0F, 0x0B), "control never comes back behind a trapping instruction" },
+		{ "xbegin", BYTES(0xC7, 0xF8, 0, 0, 0, 0), "a call behind xbegin would abort the transaction" },
+	};
+	struct arch_insn insn;
+	const char *why;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		cr_assert(arch_decode(cases[i].bytes, cases[i].size, (uintptr_t)place, &insn));
+		why = trampoline_refuses_after(&insn);
+		if (cases[i].why == NULL)
+			cr_expect_null(why, "%s", cases[i].text);
+		else
+			cr_expect(why != NULL && strcmp(why, cases[i].why) == 0, "%s: %s", cases[i].text, why ? why : "");
+	}
+}
