@@ -4,6 +4,7 @@
 #include "hookset.h"
 #include "plan.h"
 #include "scan.h"
+#include "site.h"
 #include "text.h"
 
 #include <string.h>
@@ -114,6 +115,7 @@ static patch_status plan_window(const struct patch *patch, int policy, uintptr_t
 		.upper = patch->upper,
 		.limit = patch->limit,
 		.policy = policy,
+		.no_calls = site_has_shadow_stack(),
 	};
 
 	if (patch->upper != 0 && scan_function(patch->lower, patch->upper, region_original_at))
@@ -200,34 +202,73 @@ static patch_status establish_at(struct attachment *attachment, int policy, stru
 	return establish(&plan, bytes + skipped, attachment, inner, inner_count, refusal);
 }
 
-/* Change a region from trap to jump for a patch that forbids traps, or the other way for one that forces them. */
-static patch_status convert(struct region *region, struct attachment *attachment, struct refusal *refusal)
+static patch_status join_as(struct region *region, uint8_t strategy, struct attachment *attachment,
+			    struct refusal *refusal)
 {
-	int policy = attachment->patch->policy;
-	bool trap = region->strategy == PATCH_STRATEGY_TRAP;
-	uint8_t strategy = region->strategy;
+	uint8_t before = region->strategy;
 	patch_status status;
 
-	if (policy == PATCH_TRAP_POLICY_FORBID && trap) {
-		if (!region_has_policy(region, PATCH_TRAP_POLICY_FORCE))
-			return establish_at(attachment, policy, refusal);
+	region->strategy = strategy;
+	status = join(region, attachment, refusal);
+	if (status != PATCH_OK)
+		region->strategy = before;
+	return status;
+}
+
+/* From jump to trap. Trap bytes on every instruction of the window: the first phase of a jump, for good. */
+static patch_status join_by_trap(struct region *region, struct attachment *attachment, struct refusal *refusal)
+{
+	patch_status status;
+
+	if (region_has_policy(region, PATCH_TRAP_POLICY_FORBID)) {
+		refusal->message = "the bytes belong to a patch that must not be resident as a trap";
+		refusal->irritant = region->start;
+		return PATCH_ECONF;
+	}
+	status = join_as(region, PATCH_STRATEGY_TRAP, attachment, refusal);
+	if (status == PATCH_OK)
+		region->forced = true;
+	return status;
+}
+
+/* From trap to jump: a window of several instructions was planned for one, others are planned again. */
+static patch_status join_by_jump(struct region *region, struct attachment *attachment, struct refusal *refusal)
+{
+	uintptr_t address = attachment->address;
+	patch_status status;
+
+	if (region_has_policy(region, PATCH_TRAP_POLICY_FORCE)) {
 		refusal->message = CONFLICT;
 		refusal->irritant = region->start;
 		return PATCH_ECONF;
 	}
-	if (policy == PATCH_TRAP_POLICY_FORCE && !trap) {
-		if (region_has_policy(region, PATCH_TRAP_POLICY_FORBID)) {
-			refusal->message = "the bytes belong to a patch that must not be resident as a trap";
-			refusal->irritant = region->start;
-			return PATCH_ECONF;
-		}
-		/* Trap bytes on every instruction of the window: the first phase of a jump, for good. */
-		region->strategy = PATCH_STRATEGY_TRAP;
-		status = join(region, attachment, refusal);
-		if (status != PATCH_OK)
-			region->strategy = strategy;
-		return status;
-	}
+	if (region->count == 1)
+		return establish_at(attachment, attachment->patch->policy, refusal);
+	status = join_as(region, PATCH_STRATEGY_CONSTRAINED_JUMP, attachment, refusal);
+	if (status == PATCH_OK)
+		region->forced = false;
+	else
+		attachment->address = address;
+	return status;
+}
+
+/* An instruction that a region has already: its window stays, but policies may ask for another strategy. */
+static patch_status join_region(struct region *region, struct attachment *attachment, struct refusal *refusal)
+{
+	int policy = attachment->patch->policy;
+	bool trap = region->strategy == PATCH_STRATEGY_TRAP;
+	bool forced = region->forced && !region_has_policy(region, PATCH_TRAP_POLICY_FORCE);
+	uintptr_t address = attachment->address;
+
+	if (policy == PATCH_TRAP_POLICY_FORCE && !trap)
+		return join_by_trap(region, attachment, refusal);
+	if (policy == PATCH_TRAP_POLICY_FORBID && trap)
+		return join_by_jump(region, attachment, refusal);
+	/* Nobody forces it any more. */
+	if (policy == PATCH_TRAP_POLICY_ALLOW && trap && forced &&
+	    join_by_jump(region, attachment, refusal) == PATCH_OK)
+		return PATCH_OK;
+	attachment->address = address;
 	return join(region, attachment, refusal);
 }
 
@@ -259,7 +300,7 @@ patch_status attach(struct patch *patch, enum role role, uintptr_t address, stru
 		attachment->address = address;
 	}
 	if (region != NULL)
-		return convert(region, attachment, refusal);
+		return join_region(region, attachment, refusal);
 	if (region_covering(address) != NULL) {
 		refusal->message = "the address is inside an instruction that is patched";
 		refusal->irritant = address;
@@ -272,5 +313,7 @@ patch_status attach(struct patch *patch, enum role role, uintptr_t address, stru
 		attachment->address = address;
 		status = establish_at(attachment, PATCH_TRAP_POLICY_FORCE, refusal);
 	}
+	if (status == PATCH_OK)
+		attachment->region->forced = patch->policy == PATCH_TRAP_POLICY_FORCE;
 	return status;
 }

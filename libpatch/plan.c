@@ -8,6 +8,13 @@ static patch_status refuse(struct plan *plan, patch_status status, const char *m
 	return status;
 }
 
+#define SHADOW_STACK "a call cannot be displaced while the thread has a user shadow stack"
+
+static bool is_barred_call(const struct plan_request *request, const struct arch_insn *insn)
+{
+	return request->no_calls && (insn->kind == ARCH_CALL || insn->kind == ARCH_CALL_IND);
+}
+
 static bool is_target(const struct plan_request *request, uintptr_t address)
 {
 	return request->is_target != NULL && request->is_target(address, request->data);
@@ -25,6 +32,8 @@ static const char *obstacle(const struct plan_request *request, const struct arc
 		return "the function ends within the bytes of a jump";
 	if (insn->flags & ARCH_F_REFUSED)
 		return insn->why;
+	if (is_barred_call(request, insn))
+		return SHADOW_STACK;
 	for (unsigned int i = 1; i < insn->length; ++i)
 		if (is_target(request, address + i))
 			return "the function branches into the middle of an instruction within the bytes of a jump";
@@ -87,6 +96,8 @@ patch_status plan_site(const struct plan_request *request, struct plan *plan)
 	}
 	if (insn.flags & ARCH_F_REFUSED)
 		return refuse(plan, PATCH_ERELOCATE, insn.why, plan->start);
+	if (is_barred_call(request, &insn))
+		return refuse(plan, PATCH_ENOTSUP, SHADOW_STACK, plan->start);
 	if (request->bytes[plan->start - request->site] == ARCH_INT3)
 		return refuse(plan, PATCH_ECHANGED, "an int3 that libpatch did not write is there already", plan->start);
 	plan->length = insn.length;

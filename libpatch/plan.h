@@ -28,6 +28,7 @@ struct plan_request {
 	/* The window must end here or later and may not end inside an instruction: joining what is there. 0: no wish. */
 	uintptr_t reach;
 	int policy; /* enum patch_trap_policy */
+	bool no_calls; /* calls cannot be displaced: the return address written by the copy is not the shadow stack's */
 };
 
 struct plan {

@@ -68,6 +68,7 @@ struct region {
 	uint8_t count;
 	uint8_t strategy;
 	bool exact;
+	bool forced;    /* a trap only because a patch asked for it */
 	bool installed; /* text differs from the original, or may */
 	bool queued;
 	struct region *queue_next;

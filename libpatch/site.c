@@ -13,6 +13,10 @@
 /* mov rax, 15; syscall (glibc, sysdeps/unix/sysv/linux/x86_64/libc_sigaction.c) */
 #define RESTORER_SIZE 9
 
+/* arch/x86/include/uapi/asm/prctl.h, Linux 6.6 */
+#define ARCH_SHSTK_STATUS 0x5005
+#define ARCH_SHSTK_SHSTK 1
+
 /* The mapping looked up last: most patches are made module by module. */
 static struct space_mapping cached;
 
@@ -162,4 +166,11 @@ void site_forget(void)
 {
 	cached = (struct space_mapping){ 0 };
 	scan_forget();
+}
+
+bool site_has_shadow_stack(void)
+{
+	uint64_t features = 0;
+
+	return raw_syscall(SYS_arch_prctl, ARCH_SHSTK_STATUS, &features) == 0 && (features & ARCH_SHSTK_SHSTK) != 0;
 }

@@ -15,6 +15,9 @@ patch_status site_examine(struct patch *patch, uintptr_t address, struct refusal
 /* The instruction at address, under patches; false when the bytes there are none. */
 bool site_decode(uintptr_t address, struct arch_insn *insn);
 
+/* Does this thread have a user shadow stack? */
+bool site_has_shadow_stack(void);
+
 /* Forget what was looked up of mappings and functions. */
 void site_forget(void);
 

@@ -5,6 +5,10 @@
  * Usable first and alone, from C99 and C++. Every function may be called from any thread, from inside probe
  * procedures and from signal handlers, except where its comment says otherwise; none waits for a running probe.
  * None exits, aborts or prints. patch_last_error() tells the calling thread why its last call failed.
+ *
+ * Beside the codes listed with each function, every one that needs patch_init() returns PATCH_EINIT before it, PATCH_EFINI
+ * after patch_fini(), and PATCH_EFAIL when it is called by a handler for SIGTRAP or SIGILL that interrupted libpatch in the
+ * same thread; every one that changes something can return PATCH_ENOMEM.
  */
 #ifndef LIBPATCH_PATCH_H
 #define LIBPATCH_PATCH_H
