@@ -266,6 +266,8 @@ void arena_pad_free(uintptr_t pad)
 	for (struct zone *zone = zones; zone != NULL; zone = zone->next) {
 		if (pad >= zone->lower && pad < zone->upper) {
 			mark(zone, pad, false);
+			for (size_t i = 0; i < PATTERNS; ++i)
+				zone->start[i] = MIN(zone->start[i], pad);
 			return;
 		}
 	}

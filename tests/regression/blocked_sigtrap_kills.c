@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A thread that blocked every signal, before or after patch_init(), meets a probe that needs a trap, or is on a boundary
- * when a jump is made: the kernel kills a process that meets an int3 with SIGTRAP blocked.
+ * A thread that blocked every signal after patch_init(), or runs a handler that blocks everything, meets a probe that
+ * needs a trap: the kernel kills a process that meets an int3 with SIGTRAP blocked.
  */
 #include "targets.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The protocol, stopped at every step, for every change that a region can go through: the text is what the invariants say
- * (I1, I2, I4), the program runs right, each call is counted once or not at all. Then the same with every core
+ * The protocol, stopped at every step, for every change that a region can go through: the text is what the invariants
+ * say (I1, I2, I4), the program runs right, each call is counted once or not at all. Then the same with every core
  * synchronisation, every write and every mapping made to fail.
  */
 #include "bytes.h"
@@ -307,7 +307,8 @@ static void view_region(const struct region *region)
 	/* A pad is a region of one instruction. One that nobody could be led to before is written in one piece. */
 	if (view->install && region->pad != 0 && region->pad_reachable && region->strategy != PATCH_STRATEGY_TRAP) {
 		view = &views[view_count++];
-		*view = (struct view){ .region = region, .start = region->pad, .length = ARCH_JMP_SIZE, .install = true };
+		*view = (struct view){ .region = region, .start = region->pad, .length = ARCH_JMP_SIZE };
+		view->install = true;
 		trampoline_pad_bytes(region_trampoline(region), region->pad, view->final);
 		finish_view(view);
 	}
@@ -344,8 +345,8 @@ static uint8_t wanted_byte(const struct view *view, size_t at, enum inject_point
 	if (view->install)
 		return is_trap(view->base[at]) && point < INJECT_COMMIT_PHASE_2 ? view->base[at] : view->final[at];
 	/*
-	 * To be removed. The region may have taken in another, and nothing else of it may ever have been installed: then its
-	 * jump is somewhere in the middle, and what is original stays so.
+	 * To be removed. The region may have taken in another, and nothing else of it may ever have been installed:
+	 * then its jump is somewhere in the middle, and what is original stays so.
 	 */
 	return view->base[at] == view->final[at] || is_trap(view->base[at]) ? view->base[at] : ARCH_INT3;
 }
@@ -400,7 +401,8 @@ static void check_entries(const struct view *view)
 		struct registry_entry *entry = registry_find(address);
 		uintptr_t original_pc = 0;
 
-		EXPECT(entry != NULL && REGISTRY_STATE(entry->state) == REGISTRY_ACTIVE, "%#lx: not active (I3)", address);
+		EXPECT(entry != NULL && REGISTRY_STATE(entry->state) == REGISTRY_ACTIVE, "%#lx: not active (I3)",
+		       address);
 		EXPECT(entry != NULL && arena_original_pc(entry->target, &original_pc) && original_pc == address,
 		       "%#lx: its code stands for %#lx (I3)", address, original_pc);
 	}
@@ -823,7 +825,8 @@ static void each(size_t i, void (*act)(size_t i))
 
 static void describe(const struct change *change, size_t i, const char *how, int n)
 {
-	snprintf(report->context, sizeof(report->context), "%s of %s, %s%s%d", change->name, i == ALL ? "all" : targets[i].name,
+	snprintf(report->context, sizeof(report->context), "%s of %s, %s%s%d", change->name,
+		 i == ALL ? "all" : targets[i].name,
 		 policy_name(policy), how, n);
 }
 
@@ -915,8 +918,8 @@ static void crowd(void)
 	uintptr_t lower = ((uintptr_t)five & ~0xfffUL) - 0x34000000 - 0x100000;
 	uintptr_t size = 0x1000000 + 0x200000;
 
-	EXPECT(mmap((void *)lower, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_NORESERVE, -1,
-		    0) == (void *)lower,
+	EXPECT(mmap((void *)lower, size, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | MAP_NORESERVE,
+		    -1, 0) == (void *)lower,
 	       "no room to be crowded");
 }
 

@@ -54,10 +54,11 @@ static void check_matches(uint32_t mask, uint32_t value)
 		/* Above 12 bits all are free, so there always is a next one. */
 		cr_assert(found, "mask %#x, value %#x: nothing from %#x on", mask, value, x);
 		if (expected < 1 << 12)
-			cr_assert_eq(got, expected, "mask %#x, value %#x: %#x follows %#x, not %#x", mask, value, got, x,
-				     expected);
+			cr_assert_eq(got, expected, "mask %#x, value %#x: %#x follows %#x, not %#x", mask, value, got,
+				     x, expected);
 		else
-			cr_assert_eq(got, (1 << 12) + value, "mask %#x, value %#x: %#x follows %#x", mask, value, got, x);
+			cr_assert_eq(got, (1 << 12) + value, "mask %#x, value %#x: %#x follows %#x", mask, value, got,
+				     x);
 
 		if ((x & mask) == value)
 			last = x;
@@ -65,8 +66,8 @@ static void check_matches(uint32_t mask, uint32_t value)
 		cr_assert_eq(found, last >= 0, "mask %#x, value %#x: before %#x there is %s", mask, value, x,
 			     found ? "one" : "none");
 		if (found)
-			cr_assert_eq(got, (uint32_t)last, "mask %#x, value %#x: %#x precedes %#x, not %#lx", mask, value,
-				     got, x, last);
+			cr_assert_eq(got, (uint32_t)last, "mask %#x, value %#x: %#x precedes %#x, not %#lx", mask,
+				     value, got, x, last);
 	}
 }
 
@@ -277,7 +278,8 @@ Test(pad, freed_ones_are_used_again)
 		for (i = 0; i < 1000; i++)
 			arena_pad_free(pads[i]);
 		for (i = 0; i < 1000; i++)
-			cr_assert_eq(arena_pad_alloc(source_here() + i, mask, value, everywhere(), &again[i]), PATCH_OK);
+			cr_assert_eq(arena_pad_alloc(source_here() + i, mask, value, everywhere(), &again[i]),
+				     PATCH_OK);
 		memcpy(pads, again, sizeof(pads));
 		expect_no_overlap(1000);
 	}
@@ -299,8 +301,8 @@ Test(pad, freed_ones_are_used_again_where_it_is_crowded)
 		arena_pad_free(pads[i]);
 	for (i = 0; i < 1000; i++) {
 		cr_assert_eq(arena_pad_alloc(source_here(), 0, 0, everywhere(), &pad), PATCH_OK);
-		cr_assert(pad >= lowest && pad <= highest, "%#lx is new, and all from %#lx to %#lx were free", pad, lowest,
-			  highest);
+		cr_assert(pad >= lowest && pad <= highest, "%#lx is new, and all from %#lx to %#lx were free", pad,
+			  lowest, highest);
 	}
 }
 
@@ -322,7 +324,8 @@ Test(pad, within_reach)
 		cr_expect(pad >= reach.lower && pad <= reach.upper && matches(source, mask, value, pad));
 		/* What a rel32 cannot express is no pad, whatever else would reach it. */
 		reach = (struct arena_reach){ source - (9UL << 30), source - (3UL << 30) };
-		cr_expect_eq(arena_pad_alloc(source, mask, value, reach, &pad), PATCH_ENOMEM, "pattern %#x", boundaries);
+		cr_expect_eq(arena_pad_alloc(source, mask, value, reach, &pad), PATCH_ENOMEM, "pattern %#x",
+			     boundaries);
 	}
 	/* The one address is outside. */
 	reach = (struct arena_reach){ source - (600UL << 20), source };
@@ -538,7 +541,8 @@ Test(space, main_stack_grows_after_placing)
 	cr_assert(space_mapping((uintptr_t)environ, &mapping, &readable));
 	getrlimit(RLIMIT_STACK, &limit);
 	room = MIN((uintptr_t)limit.rlim_cur, 1UL << 30);
-	cr_expect_eq(arena_alloc(64, mapping.lower, (struct arena_reach){ mapping.lower - room, mapping.lower }, &block),
+	cr_expect_eq(arena_alloc(64, mapping.lower, (struct arena_reach){ mapping.lower - room, mapping.lower },
+				 &block),
 		     PATCH_ENOMEM);
 	cr_expect_eq(arena_pad_alloc(mapping.lower, 0, 0, (struct arena_reach){ mapping.lower - room, mapping.lower },
 				     &pad),

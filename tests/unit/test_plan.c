@@ -137,11 +137,13 @@ Test(plan, windows)
 		{ "3 + 1 + 1", BYTES(MOV_RAX_RDI, PUSH_RBX, NOP, RET), .strategy = CONSTRAINED, WINDOW(0, 3, 4, 5) },
 		{ "five of 1", BYTES(PUSH_RBX, NOP, PUSH_RBX, NOP, PUSH_RBX, RET), .strategy = CONSTRAINED,
 		  WINDOW(0, 1, 2, 3, 4, 5) },
-		{ "longer than the jump", BYTES(MOV_RAX_RDI, SUB_RSP_IMM, RET), .strategy = CONSTRAINED, WINDOW(0, 3, 10) },
+		{ "longer than the jump", BYTES(MOV_RAX_RDI, SUB_RSP_IMM, RET), .strategy = CONSTRAINED,
+		  WINDOW(0, 3, 10) },
 		{ "1 + 15", BYTES(NOP, FIFTEEN, RET), .strategy = CONSTRAINED, WINDOW(0, 1, 16) },
 		{ "the end is exact", BYTES(MOV_EAX_EDI, MOV_RAX_RDI), .upper = 5, .limit = 5, .strategy = CONSTRAINED,
 		  WINDOW(0, 2, 5) },
-		{ "a branch that ends the window", BYTES(MOV_RAX_RDI, JMP_REL8_BACK, UNDEFINED), .strategy = CONSTRAINED,
+		{ "a branch that ends the window", BYTES(MOV_RAX_RDI, JMP_REL8_BACK, UNDEFINED),
+		  .strategy = CONSTRAINED,
 		  WINDOW(0, 3, 5) },
 		/* What comes behind a return is an instruction of its own: something may branch there. */
 		{ "a return inside", BYTES(RET, LEA_RAX_RDI_4), .strategy = CONSTRAINED, WINDOW(0, 1, 5) },
@@ -195,7 +197,8 @@ Test(plan, force_is_a_trap_on_one_instruction)
 		{ "5", BYTES(MOV_EAX_IMM), .policy = FORCE, .strategy = TRAP, WINDOW(0, 5) },
 		{ "1", BYTES(PUSH_RBX, LEA_RAX_RDI_4), .policy = FORCE, .strategy = TRAP, WINDOW(0, 1) },
 		{ "at the end", BYTES(RET), .upper = 1, .limit = 1, .policy = FORCE, .strategy = TRAP, WINDOW(0, 1) },
-		{ "a branch into it", BYTES(MOV_EAX_IMM), .target = 1, .policy = FORCE, .strategy = TRAP, WINDOW(0, 5) },
+		{ "a branch into it", BYTES(MOV_EAX_IMM), .target = 1, .policy = FORCE, .strategy = TRAP,
+		  WINDOW(0, 5) },
 		{ "no instruction behind it", BYTES(NOP, UNDEFINED), .policy = FORCE, .strategy = TRAP, WINDOW(0, 1) },
 	};
 
@@ -232,7 +235,8 @@ Test(plan, branches_to_a_boundary)
 		  .message = INNER_TARGET, .irritant = 1 },
 		{ "last boundary", BYTES(MOV_EAX_EDI, XOR_EAX_ESI, NOP), .target = 4, .strategy = TRAP, WINDOW(0, 2),
 		  .message = INNER_TARGET, .irritant = 4 },
-		{ "forbidden: traps, but only there", BYTES(MOV_EAX_EDI, XOR_EAX_ESI, NOP), .target = 4, .policy = FORBID,
+		{ "forbidden: traps, but only there", BYTES(MOV_EAX_EDI, XOR_EAX_ESI, NOP), .target = 4,
+		  .policy = FORBID,
 		  .strategy = CONSTRAINED, WINDOW(0, 2, 4, 5) },
 		{ "behind the window", BYTES(MOV_EAX_EDI, XOR_EAX_ESI, NOP, RET), .target = 5, .strategy = CONSTRAINED,
 		  WINDOW(0, 2, 4, 5) },
@@ -290,7 +294,8 @@ Test(plan, branches_into_an_instruction)
 		  .message = FIRST_MIDDLE, .irritant = 1 },
 		{ "into the last byte of the first", BYTES(MOV_EAX_IMM), .target = 4, .strategy = TRAP, WINDOW(0, 5),
 		  .message = FIRST_MIDDLE, .irritant = 4 },
-		{ "into the first, forbidden", BYTES(MOV_EAX_IMM), .target = 3, .policy = FORBID, .status = PATCH_ENOJUMP,
+		{ "into the first, forbidden", BYTES(MOV_EAX_IMM), .target = 3, .policy = FORBID,
+		  .status = PATCH_ENOJUMP,
 		  .message = FIRST_MIDDLE, .irritant = 3 },
 		{ "behind the jump's bytes, but displaced", BYTES(SUB_RSP_IMM), .target = 6, .policy = FORBID,
 		  .status = PATCH_ENOJUMP, .message = FIRST_MIDDLE, .irritant = 6 },
@@ -330,7 +335,8 @@ Test(plan, function_ends)
 		  .strategy = TRAP, WINDOW(0, 2), .message = ENDS_AT_ANOTHER, .irritant = 3 },
 		{ "unknown code behind it", BYTES(MOV_EAX_EDI, RET, MOV_EAX_EDI), .upper = 3, .strategy = TRAP,
 		  WINDOW(0, 2), .message = ENDS, .irritant = 3 },
-		{ "unknown code behind it, forbidden", BYTES(MOV_EAX_EDI, RET, MOV_EAX_EDI), .upper = 3, .policy = FORBID,
+		{ "unknown code behind it, forbidden", BYTES(MOV_EAX_EDI, RET, MOV_EAX_EDI), .upper = 3,
+		  .policy = FORBID,
 		  .status = PATCH_ENOJUMP, .message = ENDS, .irritant = 3 },
 		{ "code behind some padding", BYTES(MOV_EAX_EDI, RET, NOP, PUSH_RBX), .upper = 3, .policy = FORBID,
 		  .status = PATCH_ENOJUMP, .message = ENDS, .irritant = 4 },
@@ -345,11 +351,13 @@ Test(plan, function_ends)
 Test(plan, bytes_behind_the_site_that_cannot_go_along)
 {
 	static const struct plan_case cases[] = {
-		{ "undefined", BYTES(MOV_EAX_EDI, UNDEFINED, NOP, NOP), .strategy = TRAP, WINDOW(0, 2), .message = NO_DECODE,
+		{ "undefined", BYTES(MOV_EAX_EDI, UNDEFINED, NOP, NOP), .strategy = TRAP, WINDOW(0, 2),
+		  .message = NO_DECODE,
 		  .irritant = 2 },
 		{ "undefined, forbidden", BYTES(MOV_EAX_EDI, UNDEFINED, NOP, NOP), .policy = FORBID,
 		  .status = PATCH_ENOJUMP, .message = NO_DECODE, .irritant = 2 },
-		{ "unreadable", BYTES(MOV_EAX_EDI), .strategy = TRAP, WINDOW(0, 2), .message = NO_DECODE, .irritant = 2 },
+		{ "unreadable", BYTES(MOV_EAX_EDI), .strategy = TRAP, WINDOW(0, 2), .message = NO_DECODE,
+		  .irritant = 2 },
 		{ "cut short", BYTES(MOV_EAX_EDI, 0x48, 0x8D, 0x47), .policy = FORBID, .status = PATCH_ENOJUMP,
 		  .message = NO_DECODE, .irritant = 2 },
 		{ "refused", BYTES(MOV_RAX_RDI, CALL_SP), .strategy = TRAP, WINDOW(0, 3),
@@ -367,11 +375,14 @@ Test(plan, reach_makes_the_window_grow)
 		{ "within the window", BYTES(MOV_EAX_IMM, NOP), .reach = 5, .strategy = JUMP, WINDOW(0, 5) },
 		{ "one instruction more", BYTES(MOV_EAX_IMM, NOP, NOP), .reach = 6, .strategy = CONSTRAINED,
 		  WINDOW(0, 5, 6) },
-		{ "not inside an instruction", BYTES(MOV_EAX_IMM, SUB_RSP_IMM, NOP), .reach = 6, .strategy = CONSTRAINED,
+		{ "not inside an instruction", BYTES(MOV_EAX_IMM, SUB_RSP_IMM, NOP), .reach = 6,
+		  .strategy = CONSTRAINED,
 		  WINDOW(0, 5, 12) },
-		{ "past the end of the function", BYTES(MOV_EAX_IMM, RET, MOV_RAX_RDI), .upper = 6, .limit = 6, .reach = 9,
+		{ "past the end of the function", BYTES(MOV_EAX_IMM, RET, MOV_RAX_RDI), .upper = 6, .limit = 6,
+		  .reach = 9,
 		  .strategy = TRAP, WINDOW(0, 5), .message = ENDS_AT_ANOTHER, .irritant = 6 },
-		{ "a branch to what it takes in", BYTES(MOV_EAX_IMM, NOP, NOP), .target = 5, .reach = 6, .strategy = TRAP,
+		{ "a branch to what it takes in", BYTES(MOV_EAX_IMM, NOP, NOP), .target = 5, .reach = 6,
+		  .strategy = TRAP,
 		  WINDOW(0, 5), .message = INNER_TARGET, .irritant = 5 },
 		{ "a trap has no reach", BYTES(MOV_EAX_IMM, NOP), .reach = 6, .policy = FORCE, .strategy = TRAP,
 		  WINDOW(0, 5) },
@@ -470,7 +481,8 @@ Test(plan, boundaries_of_every_pattern)
 /* The planner and plan_boundaries() agree for real instructions of every length. */
 Test(plan, every_pattern_is_planned)
 {
-	static const uint8_t insns[5][5] = { { NOP }, { MOV_EAX_EDI }, { MOV_RAX_RDI }, { LEA_RAX_RDI_4 }, { MOV_EAX_IMM } };
+	static const uint8_t insns[5][5] = { { NOP }, { MOV_EAX_EDI }, { MOV_RAX_RDI }, { LEA_RAX_RDI_4 },
+					     { MOV_EAX_IMM } };
 	unsigned int pattern;
 
 	for (pattern = 0; pattern < 16; pattern++) {

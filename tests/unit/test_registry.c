@@ -343,7 +343,8 @@ static void *read_all(void *unused)
 
 			if (entry->address != address)
 				errors++;
-			if (REGISTRY_STATE(before) == REGISTRY_ACTIVE && entry->state == before && target >> 8 != address)
+			if (REGISTRY_STATE(before) == REGISTRY_ACTIVE && entry->state == before &&
+			    target >> 8 != address)
 				errors++;
 		}
 		registry_read_unlock(token);

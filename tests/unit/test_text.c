@@ -247,7 +247,8 @@ Test(text, batches_in_any_order)
 			for (k = 0; k < n; k++) {
 				cr_assert_eq(many[k].error, 0);
 				cr_assert_eq((uintptr_t)many[k].owner, many[k].address);
-				cr_assert(k == 0 || many[k - 1].address < many[k].address, "order %d: not sorted", order);
+				cr_assert(k == 0 || many[k - 1].address < many[k].address, "order %d: not sorted",
+					  order);
 			}
 			unmap_text(text, PAGES);
 		}
@@ -376,7 +377,9 @@ Test(text, one_exact_write_of_two)
 	}
 }
 
-/* A program that may write its code still may afterwards. Where a way cannot do that, it refuses and changes nothing. */
+/*
+ * A program that may write its code still may afterwards. Where a way cannot do that, it refuses and changes nothing.
+ */
 static void write_to_writable(size_t way)
 {
 	static const uint8_t bytes[] = { 0xCC };
@@ -783,7 +786,8 @@ Test(text, reading_ends_at_a_hole)
 		memset(buffer, 0xA5, sizeof(buffer));
 		got = text_read((uintptr_t)text + (uintptr_t)cases[i].from, buffer, cases[i].size, &error);
 		if (got < cases[i].size)
-			cr_expect_eq(error, EFAULT, "%zu bytes from %ld: error %d", cases[i].size, cases[i].from, error);
+			cr_expect_eq(error, EFAULT, "%zu bytes from %ld: error %d", cases[i].size, cases[i].from,
+				     error);
 		cr_expect_eq(got, cases[i].got, "%zu bytes from %ld: %zu, not %zu", cases[i].size, cases[i].from, got,
 			     cases[i].got);
 		for (k = 0; k < sizeof(buffer); k++) {

@@ -444,7 +444,9 @@ static const uint8_t *find_u64(const struct trampoline *trampoline, uint64_t val
 	return memmem(code_of(trampoline, 0), (size_t)(end - code_of(trampoline, 0)), &value, sizeof(value));
 }
 
-/* What a call returned to, before, the instruction, after; at equal time in order of making, and after it in reverse. */
+/*
+ * What a call returned to, before, the instruction, after; at equal time in order of making, and after it in reverse.
+ */
 Test(trampoline, order_of_hooks)
 {
 	const struct hook hooks[] = {
@@ -577,7 +579,8 @@ static uintptr_t target_of_jump(uintptr_t at, const uint8_t *jump)
 
 Test(trampoline, jumps_of_every_pattern)
 {
-	static const uint8_t insns[5][5] = { { NOP }, { MOV_EAX_EDI }, { MOV_RAX_RDI }, { LEA_RAX_RDI_4 }, { MOV_EAX_IMM } };
+	static const uint8_t insns[5][5] = { { NOP }, { MOV_EAX_EDI }, { MOV_RAX_RDI }, { LEA_RAX_RDI_4 },
+					     { MOV_EAX_IMM } };
 	unsigned int pattern, i;
 
 	init();
@@ -601,7 +604,8 @@ Test(trampoline, jumps_of_every_pattern)
 		trampoline = build(&w, NULL, 0);
 		for (i = 0; i < 4; i++)
 			cr_expect(!(pattern & 1U << i) || arch_trap_class(trampoline->jump[1 + i]) != ARCH_TRAP_NONE,
-				  "pattern %#x: byte %u of the displacement is %#x", pattern, i, trampoline->jump[1 + i]);
+				  "pattern %#x: byte %u of the displacement is %#x", pattern, i,
+				  trampoline->jump[1 + i]);
 		if (pattern == 0) {
 			cr_expect_eq(w.window.pad, 0);
 			cr_expect_eq(target_of_jump(w.window.start, trampoline->jump), trampoline_entry(trampoline, 0));
@@ -610,7 +614,8 @@ Test(trampoline, jumps_of_every_pattern)
 		cr_assert_neq(w.window.pad, 0);
 		cr_expect_eq(target_of_jump(w.window.start, trampoline->jump), w.window.pad, "pattern %#x", pattern);
 		trampoline_pad_bytes(trampoline, w.window.pad, pad);
-		cr_expect_eq(target_of_jump(w.window.pad, pad), trampoline_entry(trampoline, 0), "pattern %#x", pattern);
+		cr_expect_eq(target_of_jump(w.window.pad, pad), trampoline_entry(trampoline, 0), "pattern %#x",
+			     pattern);
 
 		/* Another trampoline for the window goes through the same pad, so that the text need not change. */
 		first = w.window.pad;
@@ -752,6 +757,7 @@ Test(trampoline, instructions_without_an_after)
 		if (cases[i].why == NULL)
 			cr_expect_null(why, "%s", cases[i].text);
 		else
-			cr_expect(why != NULL && strcmp(why, cases[i].why) == 0, "%s: %s", cases[i].text, why ? why : "");
+			cr_expect(why != NULL && strcmp(why, cases[i].why) == 0, "%s: %s", cases[i].text,
+				  why ? why : "");
 	}
 }
