@@ -101,16 +101,32 @@ static bool is_target(uintptr_t address, const void *data)
 	return scan_is_target(address);
 }
 
+static bool is_start(uintptr_t address, const void *data)
+{
+	(void)data;
+	return scan_is_start(address);
+}
+
+/* Bytes a plan may look at: the longest window on either side, one instruction more, and an endbr64. */
+#define VIEW_BEFORE PLAN_LENGTH_MAX
+
+struct view {
+	size_t before; /* bytes in front of the site */
+	size_t size;   /* bytes read, those included */
+	uint8_t bytes[VIEW_BEFORE + PLAN_LENGTH_MAX + INSN_MAX + 4];
+};
+
 #define CONFLICT "the bytes belong to a patch that must be resident as a trap"
 
 /* A window at the site and the regions it takes in: planned again, longer, until it cuts none. */
-static patch_status plan_window(const struct patch *patch, int policy, uintptr_t address, const uint8_t *bytes, size_t size,
+static patch_status plan_window(const struct patch *patch, int policy, uintptr_t address, const struct view *view,
 				struct plan *plan, struct region **inner, size_t *inner_count, struct refusal *refusal)
 {
 	struct plan_request request = {
 		.site = address,
-		.bytes = bytes,
-		.size = size,
+		.bytes = view->bytes + view->before,
+		.size = view->size - view->before,
+		.before = view->before,
 		.lower = patch->lower,
 		.upper = patch->upper,
 		.limit = patch->limit,
@@ -118,16 +134,25 @@ static patch_status plan_window(const struct patch *patch, int policy, uintptr_t
 		.no_calls = site_has_shadow_stack(),
 	};
 
-	if (patch->upper != 0 && scan_function(patch->lower, patch->upper, region_original_at))
+	if (patch->upper != 0 && scan_function(patch->lower, patch->upper, region_original_at)) {
 		request.is_target = is_target;
+		request.is_start = is_start;
+	}
 	for (;;) {
 		patch_status status = plan_site(&request, plan);
+		const struct region *first;
 		uintptr_t end;
 
 		refusal->message = plan->message;
 		refusal->irritant = plan->irritant;
 		if (status != PATCH_OK)
 			return status;
+		/* A window that was moved back into a region begins where that one does. */
+		first = region_covering(plan->start);
+		if (first != NULL && first->start < plan->start) {
+			request.from = first->start;
+			continue;
+		}
 		*inner_count = find_inner(plan, inner);
 		if (*inner_count == 0)
 			return PATCH_OK;
@@ -169,27 +194,26 @@ static bool agrees(const struct plan *plan, struct region *const *inner, size_t 
 	return true;
 }
 
-/* Bytes a plan may look at: the longest window, one instruction more, and an endbr64. */
-#define VIEW (PLAN_LENGTH_MAX + INSN_MAX + 4)
 
 static patch_status establish_at(struct attachment *attachment, int policy, struct refusal *refusal)
 {
 	/* Not on the stack, which may be a small sigaltstack. The library lock is held. */
-	static uint8_t bytes[VIEW];
+	static struct view view;
 	static struct region *inner[INNER_MAX * 2];
 	static struct plan plan;
 	struct patch *patch = attachment->patch;
-	size_t size = region_original(attachment->address, bytes, sizeof(bytes));
+	uintptr_t address = attachment->address;
 	size_t inner_count = 0;
-	uintptr_t skipped;
 	patch_status status;
 
-	if (size == 0) {
+	view.before = patch->upper != 0 && address > patch->lower ? MIN(address - patch->lower, (size_t)VIEW_BEFORE) : 0;
+	view.size = region_original(address - view.before, view.bytes, sizeof(view.bytes));
+	if (view.size <= view.before) {
 		refusal->message = "the address is not mapped";
 		refusal->irritant = attachment->address;
 		return PATCH_EFAULT;
 	}
-	status = plan_window(patch, policy, attachment->address, bytes, size, &plan, inner, &inner_count, refusal);
+	status = plan_window(patch, policy, address, &view, &plan, inner, &inner_count, refusal);
 	if (status != PATCH_OK)
 		return status;
 	if (!agrees(&plan, inner, inner_count)) {
@@ -197,9 +221,9 @@ static patch_status establish_at(struct attachment *attachment, int policy, stru
 		refusal->irritant = plan.start;
 		return PATCH_EBOUNDARY;
 	}
-	skipped = plan.start - attachment->address;
-	attachment->address = plan.start;
-	return establish(&plan, bytes + skipped, attachment, inner, inner_count, refusal);
+	attachment->address = plan.site;
+	return establish(&plan, view.bytes + view.before + (intptr_t)(plan.start - address), attachment, inner, inner_count,
+			 refusal);
 }
 
 static patch_status join_as(struct region *region, uint8_t strategy, struct attachment *attachment,

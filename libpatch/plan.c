@@ -8,6 +8,9 @@ static patch_status refuse(struct plan *plan, patch_status status, const char *m
 	return status;
 }
 
+/* How far in front of a site a window may begin: a jump's length and an instruction. */
+#define BACKWARDS_MAX (ARCH_JMP_SIZE + INSN_MAX)
+
 #define SHADOW_STACK "a call cannot be displaced while the thread has a user shadow stack"
 
 static bool is_barred_call(const struct plan_request *request, const struct arch_insn *insn)
@@ -76,18 +79,72 @@ static bool has_inner_target(const struct plan_request *request, const struct pl
 	return false;
 }
 
+/* Does control go on behind it by itself, or only by a return, which would trap on the boundary it returns to? */
+static bool flows_on(const struct arch_insn *insn)
+{
+	return !(insn->flags & ARCH_F_NOFALL) && insn->kind != ARCH_CALL && insn->kind != ARCH_CALL_IND;
+}
+
+/*
+ * A window that begins at `start`, in front of the site, and ends with the site's instruction. Control must flow from its
+ * start to the site, or the jump would not be met; a branch to the site would trap, which is for FORBID to accept.
+ */
+static bool begins_at(const struct plan_request *request, uintptr_t start, uintptr_t end, struct plan *plan)
+{
+	struct plan window = { .site = plan->site, .start = start };
+	uintptr_t at = start;
+
+	while (at < end) {
+		struct arch_insn insn;
+
+		if (window.count == PLAN_INSNS_MAX ||
+		    !arch_decode(request->bytes + (at - request->site), end - at, at, &insn) ||
+		    obstacle(request, &insn, at) != NULL || (insn.flags & ARCH_F_ENDBR) ||
+		    (at < plan->site && !flows_on(&insn)))
+			return false;
+		at += insn.length;
+		window.length += insn.length;
+		window.offsets[++window.count] = window.length;
+		/* The site's own instruction is the last one. */
+		if (at > plan->site && at != end)
+			return false;
+	}
+	for (unsigned int i = 1; i < window.count; ++i)
+		if (request->policy == PATCH_TRAP_POLICY_ALLOW && is_target(request, start + window.offsets[i]))
+			return false;
+	*plan = window;
+	return true;
+}
+
+/* No room behind the site: begin in front of it. `end` is the site's instruction's. */
+static bool widen_backwards(const struct plan_request *request, uintptr_t end, struct plan *plan)
+{
+	uintptr_t lowest = plan->site - MIN(request->before, (size_t)BACKWARDS_MAX);
+
+	if (request->is_start == NULL)
+		return false;
+	if (request->from != 0)
+		return request->from >= request->site - request->before && begins_at(request, request->from, end, plan);
+	for (uintptr_t start = plan->site; start-- > lowest;)
+		if (end - start >= ARCH_JMP_SIZE && request->is_start(start, request->data) &&
+		    begins_at(request, start, end, plan))
+			return true;
+	return false;
+}
+
 patch_status plan_site(const struct plan_request *request, struct plan *plan)
 {
 	struct arch_insn insn;
 	uintptr_t where = request->site;
 	const char *why;
 
-	*plan = (struct plan){ .start = request->site };
+	*plan = (struct plan){ .site = request->site, .start = request->site };
 	if (!arch_decode(request->bytes, request->size, plan->start, &insn))
 		return refuse(plan, PATCH_EDISASM, "the bytes at the address are no valid instruction", plan->start);
 	if (insn.flags & ARCH_F_ENDBR) {
 		/* Kept in place for indirect branches; the hook sits right behind it. */
 		plan->start += insn.length;
+		plan->site = plan->start;
 		if (!arch_decode(request->bytes + insn.length, request->size - insn.length, plan->start, &insn))
 			return refuse(plan, PATCH_EDISASM, "the bytes behind endbr64 are no valid instruction",
 				      plan->start);
@@ -120,6 +177,10 @@ patch_status plan_site(const struct plan_request *request, struct plan *plan)
 		why = "the function branches to an instruction within the bytes of a jump";
 	if (why == NULL) {
 		plan->strategy = plan->count == 1 ? PATCH_STRATEGY_JUMP : PATCH_STRATEGY_CONSTRAINED_JUMP;
+		return PATCH_OK;
+	}
+	if (widen_backwards(request, plan->site + insn.length, plan)) {
+		plan->strategy = PATCH_STRATEGY_CONSTRAINED_JUMP;
 		return PATCH_OK;
 	}
 

@@ -17,22 +17,27 @@ struct plan_request {
 	uintptr_t site;
 	const uint8_t *bytes; /* original bytes from site on */
 	size_t size;          /* how many are readable */
+	size_t before;        /* how many in front of them are, too: not beyond the function's start */
 	/* Extent of the function around the site; upper 0 when unknown. */
 	uintptr_t lower;
 	uintptr_t upper;
 	/* Where the next function begins: nothing from there on may be touched. UINTPTR_MAX when unknown. */
 	uintptr_t limit;
-	/* Is there a known direct branch to `address`? NULL: nothing is known. */
+	/* Is there a known direct branch to `address`? Does an instruction start there? NULL: nothing is known. */
 	bool (*is_target)(uintptr_t address, const void *data);
+	bool (*is_start)(uintptr_t address, const void *data);
 	const void *data;
 	/* The window must end here or later and may not end inside an instruction: joining what is there. 0: no wish. */
 	uintptr_t reach;
+	/* A window that begins in front of the site must begin here. 0: no wish. */
+	uintptr_t from;
 	int policy; /* enum patch_trap_policy */
 	bool no_calls; /* calls cannot be displaced: the return address written by the copy is not the shadow stack's */
 };
 
 struct plan {
-	uintptr_t start;
+	uintptr_t site;  /* the instruction to hook: behind an endbr64, and inside the window */
+	uintptr_t start; /* of the window */
 	uint8_t length;
 	uint8_t count;
 	uint8_t strategy; /* enum patch_strategy */

@@ -504,3 +504,85 @@ Test(plan, every_pattern_is_planned)
 		cr_expect_eq(plan_boundaries(plan.offsets, plan.count), pattern, "pattern %#x", pattern);
 	}
 }
+
+/* ---- windows that begin in front of the site -------------------------------------------------------------------- */
+
+struct backwards {
+	const char *text;
+	uint8_t code[16];  /* from the function's start to its end; another function follows */
+	uint8_t size;
+	uint16_t starts;   /* bit per byte that starts an instruction */
+	uint8_t site;      /* offset of the instruction to hook */
+	uint8_t target;    /* of a direct branch, 0: there is none */
+	uint8_t policy;
+	int status;
+	uint8_t strategy;
+	uint8_t start;     /* expected window */
+	uint8_t length;
+	bool from_start;   /* must begin with the function */
+};
+
+static bool is_backwards_target(uintptr_t address, const void *data)
+{
+	const struct backwards *c = data;
+
+	return c->target != 0 && address == SITE + c->target;
+}
+
+static bool is_backwards_start(uintptr_t address, const void *data)
+{
+	const struct backwards *c = data;
+
+	return address >= SITE && address < SITE + c->size && (c->starts >> (address - SITE) & 1);
+}
+
+Test(plan, windows_that_begin_in_front_of_the_site)
+{
+	/* push rbx; mov eax, edi; mov ecx, esi; pop rbx; ret */
+#define BODY { 0x53, 0x89, 0xF8, 0x89, 0xF1, 0x5B, 0xC3 }, 7, 0x6B
+	static const struct backwards cases[] = {
+		{ "ret", BODY, .site = 6, .policy = FORBID, .strategy = CONSTRAINED, .start = 1, .length = 6 },
+		{ "pop", BODY, .site = 5, .policy = ALLOW, .strategy = CONSTRAINED, .start = 1, .length = 5 },
+		{ "the site itself is a target", BODY, .site = 6, .target = 6, .policy = ALLOW, .strategy = TRAP,
+		  .start = 6, .length = 1 },
+		{ "the same, forbidden to trap", BODY, .site = 6, .target = 6, .policy = FORBID, .strategy = CONSTRAINED,
+		  .start = 1, .length = 6 },
+		{ "begins where it must", BODY, .site = 6, .policy = FORBID, .strategy = CONSTRAINED, .start = 0,
+		  .length = 7, .from_start = true },
+		{ "a jump in front", { 0x53, 0x89, 0xF8, 0xEB, 0xFE, 0x90, 0xC3 }, 7, 0x6B, .site = 6, .policy = FORBID,
+		  .status = PATCH_ENOJUMP },
+		{ "a call in front", { 0x53, 0xE8, 0, 0, 0, 0, 0xC3 }, 7, 0x43, .site = 6, .policy = FORBID,
+		  .status = PATCH_ENOJUMP },
+		{ "the function begins too near", { 0x90, 0x90, 0xC3 }, 3, 0x7, .site = 2, .policy = FORBID,
+		  .status = PATCH_ENOJUMP },
+		{ "an endbr64 in front", { 0xF3, 0x0F, 0x1E, 0xFA, 0xC3 }, 5, 0x11, .site = 4, .policy = FORBID,
+		  .status = PATCH_ENOJUMP },
+	};
+
+	for (size_t i = 0; i < ARRAY_SIZE(cases); i++) {
+		const struct backwards *c = &cases[i];
+		const struct plan_request request = {
+			.site = SITE + c->site,
+			.bytes = c->code + c->site,
+			.size = (size_t)c->size - c->site,
+			.before = c->site,
+			.lower = SITE,
+			.upper = SITE + c->size,
+			.limit = SITE + c->size,
+			.is_target = is_backwards_target,
+			.is_start = is_backwards_start,
+			.data = c,
+			.from = c->from_start ? SITE : 0,
+			.policy = c->policy,
+		};
+		struct plan plan;
+
+		cr_expect_eq(plan_site(&request, &plan), c->status, "%s", c->text);
+		if (c->status != PATCH_OK)
+			continue;
+		cr_expect_eq(plan.strategy, c->strategy, "%s", c->text);
+		cr_expect_eq(plan.site, SITE + c->site, "%s", c->text);
+		cr_expect_eq(plan.start, SITE + c->start, "%s: starts at +%lu", c->text, plan.start - SITE);
+		cr_expect_eq(plan.length, c->length, "%s: is %u long", c->text, plan.length);
+	}
+}
