@@ -162,6 +162,15 @@ static uintptr_t find_in_zone(struct zone *zone, const struct pattern *pattern, 
 	return 0;
 }
 
+/* Is any candidate a user address at all? In a program at a low address most negative displacements are none. */
+static bool is_possible(const struct pattern *pattern, struct arena_reach reach)
+{
+	uint32_t first, last, candidate;
+
+	return clip(pattern, MAX(reach.lower, SPACE_FLOOR), MIN(reach.upper, SPACE_CEILING), &first, &last) &&
+	       next_match(first, pattern->mask, pattern->value, &candidate) && candidate <= last;
+}
+
 /* ---- new zones -------------------------------------------------------------------------------------------------- */
 
 struct search {
@@ -249,6 +258,9 @@ patch_status arena_pad_alloc(uintptr_t source, uint32_t fixed_mask, uint32_t fix
 	};
 	struct zone *zone;
 
+	*pad = 0;
+	if (!is_possible(&pattern, reach))
+		return PATCH_ENOMEM;
 	for (zone = zones; zone != NULL; zone = zone->next) {
 		*pad = find_in_zone(zone, &pattern, reach);
 		if (*pad != 0)

@@ -12,10 +12,6 @@
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
 
-/* Lowest address taken: vm.mmap_min_addr is 64 KiB; a null pointer with a large offset should keep faulting. */
-#define FLOOR (1UL << 20)
-/* User addresses end here (Documentation/arch/x86/x86_64/mm.rst), less a guard page. */
-#define CEILING 0x7ffffffff000UL
 /* Room left for the program break to grow. */
 #define BREAK_ROOM (1UL << 30)
 /* Gap that the kernel keeps below a growing stack (mm/mmap.c, stack_guard_gap), rounded up. */
@@ -148,7 +144,7 @@ static uintptr_t stack_room(void)
 bool space_gaps(space_visit_fn *visit, void *data)
 {
 	uintptr_t brk = (uintptr_t)raw_syscall(SYS_brk, NULL);
-	uintptr_t last = FLOOR;
+	uintptr_t last = SPACE_FLOOR;
 	struct reader reader;
 	struct line line;
 	bool more = true;
@@ -157,7 +153,7 @@ bool space_gaps(space_visit_fn *visit, void *data)
 		return false;
 	while (more && reader_next(&reader, &line)) {
 		uintptr_t lower = last;
-		uintptr_t upper = MIN(line.mapping.lower, CEILING);
+		uintptr_t upper = MIN(line.mapping.lower, SPACE_CEILING);
 
 		if (line.stack)
 			upper -= MIN(upper, stack_room());

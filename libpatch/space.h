@@ -8,6 +8,11 @@
 
 #include "base.h"
 
+/* Lowest address taken: vm.mmap_min_addr is 64 KiB; a null pointer with a large offset should keep faulting. */
+#define SPACE_FLOOR (1UL << 20)
+/* User addresses end here (Documentation/arch/x86/x86_64/mm.rst), less a guard page. */
+#define SPACE_CEILING 0x7ffffffff000UL
+
 struct space_mapping {
 	uintptr_t lower;
 	uintptr_t upper;

@@ -157,10 +157,18 @@ void trampoline_pad_bytes(const struct trampoline *trampoline, uintptr_t pad, ui
 	write_jump(bytes, pad, trampoline_entry(trampoline, 0));
 }
 
+static bool try_top(size_t index, uintptr_t source, uint32_t mask, uint32_t value, struct arena_reach reach, uintptr_t *pad)
+{
+	uint32_t top = (uint32_t)arch_top_trap_bytes[index] << 24;
+
+	return arena_pad_alloc(source, mask | 0xff000000U, value | top, reach, pad) == PATCH_OK;
+}
+
 /* A pad for a jump whose bytes on boundaries must be trap bytes. Only the top one has a choice. */
 static patch_status find_pad(const struct trampoline *trampoline, uintptr_t source, unsigned int boundaries,
 			     uintptr_t *pad)
 {
+	static size_t worked = 1;
 	struct arena_reach reach = arena_reach_of(trampoline->block.address);
 	uint32_t mask = 0;
 	uint32_t value = 0;
@@ -174,11 +182,14 @@ static patch_status find_pad(const struct trampoline *trampoline, uintptr_t sour
 	if (!(boundaries & 8))
 		return arena_pad_alloc(source, mask, value, reach, pad);
 
-	for (size_t i = 0; i < arch_top_trap_byte_count; ++i) {
-		uint32_t top = (uint32_t)arch_top_trap_bytes[i] << 24;
-
-		if (arena_pad_alloc(source, mask | 0xff000000U, value | top, reach, pad) == PATCH_OK)
+	/* int3, then what last worked instead: the neighbours of a site have the same memory around them. */
+	if (try_top(0, source, mask, value, reach, pad) || try_top(worked, source, mask, value, reach, pad))
+		return PATCH_OK;
+	for (size_t i = 1; i < arch_top_trap_byte_count; ++i) {
+		if (i != worked && try_top(i, source, mask, value, reach, pad)) {
+			worked = i;
 			return PATCH_OK;
+		}
 	}
 	*pad = 0;
 	return PATCH_ENOMEM;
