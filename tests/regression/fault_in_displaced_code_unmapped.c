@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A load faults inside displaced code: the program's SIGSEGV handler gets from its program counter back to the original
- * instruction with patch_olx_original_pc(), repairs the register and returns. Wherever in the window the load is.
+ * instruction with patch_olx_original_pc(), repairs the register and returns. Wherever in the window the load is. And
+ * addresses near generated code where there is none: refused, without a fault.
  */
 #include "targets.h"
 
@@ -76,9 +77,46 @@ static void fault_at(void *argument)
 	CHECK_OK(patch_fini());
 }
 
+/* Every address from well before the code to well behind it: what no code was put at yet stands for nothing. */
+static void every_address(void *argument)
+{
+	const uintptr_t around = 0x60000;
+	struct patch_info info;
+	unsigned int code = 0;
+	patch_t patch;
+
+	(void)argument;
+	REQUIRE_OK(patch_init(NULL, 0));
+	for (int made = 0; made < 2; made++) {
+		REQUIRE_OK(make_probe((uintptr_t)(made ? t_five_bytes : t_push_push), procedure, NULL,
+				      PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
+		CHECK_OK(patch_info(patch, &info));
+		/* the code is written by the commit */
+		for (int committed = 0; committed < 2; committed++) {
+			for (uintptr_t at = info.trampoline - around; at < info.trampoline + around; at++) {
+				uintptr_t pc = 0;
+
+				if (patch_olx_original_pc(at, &pc) != PATCH_OK)
+					continue;
+				code++;
+				if ((pc < (uintptr_t)t_push_push || pc >= (uintptr_t)t_push_push + 64) &&
+				    (pc < (uintptr_t)t_five_bytes || pc >= (uintptr_t)t_five_bytes + 64)) {
+					FAIL("%#zx, %zd behind the entry, stands for %#zx", (size_t)at,
+					     (ssize_t)(at - info.trampoline), (size_t)pc);
+					return;
+				}
+			}
+			CHECK_OK(patch_commit());
+		}
+	}
+	CHECK(code > 0);
+	CHECK_OK(patch_fini());
+}
+
 int main(void)
 {
 	harness_start();
+	harness_isolated("addresses without code", every_address, NULL);
 	for (int policy = PATCH_TRAP_POLICY_ALLOW; policy <= PATCH_TRAP_POLICY_FORCE; policy += 2)
 		harness_isolated(policy_name(policy), fault_at, &policy);
 	return harness_end();

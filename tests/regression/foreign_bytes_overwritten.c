@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Somebody else changed the bytes between patch_make() and patch_commit(), or under an installed patch: that patch
- * fails with PATCH_ECHANGED in the chain, the foreign bytes stay, the rest of the batch takes effect.
+ * fails with PATCH_ECHANGED in the chain, the foreign bytes stay, the rest of the batch takes effect. Noticed also where
+ * the commit has nothing to write. Original bytes that somebody else put back count as removed.
  */
 #include "targets.h"
 
@@ -151,6 +152,126 @@ static void changed_under_patch(void)
 	CHECK_OK(patch_commit());
 }
 
+static void check_state(patch_t patch, int state)
+{
+	struct patch_info info;
+
+	CHECK_OK(patch_info(patch, &info));
+	CHECK_EQ(info.state, state);
+}
+
+/* The text is thought to be as wanted already: a commit that only compares. */
+static void changed_and_nothing_to_write(int policy)
+{
+	uint8_t *code = make_code();
+	uint8_t installed[16], what;
+	patch_t patch;
+
+	CONTEXT("changed, nothing to write, %s", policy_name(policy));
+	memset(hits, 0, sizeof(hits));
+	REQUIRE_OK(make_probe((uintptr_t)code, procedure, &hits[0], policy, PATCH_ENABLED, &patch));
+	REQUIRE_OK(patch_commit());
+	memcpy(installed, code, sizeof(installed));
+	what = 0x90;
+	write_text(code, &what, 1);
+	for (int round = 0; round < 3; round++) {
+		CHECK_OK(patch_enable(patch));
+		CHECK_STATUS(patch_commit(), PATCH_EFAIL);
+		CHECK(chain_has(PATCH_ECHANGED));
+		CHECK_EQ(*code, what);
+	}
+	write_text(code, installed, 1);
+	CHECK_OK(patch_commit());
+	CHECK(!memcmp(installed, code, sizeof(installed)));
+	CHECK_EQ(call(code, 0), 0);
+	CHECK_EQ(hits[0], 1);
+	CHECK_OK(patch_unmake(patch));
+	CHECK_OK(patch_commit());
+	CHECK_EQ(*code, 0xb8);
+}
+
+/* then: what is asked for after somebody else put the original bytes back */
+enum then { THEN_ENABLE, THEN_DISABLE, THEN_UNMAKE, THENS };
+
+static void restored_by_others(int policy, enum then then)
+{
+	uint8_t *code = make_code();
+	uint8_t original[16];
+	patch_t patch;
+
+	CONTEXT("original bytes put back, %s, then %d", policy_name(policy), then);
+	memset(hits, 0, sizeof(hits));
+	memcpy(original, code, sizeof(original));
+	REQUIRE_OK(make_probe((uintptr_t)code, procedure, &hits[0], policy, PATCH_ENABLED, &patch));
+	REQUIRE_OK(patch_commit());
+	write_text(code, original, sizeof(original));
+	switch (then) {
+	case THEN_ENABLE:
+		/* in effect again, not only said to be */
+		CHECK_OK(patch_enable(patch));
+		CHECK_OK(patch_commit());
+		check_state(patch, PATCH_ENABLED);
+		CHECK(memcmp(original, code, sizeof(original)));
+		CHECK_EQ(call(code, 0), 0);
+		CHECK_EQ(hits[0], 1);
+		CHECK_OK(patch_unmake(patch));
+		break;
+	case THEN_DISABLE:
+		CHECK_OK(patch_disable(patch));
+		CHECK_OK(patch_commit());
+		check_state(patch, PATCH_DISABLED);
+		CHECK(!memcmp(original, code, sizeof(original)));
+		/* and back */
+		CHECK_OK(patch_enable(patch));
+		CHECK_OK(patch_commit());
+		CHECK_EQ(call(code, 0), 0);
+		CHECK_EQ(hits[0], 1);
+		CHECK_OK(patch_unmake(patch));
+		break;
+	default:
+		CHECK_OK(patch_unmake(patch));
+		break;
+	}
+	CHECK_OK(patch_commit());
+	CHECK_OK(patch_commit());
+	CHECK(!memcmp(original, code, sizeof(original)));
+	hits[0] = 0;
+	CHECK_EQ(call(code, 0), 0);
+	CHECK_EQ(hits[0], 0);
+}
+
+/* A module went and other code came to its place, none of it ours: it stays as it is, and others can be changed. */
+static void replaced_by_other_code(void *argument)
+{
+	static const uint8_t other[] = { 0x31, 0xc0, 0x90, 0x90, 0x90, 0x90, 0xc3 }; /* xor %eax, %eax; nop x 4; ret */
+	uint8_t *code, *second;
+	patch_t patch, beside;
+
+	(void)argument;
+	REQUIRE_OK(patch_init(NULL, 0));
+	code = make_code();
+	second = make_code();
+	REQUIRE_OK(make_probe((uintptr_t)code, procedure, &hits[0], PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
+	REQUIRE_OK(make_probe((uintptr_t)second, procedure, &hits[1], PATCH_TRAP_POLICY_ALLOW, PATCH_DISABLED, &beside));
+	REQUIRE_OK(patch_commit());
+	REQUIRE(mmap(code, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == code);
+	memcpy(code, other, sizeof(other));
+	REQUIRE(mprotect(code, 4096, PROT_READ | PROT_EXEC) == 0);
+	CHECK_OK(patch_unmake(patch));
+	CHECK_OK(patch_enable(beside));
+	CHECK_STATUS(patch_commit(), PATCH_EFAIL);
+	CHECK(chain_has(PATCH_ECHANGED));
+	CHECK(!memcmp(code, other, sizeof(other)));
+	CHECK_EQ(call(code, 0), 0);
+	CHECK_EQ(hits[0], 0);
+	CHECK_EQ(call(second, 0), 0);
+	CHECK_EQ(hits[1], 1);
+	/* unmapped at last: nothing of ours is there any more */
+	REQUIRE(munmap(code, 4096) == 0);
+	CHECK_OK(patch_commit());
+	CHECK_OK(patch_fini());
+}
+
 /* fini says so, restores the rest, and leaves the foreign byte. */
 static void changed_before_fini(void *argument)
 {
@@ -181,12 +302,18 @@ int main(void)
 
 	harness_start();
 	harness_isolated("changed before patch_fini()", changed_before_fini, NULL);
+	harness_isolated("replaced by other code", replaced_by_other_code, NULL);
 	REQUIRE_OK(patch_init(NULL, 0));
 	for (int o = 0; o < 3; o++)
 		changed_before_commit(offsets[o], offsets[o] ? 0x11 : 0xb9, PATCH_TRAP_POLICY_ALLOW);
 	changed_before_commit(0, 0xcc, PATCH_TRAP_POLICY_ALLOW);
 	changed_before_commit(0, 0xcc, PATCH_TRAP_POLICY_FORCE);
 	changed_under_patch();
+	for (int policy = PATCH_TRAP_POLICY_ALLOW; policy <= PATCH_TRAP_POLICY_FORCE; policy++) {
+		changed_and_nothing_to_write(policy);
+		for (enum then then = 0; then < THENS; then++)
+			restored_by_others(policy, then);
+	}
 	CHECK_OK(patch_fini());
 	return harness_end();
 }

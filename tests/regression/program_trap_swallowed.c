@@ -3,12 +3,14 @@
  * Traps that belong to the program: its own int3, `int $3`, ud2, raise() and kill() reach its own handler with the
  * right address and information, whether the handler was installed before or after patch_init(), with patches made
  * and toggled meanwhile. Without a handler the process dies as it would have. A handler that replaces ours and
- * forwards to libpatch_on_trap() keeps probes working, and forwarding in a circle ends.
+ * forwards to libpatch_on_trap() keeps probes working, and forwarding in a circle ends. A handler that leaves by
+ * siglongjmp() is called the next time, too.
  */
 #include "targets.h"
 
 #include <libpatch/tools.h>
 #include <pthread.h>
+#include <setjmp.h>
 
 extern const uint8_t own_int3[], own_int3_end[], own_cd03[], own_cd03_end[], own_ud2[], own_ud2_end[];
 void run_own_int3(void);
@@ -229,6 +231,52 @@ static void forwarding_in_a_circle(void *argument)
 	CHECK_EQ(got.rip, (uintptr_t)own_int3_end);
 }
 
+static sigjmp_buf out_of_handler;
+
+static void on_own_leaving(int signo, siginfo_t *info, void *context)
+{
+	(void)info;
+	(void)context;
+	got.calls++;
+	siglongjmp(out_of_handler, signo);
+}
+
+/* Run it; the signal whose handler left it, or 0. */
+static NOINLINE int left_by(void (*run)(void))
+{
+	int signo = sigsetjmp(out_of_handler, 1);
+
+	if (signo == 0)
+		run();
+	return signo;
+}
+
+static void raise_trap(void)
+{
+	raise(SIGTRAP);
+}
+
+static void handlers_leave(void *argument)
+{
+	(void)argument;
+	install(SIGTRAP, on_own_leaving);
+	install(SIGILL, on_own_leaving);
+	REQUIRE_OK(patch_init(NULL, 0));
+	make_patches();
+	memset(&got, 0, sizeof(got));
+	for (unsigned int round = 0; round < 20; round++) {
+		CHECK_EQ(left_by(run_own_int3), SIGTRAP);
+		CHECK_EQ(left_by(run_own_ud2), SIGILL);
+		CHECK_EQ(left_by(run_own_cd03), SIGTRAP);
+		CHECK_EQ(left_by(raise_trap), SIGTRAP);
+		CHECK_EQ(got.calls, 4 * (round + 1));
+		check_probes();
+	}
+	CHECK_OK(patch_fini());
+	CHECK_EQ(left_by(run_own_int3), SIGTRAP);
+	CHECK_EQ(left_by(run_own_int3), SIGTRAP);
+}
+
 static void die(void *argument)
 {
 	int what = *(const int *)argument;
@@ -335,6 +383,7 @@ int main(void)
 	harness_isolated("handlers installed before patch_init()", handlers_before, NULL);
 	harness_isolated("handlers installed afterwards, forwarding", handler_after_forwards, NULL);
 	harness_isolated("forwarding from an alternate stack", handler_after_on_alternate_stack, NULL);
+	harness_isolated("handlers that leave by siglongjmp()", handlers_leave, NULL);
 	CONTEXT("forwarding in a circle");
 	status = harness_child(forwarding_in_a_circle, NULL);
 	if (!(WIFEXITED(status) && WEXITSTATUS(status) == 0) && !(WIFSIGNALED(status) && WTERMSIG(status) == SIGTRAP))
