@@ -17,6 +17,8 @@
 #define ZONE_PAGES (ZONE_SIZE / PAGE_SIZE)
 #define PAGE_WORDS (PAGE_SIZE / 64)
 
+#define RESERVE_TRIES 8
+
 /* Candidates looked at in one zone. Past that another zone is cheaper than more looking. */
 #define TRIES 512
 /* A search that had to skip this many taken candidates moves the start of the next one. */
@@ -215,34 +217,43 @@ static bool consider(uintptr_t lower, uintptr_t upper, void *data)
 	return true;
 }
 
+/* Room on both sides of the candidate, for the module's other sites with the same displacement. */
+static long reserve(const struct pattern *pattern, struct arena_reach reach, struct zone *zone)
+{
+	long error = -EEXIST;
+
+	/* Somebody else may take the gap that was found. */
+	for (int tries = 0; tries < RESERVE_TRIES && error == -EEXIST; ++tries) {
+		struct search search = { .pattern = pattern, .reach = reach };
+
+		if (!space_gaps(consider, &search) || search.pad == 0)
+			return -ENOMEM;
+		zone->lower = MAX(search.gap_lower,
+				  ALIGN_DOWN(search.pad - MIN(search.pad, ZONE_SIZE / 2), PAGE_SIZE));
+		zone->upper = MIN(search.gap_upper, zone->lower + ZONE_SIZE);
+		error = space_map(zone->lower, zone->upper - zone->lower, PROT_READ | PROT_EXEC);
+	}
+	return error;
+}
+
 static struct zone *create(const struct pattern *pattern, struct arena_reach reach)
 {
-	struct search search = { .pattern = pattern, .reach = reach };
-	struct zone *zone;
-	uintptr_t lower, upper;
+	/* Before a gap is looked for: this maps memory, too. */
+	struct zone *zone = heap_alloc(sizeof(*zone));
+	uint64_t **used = heap_alloc(ZONE_PAGES * sizeof(*used));
 
-	if (!space_gaps(consider, &search) || search.pad == 0)
-		return NULL;
-	/* Room on both sides, for the module's other sites with the same displacement. */
-	lower = MAX(search.gap_lower, ALIGN_DOWN(search.pad - MIN(search.pad, ZONE_SIZE / 2), PAGE_SIZE));
-	upper = MIN(search.gap_upper, lower + ZONE_SIZE);
-	zone = heap_alloc(sizeof(*zone));
-	if (zone == NULL)
-		return NULL;
-	zone->lower = lower;
-	zone->upper = upper;
-	zone->used = heap_alloc(ZONE_PAGES * sizeof(*zone->used));
-	if (zone->used == NULL || space_map(lower, upper - lower, PROT_READ | PROT_EXEC) < 0)
+	if (zone == NULL || used == NULL || reserve(pattern, reach, zone) != 0)
 		goto fail;
-	if (!range_publish(&(struct range){ lower, upper, NULL })) {
-		raw_syscall(SYS_munmap, lower, upper - lower);
+	zone->used = used;
+	if (!range_publish(&(struct range){ zone->lower, zone->upper, NULL })) {
+		raw_syscall(SYS_munmap, zone->lower, zone->upper - zone->lower);
 		goto fail;
 	}
 	zone->next = zones;
 	zones = zone;
 	return zone;
 fail:
-	heap_free(zone->used, ZONE_PAGES * sizeof(*zone->used));
+	heap_free(used, ZONE_PAGES * sizeof(*used));
 	heap_free(zone, sizeof(*zone));
 	return NULL;
 }
