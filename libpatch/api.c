@@ -18,6 +18,7 @@
 #include "site.h"
 #include "sync.h"
 #include "text.h"
+#include "trap.h"
 
 enum life { UNBORN, ALIVE, FINISHED };
 
@@ -353,6 +354,7 @@ EXPORT patch_status patch_statistics(struct patch_statistics *statistics)
 		.commits = commit_count(),
 		.core_syncs = core_sync_count(),
 		.text_writes = text_write_count(),
+		.traps = trap_count(),
 	};
 	return api_leave(&scope, status);
 }

@@ -270,15 +270,6 @@ void arena_free(const struct arena_block *block)
 	give_back(block->arena, block->address, block->size);
 }
 
-void arena_shrink(struct arena_block *block, size_t size)
-{
-	size = ALIGN_UP(size, ARENA_GRANULE);
-	if (size < block->size) {
-		give_back(block->arena, block->address + size, block->size - size);
-		block->size = size;
-	}
-}
-
 uintptr_t arena_gate_alloc(uintptr_t near)
 {
 	struct arena_reach reach = arena_reach_of(near);

@@ -50,8 +50,6 @@ bool arena_reach_intersect(struct arena_reach *reach, struct arena_reach other);
 patch_status arena_alloc(size_t size, uintptr_t near, struct arena_reach reach, struct arena_block *block);
 /* Give back a block that no thread was ever led to, or that is proven quiet (I7). */
 void arena_free(const struct arena_block *block);
-/* Give back the end of a block nothing was led to yet. */
-void arena_shrink(struct arena_block *block, size_t size);
 
 /* The address of a writable byte, 0, that code near `near` can reach. Never given back. 0: no memory. */
 uintptr_t arena_gate_alloc(uintptr_t near);

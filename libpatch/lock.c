@@ -42,14 +42,9 @@ static void release(void)
 		raw_syscall(SYS_futex, &state, FUTEX_WAKE_PRIVATE, 1);
 }
 
-bool lock_held(void)
-{
-	return inside;
-}
-
 bool lock_acquire(struct lock_scope *scope)
 {
-	if (lock_held())
+	if (inside)
 		return false;
 
 	/* The owned signals stay as the thread has them: a trap byte met under the lock must be served. */
@@ -92,7 +87,7 @@ static void after_fork(void)
 {
 	struct lock_scope scope;
 
-	if (!fork_locked || !lock_held())
+	if (!fork_locked || !inside)
 		return;
 	scope = fork_scope;
 	fork_locked = false;

@@ -23,7 +23,6 @@ struct lock_scope {
  */
 bool lock_acquire(struct lock_scope *scope);
 void lock_release(const struct lock_scope *scope);
-bool lock_held(void);
 
 /* Take the lock over every fork(), so that the child finds it free and the text whole. Once. */
 int lock_handle_fork(void);

@@ -34,6 +34,9 @@ static patch_status check_model(const struct patch_exec_model *model)
 	}
 	if (model->probe.procedure == NULL)
 		return error_raise(PATCH_EINVAL, "patch_make", "the model has no procedure", "procedure");
+	if ((model->probe.clobber_registers & ~PATCH_REGS_GP_ONLY) != 0 && arch_xsave_mask() == 0)
+		return error_raise(PATCH_ENOTSUP, "patch_make", "the processor's extended state cannot be saved (XSAVE)",
+				   "clobber_registers");
 	if (model->probe.destroy != NULL)
 		return error_raise(PATCH_ENOTSUP, "patch_make", "this version does not call destructors", "destroy");
 	return PATCH_OK;

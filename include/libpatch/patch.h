@@ -195,6 +195,7 @@ struct patch_statistics {
 	uint64_t commits;
 	uint64_t core_syncs;        /* membarrier calls */
 	uint64_t text_writes;       /* writes to live text and generated code */
+	uint64_t traps;             /* trap bytes met and served */
 };
 
 /* ---- life cycle ------------------------------------------------------------------------------------------------- */

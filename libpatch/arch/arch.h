@@ -173,7 +173,7 @@ extern const size_t arch_top_trap_byte_count;
 
 /* Read the processor's XSAVE layout once. */
 void arch_xsave_init(void);
-/* Components saved for procedures that ask for extended state; 0 when XSAVE is not usable. */
+/* Components saved for procedures that ask for extended state; 0 when XSAVE is not usable, or the image too large. */
 uint64_t arch_xsave_mask(void);
 /* Bytes of a standard-format image of those components. */
 size_t arch_xsave_size(void);

@@ -346,13 +346,11 @@ Test(arena, blocks_do_not_overlap)
 		cr_expect_geq(blocks[i].size, size);
 		cr_expect_eq(blocks[i].size % ARENA_GRANULE, 0);
 		cr_expect_eq(blocks[i].address % ARENA_GRANULE, 0);
-		/* Give some back, and ends of some. */
+		/* Give some back. */
 		if (i % 3 == 0 && i > 0) {
 			arena_free(&blocks[i / 2]);
 			blocks[i / 2].size = 0;
 		}
-		if (i % 5 == 0)
-			arena_shrink(&blocks[i], blocks[i].size / 2);
 		cr_assert(i % 100 != 0 || is_executable(blocks[i].address));
 	}
 	for (i = 0, size = 0; i < PADS; i++) {
@@ -371,7 +369,7 @@ Test(arena, blocks_do_not_overlap)
 	}
 }
 
-Test(arena, freed_and_shrunk_blocks_are_used_again)
+Test(arena, freed_blocks_are_used_again)
 {
 	struct arena_block a, b, c;
 	struct arena_reach reach = arena_reach_of(source_here());
@@ -381,10 +379,6 @@ Test(arena, freed_and_shrunk_blocks_are_used_again)
 	arena_free(&a);
 	cr_assert_eq(arena_alloc(150, source_here(), reach, &c), PATCH_OK);
 	cr_expect_eq(c.address, a.address, "the same number of granules");
-	arena_shrink(&b, 100);
-	cr_expect_eq(b.size, 112);
-	arena_shrink(&b, 112);
-	cr_expect_eq(b.size, 112);
 	cr_assert_eq(arena_alloc(160, source_here(), reach, &a), PATCH_OK);
 	cr_expect_eq(a.address, b.address + b.size);
 }

@@ -303,7 +303,7 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	uint64_t destroyed = CALLER_SAVED | (hook->clobber & general);
 	uint64_t offered = (hook->read | hook->write) & general;
 	uint64_t written = hook->write & general;
-	bool extended = (hook->clobber & ~general) != 0 && arch_xsave_mask() != 0;
+	bool extended = (hook->clobber & ~general) != 0;
 	size_t done, maybe_nested, other_frame, constant, fresh, passed_over, gated = 0;
 
 	arch_emit_row(code, 0);

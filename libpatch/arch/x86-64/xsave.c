@@ -7,6 +7,8 @@
  */
 #include "../arch.h"
 
+#include "frame.h"
+
 #include <cpuid.h>
 
 #define HEADER_OFFSET 512
@@ -98,7 +100,9 @@ void arch_xsave_init(void)
 
 uint64_t arch_xsave_mask(void)
 {
-	arch_xsave_init();
+	/* Hooks have room for so much, which every combination of the offered components fits in so far. */
+	if (arch_xsave_size() > ARCH_HOOK_IMAGE_SIZE)
+		return 0;
 	return GET(layout.enabled) & OFFERED_MASK;
 }
 
