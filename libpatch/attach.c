@@ -258,7 +258,6 @@ static patch_status join_by_trap(struct region *region, struct attachment *attac
 /* From trap to jump: a window of several instructions was planned for one, others are planned again. */
 static patch_status join_by_jump(struct region *region, struct attachment *attachment, struct refusal *refusal)
 {
-	uintptr_t address = attachment->address;
 	patch_status status;
 
 	if (region_has_policy(region, PATCH_TRAP_POLICY_FORCE)) {
@@ -271,8 +270,6 @@ static patch_status join_by_jump(struct region *region, struct attachment *attac
 	status = join_as(region, PATCH_STRATEGY_CONSTRAINED_JUMP, attachment, refusal);
 	if (status == PATCH_OK)
 		region->forced = false;
-	else
-		attachment->address = address;
 	return status;
 }
 

@@ -84,14 +84,25 @@ static void fail(struct batch *batch, struct job *job, patch_status status, cons
 	region_queue(job->region);
 }
 
+static bool is_active(struct registry_entry *entry)
+{
+	return REGISTRY_STATE(atomic_load(&entry->state)) == REGISTRY_ACTIVE;
+}
+
+/* Nothing of the region is in the text any more (I5). Entries that were never active stay so. */
+static void retire_entries(const struct region *region)
+{
+	for (unsigned int i = 0; i < region->count; ++i)
+		if (is_active(region->entries[i]))
+			registry_retire(region->entries[i]);
+}
+
 /* The module was unmapped, and everything of ours in it with it. */
 static void lose(struct batch *batch, struct job *job)
 {
 	struct region *region = job->region;
 
-	for (unsigned int i = 0; i < region->count; ++i)
-		if (region->installed)
-			registry_retire(region->entries[i]);
+	retire_entries(region);
 	memcpy(region->live, region->original, region->length);
 	region_set_installed(region, false);
 	for (struct attachment *a = region->attachments; a != NULL; a = a->next) {
@@ -274,22 +285,14 @@ static void write_phase(struct batch *batch, int phase)
 	}
 }
 
-static bool is_active(struct registry_entry *entry)
-{
-	return REGISTRY_STATE(atomic_load(&entry->state)) == REGISTRY_ACTIVE;
-}
-
 /* A write that failed wholly, in phase 1, left the text as it was: so must the registry be. */
 static void withdraw(struct batch *batch)
 {
 	for (size_t i = 0; i < batch->count; ++i) {
 		const struct job *job = &batch->jobs[i];
 
-		if (!job->failed || job->region->installed || !job->install)
-			continue;
-		for (unsigned int k = 0; k < job->region->count; ++k)
-			if (is_active(job->region->entries[k]))
-				registry_retire(job->region->entries[k]);
+		if (job->failed && !job->region->installed && job->install)
+			retire_entries(job->region);
 	}
 }
 
@@ -309,9 +312,7 @@ static void settle_region(struct job *job)
 	if (job->install && region->pad_entry != NULL && is_active(region->pad_entry))
 		registry_retire(region->pad_entry);
 	if (!job->install) {
-		for (unsigned int k = 0; k < region->count; ++k)
-			if (is_active(region->entries[k]))
-				registry_retire(region->entries[k]);
+		retire_entries(region);
 		region_set_installed(region, false);
 	}
 	for (struct attachment *a = region->attachments; a != NULL; a = a->next)
