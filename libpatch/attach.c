@@ -127,7 +127,6 @@ static patch_status plan_window(const struct patch *patch, int policy, uintptr_t
 		.bytes = view->bytes + view->before,
 		.size = view->size - view->before,
 		.before = view->before,
-		.lower = patch->lower,
 		.upper = patch->upper,
 		.limit = patch->limit,
 		.policy = policy,

@@ -18,8 +18,7 @@ struct plan_request {
 	const uint8_t *bytes; /* original bytes from site on */
 	size_t size;          /* how many are readable */
 	size_t before;        /* how many in front of them are, too: not beyond the function's start */
-	/* Extent of the function around the site; upper 0 when unknown. */
-	uintptr_t lower;
+	/* End of the function around the site; 0 when unknown. Its start bounds `before`. */
 	uintptr_t upper;
 	/* Where the next function begins: nothing from there on may be touched. UINTPTR_MAX when unknown. */
 	uintptr_t limit;
