@@ -213,6 +213,7 @@ static struct result look_at(patch_t patch)
 		[PATCH_STRATEGY_JUMP] = JUMP,
 		[PATCH_STRATEGY_CONSTRAINED_JUMP] = CONSTRAINED_JUMP,
 		[PATCH_STRATEGY_TRAP] = TRAP,
+		[PATCH_STRATEGY_PUNNED_JUMP] = CONSTRAINED_JUMP,
 	};
 	struct result result = {UNKNOWN, 0, 0};
 	struct patch_info info;

@@ -4,16 +4,21 @@
  *
  *   check     the text holds what we expect (I8)
  *   publish   generated code written; entries active, so that a trap from here on is served (I3)
+ *   phase 0   0xCC on the first byte of punned jumps that go: what they read may change from here on (I11)
+ *   sync 0    no core executes them any more
  *   phase 1   trap bytes: 0xCC on the first byte, the final trap byte on every boundary (I4)
  *   sync 1    no core executes the old bytes any more
  *   phase 2   the other bytes; every way in to them is a trap byte (I2)
  *   sync 2    no core executes a jump with old displacement bytes
  *   phase 3   the first byte; after a removal, boundaries, too
  *   sync 3    no trap byte of ours is executed where the original is back
+ *   phase 4   the first byte of punned jumps: what they read is the original by now (I11)
+ *   sync 4    like sync 3
  *   settle    entries of removals retired (I5), trampolines out of use retired (I7)
  *
  * After any step the text is in a resting state: each site works, by trap or by jump, because region->live says what is
- * there and the entries are active. A batch that is cut short is finished or undone by the next one.
+ * there and the entries are active. A batch that is cut short is finished or undone by the next one. Phases 0 and 4, and
+ * their syncs, are left out where there are no such jumps: they are rare.
  */
 #include "commit.h"
 
@@ -55,6 +60,8 @@ struct batch {
 static uint64_t commits;
 /* A batch was cut short: cores may not have seen all of the text yet. */
 static bool unsynchronised;
+/* Entries whose `punned` is set. */
+static size_t punned;
 
 uint64_t commit_count(void)
 {
@@ -97,12 +104,44 @@ static void retire_entries(const struct region *region)
 			registry_retire(region->entries[i]);
 }
 
+/* A region that is a trap has trap bytes on its hooked instructions only. */
+static void retire_bystanders(const struct region *region)
+{
+	if (region->strategy != PATCH_STRATEGY_TRAP)
+		return;
+	for (unsigned int i = 0; i < region->count; ++i)
+		if (is_active(region->entries[i]) && !region_is_hooked(region, region->offsets[i]))
+			registry_retire(region->entries[i]);
+}
+
+static void set_punned(struct registry_entry *entry, bool now)
+{
+	if (entry->punned != now)
+		punned += now ? 1 : (size_t)-1;
+	entry->punned = now;
+}
+
+static void clear_punned(const struct region *region)
+{
+	for (unsigned int i = 0; i < region->count; ++i)
+		set_punned(region->entries[i], false);
+}
+
+static bool has_punned(const struct region *region)
+{
+	for (unsigned int i = 0; punned > 0 && i < region->count; ++i)
+		if (region->entries[i]->punned)
+			return true;
+	return false;
+}
+
 /* The module was unmapped, and everything of ours in it with it. */
 static void lose(struct batch *batch, struct job *job)
 {
 	struct region *region = job->region;
 
 	retire_entries(region);
+	clear_punned(region);
 	memcpy(region->live, region->original, region->length);
 	region_set_installed(region, false);
 	for (struct attachment *a = region->attachments; a != NULL; a = a->next) {
@@ -167,6 +206,17 @@ static void set_gates(const struct region *region)
 			atomic_store((_Atomic uint8_t *)a->patch->gate->address, a->patch->wanted && !a->patch->released);
 }
 
+/* `first` and `final`: the bytes there after phase 1 and in the end. */
+static void activate(struct registry_entry *entry, uintptr_t target, uint8_t first, uint8_t final)
+{
+	enum arch_trap_class class = arch_trap_class(final);
+
+	if (class != ARCH_TRAP_NONE)
+		registry_activate(entry, target, class);
+	if (arch_trap_class(first) != ARCH_TRAP_NONE && arch_trap_class(first) != class)
+		registry_activate(entry, target, arch_trap_class(first));
+}
+
 /* Step publish (I3). */
 static void publish(struct batch *batch)
 {
@@ -174,18 +224,18 @@ static void publish(struct batch *batch)
 		struct job *job = &batch->jobs[i];
 		struct region *region = job->region;
 		struct trampoline *trampoline = region_trampoline(region);
-		uint8_t final[PLAN_LENGTH_MAX];
+		uint8_t first[PLAN_LENGTH_MAX], final[PLAN_LENGTH_MAX];
 
 		if (job->failed)
 			continue;
 		set_gates(region);
 		if (!job->install)
 			continue;
+		phase_bytes(region, true, 1, first);
 		phase_final_bytes(region, true, final);
 		for (unsigned int k = 0; k < region->count; ++k) {
-			uint8_t trap = k == 0 ? ARCH_INT3 : final[region->offsets[k]];
-
-			registry_activate(region->entries[k], trampoline_entry(trampoline, k), arch_trap_class(trap));
+			activate(region->entries[k], trampoline_entry(trampoline, k), first[region->offsets[k]],
+				 final[region->offsets[k]]);
 		}
 		if (job->pad_changes)
 			registry_activate(region->pad_entry, trampoline_entry(trampoline, 0), ARCH_TRAP_SIGTRAP);
@@ -251,18 +301,26 @@ static void refresh(struct region *region)
 		region_set_installed(region, true);
 }
 
-/* Steps phase 1 to 3: write what the phase changes, and remember what was written. */
+/* Is there anything to write for it in this phase? */
+static bool takes_part(const struct job *job, int phase)
+{
+	if (job->failed)
+		return false;
+	if (phase == 0)
+		return (job->changes || !job->install) && has_punned(job->region);
+	return job->changes && (phase < 4 || (job->install && job->region->strategy == PATCH_STRATEGY_PUNNED_JUMP));
+}
+
+/* Steps phase 0 to 4: write what the phase changes, and remember what was written. */
 static void write_phase(struct batch *batch, int phase)
 {
 	batch->write_count = 0;
 	for (size_t i = 0; i < batch->count; ++i) {
 		struct job *job = &batch->jobs[i];
 
-		if (job->failed)
-			continue;
-		if (job->pad_changes)
+		if (job->pad_changes && !job->failed && phase >= 1 && phase <= 3)
 			add_pad_writes(batch, job, phase);
-		if (job->changes) {
+		if (takes_part(job, phase)) {
 			phase_bytes(job->region, job->install, phase, job->bytes);
 			add_writes(batch, job);
 		}
@@ -311,7 +369,9 @@ static void settle_region(struct job *job)
 	/* Also when it was an interrupted batch before this one that led the pad elsewhere. */
 	if (job->install && region->pad_entry != NULL && is_active(region->pad_entry))
 		registry_retire(region->pad_entry);
-	if (!job->install) {
+	if (job->install) {
+		retire_bystanders(region);
+	} else {
 		retire_entries(region);
 		region_set_installed(region, false);
 	}
@@ -373,10 +433,84 @@ static void stage_pads(struct batch *batch)
 	}
 }
 
+/* ---- punned jumps ----------------------------------------------------------------------------------------------- */
+
+/*
+ * Steps phase 0 and sync 0. Without the sync a core could execute a punned jump, fetched before phase 0, with bytes that
+ * phase 1 has changed.
+ */
+static int cut_punned(struct batch *batch)
+{
+	bool any = false;
+	int error;
+
+	for (size_t i = 0; i < batch->count && !any; ++i)
+		any = takes_part(&batch->jobs[i], 0);
+	if (!any)
+		return 0;
+	write_phase(batch, 0);
+	(void)INJECT(INJECT_COMMIT_PHASE_0);
+	error = core_sync();
+	for (size_t i = 0; error == 0 && i < batch->count; ++i)
+		if (takes_part(&batch->jobs[i], 0))
+			clear_punned(batch->jobs[i].region);
+	return error;
+}
+
+/* A jump that could not be cut reads the bytes behind it still: they must stay (I11). */
+static void spare_what_is_read(struct batch *batch)
+{
+	for (size_t i = 0; punned > 0 && i < batch->count; ++i) {
+		struct job *job = &batch->jobs[i];
+
+		for (uintptr_t back = 1; job->changes && !job->failed && back < ARCH_JMP_SIZE; ++back) {
+			const struct registry_entry *entry = registry_find(job->region->start - back);
+
+			if (entry != NULL && entry->punned)
+				fail(batch, job, PATCH_ECONF, "a jump in front of it, which reads its bytes, could not be removed");
+		}
+	}
+}
+
+/* Steps phase 4 and sync 4. */
+static int write_punned(struct batch *batch)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < batch->count; ++i) {
+		struct job *job = &batch->jobs[i];
+		const struct region *region = job->region;
+		uint8_t text[ARCH_JMP_SIZE];
+		int error;
+
+		if (!takes_part(job, 4))
+			continue;
+		/* I8, for bytes that are not ours to change. */
+		if (text_read(region->start, text, sizeof(text), &error) != sizeof(text) ||
+		    memcmp(text + region->length, region->original + region->length, sizeof(text) - region->length) != 0) {
+			fail(batch, job, PATCH_ECHANGED, "the bytes behind it, which its jump would consist of, were changed");
+			continue;
+		}
+		set_punned(region->entries[0], true);
+		any = true;
+	}
+	if (!any)
+		return 0;
+	write_phase(batch, 4);
+	(void)INJECT(INJECT_COMMIT_PHASE_4);
+	return core_sync();
+}
+
+/* ---- the text --------------------------------------------------------------------------------------------------- */
+
 static patch_status change_text(struct batch *batch)
 {
 	int error;
 
+	error = cut_punned(batch);
+	if (error != 0)
+		return interrupted(batch, error);
+	spare_what_is_read(batch);
 	write_phase(batch, 1);
 	withdraw(batch);
 	(void)INJECT(INJECT_COMMIT_PHASE_1);
@@ -403,8 +537,11 @@ static patch_status change_text(struct batch *batch)
 	error = core_sync();
 	if (error != 0)
 		return interrupted(batch, error);
-	unsynchronised = false;
 	(void)INJECT(INJECT_COMMIT_SYNC_3);
+	error = write_punned(batch);
+	if (error != 0)
+		return interrupted(batch, error);
+	unsynchronised = false;
 	return PATCH_OK;
 }
 

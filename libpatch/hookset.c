@@ -110,26 +110,27 @@ static bool is_alike(const struct gate *gate, const struct patch *patch)
 }
 
 /* One that a patch now gone had for the same hooks, so that trampolines built for it fit again; or a new one. */
-static struct gate *make_gate(struct region *region, struct patch *patch)
+static struct gate *make_gate(struct patch *patch)
 {
+	struct registry_entry *entry = registry_find(patch->attachments[ROLE_SITE].address);
 	struct gate *gate;
 
-	for (gate = region->gates; gate != NULL; gate = gate->next)
+	for (gate = entry->gates; gate != NULL; gate = gate->next)
 		if (gate->owner == NULL && is_alike(gate, patch))
 			break;
 	if (gate == NULL) {
 		gate = heap_alloc(sizeof(*gate));
 		if (gate == NULL)
 			return NULL;
-		gate->address = arena_gate_alloc(region->start);
+		gate->address = arena_gate_alloc(entry->address);
 		if (gate->address == 0) {
 			heap_free(gate, sizeof(*gate));
 			return NULL;
 		}
 		gate->located = patch->located;
 		gate->model = patch->model;
-		gate->next = region->gates;
-		region->gates = gate;
+		gate->next = entry->gates;
+		entry->gates = gate;
 	}
 	gate->owner = patch;
 	return gate;
@@ -138,14 +139,14 @@ static struct gate *make_gate(struct region *region, struct patch *patch)
 /*
  * Patches that share a region are enabled one by one without touching text: each has a gate, a byte that its hooks look at.
  */
-static bool make_gates(struct region *region, const struct hookset *set)
+static bool make_gates(const struct hookset *set)
 {
 	for (size_t i = 0; i < set->count; ++i) {
 		struct patch *patch = set->list[i]->patch;
 
 		if (patch->gate != NULL)
 			continue;
-		patch->gate = make_gate(region, patch);
+		patch->gate = make_gate(patch);
 		if (patch->gate == NULL)
 			return false;
 		*(volatile uint8_t *)patch->gate->address = patch->enabled;
@@ -204,7 +205,7 @@ patch_status hookset_build(const struct hookset *set, struct region *region, str
 
 	refusal->irritant = region->start;
 	refusal->message = "out of memory";
-	if (hooks == NULL || !make_pad_entry(region) || (gated && !make_gates(region, set))) {
+	if (hooks == NULL || !make_pad_entry(region) || (gated && !make_gates(set))) {
 		heap_free(hooks, capacity);
 		return PATCH_ENOMEM;
 	}

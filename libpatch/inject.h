@@ -8,12 +8,14 @@
 enum inject_point {
 	INJECT_COMMIT_CHECKED,   /* bytes compared, nothing published */
 	INJECT_COMMIT_PUBLISHED, /* entries active, no text written */
+	INJECT_COMMIT_PHASE_0,   /* punned jumps cut, not yet synchronised; only when there are any */
 	INJECT_COMMIT_PHASE_1,   /* trap bytes written, not yet synchronised */
 	INJECT_COMMIT_SYNC_1,
 	INJECT_COMMIT_PHASE_2,
 	INJECT_COMMIT_SYNC_2,
 	INJECT_COMMIT_PHASE_3,
 	INJECT_COMMIT_SYNC_3,
+	INJECT_COMMIT_PHASE_4,   /* punned jumps written; only when there are any */
 	INJECT_SYNC,       /* a membarrier call is about to be made */
 	INJECT_TEXT_WRITE, /* a write to text is about to be made */
 	INJECT_MMAP,       /* memory is about to be mapped */

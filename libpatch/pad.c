@@ -32,7 +32,11 @@ struct zone {
 	uintptr_t lower;
 	uintptr_t upper;
 	uint64_t **used;            /* per page: a bit per byte; NULL: all free */
-	uintptr_t start[PATTERNS];  /* where to begin looking for each pattern */
+	/* Where to begin looking for the pattern of this value, by mask. */
+	struct {
+		uintptr_t address;
+		uint32_t value;
+	} start[PATTERNS];
 };
 
 static struct zone *zones;
@@ -139,9 +143,12 @@ static bool clip(const struct pattern *pattern, uintptr_t lower, uintptr_t upper
 static uintptr_t find_in_zone(struct zone *zone, const struct pattern *pattern, struct arena_reach reach)
 {
 	uint32_t first, last, candidate;
+	uintptr_t lower = zone->lower;
 	unsigned int tries;
 
-	if (!clip(pattern, MAX(MAX(zone->lower, zone->start[pattern->index]), reach.lower),
+	if (zone->start[pattern->index].value == pattern->value)
+		lower = MAX(lower, zone->start[pattern->index].address);
+	if (!clip(pattern, MAX(lower, reach.lower),
 		  MIN(zone->upper - ARCH_JMP_SIZE, reach.upper), &first, &last))
 		return 0;
 	for (tries = 0; tries < TRIES; ++tries) {
@@ -153,8 +160,10 @@ static uintptr_t find_in_zone(struct zone *zone, const struct pattern *pattern, 
 		if (is_free(zone, pad)) {
 			if (!mark(zone, pad, true))
 				return 0;
-			if (tries > CROWDED)
-				zone->start[pattern->index] = pad;
+			if (tries > CROWDED) {
+				zone->start[pattern->index].address = pad;
+				zone->start[pattern->index].value = pattern->value;
+			}
 			return pad;
 		}
 		if (candidate == UINT32_MAX)
@@ -290,7 +299,7 @@ void arena_pad_free(uintptr_t pad)
 		if (pad >= zone->lower && pad < zone->upper) {
 			mark(zone, pad, false);
 			for (size_t i = 0; i < PATTERNS; ++i)
-				zone->start[i] = MIN(zone->start[i], pad);
+				zone->start[i].address = MIN(zone->start[i].address, pad);
 			return;
 		}
 	}

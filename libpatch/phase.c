@@ -21,10 +21,11 @@ void phase_final_bytes(const struct region *region, bool install, uint8_t *bytes
 	if (!install)
 		return;
 	for (unsigned int i = 0; i < region->count; ++i)
-		bytes[region->offsets[i]] = ARCH_INT3;
+		if (region->strategy != PATCH_STRATEGY_TRAP || region_is_hooked(region, region->offsets[i]))
+			bytes[region->offsets[i]] = ARCH_INT3;
 	/* The jump's bytes on boundaries are trap bytes: trampoline.c chose its target so. */
 	if (region->strategy != PATCH_STRATEGY_TRAP)
-		memcpy(bytes, region_trampoline(region)->jump, ARCH_JMP_SIZE);
+		memcpy(bytes, region_trampoline(region)->jump, MIN(region->length, ARCH_JMP_SIZE));
 }
 
 static bool is_trap(uint8_t byte)
@@ -32,29 +33,54 @@ static bool is_trap(uint8_t byte)
 	return arch_trap_class(byte) != ARCH_TRAP_NONE;
 }
 
+/* Phase 0: no jump is left that reads bytes behind its own region. */
+static void phase_0_bytes(const struct region *region, uint8_t *bytes)
+{
+	memcpy(bytes, region->live, region->length);
+	for (unsigned int i = 0; i < region->count; ++i)
+		if (region->entries[i]->punned)
+			bytes[region->offsets[i]] = ARCH_INT3;
+}
+
 /*
- * Phase 1: the first byte and every boundary hold trap bytes; a boundary's is the final one if it was none (I4). In a removal
- * only what is not original any more: a region taken in, with a first byte of its own, may be all that was ever installed.
+ * Phase 1: the first byte and every boundary hold trap bytes; a boundary's is the final one if it was none (I4). Where no trap
+ * byte is to stay, only what is not original any more: a region taken in, with a first byte of its own, may be all that was
+ * ever installed.
  */
+static uint8_t trap_for(const struct region *region, bool install, const uint8_t *final, unsigned int at)
+{
+	uint8_t live = region->live[at];
+
+	if (install && at == 0)
+		return ARCH_INT3;
+	if (is_trap(live))
+		return live;
+	if (install && is_trap(final[at]))
+		return final[at];
+	return live != region->original[at] ? ARCH_INT3 : live;
+}
+
 static void phase_1_bytes(const struct region *region, bool install, const uint8_t *final, uint8_t *bytes)
 {
 	memcpy(bytes, region->live, region->length);
-	for (unsigned int i = 0; i < region->count; ++i) {
-		unsigned int at = region->offsets[i];
-
-		if (install)
-			bytes[at] = at == 0 ? ARCH_INT3 : is_trap(bytes[at]) ? bytes[at] : final[at];
-		else if (bytes[at] != region->original[at] && !is_trap(bytes[at]))
-			bytes[at] = ARCH_INT3;
-	}
+	for (unsigned int i = 0; i < region->count; ++i)
+		bytes[region->offsets[i]] = trap_for(region, install, final, region->offsets[i]);
 }
 
-/* Phase 2: everything but the first byte and, in a removal, boundaries. */
+/* Phase 2: everything but the first byte and boundaries that are to hold no trap byte: those are last (I2). */
 static void phase_2_bytes(const struct region *region, bool install, const uint8_t *final, uint8_t *bytes)
 {
 	bytes[0] = region->live[0];
 	for (unsigned int at = 1; at < region->length; ++at)
-		bytes[at] = !install && is_boundary(region, at) ? region->live[at] : final[at];
+		bytes[at] = is_boundary(region, at) && !(install && is_trap(final[at])) ? region->live[at] : final[at];
+}
+
+/* Phase 3: the first byte and the other boundaries; but a jump that reads bytes of others waits for theirs. */
+static void phase_3_bytes(const struct region *region, bool install, const uint8_t *final, uint8_t *bytes)
+{
+	memcpy(bytes, final, region->length);
+	if (install && region->strategy == PATCH_STRATEGY_PUNNED_JUMP)
+		bytes[0] = ARCH_INT3;
 }
 
 void phase_bytes(const struct region *region, bool install, int phase, uint8_t *bytes)
@@ -63,11 +89,17 @@ void phase_bytes(const struct region *region, bool install, int phase, uint8_t *
 
 	phase_final_bytes(region, install, final);
 	switch (phase) {
+	case 0:
+		phase_0_bytes(region, bytes);
+		break;
 	case 1:
 		phase_1_bytes(region, install, final, bytes);
 		break;
 	case 2:
 		phase_2_bytes(region, install, final, bytes);
+		break;
+	case 3:
+		phase_3_bytes(region, install, final, bytes);
 		break;
 	default:
 		memcpy(bytes, final, region->length);

@@ -10,7 +10,7 @@
 
 /* In the end: the region patched, or the original bytes. `bytes` has room for the whole region. */
 void phase_final_bytes(const struct region *region, bool install, uint8_t *bytes);
-/* After phase 1, 2 or 3. */
+/* After phase 0 to 4. */
 void phase_bytes(const struct region *region, bool install, int phase, uint8_t *bytes);
 /* Is there anything to write? */
 bool phase_changes_text(const struct region *region, bool install);

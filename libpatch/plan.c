@@ -8,14 +8,11 @@ static patch_status refuse(struct plan *plan, patch_status status, const char *m
 	return status;
 }
 
-/* How far in front of a site a window may begin: a jump's length and an instruction. */
-#define BACKWARDS_MAX (ARCH_JMP_SIZE + INSN_MAX)
-
 #define SHADOW_STACK "a call cannot be displaced while the thread has a user shadow stack"
 
-static bool is_barred_call(const struct plan_request *request, const struct arch_insn *insn)
+static bool is_call(const struct arch_insn *insn)
 {
-	return request->no_calls && (insn->kind == ARCH_CALL || insn->kind == ARCH_CALL_IND);
+	return insn->kind == ARCH_CALL || insn->kind == ARCH_CALL_IND;
 }
 
 static bool is_target(const struct plan_request *request, uintptr_t address)
@@ -23,19 +20,42 @@ static bool is_target(const struct plan_request *request, uintptr_t address)
 	return request->is_target != NULL && request->is_target(address, request->data);
 }
 
+/* ---- candidates ------------------------------------------------------------------------------------------------- */
+
+/* How the boundaries of a window are met: see plan_site(). */
+enum level { QUIET, RETURNED_TO, BRANCHED_TO, ENTERED, LEVELS };
+
+enum shape { FORWARD, BACKWARD, PUNNED, SHAPES };
+
+/* How far in front of a site a window may begin: a jump's length and an instruction. */
+#define BACKWARDS_MAX (ARCH_JMP_SIZE + INSN_MAX)
+/* Of one shape at one level: more than there can be. */
+#define VARIANTS 32
+#define LAST_RESORT (ENTERED * SHAPES * VARIANTS)
+#define TRAP_RESORT (LEVELS * SHAPES * VARIANTS)
+
+unsigned int plan_last_resort(void)
+{
+	return LAST_RESORT;
+}
+
 /*
  * Why the window can not grow by this instruction, or NULL. Behind the function's end only padding may be taken: bytes
  * that control never reaches and that no other function owns.
  */
-static const char *obstacle(const struct plan_request *request, const struct arch_insn *insn, uintptr_t address)
+static const char *obstacle(const struct plan_request *request, enum level level, const struct arch_insn *insn,
+			    uintptr_t address)
 {
-	if (address + insn->length > request->limit)
+	uintptr_t end = address + insn->length;
+
+	if (end > request->limit && (level < ENTERED || address < request->limit || end > request->beyond))
 		return "the function ends within the bytes of a jump, and another begins";
-	if (request->upper != 0 && address >= request->upper && !(insn->flags & ARCH_F_PADDING))
+	if (request->upper != 0 && address >= request->upper && address < request->limit &&
+	    !(insn->flags & ARCH_F_PADDING))
 		return "the function ends within the bytes of a jump";
 	if (insn->flags & ARCH_F_REFUSED)
 		return insn->why;
-	if (is_barred_call(request, insn))
+	if (request->no_calls && is_call(insn))
 		return SHADOW_STACK;
 	for (unsigned int i = 1; i < insn->length; ++i)
 		if (is_target(request, address + i))
@@ -43,13 +63,39 @@ static const char *obstacle(const struct plan_request *request, const struct arc
 	return NULL;
 }
 
-/* Extend the window from one instruction to a jump's length, and to `reach`. NULL or why not. */
-static const char *extend(const struct plan_request *request, struct plan *plan, uintptr_t *where)
+/* Does control go on behind it by itself, or only by a return or a branch from elsewhere? */
+static bool flows_on(const struct arch_insn *insn)
+{
+	return !(insn->flags & ARCH_F_NOFALL) && !is_call(insn);
+}
+
+/* How the boundary is met that is at `address`, where `insn` is, behind `last`. */
+static enum level level_of(const struct plan_request *request, const struct arch_insn *last,
+			   const struct arch_insn *insn, uintptr_t address)
+{
+	if (address == request->limit)
+		return ENTERED;
+	if (is_target(request, address))
+		return BRANCHED_TO;
+	if (insn->flags & ARCH_F_ENDBR || (!flows_on(last) && !(insn->flags & ARCH_F_PADDING)))
+		return RETURNED_TO;
+	return QUIET;
+}
+
+/*
+ * The window of whole instructions from plan->start to `end` or behind it, with boundaries up to `level`. From its start
+ * control must flow to the site, or the jump would not be met. NULL, or why not and *where.
+ */
+static const char *build(const struct plan_request *request, enum level level, uintptr_t end, struct plan *plan,
+			 uintptr_t *where)
 {
 	const uint8_t *bytes = request->bytes + (plan->start - request->site);
 	size_t size = request->size - (plan->start - request->site);
+	struct arch_insn last = { 0 };
 
-	while (plan->length < ARCH_JMP_SIZE || plan->start + plan->length < request->reach) {
+	plan->length = 0;
+	plan->count = 0;
+	while (plan->start + plan->length < end) {
 		uintptr_t address = plan->start + plan->length;
 		struct arch_insn insn;
 		const char *why;
@@ -57,140 +103,159 @@ static const char *extend(const struct plan_request *request, struct plan *plan,
 		*where = address;
 		if (!arch_decode(bytes + plan->length, size - plan->length, address, &insn))
 			return "the bytes behind the instruction do not decode";
-		why = obstacle(request, &insn, address);
+		why = obstacle(request, level, &insn, address);
 		if (why != NULL)
 			return why;
+		if (plan->count > 0 && level_of(request, &last, &insn, address) > level)
+			return "the function branches to an instruction within the bytes of a jump";
+		if (address < plan->site &&
+		    (!flows_on(&insn) || (insn.flags & ARCH_F_ENDBR) || address + insn.length > plan->site))
+			return "control does not flow to the instruction from the one in front";
 		if (plan->count == PLAN_INSNS_MAX || plan->length + insn.length > PLAN_LENGTH_MAX)
 			return "joining the patches around it would displace too much at once";
 		plan->length += insn.length;
 		plan->offsets[++plan->count] = plan->length;
+		last = insn;
 	}
 	return NULL;
 }
 
-/* A branch to a boundary traps at every turn: worth a trap at the head instead, where the policy leaves the choice. */
-static bool has_inner_target(const struct plan_request *request, const struct plan *plan, uintptr_t *where)
+/* From plan->start on, as long as a jump, over the site's instruction. */
+static const char *build_window(const struct plan_request *request, enum level level, uintptr_t site_end,
+				struct plan *plan, uintptr_t *where)
 {
-	for (unsigned int i = 1; i < plan->count; ++i) {
-		*where = plan->start + plan->offsets[i];
-		if (is_target(request, *where))
-			return true;
+	uintptr_t end = MAX(MAX(plan->start + ARCH_JMP_SIZE, site_end), request->reach);
+	const char *why = build(request, level, end, plan, where);
+
+	if (why == NULL)
+		plan->strategy = plan->count == 1 ? PATCH_STRATEGY_JUMP : PATCH_STRATEGY_CONSTRAINED_JUMP;
+	return why;
+}
+
+static bool build_backward(const struct plan_request *request, enum level level, unsigned int variant,
+			   uintptr_t site_end, struct plan *plan)
+{
+	uintptr_t distance = plan->site - request->site + MIN(request->before, (size_t)BACKWARDS_MAX);
+	uintptr_t where;
+
+	if (request->from != 0) {
+		if (variant != 0 || request->site - request->from > request->before)
+			return false;
+		plan->start = request->from;
+	} else {
+		if (variant >= distance || request->is_start == NULL ||
+		    !request->is_start(plan->site - 1 - variant, request->data))
+			return false;
+		plan->start = plan->site - 1 - variant;
 	}
-	return false;
+	return build_window(request, level, site_end, plan, &where) == NULL;
 }
 
-/* Does control go on behind it by itself, or only by a return, which would trap on the boundary it returns to? */
-static bool flows_on(const struct arch_insn *insn)
+/* The bytes of the jump behind the window are those of the instructions there: nothing is changed of them (I11). */
+static bool build_punned(const struct plan_request *request, enum level level, unsigned int variant, uintptr_t site_end,
+			 struct plan *plan)
 {
-	return !(insn->flags & ARCH_F_NOFALL) && insn->kind != ARCH_CALL && insn->kind != ARCH_CALL_IND;
-}
+	unsigned int back = variant / (ARCH_JMP_SIZE - 1);
+	unsigned int length = ARCH_JMP_SIZE - 1 - variant % (ARCH_JMP_SIZE - 1);
+	uintptr_t where;
 
-/*
- * A window that begins at `start`, in front of the site, and ends with the site's instruction. Control must flow from its
- * start to the site, or the jump would not be met; a branch to the site would trap, which is for FORBID to accept.
- */
-static bool begins_at(const struct plan_request *request, uintptr_t start, uintptr_t end, struct plan *plan)
-{
-	struct plan window = { .site = plan->site, .start = start };
-	uintptr_t at = start;
-
-	while (at < end) {
-		struct arch_insn insn;
-
-		if (window.count == PLAN_INSNS_MAX ||
-		    !arch_decode(request->bytes + (at - request->site), end - at, at, &insn) ||
-		    obstacle(request, &insn, at) != NULL || (insn.flags & ARCH_F_ENDBR) ||
-		    (at < plan->site && !flows_on(&insn)))
-			return false;
-		at += insn.length;
-		window.length += insn.length;
-		window.offsets[++window.count] = window.length;
-		/* The site's own instruction is the last one. */
-		if (at > plan->site && at != end)
-			return false;
-	}
-	for (unsigned int i = 1; i < window.count; ++i)
-		if (request->policy == PATCH_TRAP_POLICY_ALLOW && is_target(request, start + window.offsets[i]))
-			return false;
-	*plan = window;
-	return true;
-}
-
-/* No room behind the site: begin in front of it. `end` is the site's instruction's. */
-static bool widen_backwards(const struct plan_request *request, uintptr_t end, struct plan *plan)
-{
-	uintptr_t lowest = plan->site - MIN(request->before, (size_t)BACKWARDS_MAX);
-
-	if (request->is_start == NULL)
+	if (request->from != 0 || back >= ARCH_JMP_SIZE - 1 || back > plan->site - request->site + request->before)
 		return false;
-	if (request->from != 0)
-		return request->from >= request->site - request->before && begins_at(request, request->from, end, plan);
-	for (uintptr_t start = plan->site; start-- > lowest;)
-		if (end - start >= ARCH_JMP_SIZE && request->is_start(start, request->data) &&
-		    begins_at(request, start, end, plan))
+	if (back > 0 && (request->is_start == NULL || !request->is_start(plan->site - back, request->data)))
+		return false;
+	plan->start = plan->site - back;
+	if (plan->start + length < site_end || plan->start + length < request->reach ||
+	    plan->start + ARCH_JMP_SIZE > request->punnable ||
+	    plan->start + ARCH_JMP_SIZE > request->site + request->size)
+		return false;
+	plan->strategy = PATCH_STRATEGY_PUNNED_JUMP;
+	return build(request, level, plan->start + length, plan, &where) == NULL && plan->length == length;
+}
+
+/* ---- the ladder ------------------------------------------------------------------------------------------------- */
+
+static bool climb(const struct plan_request *request, uintptr_t site_end, struct plan *plan, const char **why,
+		  uintptr_t *where)
+{
+	unsigned int end = request->policy == PATCH_TRAP_POLICY_ALLOW ? BRANCHED_TO : request->beyond ? LEVELS : ENTERED;
+
+	for (unsigned int i = request->candidate; i < end * SHAPES * VARIANTS; ++i) {
+		enum level level = i / (SHAPES * VARIANTS);
+		enum shape shape = i / VARIANTS % SHAPES;
+		unsigned int variant = i % VARIANTS;
+		bool built = false;
+
+		plan->candidate = (uint16_t)i;
+		if (shape == BACKWARD) {
+			built = build_backward(request, level, variant, site_end, plan);
+		} else if (shape == PUNNED) {
+			built = build_punned(request, level, variant, site_end, plan);
+		} else if (variant == 0 && request->from == 0) {
+			plan->start = plan->site;
+			*why = build_window(request, level, site_end, plan, where);
+			built = *why == NULL;
+		} else {
+			i += VARIANTS - variant - 1;
+		}
+		if (built)
 			return true;
+	}
 	return false;
+}
+
+static void plan_trap(struct plan *plan, uint8_t length)
+{
+	plan->start = plan->site;
+	plan->length = length;
+	plan->count = 1;
+	plan->offsets[1] = length;
+	plan->strategy = PATCH_STRATEGY_TRAP;
+	plan->candidate = TRAP_RESORT;
 }
 
 patch_status plan_site(const struct plan_request *request, struct plan *plan)
 {
 	struct arch_insn insn;
 	uintptr_t where = request->site;
-	const char *why;
+	const char *why = "no jump at the site can be built";
 
-	*plan = (struct plan){ .site = request->site, .start = request->site };
-	if (!arch_decode(request->bytes, request->size, plan->start, &insn))
-		return refuse(plan, PATCH_EDISASM, "the bytes at the address are no valid instruction", plan->start);
+	*plan = (struct plan){ .site = request->site };
+	if (!arch_decode(request->bytes, request->size, plan->site, &insn))
+		return refuse(plan, PATCH_EDISASM, "the bytes at the address are no valid instruction", plan->site);
 	if (insn.flags & ARCH_F_ENDBR) {
 		/* Kept in place for indirect branches; the hook sits right behind it. */
-		plan->start += insn.length;
-		plan->site = plan->start;
-		if (!arch_decode(request->bytes + insn.length, request->size - insn.length, plan->start, &insn))
+		plan->site += insn.length;
+		if (!arch_decode(request->bytes + insn.length, request->size - insn.length, plan->site, &insn))
 			return refuse(plan, PATCH_EDISASM, "the bytes behind endbr64 are no valid instruction",
-				      plan->start);
-		if (request->upper != 0 && plan->start >= request->upper)
-			return refuse(plan, PATCH_EDISASM, "the function ends behind endbr64", plan->start);
+				      plan->site);
+		if (request->upper != 0 && plan->site >= request->upper)
+			return refuse(plan, PATCH_EDISASM, "the function ends behind endbr64", plan->site);
 	}
 	if (insn.flags & ARCH_F_REFUSED)
-		return refuse(plan, PATCH_ERELOCATE, insn.why, plan->start);
-	if (is_barred_call(request, &insn))
-		return refuse(plan, PATCH_ENOTSUP, SHADOW_STACK, plan->start);
-	if (request->bytes[plan->start - request->site] == ARCH_INT3)
-		return refuse(plan, PATCH_ECHANGED, "an int3 that libpatch did not write is there already", plan->start);
-	plan->length = insn.length;
-	plan->count = 1;
-	plan->offsets[1] = insn.length;
+		return refuse(plan, PATCH_ERELOCATE, insn.why, plan->site);
+	if (request->no_calls && is_call(&insn))
+		return refuse(plan, PATCH_ENOTSUP, SHADOW_STACK, plan->site);
+	if (request->bytes[plan->site - request->site] == ARCH_INT3)
+		return refuse(plan, PATCH_ECHANGED, "an int3 that libpatch did not write is there already", plan->site);
 
 	if (request->policy == PATCH_TRAP_POLICY_FORCE) {
-		plan->strategy = PATCH_STRATEGY_TRAP;
+		plan_trap(plan, insn.length);
 		return PATCH_OK;
 	}
 	for (unsigned int i = 1; i < insn.length; ++i) {
-		if (!is_target(request, plan->start + i))
+		if (!is_target(request, plan->site + i))
 			continue;
 		why = "the function branches into the middle of the instruction";
-		where = plan->start + i;
+		where = plan->site + i;
 		goto no_jump;
 	}
-	why = extend(request, plan, &where);
-	if (why == NULL && request->policy == PATCH_TRAP_POLICY_ALLOW && has_inner_target(request, plan, &where))
-		why = "the function branches to an instruction within the bytes of a jump";
-	if (why == NULL) {
-		plan->strategy = plan->count == 1 ? PATCH_STRATEGY_JUMP : PATCH_STRATEGY_CONSTRAINED_JUMP;
+	if (climb(request, plan->site + insn.length, plan, &why, &where))
 		return PATCH_OK;
-	}
-	if (widen_backwards(request, plan->site + insn.length, plan)) {
-		plan->strategy = PATCH_STRATEGY_CONSTRAINED_JUMP;
-		return PATCH_OK;
-	}
 
 no_jump:
-	if (request->policy == PATCH_TRAP_POLICY_FORBID)
+	if (request->policy == PATCH_TRAP_POLICY_FORBID || request->from != 0)
 		return refuse(plan, PATCH_ENOJUMP, why, where);
-	plan->length = insn.length;
-	plan->count = 1;
-	plan->offsets[1] = insn.length;
-	plan->strategy = PATCH_STRATEGY_TRAP;
+	plan_trap(plan, insn.length);
 	plan->message = why;
 	plan->irritant = where;
 	return PATCH_OK;

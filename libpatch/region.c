@@ -17,16 +17,23 @@ struct region *region_at(uintptr_t address)
 	return entry != NULL ? entry->region : NULL;
 }
 
-/* The region that holds the byte at address, also inside an instruction. */
 struct region *region_covering(uintptr_t address)
 {
 	for (uintptr_t back = 0; back < INSN_MAX && back <= address; ++back) {
 		struct region *region = region_at(address - back);
 
 		if (region != NULL)
-			return address < region->start + region->length ? region : NULL;
+			return address < region->start + region->owned ? region : NULL;
 	}
 	return NULL;
+}
+
+bool region_is_hooked(const struct region *region, unsigned int offset)
+{
+	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
+		if (!a->patch->released && a->address == region->start + offset)
+			return true;
+	return false;
 }
 
 /* Only such bytes stand at the instructions of a patched region: spares nearly all look-ups. */
@@ -94,7 +101,7 @@ void region_retire(struct region *region, struct trampoline *trampoline)
 }
 
 /* Take a trampoline that is to be used again off the old ones. */
-static void revive(struct region *region, const struct trampoline *trampoline)
+static void recall(struct region *region, const struct trampoline *trampoline)
 {
 	for (struct trampoline **link = &region->old; *link != NULL; link = &(*link)->next) {
 		if (*link == trampoline) {
@@ -113,7 +120,7 @@ void region_set_next(struct region *region, struct trampoline *trampoline)
 		return;
 	region->next = NULL;
 	if (trampoline != region->current) {
-		revive(region, trampoline);
+		recall(region, trampoline);
 		region->next = trampoline;
 	}
 	region_retire(region, before);
@@ -175,27 +182,8 @@ bool region_has_policy(const struct region *region, int policy)
 /* One piece of memory: the structure, its entries, original and live bytes, offsets. */
 static size_t region_size(unsigned int count, unsigned int length)
 {
-	return sizeof(struct region) + count * sizeof(struct registry_entry *) + 2 * length + count + 1;
-}
-
-struct region *region_create(const struct plan *plan, bool exact, const uint8_t *original)
-{
-	struct region *region = heap_alloc(region_size(plan->count, plan->length));
-
-	if (region == NULL)
-		return NULL;
-	region->start = plan->start;
-	region->length = plan->length;
-	region->count = plan->count;
-	region->original = (uint8_t *)&region->entries[plan->count];
-	region->live = region->original + plan->length;
-	region->offsets = region->live + plan->length;
-	region->strategy = plan->strategy;
-	region->exact = exact;
-	memcpy(region->offsets, plan->offsets, plan->count + 1);
-	memcpy(region->original, original, plan->length);
-	memcpy(region->live, original, plan->length);
-	return region;
+	return sizeof(struct region) + count * sizeof(struct registry_entry *) + MAX(length, ARCH_JMP_SIZE) + length +
+	       count + 1;
 }
 
 /* Entries for every instruction: existing ones stay what they are until the region is committed. */
@@ -219,7 +207,7 @@ static void drop_entries(struct region *region)
 	for (unsigned int i = 0; i < region->count; ++i) {
 		struct registry_entry *entry = region->entries[i];
 
-		if (entry != NULL && entry->region == NULL &&
+		if (entry != NULL && entry->region == NULL && entry->gates == NULL && entry->former == NULL &&
 		    REGISTRY_STATE(atomic_load(&entry->state)) == REGISTRY_DORMANT)
 			registry_remove(entry);
 	}
@@ -248,15 +236,30 @@ static void drop_pad(struct region *region)
 		arena_pad_free(region->pad);
 }
 
+/* May a thread be in its trampolines or at its pad, or come back there? */
+static bool is_reachable(const struct region *region)
+{
+	return region->current != NULL || region->old != NULL || region->pad_reachable;
+}
+
 void region_discard(struct region *region)
 {
+	if (is_reachable(region)) {
+		/* Its first instruction was patched, so it has an entry for good. */
+		struct registry_entry *first = registry_find(region->start);
+
+		if (region->current != NULL)
+			usage.retired_bytes += region->current->block.size;
+		region->former = first->former;
+		first->former = region;
+		return;
+	}
 	drop_entries(region);
 	drop_pad(region);
 	heap_free(region, region_size(region->count, region->length));
 }
 
-/* The region goes; what its trampolines take stays, because threads may be in them (I7). */
-void region_destroy(struct region *region)
+void region_bury(struct region *region)
 {
 	unqueue(region);
 	for (unsigned int i = 0; i < region->count; ++i)
@@ -264,17 +267,69 @@ void region_destroy(struct region *region)
 			region->entries[i]->region = NULL;
 	region_set_installed(region, false);
 	--usage.regions;
+	region_retire(region, region->next);
+	region->next = NULL;
 	region_discard(region);
 }
 
-/* Nothing of it is in the text and nobody is on it: the window need not be kept, only its trampolines. */
-void region_dissolve(struct region *region)
+/* One that went, for the same window of the same code. */
+static struct region *revive(const struct plan *plan, const uint8_t *original)
 {
-	if (region->next != NULL && !region->next->reachable)
-		trampoline_free(region->next);
-	if (region->current != NULL)
-		usage.retired_bytes += region->current->block.size;
-	region_destroy(region);
+	struct registry_entry *entry = registry_find(plan->start);
+	struct region **link = entry != NULL ? &entry->former : NULL;
+
+	for (; link != NULL && *link != NULL; link = &(*link)->former) {
+		struct region *region = *link;
+
+		if (region->length != plan->length || region->count != plan->count ||
+		    memcmp(region->offsets, plan->offsets, plan->count + 1U) != 0 ||
+		    memcmp(region->original, original, plan->length) != 0)
+			continue;
+		*link = region->former;
+		region->former = NULL;
+		if (region->current != NULL)
+			usage.retired_bytes -= region->current->block.size;
+		memcpy(region->live, original, plan->length);
+		region->forced = false;
+		return region;
+	}
+	return NULL;
+}
+
+void region_set_strategy(struct region *region, uint8_t strategy, const uint8_t *original)
+{
+	region->strategy = strategy;
+	region->owned = region->length;
+	if (strategy == PATCH_STRATEGY_PUNNED_JUMP) {
+		region->owned = ARCH_JMP_SIZE;
+		memcpy(region->original, original, ARCH_JMP_SIZE);
+	}
+}
+
+struct region *region_create(const struct plan *plan, bool exact, const uint8_t *original)
+{
+	struct region *region = revive(plan, original);
+
+	if (region != NULL) {
+		region_set_strategy(region, plan->strategy, original);
+		region->exact = exact;
+		return region;
+	}
+	region = heap_alloc(region_size(plan->count, plan->length));
+	if (region == NULL)
+		return NULL;
+	region->start = plan->start;
+	region->length = plan->length;
+	region->count = plan->count;
+	region->original = (uint8_t *)&region->entries[plan->count];
+	region->live = region->original + MAX(plan->length, ARCH_JMP_SIZE);
+	region->offsets = region->live + plan->length;
+	region->exact = exact;
+	memcpy(region->offsets, plan->offsets, plan->count + 1);
+	region_set_strategy(region, plan->strategy, original);
+	memcpy(region->original, original, plan->length);
+	memcpy(region->live, original, plan->length);
+	return region;
 }
 
 bool region_is_unused(const struct region *region)
@@ -295,17 +350,6 @@ void region_append(struct region *region, struct attachment *attachment)
 	attachment->region = region;
 }
 
-void region_move_gates(struct region *from, struct region *to)
-{
-	while (from->gates != NULL) {
-		struct gate *gate = from->gates;
-
-		from->gates = gate->next;
-		gate->next = to->gates;
-		to->gates = gate;
-	}
-}
-
 /* Move what the inner regions hold into the new one, which covers them, and let them go. */
 void region_take_in(struct region *region, struct region **inner, size_t count)
 {
@@ -321,16 +365,6 @@ void region_take_in(struct region *region, struct region **inner, size_t count)
 		}
 		if (gone->installed)
 			region_set_installed(region, true);
-		region_retire(region, gone->next);
-		region_retire(region, gone->current);
-		region_move_gates(gone, region);
-		while (gone->old != NULL) {
-			struct trampoline *old = gone->old;
-
-			gone->old = old->next;
-			old->next = region->old;
-			region->old = old;
-		}
 	}
 }
 

@@ -43,6 +43,8 @@ struct patch {
 	uintptr_t lower;
 	uintptr_t upper;
 	uintptr_t limit;
+	uintptr_t barrier; /* no byte from here on may be changed */
+	uintptr_t mapped;  /* end of the mapping */
 	bool exact;     /* its mapping is writable (text.h) */
 	struct gate *gate; /* NULL: none yet */
 	struct call_pair *pair; /* around a call: pairs both calls */
@@ -55,7 +57,7 @@ struct patch {
  * serves the next patch whose hooks are the same.
  */
 struct gate {
-	struct gate *next; /* in the region */
+	struct gate *next; /* of the instruction */
 	uintptr_t address;
 	const struct patch *owner; /* NULL: free */
 	uintptr_t located;
@@ -65,15 +67,16 @@ struct gate {
 struct region {
 	uintptr_t start;
 	uint8_t length;
+	uint8_t owned; /* bytes from start on that nobody else may change: length, or those of a punned jump (I11) */
 	uint8_t count;
 	uint8_t strategy;
 	bool exact;
-	bool forced;    /* a trap only because a patch asked for it */
+	bool forced;    /* a trap only because of another patch, which asked for it or needs the bytes */
 	bool installed; /* text differs from the original, or may */
 	bool queued;
 	struct region *queue_next;
+	struct region *former; /* once it is gone: another one that began there */
 	struct attachment *attachments;
-	struct gate *gates;
 	struct trampoline *current; /* what the text leads to, or led to last */
 	struct trampoline *next;    /* takes effect at the next commit; NULL: none needed, or same as current */
 	struct trampoline *old;     /* reachable once; kept (I7) */
@@ -85,7 +88,7 @@ struct region {
 	bool pad_reachable;
 	uint8_t pad_live[ARCH_JMP_SIZE];
 	struct registry_entry *pad_entry; /* NULL as long as it was never changed */
-	uint8_t *original; /* length bytes */
+	uint8_t *original; /* `owned` bytes as of its making */
 	uint8_t *live;     /* what the text holds as far as we wrote it */
 	uint8_t *offsets;  /* of the instructions, and the end: count + 1 */
 	struct registry_entry *entries[];
@@ -102,8 +105,11 @@ void region_detach(struct patch *patch);
 /* The region that the instruction at address belongs to, or NULL. */
 struct region *region_at(uintptr_t address);
 
-/* The region that holds the byte at address, also inside an instruction, or NULL. */
+/* The region that owns the byte at address, also inside an instruction or behind its window, or NULL. */
 struct region *region_covering(uintptr_t address);
+
+/* Has the instruction at an offset of the region a hook? */
+bool region_is_hooked(const struct region *region, unsigned int offset);
 
 /* Is there a patch with this policy on it? */
 bool region_has_policy(const struct region *region, int policy);
@@ -141,23 +147,28 @@ void region_set_installed(struct region *region, bool installed);
 
 /* ---- making and merging ----------------------------------------------------------------------------------------- */
 
-/* A region for the plan that nothing knows of yet; NULL: out of memory. `exact`: its mapping is writable (text.h). */
+/*
+ * A region for the plan that nothing knows of yet, or that was there before; NULL: out of memory. `exact`: its mapping is writable (text.h).
+ * `original`: bytes from the plan's start on, as many as it owns.
+ */
 struct region *region_create(const struct plan *plan, bool exact, const uint8_t *original);
-/* Free one that never got its entries. */
+/* `original`: bytes from the region's start on, a jump's, for PATCH_STRATEGY_PUNNED_JUMP; else not looked at. */
+void region_set_strategy(struct region *region, uint8_t strategy, const uint8_t *original);
+/* Let one go that never owned its entries. */
 void region_discard(struct region *region);
 /* Entries for every instruction: existing ones stay what they are until the region is committed. False: out of memory. */
 bool region_make_entries(struct region *region);
 /* From now on the entries are this region's. */
 void region_own_entries(struct region *region);
-/* Move what the others hold into this one, which covers them. They are empty then. */
+/* Move the patches on the others, and what they did to the text, to this one, which covers them. */
 void region_take_in(struct region *region, struct region **others, size_t count);
-void region_move_gates(struct region *from, struct region *to);
 void region_append(struct region *region, struct attachment *attachment);
 /* The trampoline that takes effect at the next commit. */
 void region_set_next(struct region *region, struct trampoline *trampoline);
-/* The region goes; what its trampolines take stays, because threads may be in them (I7). */
-void region_destroy(struct region *region);
-/* The same for one that is unused: its window need not be kept. */
-void region_dissolve(struct region *region);
+/*
+ * The region goes: it has no patches and nothing of it is in the text, or another has taken it in. What threads may be in
+ * stays (I7), and serves the next region for the same window.
+ */
+void region_bury(struct region *region);
 
 #endif

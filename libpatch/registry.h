@@ -20,6 +20,7 @@
 #include <urcu/rculfhash.h>
 
 struct region;
+struct gate;
 
 /*
  * An entry's state word: a generation that grows with every change, the classes of trap byte that its address ever held
@@ -44,8 +45,11 @@ struct registry_entry {
 	uint8_t length;           /* of the instruction at the address */
 	bool traps;               /* that instruction itself faults: int3, ud2 */
 	/* Writers only. */
+	bool punned; /* the text has, or may have, a jump here that reads bytes behind its region (I11) */
 	struct region *region;
 	uint16_t index; /* of the instruction in the region */
+	struct region *former; /* regions that began here and are gone, for reuse */
+	struct gate *gates;    /* that patches of the instruction have or had, for reuse */
 };
 
 patch_status registry_init(void);

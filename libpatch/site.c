@@ -109,6 +109,7 @@ static patch_status check_mapping(struct patch *patch, uintptr_t address, struct
 		return PATCH_ENOTSUP;
 	}
 	patch->exact = (mapping.protection & PROT_WRITE) != 0;
+	patch->mapped = mapping.upper;
 	return PATCH_OK;
 }
 
@@ -129,6 +130,7 @@ patch_status site_examine(struct patch *patch, uintptr_t address, struct refusal
 	patch->lower = 0;
 	patch->upper = 0;
 	patch->limit = UINTPTR_MAX;
+	patch->barrier = UINTPTR_MAX;
 	if (arena_contains(address)) {
 		refusal->message = "the address is in code that libpatch generated";
 		return PATCH_EPROTECTED;
@@ -144,14 +146,27 @@ patch_status site_examine(struct patch *patch, uintptr_t address, struct refusal
 		patch->upper = 0;
 	}
 	/* Its unwind entry begins a byte early, so that it is found for return addresses: a window must not run into it. */
-	if (address < restorer())
+	if (address < restorer()) {
 		patch->limit = MIN(patch->limit, restorer());
+		patch->barrier = restorer();
+	}
 	if (patch->upper != 0 && address != patch->lower &&
 	    scan_function(patch->lower, patch->upper, region_original_at) && !scan_is_start(address)) {
 		refusal->message = "the address is not the start of an instruction of its function";
 		return PATCH_EBOUNDARY;
 	}
 	return PATCH_OK;
+}
+
+uintptr_t site_next_function_end(const struct patch *patch)
+{
+	struct module module;
+	uintptr_t lower, upper;
+
+	if (patch->limit == UINTPTR_MAX || !module_find(patch->limit, &module) ||
+	    !module_function(&module, patch->limit, &lower, &upper, NULL) || lower != patch->limit)
+		return 0;
+	return MIN(upper, patch->barrier);
 }
 
 bool site_decode(uintptr_t address, struct arch_insn *insn)
@@ -166,6 +181,7 @@ void site_forget(void)
 {
 	cached = (struct space_mapping){ 0 };
 	scan_forget();
+	space_forget();
 }
 
 bool site_has_shadow_stack(void)

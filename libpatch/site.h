@@ -12,6 +12,9 @@
 /* May a patch be placed at address? Fills in the patch's extents. PATCH_OK, or why not in *refusal. */
 patch_status site_examine(struct patch *patch, uintptr_t address, struct refusal *refusal);
 
+/* The end of the function that begins at patch->limit, as far as its bytes may be changed; 0: there is none. */
+uintptr_t site_next_function_end(const struct patch *patch);
+
 /* The instruction at address, under patches; false when the bytes there are none. */
 bool site_decode(uintptr_t address, struct arch_insn *insn);
 

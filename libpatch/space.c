@@ -141,7 +141,7 @@ static uintptr_t stack_room(void)
 	return MIN((uintptr_t)limit.rlim_cur, STACK_ROOM_MAX) + STACK_GAP;
 }
 
-bool space_gaps(space_visit_fn *visit, void *data)
+static bool read_gaps(space_visit_fn *visit, void *data)
 {
 	uintptr_t brk = (uintptr_t)raw_syscall(SYS_brk, NULL);
 	uintptr_t last = SPACE_FLOOR;
@@ -171,11 +171,52 @@ bool space_gaps(space_visit_fn *visit, void *data)
 	return true;
 }
 
+/* The gaps read last. More than this are read every time. */
+#define GAPS_MAX 4096
+static struct {
+	uintptr_t lower;
+	uintptr_t upper;
+} gaps[GAPS_MAX];
+static size_t gap_count;
+static bool gaps_known;
+
+static bool remember(uintptr_t lower, uintptr_t upper, void *data)
+{
+	(void)data;
+	if (gap_count < GAPS_MAX) {
+		gaps[gap_count].lower = lower;
+		gaps[gap_count].upper = upper;
+	}
+	++gap_count;
+	return true;
+}
+
+void space_forget(void)
+{
+	gaps_known = false;
+}
+
+bool space_gaps(space_visit_fn *visit, void *data)
+{
+	if (!gaps_known) {
+		gap_count = 0;
+		if (!read_gaps(remember, NULL))
+			return false;
+		gaps_known = gap_count <= GAPS_MAX;
+	}
+	if (!gaps_known)
+		return read_gaps(visit, data);
+	for (size_t i = 0; i < gap_count && visit(gaps[i].lower, gaps[i].upper, data); ++i)
+		;
+	return true;
+}
+
 long space_map(uintptr_t address, size_t size, int protection)
 {
 	int injected = INJECT(INJECT_MMAP);
 	long result;
 
+	space_forget();
 	if (injected)
 		return -injected;
 	result = raw_syscall(SYS_mmap, address, size, protection,

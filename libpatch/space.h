@@ -26,10 +26,13 @@ bool space_mapping(uintptr_t address, struct space_mapping *out, bool *readable)
 
 /*
  * Visit every gap between mappings, ascending, without the room that the program break and the main stack may grow into.
- * Stops when `visit` returns false. False when /proc cannot be read.
+ * Stops when `visit` returns false. False when /proc cannot be read. Gaps are remembered until space_forget(), or until
+ * space_map() maps something or finds that somebody else did: one that has come up since is missed, no more.
  */
 typedef bool space_visit_fn(uintptr_t lower, uintptr_t upper, void *data);
 bool space_gaps(space_visit_fn *visit, void *data);
+
+void space_forget(void);
 
 /* Map [address, address + size), where nothing is, privately; 0 or -errno. Never replaces a mapping. */
 long space_map(uintptr_t address, size_t size, int protection);

@@ -164,19 +164,25 @@ static bool try_top(size_t index, uintptr_t source, uint32_t mask, uint32_t valu
 	return arena_pad_alloc(source, mask | 0xff000000U, value | top, reach, pad) == PATCH_OK;
 }
 
-/* A pad for a jump whose bytes on boundaries must be trap bytes. Only the top one has a choice. */
-static patch_status find_pad(const struct trampoline *trampoline, uintptr_t source, unsigned int boundaries,
-			     uintptr_t *pad)
+/*
+ * A pad for a jump whose bytes on boundaries must be trap bytes, of which only the top one has a choice, and whose bytes
+ * behind the window are what they are.
+ */
+static patch_status find_pad(const struct trampoline *trampoline, const struct window *window, uintptr_t *pad)
 {
 	static size_t worked = 1;
 	struct arena_reach reach = arena_reach_of(trampoline->block.address);
+	unsigned int boundaries = plan_boundaries(window->offsets, window->count);
+	uintptr_t source = window->start + ARCH_JMP_SIZE;
 	uint32_t mask = 0;
 	uint32_t value = 0;
 
-	for (unsigned int i = 0; i < 3; ++i) {
-		if (boundaries & 1U << i) {
+	for (unsigned int i = 0; i < 4; ++i) {
+		bool punned = i + 1 >= window->length;
+
+		if (punned || (boundaries & 1U << i && i < 3)) {
 			mask |= 0xffU << (8 * i);
-			value |= (uint32_t)ARCH_INT3 << (8 * i);
+			value |= (uint32_t)(punned ? window->original[i + 1] : ARCH_INT3) << (8 * i);
 		}
 	}
 	if (!(boundaries & 8))
@@ -197,16 +203,13 @@ static patch_status find_pad(const struct trampoline *trampoline, uintptr_t sour
 
 static patch_status link_jump(struct trampoline *trampoline, struct window *window)
 {
-	unsigned int boundaries = plan_boundaries(window->offsets, window->count);
-
 	if (window->strategy == PATCH_STRATEGY_TRAP)
 		return PATCH_OK;
-	if (boundaries == 0) {
+	if (window->strategy == PATCH_STRATEGY_JUMP) {
 		write_jump(trampoline->jump, window->start, trampoline_entry(trampoline, 0));
 		return PATCH_OK;
 	}
-	if (window->pad == 0 &&
-	    find_pad(trampoline, window->start + ARCH_JMP_SIZE, boundaries, &window->pad) != PATCH_OK)
+	if (window->pad == 0 && find_pad(trampoline, window, &window->pad) != PATCH_OK)
 		return PATCH_ENOMEM;
 	trampoline->pad = window->pad;
 	write_jump(trampoline->jump, window->start, window->pad);

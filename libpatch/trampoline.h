@@ -36,7 +36,7 @@ struct window {
 	uint8_t count;
 	uint8_t strategy;
 	const uint8_t *offsets;  /* count + 1 */
-	const uint8_t *original; /* length bytes */
+	const uint8_t *original; /* length bytes; those of a jump, for PATCH_STRATEGY_PUNNED_JUMP */
 	uintptr_t pad; /* that its jump leads to; 0: none yet, or none needed */
 };
 
@@ -44,7 +44,7 @@ struct trampoline {
 	struct trampoline *next; /* the owner's list */
 	struct arena_block block;
 	uintptr_t pad;    /* that the jump goes through; 0: none */
-	uint8_t jump[ARCH_JMP_SIZE]; /* at the window's start, to entry 0 or to the window's pad */
+	uint8_t jump[ARCH_JMP_SIZE]; /* at the window's start, to entry 0 or to the window's pad; punned bytes included */
 	bool reachable; /* some thread may have been led here: not to be reused for anything else (I7) */
 	uintptr_t start;  /* the window that it was built for */
 	uint8_t length;

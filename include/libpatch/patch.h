@@ -172,7 +172,8 @@ struct patch_error {
 typedef enum patch_strategy {
 	PATCH_STRATEGY_JUMP = 0,             /* jmp rel32 over one instruction of five bytes or more */
 	PATCH_STRATEGY_CONSTRAINED_JUMP = 1, /* jmp rel32 over several instructions, trap bytes on their boundaries */
-	PATCH_STRATEGY_TRAP = 2              /* int3 */
+	PATCH_STRATEGY_TRAP = 2,             /* int3 */
+	PATCH_STRATEGY_PUNNED_JUMP = 3       /* jmp rel32 that ends in bytes of the instructions behind, left as they are */
 } patch_strategy;
 
 struct patch_info {

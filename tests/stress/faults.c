@@ -104,10 +104,10 @@ static void run_all(const char *where)
 
 static int inject(enum inject_point point)
 {
-	static const char *const names[] = { "checked", "published", "phase 1", "sync 1",
-					     "phase 2", "sync 2",    "phase 3", "sync 3" };
+	static const char *const names[] = { "checked", "published", "phase 0", "phase 1", "sync 1",
+					     "phase 2", "sync 2",    "phase 3", "sync 3",  "phase 4" };
 
-	if (point >= INJECT_COMMIT_CHECKED && point <= INJECT_COMMIT_SYNC_3)
+	if (point >= INJECT_COMMIT_CHECKED && point <= INJECT_COMMIT_PHASE_4)
 		run_all(names[point - INJECT_COMMIT_CHECKED]);
 	return point == fault.point && fault.countdown > 0 && --fault.countdown == 0 ? fault.error : 0;
 }

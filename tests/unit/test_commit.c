@@ -243,7 +243,7 @@ static void start_threads(bool with_loop)
 /* ---- the text at a step ----------------------------------------------------------------------------------------- */
 
 static const char *const point_names[] = {
-	"checked", "published", "phase 1", "sync 1", "phase 2", "sync 2", "phase 3", "sync 3",
+	"checked", "published", "phase 0", "phase 1", "sync 1", "phase 2", "sync 2", "phase 3", "sync 3", "phase 4",
 };
 
 /* A region, or a pad, as the commit found it and as it has to leave it. */
@@ -254,6 +254,7 @@ struct view {
 	bool install;
 	bool changes;
 	bool is_boundary[PLAN_LENGTH_MAX];
+	bool is_punned[PLAN_LENGTH_MAX]; /* a jump that reads bytes behind the region was there */
 	uint8_t base[PLAN_LENGTH_MAX];
 	uint8_t final[PLAN_LENGTH_MAX];
 };
@@ -299,11 +300,14 @@ static void view_region(const struct region *region)
 		view->is_boundary[region->offsets[k]] = true;
 	if (view->install) {
 		for (k = 0; k < region->count; k++)
-			view->final[region->offsets[k]] = ARCH_INT3;
+			if (region->strategy != PATCH_STRATEGY_TRAP || region_is_hooked(region, region->offsets[k]))
+				view->final[region->offsets[k]] = ARCH_INT3;
 		if (region->strategy != PATCH_STRATEGY_TRAP)
-			memcpy(view->final, region_trampoline(region)->jump, ARCH_JMP_SIZE);
+			memcpy(view->final, region_trampoline(region)->jump, MIN(region->length, ARCH_JMP_SIZE));
 	}
 	finish_view(view);
+	for (k = 0; k < region->count; k++)
+		view->is_punned[region->offsets[k]] = view->changes && region->entries[k]->punned;
 	/* A pad is a region of one instruction. One that nobody could be led to before is written in one piece. */
 	if (view->install && region->pad != 0 && region->pad_reachable && region->strategy != PATCH_STRATEGY_TRAP) {
 		view = &views[view_count++];
@@ -333,22 +337,25 @@ static void view_regions(void)
 static uint8_t wanted_byte(const struct view *view, size_t at, enum inject_point point)
 {
 	bool way_in = at == 0 || view->is_boundary[at];
+	uint8_t base = view->is_punned[at] && point >= INJECT_COMMIT_PHASE_0 ? ARCH_INT3 : view->base[at];
 
 	if (point < INJECT_COMMIT_PHASE_1 || !view->changes)
-		return view->base[at];
+		return base;
+	if (view->install && at == 0 && point < (view->region->strategy == PATCH_STRATEGY_PUNNED_JUMP ?
+						 INJECT_COMMIT_PHASE_4 : INJECT_COMMIT_PHASE_3))
+		return ARCH_INT3;
 	if (point >= INJECT_COMMIT_PHASE_3)
 		return view->final[at];
 	if (!way_in)
-		return point < INJECT_COMMIT_PHASE_2 ? view->base[at] : view->final[at];
-	if (view->install && at == 0)
-		return ARCH_INT3;
+		return point < INJECT_COMMIT_PHASE_2 ? base : view->final[at];
 	if (view->install)
-		return is_trap(view->base[at]) && point < INJECT_COMMIT_PHASE_2 ? view->base[at] : view->final[at];
+		return !is_trap(view->final[at]) || (is_trap(base) && point < INJECT_COMMIT_PHASE_2) ? base :
+												       view->final[at];
 	/*
 	 * To be removed. The region may have taken in another, and nothing else of it may ever have been installed:
 	 * then its jump is somewhere in the middle, and what is original stays so.
 	 */
-	return view->base[at] == view->final[at] || is_trap(view->base[at]) ? view->base[at] : ARCH_INT3;
+	return base == view->final[at] || is_trap(base) ? base : ARCH_INT3;
 }
 
 /* I2: the ways in are closed, but to instructions all of whose bytes are original and stay so. */
@@ -361,7 +368,8 @@ static bool is_closed(const struct view *view, size_t at)
 		return true;
 	while (end < view->length && !view->is_boundary[end])
 		end++;
-	return !view->install && memcmp(view->base + at, view->final + at, end - at) == 0;
+	return (!view->install || view->region->strategy == PATCH_STRATEGY_TRAP) &&
+	       memcmp(view->base + at, view->final + at, end - at) == 0;
 }
 
 static void check_view(const struct view *view, enum inject_point point)
@@ -377,7 +385,8 @@ static void check_view(const struct view *view, enum inject_point point)
 		uint8_t wanted = wanted_byte(view, i, point);
 
 		EXPECT(now[i] == wanted, "%#lx+%zu is %#x, not %#x (I4)", view->start, i, now[i], wanted);
-		if (view->is_boundary[i] && view->install && point >= INJECT_COMMIT_PHASE_1)
+		if (view->is_boundary[i] && view->install && point >= INJECT_COMMIT_PHASE_1 &&
+		    view->region->strategy != PATCH_STRATEGY_TRAP)
 			EXPECT(is_trap(now[i]), "%#lx+%zu is %#x, no trap byte", view->start, i, now[i]);
 		if (i == 0 || view->is_boundary[i])
 			closed = closed && is_closed(view, i);
@@ -401,6 +410,8 @@ static void check_entries(const struct view *view)
 		struct registry_entry *entry = registry_find(address);
 		uintptr_t original_pc = 0;
 
+		if (k > 0 && !is_trap(view->final[region->offsets[k]]) && !is_trap(view->base[region->offsets[k]]))
+			continue;
 		EXPECT(entry != NULL && REGISTRY_STATE(entry->state) == REGISTRY_ACTIVE, "%#lx: not active (I3)",
 		       address);
 		EXPECT(entry != NULL && arena_original_pc(entry->target, &original_pc) && original_pc == address,
@@ -489,7 +500,7 @@ static int observe(enum inject_point point)
 			EXPECT(memcmp(text_before[i], targets[i].code, size_of(i)) == 0, "%s: text changed before",
 			       targets[i].name);
 	}
-	add_step("cp1a2b3d"[point]);
+	add_step("cp01a2b3d4"[point]);
 	for (i = 0; i < view_count; i++) {
 		check_view(&views[i], point);
 		if (point >= INJECT_COMMIT_PUBLISHED)
@@ -832,9 +843,20 @@ static void describe(const struct change *change, size_t i, const char *how, int
 
 /* ---- step by step ----------------------------------------------------------------------------------------------- */
 
+/* Take a part of the steps out that is there or not. */
+static void leave_out(const char *part)
+{
+	char *at = strstr(steps, part);
+
+	if (at != NULL)
+		memmove(at, at + strlen(part), strlen(at + strlen(part)) + 1);
+}
+
 /* Writes in phase 2 are none when only first bytes and boundaries change. */
 static void expect_steps(void)
 {
+	leave_out("w0s");
+	leave_out("w4s");
 	static const char *const allowed[] = { "cwp", "cp",
 					       "cwpw1saw2sbw3sd", "cpw1saw2sbw3sd",
 					       "cwpw1sa2sbw3sd",  "cpw1sa2sbw3sd",

@@ -42,6 +42,7 @@
 #define JUMP PATCH_STRATEGY_JUMP
 #define CONSTRAINED PATCH_STRATEGY_CONSTRAINED_JUMP
 #define TRAP PATCH_STRATEGY_TRAP
+#define PUNNED PATCH_STRATEGY_PUNNED_JUMP
 
 /* Offsets are from the site; upper, limit and reach are unknown or unwanted when 0. */
 struct plan_case {
@@ -50,6 +51,8 @@ struct plan_case {
 	size_t size;
 	uint8_t upper;
 	uint8_t limit;
+	uint8_t beyond;
+	uint8_t punnable;
 	uint8_t reach;
 	uint8_t target; /* of a direct branch in the function, 0: there is none */
 	uint8_t policy;
@@ -91,6 +94,8 @@ static void check_case(const struct plan_case *c)
 		.size = c->size,
 		.upper = c->upper ? SITE + c->upper : 0,
 		.limit = c->limit ? SITE + c->limit : UINTPTR_MAX,
+		.beyond = c->beyond ? SITE + c->beyond : 0,
+		.punnable = c->punnable ? SITE + c->punnable : 0,
 		.is_target = is_target,
 		.data = c,
 		.reach = c->reach ? SITE + c->reach : 0,
@@ -388,6 +393,122 @@ Test(plan, reach_makes_the_window_grow)
 	};
 
 	check_cases(cases, ARRAY_SIZE(cases));
+}
+
+/* Bytes behind the window are the end of the jump, and stay what they are. */
+Test(plan, punned_where_a_window_would_trap)
+{
+	static const struct plan_case cases[] = {
+		{ "a branch to the boundary", BYTES(MOV_EAX_EDI, MOV_RAX_RDI), .target = 2, .punnable = 5,
+		  .strategy = PUNNED, WINDOW(0, 2) },
+		{ "a branch to the boundary, forbidden", BYTES(MOV_EAX_EDI, MOV_RAX_RDI), .target = 2, .punnable = 5,
+		  .policy = FORBID, .strategy = PUNNED, WINDOW(0, 2) },
+		{ "a branch to the second boundary", BYTES(NOP, MOV_RAX_RDI, NOP), .target = 4, .punnable = 5,
+		  .strategy = PUNNED, WINDOW(0, 1, 4) },
+		{ "four", BYTES(LEA_RAX_RDI_4, NOP), .target = 4, .punnable = 5, .strategy = PUNNED, WINDOW(0, 4) },
+		{ "a call that returns there", BYTES(0xFF, 0xD0, MOV_RAX_RDI), .punnable = 5, .strategy = PUNNED,
+		  WINDOW(0, 2) },
+		{ "behind a return", BYTES(RET, LEA_RAX_RDI_4), .punnable = 5, .strategy = PUNNED, WINDOW(0, 1) },
+		{ "padding behind a return", BYTES(RET, NOP, NOP, NOP, NOP), .punnable = 5, .strategy = CONSTRAINED,
+		  WINDOW(0, 1, 2, 3, 4, 5) },
+		{ "another function", BYTES(MOV_EAX_EDI, RET, MOV_EAX_EDI), .upper = 3, .limit = 3, .punnable = 5,
+		  .strategy = PUNNED, WINDOW(0, 2, 3) },
+		{ "what is no instruction", BYTES(MOV_EAX_EDI, UNDEFINED, NOP, NOP), .punnable = 5,
+		  .strategy = PUNNED, WINDOW(0, 2) },
+		{ "not past the mapping", BYTES(MOV_EAX_EDI, MOV_RAX_RDI), .target = 2, .punnable = 4,
+		  .strategy = TRAP, WINDOW(0, 2), .message = INNER_TARGET, .irritant = 2 },
+		{ "not past what is readable", BYTES(MOV_EAX_EDI, XOR_EAX_ESI), .target = 2, .punnable = 5,
+		  .strategy = TRAP, WINDOW(0, 2), .message = INNER_TARGET, .irritant = 2 },
+		{ "with another to take in", BYTES(MOV_EAX_EDI, XOR_EAX_ESI, NOP), .target = 4, .reach = 4,
+		  .punnable = 5, .strategy = PUNNED, WINDOW(0, 2, 4) },
+		{ "not with one behind to take in", BYTES(MOV_EAX_EDI, XOR_EAX_ESI, NOP), .target = 2, .reach = 4,
+		  .punnable = 5, .strategy = TRAP, WINDOW(0, 2), .message = INNER_TARGET, .irritant = 2 },
+	};
+
+	check_cases(cases, ARRAY_SIZE(cases));
+}
+
+/* Where nothing better is left: boundaries that a call returns to, or that something may jump to. */
+Test(plan, boundaries_that_may_trap)
+{
+	static const struct plan_case cases[] = {
+		{ "a call that returns there", BYTES(0xFF, 0xD0, MOV_RAX_RDI), .strategy = CONSTRAINED,
+		  WINDOW(0, 2, 5) },
+		{ "a branch to it, too", BYTES(0xFF, 0xD0, MOV_RAX_RDI), .target = 2, .strategy = TRAP, WINDOW(0, 2),
+		  .message = INNER_TARGET, .irritant = 2 },
+		{ "endbr64 behind the site", BYTES(NOP, ENDBR64), .punnable = 5, .strategy = PUNNED, WINDOW(0, 1) },
+	};
+
+	check_cases(cases, ARRAY_SIZE(cases));
+}
+
+/* The next function's entry becomes a boundary: only FORBID, only known code, only as the last resort. */
+Test(plan, the_next_function_is_the_last_resort)
+{
+	static const struct plan_case cases[] = {
+		{ "forbidden", BYTES(MOV_EAX_EDI, RET, MOV_EAX_EDI, RET), .upper = 3, .limit = 3, .beyond = 6,
+		  .policy = FORBID, .strategy = CONSTRAINED, WINDOW(0, 2, 3, 5) },
+		{ "not past its end", BYTES(MOV_EAX_EDI, RET, MOV_EAX_EDI, RET), .upper = 3, .limit = 3, .beyond = 4,
+		  .policy = FORBID, .status = PATCH_ENOJUMP, .message = ENDS_AT_ANOTHER, .irritant = 3 },
+		{ "allowed", BYTES(MOV_EAX_EDI, RET, MOV_EAX_EDI, RET), .upper = 3, .limit = 3, .beyond = 6,
+		  .strategy = TRAP, WINDOW(0, 2), .message = ENDS_AT_ANOTHER, .irritant = 3 },
+		{ "punned first", BYTES(MOV_EAX_EDI, RET, MOV_EAX_EDI, RET), .upper = 3, .limit = 3, .beyond = 6,
+		  .punnable = 6, .policy = FORBID, .strategy = PUNNED, WINDOW(0, 2, 3) },
+		{ "padding that is not", BYTES(RET, PUSH_RBX, MOV_EAX_EDI, RET), .upper = 1, .limit = 2, .beyond = 5,
+		  .policy = FORBID, .status = PATCH_ENOJUMP, .message = ENDS, .irritant = 1 },
+	};
+
+	check_cases(cases, ARRAY_SIZE(cases));
+}
+
+static bool is_any_start(uintptr_t address, const void *data)
+{
+	(void)data;
+	return address >= SITE && address < SITE + 5;
+}
+
+/* All candidates for one of five NOPs: each once, none worse than the one before, and the trap last. */
+Test(plan, candidates_end_with_the_trap)
+{
+	static const uint8_t bytes[] = { NOP, NOP, NOP, NOP, NOP, NOP, NOP, NOP, NOP, NOP, NOP };
+	struct plan_request request = {
+		.site = SITE + 2,
+		.bytes = bytes + 2,
+		.size = sizeof(bytes) - 2,
+		.before = 2,
+		.limit = UINTPTR_MAX,
+		.punnable = SITE + sizeof(bytes),
+		.is_start = is_any_start,
+	};
+	static const struct {
+		uint8_t strategy;
+		uint8_t start;
+		uint8_t length;
+	} wanted[] = {
+		{ CONSTRAINED, 2, 5 }, { CONSTRAINED, 1, 5 }, { CONSTRAINED, 0, 5 },
+		{ PUNNED, 2, 4 }, { PUNNED, 2, 3 }, { PUNNED, 2, 2 }, { PUNNED, 2, 1 },
+		{ PUNNED, 1, 4 }, { PUNNED, 1, 3 }, { PUNNED, 1, 2 },
+		{ PUNNED, 0, 4 }, { PUNNED, 0, 3 },
+	};
+	struct plan plan;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(wanted); i++) {
+		cr_assert_eq(plan_site(&request, &plan), PATCH_OK);
+		cr_expect_eq(plan.strategy, wanted[i].strategy, "candidate %zu: strategy %u", i, plan.strategy);
+		cr_expect_eq(plan.start, SITE + wanted[i].start, "candidate %zu: start +%#lx", i, plan.start - SITE);
+		cr_expect_eq(plan.length, wanted[i].length, "candidate %zu: %u bytes", i, plan.length);
+		request.candidate = plan.candidate + 1U;
+	}
+	while (plan.strategy != TRAP) {
+		unsigned int before = plan.candidate;
+
+		cr_assert_eq(plan_site(&request, &plan), PATCH_OK);
+		cr_assert_gt(plan.candidate, before);
+		request.candidate = plan.candidate + 1U;
+	}
+	cr_expect_eq(plan.start, SITE + 2);
+	cr_expect_eq(plan.length, 1);
 }
 
 /* A window over `bytes` up to `reach`; the plan's length, or 0 when it is refused for being too long. */
