@@ -11,6 +11,7 @@
 #include "commit.h"
 #include "error.h"
 #include "handle.h"
+#include "heap.h"
 #include "lock.h"
 #include "region.h"
 #include "registry.h"
@@ -355,6 +356,9 @@ EXPORT patch_status patch_statistics(struct patch_statistics *statistics)
 		.core_syncs = core_sync_count(),
 		.text_writes = text_write_count(),
 		.traps = trap_count(),
+		.pads = arenas.pads,
+		.pad_bytes = arenas.pad_bytes,
+		.heap_bytes = heap_mapped(),
 	};
 	return api_leave(&scope, status);
 }

@@ -332,4 +332,5 @@ void arena_usage(struct arena_usage *usage)
 {
 	usage->mappings = range_count();
 	usage->code_bytes = code_bytes;
+	arena_pad_usage(usage);
 }

@@ -76,7 +76,11 @@ void arena_register_unwind(void);
 struct arena_usage {
 	uint64_t mappings;
 	uint64_t code_bytes;
+	uint64_t pads;
+	uint64_t pad_bytes;
 };
 void arena_usage(struct arena_usage *usage);
+/* Its part of pads. */
+void arena_pad_usage(struct arena_usage *usage);
 
 #endif

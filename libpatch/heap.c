@@ -37,6 +37,13 @@ static unsigned int size_class(size_t size, size_t *rounded)
 	return base + (unsigned int)(*rounded / step);
 }
 
+static uint64_t mapped;
+
+uint64_t heap_mapped(void)
+{
+	return mapped;
+}
+
 void *heap_map(size_t size)
 {
 	long result;
@@ -45,7 +52,10 @@ void *heap_map(size_t size)
 		return NULL;
 	result = raw_syscall(SYS_mmap, NULL, ALIGN_UP(size, PAGE_SIZE), PROT_READ | PROT_WRITE,
 			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	return result < 0 ? NULL : (void *)result;
+	if (result < 0)
+		return NULL;
+	mapped += ALIGN_UP(size, PAGE_SIZE);
+	return (void *)result;
 }
 
 void *heap_alloc(size_t size)
@@ -88,6 +98,7 @@ void heap_free(void *block, size_t size)
 		return;
 	if (size > LARGE) {
 		raw_syscall(SYS_munmap, block, ALIGN_UP(size, PAGE_SIZE));
+		mapped -= ALIGN_UP(size, PAGE_SIZE);
 		return;
 	}
 	class = size_class(size, &rounded);

@@ -18,4 +18,7 @@ void *heap_grow(void *block, size_t old_size, size_t new_size);
 /* Fresh zeroed pages anywhere, writable, or NULL. */
 void *heap_map(size_t size);
 
+/* Bytes mapped and not given back. */
+uint64_t heap_mapped(void);
+
 #endif

@@ -40,6 +40,8 @@ struct zone {
 };
 
 static struct zone *zones;
+static uint64_t pad_count;
+static uint64_t page_count;
 
 /* A displacement pattern, in biased order: unsigned comparison of disp ^ 0x80000000 is comparison of addresses. */
 struct pattern {
@@ -72,8 +74,10 @@ static bool mark(struct zone *zone, uintptr_t pad, bool used)
 		uint64_t **bits = &zone->used[(at - zone->lower) / PAGE_SIZE];
 		size_t bit = at % PAGE_SIZE;
 
-		if (*bits == NULL)
+		if (*bits == NULL) {
 			*bits = heap_alloc(PAGE_WORDS * sizeof(uint64_t));
+			page_count += *bits != NULL;
+		}
 		if (*bits == NULL) {
 			while (at-- > pad)
 				page_bits(zone, at)[at % PAGE_SIZE / 64] &= ~((uint64_t)1 << (at % 64));
@@ -84,6 +88,7 @@ static bool mark(struct zone *zone, uintptr_t pad, bool used)
 		else
 			(*bits)[bit / 64] &= ~((uint64_t)1 << (bit % 64));
 	}
+	pad_count += used ? 1 : (uint64_t)-1;
 	return true;
 }
 
@@ -291,6 +296,12 @@ patch_status arena_pad_alloc(uintptr_t source, uint32_t fixed_mask, uint32_t fix
 		return PATCH_ENOMEM;
 	*pad = find_in_zone(zone, &pattern, reach);
 	return *pad != 0 ? PATCH_OK : PATCH_ENOMEM;
+}
+
+void arena_pad_usage(struct arena_usage *usage)
+{
+	usage->pads = pad_count;
+	usage->pad_bytes = page_count * PAGE_SIZE;
 }
 
 void arena_pad_free(uintptr_t pad)

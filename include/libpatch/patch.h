@@ -197,6 +197,9 @@ struct patch_statistics {
 	uint64_t core_syncs;        /* membarrier calls */
 	uint64_t text_writes;       /* writes to live text and generated code */
 	uint64_t traps;             /* trap bytes met and served */
+	uint64_t pads;              /* jumps at particular addresses, that others lead to; among `arenas`, but not `code_bytes` */
+	uint64_t pad_bytes;         /* memory of the pages that they are on: they share pages where they can */
+	uint64_t heap_bytes;        /* memory mapped for the library's own structures */
 };
 
 /* ---- life cycle ------------------------------------------------------------------------------------------------- */

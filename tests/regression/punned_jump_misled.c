@@ -129,6 +129,30 @@ static void step_by_step(void)
 	check_text(counted_head);
 }
 
+/* Somebody else writes to the bytes that a jump would read: it stays a trap until they are back. */
+static void others_write(void)
+{
+	patch_t head = make(counted_head, 0, PATCH_TRAP_POLICY_ALLOW);
+	uint8_t *page = (uint8_t *)((uintptr_t)counted_loop & ~4095ul);
+	uint8_t *byte = (uint8_t *)(uintptr_t)counted_loop + 2;
+
+	CONTEXT("others write");
+	REQUIRE(mprotect(page, 8192, PROT_READ | PROT_WRITE | PROT_EXEC) == 0);
+	*byte = 0xe9; /* sub $-1, %rcx */
+	CHECK_STATUS(patch_commit(), PATCH_EFAIL);
+	if (counted(3) != 3)
+		FAIL("wrong result with other code behind it");
+	*byte = 0xe8;
+	REQUIRE(mprotect(page, 8192, PROT_READ | PROT_EXEC) == 0);
+	CHECK_OK(patch_commit());
+	check("they are back", 1, 0);
+	if (*counted_head != 0xe9)
+		FAIL("no jump once they are back");
+	CHECK_OK(patch_unmake(head));
+	CHECK_OK(patch_commit());
+	check_text(counted_head);
+}
+
 static void while_threads_run(void)
 {
 	pthread_t threads[THREADS];
@@ -170,6 +194,7 @@ int main(void)
 	memcpy(original, counted_head, (size_t)(counted_end - counted_head));
 	REQUIRE_OK(patch_init(NULL, 0));
 	step_by_step();
+	others_write();
 	while_threads_run();
 	CHECK_OK(patch_fini());
 	check_text(counted_head);
