@@ -218,3 +218,19 @@ patch_status hookset_build(const struct hookset *set, struct region *region, str
 	region->pad = window.pad;
 	return status;
 }
+
+patch_status hookset_build_trap(struct region *region, struct trampoline **out, struct refusal *refusal)
+{
+	struct hookset set = { 0 };
+	uint8_t strategy = region->strategy;
+	patch_status status = PATCH_ENOMEM;
+
+	*refusal = (struct refusal){ "out of memory", region->start };
+	*out = NULL;
+	region->strategy = PATCH_STRATEGY_TRAP;
+	if (hookset_add_region(&set, region))
+		status = set.count == 0 ? PATCH_OK : hookset_build(&set, region, out, refusal);
+	hookset_free(&set);
+	region->strategy = strategy;
+	return status;
+}

@@ -25,5 +25,7 @@ void hookset_free(struct hookset *set);
 /* PATCH_OK; PATCH_ENOMEM with its reason in *refusal. Only the region's pad and gates may have been added to. */
 patch_status hookset_build(const struct hookset *set, struct region *region, struct trampoline **out,
 			   struct refusal *refusal);
+/* The same for what the region has, as a trap. NULL when it has nothing. */
+patch_status hookset_build_trap(struct region *region, struct trampoline **out, struct refusal *refusal);
 
 #endif

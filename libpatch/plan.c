@@ -34,6 +34,11 @@ enum shape { FORWARD, BACKWARD, PUNNED, SHAPES };
 #define LAST_RESORT (ENTERED * SHAPES * VARIANTS)
 #define TRAP_RESORT (LEVELS * SHAPES * VARIANTS)
 
+unsigned int plan_first_to_trap(void)
+{
+	return BRANCHED_TO * SHAPES * VARIANTS;
+}
+
 unsigned int plan_last_resort(void)
 {
 	return LAST_RESORT;

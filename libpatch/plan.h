@@ -67,6 +67,8 @@ struct plan {
  */
 patch_status plan_site(const struct plan_request *request, struct plan *plan);
 
+/* Boundaries that something is known to lead to: those of candidates from this one on. */
+unsigned int plan_first_to_trap(void);
 /* The first candidate of the last resort. */
 unsigned int plan_last_resort(void);
 

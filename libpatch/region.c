@@ -350,22 +350,21 @@ void region_append(struct region *region, struct attachment *attachment)
 	attachment->region = region;
 }
 
-/* Move what the inner regions hold into the new one, which covers them, and let them go. */
-void region_take_in(struct region *region, struct region **inner, size_t count)
+void region_take_in(struct region *region, struct region *gone)
 {
-	for (size_t i = 0; i < count; ++i) {
-		struct region *gone = inner[i];
+	uintptr_t lower = MAX(region->start, gone->start);
+	uintptr_t upper = MIN(region->start + region->length, gone->start + gone->length);
 
-		memcpy(region->live + (gone->start - region->start), gone->live, gone->length);
-		while (gone->attachments != NULL) {
-			struct attachment *attachment = gone->attachments;
+	memcpy(region->live + (lower - region->start), gone->live + (lower - gone->start), upper - lower);
+	while (gone->attachments != NULL) {
+		struct attachment *attachment = gone->attachments;
 
-			gone->attachments = attachment->next;
-			region_append(region, attachment);
-		}
-		if (gone->installed)
-			region_set_installed(region, true);
+		gone->attachments = attachment->next;
+		region_append(region, attachment);
 	}
+	if (gone->installed)
+		region_set_installed(region, true);
+	region_bury(gone);
 }
 
 void region_detach(struct patch *patch)

@@ -160,8 +160,8 @@ void region_discard(struct region *region);
 bool region_make_entries(struct region *region);
 /* From now on the entries are this region's. */
 void region_own_entries(struct region *region);
-/* Move the patches on the others, and what they did to the text, to this one, which covers them. */
-void region_take_in(struct region *region, struct region **others, size_t count);
+/* Move the patches on the other, and what they did to the text, to this one, which covers both. The other one goes. */
+void region_take_in(struct region *region, struct region *gone);
 void region_append(struct region *region, struct attachment *attachment);
 /* The trampoline that takes effect at the next commit. */
 void region_set_next(struct region *region, struct trampoline *trampoline);

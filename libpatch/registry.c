@@ -225,6 +225,50 @@ void registry_retire(struct registry_entry *entry)
 	set_state(entry, REGISTRY_RETIRED, 0);
 }
 
+/* ---- where traps are served time and again ---------------------------------------------------------------------- */
+
+/* A stack that is only ever taken whole, so that nothing on it can change hands unseen. Entries that trapped are never freed. */
+static _Atomic(struct registry_entry *) reported;
+static struct registry_entry *taken;
+static size_t hot;
+
+void registry_report(struct registry_entry *entry)
+{
+	if (atomic_exchange(&entry->reported, true))
+		return;
+	entry->reported_next = atomic_load(&reported);
+	/* Release in the exchange pairs with acquire in registry_take_reported(). */
+	while (!atomic_compare_exchange_weak(&reported, &entry->reported_next, entry))
+		;
+}
+
+struct registry_entry *registry_take_reported(void)
+{
+	struct registry_entry *entry;
+
+	if (taken == NULL && atomic_load_explicit(&reported, memory_order_relaxed) != NULL)
+		taken = atomic_exchange(&reported, NULL);
+	entry = taken;
+	if (entry != NULL) {
+		taken = entry->reported_next;
+		atomic_store(&entry->reported, false);
+	}
+	return entry;
+}
+
+void registry_set_hot(struct registry_entry *entry)
+{
+	hot += !entry->hot;
+	entry->hot = true;
+}
+
+bool registry_is_hot(uintptr_t address)
+{
+	const struct registry_entry *entry = hot > 0 ? registry_find(address) : NULL;
+
+	return entry != NULL && entry->hot;
+}
+
 const void *registry_table_code(void)
 {
 	return (const void *)(uintptr_t)&_cds_lfht_new;

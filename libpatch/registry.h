@@ -42,9 +42,12 @@ struct registry_entry {
 	_Atomic uint64_t state;
 	_Atomic uintptr_t target; /* where a trap here goes on, while active */
 	_Atomic uint64_t hits;    /* traps served */
+	_Atomic bool reported;    /* is on the list of registry_report() */
+	struct registry_entry *reported_next;
 	uint8_t length;           /* of the instruction at the address */
 	bool traps;               /* that instruction itself faults: int3, ud2 */
 	/* Writers only. */
+	bool hot; /* control is known to be led here, time and again */
 	bool punned; /* the text has, or may have, a jump here that reads bytes behind its region (I11) */
 	struct region *region;
 	uint16_t index; /* of the instruction in the region */
@@ -62,6 +65,9 @@ registry_token registry_read_lock(void);
 struct registry_entry *registry_lookup(uintptr_t address);
 void registry_read_unlock(registry_token token);
 
+/* Many traps were served there: put it on a list, for a writer to look at. Wait-free but for contention with itself. */
+void registry_report(struct registry_entry *entry);
+
 /* ---- writers, with the library lock held ------------------------------------------------------------------------ */
 
 /* The entry at address, or NULL. */
@@ -75,6 +81,11 @@ void registry_remove(struct registry_entry *entry);
 void registry_activate(struct registry_entry *entry, uintptr_t target, unsigned int trap_class);
 /* I5: after the sync behind the last phase of a removal. */
 void registry_retire(struct registry_entry *entry);
+
+/* Take one that was reported off the list; NULL: none. */
+struct registry_entry *registry_take_reported(void);
+void registry_set_hot(struct registry_entry *entry);
+bool registry_is_hot(uintptr_t address);
 
 /* An address in the library that the table comes from. */
 const void *registry_table_code(void);

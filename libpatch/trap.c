@@ -16,6 +16,9 @@
 
 static _Atomic uint64_t served;
 
+/* Traps at an instruction before a commit looks whether it can do without: some 10 ms of processor time. */
+#define MANY 4096
+
 uint64_t trap_count(void)
 {
 	return atomic_load_explicit(&served, memory_order_relaxed);
@@ -72,7 +75,8 @@ static bool serve(uintptr_t address, enum arch_trap_class class, bool merged, gr
 		verdict = judge(entry, class, &target);
 	if (verdict != NOT_OURS) {
 		*pc = (greg_t)(verdict == GO_TO_TARGET ? target : address);
-		atomic_fetch_add_explicit(&entry->hits, 1, memory_order_relaxed);
+		if (atomic_fetch_add_explicit(&entry->hits, 1, memory_order_relaxed) % MANY == MANY - 1)
+			registry_report(entry);
 		atomic_fetch_add_explicit(&served, 1, memory_order_relaxed);
 	}
 	registry_read_unlock(token);

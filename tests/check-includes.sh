@@ -12,8 +12,8 @@ levels='
 2 plan scan text sync arena registry module
 3 trampoline trap signals around
 4 region handle
-5 reclaim site hookset phase
-6 attach commit
+5 reclaim site hookset phase fit
+6 attach replan commit
 7 api
 '
 # Source files that have no header of their own, and what they belong to.

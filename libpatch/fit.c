@@ -1,0 +1,251 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "fit.h"
+
+#include "arch/arch.h"
+#include "registry.h"
+#include "scan.h"
+#include "site.h"
+
+#include <string.h>
+
+static bool is_target(uintptr_t address, const void *data)
+{
+	const struct fit *fit = data;
+
+	return (fit->request.is_start != NULL && scan_is_target(address)) || registry_is_hot(address);
+}
+
+static bool is_start(uintptr_t address, const void *data)
+{
+	(void)data;
+	return scan_is_start(address);
+}
+
+static patch_status misfit(struct refusal *refusal, patch_status status, const char *message, uintptr_t where)
+{
+	refusal->message = message;
+	refusal->irritant = where;
+	return status;
+}
+
+/* ---- what is there ---------------------------------------------------------------------------------------------- */
+
+static struct region *covering(const struct fit *fit, uintptr_t address)
+{
+	struct region *region = region_covering(address);
+
+	return region != fit->through ? region : NULL;
+}
+
+/* Regions that begin inside the window, ascending. */
+static void find_inner(struct fit *fit)
+{
+	const struct plan *plan = &fit->plan;
+
+	fit->inner_count = 0;
+	for (uintptr_t at = plan->start; at < plan->start + plan->length; ++at) {
+		struct region *region = region_at(at);
+
+		if (region != NULL && region != fit->through &&
+		    (fit->inner_count == 0 || fit->inner[fit->inner_count - 1] != region))
+			fit->inner[fit->inner_count++] = region;
+	}
+}
+
+/* Bytes behind the window that its jump would consist of: does a patch change them, or read them for itself? */
+static bool is_free_to_read(const struct fit *fit, uintptr_t lower, uintptr_t upper)
+{
+	for (uintptr_t at = lower; at < upper; ++at) {
+		const struct region *region = covering(fit, at);
+
+		if (region != NULL && region->start != fit->plan.start)
+			return false;
+	}
+	return true;
+}
+
+static bool is_same_window(const struct region *region, const struct plan *plan)
+{
+	return region->start == plan->start && region->length == plan->length && region->count == plan->count &&
+	       memcmp(region->offsets, plan->offsets, plan->count + 1U) == 0;
+}
+
+/* Nobody is on these: their windows need not be kept, unless it is the very same. */
+static void dissolve_unused(const struct plan *plan)
+{
+	uintptr_t end = plan->start + MAX(plan->length, ARCH_JMP_SIZE);
+
+	for (uintptr_t at = plan->start; at < end; ++at) {
+		struct region *region = region_covering(at);
+
+		if (region != NULL && region_is_unused(region) && !is_same_window(region, plan))
+			region_bury(region);
+	}
+}
+
+/* Do the window's instructions begin where those of the regions that it takes in do? */
+static bool agrees(const struct fit *fit)
+{
+	const struct plan *plan = &fit->plan;
+
+	for (size_t i = 0; i < fit->inner_count; ++i) {
+		const struct region *region = fit->inner[i];
+
+		for (unsigned int k = 0; k < region->count; ++k) {
+			uintptr_t offset = region->start + region->offsets[k] - plan->start;
+			unsigned int j = 0;
+
+			while (j < plan->count && plan->offsets[j] != offset)
+				++j;
+			if (j == plan->count)
+				return false;
+		}
+	}
+	return true;
+}
+
+/* ---- the candidate ---------------------------------------------------------------------------------------------- */
+
+/*
+ * Does the candidate cut no region? *grow: not so, but a larger one of its kind may, for which request->from or
+ * request->reach was set.
+ */
+static patch_status compare(struct fit *fit, bool *grow, struct refusal *refusal)
+{
+	const struct plan *plan = &fit->plan;
+	uintptr_t end = plan->start + plan->length;
+	const struct region *first, *last;
+
+	*grow = false;
+	first = covering(fit, plan->start);
+	if (first != NULL && first->start < plan->start) {
+		/* A window that was moved back into a region begins where that one does. */
+		if (plan->start == plan->site || plan->strategy == PATCH_STRATEGY_PUNNED_JUMP)
+			return misfit(refusal, PATCH_ECONF, "the bytes are part of another patch's jump", first->start);
+		fit->request.from = first->start;
+		*grow = true;
+		return PATCH_OK;
+	}
+	find_inner(fit);
+	if (plan->strategy == PATCH_STRATEGY_PUNNED_JUMP && !is_free_to_read(fit, end, plan->start + ARCH_JMP_SIZE))
+		return misfit(refusal, PATCH_ECONF, "the bytes of a jump belong to another patch", end);
+	if (fit->inner_count == 0)
+		return PATCH_OK;
+	first = fit->inner[0];
+	last = fit->inner[fit->inner_count - 1];
+	if (plan->strategy == PATCH_STRATEGY_TRAP) {
+		if (first == last && first->start == plan->start && last->start + last->length == end)
+			return PATCH_OK;
+		return misfit(refusal, PATCH_EBOUNDARY,
+			      "the instruction overlaps patched ones that start at other addresses", first->start);
+	}
+	for (size_t i = 0; i < fit->inner_count; ++i)
+		if (region_has_policy(fit->inner[i], PATCH_TRAP_POLICY_FORCE))
+			return misfit(refusal, PATCH_ECONF, "the bytes belong to a patch that must be resident as a trap",
+				      fit->inner[i]->start);
+	if (last->start + last->length > end) {
+		fit->request.reach = last->start + last->length;
+		*grow = true;
+		return PATCH_OK;
+	}
+	return agrees(fit) ? PATCH_OK :
+			     misfit(refusal, PATCH_EBOUNDARY, "patched instructions around it start at other addresses",
+				    plan->start);
+}
+
+/* Planned again, longer, until it takes in whole regions. */
+static patch_status fit_candidate(struct fit *fit, struct refusal *refusal)
+{
+	for (;;) {
+		patch_status status;
+		bool grow;
+
+		dissolve_unused(&fit->plan);
+		status = compare(fit, &grow, refusal);
+		if (!grow)
+			return status;
+		fit->request.candidate = fit->plan.candidate;
+		status = plan_site(&fit->request, &fit->plan);
+		if (status != PATCH_OK || fit->plan.strategy == PATCH_STRATEGY_TRAP)
+			return misfit(refusal, PATCH_ENOJUMP, fit->plan.message, fit->plan.irritant);
+	}
+}
+
+void fit_reject(struct fit *fit, patch_status status, const struct refusal *refusal)
+{
+	if (fit->status != PATCH_OK)
+		return;
+	fit->status = status;
+	fit->refusal = *refusal;
+}
+
+/* With FORBID, the last resort: a window that runs into the next function. Is there one? */
+static bool try_last_resort(struct fit *fit)
+{
+	struct plan_request *request = &fit->request;
+
+	if (request->policy != PATCH_TRAP_POLICY_FORBID || request->beyond != 0)
+		return false;
+	request->beyond = site_next_function_end(fit->patch);
+	request->candidate = plan_last_resort();
+	return request->beyond != 0;
+}
+
+patch_status fit_next(struct fit *fit, struct refusal *refusal)
+{
+	const struct plan *plan = &fit->plan;
+
+	while (!fit->over) {
+		patch_status status = plan_site(&fit->request, &fit->plan);
+
+		if (status != PATCH_OK) {
+			fit_reject(fit, status, &(struct refusal){ plan->message, plan->irritant });
+			fit->over = status != PATCH_ENOJUMP || !try_last_resort(fit);
+			continue;
+		}
+		status = fit_candidate(fit, refusal);
+		fit->over = plan->strategy == PATCH_STRATEGY_TRAP;
+		fit->request.candidate = plan->candidate + 1U;
+		fit->request.reach = 0;
+		fit->request.from = fit->from;
+		if (status == PATCH_OK) {
+			fit->original = fit->request.bytes + (intptr_t)(plan->start - fit->request.site);
+			return PATCH_OK;
+		}
+		fit_reject(fit, status, refusal);
+	}
+	*refusal = fit->refusal;
+	return fit->status;
+}
+
+patch_status fit_begin(struct fit *fit, const struct patch *patch, uintptr_t address, int policy, uintptr_t from,
+		       const struct region *through, struct refusal *refusal)
+{
+	size_t before = patch->upper != 0 && address > patch->lower ? MIN(address - patch->lower, (size_t)FIT_BEFORE) : 0;
+	size_t size = region_original(address - before, fit->view, sizeof(fit->view));
+
+	if (size <= before)
+		return misfit(refusal, PATCH_EFAULT, "the address is not mapped", address);
+	fit->patch = patch;
+	fit->through = through;
+	fit->from = from;
+	fit->over = false;
+	fit->status = PATCH_OK;
+	fit->request = (struct plan_request){
+		.site = address,
+		.bytes = fit->view + before,
+		.size = size - before,
+		.before = before,
+		.upper = patch->upper,
+		.limit = patch->limit,
+		.punnable = patch->exact ? 0 : patch->mapped,
+		.is_target = is_target,
+		.data = fit,
+		.from = from,
+		.policy = policy,
+		.no_calls = site_has_shadow_stack(),
+	};
+	if (patch->upper != 0 && scan_function(patch->lower, patch->upper, region_original_at))
+		fit->request.is_start = is_start;
+	return PATCH_OK;
+}
