@@ -2,27 +2,34 @@
 /*
  * The machine of the differential test: memory, code and the way in and out.
  *
- * Two arenas, one below 2 GiB, one far above. Each has native instructions in slots of 256 bytes, their copies
- * elsewhere, a window of memory with nothing around it, and exits that note which one was taken.
+ * Two arenas, one below 2 GiB, one far above. Each has native instructions in slots of 256 bytes, copies of single ones
+ * elsewhere (those of windows are where libpatch puts them), a page of data with nothing around it, and exits that note
+ * which one was taken.
  */
 #include "differential.h"
 
 #include <sys/auxv.h>
 #include <sys/mman.h>
+#include <sys/time.h>
 #include <ucontext.h>
 #include <unistd.h>
 
 #define ARENA_SIZE 0x60000000UL
-#define ARENA_LOW 0x10000000UL
+/* Neither arena is where stray pointers lead: not from the other one, and within 32-bit offsets of neither is anything. */
+#define ARENA_LOW 0x12340000UL
+#define ARENA_HIGH 0x6A1200000000UL
 #define NATIVE_AT 0x00100000UL
-#define WINDOW_AT 0x30000000UL
-#define CONTROL_AT 0x30010000UL
+#define WINDOWS_AT 0x20000000UL
+#define DATA_AT 0x30000000UL
+#define CONTROL_AT 0x3A5A0000UL /* where neither displacements nor bit offsets lead from the data */
 #define COPY_AT 0x40000000UL
 #define EXITS_AT 0x5FFF0000UL
 #define NATIVE_SLOT 256UL
+#define NATIVE_START 112 /* in its slot; around it is what short branches lead to */
 #define COPY_SLOT 128UL
 #define COPY_ODD 37UL /* copies are not aligned as their originals are */
-#define MAX_SLOTS 200000UL
+#define MAX_SLOTS 300000UL
+#define TICK_MICROSECONDS 4000
 
 struct arena {
 	uintptr_t base;
@@ -40,8 +47,11 @@ static struct arena arenas[2];
 static bool has_fsgsbase;
 static volatile sig_atomic_t running;
 static volatile struct outcome fault;
+static volatile uint64_t runs;
+static volatile unsigned int patience_left;
 extern void run_code(void) __attribute__((visibility("hidden")));
 extern void run_leave(void) __attribute__((visibility("hidden")));
+extern void run_end(void) __attribute__((visibility("hidden")));
 
 #define EACH_GPR(f)                                                                                                    \
 	f("rax", "0") f("rcx", "8") f("rdx", "16") f("rbx", "24") f("rsp", "32") f("rbp", "40") f("rsi", "48")         \
@@ -74,7 +84,14 @@ __asm__(".text\n"
 	"1: mov run_state+152(%rip), %rax; test %rax, %rax; jz 1f\n"
 	"mov run_host_fs(%rip), %rax; wrfsbase %rax\n"
 	"1: pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\n"
-	"ret\n");
+	"ret\n"
+	"run_end:\n");
+
+static __attribute__((no_stack_protector)) void leave(ucontext_t *uc)
+{
+	uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)run_leave;
+	uc->uc_mcontext.gregs[REG_EFL] &= ~0x100LL; /* TF */
+}
 
 /* Note it, and go on at the exit with everything else as it was. FS first: the program's own may be needed. */
 static __attribute__((no_stack_protector)) void on_fault(int signal, siginfo_t *info, void *context)
@@ -94,8 +111,28 @@ static __attribute__((no_stack_protector)) void on_fault(int signal, siginfo_t *
 	fault.code = info->si_code;
 	fault.address = (uintptr_t)info->si_addr;
 	fault.pc = (uintptr_t)uc->uc_mcontext.gregs[REG_RIP];
-	uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)run_leave;
-	uc->uc_mcontext.gregs[REG_EFL] &= ~0x100LL; /* TF */
+	leave(uc);
+}
+
+/* A run that has lasted for so many ticks, and is not on its way in or out, ends here. */
+static __attribute__((no_stack_protector)) void on_tick(int signal, siginfo_t *info, void *context)
+{
+	static uint64_t last;
+	ucontext_t *uc = context;
+	const uintptr_t pc = (uintptr_t)uc->uc_mcontext.gregs[REG_RIP];
+
+	(void)signal;
+	(void)info;
+	if (!running || (pc >= (uintptr_t)run_code && pc < (uintptr_t)run_end))
+		return;
+	if (last != runs) {
+		last = runs;
+		return;
+	}
+	if (patience_left-- > 1)
+		return;
+	fault.exit = EXIT_TIMEOUT;
+	leave(uc);
 }
 
 static void die(const char *what)
@@ -115,14 +152,15 @@ static void prepare_arena(struct arena *arena, uintptr_t at)
 	struct arch_code code;
 	unsigned int i;
 	void *memory = mmap((void *)at, ARENA_SIZE, PROT_NONE,
-			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (at ? MAP_FIXED_NOREPLACE : 0), -1, 0);
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
 
 	if (memory == MAP_FAILED)
 		die("mmap");
 	arena->base = (uintptr_t)memory;
 	make_writable(arena->base + NATIVE_AT, MAX_SLOTS * NATIVE_SLOT);
 	make_writable(arena->base + COPY_AT, MAX_SLOTS * COPY_SLOT);
-	make_writable(arena->base + WINDOW_AT, WINDOW);
+	make_writable(arena->base + WINDOWS_AT, WINDOWS_MAX * NATIVE_SLOT);
+	make_writable(arena->base + DATA_AT, DATA_SIZE);
 	make_writable(arena->base + CONTROL_AT, 4096);
 	make_writable(arena->base + EXITS_AT, 4096);
 	code = (struct arch_code){ .bytes = (uint8_t *)arena->base + EXITS_AT, .capacity = 4096 };
@@ -143,12 +181,13 @@ void machine_prepare(void)
 	static const int signals[] = { SIGSEGV, SIGBUS, SIGFPE, SIGILL, SIGTRAP };
 	static uint8_t alternate[1 << 16];
 	const stack_t stack = { .ss_sp = alternate, .ss_size = sizeof(alternate) };
-	struct sigaction action = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK };
+	const struct itimerval tick = { { 0, TICK_MICROSECONDS }, { 0, TICK_MICROSECONDS } };
+	struct sigaction action = { .sa_sigaction = on_fault, .sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART };
 	uint32_t eax, edx;
 	size_t i;
 
 	prepare_arena(&arenas[0], ARENA_LOW);
-	prepare_arena(&arenas[1], 0);
+	prepare_arena(&arenas[1], ARENA_HIGH);
 	has_fsgsbase = getauxval(AT_HWCAP2) & 2;
 	if (has_fsgsbase)
 		__asm__ volatile("wrgsbase %0" : : "r"(SEGMENT_BASE));
@@ -157,14 +196,136 @@ void machine_prepare(void)
 	__asm__("cpuid" : "=b"(eax) : "a"(0xD), "c"(0) : "edx");
 	machine_xsave_size = eax < STATE_XSAVE ? eax : STATE_XSAVE;
 	sigaltstack(&stack, NULL);
+	sigaddset(&action.sa_mask, SIGVTALRM);
 	for (i = 0; i < ARRAY_SIZE(signals); i++)
 		sigaction(signals[i], &action, NULL);
+	action.sa_sigaction = on_tick;
+	sigaction(SIGVTALRM, &action, NULL);
+	setitimer(ITIMER_VIRTUAL, &tick, NULL);
 }
 
-uintptr_t machine_exit(const struct pattern *pattern, unsigned int exit)
+static struct arena *arena_of(const struct subject *subject)
 {
-	return arenas[!(pattern->flags & P_LOW)].exits[exit];
+	return &arenas[!(subject->flags & P_LOW)];
 }
+
+uintptr_t machine_exit(const struct subject *subject, unsigned int exit)
+{
+	return arena_of(subject)->exits[exit];
+}
+
+/* ---- native code ------------------------------------------------------------------------------------------------- */
+
+/* A displacement that leads a RIP-relative or an absolute operand into the data. */
+static void patch_operand(const struct subject *subject, struct step *step, uint64_t at)
+{
+	const uintptr_t after = subject->native + step->offset + step->insn.length;
+	ZydisDecodedInstruction zydis;
+	uint64_t target = subject->data + at;
+	uint32_t field;
+
+	if (step->flags & (P_FS | P_GS))
+		target -= SEGMENT_BASE;
+	if (step->insn.disp_offset != 0) {
+		field = (uint32_t)(target - after);
+		memcpy(step->bytes + step->insn.disp_offset, &field, sizeof(field));
+	} else if (step->operand_count > 0 && step->operands[0].base == NONE && step->operands[0].index == NONE &&
+		   ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(step_decoder(), NULL, step->bytes, step->insn.length,
+							      &zydis)) &&
+		   zydis.raw.disp.size >= 32) {
+		memcpy(step->bytes + zydis.raw.disp.offset, &target, zydis.raw.disp.size / 8);
+		step->operands[0].disp = (int64_t)target;
+	}
+}
+
+static bool is_boundary(const struct subject *subject, int64_t offset)
+{
+	unsigned int i;
+
+	for (i = 0; i < subject->count; i++)
+		if (subject->steps[i].offset == offset)
+			return true;
+	return offset == subject->length;
+}
+
+/*
+ * How far from its end a rel8 leads: to where a jump has room. For a single instruction anywhere, for a window to one of as
+ * many places in front of it and behind it as it may have instructions.
+ */
+static int short_distance(const struct subject *subject, unsigned int index, uint64_t random)
+{
+	const struct step *step = &subject->steps[index];
+	const int after = step->offset + step->insn.length, room = 8 + ARCH_JMP_SIZE * (int)index;
+
+	if (subject->count == 1)
+		return random & 1 ? ARCH_JMP_SIZE + (int)((random >> 1) % 100) : -24 - (int)((random >> 1) % 80);
+	return random & 1 ? subject->length + room - after : -room - ARCH_JMP_SIZE - after;
+}
+
+/* Branches within the window stay as they are. Others lead to an exit: rel32 at once, rel8 by a jump within the slot. */
+static const char *patch_branch(const struct subject *subject, unsigned int index, uint64_t random)
+{
+	struct step *step = &subject->steps[index];
+	const uintptr_t after = subject->native + step->offset + step->insn.length;
+	const uintptr_t exit = machine_exit(subject, 1 + random % (EXITS - 1));
+	struct arch_code code;
+	uint32_t field;
+	int64_t inside;
+	int distance;
+
+	if (step->insn.rel_size == 0)
+		return NULL;
+	inside = (int64_t)(step->insn.target - 0x10000000);
+	if (subject->count > 1 && inside + step->offset >= 0 && inside + step->offset <= subject->length)
+		return is_boundary(subject, inside + step->offset) ? NULL : "branches into the middle of an instruction";
+	if (step->insn.rel_size == 4) {
+		field = (uint32_t)(exit - after);
+		memcpy(step->bytes + step->insn.rel_offset, &field, sizeof(field));
+	} else {
+		distance = short_distance(subject, index, random >> 8);
+		step->bytes[step->insn.rel_offset] = (uint8_t)distance;
+		code = (struct arch_code){ .capacity = ARCH_JMP_SIZE, .base = after + (uintptr_t)distance };
+		code.bytes = (uint8_t *)code.base;
+		arch_emit_jmp(&code, exit);
+	}
+	return NULL;
+}
+
+/* The steps come as decoded at 0x10000000, and become what they are at `native`. */
+static const char *place(struct subject *subject, uintptr_t native, uint64_t *seed)
+{
+	struct arch_code code = { .bytes = (uint8_t *)native, .capacity = WINDOW_BYTES + ARCH_JMP_SIZE, .base = native };
+	struct step *step;
+	const char *why;
+	uint64_t random;
+	unsigned int i;
+
+	subject->native = native;
+	subject->data = arena_of(subject)->base + DATA_AT;
+	if (subject->flags & (P_FS | P_GS) && !has_fsgsbase)
+		return "FS or GS operand without FSGSBASE";
+	for (i = 0; i < subject->count; i++) {
+		step = &subject->steps[i];
+		random = random_next(seed);
+		patch_operand(subject, step, 512 + (random >> 20) % 1024 / 64 * 64);
+		why = patch_branch(subject, i, random);
+		if (why)
+			return why;
+		if (!arch_decode(step->bytes, step->insn.length, native + step->offset, &step->insn) ||
+		    step->insn.flags & ARCH_F_REFUSED)
+			return step->insn.why ? step->insn.why : "no longer decodes";
+		arch_emit_bytes(&code, step->bytes, step->insn.length);
+	}
+	arch_emit_jmp(&code, arena_of(subject)->exits[0]);
+	return NULL;
+}
+
+const char *machine_place_window(struct subject *subject, size_t slot, uint64_t seed)
+{
+	return place(subject, arena_of(subject)->base + WINDOWS_AT + slot * NATIVE_SLOT + NATIVE_START, &seed);
+}
+
+/* ---- single instructions and their copies ------------------------------------------------------------------------ */
 
 static void no_hole(struct arch_code *code, uintptr_t next, void *data)
 {
@@ -173,119 +334,89 @@ static void no_hole(struct arch_code *code, uintptr_t next, void *data)
 	(void)data;
 }
 
-/* A displacement that leads a RIP-relative or an absolute operand into the window. */
-static void patch_operand(struct pattern *pattern, const ZydisDecodedInstruction *zydis, uintptr_t native, uint64_t at)
+const char *machine_build(struct pattern *pattern, uint64_t seed)
 {
-	uint64_t target = pattern->window + at;
-	uint32_t field;
-
-	if (pattern->flags & (P_FS | P_GS))
-		target -= SEGMENT_BASE;
-	if (pattern->insn.disp_offset != 0) {
-		field = (uint32_t)(target - (native + pattern->insn.length));
-		memcpy(pattern->bytes + pattern->insn.disp_offset, &field, sizeof(field));
-	} else if (pattern->operand_count > 0 && pattern->operands[0].base == NONE &&
-		   pattern->operands[0].index == NONE && zydis->raw.disp.size >= 32) {
-		memcpy(pattern->bytes + zydis->raw.disp.offset, &target, zydis->raw.disp.size / 8);
-	}
-}
-
-/* Branches lead to an exit: rel32 at once, rel8 by a jump within the slot. */
-static void patch_branch(struct pattern *pattern, uintptr_t native, uint64_t random)
-{
-	const uintptr_t after = native + pattern->insn.length, target = machine_exit(pattern, 1 + random % (EXITS - 1));
+	struct subject *subject = &pattern->subject;
+	const struct step *step = &pattern->step;
 	struct arch_code code;
-	uint32_t field;
-	int8_t distance;
+	struct arena *arena;
+	const char *why;
 
-	if (pattern->insn.rel_size == 4) {
-		field = (uint32_t)(target - after);
-		memcpy(pattern->bytes + pattern->insn.rel_offset, &field, sizeof(field));
-	} else if (pattern->insn.rel_size == 1) {
-		distance = (int8_t)(random >> 8 & 1 ? 5 + (int)((random >> 9) % 100) : -24 - (int)((random >> 9) % 80));
-		pattern->bytes[pattern->insn.rel_offset] = (uint8_t)distance;
-		code = (struct arch_code){ .capacity = ARCH_JMP_SIZE, .base = after + (uintptr_t)distance };
-		code.bytes = (uint8_t *)code.base;
-		arch_emit_jmp(&code, target);
-	}
-}
-
-bool machine_build(struct corpus *corpus, struct pattern *pattern, uint64_t seed)
-{
-	struct arena *arena = &arenas[!(pattern->flags & P_LOW)];
-	const uint64_t random = random_next(&seed);
-	ZydisDecodedInstruction zydis;
-	struct arch_code code;
-	ZydisDecoder decoder;
-	uintptr_t native;
-
+	subject->steps = &pattern->step;
+	subject->rows = pattern->rows;
+	subject->count = 1;
+	subject->length = step->insn.length;
+	subject->flags = step->flags;
+	arena = arena_of(subject);
 	if (arena->slots >= MAX_SLOTS)
-		return false;
-	if (pattern->flags & (P_FS | P_GS) && !has_fsgsbase) {
-		corpus_skip(corpus, "FS or GS operand without FSGSBASE");
-		return false;
-	}
-	native = arena->base + NATIVE_AT + arena->slots * NATIVE_SLOT + 112;
-	pattern->window = arena->base + WINDOW_AT;
-	ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
-	ZydisDecoderDecodeInstruction(&decoder, NULL, pattern->bytes, pattern->insn.length, &zydis);
-	patch_operand(pattern, &zydis, native, 512 + (random >> 20) % 1024 / 64 * 64);
-	patch_branch(pattern, native, random);
-	if (!arch_decode(pattern->bytes, pattern->insn.length, native, &pattern->insn) ||
-	    pattern->insn.flags & ARCH_F_REFUSED) {
-		corpus_skip(corpus, pattern->insn.why ? pattern->insn.why : "no longer decodes");
-		return false;
-	}
-	pattern->native = native;
-	code = (struct arch_code){ .bytes = (uint8_t *)native, .capacity = 64, .base = native };
-	arch_emit_bytes(&code, pattern->bytes, pattern->insn.length);
-	arch_emit_jmp(&code, arena->exits[0]);
-
-	pattern->copy = arena->base + COPY_AT + arena->slots * COPY_SLOT + COPY_ODD;
-	code = (struct arch_code){ .bytes = (uint8_t *)pattern->copy, .capacity = COPY_SLOT - COPY_ODD };
-	code.base = pattern->copy;
+		return "no room for more";
+	why = place(subject, arena->base + NATIVE_AT + arena->slots * NATIVE_SLOT + NATIVE_START, &seed);
+	if (why)
+		return why;
+	subject->copy = arena->base + COPY_AT + arena->slots * COPY_SLOT + COPY_ODD;
+	subject->entries[0] = subject->copy;
+	code = (struct arch_code){ .bytes = (uint8_t *)subject->copy, .capacity = COPY_SLOT - COPY_ODD };
+	code.base = subject->copy;
 	code.rows = pattern->rows;
 	code.row_capacity = ARRAY_SIZE(pattern->rows);
-	if (pattern->flags & P_AROUND)
-		arch_relocate_around(&code, pattern->bytes, &pattern->insn, native, NULL, no_hole, NULL);
+	if (step->flags & P_AROUND)
+		arch_relocate_around(&code, step->bytes, &step->insn, subject->native, NULL, no_hole, NULL);
 	else
-		arch_relocate(&code, pattern->bytes, &pattern->insn, native, NULL);
-	pattern->copy_end = arch_code_here(&code);
+		arch_relocate(&code, step->bytes, &step->insn, subject->native, NULL);
+	code.original = step->insn.length;
+	arch_emit_row(&code, 0);
 	arch_emit_jmp(&code, arena->exits[0]);
-	pattern->row_count = (uint8_t)code.row_count;
-	if (code.out_of_range || code.size > code.capacity || code.row_count > code.row_capacity) {
-		corpus_skip(corpus, "copy does not fit or reach");
-		return false;
-	}
+	subject->copy_end = arch_code_here(&code);
+	subject->row_count = (uint16_t)code.row_count;
+	if (code.out_of_range || code.size > code.capacity || code.row_count > code.row_capacity)
+		return "copy does not fit or reach";
 	arena->slots++;
-	return true;
+	return NULL;
 }
 
-void machine_built(void)
+static void protect(uintptr_t at, size_t size, bool writable)
+{
+	if (mprotect((void *)at, size, PROT_READ | (writable ? PROT_WRITE : PROT_EXEC)) != 0)
+		die("mprotect");
+}
+
+void machine_writable(bool writable)
 {
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(arenas); i++) {
-		mprotect((void *)(arenas[i].base + NATIVE_AT), MAX_SLOTS * NATIVE_SLOT, PROT_READ | PROT_EXEC);
-		mprotect((void *)(arenas[i].base + COPY_AT), MAX_SLOTS * COPY_SLOT, PROT_READ | PROT_EXEC);
+		protect(arenas[i].base + NATIVE_AT, MAX_SLOTS * NATIVE_SLOT, writable);
+		protect(arenas[i].base + COPY_AT, MAX_SLOTS * COPY_SLOT, writable);
 	}
 }
 
-struct outcome machine_run(const struct pattern *pattern, uintptr_t code)
+void machine_windows_writable(bool writable)
 {
-	volatile uint32_t *taken = (volatile uint32_t *)(arenas[!(pattern->flags & P_LOW)].base + CONTROL_AT);
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(arenas); i++)
+		protect(arenas[i].base + WINDOWS_AT, WINDOWS_MAX * NATIVE_SLOT, writable);
+}
+
+/* ---- running ----------------------------------------------------------------------------------------------------- */
+
+struct outcome machine_run(const struct subject *subject, uintptr_t code, unsigned int patience)
+{
+	volatile uint32_t *taken = (volatile uint32_t *)(arena_of(subject)->base + CONTROL_AT);
 	struct outcome outcome = { 0 };
 
 	*taken = EXIT_FAULT;
 	fault.exit = 0;
 	run_state.code = code;
-	run_state.fs = pattern->flags & P_FS ? SEGMENT_BASE : 0;
+	run_state.fs = subject->flags & P_FS ? SEGMENT_BASE : 0;
+	patience_left = patience;
+	runs++;
 	running = 1;
 	run_code();
 	running = 0;
 	if (fault.exit == EXIT_FAULT)
 		outcome = *(struct outcome *)(uintptr_t)&fault;
 	else
-		outcome.exit = *taken;
+		outcome.exit = fault.exit ? fault.exit : *taken;
 	return outcome;
 }

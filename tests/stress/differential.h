@@ -1,7 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the parts of the differential test share: patterns (instructions found in real binaries, made ready to be run),
- * the machine that runs them, and states.
+ * What the parts of the differential test share:
+ *
+ *   files      text of installed binaries
+ *   step       one instruction, made ready to be run, or the reason why it cannot be
+ *   corpus     single instructions, found in files or generated
+ *   generator  encodings by enumeration
+ *   window     several instructions in a row, displaced together
+ *   machine    memory and code, the way in and out
+ *   start      states to start from
+ *   compare    in place against the copy
  */
 #ifndef TESTS_STRESS_DIFFERENTIAL_H
 #define TESTS_STRESS_DIFFERENTIAL_H
@@ -28,11 +36,55 @@ static inline uint64_t random_next(uint64_t *seed)
 	return mix(*seed += 0x9E3779B97F4A7C15);
 }
 
-/* ---- patterns ---------------------------------------------------------------------------------------------------- */
+static inline uint64_t mix_in(uint64_t key, uint64_t value)
+{
+	return mix(key ^ (value + 0x9E3779B97F4A7C15));
+}
+
+/* ---- what is left out, by reason --------------------------------------------------------------------------------- */
+
+struct skips {
+	struct {
+		const char *reason;
+		uint64_t count;
+	} list[64];
+	size_t count;
+};
+
+static inline void skip_note(struct skips *skips, const char *reason)
+{
+	size_t i;
+
+	for (i = 0; i < skips->count && strcmp(skips->list[i].reason, reason) != 0; i++)
+		;
+	if (i == ARRAY_SIZE(skips->list))
+		return;
+	if (i == skips->count)
+		skips->list[skips->count++].reason = reason;
+	skips->list[i].count++;
+}
+
+/* ---- text of installed binaries ---------------------------------------------------------------------------------- */
+
+struct text {
+	const uint8_t *bytes;
+	size_t size;
+};
+
+struct files {
+	struct text texts[128];
+	size_t text_count;
+	size_t count;
+};
+
+/* Those that are there; they stay mapped. */
+void files_open(struct files *files);
+
+/* ---- one instruction --------------------------------------------------------------------------------------------- */
 
 enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15, REGISTERS, NONE = 0xFF };
 
-enum pattern_flags {
+enum step_flags {
 	P_VECTOR = 1 << 0,   /* touches extended state */
 	P_FS = 1 << 1,       /* an FS or GS operand */
 	P_GS = 1 << 2,
@@ -56,18 +108,56 @@ struct operand {
 	int64_t disp;
 };
 
-struct pattern {
+struct step {
 	uint8_t bytes[INSN_MAX]; /* as found; then with displacements that suit the machine */
+	uint8_t offset;          /* from the subject's first instruction */
 	uint8_t operand_count;
 	uint8_t bit;
-	uint8_t row_count;
 	uint16_t flags;
-	uint32_t form, encoding; /* indexes into the corpus */
 	struct operand operands[2];
 	struct arch_insn insn;
-	uintptr_t native, copy, copy_end;
-	uintptr_t window;
-	struct arch_row rows[6];
+};
+
+struct decoded {
+	ZydisDecodedInstruction insn;
+	ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+};
+
+const ZydisDecoder *step_decoder(void);
+/* NULL, or why it is not run. */
+const char *step_make(struct step *step, const uint8_t *bytes, size_t size, struct decoded *decoded);
+void step_describe(const struct step *step, uintptr_t address, char *text, size_t size);
+
+static inline bool step_is_call(const struct step *step)
+{
+	return step->insn.kind == ARCH_CALL || step->insn.kind == ARCH_CALL_IND;
+}
+
+/* ---- what is run in place and as a copy: an instruction, or a window of several ---------------------------------- */
+
+#define STEPS_MAX 8
+
+struct subject {
+	uint16_t flags; /* of all steps */
+	uint8_t count;
+	uint8_t length;
+	uint16_t row_count;
+	struct step *steps;
+	const struct arch_row *rows; /* offsets from `copy` */
+	uintptr_t data;              /* its memory */
+	uintptr_t native;
+	uintptr_t copy, copy_end;
+	uintptr_t entries[STEPS_MAX]; /* of the copy, one for each step */
+};
+
+/* ---- the corpus of single instructions --------------------------------------------------------------------------- */
+
+struct pattern {
+	struct subject subject;
+	struct step step;
+	struct arch_row rows[8];
+	uint32_t form;
+	bool generated;
 };
 
 /* Mnemonic, kinds of operands and prefixes. */
@@ -75,12 +165,8 @@ struct form {
 	uint64_t key;
 	uint64_t executions; /* native and copy are two */
 	uint64_t completed;  /* without a fault */
+	bool found;          /* in a file */
 	char text[64];
-};
-
-struct skip {
-	const char *reason;
-	uint64_t patterns; /* instructions seen, at most a few per encoding */
 };
 
 struct corpus {
@@ -88,21 +174,57 @@ struct corpus {
 	size_t pattern_count;
 	struct form *forms;
 	size_t form_count;
-	size_t encoding_count;
-	struct skip skips[64];
-	size_t skip_count;
-	uint64_t instructions;
-	size_t files;
+	size_t encodings_found, encodings_generated;
+	struct skips skips;
+	uint64_t instructions; /* read */
+	uint64_t enumerated;   /* by the generator */
 };
 
-/* Read every file that is there; at most `bytes` of text of each one, `per_encoding` instructions of each encoding. */
-void corpus_read(struct corpus *corpus, uint64_t seed, size_t bytes, size_t per_encoding);
-void corpus_describe(const struct pattern *pattern, char *text, size_t size);
-void corpus_skip(struct corpus *corpus, const char *reason);
+/*
+ * At most `bytes` of each text and `per_encoding` instructions of each encoding found; the generator adds those of which
+ * none was found, in few addressing modes unless `thorough`.
+ */
+void corpus_read(struct corpus *corpus, const struct files *files, uint64_t seed, size_t bytes, size_t per_encoding,
+		 bool thorough);
+
+/*
+ * Every opcode of every map that the decoder knows, with every prefix, length and group number: `take` gets 15 bytes that
+ * may or may not be an instruction.
+ */
+typedef void generator_fn(const uint8_t bytes[INSN_MAX], void *data);
+void generate(uint64_t seed, bool thorough, generator_fn *take, void *data);
+
+/* ---- windows ----------------------------------------------------------------------------------------------------- */
+
+#define WINDOW_BYTES 40
+#define WINDOWS_MAX 4096
+
+struct trampoline;
+
+struct displaced {
+	struct subject subject;
+	struct step steps[STEPS_MAX];
+	uint8_t bytes[WINDOW_BYTES];
+	uint8_t offsets[STEPS_MAX + 1];
+	uint8_t timeouts;
+	bool inner_branch; /* to one of its own instructions */
+	bool call_inside;  /* not the last instruction */
+	struct trampoline *trampoline;
+};
+
+struct windows {
+	struct displaced *list;
+	size_t count;
+	struct skips skips;
+	uint64_t built, inner_branches, calls_inside;
+};
+
+/* Windows as the planner would choose them, built by trampoline_build(); each call forgets those of the last one. */
+void windows_draw(struct windows *windows, const struct files *files, uint64_t seed);
 
 /* ---- the machine ------------------------------------------------------------------------------------------------- */
 
-#define WINDOW 4096UL /* data below, stack above, nothing around */
+#define DATA_SIZE 4096UL /* data below, stack above, nothing around */
 #define SEGMENT_BASE 0x10000UL
 #define STATE_XSAVE 4096
 
@@ -119,6 +241,7 @@ struct state {
 /* How it ended: exit 0 is the next instruction, others are where branches lead. */
 #define EXITS 64
 #define EXIT_FAULT 0xFFFF
+#define EXIT_TIMEOUT 0xFFFE
 
 struct outcome {
 	uint32_t exit;
@@ -133,11 +256,49 @@ extern uint64_t machine_components;
 extern size_t machine_xsave_size;
 
 void machine_prepare(void);
-/* Make the pattern's native and relocated code; false: not possible, the reason was counted. */
-bool machine_build(struct corpus *corpus, struct pattern *pattern, uint64_t seed);
-void machine_built(void);
-/* Run code from run_state, which is left changed. */
-struct outcome machine_run(const struct pattern *pattern, uintptr_t code);
-uintptr_t machine_exit(const struct pattern *pattern, unsigned int exit);
+/* Native and relocated code of a single instruction. NULL or why not. */
+const char *machine_build(struct pattern *pattern, uint64_t seed);
+/* Native code of a window in slot `slot` of its arena, and its final steps. NULL or why not. */
+const char *machine_place_window(struct subject *subject, size_t slot, uint64_t seed);
+/* Code can be built, or run. */
+void machine_writable(bool writable);
+void machine_windows_writable(bool writable);
+/*
+ * Run code from run_state, which is left changed; EXIT_TIMEOUT after `patience` timer ticks of 4 ms of processor time or
+ * somewhat less.
+ */
+struct outcome machine_run(const struct subject *subject, uintptr_t code, unsigned int patience);
+uintptr_t machine_exit(const struct subject *subject, unsigned int exit);
+
+/* ---- states to start from ---------------------------------------------------------------------------------------- */
+
+extern struct state start;
+extern uint8_t start_memory[DATA_SIZE];
+
+/* Memory and extended state. */
+void start_burst(const struct subject *subject, uint64_t *seed);
+/* Registers and flags that suit the instructions from `entry` on. */
+void start_registers(const struct subject *subject, unsigned int entry, uint64_t *seed);
+
+/* ---- comparing --------------------------------------------------------------------------------------------------- */
+
+extern bool known_differences; /* LIBPATCH_DIFFERENTIAL_KNOWN=1: look for them, too */
+
+struct tally {
+	uint64_t executions; /* native and copy are two */
+	uint64_t completed;
+	uint64_t faults;
+	uint64_t late_call_faults;
+	uint64_t double_faults;
+	uint64_t overwritten;
+	uint64_t retries;
+	uint64_t single_steps;
+	uint64_t timeouts;
+};
+
+enum verdict { SAME_EXIT, SAME_FAULT, SAME_ILLEGAL, LEFT_OUT, TIMED_OUT, DIFFERENT };
+
+/* Run from `start` into instruction `entry`, in place and as a copy. A difference is reported. */
+enum verdict compare(const struct subject *subject, unsigned int entry, struct tally *tally);
 
 #endif
