@@ -5,10 +5,11 @@
  * goes, and faults with the pc mapped back.
  *
  *   single instructions as they occur in installed binaries,
- *   others, generated, of every encoding that the decoder knows and no binary has.
+ *   others, generated, of every encoding that the decoder knows and no binary has,
+ *   windows of instructions in a row as they occur, displaced together and entered at each of them.
  *
  * differential [seconds [seed]]; up to 30 seconds read a part of each binary, keep fewer instructions of an encoding and
- * generate fewer addressing modes.
+ * generate fewer addressing modes. One half of the time goes to single instructions, the other one to windows.
  * LIBPATCH_DIFFERENTIAL_FORMS=1 lists what was executed of each form (+: generated only); LIBPATCH_DIFFERENTIAL_KNOWN=1
  * looks for differences that are known, too.
  */
@@ -17,13 +18,16 @@
 #include <time.h>
 
 #define BURST 16
+#define WINDOW_BURST 12 /* for each entry */
 #define XSAVE_EVERY 64 /* runs of instructions that do not touch extended state */
 #define DIFFERENCES_MAX 5
 #define CHUNK 1024 /* patterns between two looks at the clock */
 
 static struct files files;
 static struct corpus corpus;
-static struct tally found, generated;
+static struct windows windows;
+static struct tally found, generated, displaced;
+static uint64_t window_entries;
 static unsigned int differences;
 
 static double now(void)
@@ -110,6 +114,45 @@ static void run_patterns(uint64_t seed)
 	}
 }
 
+/* ---- windows ----------------------------------------------------------------------------------------------------- */
+
+static void run_window(struct displaced *window, uint64_t seed)
+{
+	struct subject *subject = &window->subject;
+	const unsigned int count = subject->flags & P_SLOW ? 1 : WINDOW_BURST;
+	unsigned int entry, i;
+	enum verdict verdict;
+
+	start_burst(subject, &seed);
+	memcpy((void *)subject->data, start_memory, DATA_SIZE);
+	for (entry = 0; entry < subject->count; entry++) {
+		window_entries++;
+		for (i = 0; i < count; i++) {
+			start_registers(subject, entry, &seed);
+			choose_components(subject, &seed);
+			verdict = compare(subject, entry, &displaced);
+			if (verdict == DIFFERENT) {
+				differences++;
+				return;
+			}
+			/* it takes as long as thousands of others */
+			if (verdict == TIMED_OUT && ++window->timeouts == 2)
+				return;
+		}
+	}
+}
+
+static void run_windows(uint64_t seed, double end)
+{
+	static uint64_t generation;
+	size_t i;
+
+	seed = mix(seed ^ mix(++generation));
+	windows_draw(&windows, &files, seed);
+	for (i = 0; i < windows.count && differences < DIFFERENCES_MAX && (i % 64 != 0 || now() < end); i++)
+		run_window(&windows.list[i], mix(seed + i));
+}
+
 /* ---- what was done ----------------------------------------------------------------------------------------------- */
 
 #define N(number) ((unsigned long long)(number))
@@ -132,7 +175,7 @@ static void print_tally(const char *what, const struct tally *tally)
 
 static void summary(double reading, double running)
 {
-	const uint64_t executions = found.executions + generated.executions;
+	const uint64_t executions = found.executions + generated.executions + displaced.executions;
 	size_t i, k, forms[2] = { 0 }, run[2] = { 0 }, complete[2] = { 0 };
 
 	for (i = 0; i < corpus.form_count; i++) {
@@ -145,6 +188,7 @@ static void summary(double reading, double running)
 			       "-+"[k], corpus.forms[i].text);
 	}
 	print_skips("instructions", &corpus.skips);
+	print_skips("windows", &windows.skips);
 	printf("%llu instructions of %zu files read, %llu encodings tried, in %.1f s: %zu different instructions\n",
 	       N(corpus.instructions), files.count, N(corpus.enumerated), reading, corpus.pattern_count);
 	printf("in binaries: %zu encodings, %zu forms, %zu of them run, %zu without a fault, too\n",
@@ -153,6 +197,9 @@ static void summary(double reading, double running)
 	       corpus.encodings_generated, forms[1], run[1], complete[1]);
 	print_tally("in binaries", &found);
 	print_tally("generated only", &generated);
+	printf("%llu windows, %llu with a branch inside, %llu with a call inside; %llu entries\n", N(windows.built),
+	       N(windows.inner_branches), N(windows.calls_inside), N(window_entries));
+	print_tally("windows", &displaced);
 	printf("%llu executions, %.0f/s\n", N(executions), (double)executions / running);
 }
 
@@ -163,7 +210,7 @@ int main(int argc, char **argv)
 	const char *seed_text = argc > 2 ? argv[2] : getenv("LIBPATCH_STRESS_SEED");
 	const uint64_t seed = seed_text ? strtoull(seed_text, NULL, 0) : 1;
 	const bool thorough = seconds > 30;
-	double ready;
+	double ready, time, windows_time = 0;
 
 	known_differences = getenv("LIBPATCH_DIFFERENTIAL_KNOWN");
 	setvbuf(stdout, NULL, _IOLBF, 0);
@@ -173,8 +220,14 @@ int main(int argc, char **argv)
 	machine_prepare();
 	build_patterns(seed);
 	ready = now();
-	while (differences < DIFFERENCES_MAX && now() < end)
-		run_patterns(seed);
+	while (differences < DIFFERENCES_MAX && (time = now()) < end) {
+		if (files.text_count == 0 || time - ready <= 2 * windows_time) {
+			run_patterns(seed);
+		} else {
+			run_windows(seed, end);
+			windows_time += now() - time;
+		}
+	}
 	summary(ready - begin, now() - ready);
 	return differences != 0;
 }
