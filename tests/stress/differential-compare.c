@@ -149,6 +149,8 @@ static const char *difference(const struct subject *subject, struct tally *tally
 		map_fault(subject, &copy, tally);
 	if (native.outcome.exit != copy.outcome.exit)
 		return "way out";
+	if (copy.outcome.traps != 0 && subject->direct)
+		return "way inside: the copy branches to the original";
 	if (is_double_fault(subject)) {
 		tally->double_faults++;
 		copy.outcome = native.outcome;
@@ -254,7 +256,12 @@ enum verdict compare(const struct subject *subject, unsigned int entry, struct t
 			tally->single_steps++;
 			return LEFT_OUT;
 		}
+		if (subject->inner_branch)
+			machine_trap(subject, true);
 		run(subject, subject->entries[entry], COPY_PATIENCE, &copy);
+		if (subject->inner_branch)
+			machine_trap(subject, false);
+		tally->traps += copy.outcome.traps;
 		tally->executions++;
 		what = difference(subject, tally);
 		tally->retries += what != NULL;

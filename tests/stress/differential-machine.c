@@ -49,6 +49,8 @@ static volatile sig_atomic_t running;
 static volatile struct outcome fault;
 static volatile uint64_t runs;
 static volatile unsigned int patience_left;
+static const struct subject *volatile trapped;
+static uint8_t *windows_alias[2]; /* the same memory, writable */
 extern void run_code(void) __attribute__((visibility("hidden")));
 extern void run_leave(void) __attribute__((visibility("hidden")));
 extern void run_end(void) __attribute__((visibility("hidden")));
@@ -93,6 +95,25 @@ static __attribute__((no_stack_protector)) void leave(ucontext_t *uc)
 	uc->uc_mcontext.gregs[REG_EFL] &= ~0x100LL; /* TF */
 }
 
+/* An int3 of machine_trap(): on in the copy. FS is the run's, so nothing of the program's own may be used. */
+static __attribute__((no_stack_protector)) bool returns(const siginfo_t *info, ucontext_t *uc)
+{
+	const struct subject *subject = trapped;
+	const uintptr_t at = (uintptr_t)uc->uc_mcontext.gregs[REG_RIP] - 1;
+	unsigned int i;
+
+	if (!subject || info->si_signo != SIGTRAP || info->si_code != SI_KERNEL)
+		return false;
+	for (i = 0; i < subject->count; i++) {
+		if (at == subject->native + subject->steps[i].offset) {
+			uc->uc_mcontext.gregs[REG_RIP] = (greg_t)subject->entries[i];
+			fault.traps++;
+			return true;
+		}
+	}
+	return false;
+}
+
 /* Note it, and go on at the exit with everything else as it was. FS first: the program's own may be needed. */
 static __attribute__((no_stack_protector)) void on_fault(int signal, siginfo_t *info, void *context)
 {
@@ -104,6 +125,8 @@ static __attribute__((no_stack_protector)) void on_fault(int signal, siginfo_t *
 		sigaction(signal, &action, NULL);
 		return;
 	}
+	if (returns(info, uc))
+		return;
 	if (run_state.fs != 0)
 		__asm__ volatile("wrfsbase %0" : : "r"(run_host_fs));
 	fault.exit = EXIT_FAULT;
@@ -147,6 +170,21 @@ static void make_writable(uintptr_t at, size_t size)
 		die("mprotect");
 }
 
+/* Memory to be executed at `at`; returns where it can be written. */
+static uint8_t *map_twice(uintptr_t at, size_t size)
+{
+	const int fd = memfd_create("windows", MFD_CLOEXEC);
+	void *alias = MAP_FAILED;
+
+	if (fd >= 0 && ftruncate(fd, (off_t)size) == 0 &&
+	    mmap((void *)at, size, PROT_READ | PROT_EXEC, MAP_SHARED | MAP_FIXED, fd, 0) != MAP_FAILED)
+		alias = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+	if (alias == MAP_FAILED)
+		die("memfd");
+	close(fd);
+	return alias;
+}
+
 static void prepare_arena(struct arena *arena, uintptr_t at)
 {
 	struct arch_code code;
@@ -159,7 +197,7 @@ static void prepare_arena(struct arena *arena, uintptr_t at)
 	arena->base = (uintptr_t)memory;
 	make_writable(arena->base + NATIVE_AT, MAX_SLOTS * NATIVE_SLOT);
 	make_writable(arena->base + COPY_AT, MAX_SLOTS * COPY_SLOT);
-	make_writable(arena->base + WINDOWS_AT, WINDOWS_MAX * NATIVE_SLOT);
+	windows_alias[arena - arenas] = map_twice(arena->base + WINDOWS_AT, WINDOWS_MAX * NATIVE_SLOT);
 	make_writable(arena->base + DATA_AT, DATA_SIZE);
 	make_writable(arena->base + CONTROL_AT, 4096);
 	make_writable(arena->base + EXITS_AT, 4096);
@@ -262,6 +300,14 @@ static int short_distance(const struct subject *subject, unsigned int index, uin
 	return random & 1 ? subject->length + room - after : -room - ARCH_JMP_SIZE - after;
 }
 
+/* Where native code is written. */
+static uint8_t *writable(const struct subject *subject, uintptr_t native)
+{
+	const struct arena *arena = arena_of(subject);
+
+	return subject->count == 1 ? (uint8_t *)native : windows_alias[arena - arenas] + (native - arena->base - WINDOWS_AT);
+}
+
 /* Branches within the window stay as they are. Others lead to an exit: rel32 at once, rel8 by a jump within the slot. */
 static const char *patch_branch(const struct subject *subject, unsigned int index, uint64_t random)
 {
@@ -285,7 +331,7 @@ static const char *patch_branch(const struct subject *subject, unsigned int inde
 		distance = short_distance(subject, index, random >> 8);
 		step->bytes[step->insn.rel_offset] = (uint8_t)distance;
 		code = (struct arch_code){ .capacity = ARCH_JMP_SIZE, .base = after + (uintptr_t)distance };
-		code.bytes = (uint8_t *)code.base;
+		code.bytes = writable(subject, code.base);
 		arch_emit_jmp(&code, exit);
 	}
 	return NULL;
@@ -294,12 +340,13 @@ static const char *patch_branch(const struct subject *subject, unsigned int inde
 /* The steps come as decoded at 0x10000000, and become what they are at `native`. */
 static const char *place(struct subject *subject, uintptr_t native, uint64_t *seed)
 {
-	struct arch_code code = { .bytes = (uint8_t *)native, .capacity = WINDOW_BYTES + ARCH_JMP_SIZE, .base = native };
+	struct arch_code code = { .capacity = WINDOW_BYTES + ARCH_JMP_SIZE, .base = native };
 	struct step *step;
 	const char *why;
 	uint64_t random;
 	unsigned int i;
 
+	code.bytes = writable(subject, native);
 	subject->native = native;
 	subject->data = arena_of(subject)->base + DATA_AT;
 	if (subject->flags & (P_FS | P_GS) && !has_fsgsbase)
@@ -374,28 +421,38 @@ const char *machine_build(struct pattern *pattern, uint64_t seed)
 	return NULL;
 }
 
-static void protect(uintptr_t at, size_t size, bool writable)
-{
-	if (mprotect((void *)at, size, PROT_READ | (writable ? PROT_WRITE : PROT_EXEC)) != 0)
-		die("mprotect");
-}
-
-void machine_writable(bool writable)
+void machine_built(void)
 {
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(arenas); i++) {
-		protect(arenas[i].base + NATIVE_AT, MAX_SLOTS * NATIVE_SLOT, writable);
-		protect(arenas[i].base + COPY_AT, MAX_SLOTS * COPY_SLOT, writable);
+		mprotect((void *)(arenas[i].base + NATIVE_AT), MAX_SLOTS * NATIVE_SLOT, PROT_READ | PROT_EXEC);
+		mprotect((void *)(arenas[i].base + COPY_AT), MAX_SLOTS * COPY_SLOT, PROT_READ | PROT_EXEC);
 	}
 }
 
-void machine_windows_writable(bool writable)
-{
-	size_t i;
+/* ---- traps ------------------------------------------------------------------------------------------------------- */
 
-	for (i = 0; i < ARRAY_SIZE(arenas); i++)
-		protect(arenas[i].base + WINDOWS_AT, WINDOWS_MAX * NATIVE_SLOT, writable);
+/* What was written through another address is executed only behind a serializing instruction. */
+static void serialize(void)
+{
+	__asm__ volatile("mov %%rsp, %%rax; lea -128(%%rsp), %%rsp\n"
+			 "mov %%ss, %%edx; push %%rdx; push %%rax; pushfq\n"
+			 "mov %%cs, %%edx; push %%rdx; lea 1f(%%rip), %%rdx; push %%rdx; iretq\n"
+			 "1:" : : : "rax", "rdx", "memory", "cc");
+}
+
+void machine_trap(const struct subject *subject, bool set)
+{
+	const struct step *step;
+	unsigned int i;
+
+	for (i = 0; i < subject->count; i++) {
+		step = &subject->steps[i];
+		*writable(subject, subject->native + step->offset) = set ? ARCH_INT3 : step->bytes[0];
+	}
+	serialize();
+	trapped = set ? subject : NULL;
 }
 
 /* ---- running ----------------------------------------------------------------------------------------------------- */
@@ -407,6 +464,7 @@ struct outcome machine_run(const struct subject *subject, uintptr_t code, unsign
 
 	*taken = EXIT_FAULT;
 	fault.exit = 0;
+	fault.traps = 0;
 	run_state.code = code;
 	run_state.fs = subject->flags & P_FS ? SEGMENT_BASE : 0;
 	patience_left = patience;
@@ -418,5 +476,6 @@ struct outcome machine_run(const struct subject *subject, uintptr_t code, unsign
 		outcome = *(struct outcome *)(uintptr_t)&fault;
 	else
 		outcome.exit = fault.exit ? fault.exit : *taken;
+	outcome.traps = fault.traps;
 	return outcome;
 }

@@ -58,6 +58,7 @@ static const char *make_steps(struct displaced *displaced)
 	const char *why;
 	unsigned int i, offset;
 
+	subject->direct = true;
 	for (i = 0; i < subject->count; i++) {
 		offset = displaced->offsets[i];
 		step = &displaced->steps[i];
@@ -70,8 +71,9 @@ static const char *make_steps(struct displaced *displaced)
 			return "stores the address of an x87 instruction, which is the copy's";
 		x87 |= decoded.insn.meta.isa_ext == ZYDIS_ISA_EXT_X87;
 		displaced->call_inside |= step_is_call(step) && i + 1 < subject->count;
-		displaced->inner_branch |= step->insn.rel_size != 0 &&
-					   step->insn.target - 0x10000000 + offset < subject->length;
+		subject->direct &= step->insn.kind != ARCH_JMP_IND && step->insn.kind != ARCH_RET && !step_is_call(step);
+		subject->inner_branch |= step->insn.rel_size != 0 &&
+					 step->insn.target - 0x10000000 + offset < subject->length;
 	}
 	return NULL;
 }
@@ -158,7 +160,7 @@ static void try_window(struct windows *windows, const uint8_t *bytes, size_t siz
 		return;
 	}
 	build_copy(displaced);
-	windows->inner_branches += displaced->inner_branch;
+	windows->inner_branches += subject->inner_branch;
 	windows->calls_inside += displaced->call_inside;
 	windows->built++;
 	windows->count++;
@@ -286,7 +288,6 @@ void windows_draw(struct windows *windows, const struct files *files, uint64_t s
 	for (i = 0; i < windows->count; i++)
 		trampoline_free(windows->list[i].trampoline);
 	windows->count = 0;
-	machine_windows_writable(true);
 	for (tries = 0; tries < WINDOWS_MAX && windows->count < WINDOWS_MAX; tries++) {
 		text = &files->texts[random_next(&seed) % files->text_count];
 		if (text->size <= STRETCH + INSN_MAX)
@@ -294,7 +295,6 @@ void windows_draw(struct windows *windows, const struct files *files, uint64_t s
 		read_stretch(&stretch, text, random_next(&seed));
 		take_stretch(windows, &stretch, &seed);
 	}
-	machine_windows_writable(false);
 	if (text_flush() != 0) {
 		printf("text_flush() failed\n");
 		exit(1);

@@ -60,7 +60,7 @@ static void build_patterns(uint64_t seed)
 		corpus.patterns[n++].subject.flags |= P_FAULTS;
 	}
 	corpus.pattern_count = n;
-	machine_writable(false);
+	machine_built();
 }
 
 /* The same states whenever it is run with this seed. */
@@ -200,6 +200,7 @@ static void summary(double reading, double running)
 	printf("%llu windows, %llu with a branch inside, %llu with a call inside; %llu entries\n", N(windows.built),
 	       N(windows.inner_branches), N(windows.calls_inside), N(window_entries));
 	print_tally("windows", &displaced);
+	printf("windows: %llu ways back to an instruction in place, trapped and led to the copy\n", N(displaced.traps));
 	printf("%llu executions, %.0f/s\n", N(executions), (double)executions / running);
 }
 

@@ -142,6 +142,8 @@ struct subject {
 	uint8_t count;
 	uint8_t length;
 	uint16_t row_count;
+	bool inner_branch; /* to one of its own instructions */
+	bool direct;       /* it branches by addresses in its instructions only */
 	struct step *steps;
 	const struct arch_row *rows; /* offsets from `copy` */
 	uintptr_t data;              /* its memory */
@@ -207,7 +209,6 @@ struct displaced {
 	uint8_t bytes[WINDOW_BYTES];
 	uint8_t offsets[STEPS_MAX + 1];
 	uint8_t timeouts;
-	bool inner_branch; /* to one of its own instructions */
 	bool call_inside;  /* not the last instruction */
 	struct trampoline *trampoline;
 };
@@ -249,6 +250,7 @@ struct outcome {
 	int code;
 	uintptr_t address;
 	uintptr_t pc;
+	unsigned int traps; /* returns to the copy */
 };
 
 extern struct state run_state;
@@ -260,9 +262,13 @@ void machine_prepare(void);
 const char *machine_build(struct pattern *pattern, uint64_t seed);
 /* Native code of a window in slot `slot` of its arena, and its final steps. NULL or why not. */
 const char *machine_place_window(struct subject *subject, size_t slot, uint64_t seed);
-/* Code can be built, or run. */
-void machine_writable(bool writable);
-void machine_windows_writable(bool writable);
+/* All single instructions are built. */
+void machine_built(void);
+/*
+ * An int3 on each instruction of a window in place, or the instructions again. While they are there machine_run() of the
+ * copy goes on in the copy, as libpatch's trap handler does, and counts.
+ */
+void machine_trap(const struct subject *subject, bool set);
 /*
  * Run code from run_state, which is left changed; EXIT_TIMEOUT after `patience` timer ticks of 4 ms of processor time or
  * somewhat less.
@@ -294,6 +300,7 @@ struct tally {
 	uint64_t retries;
 	uint64_t single_steps;
 	uint64_t timeouts;
+	uint64_t traps;
 };
 
 enum verdict { SAME_EXIT, SAME_FAULT, SAME_ILLEGAL, LEFT_OUT, TIMED_OUT, DIFFERENT };
