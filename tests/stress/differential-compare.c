@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * In place and as a copy, from the same state: everything they leave must be the same, faults as seen through the rows that
- * map the copy back.
+ * In place and as a copy, from the same state: everything they leave must be the same, faults as seen through the rows
+ * that map the copy back.
  */
 #include "differential.h"
 
@@ -189,7 +189,8 @@ static void report_code(const struct subject *subject, unsigned int entry)
 	for (i = 0; i < subject->count; i++) {
 		step = &subject->steps[i];
 		step_describe(step, subject->native + step->offset, text, sizeof(text));
-		printf("  %s %#lx: %s:", i == entry ? "->" : "  ", (unsigned long)(subject->native + step->offset), text);
+		printf("  %s %#lx: %s:", i == entry ? "->" : "  ", (unsigned long)(subject->native + step->offset),
+		       text);
 		for (j = 0; j < step->insn.length; j++)
 			printf(" %02x", step->bytes[j]);
 		printf("\n");

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Single instructions. As they occur: the text of binaries is decoded linearly (data in text gives a few odd ones more), and
- * of every encoding (mnemonic, opcode, prefixes, addressing mode, vector length) some are kept, chosen by the seed. Then the
- * generator adds those encodings that no binary has.
+ * Single instructions. As they occur: the text of binaries is decoded linearly (data in text gives a few odd ones
+ * more), and of every encoding (mnemonic, opcode, prefixes, addressing mode, vector length) some are kept, chosen by
+ * the seed. Then the generator adds those encodings that no binary has.
  */
 #include "differential.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Encodings by enumeration: legacy maps, 3DNow!, VEX, EVEX and XOP; every opcode, mandatory prefix, W, vector length, group
- * number; register and memory operands in all addressing modes. Register numbers, displacements and immediates are the
- * seed's. What is none is for the decoder to say (Intel SDM vol. 2, 2.1 to 2.7; AMD APM vol. 3, 1.2 to 1.10).
+ * Encodings by enumeration: legacy maps, 3DNow!, VEX, EVEX and XOP; every opcode, mandatory prefix, W, vector length,
+ * group number; register and memory operands in all addressing modes. Register numbers, displacements and immediates
+ * are the seed's. What is none is for the decoder to say (Intel SDM vol. 2, 2.1 to 2.7; AMD APM vol. 3, 1.2 to 1.10).
  */
 #include "differential.h"
 
@@ -159,7 +159,8 @@ static void legacy_opcode(struct generator *generator, const char *prefixes, uns
 			}
 			for (; rm < rm_end; rm++) {
 				put_legacy(generator, prefixes,
-					   rex | (needs_no_base_extension(mode) ? rex_bits & 6 : rex_bits), map, opcode);
+					   rex | (needs_no_base_extension(mode) ? rex_bits & 6 : rex_bits), map,
+					   opcode);
 				put_modrm(generator, mode, reg, rm);
 				finish(generator);
 			}
@@ -206,7 +207,8 @@ static void three_d_now(struct generator *generator)
 			if (!(modes & 1U << mode))
 				continue;
 			put_legacy(generator, "", NO_REX, 1, 0x0F);
-			put_modrm(generator, mode, (unsigned int)draw(generator) & 7, (unsigned int)draw(generator) & 7);
+			put_modrm(generator, mode, (unsigned int)draw(generator) & 7,
+				  (unsigned int)draw(generator) & 7);
 			for (i = 0; i < disp_sizes[mode]; i++)
 				put(generator, draw(generator));
 			put(generator, opcode);
@@ -261,7 +263,8 @@ static void put_evex(struct generator *generator, const struct fields *fields, e
 	put(generator, 0x62);
 	put(generator, draw_rxb(generator, mode) | (random >> 9 & 1) << 4 | fields->map);
 	put(generator, fields->w << 7 | draw_vvvv(generator, fields) << 3 | 4 | fields->pp);
-	put(generator, (fields->mask == 2) << 7 | fields->length << 5 | fields->broadcast << 4 | v_extension << 3 | mask);
+	put(generator, (fields->mask == 2) << 7 | fields->length << 5 | fields->broadcast << 4 | v_extension << 3 |
+			       mask);
 	put(generator, fields->opcode);
 }
 

@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 #define ARENA_SIZE 0x60000000UL
-/* Neither arena is where stray pointers lead: not from the other one, and within 32-bit offsets of neither is anything. */
+/* Where stray pointers do not lead, not from one to the other either; nothing else is within 32-bit offsets. */
 #define ARENA_LOW 0x12340000UL
 #define ARENA_HIGH 0x6A1200000000UL
 #define NATIVE_AT 0x00100000UL
@@ -287,8 +287,8 @@ static bool is_boundary(const struct subject *subject, int64_t offset)
 }
 
 /*
- * How far from its end a rel8 leads: to where a jump has room. For a single instruction anywhere, for a window to one of as
- * many places in front of it and behind it as it may have instructions.
+ * How far from its end a rel8 leads: to where a jump has room. For a single instruction anywhere, for a window to one
+ * of as many places in front of it and behind it as it may have instructions.
  */
 static int short_distance(const struct subject *subject, unsigned int index, uint64_t random)
 {
@@ -305,10 +305,12 @@ static uint8_t *writable(const struct subject *subject, uintptr_t native)
 {
 	const struct arena *arena = arena_of(subject);
 
-	return subject->count == 1 ? (uint8_t *)native : windows_alias[arena - arenas] + (native - arena->base - WINDOWS_AT);
+	if (subject->count == 1)
+		return (uint8_t *)native;
+	return windows_alias[arena - arenas] + (native - arena->base - WINDOWS_AT);
 }
 
-/* Branches within the window stay as they are. Others lead to an exit: rel32 at once, rel8 by a jump within the slot. */
+/* Branches within the window stay as they are, others lead to an exit: rel32 at once, rel8 by a jump in the slot. */
 static const char *patch_branch(const struct subject *subject, unsigned int index, uint64_t random)
 {
 	struct step *step = &subject->steps[index];
@@ -321,9 +323,9 @@ static const char *patch_branch(const struct subject *subject, unsigned int inde
 
 	if (step->insn.rel_size == 0)
 		return NULL;
-	inside = (int64_t)(step->insn.target - 0x10000000);
-	if (subject->count > 1 && inside + step->offset >= 0 && inside + step->offset <= subject->length)
-		return is_boundary(subject, inside + step->offset) ? NULL : "branches into the middle of an instruction";
+	inside = (int64_t)(step->insn.target - STEP_ADDRESS) + step->offset;
+	if (subject->count > 1 && inside >= 0 && inside <= subject->length)
+		return is_boundary(subject, inside) ? NULL : "branches into the middle of an instruction";
 	if (step->insn.rel_size == 4) {
 		field = (uint32_t)(exit - after);
 		memcpy(step->bytes + step->insn.rel_offset, &field, sizeof(field));
@@ -337,7 +339,7 @@ static const char *patch_branch(const struct subject *subject, unsigned int inde
 	return NULL;
 }
 
-/* The steps come as decoded at 0x10000000, and become what they are at `native`. */
+/* The steps come as decoded at STEP_ADDRESS, and become what they are at `native`. */
 static const char *place(struct subject *subject, uintptr_t native, uint64_t *seed)
 {
 	struct arch_code code = { .capacity = WINDOW_BYTES + ARCH_JMP_SIZE, .base = native };

@@ -161,7 +161,7 @@ const char *step_make(struct step *step, const uint8_t *bytes, size_t size, stru
 	reason = skip_reason(&decoded->insn);
 	if (reason)
 		return reason;
-	if (!arch_decode(bytes, size, 0x10000000, &step->insn))
+	if (!arch_decode(bytes, size, STEP_ADDRESS, &step->insn))
 		return "arch_decode() says it is invalid";
 	if (step->insn.flags & ARCH_F_REFUSED)
 		return step->insn.why;

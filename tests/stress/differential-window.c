@@ -41,7 +41,8 @@ static uint64_t seen[SEEN_BITS / 64]; /* windows that were built, by hash */
 static bool stores_x87_address(const ZydisDecodedInstruction *zydis)
 {
 	switch (zydis->mnemonic) {
-	case ZYDIS_MNEMONIC_FNSTENV: case ZYDIS_MNEMONIC_FNSAVE: case ZYDIS_MNEMONIC_FXSAVE: case ZYDIS_MNEMONIC_FXSAVE64:
+	case ZYDIS_MNEMONIC_FNSTENV: case ZYDIS_MNEMONIC_FNSAVE:
+	case ZYDIS_MNEMONIC_FXSAVE: case ZYDIS_MNEMONIC_FXSAVE64:
 		return true;
 	default:
 		return false;
@@ -71,14 +72,15 @@ static const char *make_steps(struct displaced *displaced)
 			return "stores the address of an x87 instruction, which is the copy's";
 		x87 |= decoded.insn.meta.isa_ext == ZYDIS_ISA_EXT_X87;
 		displaced->call_inside |= step_is_call(step) && i + 1 < subject->count;
-		subject->direct &= step->insn.kind != ARCH_JMP_IND && step->insn.kind != ARCH_RET && !step_is_call(step);
+		subject->direct &= step->insn.kind != ARCH_JMP_IND && step->insn.kind != ARCH_RET &&
+				   !step_is_call(step);
 		subject->inner_branch |= step->insn.rel_size != 0 &&
-					 step->insn.target - 0x10000000 + offset < subject->length;
+					 step->insn.target - STEP_ADDRESS + offset < subject->length;
 	}
 	return NULL;
 }
 
-static bool build_copy(struct displaced *displaced)
+static void build_copy(struct displaced *displaced)
 {
 	struct subject *subject = &displaced->subject;
 	const struct hook none = { 0 };
@@ -95,7 +97,8 @@ static bool build_copy(struct displaced *displaced)
 
 	/* as placed */
 	for (i = 0; i < subject->count; i++)
-		memcpy(displaced->bytes + displaced->offsets[i], displaced->steps[i].bytes, displaced->steps[i].insn.length);
+		memcpy(displaced->bytes + displaced->offsets[i], displaced->steps[i].bytes,
+		       displaced->steps[i].insn.length);
 	if (trampoline_build(&window, &none, 0, &displaced->trampoline, &message) != PATCH_OK) {
 		printf("trampoline_build(): %s\n", message);
 		exit(1);
@@ -104,7 +107,23 @@ static bool build_copy(struct displaced *displaced)
 	subject->copy_end = subject->copy + displaced->trampoline->block.size;
 	for (i = 0; i < subject->count; i++)
 		subject->entries[i] = trampoline_entry(displaced->trampoline, i);
-	return true;
+}
+
+/* By its hash; false once. */
+static bool was_seen(const uint8_t bytes[WINDOW_BYTES])
+{
+	uint64_t hash = 0, word;
+	bool before;
+	size_t i;
+
+	for (i = 0; i < WINDOW_BYTES; i += sizeof(word)) {
+		memcpy(&word, bytes + i, sizeof(word));
+		hash = mix_in(hash, word);
+	}
+	hash %= SEEN_BITS;
+	before = seen[hash / 64] >> hash % 64 & 1;
+	seen[hash / 64] |= 1UL << hash % 64;
+	return before;
 }
 
 /* As the planner would displace it, from `bytes` on to `reach` bytes or more. */
@@ -122,7 +141,6 @@ static void try_window(struct windows *windows, const uint8_t *bytes, size_t siz
 	};
 	struct plan plan;
 	const char *why;
-	uint64_t hash;
 
 	if (windows->count == WINDOWS_MAX)
 		return;
@@ -135,18 +153,8 @@ static void try_window(struct windows *windows, const uint8_t *bytes, size_t siz
 	memset(displaced, 0, sizeof(*displaced));
 	memcpy(displaced->bytes, (const uint8_t *)plan.start, plan.length);
 	memcpy(displaced->offsets, plan.offsets, plan.count + 1U);
-	hash = mix_in(plan.length, plan.count);
-	for (size_t i = 0; i < sizeof(displaced->bytes); i += sizeof(random)) {
-		uint64_t word;
-
-		memcpy(&word, displaced->bytes + i, sizeof(word));
-		hash = mix_in(hash, word);
-	}
-	hash %= SEEN_BITS;
-	if (seen[hash / 64] >> hash % 64 & 1)
+	if (was_seen(displaced->bytes))
 		return;
-	seen[hash / 64] |= 1UL << hash % 64;
-
 	subject->steps = displaced->steps;
 	subject->count = plan.count;
 	subject->length = plan.length;
@@ -229,8 +237,8 @@ static void take_stretch(struct windows *windows, const struct stretch *stretch,
 }
 
 /*
- * The writable heads of libpatch's arenas (arena.h) are within reach of pointers that windows make up: read-only while they
- * run.
+ * The writable heads of libpatch's arenas (arena.h) are within reach of pointers that windows make up: read-only while
+ * they run.
  */
 static struct space_mapping heads[HEADS_MAX], last_arena;
 static size_t head_count;
@@ -259,6 +267,7 @@ static void protect_heads(bool writable)
 			 PROT_READ | (writable ? PROT_WRITE : 0));
 }
 
+/* Once it is written. */
 static void finish(struct displaced *displaced)
 {
 	struct subject *subject = &displaced->subject;

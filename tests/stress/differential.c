@@ -1,15 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The relocator, by execution: instructions are run natively and as relocated copies from the same random registers, flags,
- * extended state and memory, and everything they leave is compared: registers, flags, extended state, memory, where control
- * goes, and faults with the pc mapped back.
+ * The relocator, by execution: instructions are run natively and as relocated copies from the same random registers,
+ * flags, extended state and memory, and everything they leave is compared: registers, flags, extended state, memory,
+ * where control goes, and faults with the pc mapped back.
  *
  *   single instructions as they occur in installed binaries,
  *   others, generated, of every encoding that the decoder knows and no binary has,
  *   windows of instructions in a row as they occur, displaced together and entered at each of them.
  *
- * differential [seconds [seed]]; up to 30 seconds read a part of each binary, keep fewer instructions of an encoding and
- * generate fewer addressing modes. One half of the time goes to single instructions, the other one to windows.
+ * differential [seconds [seed]]; up to 30 seconds read a part of each binary, keep fewer instructions of an encoding
+ * and generate fewer addressing modes. One half of the time goes to single instructions, the other one to windows.
  * LIBPATCH_DIFFERENTIAL_FORMS=1 lists what was executed of each form (+: generated only); LIBPATCH_DIFFERENTIAL_KNOWN=1
  * looks for differences that are known, too.
  */

@@ -124,7 +124,8 @@ struct decoded {
 };
 
 const ZydisDecoder *step_decoder(void);
-/* NULL, or why it is not run. */
+/* As if at STEP_ADDRESS. NULL, or why it is not run. */
+#define STEP_ADDRESS 0x10000000UL
 const char *step_make(struct step *step, const uint8_t *bytes, size_t size, struct decoded *decoded);
 void step_describe(const struct step *step, uintptr_t address, char *text, size_t size);
 
@@ -183,15 +184,15 @@ struct corpus {
 };
 
 /*
- * At most `bytes` of each text and `per_encoding` instructions of each encoding found; the generator adds those of which
- * none was found, in few addressing modes unless `thorough`.
+ * At most `bytes` of each text and `per_encoding` instructions of each encoding found; the generator adds those of
+ * which none was found, in few addressing modes unless `thorough`.
  */
 void corpus_read(struct corpus *corpus, const struct files *files, uint64_t seed, size_t bytes, size_t per_encoding,
 		 bool thorough);
 
 /*
- * Every opcode of every map that the decoder knows, with every prefix, length and group number: `take` gets 15 bytes that
- * may or may not be an instruction.
+ * Every opcode of every map that the decoder knows, with every prefix, length and group number: `take` gets 15 bytes
+ * that may or may not be an instruction.
  */
 typedef void generator_fn(const uint8_t bytes[INSN_MAX], void *data);
 void generate(uint64_t seed, bool thorough, generator_fn *take, void *data);
@@ -265,13 +266,13 @@ const char *machine_place_window(struct subject *subject, size_t slot, uint64_t 
 /* All single instructions are built. */
 void machine_built(void);
 /*
- * An int3 on each instruction of a window in place, or the instructions again. While they are there machine_run() of the
- * copy goes on in the copy, as libpatch's trap handler does, and counts.
+ * An int3 on each instruction of a window in place, or the instructions again. While they are there machine_run() of
+ * the copy goes on in the copy, as libpatch's trap handler does, and counts.
  */
 void machine_trap(const struct subject *subject, bool set);
 /*
- * Run code from run_state, which is left changed; EXIT_TIMEOUT after `patience` timer ticks of 4 ms of processor time or
- * somewhat less.
+ * Run code from run_state, which is left changed; EXIT_TIMEOUT after `patience` timer ticks of 4 ms of processor time
+ * or somewhat less.
  */
 struct outcome machine_run(const struct subject *subject, uintptr_t code, unsigned int patience);
 uintptr_t machine_exit(const struct subject *subject, unsigned int exit);
