@@ -5,6 +5,8 @@
  */
 #include "differential.h"
 
+#include "arena.h"
+
 #include <signal.h>
 
 #define FLAGS 0x244DD5UL /* CF PF AF ZF SF DF OF NT AC ID; TF is taken back by the fault handler */
@@ -52,6 +54,17 @@ static uintptr_t map_back(const struct subject *subject, uintptr_t pc, unsigned 
 		row = i;
 	*pushed = subject->rows[row].cfa;
 	return subject->native + subject->rows[row].original;
+}
+
+/* What the library says of a pc in a window's copy. */
+static bool library_agrees(const struct subject *subject, uintptr_t pc)
+{
+	unsigned int pushed;
+	uintptr_t original;
+
+	if (subject->count == 1 || pc < subject->copy || pc >= subject->copy_end)
+		return true;
+	return arena_contains(pc) && arena_original_pc(pc, &original) && original == map_back(subject, pc, &pushed);
 }
 
 /* What a fault in the copy would be in place. */
@@ -145,8 +158,11 @@ static bool is_single_step(const struct subject *subject)
 /* What differs, or NULL. */
 static const char *difference(const struct subject *subject, struct tally *tally)
 {
-	if (copy.outcome.exit == EXIT_FAULT)
+	if (copy.outcome.exit == EXIT_FAULT) {
+		if (!library_agrees(subject, copy.outcome.pc))
+			return "arena_original_pc()";
 		map_fault(subject, &copy, tally);
+	}
 	if (native.outcome.exit != copy.outcome.exit)
 		return "way out";
 	if (copy.outcome.traps != 0 && subject->direct)

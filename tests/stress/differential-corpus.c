@@ -39,12 +39,25 @@ static uint32_t *form_index; /* 1 more than the form's number */
 
 /* ---- encodings --------------------------------------------------------------------------------------------------- */
 
+/* Which legacy prefixes there are, also those without a meaning here: the processor may see one. */
+static uint64_t prefix_set(const ZydisDecodedInstruction *zydis)
+{
+	static const uint8_t prefixes[] = { 0x66, 0x67, 0xF0, 0xF2, 0xF3, 0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65 };
+	uint64_t set = 0;
+	size_t i, j;
+
+	for (i = 0; i < zydis->raw.prefix_count; i++)
+		for (j = 0; j < ARRAY_SIZE(prefixes); j++)
+			set |= (uint64_t)(zydis->raw.prefixes[i].value == prefixes[j]) << j;
+	return set;
+}
+
 static uint64_t encoding_key(const ZydisDecodedInstruction *zydis)
 {
 	uint64_t key = mix_in(zydis->mnemonic, zydis->attributes), mode;
 
 	key = mix_in(key, (uint64_t)zydis->encoding << 32 | (uint64_t)zydis->opcode_map << 16 | zydis->opcode);
-	key = mix_in(key, (uint64_t)zydis->operand_width << 16 | zydis->address_width);
+	key = mix_in(key, prefix_set(zydis) << 32 | (uint64_t)zydis->operand_width << 16 | zydis->address_width);
 	if (zydis->attributes & ZYDIS_ATTRIB_HAS_MODRM) {
 		mode = zydis->raw.modrm.mod;
 		if (mode != 3 && zydis->raw.modrm.rm == 4)

@@ -18,6 +18,7 @@
 #include <time.h>
 
 #define BURST 16
+#define FIRST_BURST 4 /* so that everything is run early */
 #define WINDOW_BURST 12 /* for each entry */
 #define XSAVE_EVERY 64 /* runs of instructions that do not touch extended state */
 #define DIFFERENCES_MAX 5
@@ -106,7 +107,7 @@ static void run_patterns(uint64_t seed)
 		pattern = &corpus.patterns[next];
 		few = pattern->step.flags & P_SLOW || (round != 0 && pattern->subject.flags & P_FAULTS);
 		if (!few || round % 64 <= 1)
-			burst(pattern, mix(seed ^ mix(round << 32 | next)), few ? 2 : BURST);
+			burst(pattern, mix(seed ^ mix(round << 32 | next)), few ? 2 : round == 0 ? FIRST_BURST : BURST);
 	}
 	if (next == corpus.pattern_count) {
 		next = 0;
@@ -207,7 +208,7 @@ static void summary(double reading, double running)
 int main(int argc, char **argv)
 {
 	const char *text = argc > 1 ? argv[1] : getenv("LIBPATCH_STRESS_SECONDS");
-	const double seconds = text ? strtod(text, NULL) : 10, begin = now(), end = begin + seconds;
+	const double seconds = text ? strtod(text, NULL) : 12, begin = now(), end = begin + seconds;
 	const char *seed_text = argc > 2 ? argv[2] : getenv("LIBPATCH_STRESS_SEED");
 	const uint64_t seed = seed_text ? strtoull(seed_text, NULL, 0) : 1;
 	const bool thorough = seconds > 30;
