@@ -33,6 +33,8 @@ static void fill_memory(const struct subject *subject, uint64_t *seed)
 	size_t i;
 
 	random_fill(start_memory, sizeof(start_memory), seed);
+	for (i = 0; subject->flags & P_MXCSR && i < DATA_SIZE; i += 4)
+		start_memory[i + 2] = start_memory[i + 3] = 0;
 	if (!(subject->flags & P_POINTERS) && subject->count == 1)
 		return;
 	for (i = 0; i < DATA_SIZE; i += sizeof(word)) {
@@ -159,7 +161,7 @@ static void suit(const struct subject *subject, const struct step *step, uint32_
 		if ((word >> 20 & 63) == 0)
 			at = word >> 26 & 1 ? DATA_SIZE + 64 :
 			     subject->flags & P_ALIGNED ? DATA_SIZE - 64 : DATA_SIZE - 64 + (word >> 27 & 63);
-		if (step->flags & (P_FS | P_GS) && i == 0)
+		if (step->operands[i].segment)
 			at -= SEGMENT_BASE;
 		steer(&step->operands[i], subject->data + at, set);
 	}

@@ -91,6 +91,7 @@ static void take_operand(struct step *step, const ZydisDecodedInstruction *zydis
 	own->base = register_number(operand->mem.base);
 	own->index = register_number(operand->mem.index);
 	own->scale = operand->mem.scale;
+	own->segment = operand->mem.segment == ZYDIS_REGISTER_FS || operand->mem.segment == ZYDIS_REGISTER_GS;
 	own->disp = operand->mem.disp.has_displacement ? operand->mem.disp.value : 0;
 	if ((own->base == NONE && operand->mem.base != ZYDIS_REGISTER_RIP) || zydis->address_width != 64)
 		step->flags |= P_LOW;
@@ -140,6 +141,12 @@ static void set_flags(struct step *step, const struct decoded *decoded)
 		step->flags |= P_SLOW;
 	if (zydis->mnemonic == M(LEAVE) || zydis->mnemonic == M(ENTER))
 		step->flags |= P_FRAME;
+	if (zydis->mnemonic == M(LDMXCSR) || zydis->mnemonic == M(VLDMXCSR) || zydis->mnemonic == M(FXRSTOR) ||
+	    zydis->mnemonic == M(FXRSTOR64))
+		step->flags |= P_MXCSR;
+	/* a frame for which there is memory */
+	if (zydis->mnemonic == M(ENTER))
+		step->bytes[step->insn.opcode_offset + 2] = 0;
 	if (zydis->meta.category == ZYDIS_CATEGORY_BITBYTE && step->operand_count > 0 && zydis->operand_count > 1 &&
 	    decoded->operands[1].type == ZYDIS_OPERAND_TYPE_REGISTER) {
 		step->flags |= P_BIT;

@@ -98,13 +98,15 @@ enum step_flags {
 	P_SLOW = 1 << 10,    /* run few times */
 	P_AROUND = 1 << 11,  /* copied by arch_relocate_around() */
 	P_FAULTS = 1 << 12,  /* never ran without a fault so far */
-	P_FRAME = 1 << 13    /* uses RBP as a stack pointer */
+	P_FRAME = 1 << 13,   /* uses RBP as a stack pointer */
+	P_MXCSR = 1 << 14    /* loads MXCSR, of which half the bits must be 0 */
 };
 
 struct operand {
 	uint8_t base; /* a register or NONE */
 	uint8_t index;
 	uint8_t scale;
+	bool segment; /* FS or GS */
 	int64_t disp;
 };
 
