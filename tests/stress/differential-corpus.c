@@ -239,7 +239,7 @@ void corpus_read(struct corpus *corpus, const struct files *files, uint64_t seed
 		offset = files->texts[i].size > size ? random_next(&choices) % (files->texts[i].size - size) : 0;
 		read_text(corpus, files->texts[i].bytes + offset, size);
 	}
-	kept_limit = thorough ? 2 : 1;
+	kept_limit = 1;
 	generate(random_next(&choices), thorough, take_generated, corpus);
 	take_all(corpus);
 	free(table);
