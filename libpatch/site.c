@@ -17,7 +17,7 @@
 #define ARCH_SHSTK_STATUS 0x5005
 #define ARCH_SHSTK_SHSTK 1
 
-/* The mapping looked up last: most patches are made module by module. */
+/* The mapping looked up last, around the address at hand: most patches are made module by module. */
 static struct space_mapping cached;
 
 static bool mapping_of(uintptr_t address, struct space_mapping *out, struct refusal *refusal, patch_status *status)
@@ -121,6 +121,11 @@ static const char *check_protected(const struct module *module, uintptr_t addres
 	return protected_by(module);
 }
 
+static bool find_module(uintptr_t address, struct module *module)
+{
+	return module_find(address, module) || module_find_mapped(address, &cached, module);
+}
+
 patch_status site_examine(struct patch *patch, uintptr_t address, struct refusal *refusal)
 {
 	struct module module;
@@ -136,7 +141,7 @@ patch_status site_examine(struct patch *patch, uintptr_t address, struct refusal
 		return PATCH_EPROTECTED;
 	}
 	status = check_mapping(patch, address, refusal);
-	if (status != PATCH_OK || !module_find(address, &module))
+	if (status != PATCH_OK || !find_module(address, &module))
 		return status;
 	refusal->message = check_protected(&module, address);
 	if (refusal->message != NULL)
@@ -180,6 +185,7 @@ bool site_decode(uintptr_t address, struct arch_insn *insn)
 void site_forget(void)
 {
 	cached = (struct space_mapping){ 0 };
+	module_forget();
 	scan_forget();
 	space_forget();
 }

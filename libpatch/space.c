@@ -80,6 +80,13 @@ static const char *parse_hex(const char *at, uintptr_t *value)
 	}
 }
 
+static const char *parse_decimal(const char *at, uint64_t *value)
+{
+	for (*value = 0; *at >= '0' && *at <= '9'; ++at)
+		*value = *value * 10 + (*at - '0');
+	return at;
+}
+
 static bool starts_with(const char *string, const char *prefix)
 {
 	while (*prefix != '\0')
@@ -91,6 +98,7 @@ static bool starts_with(const char *string, const char *prefix)
 /* "lower-upper rwxp offset device inode   name" (proc(5)) */
 static void parse_line(const char *at, struct line *line)
 {
+	uintptr_t major, minor;
 	const char *name;
 
 	at = parse_hex(at, &line->mapping.lower) + 1;
@@ -98,6 +106,11 @@ static void parse_line(const char *at, struct line *line)
 	line->mapping.protection = (at[0] == 'r' ? PROT_READ : 0) | (at[1] == 'w' ? PROT_WRITE : 0) |
 				   (at[2] == 'x' ? PROT_EXEC : 0);
 	line->mapping.shared = at[3] == 's';
+	at = parse_hex(at + 5, (uintptr_t *)&line->mapping.offset) + 1;
+	at = parse_hex(at, &major) + 1;
+	at = parse_hex(at, &minor) + 1;
+	line->mapping.device = (uint64_t)major << 32 | minor;
+	at = parse_decimal(at, &line->mapping.inode);
 	name = strchr(at, '[');
 	line->stack = name != NULL && starts_with(name, "[stack]");
 	line->mapping.special = name != NULL && (starts_with(name, "[v") || starts_with(name, "[uprobes]"));
@@ -131,6 +144,19 @@ bool space_mapping(uintptr_t address, struct space_mapping *out, bool *readable)
 	if (found)
 		*out = line.mapping;
 	return found;
+}
+
+bool space_mappings(space_mapping_fn *visit, void *data)
+{
+	struct reader reader;
+	struct line line;
+
+	if (!reader_open(&reader))
+		return false;
+	while (reader_next(&reader, &line) && visit(&line.mapping, data))
+		;
+	raw_syscall(SYS_close, reader.fd);
+	return true;
 }
 
 static uintptr_t stack_room(void)

@@ -19,10 +19,18 @@ struct space_mapping {
 	int protection; /* PROT_* */
 	bool shared;
 	bool special; /* [vdso], [vsyscall] and their like: not to be written */
+	/* Of the file, all 0 where there is none. */
+	uint64_t offset;
+	uint64_t device;
+	uint64_t inode;
 };
 
 /* False when nothing is mapped at address, or /proc cannot be read (*readable is false then). */
 bool space_mapping(uintptr_t address, struct space_mapping *out, bool *readable);
+
+/* Visit every mapping, ascending, until `visit` returns false. False when /proc cannot be read. */
+typedef bool space_mapping_fn(const struct space_mapping *mapping, void *data);
+bool space_mappings(space_mapping_fn *visit, void *data);
 
 /*
  * Visit every gap between mappings, ascending, without the room that the program break and the main stack may grow into.

@@ -21,6 +21,7 @@ parts='
 attr=api
 eh_frame=module
 make=api
+mapped=module
 pad=arena
 arch/x86-64/context=arch/arch
 arch/x86-64/decode=arch/arch

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * module.c and eh_frame.c against an independent reading of the same modules' .eh_frame sections, and against tables
+ * module.c, mapped.c and eh_frame.c against an independent reading of the same modules' .eh_frame sections, and against tables
  * made by hand and broken at random.
  */
 #include "module.h"
@@ -246,6 +246,165 @@ Test(module, vdso_is_harmless)
 		if (module_find(address, &module) && module_function(&module, address, &lower, &upper, &next))
 			cr_assert(lower <= address && address < upper);
 	}
+}
+
+/* ---- modules that the dynamic linker does not know ---------------------------------------------------------------- */
+
+/* A file's segments as a loader of the program's own maps them; `from_file`: as mappings of the file, else as copies. */
+struct mapped {
+	const char *path;
+	uintptr_t bias;
+	uintptr_t lower;
+	size_t size;
+	uintptr_t code; /* an executable address */
+	uintptr_t tables; /* page of .eh_frame_hdr */
+};
+
+static void map_segment(const struct mapped *mapped, const uint8_t *file, int fd, const Elf64_Phdr *segment, bool from_file)
+{
+	uintptr_t start = ALIGN_DOWN(mapped->bias + segment->p_vaddr, PAGE_SIZE);
+	size_t offset = ALIGN_DOWN(segment->p_offset, PAGE_SIZE);
+	size_t size = segment->p_offset + segment->p_filesz - offset;
+	int protection = (segment->p_flags & PF_R ? PROT_READ : 0) | (segment->p_flags & PF_W ? PROT_WRITE : 0) |
+			 (segment->p_flags & PF_X ? PROT_EXEC : 0);
+
+	if (from_file) {
+		cr_assert_neq(mmap((void *)start, size, protection, MAP_PRIVATE | MAP_FIXED, fd, offset), MAP_FAILED);
+		return;
+	}
+	cr_assert_eq(mprotect((void *)start, ALIGN_UP(size, PAGE_SIZE), PROT_READ | PROT_WRITE), 0);
+	memcpy((void *)start, file + offset, size);
+	cr_assert_eq(mprotect((void *)start, ALIGN_UP(size, PAGE_SIZE), protection), 0);
+}
+
+static struct mapped map_by_hand(bool from_file)
+{
+	struct link_map *map = NULL;
+	struct mapped mapped = {0};
+	struct stat status;
+	uintptr_t upper = 0;
+
+	cr_assert_eq(dlinfo(dlopen("libc.so.6", RTLD_NOW), RTLD_DI_LINKMAP, &map), 0);
+	mapped.path = map->l_name;
+	int fd = open(mapped.path, O_RDONLY | O_CLOEXEC);
+	cr_assert(fd >= 0 && fstat(fd, &status) == 0);
+	const uint8_t *file = mmap(NULL, status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	cr_assert_neq(file, MAP_FAILED);
+	const Elf64_Ehdr *elf = (const void *)file;
+	const Elf64_Phdr *segments = (const void *)(file + elf->e_phoff);
+
+	for (size_t i = 0; i < elf->e_phnum; i++)
+		if (segments[i].p_type == PT_LOAD)
+			upper = ALIGN_UP(segments[i].p_vaddr + segments[i].p_memsz, PAGE_SIZE);
+	mapped.size = upper;
+	mapped.lower = (uintptr_t)mmap(NULL, upper, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	mapped.bias = mapped.lower;
+	for (size_t i = 0; i < elf->e_phnum; i++) {
+		if (segments[i].p_type == PT_LOAD) {
+			map_segment(&mapped, file, fd, &segments[i], from_file);
+			if (segments[i].p_flags & PF_X)
+				mapped.code = mapped.bias + segments[i].p_vaddr + segments[i].p_filesz / 2;
+		}
+		if (segments[i].p_type == PT_GNU_EH_FRAME)
+			mapped.tables = ALIGN_DOWN(mapped.bias + segments[i].p_vaddr, PAGE_SIZE);
+	}
+	munmap((void *)file, status.st_size);
+	close(fd);
+	return mapped;
+}
+
+static bool find_mapped(uintptr_t address, struct module *module)
+{
+	struct space_mapping mapping;
+	bool readable;
+
+	cr_assert(space_mapping(address, &mapping, &readable));
+	return module_find_mapped(address, &mapping, module);
+}
+
+static void compare_mapped(bool from_file)
+{
+	struct mapped mapped = map_by_hand(from_file);
+	struct module module;
+
+	cr_assert_not(module_find(mapped.code, &module));
+	for (int times = 0; times < 2; times++) {
+		cr_assert(find_mapped(mapped.code, &module));
+		cr_assert_eq(module.lower, mapped.lower);
+		cr_assert_eq(module.upper, mapped.lower + mapped.size);
+		cr_assert_eq(ALIGN_DOWN((uintptr_t)module.eh_frame_hdr, PAGE_SIZE), mapped.tables);
+		compare_module(&module, mapped.path, mapped.bias);
+	}
+}
+
+Test(module, mapped_by_another_loader)
+{
+	compare_mapped(true);
+}
+
+Test(module, copied_by_another_loader)
+{
+	compare_mapped(false);
+}
+
+static uintptr_t code_page(uintptr_t address)
+{
+	uintptr_t page = ALIGN_DOWN(address, PAGE_SIZE);
+
+	cr_assert_eq(mmap((void *)page, PAGE_SIZE, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+		     (void *)page);
+	return page;
+}
+
+/* Code that is not the file's, where a segment of it should be; a file mapped whole, to be read. */
+Test(module, not_mapped_as_its_headers_say)
+{
+	struct mapped mapped = map_by_hand(true);
+	struct module module;
+
+	code_page(mapped.code);
+	cr_assert_not(find_mapped(mapped.code, &module));
+
+	int fd = open(mapped.path, O_RDONLY | O_CLOEXEC);
+	uint8_t *whole = mmap((void *)mapped.lower, mapped.size, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED, fd, 0);
+
+	cr_assert_eq(whole, (uint8_t *)mapped.lower);
+	/* Text lies where it lies in the file: the linker left it at the same offset. What is beyond it does not. */
+	if (find_mapped(mapped.code, &module) && module.eh_frame_hdr != NULL) {
+		uintptr_t lower, upper;
+
+		module_function(&module, mapped.code, &lower, &upper, NULL);
+	}
+	close(fd);
+}
+
+Test(module, mapped_without_its_tables)
+{
+	struct mapped mapped = map_by_hand(true);
+	struct module module;
+	uintptr_t lower, upper, next;
+
+	cr_assert_eq(munmap((void *)mapped.tables, PAGE_SIZE), 0);
+	if (find_mapped(mapped.code, &module))
+		cr_assert_not(module_function(&module, mapped.code, &lower, &upper, &next));
+}
+
+/* What was looked up is not believed when the module is gone, nobody having said so. */
+Test(module, mapped_and_gone)
+{
+	struct mapped mapped = map_by_hand(true);
+	struct space_mapping mapping;
+	struct module module;
+	bool readable;
+
+	cr_assert(space_mapping(mapped.code, &mapping, &readable));
+	cr_assert(module_find_mapped(mapped.code, &mapping, &module));
+	cr_assert_eq(munmap((void *)mapped.lower, mapped.size), 0);
+	cr_assert_eq(mmap((void *)mapping.lower, mapping.upper - mapping.lower, PROT_READ | PROT_EXEC,
+			  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+		     (void *)mapping.lower);
+	cr_assert_not(module_find_mapped(mapped.code, &mapping, &module));
+	cr_assert_not(find_mapped(mapped.code, &module));
 }
 
 /* ---- tables made by hand ---------------------------------------------------------------------------------------- */
