@@ -10,13 +10,6 @@
 static const char *const outcome_names[OUTCOMES] = {"not tried", "jump", "jump over several", "trap", "refused"};
 static const char *const policy_names[POLICIES] = {"ALLOW", "FORBID"};
 
-/* What a row is a share of. */
-enum group {
-	ENTRIES,
-	INSTRUCTIONS,
-	GROUPS
-};
-
 static double percent(uint64_t part, uint64_t whole)
 {
 	return whole ? 100.0 * (double)part / (double)whole : 0.0;
@@ -82,19 +75,38 @@ static void print_table(const struct coverage *coverage)
 
 /* ---- sums --------------------------------------------------------------------------------------------------------- */
 
-static void print_histogram(const struct coverage *coverage)
-{
-	uint64_t sums[GROUPS][POLICIES][OUTCOMES] = {0}, totals[GROUPS] = {0};
-	int groups = coverage->every ? GROUPS : 1;
+struct sums {
+	uint64_t of[GROUPS][POLICIES][OUTCOMES];
+	uint64_t total[GROUPS];
+};
 
+static void add_up(const struct coverage *coverage, struct sums *sums)
+{
+	memset(sums, 0, sizeof(*sums));
 	for (size_t i = 0; i < coverage->site_count; i++)
-		for (int group = 0; group < groups; group++) {
+		for (int group = 0; group < GROUPS; group++) {
 			if (!belongs(&coverage->sites[i], group))
 				continue;
-			totals[group]++;
+			sums->total[group]++;
 			for (int policy = 0; policy < POLICIES; policy++)
-				sums[group][policy][coverage->results[policy][i].outcome]++;
+				sums->of[group][policy][coverage->results[policy][i].outcome]++;
 		}
+}
+
+static uint64_t by_jump(const uint64_t outcomes[OUTCOMES])
+{
+	return outcomes[JUMP] + outcomes[CONSTRAINED_JUMP];
+}
+
+static uint64_t not_refused(const uint64_t outcomes[OUTCOMES])
+{
+	return by_jump(outcomes) + outcomes[TRAP];
+}
+
+static void print_histogram(const struct coverage *coverage, const struct sums *sums)
+{
+	int groups = coverage->every ? GROUPS : 1;
+
 	printf("  %-20s %45s", "", "function entries    ");
 	if (groups > 1)
 		printf("  %45s", coverage->every == 1 ? "all instructions    " : "sampled instructions    ");
@@ -107,14 +119,14 @@ static void print_histogram(const struct coverage *coverage)
 		bool any = shown != UNKNOWN;
 
 		for (int group = 0; group < groups; group++)
-			any = any || sums[group][ALLOW][shown] || sums[group][FORBID][shown];
+			any = any || sums->of[group][ALLOW][shown] || sums->of[group][FORBID][shown];
 		if (!any)
 			continue;
 		printf("  %-20s", shown == JUMP ? "jump over one" : outcome_names[shown]);
 		for (int group = 0; group < groups; group++) {
 			for (int policy = 0; policy < POLICIES; policy++)
-				printf(" %12s %8.3f%%", GROUPED(sums[group][policy][shown]),
-				       percent(sums[group][policy][shown], totals[group]));
+				printf(" %12s %8.3f%%", GROUPED(sums->of[group][policy][shown]),
+				       percent(sums->of[group][policy][shown], sums->total[group]));
 			printf(" ");
 		}
 		printf("\n");
@@ -122,15 +134,15 @@ static void print_histogram(const struct coverage *coverage)
 	printf("  %-20s", "by jump");
 	for (int group = 0; group < groups; group++) {
 		for (int policy = 0; policy < POLICIES; policy++) {
-			uint64_t jumps = sums[group][policy][JUMP] + sums[group][policy][CONSTRAINED_JUMP];
+			uint64_t jumps = by_jump(sums->of[group][policy]);
 
-			printf(" %12s %8.3f%%", GROUPED(jumps), percent(jumps, totals[group]));
+			printf(" %12s %8.3f%%", GROUPED(jumps), percent(jumps, sums->total[group]));
 		}
 		printf(" ");
 	}
 	printf("\n  %-20s", "sites");
 	for (int group = 0; group < groups; group++)
-		printf(" %12s %9s %12s %9s ", GROUPED(totals[group]), "", GROUPED(totals[group]), "");
+		printf(" %12s %9s %12s %9s ", GROUPED(sums->total[group]), "", GROUPED(sums->total[group]), "");
 	printf("\n");
 }
 
@@ -180,40 +192,117 @@ static void print_causes(const struct coverage *coverage, enum group group, int 
 	}
 }
 
-static void print_at_once(const struct coverage *coverage)
-{
-	for (int policy = 0; policy < POLICIES; policy++) {
-		const uint64_t *outcomes = coverage->shared->at_once[policy].outcomes;
-		uint64_t made = outcomes[JUMP] + outcomes[CONSTRAINED_JUMP] + outcomes[TRAP];
-		uint64_t total = made + outcomes[REFUSED];
+/* ---- all at once -------------------------------------------------------------------------------------------------- */
 
-		printf("  all entries at once, %-6s ", policy_names[policy]);
-		if (!coverage->shared->at_once[policy].complete) {
+static double each(uint64_t whole, uint64_t count)
+{
+	return count ? (double)whole / (double)count : 0.0;
+}
+
+static void print_memory(const struct at_once *all)
+{
+	uint64_t made = not_refused(all->outcomes);
+	/* Nothing but trampolines and pads is executable, and trampolines lie without gaps. */
+	uint64_t code = (all->code_bytes + 4095) & -4096ULL;
+	uint64_t generated = all->patched.generated;
+	uint64_t total = generated + all->patched.heap + all->patched.copied;
+
+	printf("    planned    %s mappings, %s more lines in maps; ", GROUPED(all->arenas), GROUPED(all->planned.mappings));
+	printf("code %s bytes, %.0f each; ", GROUPED(all->code_bytes), each(all->code_bytes, made));
+	printf("heap %s bytes, %.0f each\n", GROUPED(all->planned.heap), each(all->planned.heap, made));
+	if (!all->committed)
+		return;
+	printf("    committed  %s more lines in maps; resident: ", GROUPED(all->patched.mappings));
+	printf("code %s, pads %s, ", GROUPED(code), GROUPED(generated > code ? generated - code : 0));
+	printf("heap %s, pages of text copied %s; ", GROUPED(all->patched.heap), GROUPED(all->patched.copied));
+	printf("%s bytes, %.0f each; %.2f us each\n", GROUPED(total), each(total, made),
+	       each(all->commit_ns, made) / 1e3);
+}
+
+static void print_at_once(const struct coverage *coverage, enum group group)
+{
+	static const char *const names[GROUPS] = {"entries", "instructions"};
+
+	if (!coverage_at_once(coverage, group)) {
+		if (coverage->every == 1)
+			printf("  all instructions at once   not tried: more than %lu (see --limit)\n", coverage->limit);
+		return;
+	}
+	for (int policy = 0; policy < POLICIES; policy++) {
+		const struct at_once *all = &coverage->shared->at_once[group][policy];
+		uint64_t total = not_refused(all->outcomes) + all->outcomes[REFUSED];
+
+		printf("  all %s at once, %-6s ", names[group], policy_names[policy]);
+		if (!all->complete) {
 			printf("not known: the process that tried it died\n");
 			continue;
 		}
-		printf("%.3f%% by jump, %s trap, %s refused; ",
-		       percent(outcomes[JUMP] + outcomes[CONSTRAINED_JUMP], total), GROUPED(outcomes[TRAP]),
-		       GROUPED(outcomes[REFUSED]));
-		printf("%s mappings (%s lines in maps), %s bytes of code, %.0f each; %.2f us per patch_make\n",
-		       GROUPED(coverage->shared->at_once[policy].arenas),
-		       GROUPED(coverage->shared->at_once[policy].mappings),
-		       GROUPED(coverage->shared->at_once[policy].code_bytes),
-		       made ? (double)coverage->shared->at_once[policy].code_bytes / (double)made : 0.0,
-		       total ? (double)coverage->shared->at_once[policy].ns / 1e3 / (double)total : 0.0);
+		printf("%.3f%% by jump, %s trap, %s refused; %.2f us per patch_make\n",
+		       percent(by_jump(all->outcomes), total), GROUPED(all->outcomes[TRAP]),
+		       GROUPED(all->outcomes[REFUSED]), each(all->ns, total) / 1e3);
+		print_memory(all);
+		if (coverage->commit && !all->committed)
+			printf("    committed  not: patch_commit() failed\n");
 	}
+}
+
+/* ---- the whole ---------------------------------------------------------------------------------------------------- */
+
+static void print_summary(const struct coverage *coverage, const struct sums *sums)
+{
+	const struct at_once *all = &coverage->shared->at_once[ENTRIES][ALLOW];
+	uint64_t made = not_refused(all->outcomes);
+
+	printf("%9zu %12ju %13s", coverage->function_count, (uintmax_t)coverage->instruction_count, "");
+	for (int group = 0; group < GROUPS; group++) {
+		uint64_t total = sums->total[group];
+
+		if (total)
+			printf(" | %7.3f %8.3f %8.3f  ", percent(by_jump(sums->of[group][ALLOW]), total),
+			       percent(not_refused(sums->of[group][ALLOW]), total),
+			       percent(by_jump(sums->of[group][FORBID]), total));
+		else
+			printf(" | %7s %8s %8s  ", "-", "-", "-");
+	}
+	if (all->complete)
+		printf(" | %5ju %5.0f", (uintmax_t)all->planned.mappings, each(all->code_bytes, made));
+	else
+		printf(" | %5s %5s", "-", "-");
+	if (all->committed)
+		printf(" %6.0f", each(all->patched.generated + all->patched.heap + all->patched.copied, made));
+	else
+		printf(" %6s", "-");
+	printf("  %s%s%s\n", coverage->module->path, coverage->module->described ? "" : " (no unwind table)",
+	       coverage->module->unindexed ? " (no .eh_frame_hdr)" : "");
+}
+
+static void print_place(const struct coverage *coverage)
+{
+	printf("%s (%s at 0x%jx)\n", coverage->module->path,
+	       coverage->label       ? coverage->label :
+	       coverage->is_program ? "program" :
+					"library",
+	       (uintmax_t)coverage->module->base);
+	if (coverage->module->unindexed)
+		printf("  no .eh_frame_hdr: libpatch knows no function of it, neither where they end nor where they branch to\n");
+	if (!coverage->module->described)
+		printf("  no unwind table (.eh_frame): its functions are unknown\n\n");
 }
 
 void coverage_report(const struct coverage *coverage)
 {
 	const struct shared *shared = coverage->shared;
+	int groups = coverage->every ? GROUPS : 1;
+	struct sums sums;
 
-	printf("%s (%s at 0x%jx)\n", coverage->module->path, coverage->is_program ? "program" : "library",
-	       (uintmax_t)coverage->module->base);
-	if (!coverage->module->described) {
-		printf("  no unwind table (.eh_frame_hdr): its functions are unknown\n\n");
+	add_up(coverage, &sums);
+	if (coverage->summary) {
+		print_summary(coverage, &sums);
 		return;
 	}
+	print_place(coverage);
+	if (!coverage->module->described)
+		return;
 	if (coverage->table) {
 		print_table(coverage);
 		printf("\n");
@@ -222,15 +311,16 @@ void coverage_report(const struct coverage *coverage)
 	printf("  %s functions, %s instructions, ", GROUPED(coverage->function_count),
 	       GROUPED(coverage->instruction_count));
 	printf("%s bytes in functions that do not decode\n", GROUPED(coverage->undecoded_bytes));
-	print_histogram(coverage);
-	for (int group = 0; group < (coverage->every ? GROUPS : 1); group++)
+	print_histogram(coverage, &sums);
+	for (int group = 0; group < groups; group++)
 		for (int policy = 0; policy < POLICIES; policy++)
 			print_causes(coverage, group, policy);
-	print_at_once(coverage);
+	for (int group = 0; group < groups; group++)
+		print_at_once(coverage, group);
 	printf("  each site alone            ");
 	for (int policy = 0; policy < POLICIES; policy++)
-		printf("%s%.2f us (%s)", policy ? ", " : "",
-		       shared->made[policy] ? (double)shared->ns[policy] / 1e3 / (double)shared->made[policy] : 0.0,
-		       policy_names[policy]);
+		printf("%s%.2f us (%s, %s sites)", policy ? ", " : "",
+		       each(shared->ns[policy], shared->made[policy]) / 1e3, policy_names[policy],
+		       GROUPED(shared->made[policy]));
 	printf(" per patch_make, of processor time\n\n");
 }

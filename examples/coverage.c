@@ -4,53 +4,69 @@
  *
  *   coverage libsqlite3.so.0 /usr/bin/python3.11     function entries
  *   coverage --all libz.so.1                         every instruction, too
- *   coverage --every=100 1234                        process 1234: its modules, each 100th instruction
+ *   coverage --every=100 --pid 1234                  process 1234: its modules, each 100th instruction
  *   coverage --table libz.so.1                       one line per site instead of sums
+ *   coverage --all --summary FILE...                 one line per module
  *
  * For each module: how many of its function entries and instructions get a jump over one instruction, over several, a
- * trap, or are refused, with PATCH_TRAP_POLICY_ALLOW and with FORBID, and why; memory needed for all entries at once;
- * time per patch_make(). Each site is planned as if it were patched alone. Nothing is committed: no patch ever runs.
+ * trap, or are refused, with PATCH_TRAP_POLICY_ALLOW and with FORBID, and why; memory needed for all at once; time per
+ * patch_make(). Each site is planned as if it were patched alone. Nothing is committed, unless by --commit: then all at
+ * once, in a process of its own. doc/coverage.md tells how to read it.
  *
  * How. Results are true only for code that lies in memory as it will when it is patched: libpatch asks the dynamic
- * linker for modules, and what a jump can reach depends on where they are. So coverage-agent.so is loaded with
+ * linker for modules, and what a jump can reach depends on where they are. So coverage-agent.so is loaded
  *
+ *   a library       into this program, and loads the library there;
  *   a program       by LD_PRELOAD into that program, whose main() never runs: the agent reports and exits before;
- *   a library       into this program, and loads the library there.
+ *   another one     (static, privileged, of another libc) that would not load it: into this program. The program is
+ *                   started, stopped before its first instruction, and killed when it is known where the kernel put what.
+ *                   The agent occupies the same addresses and maps the program's segments among them;
+ *   a process       the same, for each of its modules, with what /proc tells. The process is not touched.
  *
  * CONSTRUCTORS OF THE LIBRARY RUN, and so may those of libraries that a program needs: do not use it on files that you
- * would not execute. The agent plans in processes forked for the purpose, of sites too far apart to share bytes.
+ * would not execute. Nothing of a program that is mapped by the agent, or of a process's modules, is executed.
  *
- * A process is not touched: the files that it has mapped executable are examined, one by one, as above. Functions are
- * known by unwind tables (.eh_frame_hdr); import stubs are left out, and split-off cold parts count as functions.
- * Statically linked programs have no dynamic linker that would load the agent: they cannot be examined yet.
+ * Functions are known by unwind tables (.eh_frame_hdr); import stubs are left out, and split-off cold parts count as
+ * functions. What gcc -static links has tables but no index: its functions are taken from the file's section headers, and
+ * libpatch plans as if it knew none, as it would in that program.
  *
  * Exit status: 0 everything was examined; 1 something was not; 2 wrong usage.
  */
 #define _GNU_SOURCE
+#include "coverage-file.h"
+#include "coverage-layout.h"
 #include "coverage.h"
 
 #include <dlfcn.h>
-#include <elf.h>
 #include <errno.h>
 #include <fcntl.h>
+#include <fnmatch.h>
 #include <getopt.h>
+#include <limits.h>
+#include <signal.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
-#include <sys/stat.h>
+#include <sys/personality.h>
+#include <sys/ptrace.h>
 #include <sys/wait.h>
-#include <sys/xattr.h>
 #include <unistd.h>
 
-enum kind {
-	LIBRARY,
-	PROGRAM,
-	NEITHER
-};
+/* Addresses are random: another process is luckier. */
+#define COLLISIONS_MAX 16
 
 static char self[4096];  /* this program: host of libraries */
 static char agent[4224]; /* coverage-agent.so */
+static const char *module_pattern = "*"; /* of a process */
+
+/* What the agent is to be told of a layout. fd < 0: there is none. */
+struct place {
+	int fd;
+	const char *root;
+	const char *label;
+};
+
+static const struct place own_place = {-1, "", ""};
 
 static int complain(const char *what, const char *why)
 {
@@ -59,138 +75,184 @@ static int complain(const char *what, const char *why)
 	return 1;
 }
 
-/* ---- what kind of file? Every offset in it is suspect ------------------------------------------------------------- */
-
-static const Elf64_Phdr *segment(const uint8_t *file, size_t size, uint32_t type)
-{
-	const Elf64_Ehdr *header = (const void *)file;
-	const Elf64_Phdr *segments = (const void *)(file + header->e_phoff);
-
-	if (header->e_phentsize != sizeof(*segments) || header->e_phoff > size || header->e_phoff % 8 ||
-	    (size - header->e_phoff) / sizeof(*segments) < header->e_phnum)
-		return NULL;
-	for (size_t i = 0; i < header->e_phnum; i++)
-		if (segments[i].p_type == type && segments[i].p_offset <= size &&
-		    segments[i].p_filesz <= size - segments[i].p_offset)
-			return &segments[i];
-	return NULL;
-}
-
-/* Value of an entry of the dynamic section; false: it has none. */
-static bool dynamic(const uint8_t *file, size_t size, int64_t tag, uint64_t *value)
-{
-	const Elf64_Phdr *where = segment(file, size, PT_DYNAMIC);
-	const Elf64_Dyn *entries;
-
-	if (!where || where->p_offset % 8)
-		return false;
-	entries = (const void *)(file + where->p_offset);
-	for (size_t i = 0; i < where->p_filesz / sizeof(*entries) && entries[i].d_tag != DT_NULL; i++)
-		if (entries[i].d_tag == tag) {
-			*value = entries[i].d_un.d_val;
-			return true;
-		}
-	return false;
-}
-
-static enum kind classify(const uint8_t *file, size_t size, const char **why)
-{
-	const Elf64_Ehdr *header = (const void *)file;
-	const Elf64_Phdr *interpreter;
-	uint64_t flags = 0, ignored;
-	static const char loader[] = "/ld-linux-x86-64.so.2";
-
-	*why = "no ELF file";
-	if (size < sizeof(*header) || memcmp(file, ELFMAG, SELFMAG))
-		return NEITHER;
-	*why = "neither a program nor a shared library for x86-64";
-	if (header->e_ident[EI_CLASS] != ELFCLASS64 || header->e_machine != EM_X86_64 ||
-	    (header->e_type != ET_EXEC && header->e_type != ET_DYN))
-		return NEITHER;
-	interpreter = segment(file, size, PT_INTERP);
-	dynamic(file, size, DT_FLAGS_1, &flags);
-	if (header->e_type == ET_DYN && !(flags & DF_1_PIE) &&
-	    (!interpreter || dynamic(file, size, DT_SONAME, &ignored)))
-		return LIBRARY;
-	*why = "a statically linked program cannot be examined yet";
-	if (!interpreter)
-		return NEITHER;
-	/* Another one (musl's) might ignore the agent and run the program. */
-	*why = "the program's dynamic linker is not glibc's: cannot be examined";
-	if (interpreter->p_filesz < sizeof(loader) || file[interpreter->p_offset + interpreter->p_filesz - 1] ||
-	    memcmp(file + interpreter->p_offset + interpreter->p_filesz - sizeof(loader), loader, sizeof(loader)))
-		return NEITHER;
-	return PROGRAM;
-}
-
-static enum kind kind_of(const char *path, const char **why)
-{
-	int fd = open(path, O_RDONLY | O_CLOEXEC);
-	enum kind kind = NEITHER;
-	struct stat status;
-	void *file;
-
-	*why = strerror(errno);
-	if (fd < 0)
-		return NEITHER;
-	*why = "not a file";
-	if (fstat(fd, &status) == 0 && S_ISREG(status.st_mode)) {
-		*why = "empty, or cannot be mapped";
-		file = mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
-		if (file != MAP_FAILED) {
-			kind = classify(file, (size_t)status.st_size, why);
-			munmap(file, (size_t)status.st_size);
-		}
-		if (kind == PROGRAM && (status.st_mode & (S_ISUID | S_ISGID) ||
-					fgetxattr(fd, "security.capability", NULL, 0) > 0)) {
-			*why = "the program has privileges of its own: it would not load the agent";
-			kind = NEITHER;
-		}
-	}
-	close(fd);
-	return kind;
-}
-
 /* ---- examining ---------------------------------------------------------------------------------------------------- */
 
-static void become_host(const char *path, enum kind kind)
+static void become_host(const char *path, bool is_program, const struct place *place)
 {
-	const char *program = kind == PROGRAM ? path : self;
+	const char *program = is_program ? path : self;
 	int null = open("/dev/null", O_RDWR);
+	char layout[64];
 
 	if (null >= 0)
 		dup2(null, STDIN_FILENO);
-	if (setenv("LD_PRELOAD", agent, 1) || setenv(COVERAGE_FILE, kind == PROGRAM ? "" : path, 1))
+	if (setenv("LD_PRELOAD", agent, 1) || setenv(COVERAGE_FILE, is_program ? "" : path, 1))
 		_exit(COVERAGE_FAILED);
+	if (place->fd >= 0) {
+		snprintf(layout, sizeof(layout), "/proc/self/fd/%d", place->fd);
+		if (setenv(COVERAGE_LAYOUT, layout, 1) || setenv(COVERAGE_ROOT, place->root, 1) ||
+		    setenv(COVERAGE_LABEL, place->label, 1))
+			_exit(COVERAGE_FAILED);
+		personality((unsigned long)personality(0xffffffff) & ~(unsigned long)ADDR_NO_RANDOMIZE);
+	}
 	unsetenv("LD_BIND_NOW");
 	execl(program, program, (char *)NULL);
 	complain(program, strerror(errno));
 	_exit(COVERAGE_FAILED);
 }
 
+static int run_agent(const char *path, bool is_program, const struct place *place)
+{
+	int status = 0;
+	pid_t child;
+
+	for (int tries = 0; tries < COLLISIONS_MAX; tries++) {
+		fflush(stdout);
+		child = fork();
+		if (child == 0)
+			become_host(path, is_program, place);
+		if (child < 0 || waitpid(child, &status, 0) < 0)
+			return complain(path, strerror(errno));
+		if (!WIFEXITED(status))
+			return complain(path, strsignal(WTERMSIG(status)));
+		if (WEXITSTATUS(status) != COVERAGE_COLLIDED)
+			break;
+	}
+	switch (WEXITSTATUS(status)) {
+	case COVERAGE_DONE:
+		return 0;
+	case COVERAGE_INCOMPLETE:
+		return complain(path, "some sites could not be tried, see above");
+	case COVERAGE_FAILED:
+		return 1; /* it said why */
+	case COVERAGE_COLLIDED:
+		return complain(path, "this tool is where that program is, again and again: no address space randomisation?");
+	default:
+		return complain(path, "the agent did not run");
+	}
+}
+
+/* ---- programs that would not load the agent ----------------------------------------------------------------------- */
+
+/* A child that has become the program, and is stopped before its first instruction; -1 and errno. */
+static pid_t start_stopped(const char *path)
+{
+	int status;
+	pid_t child = fork();
+
+	if (child == 0) {
+		if (ptrace(PTRACE_TRACEME, 0, NULL, NULL))
+			_exit(127);
+		execl(path, path, (char *)NULL);
+		_exit(127);
+	}
+	if (child < 0 || waitpid(child, &status, 0) < 0)
+		return -1;
+	if (WIFSTOPPED(status)) {
+		ptrace(PTRACE_SETOPTIONS, child, NULL, PTRACE_O_EXITKILL);
+		return child;
+	}
+	errno = EACCES;
+	return -1;
+}
+
+static int examine_closed(const char *path, const char *why)
+{
+	char absolute[PATH_MAX], label[256];
+	struct place place = {-1, "", label};
+	int failed, status;
+	pid_t child;
+
+	if (!realpath(path, absolute))
+		return complain(path, strerror(errno));
+	child = start_stopped(absolute);
+	if (child < 0)
+		return complain(path, "it cannot be started under ptrace(2), to see where its segments come to lie");
+	place.fd = layout_of(child);
+	kill(child, SIGKILL);
+	waitpid(child, &status, 0);
+	if (place.fd < 0)
+		return complain(path, "its mappings cannot be read");
+	snprintf(label, sizeof(label), "%s: mapped as the kernel did at its start", why);
+	failed = run_agent(absolute, false, &place);
+	close(place.fd);
+	return failed;
+}
+
 static int examine_path(const char *path)
 {
 	const char *why;
-	enum kind kind = kind_of(path, &why);
-	int status;
-	pid_t child;
 
-	if (kind == NEITHER)
+	switch (file_kind(path, &why)) {
+	case LIBRARY:
+		return run_agent(path, false, &own_place);
+	case PROGRAM:
+		return run_agent(path, true, &own_place);
+	case CLOSED:
+		return examine_closed(path, why);
+	default:
 		return complain(path, why);
-	fflush(stdout);
-	child = fork();
-	if (child == 0)
-		become_host(path, kind);
-	if (child < 0 || waitpid(child, &status, 0) < 0)
-		return complain(path, strerror(errno));
-	if (WIFEXITED(status) && WEXITSTATUS(status) == COVERAGE_DONE)
-		return 0;
-	if (WIFEXITED(status) && WEXITSTATUS(status) == COVERAGE_INCOMPLETE)
-		return complain(path, "some sites could not be tried, see above");
-	if (WIFEXITED(status) && WEXITSTATUS(status) == COVERAGE_FAILED)
-		return 1; /* it said why */
-	return complain(path, WIFSIGNALED(status) ? strsignal(WTERMSIG(status)) : "the agent did not run");
+	}
 }
+
+/* ---- processes ---------------------------------------------------------------------------------------------------- */
+
+static bool seen(char **paths, size_t count, const char *path)
+{
+	for (size_t i = 0; i < count; i++)
+		if (!strcmp(paths[i], path))
+			return true;
+	return false;
+}
+
+/* Files mapped executable: "lower-upper r-xp offset device inode   path" (proc(5)) */
+static size_t find_modules(int layout, char **paths, size_t capacity)
+{
+	char *line = NULL, name[64];
+	size_t size = 0, count = 0;
+	FILE *maps;
+
+	snprintf(name, sizeof(name), "/proc/self/fd/%d", layout);
+	maps = fopen(name, "re");
+	while (maps && getline(&line, &size, maps) > 0 && count < capacity) {
+		char protection[5], *path = strchr(line, '/');
+
+		if (sscanf(line, "%*x-%*x %4s", protection) != 1 || protection[2] != 'x' || !path)
+			continue;
+		path[strcspn(path, "\n")] = '\0';
+		if (!fnmatch(module_pattern, strrchr(path, '/') + 1, 0) && !seen(paths, count, path) &&
+		    (paths[count] = strdup(path)))
+			count++;
+	}
+	free(line);
+	if (maps)
+		fclose(maps);
+	return count;
+}
+
+static int examine_process(const char *text)
+{
+	pid_t pid = (pid_t)strtol(text, NULL, 10);
+	char *paths[1024], root[64], label[64];
+	struct place place = {layout_of(pid), root, label};
+	int failed = 0;
+	size_t count;
+
+	if (place.fd < 0)
+		return complain(text, "no such process, or its mappings may not be read");
+	snprintf(root, sizeof(root), "/proc/%d/root", (int)pid);
+	snprintf(label, sizeof(label), "in process %d", (int)pid);
+	count = find_modules(place.fd, paths, sizeof(paths) / sizeof(*paths));
+	if (!count)
+		failed = complain(text, "it has mapped no such file executable");
+	for (size_t i = 0; i < count; i++) {
+		failed |= run_agent(paths[i], false, &place);
+		free(paths[i]);
+	}
+	close(place.fd);
+	return failed;
+}
+
+/* ---- what is meant ------------------------------------------------------------------------------------------------ */
 
 /* A name without slashes that is no file here is looked up as the dynamic linker does, in a process of its own. */
 static bool look_up(const char *name, char *path, size_t size)
@@ -219,47 +281,6 @@ static bool look_up(const char *name, char *path, size_t size)
 	return got > 0;
 }
 
-static bool seen(char **paths, size_t count, const char *path)
-{
-	for (size_t i = 0; i < count; i++)
-		if (!strcmp(paths[i], path))
-			return true;
-	return false;
-}
-
-/* "lower-upper r-xp offset device inode   path" (proc(5)) */
-static int examine_process(const char *pid)
-{
-	char *line = NULL, *paths[1024], name[64];
-	size_t size = 0, count = 0;
-	int failed = 0;
-	FILE *maps;
-
-	snprintf(name, sizeof(name), "/proc/%.20s/maps", pid);
-	maps = fopen(name, "re");
-	if (!maps)
-		return complain(pid, strerror(errno));
-	while (getline(&line, &size, maps) > 0 && count < sizeof(paths) / sizeof(*paths)) {
-		char protection[5], *path = strchr(line, '/');
-
-		if (sscanf(line, "%*x-%*x %4s", protection) != 1 || protection[2] != 'x' || !path)
-			continue;
-		path[strcspn(path, "\n")] = '\0';
-		if (!seen(paths, count, path) && (paths[count] = strdup(path)))
-			count++;
-	}
-	free(line);
-	fclose(maps);
-	if (!count)
-		return complain(pid, "it has no executable mappings of files");
-	printf("process %s: %zu modules\n\n", pid, count);
-	for (size_t i = 0; i < count; i++) {
-		failed |= examine_path(paths[i]);
-		free(paths[i]);
-	}
-	return failed;
-}
-
 static int examine(const char *what)
 {
 	char path[4352];
@@ -279,12 +300,18 @@ static int examine(const char *what)
 /* ---- options ------------------------------------------------------------------------------------------------------ */
 
 static const char usage[] =
-	"Usage: coverage [OPTION]... FILE|LIBRARY|PID...\n"
+	"Usage: coverage [OPTION]... [FILE|LIBRARY|PID...]\n"
 	"How many function entries and instructions could be patched, and how. Constructors of libraries run.\n"
 	"\n"
 	"  -a, --all        every instruction, not only function entries\n"
 	"  -e, --every=K    every K-th instruction\n"
 	"  -t, --table      a line per site: address in the file, strategy, window, symbol, reason\n"
+	"  -s, --summary    a line per module instead of sums\n"
+	"  -p, --pid=PID    every module of a running process, which is not touched\n"
+	"  -m, --module=PATTERN  of processes only the modules whose file name matches\n"
+	"  -b, --both       try FORBID also where ALLOW gives a jump, which FORBID does then, too\n"
+	"  -c, --commit     commit everything at once, in a process of its own, to see what memory that takes\n"
+	"  -l, --limit=N    plan all instructions at once if there are no more than N (default 1000000)\n"
 	"  -j, --jobs=N     processes at a time (default: one per processor)\n"
 	"  -h, --help\n";
 
@@ -306,61 +333,105 @@ static bool find_agent(void)
 	return false;
 }
 
+/* Not to be taken from whoever starts this. */
+static const char *const switches[] = {COVERAGE_LAYOUT, COVERAGE_ROOT,    COVERAGE_LABEL, COVERAGE_EVERY,
+				       COVERAGE_TABLE,  COVERAGE_SUMMARY, COVERAGE_BOTH,  COVERAGE_COMMIT};
+
 static bool is_number(const char *text)
 {
 	return text[0] && text[strspn(text, "0123456789")] == '\0' && strtoul(text, NULL, 10) > 0;
 }
 
-int main(int argc, char **argv)
+static const struct option options[] = {
+	{"all", no_argument, NULL, 'a'},
+	{"both", no_argument, NULL, 'b'},
+	{"commit", no_argument, NULL, 'c'},
+	{"every", required_argument, NULL, 'e'},
+	{"help", no_argument, NULL, 'h'},
+	{"jobs", required_argument, NULL, 'j'},
+	{"limit", required_argument, NULL, 'l'},
+	{"module", required_argument, NULL, 'm'},
+	{"pid", required_argument, NULL, 'p'},
+	{"summary", no_argument, NULL, 's'},
+	{"table", no_argument, NULL, 't'},
+	{NULL, 0, NULL, 0},
+};
+
+/* For the agent. False: wrong usage. */
+static bool set_number(const char *name, const char *text)
 {
-	static const struct option options[] = {
-		{"all", no_argument, NULL, 'a'},
-		{"every", required_argument, NULL, 'e'},
-		{"table", no_argument, NULL, 't'},
-		{"jobs", required_argument, NULL, 'j'},
-		{"help", no_argument, NULL, 'h'},
-		{NULL, 0, NULL, 0},
-	};
-	const char *every = "0", *table = "0";
+	if (!is_number(text)) {
+		complain(text, "not a positive number");
+		return false;
+	}
+	return setenv(name, text, 1) == 0;
+}
+
+static bool set_option(int option)
+{
+	switch (option) {
+	case 'a':
+		return setenv(COVERAGE_EVERY, "1", 1) == 0;
+	case 'b':
+		return setenv(COVERAGE_BOTH, "1", 1) == 0;
+	case 'c':
+		return setenv(COVERAGE_COMMIT, "1", 1) == 0;
+	case 'e':
+		return set_number(COVERAGE_EVERY, optarg);
+	case 'j':
+		return set_number(COVERAGE_JOBS, optarg);
+	case 'l':
+		return set_number(COVERAGE_LIMIT, optarg);
+	case 's':
+		return setenv(COVERAGE_SUMMARY, "1", 1) == 0;
+	case 't':
+		return setenv(COVERAGE_TABLE, "1", 1) == 0;
+	default:
+		fputs(usage, stderr);
+		return false;
+	}
+}
+
+static bool set_defaults(void)
+{
 	char jobs[32];
-	int option, failed = 0;
 
 	snprintf(jobs, sizeof(jobs), "%ld", sysconf(_SC_NPROCESSORS_ONLN));
-	while ((option = getopt_long(argc, argv, "ae:tj:h", options, NULL)) != -1) {
-		switch (option) {
-		case 'a':
-			every = "1";
-			break;
-		case 't':
-			table = "1";
-			break;
-		case 'e':
-		case 'j':
-			if (!is_number(optarg)) {
-				complain(optarg, "not a positive number");
-				return 2;
-			}
-			if (option == 'e')
-				every = optarg;
-			else
-				snprintf(jobs, sizeof(jobs), "%.20s", optarg);
-			break;
-		case 'h':
+	for (size_t i = 0; i < sizeof(switches) / sizeof(*switches); i++)
+		unsetenv(switches[i]);
+	return setenv(COVERAGE_JOBS, jobs, 1) == 0 && setenv(COVERAGE_LIMIT, "1000000", 1) == 0;
+}
+
+int main(int argc, char **argv)
+{
+	const char *pids[64];
+	size_t pid_count = 0;
+	int option, failed = 0;
+
+	if (!set_defaults())
+		return complain("environment", strerror(errno));
+	while ((option = getopt_long(argc, argv, "abce:hj:l:m:p:st", options, NULL)) != -1) {
+		if (option == 'h') {
 			fputs(usage, stdout);
 			return 0;
-		default:
-			fputs(usage, stderr);
-			return 2;
 		}
+		if (option == 'm')
+			module_pattern = optarg;
+		else if (option == 'p' && is_number(optarg) && pid_count < sizeof(pids) / sizeof(*pids))
+			pids[pid_count++] = optarg;
+		else if (!set_option(option))
+			return 2;
 	}
-	if (optind == argc) {
+	if (optind == argc && !pid_count) {
 		fputs(usage, stderr);
 		return 2;
 	}
 	if (!find_agent())
 		return complain("coverage-agent.so", "it is not beside this program");
-	if (setenv(COVERAGE_EVERY, every, 1) || setenv(COVERAGE_TABLE, table, 1) || setenv(COVERAGE_JOBS, jobs, 1))
-		return complain("environment", strerror(errno));
+	if (getenv(COVERAGE_SUMMARY))
+		fputs(COVERAGE_SUMMARY_HEAD, stdout);
+	for (size_t i = 0; i < pid_count; i++)
+		failed |= examine_process(pids[i]);
 	for (; optind < argc; optind++)
 		failed |= examine(argv[optind]);
 	return failed;

@@ -161,6 +161,7 @@ struct collection {
 	struct functions *out;
 	size_t module_capacity;
 	size_t extent_capacity;
+	bool by_sections; /* look into the file where there is no .eh_frame_hdr */
 	bool failed;
 };
 
@@ -208,6 +209,23 @@ static bool executable_at(const struct dl_phdr_info *info, uintptr_t address)
 	return false;
 }
 
+static bool collect_extent(struct collection *collection, const struct dl_phdr_info *info, size_t module,
+			   uintptr_t lower, uint64_t size)
+{
+	struct functions *out = collection->out;
+	void *extents;
+
+	if (!size || !executable_at(info, lower) || !executable_at(info, lower + size - 1) ||
+	    is_stub_table((const uint8_t *)lower, size))
+		return true;
+	extents = grow(out->extents, out->extent_count, &collection->extent_capacity, sizeof(*out->extents));
+	if (!extents)
+		return false;
+	out->extents = extents;
+	out->extents[out->extent_count++] = (struct extent){lower, lower + size, module};
+	return true;
+}
+
 static bool collect_extents(struct collection *collection, const struct dl_phdr_info *info, size_t module,
 			    const struct eh_frame_hdr *header)
 {
@@ -220,16 +238,9 @@ static bool collect_extents(struct collection *collection, const struct dl_phdr_
 	for (uint32_t i = 0; i < header->fde_count; i++) {
 		uintptr_t lower = (uintptr_t)header + header->table[i].function;
 		uint64_t size = fde_range((const uint8_t *)header + header->table[i].fde);
-		void *extents;
 
-		if (!size || !executable_at(info, lower) || !executable_at(info, lower + size - 1) ||
-		    is_stub_table((const uint8_t *)lower, size))
-			continue;
-		extents = grow(out->extents, out->extent_count, &collection->extent_capacity, sizeof(*out->extents));
-		if (!extents)
+		if (!collect_extent(collection, info, module, lower, size))
 			return false;
-		out->extents = extents;
-		out->extents[out->extent_count++] = (struct extent){lower, lower + size, module};
 	}
 	return true;
 }
@@ -240,6 +251,97 @@ static const char *file_name(const char *path)
 
 	return slash ? slash + 1 : path;
 }
+
+/* ---- modules whose unwind table only the file leads to ------------------------------------------------------------ */
+
+/* Address, as in the file, and size of the .eh_frame section of a mapped ELF file. Every offset in a file is suspect. */
+static bool find_eh_frame(const uint8_t *file, size_t size, uint64_t *address, uint64_t *length)
+{
+	const Elf64_Ehdr *header = (const void *)file;
+	const Elf64_Shdr *sections, *names;
+
+	if (size < sizeof(*header) || memcmp(file, ELFMAG, SELFMAG) || header->e_shentsize != sizeof(*sections) ||
+	    header->e_shoff > size || (size - header->e_shoff) / sizeof(*sections) < header->e_shnum ||
+	    header->e_shstrndx >= header->e_shnum)
+		return false;
+	sections = (const void *)(file + header->e_shoff);
+	names = &sections[header->e_shstrndx];
+	if (names->sh_offset > size || names->sh_size > size - names->sh_offset || !names->sh_size ||
+	    file[names->sh_offset + names->sh_size - 1])
+		return false;
+	for (size_t i = 0; i < header->e_shnum; i++)
+		if (sections[i].sh_name < names->sh_size && sections[i].sh_flags & SHF_ALLOC &&
+		    !strcmp((const char *)file + names->sh_offset + sections[i].sh_name, ".eh_frame")) {
+			*address = sections[i].sh_addr;
+			*length = sections[i].sh_size;
+			return true;
+		}
+	return false;
+}
+
+static bool loaded_at(const struct dl_phdr_info *info, uintptr_t address, size_t length)
+{
+	for (int i = 0; i < info->dlpi_phnum; i++) {
+		const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
+		uintptr_t lower = info->dlpi_addr + segment->p_vaddr;
+
+		if (segment->p_type == PT_LOAD && segment->p_flags & PF_R && address >= lower &&
+		    address - lower <= segment->p_filesz && length <= segment->p_filesz - (address - lower))
+			return true;
+	}
+	return false;
+}
+
+/* Start of the extent that an FDE describes; 0: in an encoding that no linker uses here. */
+static uintptr_t fde_start(const uint8_t *fde)
+{
+	uint8_t encoding;
+
+	if (!cie_encoding(fde + 4 - load32(fde + 4), &encoding))
+		return 0;
+	if (encoding == (DW_EH_PE_PCREL | DW_EH_PE_SDATA4))
+		return (uintptr_t)(fde + 8) + (intptr_t)(int32_t)load32(fde + 8);
+	return encoding == DW_EH_PE_ABSPTR ? load64(fde + 8) : 0;
+}
+
+static bool collect_section(struct collection *collection, const struct dl_phdr_info *info, size_t module,
+			    const uint8_t *at, const uint8_t *end)
+{
+	while (end - at > 8 && load32(at) && load32(at) < (size_t)(end - at) - 4) {
+		uintptr_t lower = load32(at + 4) ? fde_start(at) : 0;
+
+		if (lower && !collect_extent(collection, info, module, lower, fde_range(at)))
+			return false;
+		at += 4 + load32(at);
+	}
+	return true;
+}
+
+static bool collect_by_sections(struct collection *collection, const struct dl_phdr_info *info, size_t index)
+{
+	struct module *module = &collection->out->modules[index];
+	int fd = open(module->path, O_RDONLY | O_CLOEXEC);
+	uint64_t address = 0, length = 0;
+	struct stat status;
+	void *file;
+
+	if (fd < 0)
+		return true;
+	file = fstat(fd, &status) || !status.st_size ?
+		       MAP_FAILED :
+		       mmap(NULL, (size_t)status.st_size, PROT_READ, MAP_PRIVATE, fd, 0);
+	close(fd);
+	if (file == MAP_FAILED)
+		return true;
+	module->unindexed = find_eh_frame(file, (size_t)status.st_size, &address, &length) &&
+			    loaded_at(info, info->dlpi_addr + address, length);
+	module->described = module->unindexed;
+	munmap(file, (size_t)status.st_size);
+	return !module->unindexed || collect_section(collection, info, index, (const uint8_t *)info->dlpi_addr + address,
+						     (const uint8_t *)info->dlpi_addr + address + length);
+}
+
+/* ---- all together ------------------------------------------------------------------------------------------------- */
 
 static int collect_module(struct dl_phdr_info *info, size_t size, void *data)
 {
@@ -279,6 +381,8 @@ static int collect_module(struct dl_phdr_info *info, size_t size, void *data)
 	out->module_count++;
 	if (header && !collect_extents(collection, info, out->module_count - 1, header))
 		collection->failed = true;
+	if (!header && collection->by_sections && !collect_by_sections(collection, info, out->module_count - 1))
+		collection->failed = true;
 	return collection->failed;
 }
 
@@ -291,9 +395,18 @@ bool functions_collect(const char *names, struct functions *out)
 	return !collection.failed;
 }
 
+bool functions_collect_mapped(struct dl_phdr_info *info, struct functions *out)
+{
+	struct collection collection = {.names = "*", .out = out, .by_sections = true};
+
+	memset(out, 0, sizeof(*out));
+	collect_module(info, sizeof(*info), &collection);
+	return !collection.failed && out->module_count == 1;
+}
+
 /* ---- names -------------------------------------------------------------------------------------------------------- */
 
-/* Look `address` (as in the file) up in a mapped ELF file's .symtab. Every offset in a file is suspect. */
+/* Look `address` (as in the file) up in a mapped ELF file's symbol tables. Every offset in a file is suspect. */
 static bool symtab_name(const uint8_t *file, size_t size, uint64_t address, char *name, size_t name_size)
 {
 	const Elf64_Ehdr *header = (const void *)file;
@@ -307,7 +420,7 @@ static bool symtab_name(const uint8_t *file, size_t size, uint64_t address, char
 		const Elf64_Shdr *table = &sections[i], *strings;
 		const Elf64_Sym *symbols;
 
-		if (table->sh_type != SHT_SYMTAB || table->sh_link >= header->e_shnum || table->sh_offset > size ||
+		if ((table->sh_type != SHT_SYMTAB && table->sh_type != SHT_DYNSYM) || table->sh_link >= header->e_shnum || table->sh_offset > size ||
 		    table->sh_size > size - table->sh_offset)
 			continue;
 		strings = &sections[table->sh_link];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Functions of loaded modules, from the unwind tables in memory: works on stripped programs, reads no file, executes
- * nothing of theirs.
+ * Functions of loaded modules, from the unwind tables in memory: works on stripped programs, executes nothing of
+ * theirs.
  */
 #ifndef EXAMPLES_FUNCTIONS_H
 #define EXAMPLES_FUNCTIONS_H
@@ -15,6 +15,7 @@ struct module {
 	char path[4096];
 	uintptr_t base;  /* load bias: address in memory - address in the file */
 	bool described;  /* it has an unwind table */
+	bool unindexed;  /* ... but no .eh_frame_hdr: the file says where it is, libpatch does not know it */
 };
 
 /* One described extent. Compilers split functions: a cold part far from the rest is an extent of its own. */
@@ -37,6 +38,13 @@ struct functions {
  * False when out of memory.
  */
 bool functions_collect(const char *names, struct functions *out);
+
+/*
+ * The functions of one module that the dynamic linker need not know, by the unwind tables in memory; if its program headers
+ * lead to none, as in what gcc -static links, by the section headers of its file. dlpi_name is the file's.
+ */
+struct dl_phdr_info;
+bool functions_collect_mapped(struct dl_phdr_info *info, struct functions *out);
 
 /*
  * Name of the function that starts at `extent`, as "symbol" or "module+0xoffset", into name[size]: dynamic symbols
