@@ -46,7 +46,7 @@ size_t region_original_at(uintptr_t address, const uint8_t **bytes)
 {
 	struct region *region;
 
-	if (!may_be_patched(*(const uint8_t *)address))
+	if (usage.installed == 0 || !may_be_patched(*(const uint8_t *)address))
 		return 0;
 	region = region_at(address);
 	if (region == NULL || !region->installed)
@@ -57,11 +57,11 @@ size_t region_original_at(uintptr_t address, const uint8_t **bytes)
 
 size_t region_original(uintptr_t address, uint8_t *bytes, size_t size)
 {
-	struct region *region = region_covering(address);
+	struct region *region = usage.installed > 0 ? region_covering(address) : NULL;
 	int error;
 	size_t got = text_read(address, bytes, size, &error);
 
-	for (size_t at = 0; at < got; ++at) {
+	for (size_t at = 0; at < got && usage.installed > 0; ++at) {
 		uintptr_t here = address + at;
 
 		if ((region == NULL || here >= region->start + region->length) && may_be_patched(bytes[at]))
