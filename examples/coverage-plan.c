@@ -18,7 +18,7 @@
 #include <libpatch/patch.h>
 
 /* Sites of one process: what it plans stays in memory until it ends, and makes looking things up slower. */
-#define CHUNK (size_t)20000
+#define CHUNK (size_t)8000
 /* Sites between two looks at the clock. */
 #define BATCH (size_t)256
 
