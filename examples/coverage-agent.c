@@ -31,6 +31,8 @@ static void *shared_memory(size_t size)
 	return memory == MAP_FAILED ? NULL : memory;
 }
 
+#ifndef COVERAGE_STATIC
+
 /* Load `file` and collect the functions of that module alone; of the program, if file is empty. */
 static bool choose_module(const char *file)
 {
@@ -77,6 +79,8 @@ static bool choose_mapped(const char *file, const char *layout)
 	return true;
 }
 
+#endif
+
 static unsigned long number(const char *name)
 {
 	const char *value = getenv(name);
@@ -109,6 +113,48 @@ static bool prepare(void)
 	return true;
 }
 
+static int examine(void)
+{
+	if (!prepare()) {
+		coverage_complain(coverage.module->path, "out of memory");
+		return COVERAGE_FAILED;
+	}
+	coverage_plan(&coverage);
+	coverage_report(&coverage);
+	fflush(stdout);
+	return coverage.deaths ? COVERAGE_INCOMPLETE : COVERAGE_DONE;
+}
+
+#ifdef COVERAGE_STATIC
+
+/* coverage-static: a program that has all of this, and libpatch, linked into it, and examines itself. */
+static int choose_self(struct dl_phdr_info *info, size_t size, void *data)
+{
+	static char path[4096];
+	struct dl_phdr_info self = *info;
+
+	(void)size;
+	self.dlpi_name = path;
+	if (readlink("/proc/self/exe", path, sizeof(path) - 1) > 0)
+		*(bool *)data = functions_collect_mapped(&self, &coverage.functions);
+	return 1;
+}
+
+int main(void)
+{
+	bool chosen = false;
+
+	dl_iterate_phdr(choose_self, &chosen);
+	if (!chosen)
+		return COVERAGE_FAILED;
+	coverage.module = &coverage.functions.modules[0];
+	coverage.label = "static, from inside";
+	read_settings();
+	return examine();
+}
+
+#else
+
 static __attribute__((constructor)) void run(void)
 {
 	const char *file = getenv(COVERAGE_FILE), *layout = getenv(COVERAGE_LAYOUT);
@@ -118,12 +164,7 @@ static __attribute__((constructor)) void run(void)
 	if (layout ? !choose_mapped(file, layout) : !choose_module(file))
 		_exit(COVERAGE_FAILED);
 	read_settings();
-	if (!prepare()) {
-		coverage_complain(coverage.module->path, "out of memory");
-		_exit(COVERAGE_FAILED);
-	}
-	coverage_plan(&coverage);
-	coverage_report(&coverage);
-	fflush(stdout);
-	_exit(coverage.deaths ? COVERAGE_INCOMPLETE : COVERAGE_DONE);
+	_exit(examine());
 }
+
+#endif

@@ -253,25 +253,26 @@ static void print_summary(const struct coverage *coverage, const struct sums *su
 	const struct at_once *all = &coverage->shared->at_once[ENTRIES][ALLOW];
 	uint64_t made = not_refused(all->outcomes);
 
-	printf("%9zu %12ju %13s", coverage->function_count, (uintmax_t)coverage->instruction_count, "");
+	printf("%9zu %12ju", coverage->function_count, (uintmax_t)coverage->instruction_count);
 	for (int group = 0; group < GROUPS; group++) {
 		uint64_t total = sums->total[group];
 
 		if (total)
-			printf(" | %7.3f %8.3f %8.3f  ", percent(by_jump(sums->of[group][ALLOW]), total),
+			printf(" | %18.3f %8.3f %8.3f", percent(by_jump(sums->of[group][ALLOW]), total),
 			       percent(not_refused(sums->of[group][ALLOW]), total),
 			       percent(by_jump(sums->of[group][FORBID]), total));
 		else
-			printf(" | %7s %8s %8s  ", "-", "-", "-");
+			printf(" | %18s %8s %8s", "-", "-", "-");
 	}
 	if (all->complete)
-		printf(" | %5ju %5.0f", (uintmax_t)all->planned.mappings, each(all->code_bytes, made));
+		printf(" | %5ju %5.0f", (uintmax_t)(all->committed ? all->patched : all->planned).mappings,
+		       each(all->code_bytes, made));
 	else
 		printf(" | %5s %5s", "-", "-");
 	if (all->committed)
-		printf(" %6.0f", each(all->patched.generated + all->patched.heap + all->patched.copied, made));
+		printf(" %5.0f", each(all->patched.generated + all->patched.heap + all->patched.copied, made));
 	else
-		printf(" %6s", "-");
+		printf(" %5s", "-");
 	printf("  %s%s%s\n", coverage->module->path, coverage->module->described ? "" : " (no unwind table)",
 	       coverage->module->unindexed ? " (no .eh_frame_hdr)" : "");
 }

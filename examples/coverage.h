@@ -145,13 +145,13 @@ void coverage_plan(struct coverage *coverage);
 void coverage_memory(const struct module *module, struct memory *memory);
 
 /*
- * Percent of sites that get a jump (by ALLOW, by FORBID) and that are not refused (by ALLOW). Of all entries at once, with
- * ALLOW: mappings, bytes of generated code each, resident bytes each ("-": only --commit tells).
+ * Of entries, then of instructions, percent: by jump with ALLOW, not refused with ALLOW, by jump with FORBID. Then, of all
+ * entries at once with ALLOW: more lines in maps; per patch, bytes of generated code, and resident bytes of everything
+ * ("-": only --commit tells).
  */
-#define COVERAGE_SUMMARY_HEAD                                                                                              \
-	"                                    |      function entries, %     |     instructions, %         | all entries at once\n" \
-	"functions instructions              |   ALLOW    not    FORBID     |   ALLOW    not    FORBID    |  map-  code resident\n" \
-	"                                    | by jump  refused  by jump    | by jump  refused  by jump   | pings  each  each  module\n"
+#define COVERAGE_SUMMARY_HEAD                                                                                          \
+	"functions instructions |  entries:     ALLOW     made   FORBID |  instr.:      ALLOW     made   FORBID | "      \
+	" maps  code   all  module\n"
 
 void coverage_report(const struct coverage *coverage);
 

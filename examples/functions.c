@@ -161,7 +161,7 @@ struct collection {
 	struct functions *out;
 	size_t module_capacity;
 	size_t extent_capacity;
-	bool by_sections; /* look into the file where there is no .eh_frame_hdr */
+	bool mapped; /* not by the dynamic linker: look into the file where there is no .eh_frame_hdr */
 	bool failed;
 };
 
@@ -353,7 +353,7 @@ static int collect_module(struct dl_phdr_info *info, size_t size, void *data)
 	void *modules;
 
 	(void)size;
-	if (executable_at(info, (uintptr_t)collect_module))
+	if (!collection->mapped && executable_at(info, (uintptr_t)collect_module))
 		return 0;
 	modules = grow(out->modules, out->module_count, &collection->module_capacity, sizeof(*out->modules));
 	if (!modules) {
@@ -381,7 +381,7 @@ static int collect_module(struct dl_phdr_info *info, size_t size, void *data)
 	out->module_count++;
 	if (header && !collect_extents(collection, info, out->module_count - 1, header))
 		collection->failed = true;
-	if (!header && collection->by_sections && !collect_by_sections(collection, info, out->module_count - 1))
+	if (!header && collection->mapped && !collect_by_sections(collection, info, out->module_count - 1))
 		collection->failed = true;
 	return collection->failed;
 }
@@ -397,7 +397,7 @@ bool functions_collect(const char *names, struct functions *out)
 
 bool functions_collect_mapped(struct dl_phdr_info *info, struct functions *out)
 {
-	struct collection collection = {.names = "*", .out = out, .by_sections = true};
+	struct collection collection = {.names = "*", .out = out, .mapped = true};
 
 	memset(out, 0, sizeof(*out));
 	collect_module(info, sizeof(*info), &collection);

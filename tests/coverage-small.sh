@@ -1,12 +1,12 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # The coverage tool on a small library, every instruction: ALLOW refuses nothing, and the numbers add up, in the sums
-# and between the sums and the table.
+# and between the sums and the table. coverage-process.sh has static programs and running processes.
 set -u
 coverage=${LIBPATCH_BUILD_DIR:-.}/examples/coverage
 library=libz.so.1
 log=$(mktemp) || exit 1
-trap 'rm -f "$log" "$log.table"' EXIT
+trap 'rm -f "$log" "$log".*' EXIT
 "$coverage" --all $library >"$log" 2>&1
 status=$?
 cat "$log"
@@ -16,6 +16,16 @@ if grep -q "$library: no such file" "$log"; then
 fi
 test $status -eq 0 || exit $status
 "$coverage" --all --table $library >"$log.table" 2>&1 || exit 1
+# Where ALLOW gives a jump, FORBID is not tried: it gives the same.
+"$coverage" --all --table --both $library >"$log.both" 2>&1 || exit 1
+sed 's/ at 0x[0-9a-f]*)$//' "$log.table" >"$log.left"
+sed 's/ at 0x[0-9a-f]*)$//' "$log.both" >"$log.right"
+diff "$log.left" "$log.right" || { echo "FAIL: --both makes a difference"; exit 1; }
+# A line per module, under a line of titles.
+"$coverage" --all --summary --commit $library >"$log.summary" 2>&1 || exit 1
+cat "$log.summary"
+awk 'NR == 2 && NF == 15 && $NF ~ /libz/ && $12 > 0 && $13 > 0 && $14 > $13 { good = 1 } END { exit NR != 2 || !good }' \
+	"$log.summary" || { echo "FAIL: the summary is not two lines, or lacks numbers"; exit 1; }
 
 # The four columns: entries with ALLOW and FORBID, instructions with ALLOW and FORBID.
 awk '
