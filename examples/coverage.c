@@ -311,7 +311,7 @@ static const char usage[] =
 	"  -m, --module=PATTERN  of processes only the modules whose file name matches\n"
 	"  -b, --both       try FORBID also where ALLOW gives a jump, which FORBID does then, too\n"
 	"  -c, --commit     commit everything at once, in a process of its own, to see what memory that takes\n"
-	"  -l, --limit=N    plan all instructions at once if there are no more than N (default 1000000)\n"
+	"  -l, --limit=N    plan all instructions at once if there are no more than N (default 400000)\n"
 	"  -j, --jobs=N     processes at a time (default: one per processor)\n"
 	"  -h, --help\n";
 
@@ -399,7 +399,7 @@ static bool set_defaults(void)
 	snprintf(jobs, sizeof(jobs), "%ld", sysconf(_SC_NPROCESSORS_ONLN));
 	for (size_t i = 0; i < sizeof(switches) / sizeof(*switches); i++)
 		unsetenv(switches[i]);
-	return setenv(COVERAGE_JOBS, jobs, 1) == 0 && setenv(COVERAGE_LIMIT, "1000000", 1) == 0;
+	return setenv(COVERAGE_JOBS, jobs, 1) == 0 && setenv(COVERAGE_LIMIT, "400000", 1) == 0;
 }
 
 int main(int argc, char **argv)
