@@ -31,6 +31,17 @@ static void *shared_memory(size_t size)
 	return memory == MAP_FAILED ? NULL : memory;
 }
 
+/* fork() copies the page tables of private memory, for each of thousands of processes. */
+static void *shared_copy(void *memory, size_t size)
+{
+	void *copy = shared_memory(size);
+
+	if (copy)
+		memcpy(copy, memory, size);
+	free(memory);
+	return copy;
+}
+
 #ifndef COVERAGE_STATIC
 
 /* Load `file` and collect the functions of that module alone; of the program, if file is empty. */
@@ -104,6 +115,10 @@ static bool prepare(void)
 	coverage_select_extents(&coverage);
 	coverage.shared = shared_memory(sizeof(*coverage.shared));
 	if (!coverage.shared || !coverage_collect_sites(&coverage))
+		return false;
+	coverage.sites = shared_copy(coverage.sites, coverage.site_count * sizeof(*coverage.sites));
+	coverage.order = shared_copy(coverage.order, coverage.site_count * sizeof(*coverage.order));
+	if (!coverage.sites || !coverage.order)
 		return false;
 	for (int policy = 0; policy < POLICIES; policy++) {
 		coverage.results[policy] = shared_memory(coverage.site_count * sizeof(struct result));

@@ -48,6 +48,7 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/personality.h>
+#include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/wait.h>
 #include <unistd.h>
@@ -83,6 +84,7 @@ static void become_host(const char *path, bool is_program, const struct place *p
 	int null = open("/dev/null", O_RDWR);
 	char layout[64];
 
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	if (null >= 0)
 		dup2(null, STDIN_FILENO);
 	if (setenv("LD_PRELOAD", agent, 1) || setenv(COVERAGE_FILE, is_program ? "" : path, 1))
