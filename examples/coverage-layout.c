@@ -47,8 +47,8 @@ static bool parse(const char *text, const char *file, struct line *line)
 	int end = 0;
 	size_t length = strlen(file);
 
-	if (sscanf(text, "%lx-%lx %4s %lx %*s %lu %n", &line->lower, &line->upper, protection, &line->offset, &line->inode,
-		   &end) != 5)
+	if (sscanf(text, "%lx-%lx %4s %lx %*s %lu %n", &line->lower, &line->upper, protection, &line->offset,
+		   &line->inode, &end) != 5)
 		return false;
 	line->protection = (protection[0] == 'r' ? PROT_READ : 0) | (protection[1] == 'w' ? PROT_WRITE : 0) |
 			   (protection[2] == 'x' ? PROT_EXEC : 0);
@@ -219,7 +219,7 @@ enum layout_result layout_enact(const char *name, const char *root, const char *
 	if (fd < 0)
 		goto out;
 	result = LAYOUT_COLLIDED;
-	*why = "this process has something where that one has something, again and again: no address space randomisation?";
+	*why = "this process has something where that one has something";
 	if (occupy_all(&layout)) {
 		result = LAYOUT_FAILED;
 		*why = "it cannot be mapped";

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: MIT */
 /*
- * Planning, in processes forked for the purpose before libpatch is initialised: a patch leaves its window behind even when
- * it is unmade, for threads that might still come there, and the next one at a neighbouring instruction would join it.
+ * Planning, in processes forked for the purpose before libpatch is initialised: a patch leaves its window behind even
+ * when it is unmade, for threads that might still come there, and the next one at a neighbouring instruction would join
+ * it.
  */
 #define _GNU_SOURCE
 #include "coverage.h"

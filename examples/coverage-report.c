@@ -207,7 +207,8 @@ static void print_memory(const struct at_once *all)
 	uint64_t generated = all->patched.generated;
 	uint64_t total = generated + all->patched.heap + all->patched.copied;
 
-	printf("    planned    %s mappings, %s more lines in maps; ", GROUPED(all->arenas), GROUPED(all->planned.mappings));
+	printf("    planned    %s mappings, ", GROUPED(all->arenas));
+	printf("%s more lines in maps; ", GROUPED(all->planned.mappings));
 	printf("code %s bytes, %.0f each; ", GROUPED(all->code_bytes), each(all->code_bytes, made));
 	printf("heap %s bytes, %.0f each\n", GROUPED(all->planned.heap), each(all->planned.heap, made));
 	if (!all->committed)
@@ -285,7 +286,7 @@ static void print_place(const struct coverage *coverage)
 					"library",
 	       (uintmax_t)coverage->module->base);
 	if (coverage->module->unindexed)
-		printf("  no .eh_frame_hdr: libpatch knows no function of it, neither where they end nor where they branch to\n");
+		printf("  no .eh_frame_hdr: libpatch knows neither where its functions end nor where they branch to\n");
 	if (!coverage->module->described)
 		printf("  no unwind table (.eh_frame): its functions are unknown\n\n");
 }

@@ -19,16 +19,16 @@
  *   a library       into this program, and loads the library there;
  *   a program       by LD_PRELOAD into that program, whose main() never runs: the agent reports and exits before;
  *   another one     (static, privileged, of another libc) that would not load it: into this program. The program is
- *                   started, stopped before its first instruction, and killed when it is known where the kernel put what.
- *                   The agent occupies the same addresses and maps the program's segments among them;
+ *                   started, stopped before its first instruction, and killed when it is known where the kernel put
+ *                   what. The agent occupies the same addresses and maps the program's segments among them;
  *   a process       the same, for each of its modules, with what /proc tells. The process is not touched.
  *
  * CONSTRUCTORS OF THE LIBRARY RUN, and so may those of libraries that a program needs: do not use it on files that you
  * would not execute. Nothing of a program that is mapped by the agent, or of a process's modules, is executed.
  *
  * Functions are known by unwind tables (.eh_frame_hdr); import stubs are left out, and split-off cold parts count as
- * functions. What gcc -static links has tables but no index: its functions are taken from the file's section headers, and
- * libpatch plans as if it knew none, as it would in that program.
+ * functions. What gcc -static links has tables but no index: its functions are taken from the file's section headers,
+ * and libpatch plans as if it knew none, as it would in that program.
  *
  * Exit status: 0 everything was examined; 1 something was not; 2 wrong usage.
  */
@@ -127,7 +127,7 @@ static int run_agent(const char *path, bool is_program, const struct place *plac
 	case COVERAGE_FAILED:
 		return 1; /* it said why */
 	case COVERAGE_COLLIDED:
-		return complain(path, "this tool is where that program is, again and again: no address space randomisation?");
+		return complain(path, "this tool comes to lie where that program is: no address space randomisation?");
 	default:
 		return complain(path, "the agent did not run");
 	}

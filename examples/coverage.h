@@ -13,7 +13,7 @@
 
 /* From the launcher to the agent, by environment. */
 #define COVERAGE_FILE "LIBPATCH_COVERAGE_FILE"       /* library to load; "": the program itself */
-#define COVERAGE_LAYOUT "LIBPATCH_COVERAGE_LAYOUT"   /* COVERAGE_FILE is planned as it lies in this layout (coverage-process.h) */
+#define COVERAGE_LAYOUT "LIBPATCH_COVERAGE_LAYOUT"   /* COVERAGE_FILE is planned as it lies in this layout */
 #define COVERAGE_ROOT "LIBPATCH_COVERAGE_ROOT"       /* what the layout's paths begin in; "": here */
 #define COVERAGE_LABEL "LIBPATCH_COVERAGE_LABEL"     /* whose layout it is */
 #define COVERAGE_EVERY "LIBPATCH_COVERAGE_EVERY"     /* every k-th instruction; 0: none */
@@ -145,12 +145,12 @@ void coverage_plan(struct coverage *coverage);
 void coverage_memory(const struct module *module, struct memory *memory);
 
 /*
- * Of entries, then of instructions, percent: by jump with ALLOW, not refused with ALLOW, by jump with FORBID. Then, of all
- * entries at once with ALLOW: more lines in maps; per patch, bytes of generated code, and resident bytes of everything
- * ("-": only --commit tells).
+ * Of entries, then of instructions, percent: by jump with ALLOW, not refused with ALLOW, by jump with FORBID. Then, of
+ * all entries at once with ALLOW: more lines in maps; per patch, bytes of generated code, and resident bytes of
+ * everything ("-": only --commit tells).
  */
 #define COVERAGE_SUMMARY_HEAD                                                                                          \
-	"functions instructions |  entries:     ALLOW     made   FORBID |  instr.:      ALLOW     made   FORBID | "      \
+	"functions instructions |  entries:     ALLOW     made   FORBID |  instr.:      ALLOW     made   FORBID | "     \
 	" maps  code   all  module\n"
 
 void coverage_report(const struct coverage *coverage);

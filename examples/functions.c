@@ -254,7 +254,7 @@ static const char *file_name(const char *path)
 
 /* ---- modules whose unwind table only the file leads to ------------------------------------------------------------ */
 
-/* Address, as in the file, and size of the .eh_frame section of a mapped ELF file. Every offset in a file is suspect. */
+/* Address, as in the file, and size of .eh_frame, the section, of a mapped ELF file. Every offset in it is suspect. */
 static bool find_eh_frame(const uint8_t *file, size_t size, uint64_t *address, uint64_t *length)
 {
 	const Elf64_Ehdr *header = (const void *)file;
@@ -322,6 +322,7 @@ static bool collect_by_sections(struct collection *collection, const struct dl_p
 	struct module *module = &collection->out->modules[index];
 	int fd = open(module->path, O_RDONLY | O_CLOEXEC);
 	uint64_t address = 0, length = 0;
+	const uint8_t *section;
 	struct stat status;
 	void *file;
 
@@ -337,8 +338,8 @@ static bool collect_by_sections(struct collection *collection, const struct dl_p
 			    loaded_at(info, info->dlpi_addr + address, length);
 	module->described = module->unindexed;
 	munmap(file, (size_t)status.st_size);
-	return !module->unindexed || collect_section(collection, info, index, (const uint8_t *)info->dlpi_addr + address,
-						     (const uint8_t *)info->dlpi_addr + address + length);
+	section = (const uint8_t *)info->dlpi_addr + address;
+	return !module->unindexed || collect_section(collection, info, index, section, section + length);
 }
 
 /* ---- all together ------------------------------------------------------------------------------------------------- */
@@ -420,8 +421,8 @@ static bool symtab_name(const uint8_t *file, size_t size, uint64_t address, char
 		const Elf64_Shdr *table = &sections[i], *strings;
 		const Elf64_Sym *symbols;
 
-		if ((table->sh_type != SHT_SYMTAB && table->sh_type != SHT_DYNSYM) || table->sh_link >= header->e_shnum || table->sh_offset > size ||
-		    table->sh_size > size - table->sh_offset)
+		if ((table->sh_type != SHT_SYMTAB && table->sh_type != SHT_DYNSYM) ||
+		    table->sh_link >= header->e_shnum || table->sh_offset > size || table->sh_size > size - table->sh_offset)
 			continue;
 		strings = &sections[table->sh_link];
 		if (strings->sh_offset > size || strings->sh_size > size - strings->sh_offset || !strings->sh_size ||

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A module that some other loader than the dynamic linker mapped: its functions are known as those of a loaded one are, so
- * that the same addresses are refused. When it is unmapped without a word, and other code mapped there, nothing of it is
- * believed or read any more.
+ * A module that some other loader than the dynamic linker mapped: its functions are known as those of a loaded one are,
+ * so that the same addresses are refused. When it is unmapped without a word, and other code mapped there, nothing of
+ * it is believed or read any more.
  */
 #include "harness.h"
 
@@ -109,7 +109,7 @@ int main(void)
 	munmap((void *)lower, size);
 	CHECK(try(lower + function) != PATCH_OK);
 	CONTEXT("other code");
-	CHECK(mmap((void *)lower, size, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) !=
+	CHECK(mmap((void *)lower, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) !=
 	      MAP_FAILED);
 	memset((void *)lower, 0x90, size);
 	CHECK_EQ(mprotect((void *)lower, size, PROT_READ | PROT_EXEC), 0);

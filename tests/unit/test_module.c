@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * module.c, mapped.c and eh_frame.c against an independent reading of the same modules' .eh_frame sections, and against tables
- * made by hand and broken at random.
+ * module.c, mapped.c and eh_frame.c against an independent reading of the same modules' .eh_frame sections, and against
+ * tables made by hand and broken at random.
  */
 #include "module.h"
 
@@ -260,7 +260,8 @@ struct mapped {
 	uintptr_t tables; /* page of .eh_frame_hdr */
 };
 
-static void map_segment(const struct mapped *mapped, const uint8_t *file, int fd, const Elf64_Phdr *segment, bool from_file)
+static void map_segment(const struct mapped *mapped, const uint8_t *file, int fd, const Elf64_Phdr *segment,
+			bool from_file)
 {
 	uintptr_t start = ALIGN_DOWN(mapped->bias + segment->p_vaddr, PAGE_SIZE);
 	size_t offset = ALIGN_DOWN(segment->p_offset, PAGE_SIZE);
@@ -351,7 +352,8 @@ static uintptr_t code_page(uintptr_t address)
 {
 	uintptr_t page = ALIGN_DOWN(address, PAGE_SIZE);
 
-	cr_assert_eq(mmap((void *)page, PAGE_SIZE, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0),
+	cr_assert_eq(mmap((void *)page, PAGE_SIZE, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1,
+			  0),
 		     (void *)page);
 	return page;
 }
