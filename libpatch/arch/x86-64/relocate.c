@@ -8,7 +8,8 @@
  *  2. A call leaves the original return address, written before the callee's first instruction.
  *  3. The rows tell at every instruction where the program's stack pointer is.
  *
- * Prefixes without effect on direct branches (hints, BND on processors without MPX, padding) are dropped.
+ * Prefixes without effect on direct branches (hints, BND on processors without MPX, padding) are dropped; of loop and jrcxz,
+ * repeat prefixes are kept.
  */
 #include "../arch.h"
 
@@ -148,9 +149,15 @@ static void emit_jcc_opcode(struct arch_code *code, const uint8_t *bytes, const 
 /* loop or jrcxz that passes over `skip` bytes when taken. */
 static void emit_loop(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, uint8_t skip)
 {
-	/* The address-size prefix chooses between RCX and ECX. */
-	if (memchr(bytes, 0x67, insn->opcode_offset))
-		arch_emit_u8(code, 0x67);
+	size_t i;
+
+	/*
+	 * The address-size prefix chooses between RCX and ECX; the last repeat prefix overrides the condition of loope and
+	 * loopne, which no manual tells (seen on Zen 5).
+	 */
+	for (i = 0; i < insn->opcode_offset; i++)
+		if (bytes[i] == 0x67 || bytes[i] == 0xF2 || bytes[i] == 0xF3)
+			arch_emit_u8(code, bytes[i]);
 	arch_emit_u8(code, bytes[insn->opcode_offset]);
 	arch_emit_u8(code, skip);
 }
