@@ -94,24 +94,24 @@ static bool make(const struct planner *planner, uintptr_t address, patch_t *patc
 	if (patch_make(&location, &planner->model, &planner->attr, patch, NULL) == PATCH_OK)
 		return true;
 	*patch = NULL;
-	*result = (struct result){REFUSED, 0, reason_index(planner->coverage->shared), false};
+	*result = (struct result){REFUSED, 0, reason_index(planner->coverage->shared)};
 	return false;
 }
 
-static struct result look_at(patch_t patch, uintptr_t address)
+static struct result look_at(patch_t patch)
 {
 	static const uint8_t outcomes[] = {
 		[PATCH_STRATEGY_JUMP] = JUMP,
 		[PATCH_STRATEGY_CONSTRAINED_JUMP] = CONSTRAINED_JUMP,
 		[PATCH_STRATEGY_TRAP] = TRAP,
+		[PATCH_STRATEGY_PUNNED_JUMP] = PUNNED_JUMP,
 	};
-	struct result result = {UNKNOWN, 0, 0, false};
+	struct result result = {UNKNOWN, 0, 0};
 	struct patch_info info;
 
 	if (patch_info(patch, &info) == PATCH_OK && (size_t)info.strategy < sizeof(outcomes)) {
 		result.outcome = outcomes[info.strategy];
 		result.length = (uint8_t)(info.upper - info.lower);
-		result.before = info.lower < address;
 	}
 	return result;
 }
@@ -141,7 +141,7 @@ static void plan_batch(const struct planner *planner, enum policy policy, const 
 	__atomic_fetch_add(&coverage->shared->made[policy], count, __ATOMIC_RELAXED);
 	for (size_t i = 0; i < count; i++)
 		if (patches[i])
-			results[indices[i]] = look_at(patches[i], sites[indices[i]].address);
+			results[indices[i]] = look_at(patches[i]);
 }
 
 static void plan_alone(const struct task *task)
@@ -205,7 +205,7 @@ static void plan_at_once(const struct task *task)
 	out->ns = now_ns() - start;
 	patch_statistics(&statistics);
 	for (size_t i = 0; i < made; i++)
-		out->outcomes[look_at(patches[i], 0).outcome]++;
+		out->outcomes[look_at(patches[i]).outcome]++;
 	out->arenas = statistics.arenas;
 	out->code_bytes = statistics.code_bytes;
 	out->planned = memory_since(coverage->module, &before);
@@ -279,14 +279,14 @@ static void start_passes(struct coverage *coverage, enum policy policy, const ui
 }
 
 /*
- * FORBID takes the same window as ALLOW where that is a jump which begins at the site: ALLOW only looks further where it
- * would not do. Those need not be tried again.
+ * FORBID takes the same jump as ALLOW where there is one: it only looks further where there is none. Those need not be
+ * tried again.
  */
 static bool is_settled(struct coverage *coverage, size_t site)
 {
 	const struct result *allowed = &coverage->results[ALLOW][site];
 
-	if (coverage->both || (allowed->outcome != JUMP && allowed->outcome != CONSTRAINED_JUMP) || allowed->before)
+	if (coverage->both || !is_jump(allowed->outcome))
 		return false;
 	coverage->results[FORBID][site] = *allowed;
 	return true;

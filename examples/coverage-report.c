@@ -7,7 +7,9 @@
 #include <stdlib.h>
 #include <string.h>
 
-static const char *const outcome_names[OUTCOMES] = {"not tried", "jump", "jump over several", "trap", "refused"};
+static const char *const outcome_names[OUTCOMES] = {
+	"not tried", "jump", "jump over several", "punned jump", "trap", "refused",
+};
 static const char *const policy_names[POLICIES] = {"ALLOW", "FORBID"};
 
 static double percent(uint64_t part, uint64_t whole)
@@ -95,7 +97,7 @@ static void add_up(const struct coverage *coverage, struct sums *sums)
 
 static uint64_t by_jump(const uint64_t outcomes[OUTCOMES])
 {
-	return outcomes[JUMP] + outcomes[CONSTRAINED_JUMP];
+	return outcomes[JUMP] + outcomes[CONSTRAINED_JUMP] + outcomes[PUNNED_JUMP];
 }
 
 static uint64_t not_refused(const uint64_t outcomes[OUTCOMES])

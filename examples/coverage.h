@@ -40,10 +40,16 @@ enum outcome {
 	UNKNOWN, /* the process that should have tried it died */
 	JUMP,
 	CONSTRAINED_JUMP,
+	PUNNED_JUMP,
 	TRAP,
 	REFUSED,
 	OUTCOMES
 };
+
+static inline bool is_jump(enum outcome outcome)
+{
+	return outcome == JUMP || outcome == CONSTRAINED_JUMP || outcome == PUNNED_JUMP;
+}
 
 /* What a sum is over. */
 enum group {
@@ -56,7 +62,6 @@ struct result {
 	uint8_t outcome;
 	uint8_t length; /* of the window */
 	uint8_t reason; /* REFUSED: index */
-	bool before;    /* the window begins before the site */
 };
 
 struct site {

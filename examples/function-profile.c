@@ -466,16 +466,17 @@ static void report_hottest(double ns_per_tick)
 
 struct placed {
 	size_t functions;
-	size_t by[3]; /* enum patch_strategy */
+	size_t by[4]; /* enum patch_strategy */
 };
 
 static void report_placed_line(const char *name, const struct placed *placed)
 {
-	size_t patched = placed->by[0] + placed->by[1] + placed->by[2];
+	size_t several = placed->by[PATCH_STRATEGY_CONSTRAINED_JUMP] + placed->by[PATCH_STRATEGY_PUNNED_JUMP];
+	size_t patched = placed->by[PATCH_STRATEGY_JUMP] + several + placed->by[PATCH_STRATEGY_TRAP];
 
 	say("%-24s %9s %9s %7.2f%% %8s %8s %6s %8s\n", name, GROUPED(placed->functions), GROUPED(patched),
 	    percent((double)patched, (double)placed->functions), GROUPED(placed->by[PATCH_STRATEGY_JUMP]),
-	    GROUPED(placed->by[PATCH_STRATEGY_CONSTRAINED_JUMP]), GROUPED(placed->by[PATCH_STRATEGY_TRAP]),
+	    GROUPED(several), GROUPED(placed->by[PATCH_STRATEGY_TRAP]),
 	    GROUPED(placed->functions - patched));
 }
 
@@ -498,14 +499,14 @@ static void report_placed(void)
 				continue;
 			placed.functions++;
 			if (!patches[i] || patch_info(patches[i], &info) != PATCH_OK || info.strategy < 0 ||
-			    info.strategy > PATCH_STRATEGY_TRAP)
+			    info.strategy > PATCH_STRATEGY_PUNNED_JUMP)
 				continue;
 			placed.by[info.strategy]++;
 			trap_hits += info.trap_hits;
 		}
 		report_placed_line(functions.modules[m].name, &placed);
 		total.functions += placed.functions;
-		for (int s = 0; s < 3; s++)
+		for (int s = 0; s < 4; s++)
 			total.by[s] += placed.by[s];
 	}
 	if (functions.module_count != 1)

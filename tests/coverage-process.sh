@@ -21,7 +21,7 @@ check()
 		function number(text) { gsub(/,/, "", text); return text + 0 }
 		/^\// { count++ }
 		/ functions, .* instructions, / { if (number($1) == 0) bad = "no functions" }
-		/^  (jump over one|jump over several|trap|refused) +[0-9]/ { sum += number($(NF - 1)) }
+		/^  (jump over one|jump over several|punned jump|trap|refused) +[0-9]/ { sum += number($(NF - 1)) }
 		/^  not tried/ { bad = "some sites were not tried" }
 		/^  sites / { sites += number($NF) }
 		END {

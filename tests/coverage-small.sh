@@ -32,7 +32,7 @@ awk '
 	function fail(text) { print "FAIL: " text; failed = 1 }
 	function number(text) { gsub(/,/, "", text); return text + 0 }
 	FNR == NR && / functions, .* instructions, / { functions = number($1); instructions = number($3) }
-	FNR == NR && /^  (jump over one|jump over several|trap|refused) +[0-9]/ {
+	FNR == NR && /^  (jump over one|jump over several|punned jump|trap|refused) +[0-9]/ {
 		first = NF - 7
 		for (i = 0; i < 4; i++)
 			sum[i] += number($(first + 2 * i))
