@@ -89,13 +89,15 @@ static enum level level_of(const struct plan_request *request, const struct arch
 
 /*
  * The window of whole instructions from plan->start to `end` or behind it, with boundaries up to `level`. From its start
- * control must flow to the site, or the jump would not be met. NULL, or why not and *where.
+ * control must flow to the site, or the jump would not be met: but where the start is given and boundaries may trap, the
+ * site's may be one. NULL, or why not and *where.
  */
 static const char *build(const struct plan_request *request, enum level level, uintptr_t end, struct plan *plan,
 			 uintptr_t *where)
 {
 	const uint8_t *bytes = request->bytes + (plan->start - request->site);
 	size_t size = request->size - (plan->start - request->site);
+	bool flows = request->from == 0 || level < BRANCHED_TO;
 	struct arch_insn last = { 0 };
 
 	plan->length = 0;
@@ -113,8 +115,8 @@ static const char *build(const struct plan_request *request, enum level level, u
 			return why;
 		if (plan->count > 0 && level_of(request, &last, &insn, address) > level)
 			return "the function branches to an instruction within the bytes of a jump";
-		if (address < plan->site &&
-		    (!flows_on(&insn) || (insn.flags & ARCH_F_ENDBR) || address + insn.length > plan->site))
+		if (address < plan->site && (address + insn.length > plan->site ||
+					     (flows && (!flows_on(&insn) || (insn.flags & ARCH_F_ENDBR)))))
 			return "control does not flow to the instruction from the one in front";
 		if (plan->count == PLAN_INSNS_MAX || plan->length + insn.length > PLAN_LENGTH_MAX)
 			return "joining the patches around it would displace too much at once";
