@@ -489,6 +489,11 @@ static int observe(enum inject_point point)
 
 	if (point == INJECT_TRAP || point == INJECT_MMAP || !observed)
 		return 0;
+	/* A second batch of the commit: boundaries that trapped too often are planned again. */
+	if (point == INJECT_COMMIT_CHECKED && steps[0] != '\0') {
+		observed = false;
+		return 0;
+	}
 	if (point == INJECT_TEXT_WRITE || point == INJECT_SYNC) {
 		add_step(point == INJECT_SYNC ? 's' : 'w');
 		return 0;
