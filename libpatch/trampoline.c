@@ -102,7 +102,7 @@ static bool emit_instruction(struct builder *builder, struct arch_code *code, co
 	return !(insn->flags & ARCH_F_NOFALL);
 }
 
-/* One pass. Sizes do not depend on addresses, so the first pass finds the entries and the second one uses them. */
+/* One pass. Sizes do not depend on addresses but modulo ARENA_GRANULE, so the first pass finds the entries and the second one uses them. */
 static void emit_all(struct builder *builder, struct arch_code *code)
 {
 	const struct window *window = builder->window;
@@ -280,7 +280,9 @@ static patch_status emit_block(struct builder *builder, struct trampoline *tramp
 {
 	const struct window *window = builder->window;
 	struct arena_reach reach = reach_of(window, builder->hooks, builder->count);
-	struct arch_code measure = { .base = window->start, .rows = builder->rows, .row_capacity = ROWS_MAX };
+	/* Aligned as the final base is, for padding to be the same. */
+	uintptr_t base = ALIGN_DOWN(window->start, ARENA_GRANULE);
+	struct arch_code measure = { .base = base, .rows = builder->rows, .row_capacity = ROWS_MAX };
 	struct arch_code code = { 0 };
 	size_t header, size;
 	uint8_t *block;

@@ -22,8 +22,9 @@
 #define NOPL_5 0x0F, 0x1F, 0x44, 0x00, 0x00                   /* nop dword [rax + rax] */
 #define JMP_REL8_BACK 0xEB, 0xFE                              /* jmp to itself */
 #define UNDEFINED 0x06                                        /* no instruction in 64-bit mode */
-#define CALL_SP 0xFF, 0xD4                                    /* call rsp */
-#define CALL_OVERWRITTEN 0xFF, 0x54, 0x24, 0xF8               /* call [rsp - 8] */
+#define CALL_FAR 0xFF, 0x18                  /* call far [rax] */
+#define FAR_CALL "a far call leaves the address it was executed at on the stack"
+#define CALL_FAR_STACK 0xFF, 0x5C, 0x24, 0x08 /* call far [rsp + 8] */
 /* The longest one: mov qword cs:[rax + rax + 0x11223344], 0x55667788 with padding prefixes. */
 #define FIFTEEN 0x2E, 0x2E, 0x2E, 0x48, 0xC7, 0x84, 0x00, 0x44, 0x33, 0x22, 0x11, 0x88, 0x77, 0x66, 0x55
 
@@ -188,8 +189,8 @@ Test(plan, endbr64_is_kept)
 		  .message = "the function ends behind endbr64", .irritant = 4 },
 		{ "endbr64, foreign int3", BYTES(ENDBR64, INT3, NOP), .status = PATCH_ECHANGED, .message = FOREIGN,
 		  .irritant = 4 },
-		{ "endbr64, refused", BYTES(ENDBR64, CALL_SP), .status = PATCH_ERELOCATE,
-		  .message = "call to the address in the stack pointer", .irritant = 4 },
+		{ "endbr64, refused", BYTES(ENDBR64, CALL_FAR), .status = PATCH_ERELOCATE,
+		  .message = FAR_CALL, .irritant = 4 },
 	};
 
 	check_cases(cases, ARRAY_SIZE(cases));
@@ -223,10 +224,10 @@ Test(plan, no_instruction_at_the_site)
 		  .message = FOREIGN },
 		{ "foreign int3, forced", BYTES(INT3, LEA_RAX_RDI_4), .policy = FORCE, .status = PATCH_ECHANGED,
 		  .message = FOREIGN },
-		{ "refused", BYTES(CALL_SP, MOV_RAX_RDI), .status = PATCH_ERELOCATE,
-		  .message = "call to the address in the stack pointer" },
-		{ "refused, forced", BYTES(CALL_OVERWRITTEN, NOP), .policy = FORCE, .status = PATCH_ERELOCATE,
-		  .message = "call through a pointer that its own return address overwrites" },
+		{ "refused", BYTES(CALL_FAR, MOV_RAX_RDI), .status = PATCH_ERELOCATE,
+		  .message = FAR_CALL },
+		{ "refused, forced", BYTES(CALL_FAR_STACK, NOP), .policy = FORCE, .status = PATCH_ERELOCATE,
+		  .message = FAR_CALL },
 	};
 
 	check_cases(cases, ARRAY_SIZE(cases));
@@ -364,10 +365,10 @@ Test(plan, bytes_behind_the_site_that_cannot_go_along)
 		  .irritant = 2 },
 		{ "cut short", BYTES(MOV_EAX_EDI, 0x48, 0x8D, 0x47), .policy = FORBID, .status = PATCH_ENOJUMP,
 		  .message = NO_DECODE, .irritant = 2 },
-		{ "refused", BYTES(MOV_RAX_RDI, CALL_SP), .strategy = TRAP, WINDOW(0, 3),
-		  .message = "call to the address in the stack pointer", .irritant = 3 },
-		{ "refused, forbidden", BYTES(NOP, CALL_OVERWRITTEN), .policy = FORBID, .status = PATCH_ENOJUMP,
-		  .message = "call through a pointer that its own return address overwrites", .irritant = 1 },
+		{ "refused", BYTES(MOV_RAX_RDI, CALL_FAR), .strategy = TRAP, WINDOW(0, 3),
+		  .message = FAR_CALL, .irritant = 3 },
+		{ "refused, forbidden", BYTES(NOP, CALL_FAR_STACK), .policy = FORBID, .status = PATCH_ENOJUMP,
+		  .message = FAR_CALL, .irritant = 1 },
 	};
 
 	check_cases(cases, ARRAY_SIZE(cases));

@@ -19,7 +19,7 @@ struct copy_case {
 	const char *text;
 	uint8_t original[16];
 	size_t original_size;
-	uint8_t copy[48];
+	uint8_t copy[96];
 	size_t copy_size;
 };
 
@@ -32,7 +32,7 @@ static void decode(struct arch_insn *insn, const uint8_t *bytes, size_t size, ui
 
 static void expect_copies(const struct copy_case *cases, size_t count, const struct arch_map *map)
 {
-	uint8_t bytes[64];
+	uint8_t bytes[128];
 	struct arch_insn insn;
 	size_t i;
 
@@ -120,30 +120,56 @@ Test(relocate, direct_branches)
 	EXPECT_COPIES(cases);
 }
 
-/* call over; int3; over: lea rsp, [rsp + 8]; push qword [rip + size of the jump] */
-#define PUSH_RETURN(jmp_size) 0xE8, LE32(1), 0xCC, 0x48, 0x8D, 0x64, 0x24, 8, 0xFF, 0x35, LE32(jmp_size)
+/* call over; int3; over: */
+#define CALL_OVER 0xE8, LE32(1), 0xCC
+#define DROP 0x48, 0x8D, 0x64, 0x24, 8 /* lea rsp, [rsp + 8] */
+/* call over; lea rsp, [rsp + 8]; push qword [rip + size of the jump and of the padding behind it] */
+#define PUSH_RETURN(jmp_and_padding) CALL_OVER, DROP, 0xFF, 0x35, LE32(jmp_and_padding)
 #define PUSH_SIZE 17
+/* Up to the constant, which is aligned; padding for jumps of so many bytes, with nothing in front of PUSH_RETURN. */
+#define PAD_1 0xCC
+#define PAD_2 0xCC, 0xCC
+#define PAD_3 PAD_2, 0xCC
+#define PAD_4 PAD_2, PAD_2
+#define PAD_5 PAD_4, 0xCC
+#define PAD_6 PAD_4, PAD_2
+#define PAD_7 PAD_4, PAD_3
 
 Test(relocate, calls)
 {
 	static const struct copy_case cases[] = {
 		{ "call rel32", O(0xE8, LE32(0x100)),
-		  C(PUSH_RETURN(5), 0xE9, REL(FROM + 5 + 0x100, PUSH_SIZE + 1, 0), LE64(FROM + 5)) },
+		  C(PUSH_RETURN(7), 0xE9, REL(FROM + 5 + 0x100, PUSH_SIZE + 1, 0), PAD_2, LE64(FROM + 5)) },
 		{ "call to the next instruction", O(0xE8, LE32(0)),
-		  C(PUSH_RETURN(5), 0xE9, REL(FROM + 5, PUSH_SIZE + 1, 0), LE64(FROM + 5)) },
+		  C(PUSH_RETURN(7), 0xE9, REL(FROM + 5, PUSH_SIZE + 1, 0), PAD_2, LE64(FROM + 5)) },
 		{ "data16 data16 rex.W call (TLS)", O(0x66, 0x66, 0x48, 0xE8, LE32(0x100)),
-		  C(PUSH_RETURN(5), 0xE9, REL(FROM + 8 + 0x100, PUSH_SIZE + 1, 0), LE64(FROM + 8)) },
+		  C(PUSH_RETURN(7), 0xE9, REL(FROM + 8 + 0x100, PUSH_SIZE + 1, 0), PAD_2, LE64(FROM + 8)) },
 		{ "addr32 call", O(0x67, 0xE8, LE32(0x100)),
-		  C(PUSH_RETURN(5), 0xE9, REL(FROM + 6 + 0x100, PUSH_SIZE + 1, 0), LE64(FROM + 6)) },
-		{ "call rax", O(0xFF, 0xD0), C(PUSH_RETURN(2), 0xFF, 0xE0, LE64(FROM + 2)) },
-		{ "call r12", O(0x41, 0xFF, 0xD4), C(PUSH_RETURN(3), 0x41, 0xFF, 0xE4, LE64(FROM + 3)) },
+		  C(PUSH_RETURN(7), 0xE9, REL(FROM + 6 + 0x100, PUSH_SIZE + 1, 0), PAD_2, LE64(FROM + 6)) },
+		{ "call rax", O(0xFF, 0xD0), C(PUSH_RETURN(7), 0xFF, 0xE0, PAD_5, LE64(FROM + 2)) },
+		{ "call r12", O(0x41, 0xFF, 0xD4), C(PUSH_RETURN(7), 0x41, 0xFF, 0xE4, PAD_4, LE64(FROM + 3)) },
+	};
+
+	EXPECT_COPIES(cases);
+}
+
+/* The pointer is read by a push first: for its faults. */
+Test(relocate, calls_through_memory)
+{
+	static const struct copy_case cases[] = {
 		{ "notrack call [rax+8]", O(0x3E, 0xFF, 0x50, 8),
-		  C(PUSH_RETURN(4), 0x3E, 0xFF, 0x60, 8, LE64(FROM + 4)) },
-		{ "call [r12]", O(0x41, 0xFF, 0x14, 0x24), C(PUSH_RETURN(4), 0x41, 0xFF, 0x24, 0x24, LE64(FROM + 4)) },
+		  C(0x3E, 0xFF, 0x70, 8, DROP, PUSH_RETURN(6), 0x3E, 0xFF, 0x60, 8, PAD_2, LE64(FROM + 4)) },
+		{ "call [r12]", O(0x41, 0xFF, 0x14, 0x24),
+		  C(0x41, 0xFF, 0x34, 0x24, DROP, PUSH_RETURN(6), 0x41, 0xFF, 0x24, 0x24, PAD_2, LE64(FROM + 4)) },
 		{ "call fs:[0x10]", O(0x64, 0xFF, 0x14, 0x25, LE32(0x10)),
-		  C(PUSH_RETURN(8), 0x64, 0xFF, 0x24, 0x25, LE32(0x10), LE64(FROM + 8)) },
+		  C(0x64, 0xFF, 0x34, 0x25, LE32(0x10), DROP, PUSH_RETURN(10), 0x64, 0xFF, 0x24, 0x25, LE32(0x10), PAD_2,
+		    LE64(FROM + 8)) },
+		{ "call [rip+0x100]", O(0xFF, 0x15, LE32(0x100)),
+		  C(0xFF, 0x35, REL(FROM + 6 + 0x100, 2, 0), DROP, PUSH_RETURN(12), 0xFF, 0x25,
+		    REL(FROM + 6 + 0x100, 11 + PUSH_SIZE + 2, 0), PAD_6, LE64(FROM + 6)) },
 		{ "data16 rex.W call [rip+0x100] (TLS)", O(0x66, 0x48, 0xFF, 0x15, LE32(0x100)),
-		  C(PUSH_RETURN(8), 0x66, 0x48, 0xFF, 0x25, REL(FROM + 8 + 0x100, PUSH_SIZE + 4, 0), LE64(FROM + 8)) },
+		  C(0x66, 0x48, 0xFF, 0x35, REL(FROM + 8 + 0x100, 4, 0), DROP, PUSH_RETURN(10), 0x66, 0x48, 0xFF, 0x25,
+		    REL(FROM + 8 + 0x100, 13 + PUSH_SIZE + 4, 0), PAD_2, LE64(FROM + 8)) },
 	};
 
 	EXPECT_COPIES(cases);
@@ -152,24 +178,59 @@ Test(relocate, calls)
 Test(relocate, calls_through_the_stack)
 {
 	static const struct copy_case cases[] = {
-		{ "call [rsp]", O(0xFF, 0x14, 0x24), C(PUSH_RETURN(4), 0xFF, 0x64, 0x24, 8, LE64(FROM + 3)) },
-		{ "call [rsp+rcx*8]", O(0xFF, 0x14, 0xCC), C(PUSH_RETURN(4), 0xFF, 0x64, 0xCC, 8, LE64(FROM + 3)) },
-		{ "call [rsp+r9*4]", O(0x42, 0xFF, 0x14, 0x8C),
-		  C(PUSH_RETURN(5), 0x42, 0xFF, 0x64, 0x8C, 8, LE64(FROM + 4)) },
+		{ "call [rsp]", O(0xFF, 0x14, 0x24),
+		  C(0xFF, 0x34, 0x24, DROP, PUSH_RETURN(7), 0xFF, 0x64, 0x24, 8, PAD_3, LE64(FROM + 3)) },
 		{ "call [rsp+119], last with disp8", O(0xFF, 0x54, 0x24, 119),
-		  C(PUSH_RETURN(4), 0xFF, 0x64, 0x24, 127, LE64(FROM + 4)) },
+		  C(0xFF, 0x74, 0x24, 119, DROP, PUSH_RETURN(6), 0xFF, 0x64, 0x24, 127, PAD_2, LE64(FROM + 4)) },
 		{ "call [rsp+120], first with disp32", O(0xFF, 0x54, 0x24, 120),
-		  C(PUSH_RETURN(7), 0xFF, 0xA4, 0x24, LE32(128), LE64(FROM + 4)) },
+		  C(0xFF, 0x74, 0x24, 120, DROP, PUSH_RETURN(14), 0xFF, 0xA4, 0x24, LE32(128), PAD_7, LE64(FROM + 4)) },
 		{ "call [rsp-16]", O(0xFF, 0x54, 0x24, 0xF0),
-		  C(PUSH_RETURN(4), 0xFF, 0x64, 0x24, 0xF8, LE64(FROM + 4)) },
+		  C(0xFF, 0x74, 0x24, 0xF0, DROP, PUSH_RETURN(6), 0xFF, 0x64, 0x24, 0xF8, PAD_2, LE64(FROM + 4)) },
 		{ "call [rsp-128]", O(0xFF, 0x54, 0x24, 0x80),
-		  C(PUSH_RETURN(4), 0xFF, 0x64, 0x24, 0x88, LE64(FROM + 4)) },
+		  C(0xFF, 0x74, 0x24, 0x80, DROP, PUSH_RETURN(6), 0xFF, 0x64, 0x24, 0x88, PAD_2, LE64(FROM + 4)) },
 		{ "call [rsp+0x7ffffff7]", O(0xFF, 0x94, 0x24, LE32(0x7FFFFFF7)),
-		  C(PUSH_RETURN(7), 0xFF, 0xA4, 0x24, LE32(0x7FFFFFFF), LE64(FROM + 7)) },
+		  C(0xFF, 0xB4, 0x24, LE32(0x7FFFFFF7), DROP, PUSH_RETURN(11), 0xFF, 0xA4, 0x24, LE32(0x7FFFFFFF), PAD_4,
+		    LE64(FROM + 7)) },
 		{ "call [rsp-0x80000000]", O(0xFF, 0x94, 0x24, LE32(0x80000000)),
-		  C(PUSH_RETURN(7), 0xFF, 0xA4, 0x24, LE32(0x80000008), LE64(FROM + 7)) },
+		  C(0xFF, 0xB4, 0x24, LE32(0x80000000), DROP, PUSH_RETURN(11), 0xFF, 0xA4, 0x24, LE32(0x80000008), PAD_4,
+		    LE64(FROM + 7)) },
 		{ "call [esp+8]", O(0x67, 0xFF, 0x54, 0x24, 8),
-		  C(PUSH_RETURN(5), 0x67, 0xFF, 0x64, 0x24, 16, LE64(FROM + 5)) },
+		  C(0x67, 0xFF, 0x74, 0x24, 8, DROP, PUSH_RETURN(5), 0x67, 0xFF, 0x64, 0x24, 16,
+		    LE64(FROM + 5)) },
+	};
+
+	EXPECT_COPIES(cases);
+}
+
+/* lea rsp, [rsp - 120]; twice call over and lea rsp, [rsp + 8]; push qword [rsp + 120] */
+#define BELOW 0x48, 0x8D, 0x64, 0x24, 0x88, CALL_OVER, DROP, CALL_OVER, DROP, 0xFF, 0x74, 0x24, 120
+/* push qword [rip + ...]; pop qword [rsp + 128]; ret 120 */
+#define RETURN_TO(padding) 0xFF, 0x35, LE32(10 + (padding)), 0x8F, 0x84, 0x24, LE32(128), 0xC2, 120, 0
+
+/* The pointer is, or may be, in the slot of the return address. */
+Test(relocate, calls_by_a_return)
+{
+	static const struct copy_case cases[] = {
+		{ "call [rsp-8]", O(0xFF, 0x54, 0x24, 0xF8),
+		  C(0xFF, 0x74, 0x24, 0xF8, BELOW, RETURN_TO(5), PAD_5, LE64(FROM + 4)) },
+		{ "call [rsp-1]", O(0xFF, 0x54, 0x24, 0xFF),
+		  C(0xFF, 0x74, 0x24, 0xFF, BELOW, RETURN_TO(5), PAD_5, LE64(FROM + 4)) },
+		{ "call [rsp-15]", O(0xFF, 0x54, 0x24, 0xF1),
+		  C(0xFF, 0x74, 0x24, 0xF1, BELOW, RETURN_TO(5), PAD_5, LE64(FROM + 4)) },
+		{ "call [rsp-8], disp32", O(0xFF, 0x94, 0x24, LE32(-8)),
+		  C(0xFF, 0xB4, 0x24, LE32(-8), BELOW, RETURN_TO(2), PAD_2, LE64(FROM + 7)) },
+		{ "call [rsp+rcx*8]", O(0xFF, 0x14, 0xCC),
+		  C(0xFF, 0x34, 0xCC, BELOW, RETURN_TO(6), PAD_6, LE64(FROM + 3)) },
+		{ "call [rsp+r12*4]", O(0x42, 0xFF, 0x14, 0xA4),
+		  C(0x42, 0xFF, 0x34, 0xA4, BELOW, RETURN_TO(5), PAD_5, LE64(FROM + 4)) },
+		{ "call [rsp+0x7ffffff8]", O(0xFF, 0x94, 0x24, LE32(0x7FFFFFF8)),
+		  C(0xFF, 0xB4, 0x24, LE32(0x7FFFFFF8), BELOW, RETURN_TO(2), PAD_2, LE64(FROM + 7)) },
+		{ "call ds:[rsp] with 12 prefixes",
+		  O(0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0xFF, 0x14, 0x24),
+		  C(0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0xFF, 0x34, 0x24, BELOW,
+		    RETURN_TO(2), PAD_2, LE64(FROM + 15)) },
+		{ "call rsp", O(0xFF, 0xD4), C(0xFF, 0xF4, BELOW, RETURN_TO(7), PAD_7, LE64(FROM + 2)) },
+		{ "call r12 is none", O(0x41, 0xFF, 0xD4), C(PUSH_RETURN(7), 0x41, 0xFF, 0xE4, PAD_4, LE64(FROM + 3)) },
 	};
 
 	EXPECT_COPIES(cases);
@@ -212,14 +273,14 @@ Test(relocate, call_from_a_low_address)
 	cr_expect_eq(code.size, 19);
 	code = (struct arch_code){ .base = 0x501000 };
 	arch_relocate(&code, original, &insn, 0x80000000 - 5, NULL);
-	cr_expect_eq(code.size, PUSH_SIZE + 5 + 8);
+	cr_expect_eq(code.size, PUSH_SIZE + 7 + 8);
 }
 
 Test(relocate, rows_of_a_sequence)
 {
 	static const uint8_t call[] = { 0xE8, LE32(0x100) }, push[] = { 0x55 };
 	static const struct arch_row expected[] = { { 0, 0, 0 },  { 1, 1, 0 },  { 7, 1, 1 },
-						    { 12, 1, 0 }, { 18, 1, 1 }, { 31, 6, 0 } };
+						    { 12, 1, 0 }, { 18, 1, 1 }, { 32, 6, 0 } };
 	uint8_t bytes[64];
 	struct arch_row rows[16];
 	struct arch_code code = { .bytes = bytes, .capacity = sizeof(bytes), .base = TO, .rows = rows,
@@ -247,7 +308,7 @@ Test(relocate, branches_inside_the_region)
 		{ "je +5", O(0x74, 3), C(0x0F, 0x84, REL(TO + 0x80, 2, 0)) },
 		{ "loop +3", O(0xE2, 1), C(0xE2, 2, 0xEB, 5, 0xE9, REL(TO + 0x40, 5, 0)) },
 		{ "call +5", O(0xE8, LE32(0)),
-		  C(PUSH_RETURN(5), 0xE9, REL(TO + 0x80, PUSH_SIZE + 1, 0), LE64(FROM + 5)) },
+		  C(PUSH_RETURN(7), 0xE9, REL(TO + 0x80, PUSH_SIZE + 1, 0), PAD_2, LE64(FROM + 5)) },
 		{ "lea rax, [rip-4] is data", O(0x48, 0x8D, 0x05, LE32(-4)), C(0x48, 0x8D, 0x05, REL(FROM + 3, 3, 0)) },
 	};
 
@@ -269,7 +330,7 @@ Test(relocate, reach)
 		{ "loop", BYTES(0xE2, 0), 9 },
 		{ "jecxz", BYTES(0x67, 0xE3, 0), 10 },
 		{ "call", BYTES(0xE8, LE32(0)), PUSH_SIZE + 5 },
-		{ "call [rip+0]", BYTES(0xFF, 0x15, LE32(0)), PUSH_SIZE + 6 },
+		{ "jmp [rip+0]", BYTES(0xFF, 0x25, LE32(0)), 6 },
 		{ "xbegin", BYTES(0xC7, 0xF8, LE32(0)), 6 },
 		{ "mov rax, [rip+0]", BYTES(0x48, 0x8B, 0x05, LE32(0)), 7 },
 		{ "mov dword [rip+0], 7", BYTES(0xC7, 0x05, LE32(0), LE32(7)), 10 },
@@ -394,7 +455,7 @@ Test(relocate, small_buffers)
 		memset(bytes, 0xA5, sizeof(bytes));
 		decode(&insn, call, sizeof(call), FROM);
 		arch_relocate(&code, call, &insn, FROM, NULL);
-		cr_expect_eq(code.size, PUSH_SIZE + 5 + 8);
+		cr_expect_eq(code.size, PUSH_SIZE + 7 + 8);
 		code.size = 0;
 		decode(&insn, je, sizeof(je), FROM);
 		arch_relocate_around(&code, je, &insn, FROM, NULL, emit_hole, &exits);

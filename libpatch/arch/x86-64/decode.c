@@ -17,7 +17,6 @@ struct prefixes {
 	uint8_t size;      /* of all legacy prefixes and REX */
 	bool operand_size; /* 66 */
 	bool rex_w;
-	bool rex_b;
 };
 
 /*
@@ -66,7 +65,6 @@ static struct prefixes scan_prefixes(const uint8_t *bytes, size_t size)
 		rex = byte;
 	}
 	prefixes.rex_w = rex & 8;
-	prefixes.rex_b = rex & 1;
 	return prefixes;
 }
 
@@ -172,27 +170,6 @@ static void classify_secondary(struct arch_insn *insn, const ZydisDecodedInstruc
 		set_kind(insn, ARCH_RET, ARCH_F_NOFALL);
 }
 
-/*
- * A relocated call reads its operand after the return address was pushed (relocate.c): the RSP-based displacement grows
- * by 8, and the operand must not be where the return address is written.
- */
-static void check_rsp_call(struct arch_insn *insn, const ZydisDecodedInstruction *zydis)
-{
-	const int64_t disp = zydis->raw.disp.size ? zydis->raw.disp.value : 0;
-	unsigned int growth = 0;
-
-	if (disp > -16 && disp < 0)
-		refuse(insn, "call through a pointer that its own return address overwrites");
-	if (disp + 8 > INT32_MAX)
-		refuse(insn, "call through a pointer at the far end of the addressing range above the stack pointer");
-	if (zydis->raw.disp.size == 0)
-		growth = 1;
-	else if (zydis->raw.disp.size == 8 && disp + 8 > INT8_MAX)
-		growth = 3;
-	if (insn->length + growth > INSN_MAX)
-		refuse(insn, "call with so many prefixes that its copy would be longer than an instruction can be");
-}
-
 /* Near branches with a 16-bit operand size: Intel SDM vol. 1, 6.2.1 ignores the prefix, AMD APM vol. 3 truncates. */
 static void check_operand_size(struct arch_insn *insn, const struct prefixes *prefixes)
 {
@@ -253,11 +230,7 @@ bool arch_decode(const uint8_t *bytes, size_t size, uintptr_t address, struct ar
 				refuse(insn, "operand relative to EIP, the truncated instruction pointer");
 		} else if (zydis.raw.sib.offset != 0 && zydis.raw.sib.base == 4 && context.vector_unified.B == 0) {
 			insn->flags |= ARCH_F_MEM_RSP;
-			if (insn->kind == ARCH_CALL_IND)
-				check_rsp_call(insn, &zydis);
 		}
-	} else if (insn->kind == ARCH_CALL_IND && (bytes[insn->modrm_offset] & 7) == 4 && !prefixes.rex_b) {
-		refuse(insn, "call to the address in the stack pointer");
 	}
 	check_operand_size(insn, &prefixes);
 	return true;

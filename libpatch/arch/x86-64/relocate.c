@@ -7,6 +7,13 @@
  *     borrowed on the way, and nothing below the stack pointer is written that the original does not write.
  *  2. A call leaves the original return address, written before the callee's first instruction.
  *  3. The rows tell at every instruction where the program's stack pointer is.
+ *  4. A call through memory reads its pointer before anything is written, and faults there as the original does.
+ *
+ * Exceptions:
+ *  - A call through `rsp`, or through memory with RSP as a base where the pointer may be in the slot of the return
+ *    address, also writes to 16 bytes below the red zone.
+ *  - A call through other memory that happens to be in the slot of its return address reads part of that address: what the
+ *    pointer was can then be kept neither there nor in a register, and to find out takes a register or flags.
  *
  * Prefixes without effect on direct branches (hints, BND on processors without MPX, padding) are dropped; of loop and jrcxz,
  * repeat prefixes are kept.
@@ -57,6 +64,33 @@ static void emit_copy(struct arch_code *code, const uint8_t *bytes, const struct
 	arch_emit_bytes(code, bytes + offset, insn->length - offset);
 }
 
+/* 8 bytes for the field. Aligned: the program may run with alignment checks (RFLAGS.AC). */
+static void emit_constant(struct arch_code *code, size_t field_end, uint64_t value)
+{
+	while (arch_code_here(code) % sizeof(value) != 0)
+		arch_emit_u8(code, ARCH_INT3);
+	emit_label(code, field_end);
+	arch_emit_u64(code, value);
+}
+
+static const uint8_t drop[] = { 0x48, 0x8D, 0x64, 0x24, 8 };  /* lea rsp, [rsp + 8] */
+static const uint8_t push_constant[] = { 0xFF, 0x35 };        /* push qword [rip + rel32] */
+static const uint8_t mov_simm32[] = { 0x48, 0xC7 };           /* mov qword r/m, simm32 */
+
+static bool fits_simm32(uintptr_t address)
+{
+	return (int64_t)address == (int32_t)address;
+}
+
+/* A real call, which the return predictor counts; `cfa` is that behind it. */
+static void emit_call_over(struct arch_code *code, uint8_t cfa)
+{
+	static const uint8_t call_over[] = { 0xE8, 1, 0, 0, 0, ARCH_INT3 }; /* call 1f; int3; 1: */
+
+	arch_emit_bytes(code, call_over, sizeof(call_over));
+	arch_emit_row(code, cfa);
+}
+
 /*
  * Return addresses: a real call keeps the return predictor balanced for the frames above, then its return address is
  * replaced. The call's displacement must not be 0: predictors do not count that as a call (Zen 5: five nested frames
@@ -67,16 +101,13 @@ static void emit_copy(struct arch_code *code, const uint8_t *bytes, const struct
  */
 static size_t emit_push_return(struct arch_code *code, uintptr_t address)
 {
-	static const uint8_t call_over[] = { 0xE8, 1, 0, 0, 0, ARCH_INT3 }; /* call 1f; int3; 1: */
-	static const uint8_t mov_top[] = { 0x48, 0xC7, 0x04, 0x24 };        /* mov qword [rsp], simm32 */
-	static const uint8_t drop[] = { 0x48, 0x8D, 0x64, 0x24, 0x08 };     /* lea rsp, [rsp + 8] */
-	static const uint8_t push_constant[] = { 0xFF, 0x35 };              /* push qword [rip + rel32] */
+	static const uint8_t at_top[] = { 0x04, 0x24 }; /* [rsp] */
 	size_t field = 0;
 
-	arch_emit_bytes(code, call_over, sizeof(call_over));
-	arch_emit_row(code, 1);
-	if ((int64_t)address == (int32_t)address) {
-		arch_emit_bytes(code, mov_top, sizeof(mov_top));
+	emit_call_over(code, 1);
+	if (fits_simm32(address)) {
+		arch_emit_bytes(code, mov_simm32, sizeof(mov_simm32));
+		arch_emit_bytes(code, at_top, sizeof(at_top));
 		arch_emit_u32(code, (uint32_t)address);
 	} else {
 		arch_emit_bytes(code, drop, sizeof(drop));
@@ -90,50 +121,162 @@ static size_t emit_push_return(struct arch_code *code, uintptr_t address)
 
 static void emit_return_constant(struct arch_code *code, size_t field, uintptr_t address)
 {
-	if (field != 0) {
-		emit_label(code, field);
-		arch_emit_u64(code, address);
-	}
+	if (field != 0)
+		emit_constant(code, field, address);
 	arch_emit_row(code, 0);
 }
 
-/* call r/m as jmp r/m: FF /2 becomes FF /4, and an RSP-based operand is 8 bytes farther now. */
-static void emit_jmp_operand(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
+/* The displacement of an operand that has a SIB byte. */
+static int32_t sib_displacement(const uint8_t *bytes, const struct arch_insn *insn)
 {
-	uint8_t jmp[INSN_MAX];
 	const size_t sib_end = insn->modrm_offset + 2U;
 	int32_t disp = 0;
 
-	memcpy(jmp, bytes, insn->length);
-	jmp[insn->modrm_offset] = (uint8_t)((jmp[insn->modrm_offset] & 0xC7) | 4 << 3);
-	if (!(insn->flags & ARCH_F_MEM_RSP)) {
-		emit_copy(code, jmp, insn, 0);
-		return;
-	}
 	if (insn->length - sib_end == 1)
 		disp = (int8_t)bytes[sib_end];
 	else if (insn->length - sib_end == 4)
 		memcpy(&disp, bytes + sib_end, sizeof(disp));
-	disp += 8;
-	jmp[insn->modrm_offset] &= 0x3F;
-	jmp[insn->modrm_offset] |= disp == (int8_t)disp ? 0x40 : 0x80;
-	arch_emit_bytes(code, jmp, sib_end);
-	if (disp == (int8_t)disp)
-		arch_emit_u8(code, (uint8_t)disp);
+	return disp;
+}
+
+/* Of FF /2: the same operand with another extension of the opcode. */
+static void emit_other(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, uint8_t extension)
+{
+	uint8_t other[INSN_MAX];
+
+	memcpy(other, bytes, insn->length);
+	other[insn->modrm_offset] = (uint8_t)((other[insn->modrm_offset] & 0xC7) | extension << 3);
+	emit_copy(code, other, insn, 0);
+}
+
+#define EXTENSION_JMP 4
+#define EXTENSION_PUSH 6
+
+/*
+ * Of an FF /2 with an RSP-based operand: the FF /4 where the stack pointer is 8 lower. The copy's length, 0: there is none
+ * that means the same, or the operand may be where the return address is written.
+ */
+static size_t jmp_through_stack(const uint8_t *bytes, const struct arch_insn *insn, uint8_t jmp[INSN_MAX])
+{
+	const size_t sib_end = insn->modrm_offset + 2U;
+	const int64_t disp = sib_displacement(bytes, insn);
+	const int32_t moved = (int32_t)(disp + 8);
+	const size_t disp_size = moved == (int8_t)moved ? 1 : 4;
+	const bool rex_x = insn->opcode_offset > 0 && (bytes[insn->opcode_offset - 1] & 0xF2) == 0x42;
+	const bool has_index = (bytes[sib_end - 1] & 0x38) != 0x20 || rex_x;
+
+	if (has_index || (disp > -16 && disp < 0) || moved != disp + 8 || sib_end + disp_size > INSN_MAX)
+		return 0;
+	memcpy(jmp, bytes, sib_end);
+	jmp[insn->modrm_offset] = disp_size == 1 ? 0x64 : 0xA4;
+	memcpy(jmp + sib_end, &moved, disp_size);
+	return sib_end + disp_size;
+}
+
+/* call rsp */
+static bool is_rsp(const uint8_t *bytes, const struct arch_insn *insn)
+{
+	const bool rex_b = insn->opcode_offset > 0 && (bytes[insn->opcode_offset - 1] & 0xF1) == 0x41;
+
+	return (bytes[insn->modrm_offset] & 0xC7) == 0xC4 && !rex_b;
+}
+
+/* In rows. */
+#define RED_ZONE (128 / 8)
+
+/* The return address into its slot, from 8 bytes below the red zone. Returns what emit_push_return() returns. */
+static size_t emit_store_return(struct arch_code *code, uintptr_t address)
+{
+	static const uint8_t pop[] = { 0x8F };
+	static const uint8_t slot[] = { 0x84, 0x24, 128, 0, 0, 0 }; /* [rsp + 128] */
+	size_t field = 0;
+
+	if (fits_simm32(address)) {
+		arch_emit_bytes(code, mov_simm32, sizeof(mov_simm32));
+		arch_emit_bytes(code, slot, sizeof(slot));
+		arch_emit_u32(code, (uint32_t)address);
+	} else {
+		arch_emit_bytes(code, push_constant, sizeof(push_constant));
+		field = emit_label_field(code);
+		arch_emit_row(code, RED_ZONE + 2);
+		/* POP computes its address with the stack pointer that it leaves. */
+		arch_emit_bytes(code, pop, sizeof(pop));
+		arch_emit_bytes(code, slot, sizeof(slot));
+		arch_emit_row(code, RED_ZONE + 1);
+	}
+	return field;
+}
+
+/*
+ * A call whose target cannot be read again once the return address is written: it is kept below the red zone, and a return
+ * leads there and takes everything off. That return is predicted wrongly, the callee's is not: a real call for each. The
+ * target is pushed first, as the original reads it first; then it is taken from the slot of the return address.
+ */
+static void emit_call_by_return(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn,
+				uintptr_t return_address)
+{
+	static const uint8_t skip[] = { 0x48, 0x8D, 0x64, 0x24, 0x88 };             /* lea rsp, [rsp - 120] */
+	static const uint8_t push_target[] = { 0xFF, 0x74, 0x24, 120 };             /* push qword [rsp + 120] */
+	static const uint8_t ret[] = { 0xC2, 120, 0 };                              /* ret 120 */
+	size_t field = 0;
+
+	emit_other(code, bytes, insn, EXTENSION_PUSH);
+	arch_emit_row(code, 1);
+	arch_emit_bytes(code, skip, sizeof(skip));
+	arch_emit_row(code, RED_ZONE);
+	emit_call_over(code, RED_ZONE + 1);
+	arch_emit_bytes(code, drop, sizeof(drop));
+	arch_emit_row(code, RED_ZONE);
+	emit_call_over(code, RED_ZONE + 1);
+	arch_emit_bytes(code, drop, sizeof(drop));
+	arch_emit_row(code, RED_ZONE);
+	arch_emit_bytes(code, push_target, sizeof(push_target));
+	arch_emit_row(code, RED_ZONE + 1);
+	field = emit_store_return(code, return_address);
+	arch_emit_bytes(code, ret, sizeof(ret));
+	emit_return_constant(code, field, return_address);
+}
+
+static void emit_call_indirect(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn,
+			       uintptr_t return_address)
+{
+	const bool memory = bytes[insn->modrm_offset] >> 6 != 3;
+	uint8_t jmp[INSN_MAX];
+	size_t jmp_size = 0, field;
+
+	if (insn->flags & ARCH_F_MEM_RSP)
+		jmp_size = jmp_through_stack(bytes, insn, jmp);
+	if (insn->flags & ARCH_F_MEM_RSP ? jmp_size == 0 : is_rsp(bytes, insn)) {
+		emit_call_by_return(code, bytes, insn, return_address);
+		return;
+	}
+	/* For the faults of a read: in the order, and with the state, that the original has. */
+	if (memory) {
+		emit_other(code, bytes, insn, EXTENSION_PUSH);
+		arch_emit_row(code, 1);
+		arch_emit_bytes(code, drop, sizeof(drop));
+		arch_emit_row(code, 0);
+	}
+	field = emit_push_return(code, return_address);
+	if (jmp_size != 0)
+		arch_emit_bytes(code, jmp, jmp_size);
 	else
-		arch_emit_u32(code, (uint32_t)disp);
+		emit_other(code, bytes, insn, EXTENSION_JMP);
+	emit_return_constant(code, field, return_address);
 }
 
 static void emit_call(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, uintptr_t address,
 		      const struct arch_map *map)
 {
 	const uintptr_t return_address = address + insn->length;
-	const size_t field = emit_push_return(code, return_address);
+	size_t field;
 
-	if (insn->kind == ARCH_CALL)
-		arch_emit_jmp(code, resolve(map, insn->target));
-	else
-		emit_jmp_operand(code, bytes, insn);
+	if (insn->kind == ARCH_CALL_IND) {
+		emit_call_indirect(code, bytes, insn, return_address);
+		return;
+	}
+	field = emit_push_return(code, return_address);
+	arch_emit_jmp(code, resolve(map, insn->target));
 	emit_return_constant(code, field, return_address);
 }
 
