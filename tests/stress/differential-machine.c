@@ -26,7 +26,7 @@
 #define EXITS_AT 0x5FFF0000UL
 #define NATIVE_SLOT 256UL
 #define NATIVE_START 112 /* in its slot; around it is what short branches lead to */
-#define COPY_SLOT 128UL
+#define COPY_SLOT 192UL
 #define COPY_ODD 37UL /* copies are not aligned as their originals are */
 #define MAX_SLOTS 300000UL
 #define TICK_MICROSECONDS 4000

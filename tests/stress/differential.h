@@ -160,7 +160,7 @@ struct subject {
 struct pattern {
 	struct subject subject;
 	struct step step;
-	struct arch_row rows[8];
+	struct arch_row rows[16];
 	uint32_t form;
 	bool generated;
 };
@@ -298,7 +298,7 @@ struct tally {
 	uint64_t completed;
 	uint64_t faults;
 	uint64_t late_call_faults;
-	uint64_t double_faults;
+	uint64_t below;
 	uint64_t overwritten;
 	uint64_t retries;
 	uint64_t single_steps;
