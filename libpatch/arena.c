@@ -270,9 +270,8 @@ void arena_free(const struct arena_block *block)
 	give_back(block->arena, block->address, block->size);
 }
 
-uintptr_t arena_gate_alloc(uintptr_t near)
+static uintptr_t gate_within(struct arena_reach reach, uintptr_t near)
 {
-	struct arena_reach reach = arena_reach_of(near);
 	struct arena *arena = arenas;
 
 	while (arena != NULL &&
@@ -281,6 +280,13 @@ uintptr_t arena_gate_alloc(uintptr_t near)
 	if (arena == NULL)
 		arena = create(near, reach);
 	return arena != NULL ? arena->gates + arena->gate_count++ : 0;
+}
+
+uintptr_t arena_gate_alloc(uintptr_t near)
+{
+	uintptr_t gate = gate_within(arena_reach_of(near), near);
+
+	return gate != 0 ? gate : gate_within(arena_reach_everything(), near);
 }
 
 /* ---- pc -> original --------------------------------------------------------------------------------------------- */

@@ -43,6 +43,10 @@ struct arena_block {
 
 /* Everything within 2 GiB of a rel32 that ends at `address`, less a margin for the size of a trampoline. */
 struct arena_reach arena_reach_of(uintptr_t address);
+static inline struct arena_reach arena_reach_everything(void)
+{
+	return (struct arena_reach){ 0, UINTPTR_MAX };
+}
 /* False when they have nothing in common. */
 bool arena_reach_intersect(struct arena_reach *reach, struct arena_reach other);
 
@@ -51,7 +55,10 @@ patch_status arena_alloc(size_t size, uintptr_t near, struct arena_reach reach, 
 /* Give back a block that no thread was ever led to, or that is proven quiet (I7). */
 void arena_free(const struct arena_block *block);
 
-/* The address of a writable byte, 0, that code near `near` can reach. Never given back. 0: no memory. */
+/*
+ * The address of a writable byte, 0, that code near `near` can reach if there is memory for that, else one anywhere, for
+ * far code. Never given back. 0: no memory.
+ */
 uintptr_t arena_gate_alloc(uintptr_t near);
 
 /*

@@ -276,14 +276,30 @@ static void start_pass(struct builder *builder)
 		builder->from[i] = builder->window->start + builder->window->offsets[i];
 }
 
-static patch_status emit_block(struct builder *builder, struct trampoline *trampoline, const char **message)
+static const char *refuses_far(const struct window *window)
+{
+	const char *why = NULL;
+
+	for (unsigned int i = 0; i < window->count && why == NULL; ++i) {
+		uint8_t offset = window->offsets[i];
+		const uint8_t *bytes = window->original + offset;
+		struct arch_insn insn;
+
+		arch_decode(bytes, window->offsets[i + 1] - offset, window->start + offset, &insn);
+		why = arch_refuses_far(bytes, &insn);
+	}
+	return why;
+}
+
+/* `far`: anywhere. Only a trap can lead there. */
+static patch_status emit_block(struct builder *builder, struct trampoline *trampoline, bool far, const char **message)
 {
 	const struct window *window = builder->window;
-	struct arena_reach reach = reach_of(window, builder->hooks, builder->count);
+	struct arena_reach reach = far ? arena_reach_everything() : reach_of(window, builder->hooks, builder->count);
 	/* Aligned as the final base is, for padding to be the same. */
 	uintptr_t base = ALIGN_DOWN(window->start, ARENA_GRANULE);
-	struct arch_code measure = { .base = base, .rows = builder->rows, .row_capacity = ROWS_MAX };
-	struct arch_code code = { 0 };
+	struct arch_code measure = { .base = base, .rows = builder->rows, .row_capacity = ROWS_MAX, .far = far };
+	struct arch_code code = { .far = far };
 	size_t header, size;
 	uint8_t *block;
 	patch_status status;
@@ -359,7 +375,16 @@ patch_status trampoline_build(struct window *window, const struct hook *hooks, s
 	builder.hooks = hooks;
 	builder.count = count;
 	start_pass(&builder);
-	status = emit_block(&builder, trampoline, message);
+	status = emit_block(&builder, trampoline, false, message);
+	/* Without a place for it: */
+	if (status == PATCH_ENOMEM && trampoline->block.size == 0 && window->strategy == PATCH_STRATEGY_TRAP) {
+		const char *why = refuses_far(window);
+
+		if (why != NULL)
+			*message = why;
+		else
+			status = emit_block(&builder, trampoline, true, message);
+	}
 	if (status == PATCH_OK) {
 		status = link_jump(trampoline, window);
 		if (status != PATCH_OK)

@@ -52,6 +52,9 @@ struct arch_insn {
  */
 bool arch_decode(const uint8_t *bytes, size_t size, uintptr_t address, struct arch_insn *insn);
 
+/* The general purpose registers that the instruction refers to, or uses by itself: bit i for the one with number i. */
+uint16_t arch_general_registers(const uint8_t *bytes, const struct arch_insn *insn);
+
 /* An address in the library that decodes. */
 const void *arch_decoder_code(void);
 
@@ -76,6 +79,11 @@ struct arch_code {
 	size_t capacity;
 	size_t size;
 	uintptr_t base;   /* address that bytes[0] will have */
+	/*
+	 * The code may lie anywhere: nothing in it refers by rel32 or disp32 to what is outside, but by 64 bits. Sizes depend
+	 * on `base` modulo 8.
+	 */
+	bool far;
 	bool out_of_range; /* some rel32 or disp32 did not reach */
 	struct arch_row *rows;
 	size_t row_capacity;
@@ -94,8 +102,12 @@ void arch_emit_u32(struct arch_code *code, uint32_t value);
 void arch_emit_u64(struct arch_code *code, uint64_t value);
 /* The 32-bit distance from the end of a 4-byte field, written here, plus `tail` more bytes, to target. */
 void arch_emit_rel32(struct arch_code *code, uintptr_t target, size_t tail);
-/* jmp rel32 */
+/* jmp rel32, or, in far code, jmp [rip + ...] */
 void arch_emit_jmp(struct arch_code *code, uintptr_t target);
+/* Make a 4-byte field that ends at `field_end` the distance from there to the current offset. */
+void arch_emit_label(struct arch_code *code, size_t field_end);
+/* 8 bytes, aligned, for such a field: the program may run with alignment checks (RFLAGS.AC). */
+void arch_emit_constant(struct arch_code *code, size_t field_end, uint64_t value);
 /* Begin a new row at the current offset; a row that would be empty is overwritten, an equal one is merged. */
 void arch_emit_row(struct arch_code *code, uint8_t cfa);
 
@@ -119,6 +131,9 @@ struct arch_map {
 void arch_relocate(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, uintptr_t address,
 		   const struct arch_map *map);
 
+/* Why it cannot be copied to far code; NULL: it can. Few cannot, all of them with RIP-relative operands. */
+const char *arch_refuses_far(const uint8_t *bytes, const struct arch_insn *insn);
+
 /*
  * For PROBE_AROUND: emit the copy of a jmp, jcc, loop, jmp_ind or ret with a hole on each way out: `exit` is called to emit
  * code on each way, told the address control goes to (0 when only known at run time), with the original flags and
@@ -138,7 +153,7 @@ struct arch_hook {
 	uintptr_t procedure;
 	uintptr_t user_data;
 	uintptr_t program_counter; /* what the context reports */
-	uintptr_t gate;            /* address of a byte, near the code: pass over when it is 0; 0 = no gate */
+	uintptr_t gate;            /* address of a byte, near the code unless that is far: pass over when it is 0; 0 = no gate */
 	uint8_t post;
 	/*
 	 * For an indirect jump or a return about to be executed: its bytes and decoding. The context then reports where it

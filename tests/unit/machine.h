@@ -87,6 +87,7 @@ static uintptr_t base;
 static uintptr_t exit_address[3];
 static uint8_t *data, *stack;
 static bool has_v3, has_v4;
+static bool far_copies; /* that could lie anywhere */
 
 static void protect(uintptr_t page, int protection)
 {
@@ -186,8 +187,8 @@ static void emit_hole(struct arch_code *code, uintptr_t next, void *after)
 	emit_mark(code, HOLE_ID, next == 0 ? HOLE_UNKNOWN : next == *(uintptr_t *)after ? HOLE_FALL : HOLE_TAKEN);
 }
 
-/* Both copies, in place. Returns the size of the original. */
-static void build(const struct form *form)
+/* Original and copy, in place. False: there is no far copy. */
+static bool build(const struct form *form)
 {
 	const uintptr_t original = base + ORIGINAL_AT, copy = base + COPY_AT;
 	struct arch_code code = { .bytes = (uint8_t *)original, .capacity = 64, .base = original };
@@ -210,6 +211,8 @@ static void build(const struct form *form)
 		memcpy(bytes + insn.rel_offset, &field, sizeof(field));
 	}
 	cr_assert(arch_decode(bytes, form->size, original, &insn));
+	if (far_copies && arch_refuses_far(bytes, &insn))
+		return false;
 
 	protect(original, PROT_READ | PROT_WRITE);
 	arch_emit_bytes(&code, bytes, insn.length);
@@ -221,7 +224,7 @@ static void build(const struct form *form)
 	protect(original, PROT_READ | PROT_EXEC);
 
 	protect(copy, PROT_READ | PROT_WRITE);
-	code = (struct arch_code){ .bytes = (uint8_t *)copy, .capacity = 128, .base = copy };
+	code = (struct arch_code){ .bytes = (uint8_t *)copy, .capacity = 192, .base = copy, .far = far_copies };
 	if (form->setup & AROUND)
 		arch_relocate_around(&code, bytes, &insn, original, NULL, emit_hole, &after);
 	else
@@ -230,6 +233,7 @@ static void build(const struct form *form)
 	cr_assert_not(code.out_of_range, "%s", form->text);
 	cr_assert_leq(code.size, code.capacity, "%s", form->text);
 	protect(copy, PROT_READ | PROT_EXEC);
+	return true;
 }
 
 static void start(struct world *world, unsigned int setup)
@@ -308,7 +312,7 @@ static enum exit compare(const struct form *form, const struct world *start)
 
 	hole = copy.data[HOLE_ID];
 	copy.data[HOLE_ID] = original.data[HOLE_ID];
-	if (form->setup & BELOW)
+	if (form->setup & BELOW || far_copies)
 		memcpy(copy.stack + BELOW_AT, original.stack + BELOW_AT, 16);
 	if (!around)
 		cr_expect_eq(hole, HOLE_NONE);
@@ -331,7 +335,8 @@ static void check(const struct form *form)
 
 	if ((form->setup & V3 && !has_v3) || (form->setup & V4 && !has_v4))
 		return;
-	build(form);
+	if (!build(form))
+		return;
 	forms_run++;
 	for (i = 0; i < 4; i++) {
 		start(&world, form->setup);

@@ -30,15 +30,16 @@ static void decode(struct arch_insn *insn, const uint8_t *bytes, size_t size, ui
 	cr_assert_not(insn->flags & ARCH_F_REFUSED);
 }
 
-static void expect_copies(const struct copy_case *cases, size_t count, const struct arch_map *map)
+static void expect_copies_at(uintptr_t base, bool far, const struct copy_case *cases, size_t count,
+			     const struct arch_map *map)
 {
 	uint8_t bytes[128];
 	struct arch_insn insn;
 	size_t i;
 
 	for (i = 0; i < count; i++) {
-		struct arch_code code = { .bytes = bytes, .capacity = sizeof(bytes), .base = TO };
-		struct arch_code dry = { .base = TO };
+		struct arch_code code = { .bytes = bytes, .capacity = sizeof(bytes), .base = base, .far = far };
+		struct arch_code dry = { .base = TO, .far = far };
 
 		decode(&insn, cases[i].original, cases[i].original_size, FROM);
 		arch_relocate(&code, cases[i].original, &insn, FROM, map);
@@ -47,6 +48,11 @@ static void expect_copies(const struct copy_case *cases, size_t count, const str
 		arch_relocate(&dry, cases[i].original, &insn, FROM, map);
 		cr_expect_eq(dry.size, code.size, "%s: dry run", cases[i].text);
 	}
+}
+
+static void expect_copies(const struct copy_case *cases, size_t count, const struct arch_map *map)
+{
+	expect_copies_at(TO, false, cases, count, map);
 }
 
 #define EXPECT_COPIES(cases) expect_copies(cases, ARRAY_SIZE(cases), NULL)
@@ -202,8 +208,8 @@ Test(relocate, calls_through_the_stack)
 	EXPECT_COPIES(cases);
 }
 
-/* lea rsp, [rsp - 120]; twice call over and lea rsp, [rsp + 8]; push qword [rsp + 120] */
-#define BELOW 0x48, 0x8D, 0x64, 0x24, 0x88, CALL_OVER, DROP, CALL_OVER, DROP, 0xFF, 0x74, 0x24, 120
+/* lea rsp, [rsp - 120]; push qword [rsp + 120]; twice call over and lea rsp, [rsp + 8] */
+#define BELOW 0x48, 0x8D, 0x64, 0x24, 0x88, 0xFF, 0x74, 0x24, 120, CALL_OVER, DROP, CALL_OVER, DROP
 /* push qword [rip + ...]; pop qword [rsp + 128]; ret 120 */
 #define RETURN_TO(padding) 0xFF, 0x35, LE32(10 + (padding)), 0x8F, 0x84, 0x24, LE32(128), 0xC2, 120, 0
 
@@ -351,6 +357,174 @@ Test(relocate, reach)
 			arch_relocate(&code, cases[i].bytes, &insn, FROM, NULL);
 			cr_expect_eq(code.out_of_range, k % 2 == 1, "%s, %zu", cases[i].text, k);
 		}
+	}
+}
+
+/* ---- far copies ------------------------------------------------------------------------------------------------- */
+
+#define FAR 0x10000UL /* as far as can be; equal to TO modulo 8 */
+
+/* jmp [rip + padding]; padding; target */
+#define FAR_JMP(padding, pad, target) 0xFF, 0x25, LE32(padding), pad LE64(target)
+#define COMMA ,
+
+Test(relocate, far_branches)
+{
+	static const struct copy_case cases[] = {
+		{ "jmp rel8", O(0xEB, 0x10), C(FAR_JMP(2, PAD_2 COMMA, FROM + 0x12)) },
+		{ "jmp rel32", O(0xE9, LE32(0x100)), C(FAR_JMP(2, PAD_2 COMMA, FROM + 0x105)) },
+		{ "je rel8", O(0x74, 0x10), C(0x0F, 0x85, LE32(18), FAR_JMP(4, PAD_4 COMMA, FROM + 0x12)) },
+		{ "jg rel32", O(0x0F, 0x8F, LE32(0x100)), C(0x0F, 0x8E, LE32(18), FAR_JMP(4, PAD_4 COMMA, FROM + 0x106)) },
+		{ "loop", O(0xE2, 0x10), C(0xE2, 5, 0xE9, LE32(17), FAR_JMP(3, PAD_3 COMMA, FROM + 0x12)) },
+		{ "jecxz", O(0x67, 0xE3, 0x10), C(0x67, 0xE3, 5, 0xE9, LE32(16), FAR_JMP(2, PAD_2 COMMA, FROM + 0x13)) },
+		{ "xbegin", O(0xC7, 0xF8, LE32(0x100)),
+		  C(0xC7, 0xF8, LE32(5), 0xE9, LE32(21), FAR_JMP(7, PAD_7 COMMA, FROM + 0x106)) },
+		{ "call", O(0xE8, LE32(0x100)),
+		  C(PUSH_RETURN(15), FAR_JMP(1, PAD_1 COMMA, FROM + 0x105), LE64(FROM + 5)) },
+		{ "call rax", O(0xFF, 0xD0), C(PUSH_RETURN(7), 0xFF, 0xE0, PAD_5, LE64(FROM + 2)) },
+		{ "call [rax]", O(0xFF, 0x10), C(0xFF, 0x30, DROP, PUSH_RETURN(8), 0xFF, 0x20, PAD_6, LE64(FROM + 2)) },
+		{ "jmp [rax]", O(0xFF, 0x20), C(0xFF, 0x20) },
+		{ "ret", O(0xC3), C(0xC3) },
+	};
+
+	expect_copies_at(FAR, true, cases, ARRAY_SIZE(cases), NULL);
+}
+
+/* lea rsp, [rsp - 136]; push rax; mov rax, [target]; mov [rsp + 8], rax; pop rax */
+#define TARGET_BELOW(...)                                                                                              \
+	0x48, 0x8D, 0xA4, 0x24, LE32(-136), 0x50, __VA_ARGS__, 0x48, 0x89, 0x44, 0x24, 8, 0x58, CALL_OVER, DROP
+#define LOAD(target) 0x48, 0xA1, LE64(target)
+
+Test(relocate, far_indirect_branches)
+{
+	static const struct copy_case cases[] = {
+		{ "call [rip+0x100]", O(0xFF, 0x15, LE32(0x100)),
+		  C(TARGET_BELOW(LOAD(FROM + 0x106)), CALL_OVER, DROP, RETURN_TO(1), PAD_1, LE64(FROM + 6)) },
+		{ "call fs:[rip+0x100]", O(0x64, 0xFF, 0x15, LE32(0x100)),
+		  C(TARGET_BELOW(0x64, LOAD(FROM + 0x107)), CALL_OVER, DROP, RETURN_TO(0), LE64(FROM + 7)) },
+		{ "jmp [rip+0x100]", O(0xFF, 0x25, LE32(0x100)), C(TARGET_BELOW(LOAD(FROM + 0x106)), 0xC2, 128, 0) },
+	};
+
+	expect_copies_at(FAR, true, cases, ARRAY_SIZE(cases), NULL);
+}
+
+/* lea rsp, [rsp - 128]; push scratch; mov scratch, target */
+#define BORROW(scratch, target) 0x48, 0x8D, 0x64, 0x24, 0x80, 0x50 | (scratch), 0x48, 0xB8 | (scratch), LE64(target)
+/* pop scratch; lea rsp, [rsp + size] */
+#define GIVE_BACK(scratch, size) 0x58 | (scratch), 0x48, 0x8D, 0xA4, 0x24, LE32(size)
+#define RAX 0
+#define RCX 1
+#define RSI 6
+
+Test(relocate, far_operands)
+{
+	static const struct copy_case cases[] = {
+		{ "mov rbx, [rip+0x100]", O(0x48, 0x8B, 0x1D, LE32(0x100)),
+		  C(BORROW(RAX, FROM + 0x107), 0x48, 0x8B, 0x18, GIVE_BACK(RAX, 128)) },
+		{ "mov ah, [rip+0x100]", O(0x8A, 0x25, LE32(0x100)),
+		  C(BORROW(RCX, FROM + 0x106), 0x8A, 0x21, GIVE_BACK(RCX, 128)) },
+		{ "add rax, [rip+0x100] with REX.B", O(0x49, 0x03, 0x05, LE32(0x100)),
+		  C(BORROW(RCX, FROM + 0x107), 0x48, 0x03, 0x01, GIVE_BACK(RCX, 128)) },
+		{ "lock cmpxchg16b [rip+0x100]", O(0xF0, 0x48, 0x0F, 0xC7, 0x0D, LE32(0x100)),
+		  C(BORROW(RSI, FROM + 0x109), 0xF0, 0x48, 0x0F, 0xC7, 0x0E, GIVE_BACK(RSI, 128)) },
+		{ "mov dword fs:[rip+0x100], 7", O(0x64, 0xC7, 0x05, LE32(0x100), LE32(7)),
+		  C(BORROW(RAX, FROM + 0x10B), 0x64, 0xC7, 0x00, LE32(7), GIVE_BACK(RAX, 128)) },
+		{ "vpaddd xmm2, xmm2, [rip+0x100]", O(0xC5, 0xE9, 0xFE, 0x15, LE32(0x100)),
+		  C(BORROW(RAX, FROM + 0x108), 0xC5, 0xE9, 0xFE, 0x10, GIVE_BACK(RAX, 128)) },
+		{ "the same with VEX.B", O(0xC4, 0xC1, 0x69, 0xFE, 0x15, LE32(0x100)),
+		  C(BORROW(RAX, FROM + 0x109), 0xC4, 0xE1, 0x69, 0xFE, 0x10, GIVE_BACK(RAX, 128)) },
+		{ "vpternlogd zmm0, zmm1, [rip+0x100], 5, with EVEX.B",
+		  O(0x62, 0xD3, 0x75, 0x48, 0x25, 0x05, LE32(0x100), 5),
+		  C(BORROW(RAX, FROM + 0x10B), 0x62, 0xF3, 0x75, 0x48, 0x25, 0x00, 5, GIVE_BACK(RAX, 128)) },
+		{ "vprotb xmm0, [rip+0x100], 5 (XOP.B)", O(0x8F, 0xC8, 0x78, 0xC0, 0x05, LE32(0x100), 5),
+		  C(BORROW(RAX, FROM + 0x10A), 0x8F, 0xE8, 0x78, 0xC0, 0x00, 5, GIVE_BACK(RAX, 128)) },
+		{ "lea rcx, [rip+0x100]", O(0x48, 0x8D, 0x0D, LE32(0x100)), C(0x48, 0xB9, LE64(FROM + 0x107)) },
+		{ "lea rsp, [rip+0x100]", O(0x48, 0x8D, 0x25, LE32(0x100)), C(0x48, 0xBC, LE64(FROM + 0x107)) },
+		{ "lea r12d, [rip+0x100]", O(0x45, 0x8D, 0x25, LE32(0x100)), C(0x41, 0xBC, LE32(FROM + 0x107)) },
+		{ "lea cx, [rip+0x100]", O(0x66, 0x8D, 0x0D, LE32(0x100)), C(0x66, 0xB9, 0x07, 0x11) },
+		{ "push [rip+0x100]", O(0xFF, 0x35, LE32(0x100)),
+		  C(0x48, 0x8D, 0x64, 0x24, 0x80, 0x50, LOAD(FROM + 0x106), 0x48, 0x89, 0x84, 0x24, LE32(128),
+		    GIVE_BACK(RAX, 120)) },
+		{ "pop [rip+0x100]", O(0x8F, 0x05, LE32(0x100)),
+		  C(BORROW(RAX, FROM + 0x106), 0xFF, 0xB4, 0x24, LE32(136), 0x8F, 0x00, GIVE_BACK(RAX, 136)) },
+		{ "ud0 eax, [rip+0x100] as it is", O(0x0F, 0xFF, 0x05, LE32(0x100)), C(0x0F, 0xFF, 0x05, LE32(0x100)) },
+		{ "mov eax, [rsp+8]", O(0x8B, 0x44, 0x24, 8), C(0x8B, 0x44, 0x24, 8) },
+	};
+
+	expect_copies_at(FAR, true, cases, ARRAY_SIZE(cases), NULL);
+}
+
+Test(relocate, far_rows)
+{
+	static const uint8_t mov[] = { 0x48, 0x8B, 0x1D, LE32(0x100) }, push[] = { 0xFF, 0x35, LE32(0x100) },
+			     pop[] = { 0x8F, 0x05, LE32(0x100) };
+	static const struct arch_row of_mov[] = { { 0, 2, 0 },   { 5, 2, 16 },  { 6, 2, 17 },
+						  { 19, 9, 17 }, { 20, 9, 16 }, { 28, 9, 0 } };
+	static const struct arch_row of_push[] = { { 0, 2, 0 },   { 5, 2, 16 },  { 6, 2, 17 },
+						   { 24, 8, 16 }, { 25, 8, 15 }, { 33, 8, 0 } };
+	static const struct arch_row of_pop[] = { { 0, 2, 0 },   { 5, 2, 16 },  { 6, 2, 17 }, { 23, 2, 18 },
+						  { 25, 8, 18 }, { 26, 8, 17 }, { 34, 8, 0 } };
+	static const struct {
+		const uint8_t *bytes;
+		size_t size;
+		const struct arch_row *rows;
+		size_t count;
+	} cases[] = {
+		{ mov, sizeof(mov), of_mov, ARRAY_SIZE(of_mov) },
+		{ push, sizeof(push), of_push, ARRAY_SIZE(of_push) },
+		{ pop, sizeof(pop), of_pop, ARRAY_SIZE(of_pop) },
+	};
+	struct arch_row rows[16];
+	struct arch_insn insn;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		struct arch_code code = { .base = FAR, .rows = rows, .row_capacity = ARRAY_SIZE(rows), .original = 2,
+					  .far = true };
+
+		decode(&insn, cases[i].bytes, cases[i].size, FROM);
+		arch_relocate(&code, cases[i].bytes, &insn, FROM, NULL);
+		expect_rows(&code, cases[i].rows, cases[i].count);
+	}
+}
+
+Test(relocate, refused_far)
+{
+	static const struct {
+		const char *text;
+		uint8_t bytes[16];
+		size_t size;
+		const char *why;
+	} cases[] = {
+		{ "mov rsp, [rip+0]", BYTES(0x48, 0x8B, 0x25, LE32(0)), "stack pointer" },
+		{ "mov [rip+0], rsp", BYTES(0x48, 0x89, 0x25, LE32(0)), "stack pointer" },
+		{ "cmp [rip+0], spl", BYTES(0x40, 0x38, 0x25, LE32(0)), "stack pointer" },
+		{ "push word [rip+0]", BYTES(0x66, 0xFF, 0x35, LE32(0)), "16 bits" },
+		{ "pop word [rip+0]", BYTES(0x66, 0x8F, 0x05, LE32(0)), "16 bits" },
+		{ "jmp word [rip+0]", BYTES(0x66, 0xFF, 0x25, LE32(0)), "16 bits" },
+		{ "jmp far [rip+0]", BYTES(0xFF, 0x2D, LE32(0)), "far jump" },
+		{ "mov rsp, rax", BYTES(0x48, 0x89, 0xC4), NULL },
+		{ "mov r12, [rip+0]", BYTES(0x4C, 0x8B, 0x25, LE32(0)), NULL },
+		{ "mov ah, [rip+0]", BYTES(0x8A, 0x25, LE32(0)), NULL },
+		{ "addps xmm4, [rip+0]", BYTES(0x0F, 0x58, 0x25, LE32(0)), NULL },
+		{ "lea rsp, [rip+0]", BYTES(0x48, 0x8D, 0x25, LE32(0)), NULL },
+		{ "push [rip+0]", BYTES(0xFF, 0x35, LE32(0)), NULL },
+		{ "data16 rex.W push [rip+0]", BYTES(0x66, 0x48, 0xFF, 0x35, LE32(0)), NULL },
+		{ "call [rip+0]", BYTES(0xFF, 0x15, LE32(0)), NULL },
+		{ "je", BYTES(0x74, 0), NULL },
+		{ "ud0 esp, [rip+0]", BYTES(0x0F, 0xFF, 0x25, LE32(0)), NULL },
+	};
+	struct arch_insn insn;
+	const char *why;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		cr_assert(arch_decode(cases[i].bytes, cases[i].size, FROM, &insn));
+		why = arch_refuses_far(cases[i].bytes, &insn);
+		if (cases[i].why == NULL)
+			cr_expect_null(why, "%s: %s", cases[i].text, why ? why : "");
+		else
+			cr_expect(why && strstr(why, cases[i].why), "%s: %s", cases[i].text, why ? why : "not refused");
 	}
 }
 

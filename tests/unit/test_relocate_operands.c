@@ -154,6 +154,31 @@ static void vector_forms(void)
 	}
 }
 
+/* The extension of the base, which means nothing here, set in every kind of prefix; FS; and every register used. */
+static void extended_bases(void)
+{
+	rip_form("\x49", "\x8B", 3, 0, 0);                   /* mov rbx, [rip + ...] */
+	rip_form("\x4D", "\x01", 3, 0, 0);                   /* add [rip + ...], r11 */
+	rip_form("\x4F", "\x8D", 4, 0, 0);                   /* lea r12, [rip + ...] */
+	rip_form("\x66\x45", "\x8D", 4, 0, 0);               /* lea r12w */
+	rip_form("\x66", "\x8D", 1, 0, 0);                   /* lea cx */
+	rip_form("\x45", "\x8D", 4, 0, 0);                   /* lea r12d */
+	rip_form("\x41", "\x0F\x58", 4, 0, 0);               /* addps xmm4 */
+	rip_form("\x66\x45", "\x0F\x38\x01", 3, 0, V3);     /* phaddw xmm11 */
+	rip_form("\xC4\xC1\x69", "\xFE", 2, 0, V3);          /* vpaddd, VEX.B */
+	rip_form("\xC4\x41\x69", "\xFE", 2, 0, V3);
+	rip_form("\x62\xD1\x6D\x48", "\xFE", 2, 0, V4);      /* vpaddd zmm, EVEX.B */
+	rip_form("\x62\xB1\x6D\x48", "\xFE", 2, 0, V4);      /* EVEX.X */
+	rip_form("\x49", "\xFF", 6, 0, 0);                   /* push */
+	rip_form("\x41", "\x8F", 0, 0, 0);                   /* pop */
+	rip_form("\xF0\x49", "\x0F\xC7", 1, 0, 0);          /* lock cmpxchg16b: rax, rbx, rcx, rdx */
+	rip_form("\xC4\xC2\xFB", "\xF6", 0, 0, V3);          /* mulx rax, rax, [rip + ...] */
+	rip_form("\xF0\x48", "\x0F\xB1", 6, 0, 0);          /* lock cmpxchg [rip + ...], rsi */
+	rip_form("", "\x8A", 4, 0, 0);                       /* mov ah, [rip + ...] */
+	rip_form("", "\x0F\xAE", 3, 0, 0);                   /* stmxcsr */
+	rip_form("", "\xD9", 7, 0, 0);                       /* fnstcw */
+}
+
 /* ---- tests ------------------------------------------------------------------------------------------------------ */
 
 static void operands(uintptr_t at)
@@ -161,11 +186,18 @@ static void operands(uintptr_t at)
 	prepare(at);
 	integer_forms();
 	vector_forms();
+	extended_bases();
 	cr_expect_geq(forms_run, has_v3 ? 600 : 400, "only %u forms", forms_run);
 }
 
 Test(relocate_run, rip_relative_operands)
 {
+	operands(0);
+}
+
+Test(relocate_run, rip_relative_operands_far)
+{
+	far_copies = true;
 	operands(0);
 }
 

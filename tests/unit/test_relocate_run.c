@@ -34,7 +34,7 @@ static void conditional(const char *text, unsigned int setup, const uint8_t *byt
 
 #define CONDITIONAL(text, ...) conditional(text, setup, (uint8_t[]){ __VA_ARGS__ }, sizeof((uint8_t[]){ __VA_ARGS__ }))
 
-Test(relocate_run, conditional_branches)
+static void conditional_branches(void)
 {
 	unsigned int setup, cc;
 	char text[32];
@@ -57,6 +57,17 @@ Test(relocate_run, conditional_branches)
 		CONDITIONAL("loop ecx", 0x67, 0xE2, 0x30);
 		CONDITIONAL("jecxz", 0x67, 0xE3, 0xC0);
 	}
+}
+
+Test(relocate_run, conditional_branches)
+{
+	conditional_branches();
+}
+
+Test(relocate_run, conditional_branches_far)
+{
+	far_copies = true;
+	conditional_branches();
 }
 
 static void control_flow(uintptr_t at)
@@ -102,6 +113,18 @@ Test(relocate_run, control_flow)
 	control_flow(0);
 }
 
+Test(relocate_run, control_flow_far)
+{
+	far_copies = true;
+	control_flow(0);
+}
+
+Test(relocate_run, control_flow_far_low)
+{
+	far_copies = true;
+	control_flow(LOW_BASE);
+}
+
 Test(relocate_run, control_flow_low)
 {
 	control_flow(LOW_BASE);
@@ -132,16 +155,19 @@ Test(relocate_run, calls_through_the_stack)
 		{ { "notrack call [rsp+8]", { 0x3E, 0xFF, 0x54, 0x24, 8 }, 5, 0 }, 8 },
 	};
 	static struct world world;
-	size_t i, low;
+	unsigned int i, low;
 
 	for (low = 0; low < 2; low++) {
 		prepare(low ? LOW_BASE : 0);
-		for (i = 0; i < ARRAY_SIZE(cases); i++) {
-			build(&cases[i].form);
+		for (i = 0; i < 2 * ARRAY_SIZE(cases); i++) {
+			const struct form *form = &cases[i / 2].form;
+
+			far_copies = i & 1;
+			build(form);
 			start(&world, 0);
 			world.state.gpr[RCX] = 3;
-			memcpy(world.stack + PAGE_SIZE / 2 + cases[i].slot, &exit_address[EXIT_TAKEN], 8);
-			cr_expect_eq(compare(&cases[i].form, &world), EXIT_TAKEN, "%s", cases[i].form.text);
+			memcpy(world.stack + PAGE_SIZE / 2 + cases[i / 2].slot, &exit_address[EXIT_TAKEN], 8);
+			cr_expect_eq(compare(form, &world), EXIT_TAKEN, "%s", form->text);
 		}
 	}
 }
@@ -193,8 +219,9 @@ static void run_region(const char *text, const uint8_t *bytes, size_t size)
 
 	protect(base + COPY_AT, PROT_READ | PROT_WRITE);
 	for (pass = 0; pass < 2; pass++) {
-		code = (struct arch_code){ .bytes = (uint8_t *)base + COPY_AT, .capacity = 256 };
+		code = (struct arch_code){ .bytes = (uint8_t *)base + COPY_AT, .capacity = 384 };
 		code.base = base + COPY_AT;
+		code.far = far_copies;
 		for (at = 0, i = 0; at < size; at += insn.length, i++) {
 			cr_assert(i < ARRAY_SIZE(from) && arch_decode(bytes + at, size - at, original + at, &insn));
 			from[i] = original + at;
@@ -232,6 +259,10 @@ Test(relocate_run, regions)
 	};
 
 	prepare(0);
-	run_region("position", position, sizeof(position));
-	run_region("counting", counting, sizeof(counting));
+	for (far_copies = false;; far_copies = true) {
+		run_region("position", position, sizeof(position));
+		run_region("counting", counting, sizeof(counting));
+		if (far_copies)
+			break;
+	}
 }

@@ -701,13 +701,74 @@ Test(trampoline, operands_too_far_apart)
 	init();
 	arena_usage(&before);
 	/* jmp to 2 GiB below, jmp to 2 GiB above */
-	MAKE_WINDOW(&w, PATCH_STRATEGY_TRAP, 0xE9, 0x00, 0x00, 0x00, 0x80, 0xE9, 0xFF, 0xFF, 0xFF, 0x7F);
+	MAKE_WINDOW(&w, PATCH_STRATEGY_CONSTRAINED_JUMP, 0xE9, 0x00, 0x00, 0x00, 0x80, 0xE9, 0xFF, 0xFF, 0xFF, 0x7F);
 	cr_expect_eq(trampoline_build(&w.window, NULL, 0, &trampoline, &message), PATCH_ENOMEM);
 	cr_expect_str_eq(message, "no free memory within 2 GiB of the site and of what its instructions refer to");
 	cr_expect_null(trampoline);
 	arena_usage(&after);
 	cr_expect_eq(after.code_bytes, before.code_bytes);
 	cr_expect_eq(text_flush(), 0);
+}
+
+/* A trap can lead anywhere: the same, far. */
+Test(trampoline, far)
+{
+	const uintptr_t targets[] = { (uintptr_t)place + 5 - 0x80000000UL, (uintptr_t)place + 10 + 0x7FFFFFFFUL };
+	struct listing expected = { .count = 0 };
+	struct trampoline *trampoline;
+	struct test_window w;
+	unsigned int i;
+
+	init();
+	MAKE_WINDOW(&w, PATCH_STRATEGY_TRAP, 0xE9, 0x00, 0x00, 0x00, 0x80, 0xE9, 0xFF, 0xFF, 0xFF, 0x7F);
+	trampoline = build(&w, NULL, 0);
+	for (i = 0; i < 2; i++) {
+		ADD(&expected, "jmp [rip + 2]", 0xFF, 0x25, 2, 0, 0, 0, 0xCC, 0xCC);
+		add_u64(&expected, targets[i]);
+	}
+	expect_listing(&expected, code_of(trampoline, 0));
+	trampoline_free(trampoline);
+
+	/* Refused for another reason than memory. */
+	MAKE_WINDOW(&w, PATCH_STRATEGY_TRAP, 0x48, 0x8B, 0x25, 0x00, 0x00, 0x00, 0x80, 0xE9, 0xFF, 0xFF, 0xFF, 0x7F);
+	{
+		const char *message = "";
+
+		trampoline = NULL;
+		cr_expect_eq(trampoline_build(&w.window, NULL, 0, &trampoline, &message), PATCH_ENOMEM);
+		cr_expect(strstr(message, "stack pointer") != NULL, "%s", message);
+		cr_expect_null(trampoline);
+	}
+}
+
+/* The gate may be anywhere, too. The padding keeps constants aligned. */
+Test(trampoline, far_hook)
+{
+	struct hook hook = make_hook(0, HOOK_BEFORE, PROCEDURE);
+	struct listing expected = { .count = 0 };
+	struct trampoline *trampoline;
+	struct test_window w;
+	const uint8_t *code;
+	uint32_t distance;
+
+	init();
+	MAKE_WINDOW(&w, PATCH_STRATEGY_TRAP, NOP);
+	hook.code.gate = 0x123456789A;
+	trampoline = build(&w, &hook, 1);
+	ADD(&expected, "lea rsp, [rsp - 424]", 0x48, 0x8D, 0xA4, 0x24, 0x58, 0xFE, 0xFF, 0xFF);
+	ADD(&expected, "pushfq", 0x9C);
+	ADD(&expected, "mov [rsp + private rax], rax", 0x48, 0x89, 0x44, 0x24, 0x18);
+	ADD(&expected, "mov rax, gate", 0x48, 0xB8);
+	add_u64(&expected, hook.code.gate);
+	ADD(&expected, "cmp byte [rax], 0", 0x80, 0x38, 0x00);
+	ADD(&expected, "je passed over", 0x0F, 0x84);
+	code = code_of(trampoline, 0);
+	expect_listing(&expected, code);
+	memcpy(&distance, code + expected.size, sizeof(distance));
+	expected = (struct listing){ .count = 0 };
+	ADD(&expected, "mov rax, [rsp + private rax]", 0x48, 0x8B, 0x44, 0x24, 0x18);
+	ADD(&expected, "popfq", 0x9D);
+	expect_listing(&expected, code + 33 + distance);
 }
 
 Test(trampoline, too_many_hooks)

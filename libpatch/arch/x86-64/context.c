@@ -161,6 +161,11 @@ static void emit_load_operand(struct arch_code *code, const uint8_t *bytes, cons
 		else if ((bytes[i] & 0xF0) == 0x40)
 			rex |= bytes[i] & 3;
 	}
+	if (code->far && insn->disp_offset != 0) {
+		EMIT("\x48\xA1"); /* mov rax, [moffs64] */
+		arch_emit_u64(code, insn->target);
+		return;
+	}
 	arch_emit_u8(code, rex);
 	arch_emit_u8(code, 0x8B);
 	if (insn->flags & ARCH_F_MEM_RSP) {
@@ -311,7 +316,7 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	arch_emit_row(code, ARCH_ROW_CFA_FRAME - 1);
 	EMIT("\x9C"); /* pushfq */
 	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
-	if (hook->gate != 0) {
+	if (hook->gate != 0 && !code->far) {
 		EMIT("\x80\x3D"); /* cmp byte [rip + gate], 0 */
 		arch_emit_rel32(code, hook->gate, 1);
 		arch_emit_u8(code, 0);
@@ -327,6 +332,13 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	emit_store(code, PRIVATE(PATCH_X86_64_RAX), RAX);
 	if (offered & MASK(RAX))
 		emit_store(code, OFFERED(PATCH_X86_64_RAX), RAX);
+	if (hook->gate != 0 && code->far) {
+		emit_set_rax(code, hook->gate);
+		EMIT("\x80\x38\x00"              /* cmp byte [rax], 0 */
+		     "\x0F\x84");                /* je passed_over */
+		arch_emit_u32(code, 0);
+		gated = code->size;
+	}
 	EMIT_FS("\x64\x48\x8B\x04\x25", guard); /* mov rax, fs:[guard] */
 	EMIT("\x48\x39\xC4"                     /* cmp rsp, rax */
 	     "\x0F\x82");                       /* jb maybe_nested */
@@ -376,8 +388,10 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 		emit_store(code, PRIVATE(PATCH_X86_64_RAX), RAX);
 	}
 	passed_over = code->size;
+	if (gated != 0 && code->far)
+		land(code, gated);
 	emit_load(code, RAX, PRIVATE(PATCH_X86_64_RAX));
-	if (gated != 0)
+	if (gated != 0 && !code->far)
 		land(code, gated);
 	EMIT("\x9D"); /* popfq */
 	arch_emit_row(code, ARCH_ROW_CFA_FRAME - 1);

@@ -236,6 +236,33 @@ bool arch_decode(const uint8_t *bytes, size_t size, uintptr_t address, struct ar
 	return true;
 }
 
+static uint16_t register_bit(ZydisRegister named)
+{
+	ZydisRegister whole = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, named);
+
+	if (whole < ZYDIS_REGISTER_RAX || whole > ZYDIS_REGISTER_R15)
+		return 0;
+	return (uint16_t)(1U << (whole - ZYDIS_REGISTER_RAX));
+}
+
+uint16_t arch_general_registers(const uint8_t *bytes, const struct arch_insn *insn)
+{
+	ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+	ZydisDecodedInstruction zydis;
+	ZydisDecoder own;
+	uint16_t registers = 0;
+
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder_settings(&own), bytes, insn->length, &zydis, operands)))
+		return UINT16_MAX;
+	for (unsigned int i = 0; i < zydis.operand_count; i++) {
+		if (operands[i].type == ZYDIS_OPERAND_TYPE_REGISTER)
+			registers |= register_bit(operands[i].reg.value);
+		else if (operands[i].type == ZYDIS_OPERAND_TYPE_MEMORY)
+			registers |= register_bit(operands[i].mem.base) | register_bit(operands[i].mem.index);
+	}
+	return registers;
+}
+
 const void *arch_decoder_code(void)
 {
 	return (const void *)(uintptr_t)&ZydisDecoderInit;

@@ -38,10 +38,34 @@ void arch_emit_rel32(struct arch_code *code, uintptr_t target, size_t tail)
 	arch_emit_u32(code, (uint32_t)distance);
 }
 
+void arch_emit_label(struct arch_code *code, size_t field_end)
+{
+	const uint32_t distance = (uint32_t)(code->size - field_end);
+
+	if (code->bytes && field_end <= code->capacity)
+		memcpy(code->bytes + field_end - sizeof(distance), &distance, sizeof(distance));
+}
+
+void arch_emit_constant(struct arch_code *code, size_t field_end, uint64_t value)
+{
+	while (arch_code_here(code) % sizeof(value) != 0)
+		arch_emit_u8(code, ARCH_INT3);
+	arch_emit_label(code, field_end);
+	arch_emit_u64(code, value);
+}
+
 void arch_emit_jmp(struct arch_code *code, uintptr_t target)
 {
-	arch_emit_u8(code, ARCH_JMP_REL32);
-	arch_emit_rel32(code, target, 0);
+	static const uint8_t jmp_constant[] = { 0xFF, 0x25 }; /* jmp [rip + rel32] */
+
+	if (code->far) {
+		arch_emit_bytes(code, jmp_constant, sizeof(jmp_constant));
+		arch_emit_u32(code, 0);
+		arch_emit_constant(code, code->size, target);
+	} else {
+		arch_emit_u8(code, ARCH_JMP_REL32);
+		arch_emit_rel32(code, target, 0);
+	}
 }
 
 void arch_emit_row(struct arch_code *code, uint8_t cfa)

@@ -14,6 +14,9 @@
  *    address, also writes to 16 bytes below the red zone.
  *  - A call through other memory that happens to be in the slot of its return address reads part of that address: what the
  *    pointer was can then be kept neither there nor in a register, and to find out takes a register or flags.
+ *  - In far code (arch_code.far) an instruction with a RIP-relative operand, unless it is an LEA, writes to 16 bytes below
+ *    the red zone; on the way, and when the operand faults, a register that it does not use may hold something else. At
+ *    its end guarantee 1 holds. The rows behind the access are those of the next instruction.
  *
  * Prefixes without effect on direct branches (hints, BND on processors without MPX, padding) are dropped; of loop and jrcxz,
  * repeat prefixes are kept.
@@ -23,6 +26,13 @@
 #include <string.h>
 
 #define OPCODE_JMP_REL8 0xEB
+#define OPCODE_LEA 0x8D
+
+enum { RAX = 0, RCX = 1, RDX = 2, RSP = 4, RSI = 6, RDI = 7 };
+
+/* With the number of one of those added. */
+#define PUSH 0x50
+#define POP 0x58
 
 static uintptr_t resolve(const struct arch_map *map, uintptr_t target)
 {
@@ -42,12 +52,9 @@ static size_t emit_label_field(struct arch_code *code)
 	return code->size;
 }
 
-static void emit_label(struct arch_code *code, size_t field_end)
+static bool is_far_operand(const struct arch_code *code, const struct arch_insn *insn)
 {
-	const uint32_t distance = (uint32_t)(code->size - field_end);
-
-	if (code->bytes && field_end <= code->capacity)
-		memcpy(code->bytes + field_end - sizeof(distance), &distance, sizeof(distance));
+	return code->far && insn->disp_offset != 0;
 }
 
 /* The instruction's bytes from `offset` on, its RIP-relative operand (if any) still referring to the same address. */
@@ -62,15 +69,6 @@ static void emit_copy(struct arch_code *code, const uint8_t *bytes, const struct
 		offset = insn->length - tail;
 	}
 	arch_emit_bytes(code, bytes + offset, insn->length - offset);
-}
-
-/* 8 bytes for the field. Aligned: the program may run with alignment checks (RFLAGS.AC). */
-static void emit_constant(struct arch_code *code, size_t field_end, uint64_t value)
-{
-	while (arch_code_here(code) % sizeof(value) != 0)
-		arch_emit_u8(code, ARCH_INT3);
-	emit_label(code, field_end);
-	arch_emit_u64(code, value);
 }
 
 static const uint8_t drop[] = { 0x48, 0x8D, 0x64, 0x24, 8 };  /* lea rsp, [rsp + 8] */
@@ -122,7 +120,7 @@ static size_t emit_push_return(struct arch_code *code, uintptr_t address)
 static void emit_return_constant(struct arch_code *code, size_t field, uintptr_t address)
 {
 	if (field != 0)
-		emit_constant(code, field, address);
+		arch_emit_constant(code, field, address);
 	arch_emit_row(code, 0);
 }
 
@@ -207,34 +205,87 @@ static size_t emit_store_return(struct arch_code *code, uintptr_t address)
 	return field;
 }
 
+/* FS or GS, if the operand is relative to one of them. */
+static void emit_segment(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
+{
+	for (size_t i = 0; i < insn->opcode_offset; i++)
+		if (bytes[i] == 0x64 || bytes[i] == 0x65)
+			arch_emit_u8(code, bytes[i]);
+}
+
+/* mov rax, [target]: when it faults, RAX is unchanged. */
+static void emit_load_rax(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
+{
+	static const uint8_t mov_moffs[] = { 0x48, 0xA1 };
+
+	emit_segment(code, bytes, insn);
+	arch_emit_bytes(code, mov_moffs, sizeof(mov_moffs));
+	arch_emit_u64(code, insn->target);
+}
+
+/*
+ * Put the target of an indirect call or jump right below the red zone, and the stack pointer to it. `calls` real calls are
+ * made for as many returns. A call's target is pushed first, as the original reads it first, and taken from the slot of the
+ * return address; but not in far code, and not for a jump, which has no such slot.
+ */
+static void emit_target_below(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, int calls)
+{
+	static const uint8_t skip[] = { 0x48, 0x8D, 0x64, 0x24, 0x88 };                       /* lea rsp, [rsp - 120] */
+	static const uint8_t push_target[] = { 0xFF, 0x74, 0x24, 120 };                       /* push [rsp + 120] */
+	static const uint8_t skip_all[] = { 0x48, 0x8D, 0xA4, 0x24, 0x78, 0xFF, 0xFF, 0xFF }; /* lea rsp, [rsp - 136] */
+	static const uint8_t store[] = { 0x48, 0x89, 0x44, 0x24, 8 };                         /* mov [rsp + 8], rax */
+
+	if (is_far_operand(code, insn)) {
+		arch_emit_bytes(code, skip_all, sizeof(skip_all));
+		arch_emit_row(code, RED_ZONE + 1);
+		arch_emit_u8(code, PUSH | RAX);
+		arch_emit_row(code, RED_ZONE + 2);
+		emit_load_rax(code, bytes, insn);
+		arch_emit_bytes(code, store, sizeof(store));
+		arch_emit_u8(code, POP | RAX);
+	} else {
+		emit_other(code, bytes, insn, EXTENSION_PUSH);
+		arch_emit_row(code, 1);
+		arch_emit_bytes(code, skip, sizeof(skip));
+		arch_emit_row(code, RED_ZONE);
+		arch_emit_bytes(code, push_target, sizeof(push_target));
+	}
+	arch_emit_row(code, RED_ZONE + 1);
+	while (calls-- > 0) {
+		emit_call_over(code, RED_ZONE + 2);
+		arch_emit_bytes(code, drop, sizeof(drop));
+		arch_emit_row(code, RED_ZONE + 1);
+	}
+}
+
+static void emit_ret(struct arch_code *code, uint8_t pops)
+{
+	const uint8_t ret[] = { 0xC2, pops, 0 };
+
+	arch_emit_bytes(code, ret, sizeof(ret));
+}
+
 /*
  * A call whose target cannot be read again once the return address is written: it is kept below the red zone, and a return
- * leads there and takes everything off. That return is predicted wrongly, the callee's is not: a real call for each. The
- * target is pushed first, as the original reads it first; then it is taken from the slot of the return address.
+ * leads there and takes everything off. That return is predicted wrongly, the callee's is not: a real call for each.
  */
 static void emit_call_by_return(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn,
 				uintptr_t return_address)
 {
-	static const uint8_t skip[] = { 0x48, 0x8D, 0x64, 0x24, 0x88 };             /* lea rsp, [rsp - 120] */
-	static const uint8_t push_target[] = { 0xFF, 0x74, 0x24, 120 };             /* push qword [rsp + 120] */
-	static const uint8_t ret[] = { 0xC2, 120, 0 };                              /* ret 120 */
-	size_t field = 0;
+	size_t field;
 
-	emit_other(code, bytes, insn, EXTENSION_PUSH);
-	arch_emit_row(code, 1);
-	arch_emit_bytes(code, skip, sizeof(skip));
-	arch_emit_row(code, RED_ZONE);
-	emit_call_over(code, RED_ZONE + 1);
-	arch_emit_bytes(code, drop, sizeof(drop));
-	arch_emit_row(code, RED_ZONE);
-	emit_call_over(code, RED_ZONE + 1);
-	arch_emit_bytes(code, drop, sizeof(drop));
-	arch_emit_row(code, RED_ZONE);
-	arch_emit_bytes(code, push_target, sizeof(push_target));
-	arch_emit_row(code, RED_ZONE + 1);
+	emit_target_below(code, bytes, insn, 2);
 	field = emit_store_return(code, return_address);
-	arch_emit_bytes(code, ret, sizeof(ret));
+	emit_ret(code, 120);
 	emit_return_constant(code, field, return_address);
+}
+
+/* jmp [rip + ...] in far code */
+static void emit_jmp_by_return(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
+{
+	emit_target_below(code, bytes, insn, 1);
+	emit_ret(code, 128);
+	arch_emit_row(code, 0);
 }
 
 static void emit_call_indirect(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn,
@@ -246,7 +297,7 @@ static void emit_call_indirect(struct arch_code *code, const uint8_t *bytes, con
 
 	if (insn->flags & ARCH_F_MEM_RSP)
 		jmp_size = jmp_through_stack(bytes, insn, jmp);
-	if (insn->flags & ARCH_F_MEM_RSP ? jmp_size == 0 : is_rsp(bytes, insn)) {
+	if (is_far_operand(code, insn) || (insn->flags & ARCH_F_MEM_RSP ? jmp_size == 0 : is_rsp(bytes, insn))) {
 		emit_call_by_return(code, bytes, insn, return_address);
 		return;
 	}
@@ -322,12 +373,256 @@ static void emit_syscall_return(struct arch_code *code, const uint8_t *bytes, co
 	arch_emit_u64(code, address + insn->length);
 }
 
+/* ---- RIP-relative operands in far code -------------------------------------------------------------------------- */
+
+/* Legacy prefixes and REX; what follows them is the opcode, or a VEX, EVEX or XOP prefix. */
+static size_t legacy_prefixes(const uint8_t *bytes, const struct arch_insn *insn)
+{
+	static const uint8_t legacy[] = { 0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3 };
+	size_t i = 0;
+
+	while (i < insn->opcode_offset && ((bytes[i] & 0xF0) == 0x40 || memchr(legacy, bytes[i], sizeof(legacy))))
+		i++;
+	return i;
+}
+
+static bool is_primary(const uint8_t *bytes, const struct arch_insn *insn, uint8_t opcode)
+{
+	return bytes[insn->opcode_offset] == opcode && legacy_prefixes(bytes, insn) == insn->opcode_offset;
+}
+
+static uint8_t rex_of(const uint8_t *bytes, const struct arch_insn *insn)
+{
+	const uint8_t last = insn->opcode_offset > 0 ? bytes[insn->opcode_offset - 1] : 0;
+
+	return (last & 0xF0) == 0x40 ? last : 0;
+}
+
+static uint8_t extension_of(const uint8_t *bytes, const struct arch_insn *insn)
+{
+	return bytes[insn->modrm_offset] >> 3 & 7;
+}
+
+static bool is_16_bits(const uint8_t *bytes, const struct arch_insn *insn)
+{
+	return memchr(bytes, 0x66, insn->opcode_offset) != NULL && !(rex_of(bytes, insn) & 8);
+}
+
+static bool is_push(const uint8_t *bytes, const struct arch_insn *insn)
+{
+	return is_primary(bytes, insn, 0xFF) && extension_of(bytes, insn) == EXTENSION_PUSH;
+}
+
+static bool is_pop(const uint8_t *bytes, const struct arch_insn *insn)
+{
+	return is_primary(bytes, insn, 0x8F);
+}
+
+/* Not RBX, nor any other that functions preserve: what an exception from here finds in them is right. */
+static int scratch_for(const uint8_t *bytes, const struct arch_insn *insn)
+{
+	static const uint8_t candidates[] = { RAX, RCX, RDX, RSI, RDI };
+	const uint16_t used = arch_general_registers(bytes, insn);
+
+	for (size_t i = 0; i < sizeof(candidates); i++)
+		if (!(used & 1U << candidates[i]))
+			return candidates[i];
+	return -1;
+}
+
+#define NO_MEMORY "no free memory within 2 GiB, and farther away "
+
+const char *arch_refuses_far(const uint8_t *bytes, const struct arch_insn *insn)
+{
+	bool moves_target;
+
+	if (insn->disp_offset == 0 || insn->kind == ARCH_TRAP || is_primary(bytes, insn, OPCODE_LEA))
+		return NULL;
+	if (insn->kind == ARCH_JMP_IND && extension_of(bytes, insn) != EXTENSION_JMP)
+		return NO_MEMORY "a far jump through a RIP-relative operand cannot be displaced";
+	moves_target = insn->kind == ARCH_JMP_IND || insn->kind == ARCH_CALL_IND;
+	if (moves_target || is_push(bytes, insn) || is_pop(bytes, insn)) {
+		if (is_16_bits(bytes, insn))
+			return NO_MEMORY "a RIP-relative operand of 16 bits cannot be pushed, popped or jumped to";
+		return NULL;
+	}
+	if (arch_general_registers(bytes, insn) & 1U << RSP)
+		return NO_MEMORY "an instruction with a RIP-relative operand and the stack pointer cannot be displaced";
+	if (scratch_for(bytes, insn) < 0)
+		return NO_MEMORY "an instruction with a RIP-relative operand and so many registers cannot be displaced";
+	return NULL;
+}
+
+/* lea r, [rip + ...] as mov r, immediate */
+static void emit_far_lea(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
+{
+	const uint8_t rex = rex_of(bytes, insn);
+	const bool short_one = is_16_bits(bytes, insn);
+	const uint16_t low = (uint16_t)insn->target;
+
+	if (short_one)
+		arch_emit_u8(code, 0x66);
+	/* REX.R of ModRM's reg is REX.B of the opcode's. */
+	if (rex & 0x0C)
+		arch_emit_u8(code, 0x40 | (rex & 8) | (rex & 4) >> 2);
+	arch_emit_u8(code, 0xB8 | extension_of(bytes, insn));
+	if (rex & 8)
+		arch_emit_u64(code, insn->target);
+	else if (short_one)
+		arch_emit_bytes(code, &low, sizeof(low));
+	else
+		arch_emit_u32(code, (uint32_t)insn->target);
+}
+
+static void emit_mov_address(struct arch_code *code, uint8_t scratch, uintptr_t address)
+{
+	arch_emit_u8(code, 0x48);
+	arch_emit_u8(code, 0xB8 | scratch);
+	arch_emit_u64(code, address);
+}
+
+/* The instruction with [scratch] instead of its RIP-relative operand. */
+static void emit_with_scratch(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, uint8_t scratch)
+{
+	const size_t prefixes = legacy_prefixes(bytes, insn);
+	uint8_t changed[INSN_MAX];
+
+	memcpy(changed, bytes, insn->length);
+	changed[insn->modrm_offset] = (uint8_t)((bytes[insn->modrm_offset] & 0x38) | scratch);
+	/* The extension of the base has no meaning for a RIP-relative operand. It is inverted but in REX. */
+	if (prefixes != insn->opcode_offset) {
+		if (changed[prefixes] != 0xC5)
+			changed[prefixes + 1] |= 0x20;
+	} else if (rex_of(bytes, insn) != 0) {
+		changed[insn->opcode_offset - 1] &= 0xFE;
+	}
+	arch_emit_bytes(code, changed, insn->disp_offset);
+	arch_emit_bytes(code, changed + insn->disp_offset + 4, insn->length - insn->disp_offset - 4U);
+}
+
+static const uint8_t pass_red_zone[] = { 0x48, 0x8D, 0x64, 0x24, 0x80 }; /* lea rsp, [rsp - 128] */
+
+/* The stack pointer below the red zone and one register there. */
+static void emit_borrow(struct arch_code *code, uint8_t scratch)
+{
+	arch_emit_bytes(code, pass_red_zone, sizeof(pass_red_zone));
+	arch_emit_row(code, RED_ZONE);
+	arch_emit_u8(code, PUSH | scratch);
+	arch_emit_row(code, RED_ZONE + 1);
+}
+
+/*
+ * And back; the instruction has been executed, `pops` bytes were taken off the stack by it. The rows are the next
+ * instruction's: nobody who resumes there executes this one again.
+ */
+static void emit_give_back(struct arch_code *code, const struct arch_insn *insn, uint8_t scratch, int pops)
+{
+	static const uint8_t lea_rsp[] = { 0x48, 0x8D, 0xA4, 0x24 }; /* lea rsp, [rsp + disp32] */
+
+	code->original += insn->length;
+	arch_emit_row(code, (uint8_t)(RED_ZONE + 1 + pops / 8));
+	arch_emit_u8(code, POP | scratch);
+	arch_emit_row(code, (uint8_t)(RED_ZONE + pops / 8));
+	arch_emit_bytes(code, lea_rsp, sizeof(lea_rsp));
+	arch_emit_u32(code, (uint32_t)(128 + pops));
+	arch_emit_row(code, 0);
+}
+
+static void emit_far_push(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
+{
+	static const uint8_t store[] = { 0x48, 0x89, 0x84, 0x24, 128, 0, 0, 0 }; /* mov [rsp + 128], rax */
+
+	emit_borrow(code, RAX);
+	emit_load_rax(code, bytes, insn);
+	arch_emit_bytes(code, store, sizeof(store));
+	emit_give_back(code, insn, RAX, -8);
+}
+
+static void emit_far_pop(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
+{
+	static const uint8_t push_top[] = { 0xFF, 0xB4, 0x24, 136, 0, 0, 0 }; /* push qword [rsp + 136] */
+	static const uint8_t pop_rax[] = { 0x8F, 0x00 };                      /* pop qword [rax] */
+
+	emit_borrow(code, RAX);
+	emit_mov_address(code, RAX, insn->target);
+	arch_emit_bytes(code, push_top, sizeof(push_top));
+	arch_emit_row(code, RED_ZONE + 2);
+	emit_segment(code, bytes, insn);
+	arch_emit_bytes(code, pop_rax, sizeof(pop_rax));
+	emit_give_back(code, insn, RAX, 8);
+}
+
+/*
+ * A borrowed register holds the address: a signal handler that looks at it after a fault of the operand, or in between,
+ * sees that. A handler that makes the operand accessible and returns has the instruction executed again.
+ */
+static void emit_far_operand(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
+{
+	int scratch;
+
+	if (is_primary(bytes, insn, OPCODE_LEA)) {
+		emit_far_lea(code, bytes, insn);
+	} else if (is_push(bytes, insn)) {
+		emit_far_push(code, bytes, insn);
+	} else if (is_pop(bytes, insn)) {
+		emit_far_pop(code, bytes, insn);
+	} else {
+		scratch = scratch_for(bytes, insn);
+		emit_borrow(code, (uint8_t)scratch);
+		emit_mov_address(code, (uint8_t)scratch, insn->target);
+		emit_with_scratch(code, bytes, insn, (uint8_t)scratch);
+		emit_give_back(code, insn, (uint8_t)scratch, 0);
+	}
+}
+
+/* ---- any instruction -------------------------------------------------------------------------------------------- */
+
+/* A conditional branch in far code is one of the opposite condition over a jump. */
+static void emit_far_conditional(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn,
+				 uintptr_t target)
+{
+	static const uint8_t xbegin[] = { 0xC7, 0xF8 };
+	size_t over, abort;
+
+	if (insn->kind == ARCH_JCC) {
+		emit_jcc_opcode(code, bytes, insn, 1);
+		over = emit_label_field(code);
+	} else if (insn->kind == ARCH_LOOP) {
+		/* loop 1f; jmp 2f; 1: jmp target; 2: */
+		emit_loop(code, bytes, insn, ARCH_JMP_SIZE);
+		arch_emit_u8(code, ARCH_JMP_REL32);
+		over = emit_label_field(code);
+	} else {
+		/* xbegin 1f; jmp 2f; 1: jmp target; 2: */
+		arch_emit_bytes(code, xbegin, sizeof(xbegin));
+		abort = emit_label_field(code);
+		arch_emit_u8(code, ARCH_JMP_REL32);
+		over = emit_label_field(code);
+		arch_emit_label(code, abort);
+	}
+	arch_emit_jmp(code, target);
+	arch_emit_label(code, over);
+}
+
+/* A jump or return that leaves nothing behind it. */
+static void emit_leaving(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
+{
+	if (is_far_operand(code, insn))
+		emit_jmp_by_return(code, bytes, insn);
+	else
+		emit_copy(code, bytes, insn, 0);
+}
+
 void arch_relocate(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, uintptr_t address,
 		   const struct arch_map *map)
 {
 	static const uint8_t xbegin[] = { 0xC7, 0xF8 };
 
 	arch_emit_row(code, 0);
+	if (code->far && (insn->kind == ARCH_JCC || insn->kind == ARCH_LOOP || insn->kind == ARCH_XBEGIN)) {
+		emit_far_conditional(code, bytes, insn, resolve(map, insn->target));
+		return;
+	}
 	switch ((enum arch_kind)insn->kind) {
 	case ARCH_JMP:
 		arch_emit_jmp(code, resolve(map, insn->target));
@@ -352,14 +647,24 @@ void arch_relocate(struct arch_code *code, const uint8_t *bytes, const struct ar
 		arch_emit_rel32(code, resolve(map, insn->target), 0);
 		break;
 	case ARCH_PLAIN:
+		if (is_far_operand(code, insn)) {
+			emit_far_operand(code, bytes, insn);
+			break;
+		}
 		emit_copy(code, bytes, insn, 0);
 		if (insn->flags & ARCH_F_SYSCALL)
 			emit_syscall_return(code, bytes, insn, address);
 		break;
 	case ARCH_JMP_IND:
 	case ARCH_RET:
+		emit_leaving(code, bytes, insn);
+		break;
 	case ARCH_TRAP:
-		emit_copy(code, bytes, insn, 0);
+		/* The operand of a trapping instruction is not accessed. */
+		if (is_far_operand(code, insn))
+			arch_emit_bytes(code, bytes, insn->length);
+		else
+			emit_copy(code, bytes, insn, 0);
 		break;
 	}
 }
@@ -379,7 +684,7 @@ void arch_relocate_around(struct arch_code *code, const uint8_t *bytes, const st
 	arch_emit_row(code, 0);
 	if (!conditional && insn->kind != ARCH_JMP) {
 		emit_exit(code, 0, exit, data);
-		emit_copy(code, bytes, insn, 0);
+		emit_leaving(code, bytes, insn);
 		return;
 	}
 	/* Not taken: to the label behind the jump. */
@@ -394,7 +699,7 @@ void arch_relocate_around(struct arch_code *code, const uint8_t *bytes, const st
 	emit_exit(code, insn->target, exit, data);
 	arch_emit_jmp(code, resolve(map, insn->target));
 	if (conditional) {
-		emit_label(code, field);
+		arch_emit_label(code, field);
 		emit_exit(code, address + insn->length, exit, data);
 	}
 }
