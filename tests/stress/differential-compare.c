@@ -98,6 +98,19 @@ static void forgive(const struct subject *subject, struct result *result, uint64
 	result->wrote = memcmp(result->memory, start_memory, DATA_SIZE) != 0;
 }
 
+/* The register that a far copy borrows: what it was is below the red zone. */
+static void restore_borrowed(const struct subject *subject, struct result *result)
+{
+	static const uint8_t borrowed[] = { RAX, RCX, RDX, RSI, RDI };
+	const uint8_t *memory = result->wrote ? result->memory : start_memory;
+	size_t i;
+
+	for (i = 0; i < sizeof(borrowed) && result->state.gpr[borrowed[i]] == native.state.gpr[borrowed[i]]; i++)
+		;
+	if (i < sizeof(borrowed))
+		memcpy(&result->state.gpr[borrowed[i]], memory + (start.gpr[RSP] - BELOW + 8 - subject->data), 8);
+}
+
 /* What a fault in the copy would be in place. */
 static void map_fault(const struct subject *subject, struct result *result, struct tally *tally)
 {
@@ -113,6 +126,8 @@ static void map_fault(const struct subject *subject, struct result *result, stru
 	/* Below the stack pointer that the fault handler of the program sees, the return address was written. */
 	tally->late_call_faults++;
 	result->state.gpr[RSP] += 8UL * pushed;
+	if (pushed > 1 && subject->count == 1)
+		restore_borrowed(subject, result);
 	forgive(subject, result, result->state.gpr[RSP] - 8, 8);
 }
 
@@ -124,6 +139,9 @@ static bool same_xsave(const struct subject *subject, const uint8_t *a, uint8_t 
 	memcpy(&pc, b + 8, sizeof(pc)); /* of the last x87 instruction */
 	pc = map_back(subject, pc, &pushed);
 	memcpy(b + 8, &pc, sizeof(pc));
+	/* Its opcode has a ModRM byte, which is another one in a far copy. */
+	if (machine_far)
+		b[6] = (uint8_t)((b[6] & ~7U) | (a[6] & 7));
 	/* between them the header: whether a component is tracked as unused is up to the processor */
 	return memcmp(a, b, 464) == 0 && memcmp(a + 576, b + 576, machine_xsave_size - 576) == 0;
 }

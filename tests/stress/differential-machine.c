@@ -40,6 +40,7 @@ struct arena {
 struct state run_state __attribute__((visibility("hidden")));
 uint64_t machine_components;
 size_t machine_xsave_size;
+bool machine_far;
 uint64_t run_host_stack __attribute__((visibility("hidden"), used));
 uint64_t run_host_fs __attribute__((visibility("hidden"), used));
 static const uint32_t default_mxcsr __attribute__((used)) = 0x1F80;
@@ -402,10 +403,14 @@ const char *machine_build(struct pattern *pattern, uint64_t seed)
 	why = place(subject, arena->base + NATIVE_AT + arena->slots * NATIVE_SLOT + NATIVE_START, &seed);
 	if (why)
 		return why;
+	why = machine_far ? arch_refuses_far(step->bytes, &step->insn) : NULL;
+	if (why)
+		return why;
 	subject->copy = arena->base + COPY_AT + arena->slots * COPY_SLOT + COPY_ODD;
 	subject->entries[0] = subject->copy;
 	code = (struct arch_code){ .bytes = (uint8_t *)subject->copy, .capacity = COPY_SLOT - COPY_ODD };
 	code.base = subject->copy;
+	code.far = machine_far;
 	code.rows = pattern->rows;
 	code.row_capacity = ARRAY_SIZE(pattern->rows);
 	if (step->flags & P_AROUND)

@@ -10,6 +10,7 @@
  *
  * differential [seconds [seed]]; up to 30 seconds read a part of each binary, keep fewer instructions of an encoding
  * and generate fewer addressing modes. One half of the time goes to single instructions, the other one to windows.
+ * LIBPATCH_DIFFERENTIAL_FAR=1 copies single instructions as for code far from free memory.
  * LIBPATCH_DIFFERENTIAL_FORMS=1 lists what was executed of each form (+: generated only); LIBPATCH_DIFFERENTIAL_KNOWN=1
  * looks for differences that are known, too.
  */
@@ -214,6 +215,7 @@ int main(int argc, char **argv)
 	const bool thorough = seconds > 30;
 	double ready, time, windows_time = 0;
 
+	machine_far = getenv("LIBPATCH_DIFFERENTIAL_FAR");
 	known_differences = getenv("LIBPATCH_DIFFERENTIAL_KNOWN");
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	printf("seed %llu\n", N(seed));

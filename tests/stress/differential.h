@@ -259,6 +259,7 @@ struct outcome {
 extern struct state run_state;
 extern uint64_t machine_components;
 extern size_t machine_xsave_size;
+extern bool machine_far; /* single instructions are copied as for code far from free memory */
 
 void machine_prepare(void);
 /* Native and relocated code of a single instruction. NULL or why not. */
