@@ -8,6 +8,7 @@
 
 #include <sys/time.h>
 #include <ucontext.h>
+#include <unwind.h>
 
 #define REACH ((size_t)0x88000000)
 #define CODE_SIZE ((size_t)4096)
@@ -138,6 +139,25 @@ static void GP_ONLY nothing(struct patch_exec_context *context, uint8_t post)
 {
 	(void)context;
 	(void)post;
+}
+
+static _Unwind_Reason_Code find_original(struct _Unwind_Context *context, void *data)
+{
+	uintptr_t *original = data;
+
+	if (_Unwind_GetIP(context) == original[0])
+		original[1]++;
+	return _URC_NO_REASON;
+}
+
+/* Unwinders get from the far code to the program. */
+static void unwind(struct patch_exec_context *context, uint8_t post)
+{
+	uintptr_t original[2] = { context->program_counter, 0 };
+
+	(void)post;
+	_Unwind_Backtrace(find_original, original);
+	hits[0] += original[1];
 }
 
 /* Wherever it interrupts, the program's address can be told. */
@@ -310,6 +330,21 @@ static void check_policy(int policy, const struct result *native)
 	CHECK(memcmp(before, code, CODE_SIZE) == 0);
 }
 
+static void check_unwinding(int policy)
+{
+	static struct result result;
+	patch_t patch;
+
+	CONTEXT("%s, unwinding", policy_name(policy));
+	REQUIRE_OK(make_probe((uintptr_t)code, unwind, NULL, policy, PATCH_ENABLED, &patch));
+	CHECK_OK(patch_commit());
+	hits[0] = 0;
+	run(&result);
+	CHECK_EQ(hits[0], RUNS);
+	CHECK_OK(patch_unmake(patch));
+	CHECK_OK(patch_commit());
+}
+
 static void check_refusal(int policy)
 {
 	patch_t patch;
@@ -342,6 +377,7 @@ int main(void)
 		     PATCH_ENOMEM);
 	check_policy(PATCH_TRAP_POLICY_ALLOW, &native);
 	check_policy(PATCH_TRAP_POLICY_FORCE, &native);
+	check_unwinding(PATCH_TRAP_POLICY_FORCE);
 	check_refusal(PATCH_TRAP_POLICY_ALLOW);
 	check_refusal(PATCH_TRAP_POLICY_FORCE);
 	harness_say("%zu instructions, interrupted in their copies %llu times\n", insn_count,

@@ -444,6 +444,33 @@ Test(arena, gates)
 	cr_expect(gates[0] - near > (60UL << 30) && gates[0] - near < (68UL << 30), "%#lx", gates[0]);
 }
 
+/* All that is near is taken: what may be far is, and what must be near is refused. */
+Test(arena, nothing_near)
+{
+	const uintptr_t near = 0x300000000000;
+	const size_t size = 0x110000000;
+	void *taken = mmap((void *)(near - size / 2), size, PROT_NONE,
+			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+	struct arena_reach reach = arena_reach_of(near), everything = arena_reach_everything();
+	struct arena_block block, other;
+	uintptr_t gate;
+
+	cr_assert_eq(taken, (void *)(near - size / 2));
+	cr_expect_eq(arena_alloc(64, near, reach, &block), PATCH_ENOMEM);
+	gate = arena_gate_alloc(near);
+	cr_assert_neq(gate, 0);
+	cr_expect_eq(*(uint8_t *)gate, 0);
+	*(uint8_t *)gate = 1;
+	cr_expect(gate < reach.lower || gate > reach.upper, "%#lx", gate);
+	cr_assert_eq(arena_alloc(64, near, everything, &block), PATCH_OK);
+	cr_expect(arena_contains(block.address));
+	cr_expect(block.address < reach.lower || block.address > reach.upper, "%#lx", block.address);
+	/* Any arena will do. */
+	cr_assert_eq(arena_alloc(64, near - (8UL << 30), everything, &other), PATCH_OK);
+	cr_expect_eq(other.arena, block.arena);
+	cr_expect_eq(munmap(taken, size), 0);
+}
+
 Test(arena, nothing_is_known_of_what_is_not_written)
 {
 	struct arena_block block;
