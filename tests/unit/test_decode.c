@@ -338,6 +338,40 @@ Test(decode, properties)
 	}
 }
 
+/* Named or implied, in parts or whole. */
+Test(decode, general_registers)
+{
+	enum { RAX = 1, RCX = 2, RDX = 4, RBX = 8, RSP = 16, RSI = 64, R9 = 1 << 9, R12 = 1 << 12 };
+	static const struct {
+		const char *text;
+		uint8_t bytes[16];
+		size_t size;
+		uint16_t registers;
+	} cases[] = {
+		{ "nop", B(0x90), 0 },
+		{ "mov ah, [rip]", B(0x8A, 0x25, 0, 0, 0, 0), RAX },
+		{ "mov spl, [rip]", B(0x40, 0x8A, 0x25, 0, 0, 0, 0), RSP },
+		{ "mov r12, [rip]", B(0x4C, 0x8B, 0x25, 0, 0, 0, 0), R12 },
+		{ "mov cx, [rsp+r9]", B(0x66, 0x42, 0x8B, 0x0C, 0x0C), RCX | RSP | R9 },
+		{ "push [rip]", B(0xFF, 0x35, 0, 0, 0, 0), RSP },
+		{ "cmpxchg16b [rip]", B(0x48, 0x0F, 0xC7, 0x0D, 0, 0, 0, 0), RAX | RCX | RDX | RBX },
+		{ "mul qword [rip]", B(0x48, 0xF7, 0x25, 0, 0, 0, 0), RAX | RDX },
+		{ "shl dword [rip], cl", B(0xD3, 0x25, 0, 0, 0, 0), RCX },
+		{ "xsave [rip]", B(0x0F, 0xAE, 0x25, 0, 0, 0, 0), RAX | RDX },
+		{ "addps xmm4, [rip]", B(0x0F, 0x58, 0x25, 0, 0, 0, 0), 0 },
+		{ "pcmpestri xmm4, [rip], 0", B(0x66, 0x0F, 0x3A, 0x61, 0x25, 0, 0, 0, 0, 0), RAX | RCX | RDX },
+		{ "mulx rsi, rax, [rip]", B(0xC4, 0xE2, 0xFB, 0xF6, 0x35, 0, 0, 0, 0), RAX | RDX | RSI },
+	};
+	struct arch_insn insn;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		cr_assert(arch_decode(cases[i].bytes, cases[i].size, AT, &insn), "%s", cases[i].text);
+		cr_expect_eq(arch_general_registers(cases[i].bytes, &insn), cases[i].registers, "%s: %#x", cases[i].text,
+			     arch_general_registers(cases[i].bytes, &insn));
+	}
+}
+
 static void *decode_concurrently(void *ready)
 {
 	static const uint8_t nop[] = { 0x90 };

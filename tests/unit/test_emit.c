@@ -81,6 +81,32 @@ Test(emit, rel32_counts_what_follows_the_field)
 	cr_expect(code.out_of_range, "stays set");
 }
 
+/* Through a constant that is aligned wherever the jump is, as far as can be. */
+Test(emit, far_jmp)
+{
+	uint8_t bytes[32];
+	size_t at;
+
+	cr_assert_eq(BASE % 8, 0);
+	for (at = 0; at < 8; at++) {
+		struct arch_code code = make_code(bytes, sizeof(bytes));
+		const size_t constant = ALIGN_UP(at + 6, (size_t)8);
+		uint8_t expected[32] = { 0 };
+
+		code.far = true;
+		code.size = at;
+		memset(bytes, 0, sizeof(bytes));
+		arch_emit_jmp(&code, 0x1122334455667788);
+		memset(expected + at, ARCH_INT3, constant - at);
+		memcpy(expected + at, "\xFF\x25", 2);
+		memcpy(expected + at + 2, (uint32_t[]){ (uint32_t)(constant - at - 6) }, 4);
+		memcpy(expected + constant, (uint64_t[]){ 0x1122334455667788 }, 8);
+		cr_expect_eq(code.size, constant + 8);
+		bytes_expect("far jmp", bytes, sizeof(bytes), expected, sizeof(expected));
+		cr_expect_not(code.out_of_range);
+	}
+}
+
 Test(emit, never_writes_past_the_capacity)
 {
 	static const uint8_t expected[] = { 0x11, 0x22, 0xA5, 0xA5, 0xA5, 0xA5, 0xA5, 0xA5 };
