@@ -3,6 +3,7 @@
 
 #include "around.h"
 #include "heap.h"
+#include "site.h"
 
 /* Trampolines of one region that are looked through for one to use again. */
 #define REUSE_DEPTH 64
@@ -189,7 +190,7 @@ static struct trampoline *find(struct region *region, const struct window *windo
 static struct window window_of(const struct region *region)
 {
 	return (struct window){ region->start,   region->length,   region->count, region->strategy,
-				region->offsets, region->original, region->pad };
+				region->offsets, region->original, region->pad, site_has_shadow_stack() };
 }
 
 /* A trampoline for exactly these attachments: one the region has, or a new one. */

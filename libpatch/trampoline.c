@@ -287,6 +287,10 @@ static const char *refuses_far(const struct window *window)
 
 		arch_decode(bytes, window->offsets[i + 1] - offset, window->start + offset, &insn);
 		why = arch_refuses_far(bytes, &insn);
+		/* It is made by a return. Calls are not displaced at all then (plan.c). */
+		if (window->shadow_stack && insn.kind == ARCH_JMP_IND && insn.disp_offset != 0)
+			why = "no free memory within 2 GiB, and farther away a jump through a RIP-relative operand cannot be "
+			      "displaced while the thread has a user shadow stack";
 	}
 	return why;
 }

@@ -38,6 +38,7 @@ struct window {
 	const uint8_t *offsets;  /* count + 1 */
 	const uint8_t *original; /* length bytes; those of a jump, for PATCH_STRATEGY_PUNNED_JUMP */
 	uintptr_t pad; /* that its jump leads to; 0: none yet, or none needed */
+	bool shadow_stack; /* returns must match calls */
 };
 
 struct trampoline {

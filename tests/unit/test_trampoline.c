@@ -710,6 +710,16 @@ Test(trampoline, operands_too_far_apart)
 	cr_expect_eq(text_flush(), 0);
 }
 
+static void expect_refusal(struct test_window *w, const char *why)
+{
+	struct trampoline *trampoline = NULL;
+	const char *message = "";
+
+	cr_expect_eq(trampoline_build(&w->window, NULL, 0, &trampoline, &message), PATCH_ENOMEM);
+	cr_expect(strstr(message, why) != NULL, "%s", message);
+	cr_expect_null(trampoline);
+}
+
 /* A trap can lead anywhere: the same, far. */
 Test(trampoline, far)
 {
@@ -729,16 +739,13 @@ Test(trampoline, far)
 	expect_listing(&expected, code_of(trampoline, 0));
 	trampoline_free(trampoline);
 
-	/* Refused for another reason than memory. */
+	/* Refused for another reason than memory: mov rsp, [rip + ...]; jmp [rip + ...], which is made by a return. */
 	MAKE_WINDOW(&w, PATCH_STRATEGY_TRAP, 0x48, 0x8B, 0x25, 0x00, 0x00, 0x00, 0x80, 0xE9, 0xFF, 0xFF, 0xFF, 0x7F);
-	{
-		const char *message = "";
-
-		trampoline = NULL;
-		cr_expect_eq(trampoline_build(&w.window, NULL, 0, &trampoline, &message), PATCH_ENOMEM);
-		cr_expect(strstr(message, "stack pointer") != NULL, "%s", message);
-		cr_expect_null(trampoline);
-	}
+	expect_refusal(&w, "the stack pointer");
+	MAKE_WINDOW(&w, PATCH_STRATEGY_TRAP, 0xE8, 0x00, 0x00, 0x00, 0x80, 0xFF, 0x25, 0xFF, 0xFF, 0xFF, 0x7F);
+	build(&w, NULL, 0);
+	w.window.shadow_stack = true;
+	expect_refusal(&w, "shadow stack");
 }
 
 /* The gate may be anywhere, too. The padding keeps constants aligned. */
