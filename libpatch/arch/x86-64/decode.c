@@ -6,7 +6,8 @@
  * Near branches are classified by opcode (AMD APM vol. 3, tables A-1 to A-6) because their treatment of the
  * operand-size prefix is what matters here and mnemonics do not tell it.
  *
- * Accepted though its copy is not exact: an x87 instruction, after which fnstenv and fxsave store the copy's address.
+ * Accepted though its copy is not exact: an x87 instruction, after which fnstenv and fxsave store the copy's address and,
+ * in far code, its ModRM byte.
  */
 #include "../arch.h"
 
