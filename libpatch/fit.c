@@ -173,7 +173,8 @@ static patch_status fit_candidate(struct fit *fit, struct refusal *refusal)
 
 void fit_reject(struct fit *fit, patch_status status, const struct refusal *refusal)
 {
-	if (fit->status != PATCH_OK)
+	/* The first reason counts; but where a trap was the last thing to try, that is what failed. */
+	if (fit->status != PATCH_OK && fit->plan.strategy != PATCH_STRATEGY_TRAP)
 		return;
 	fit->status = status;
 	fit->refusal = *refusal;
