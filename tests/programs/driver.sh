@@ -7,14 +7,15 @@
 #   prepare   function: makes the input, in a directory that the workload sees as ../input. Runs once, unpatched
 #   workload  function: runs the program in an empty directory, as `probed ARGUMENTS...`; whatever it leaves there is
 #             compared, so it removes what differs by itself (keys, times)
-#   quick, full  what to run: lines of K, OFFSETS, POLICY, STATE. OFFSETS is a list with commas, or "all", which also
-#             checks that afterwards each instruction was probed, or refused with a reason. $full_run says which it is
+#   quick, full  what to run: lines of K, OFFSETS, POLICY, STATE and MODEL. OFFSETS is a list with commas, or "all",
+#             which also checks that afterwards each instruction was probed, or refused with a reason. $full_run says
+#             which of the two it is. MODEL is as in EVERY_NTH_MODEL, or "toggle": probes that come and go every 3 ms
 #
 # Run as
 #
 #   PROGRAM.sh                               what `make check` does: quick; full if LIBPATCH_EVERY_INSTRUCTION is set
-#   PROGRAM.sh K OFFSETS [POLICY [STATE]]     that
-#   PROGRAM.sh bisect K OFFSET [POLICY [STATE]]   search for the fewest instructions with which it still fails
+#   PROGRAM.sh K OFFSETS [POLICY [STATE [MODEL]]]     that
+#   PROGRAM.sh bisect K OFFSET [POLICY [STATE [MODEL]]]   search for the fewest instructions with which it still fails
 set -u
 build=$(cd "${LIBPATCH_BUILD_DIR:-.}" && pwd) || exit 1
 source=$(cd "${LIBPATCH_SOURCE_DIR:-$(dirname "$0")/../..}" && pwd) || exit 1
@@ -44,10 +45,12 @@ unset LIBPATCH_EVERY_INSTRUCTION
 probed()
 {
 	if test -n "$k"; then
+		toggle=0
+		test "$model" != toggle || toggle=3
 		timeout -k 5 "$limit" env LD_PRELOAD="$tool" EVERY_NTH_MODULES="$modules" EVERY_NTH_K="$k" \
 			EVERY_NTH_OFFSET="$offset" EVERY_NTH_POLICY="$policy" EVERY_NTH_STATE="$state" \
-			EVERY_NTH_FROM="$from" EVERY_NTH_TO="$to" EVERY_NTH_LIST="$list" \
-			EVERY_NTH_REPORT="$report" EVERY_NTH_UNION="$scratch/union" "$program" "$@"
+			EVERY_NTH_MODEL="$model" EVERY_NTH_TOGGLE="$toggle" EVERY_NTH_FROM="$from" EVERY_NTH_TO="$to" \
+			EVERY_NTH_LIST="$list" EVERY_NTH_REPORT="$report" EVERY_NTH_UNION="$scratch/union" "$program" "$@"
 	else
 		timeout -k 5 "$limit" "$program" "$@"
 	fi
@@ -80,7 +83,7 @@ check_report()
 			complain($0)
 		chosen = value["chosen"]; refused = value["refused"]; instructions = value["instructions"]
 		jump = value["jump"]; constrained = value["constrained"]; trap = value["trap"]
-		hits += value["hits"]; traps += value["traps"]
+		hits += value["hits"]; posts += value["posts"]; traps += value["traps"]; toggled += value["toggled"]
 		make += value["make_ms"]; commit += value["commit_ms"]; fini += value["fini_ms"]
 	}
 	END {
@@ -90,17 +93,18 @@ check_report()
 		if (listed + 0 != refused + 0) complain(refused " refused, but reasons for " listed + 0)
 		printf "    %d of %d instructions: jump %d, of several %d, trap %d, refused %d\n",
 			chosen, instructions, jump, constrained, trap, refused
-		printf "    %d processes: hits %.0f, traps %.0f, make %d ms, commit %d ms, removal %d ms\n",
-			ended, hits, traps, make, commit, fini
+		printf "    %d processes: hits %.0f, %.0f after, traps %.0f, toggled %d times," \
+			" make %d ms, commit %d ms, removal %d ms\n",
+			ended, hits, posts, traps, toggled, make, commit, fini
 		for (reason in reasons) printf "    refused %d: %s\n", reasons[reason], reason
 		exit failed
 	}' "$report"
 }
 
-# one K OFFSET POLICY STATE: a run with probes; false when it differs.
+# one K OFFSET POLICY STATE MODEL: a run with probes; false when it differs.
 one()
 {
-	k=$1 offset=$2 policy=$3 state=$4
+	k=$1 offset=$2 policy=$3 state=$4 model=$5
 	run_workload "$scratch/actual"
 	test -e "$report" || : >"$report"
 	good=true
@@ -120,7 +124,7 @@ check_union()
 	test "$left" -eq 0 || { echo "FAIL: $left instructions were not probed and not refused"; return 1; }
 }
 
-# rotate K OFFSETS POLICY STATE
+# rotate K OFFSETS POLICY STATE MODEL
 rotate()
 {
 	offsets=$(echo "$2" | tr , ' ')
@@ -128,19 +132,19 @@ rotate()
 	rm -f "$scratch/union"
 	for each in $offsets; do
 		began=$(date +%s)
-		if one "$1" "$each" "$3" "$4"; then
-			echo "$name: k=$1 offset=$each policy=$3 state=$4: same, $(($(date +%s) - began)) s"
+		if one "$1" "$each" "$3" "$4" "$5"; then
+			echo "$name: k=$1 offset=$each $3 $4 $5: same, $(($(date +%s) - began)) s"
 			cat "$scratch/checked"
 		else
 			failures=$((failures + 1))
-			echo "FAIL: $name: k=$1 offset=$each policy=$3 state=$4"
+			echo "FAIL: $name: k=$1 offset=$each $3 $4 $5"
 			cat "$scratch/checked"
 			head -n 40 "$scratch/difference"
 			k=
 			run_workload "$scratch/again"
 			diff -r "$scratch/expected" "$scratch/again" >/dev/null 2>&1 ||
 				echo "(without probes it is not the same each time, either)"
-			echo "(to search: sh $0 bisect $1 $each $3 $4)"
+			echo "(to search: sh $0 bisect $1 $each $3 $4 $5)"
 		fi
 	done
 	test "$2" != all || check_union || failures=$((failures + 1))
@@ -177,13 +181,13 @@ run_workload "$scratch/expected"
 case ${1-} in
 '')
 	test -z "$full_run" || quick=$full
-	while read -r k_ offsets_ policy_ state_; do
-		test -z "$k_" || rotate "$k_" "$offsets_" "$policy_" "$state_"
+	while read -r k_ offsets_ policy_ state_ model_; do
+		test -z "$k_" || rotate "$k_" "$offsets_" "$policy_" "$state_" "$model_"
 	done <<-END
 		$quick
 	END
 	;;
-bisect) bisect "$2" "$3" "${4:-allow}" "${5:-gp}" ;;
-*) rotate "$1" "$2" "${3:-allow}" "${4:-gp}" ;;
+bisect) bisect "$2" "$3" "${4:-allow}" "${5:-gp}" "${6:-probe}" ;;
+*) rotate "$1" "$2" "${3:-allow}" "${4:-gp}" "${5:-probe}" ;;
 esac
 exit $((failures > 0))

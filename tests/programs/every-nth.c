@@ -10,11 +10,15 @@
  *   EVERY_NTH_FROM=N         leave out instructions before this one, and
  *   EVERY_NTH_TO=N           from this one on: for bisection
  *   EVERY_NTH_POLICY=NAME    allow (default), forbid or force
+ *   EVERY_NTH_MODEL=NAME     probe (default) or around: the procedure is also called after the instruction
  *   EVERY_NTH_STATE=NAME     gp (default): the procedure destroys the general purpose registers that a C function may;
  *                            all: also xmm0 to xmm15, and it is offered every register
+ *   EVERY_NTH_TOGGLE=MS      while the program runs, a thread takes away a third of the patches and puts another third
+ *                            back, every MS milliseconds. Default: 0, never
  *   EVERY_NTH_REPORT=FILE    lines are appended here; standard error is the program's
  *   EVERY_NTH_UNION=FILE     one letter per instruction, kept from run to run: what became of it, see letter_of()
- *   EVERY_NTH_LIST=FILE      one line per probed instruction: its number, its place, its bytes, its patch, its hits
+ *   EVERY_NTH_LIST=FILE      one line per probed instruction: its number, its place, the letter, its hits
+ *                            before and after, the traps taken in the bytes it was displaced with, its bytes
  *
  * Instructions are counted through the functions that the unwind tables describe, decoded from the first byte of each,
  * in the order of the modules and of their addresses: the numbers are the same in each run of the same files.
@@ -31,6 +35,9 @@
 
 #include <fcntl.h>
 #include <link.h>
+#include <pthread.h>
+#include <semaphore.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -54,6 +61,7 @@
 struct site {
 	uintptr_t address;
 	uint64_t hits;
+	uint64_t posts; /* hits after the instruction */
 	patch_t patch; /* NULL: refused */
 	size_t number; /* of the instruction */
 	uint32_t module;
@@ -96,6 +104,12 @@ static struct violation violations[VIOLATIONS] = {
 	[WRONG_DIRECTION] = {.what = "the direction flag is set"},
 };
 
+static sem_t stop_toggling;
+static pthread_t toggler;
+static bool toggles;
+static unsigned long toggle_ms;
+static size_t toggled; /* commits */
+
 static const char *report_file, *union_file, *list_file;
 static struct functions functions;
 static struct text texts[TEXTS_MAX];
@@ -119,7 +133,7 @@ static uint64_t now_ns(void)
 }
 
 /* One line of the report, or a part of one. The program may have closed any descriptor: none is kept. No malloc. */
-static void say(const char *format, ...)
+static __attribute__((format(printf, 1, 2))) void say(const char *format, ...)
 {
 	char line[1024];
 	va_list arguments;
@@ -158,13 +172,18 @@ PROBE_CODE static void found(struct violation *violation, const struct site *sit
 		violation->first = site->address;
 }
 
-PROBE_CODE static inline __attribute__((always_inline)) void look(const struct patch_exec_context *context)
+PROBE_CODE static inline __attribute__((always_inline)) void
+look(const struct patch_exec_context *context, uint8_t post)
 {
 	struct site *site = context->user_data;
 
-	__asm__("incq %0" : "+m"(site->hits) : : "cc");
-	if (context->program_counter != site->address)
-		found(&violations[WRONG_ADDRESS], site);
+	if (post) {
+		__asm__("incq %0" : "+m"(site->posts) : : "cc");
+	} else {
+		__asm__("incq %0" : "+m"(site->hits) : : "cc");
+		if (context->program_counter != site->address)
+			found(&violations[WRONG_ADDRESS], site);
+	}
 	if ((uintptr_t)(context + 1) > context->stack_pointer - RED_ZONE)
 		found(&violations[WRONG_STACK], site);
 	if ((uintptr_t)__builtin_frame_address(0) % 16)
@@ -182,16 +201,14 @@ PROBE_CODE static inline __attribute__((always_inline)) void look(const struct p
 
 PROBE_CODE static void on_site(struct patch_exec_context *context, uint8_t post)
 {
-	(void)post;
-	look(context);
+	look(context, post);
 	__asm__ volatile(DESTROY_GENERAL_PURPOSE : : : DESTROYED_GENERAL_PURPOSE);
 }
 
 /* The compiler is not told of the vector registers: it would not let a function without them name them. */
 PROBE_CODE static void on_site_all(struct patch_exec_context *context, uint8_t post)
 {
-	(void)post;
-	look(context);
+	look(context, post);
 	__asm__ volatile("pcmpeqd %%xmm0, %%xmm0\n\tpcmpeqd %%xmm1, %%xmm1\n\tpcmpeqd %%xmm2, %%xmm2\n\t"
 			 "pcmpeqd %%xmm3, %%xmm3\n\tpcmpeqd %%xmm4, %%xmm4\n\tpcmpeqd %%xmm5, %%xmm5\n\t"
 			 "pcmpeqd %%xmm6, %%xmm6\n\tpcmpeqd %%xmm7, %%xmm7\n\tpcmpeqd %%xmm8, %%xmm8\n\t"
@@ -365,6 +382,8 @@ static void make_all(void)
 		patch_attr_set_trap_policy(&attr, PATCH_TRAP_POLICY_FORBID);
 	else if (named("EVERY_NTH_POLICY", "force"))
 		patch_attr_set_trap_policy(&attr, PATCH_TRAP_POLICY_FORCE);
+	if (named("EVERY_NTH_MODEL", "around"))
+		model.type = PATCH_EXEC_MODEL_PROBE_AROUND;
 	model.probe.procedure = on_site;
 	model.probe.clobber_registers = 1 << PATCH_X86_64_RAX | 1 << PATCH_X86_64_RCX | 1 << PATCH_X86_64_RDX |
 					1 << PATCH_X86_64_RSI | 1 << PATCH_X86_64_RDI | 1 << PATCH_X86_64_R8 |
@@ -384,6 +403,71 @@ static void make_all(void)
 		}
 	}
 	patch_attr_fini(&attr);
+}
+
+/* ---- toggling while the program runs, in a thread of its own ----------------------------------------------------- */
+
+#define PHASES 3
+
+/* One third of the patches is away at any time, but for the first and the last moments. */
+static void *toggle(void *unused)
+{
+	struct timespec until;
+
+	(void)unused;
+	for (size_t phase = 0;; phase++) {
+		clock_gettime(CLOCK_MONOTONIC, &until);
+		until.tv_nsec += (long)(toggle_ms % 1000) * 1000000;
+		until.tv_sec += (time_t)(toggle_ms / 1000) + until.tv_nsec / 1000000000;
+		until.tv_nsec %= 1000000000;
+		if (sem_clockwait(&stop_toggling, CLOCK_MONOTONIC, &until) == 0)
+			break;
+		for (size_t i = 0; i < site_count; i++) {
+			if (!sites[i].patch)
+				continue;
+			if (i % PHASES == phase % PHASES)
+				patch_disable(sites[i].patch);
+			else
+				patch_enable(sites[i].patch);
+		}
+		if (patch_commit() != PATCH_OK)
+			complain("patch_commit() while the program runs");
+		toggled++;
+	}
+	for (size_t i = 0; i < site_count; i++)
+		if (sites[i].patch)
+			patch_enable(sites[i].patch);
+	if (patch_commit() != PATCH_OK)
+		complain("patch_commit() at the end");
+	return NULL;
+}
+
+/* The program's signals are not this thread's; those that libpatch may need are. */
+static void start_toggling(void)
+{
+	pthread_attr_t attr;
+	sigset_t blocked;
+
+	sigfillset(&blocked);
+	sigdelset(&blocked, SIGTRAP);
+	sigdelset(&blocked, SIGILL);
+	sigdelset(&blocked, SIGSEGV);
+	sigdelset(&blocked, SIGBUS);
+	sem_init(&stop_toggling, 0, 0);
+	pthread_attr_init(&attr);
+	pthread_attr_setsigmask_np(&attr, &blocked);
+	toggles = pthread_create(&toggler, &attr, toggle, NULL) == 0;
+	pthread_attr_destroy(&attr);
+	if (!toggles)
+		say("error start: pthread_create()\n");
+}
+
+static void end_toggling(void)
+{
+	if (!toggles)
+		return;
+	sem_post(&stop_toggling);
+	pthread_join(toggler, NULL);
 }
 
 /* ---- the report -------------------------------------------------------------------------------------------------- */
@@ -424,12 +508,14 @@ static char *map_union(void)
 	return letters;
 }
 
-static void list_site(FILE *list, const struct site *site, char letter)
+static void list_site(FILE *list, const struct site *site, const struct patch_info *info, char letter)
 {
+	const struct module *module = &functions.modules[site->module];
 	const uint8_t *bytes = original_bytes(site);
 
-	fprintf(list, "%zu %s+0x%jx %c %ju", site->number, functions.modules[site->module].name,
-		(uintmax_t)(site->address - functions.modules[site->module].base), letter, (uintmax_t)site->hits);
+	fprintf(list, "%zu %s+0x%jx %c %ju %ju %ju", site->number, module->name,
+		(uintmax_t)(site->address - module->base), letter, (uintmax_t)site->hits, (uintmax_t)site->posts,
+		(uintmax_t)info->trap_hits);
 	for (uint8_t i = 0; bytes && i < site->length; i++)
 		fprintf(list, " %02x", bytes[i]);
 	if (site->reason != NOT_REFUSED)
@@ -440,6 +526,7 @@ static void list_site(FILE *list, const struct site *site, char letter)
 struct sums {
 	size_t by_letter[256];
 	uint64_t hits;
+	uint64_t posts;
 	size_t hit_sites;
 };
 
@@ -460,9 +547,10 @@ static void add_up(struct sums *sums)
 		if (letters && letters[sites[i].number] != (letter & ~0x20))
 			letters[sites[i].number] = letter; /* what was hit stays so */
 		if (list)
-			list_site(list, &sites[i], letter);
+			list_site(list, &sites[i], &info, letter);
 		sums->by_letter[(unsigned char)letter | 0x20]++;
 		sums->hits += sites[i].hits;
+		sums->posts += sites[i].posts;
 		sums->hit_sites += sites[i].hits != 0;
 	}
 	if (list)
@@ -497,6 +585,7 @@ static void report(void)
 	uint64_t start;
 	bool restored;
 
+	end_toggling();
 	add_up(&sums);
 	patch_statistics(&statistics);
 	start = now_ns();
@@ -511,14 +600,14 @@ static void report(void)
 		if (violations[i].count)
 			say("error probe: %s: %ju times, first at 0x%jx\n", violations[i].what,
 			    (uintmax_t)violations[i].count, (uintmax_t)violations[i].first);
-	say("end pid=%d instructions=%zu chosen=%zu jump=%zu constrained=%zu trap=%zu refused=%zu missing=%zu hits=%ju "
-	    "sites_hit=%zu traps=%ju make_ms=%ju commit_ms=%ju fini_ms=%ju code_kb=%ju undecoded=%zu commit=%s fini=%s "
-	    "restored=%s\n",
-	    (int)owner, instruction_count, site_count, sums.by_letter['j'], sums.by_letter['c'], sums.by_letter['t'],
-	    sums.by_letter['r'], sums.by_letter['x'], (uintmax_t)sums.hits, sums.hit_sites, (uintmax_t)statistics.traps,
-	    (uintmax_t)(make_ns / 1000000), (uintmax_t)(commit_ns / 1000000), (uintmax_t)(start / 1000000),
-	    (uintmax_t)(statistics.code_bytes / 1024), undecoded_bytes, commit_status == PATCH_OK ? "ok" : "failed",
-	    fini == PATCH_OK ? "ok" : "failed", restored ? "yes" : "no");
+	say("end pid=%d instructions=%zu undecoded=%zu chosen=%zu jump=%zu constrained=%zu trap=%zu refused=%zu "
+	    "missing=%zu hits=%ju posts=%ju sites_hit=%zu traps=%ju toggled=%zu make_ms=%ju commit_ms=%ju fini_ms=%ju "
+	    "code_kb=%ju commit=%s fini=%s restored=%s\n",
+	    (int)owner, instruction_count, undecoded_bytes, site_count, sums.by_letter['j'], sums.by_letter['c'],
+	    sums.by_letter['t'], sums.by_letter['r'], sums.by_letter['x'], (uintmax_t)sums.hits, (uintmax_t)sums.posts,
+	    sums.hit_sites, (uintmax_t)statistics.traps, toggled, (uintmax_t)(make_ns / 1000000),
+	    (uintmax_t)(commit_ns / 1000000), (uintmax_t)(start / 1000000), (uintmax_t)(statistics.code_bytes / 1024),
+	    commit_status == PATCH_OK ? "ok" : "failed", fini == PATCH_OK ? "ok" : "failed", restored ? "yes" : "no");
 }
 
 /* Once, in the process that was started under the tool: not in what it forked or vforked. */
@@ -549,17 +638,19 @@ __attribute__((visibility("default"), noreturn)) void _Exit(int status)
 
 /* ---- start ------------------------------------------------------------------------------------------------------- */
 
-/* The program is to see the environment that it would have without the tool. */
+/*
+ * The program is to see the environment that it would have without the tool. Some have an unsetenv() of their own,
+ * which is not ready yet.
+ */
 static void clean_environment(void)
 {
-	static const char *const ours[] = {
-		"LD_PRELOAD",	  "EVERY_NTH_MODULES", "EVERY_NTH_K",	   "EVERY_NTH_OFFSET",
-		"EVERY_NTH_FROM",   "EVERY_NTH_TO",	 "EVERY_NTH_POLICY", "EVERY_NTH_STATE",
-		"EVERY_NTH_REPORT", "EVERY_NTH_UNION",	 "EVERY_NTH_LIST",
-	};
+	char **kept = environ;
 
-	for (size_t i = 0; i < sizeof(ours) / sizeof(ours[0]); i++)
-		unsetenv(ours[i]);
+	for (char **at = environ; at && *at; at++)
+		if (strncmp(*at, "LD_PRELOAD=", 11) && strncmp(*at, "EVERY_NTH_", 10))
+			*kept++ = *at;
+	if (kept)
+		*kept = NULL;
 }
 
 static const char *copy_of(const char *variable)
@@ -592,6 +683,7 @@ __attribute__((constructor)) static void start(void)
 		complain("patch_init()");
 		return;
 	}
+	toggle_ms = number("EVERY_NTH_TOGGLE", 0);
 	begin = now_ns();
 	make_all();
 	clean_environment();
@@ -602,4 +694,6 @@ __attribute__((constructor)) static void start(void)
 	if (commit_status != PATCH_OK)
 		complain("patch_commit()");
 	owner = getpid();
+	if (toggle_ms)
+		start_toggling();
 }

@@ -32,14 +32,17 @@ workload()
 }
 
 quick='
-1 0 allow gp
-1 0 forbid gp
-64 17 allow all
+1 0 allow gp probe
+1 0 forbid gp probe
+3 1 allow gp toggle
+64 17 allow all probe
 '
 full='
-7 all allow gp
-7 all forbid all
-200 1,77,130 force gp
-1 0 allow all
+7 all allow gp probe
+7 all forbid all probe
+200 1,77,130 force gp probe
+1 0 allow all probe
+16 3,11 allow all around
+32 7,23 forbid gp toggle
 '
 . "$(dirname "$0")/driver.sh"

@@ -87,11 +87,13 @@ workload()
 }
 
 quick='
-128 77 allow gp
+128 77 allow gp probe
 '
 full='
-16 all allow gp
-64 3,35 forbid all
-512 100,300 force gp
+16 all allow gp probe
+64 3,35 forbid all probe
+512 100,300 force gp probe
+64 7 allow all around
+64 50 allow gp toggle
 '
 . "$(dirname "$0")/driver.sh"

@@ -44,13 +44,17 @@ workload()
 }
 
 quick='
-128 11 allow gp
-127 90 forbid gp
+128 11 allow gp probe
+127 90 forbid gp probe
+251 64 allow gp around
+256 33 allow gp toggle
 '
 full='
-16 all allow gp
-64 5,21,37,53 forbid all
-512 100,300 force gp
-1 0 forbid gp
+16 all allow gp probe
+64 5,21,37,53 forbid all probe
+512 100,300 force gp probe
+1 0 forbid gp probe
+16 3,11 allow all around
+32 7,23 forbid gp toggle
 '
 . "$(dirname "$0")/driver.sh"

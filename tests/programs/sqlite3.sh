@@ -28,14 +28,18 @@ workload()
 }
 
 quick='
-64 5 allow gp
-61 19 forbid gp
-67 40 allow all
+64 5 allow gp probe
+61 19 forbid gp probe
+67 40 allow all probe
+61 29 allow gp around
+64 33 allow gp toggle
 '
 full='
-16 all allow gp
-64 3,19,35,51 forbid all
-512 1,100,300 force gp
-1 0 allow gp
+16 all allow gp probe
+64 3,19,35,51 forbid all probe
+512 1,100,300 force gp probe
+1 0 allow gp probe
+16 3,11 allow all around
+32 7,23 forbid gp toggle
 '
 . "$(dirname "$0")/driver.sh"

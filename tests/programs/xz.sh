@@ -35,13 +35,16 @@ workload()
 }
 
 quick='
-16 3 allow gp
-32 20 forbid gp
+16 3 allow gp probe
+32 20 forbid gp probe
+16 9 allow gp toggle
 '
 full='
-8 all allow gp
-8 all forbid all
-500 1,77,130 force gp
-1 0 allow all
+8 all allow gp probe
+8 all forbid all probe
+500 1,77,130 force gp probe
+1 0 allow all probe
+16 3,11 allow all around
+32 7,23 forbid gp toggle
 '
 . "$(dirname "$0")/driver.sh"
