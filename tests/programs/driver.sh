@@ -50,7 +50,8 @@ probed()
 		timeout -k 5 "$limit" env LD_PRELOAD="$tool" EVERY_NTH_MODULES="$modules" EVERY_NTH_K="$k" \
 			EVERY_NTH_OFFSET="$offset" EVERY_NTH_POLICY="$policy" EVERY_NTH_STATE="$state" \
 			EVERY_NTH_MODEL="$model" EVERY_NTH_TOGGLE="$toggle" EVERY_NTH_FROM="$from" EVERY_NTH_TO="$to" \
-			EVERY_NTH_LIST="$list" EVERY_NTH_REPORT="$report" EVERY_NTH_UNION="$scratch/union" "$program" "$@"
+			EVERY_NTH_LIST="$list" EVERY_NTH_REPORT="$report" EVERY_NTH_UNION="$scratch/union" \
+			"$program" "$@"
 	else
 		timeout -k 5 "$limit" "$program" "$@"
 	fi
