@@ -37,24 +37,28 @@ from= to= list=
 LC_ALL=C.UTF-8 TZ=UTC HOME=$scratch TMPDIR=$scratch
 PYTHONHASHSEED=0 PYTHONDONTWRITEBYTECODE=1 PERL_HASH_SEED=0 PERL_PERTURB_KEYS=0
 export LC_ALL TZ HOME TMPDIR PYTHONHASHSEED PYTHONDONTWRITEBYTECODE PERL_HASH_SEED PERL_PERTURB_KEYS
+ulimit -c 0 # a core file would be compared
 unset LD_PRELOAD LIBPATCH_SOURCE_DIR LIBPATCH_BUILD_DIR
 full_run=${LIBPATCH_EVERY_INSTRUCTION-}
 unset LIBPATCH_EVERY_INSTRUCTION
 
-# The program, with probes or without. Its exit status is a result like the others.
+# The program, with probes or without. Its exit status is a result like the others; what the shell says of one that a
+# signal has killed is not.
 probed()
 {
-	if test -n "$k"; then
-		toggle=0
-		test "$model" != toggle || toggle=3
-		timeout -k 5 "$limit" env LD_PRELOAD="$tool" EVERY_NTH_MODULES="$modules" EVERY_NTH_K="$k" \
-			EVERY_NTH_OFFSET="$offset" EVERY_NTH_POLICY="$policy" EVERY_NTH_STATE="$state" \
-			EVERY_NTH_MODEL="$model" EVERY_NTH_TOGGLE="$toggle" EVERY_NTH_FROM="$from" EVERY_NTH_TO="$to" \
-			EVERY_NTH_LIST="$list" EVERY_NTH_REPORT="$report" EVERY_NTH_UNION="$scratch/union" \
-			"$program" "$@"
-	else
-		timeout -k 5 "$limit" "$program" "$@"
-	fi
+	{
+		if test -n "$k"; then
+			toggle=0
+			test "$model" != toggle || toggle=3
+			timeout -k 5 "$limit" env LD_PRELOAD="$tool" EVERY_NTH_MODULES="$modules" EVERY_NTH_K="$k" \
+				EVERY_NTH_OFFSET="$offset" EVERY_NTH_POLICY="$policy" EVERY_NTH_STATE="$state" \
+				EVERY_NTH_MODEL="$model" EVERY_NTH_TOGGLE="$toggle" EVERY_NTH_FROM="$from" \
+				EVERY_NTH_TO="$to" EVERY_NTH_LIST="$list" EVERY_NTH_REPORT="$report" \
+				EVERY_NTH_UNION="$scratch/union" "$program" "$@" 2>&3 3>&-
+		else
+			timeout -k 5 "$limit" "$program" "$@" 2>&3 3>&-
+		fi
+	} 3>&2 2>/dev/null
 	set -- $?
 	echo "$1" >>statuses
 	return "$1"
