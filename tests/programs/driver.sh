@@ -87,7 +87,8 @@ check_report()
 		if (value["commit"] != "ok" || value["fini"] != "ok" || value["restored"] != "yes" || value["missing"])
 			complain($0)
 		chosen = value["chosen"]; refused = value["refused"]; instructions = value["instructions"]
-		jump = value["jump"]; constrained = value["constrained"]; trap = value["trap"]
+		jump = value["jump"]; constrained = value["constrained"]
+		punned = value["punned"]; trap = value["trap"]
 		hits += value["hits"]; posts += value["posts"]; traps += value["traps"]; toggled += value["toggled"]
 		make += value["make_ms"]; commit += value["commit_ms"]; fini += value["fini_ms"]
 	}
@@ -96,8 +97,8 @@ check_report()
 		if (begun - killed != ended) complain(begun " processes began, " ended + 0 " reported their end")
 		for (reason in reasons) listed += reasons[reason]
 		if (listed + 0 != refused + 0) complain(refused " refused, but reasons for " listed + 0)
-		printf "    %d of %d instructions: jump %d, of several %d, trap %d, refused %d\n",
-			chosen, instructions, jump, constrained, trap, refused
+		printf "    %d of %d instructions: jump %d, of several %d, punned %d," \
+			" trap %d, refused %d\n", chosen, instructions, jump, constrained, punned, trap, refused
 		printf "    %d processes: hits %.0f, %.0f after, traps %.0f, toggled %d times," \
 			" make %d ms, commit %d ms, removal %d ms\n",
 			ended, hits, posts, traps, toggled, make, commit, fini
@@ -123,8 +124,8 @@ check_union()
 {
 	left=$(tr -dc .x <"$scratch/union" | wc -c)
 	echo "$name: of $(wc -c <"$scratch/union") instructions" \
-		"$(tr -dc jctJCT <"$scratch/union" | wc -c) were probed," \
-		"$(tr -dc JCT <"$scratch/union" | wc -c) of them hit;" \
+		"$(tr -dc jcptJCPT <"$scratch/union" | wc -c) were probed," \
+		"$(tr -dc JCPT <"$scratch/union" | wc -c) of them hit;" \
 		"$(tr -dc r <"$scratch/union" | wc -c) were refused for the reasons above"
 	test "$left" -eq 0 || { echo "FAIL: $left instructions were not probed and not refused"; return 1; }
 }
