@@ -225,7 +225,6 @@ static patch_status commit_queue(void)
 			api_enqueue(patch);
 			continue;
 		}
-		/* Trampolines built for it stay, and so does the pair that they refer to. */
 		region_detach(patch);
 		handle_free(patch);
 	}

@@ -72,7 +72,8 @@ static patch_status settle_in(const struct fit *fit, struct attachment *attachme
 	struct region *region = fit->inner_count == 1 ? fit->inner[0] : NULL;
 
 	/* An unused one that was left has the same window. */
-	if (region == NULL || !region_is_unused(region))
+	if (region == NULL || !region_is_unused(region) ||
+	    !region_pad_fits(region, fit->plan.strategy, fit->original))
 		return establish(fit, attachment, refusal);
 	region_set_strategy(region, fit->plan.strategy, fit->original);
 	return join(region, attachment, refusal);

@@ -367,7 +367,7 @@ static void settle_region(struct job *job)
 		region_retire(region, before);
 	}
 	/* Also when it was an interrupted batch before this one that led the pad elsewhere. */
-	if (job->install && region->pad_entry != NULL && is_active(region->pad_entry))
+	if (region->pad_entry != NULL && is_active(region->pad_entry) && region->pad_live[0] != ARCH_INT3)
 		registry_retire(region->pad_entry);
 	if (job->install) {
 		retire_bystanders(region);

@@ -87,6 +87,28 @@ static patch_status attach_after(struct patch *patch, struct refusal *refusal)
 	return attach(patch, ROLE_RETURN, returns_to, refusal);
 }
 
+/* One that a patch now gone had for the same call, so that trampolines built for it fit again; or a new one. */
+static struct call_pair *make_pair(const struct patch *patch, uintptr_t address)
+{
+	struct registry_entry *entry = registry_find(address);
+	struct call_pair **link = entry != NULL ? &entry->pairs : NULL;
+	struct call_pair *pair;
+
+	for (; link != NULL && *link != NULL; link = &(*link)->next) {
+		pair = *link;
+		if (pair->procedure != patch->model.probe.procedure || pair->user_data != patch->model.probe.user_data)
+			continue;
+		*link = pair->next;
+		return pair;
+	}
+	pair = heap_alloc(sizeof(*pair));
+	if (pair == NULL)
+		return NULL;
+	pair->procedure = patch->model.probe.procedure;
+	pair->user_data = patch->model.probe.user_data;
+	return pair;
+}
+
 static patch_status attach_all(struct patch *patch, struct refusal *refusal)
 {
 	uintptr_t address = patch->located;
@@ -97,13 +119,11 @@ static patch_status attach_all(struct patch *patch, struct refusal *refusal)
 		if (site_decode(address, &insn) && (insn.flags & ARCH_F_ENDBR))
 			address += insn.length;
 		if (is_call(address, &insn)) {
-			patch->pair = heap_alloc(sizeof(*patch->pair));
+			patch->pair = make_pair(patch, address);
 			if (patch->pair == NULL) {
 				refusal->message = "out of memory";
 				return PATCH_ENOMEM;
 			}
-			patch->pair->procedure = patch->model.probe.procedure;
-			patch->pair->user_data = patch->model.probe.user_data;
 		}
 	}
 	status = attach(patch, ROLE_SITE, patch->located, refusal);
@@ -130,7 +150,6 @@ static patch_status make_at(uintptr_t address, const struct request *request, pa
 		status = attach_all(patch, &refusal);
 	if (status != PATCH_OK) {
 		region_detach(patch);
-		heap_free(patch->pair, sizeof(*patch->pair));
 		handle_free(patch);
 		*out = NULL;
 		return error_raise_at(status, "patch_make", refusal.message, refusal.irritant);

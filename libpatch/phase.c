@@ -33,12 +33,12 @@ static bool is_trap(uint8_t byte)
 	return arch_trap_class(byte) != ARCH_TRAP_NONE;
 }
 
-/* Phase 0: no jump is left that reads bytes behind its own region. */
+/* Phase 0: no jump is left that reads bytes behind its own region. Somebody else may have taken it away already. */
 static void phase_0_bytes(const struct region *region, uint8_t *bytes)
 {
 	memcpy(bytes, region->live, region->length);
 	for (unsigned int i = 0; i < region->count; ++i)
-		if (region->entries[i]->punned)
+		if (region->entries[i]->punned && bytes[region->offsets[i]] != region->original[region->offsets[i]])
 			bytes[region->offsets[i]] = ARCH_INT3;
 }
 

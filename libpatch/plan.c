@@ -224,7 +224,7 @@ patch_status plan_site(const struct plan_request *request, struct plan *plan)
 {
 	struct arch_insn insn;
 	uintptr_t where = request->site;
-	const char *why = "no jump at the site can be built";
+	const char *why = "the bytes are part of another patch's jump, which cannot take the instruction in";
 
 	*plan = (struct plan){ .site = request->site };
 	if (!arch_decode(request->bytes, request->size, plan->site, &insn))

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "region.h"
 
+#include "around.h"
 #include "heap.h"
 
 #include <string.h>
@@ -207,7 +208,8 @@ static void drop_entries(struct region *region)
 	for (unsigned int i = 0; i < region->count; ++i) {
 		struct registry_entry *entry = region->entries[i];
 
-		if (entry != NULL && entry->region == NULL && entry->gates == NULL && entry->former == NULL &&
+		if (entry != NULL && entry->region == NULL && entry->gates == NULL && entry->pairs == NULL &&
+		    entry->former == NULL &&
 		    REGISTRY_STATE(atomic_load(&entry->state)) == REGISTRY_DORMANT)
 			registry_remove(entry);
 	}
@@ -272,6 +274,12 @@ void region_bury(struct region *region)
 	region_discard(region);
 }
 
+bool region_pad_fits(const struct region *region, uint8_t strategy, const uint8_t *original)
+{
+	return strategy != PATCH_STRATEGY_PUNNED_JUMP || region->pad == 0 ||
+	       memcmp(region->original, original, ARCH_JMP_SIZE) == 0;
+}
+
 /* One that went, for the same window of the same code. */
 static struct region *revive(const struct plan *plan, const uint8_t *original)
 {
@@ -283,7 +291,8 @@ static struct region *revive(const struct plan *plan, const uint8_t *original)
 
 		if (region->length != plan->length || region->count != plan->count ||
 		    memcmp(region->offsets, plan->offsets, plan->count + 1U) != 0 ||
-		    memcmp(region->original, original, plan->length) != 0)
+		    memcmp(region->original, original, plan->length) != 0 ||
+		    !region_pad_fits(region, plan->strategy, original))
 			continue;
 		*link = region->former;
 		region->former = NULL;
@@ -364,11 +373,31 @@ void region_take_in(struct region *region, struct region *gone)
 	}
 	if (gone->installed)
 		region_set_installed(region, true);
+	/* A commit that failed left it on the list, and its patches may be on no other. */
+	if (gone->queued)
+		region_queue(region);
 	region_bury(gone);
+}
+
+/* Trampolines built for the patch refer to its pair, and may be used again, or be in use: it stays with the instruction. */
+static void leave_pair(struct patch *patch)
+{
+	struct registry_entry *entry = registry_find(patch->attachments[ROLE_SITE].address);
+
+	if (patch->pair == NULL)
+		return;
+	if (entry != NULL) {
+		patch->pair->next = entry->pairs;
+		entry->pairs = patch->pair;
+	} else {
+		heap_free(patch->pair, sizeof(*patch->pair));
+	}
+	patch->pair = NULL;
 }
 
 void region_detach(struct patch *patch)
 {
+	leave_pair(patch);
 	if (patch->gate != NULL) {
 		*(volatile uint8_t *)patch->gate->address = 0;
 		patch->gate->owner = NULL;

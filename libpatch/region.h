@@ -148,8 +148,13 @@ void region_set_installed(struct region *region, bool installed);
 /* ---- making and merging ----------------------------------------------------------------------------------------- */
 
 /*
- * A region for the plan that nothing knows of yet, or that was there before; NULL: out of memory. `exact`: its mapping is writable (text.h).
- * `original`: bytes from the plan's start on, as many as it owns.
+ * Its pad was chosen for bytes behind the window, which a punned jump consists of: are they these? `original`: see
+ * region_create().
+ */
+bool region_pad_fits(const struct region *region, uint8_t strategy, const uint8_t *original);
+/*
+ * A region for the plan that nothing knows of yet, or that was there before; NULL: out of memory. `exact`: its mapping is
+ * writable (text.h). `original`: bytes from the plan's start on, as many as it owns.
  */
 struct region *region_create(const struct plan *plan, bool exact, const uint8_t *original);
 /* `original`: bytes from the region's start on, a jump's, for PATCH_STRATEGY_PUNNED_JUMP; else not looked at. */

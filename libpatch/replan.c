@@ -12,6 +12,9 @@ struct replan {
 	struct region *old;
 	struct region *new; /* owns no entries yet */
 	struct trampoline *trampoline;
+	uint8_t strategy; /* of the old one, and what it owned */
+	uint8_t owned;
+	bool forced;
 };
 
 static struct replan *replans;
@@ -53,6 +56,20 @@ static bool build(struct replan *replan, const struct fit *fit, struct refusal *
 	return built;
 }
 
+/* Another region that is on its way has bytes of the candidate, or reads them (I11). */
+static bool is_taken(const struct plan *plan)
+{
+	uintptr_t end = plan->start + MAX(plan->length, ARCH_JMP_SIZE);
+
+	for (const struct replan *other = replans; other != NULL; other = other->next) {
+		const struct region *region = other->new;
+
+		if (plan->start < region->start + region->owned && region->start < end)
+			return true;
+	}
+	return false;
+}
+
 /* The best candidate whose boundaries are not known to be led to, the reported one included. */
 static bool find_place(struct replan *replan)
 {
@@ -63,7 +80,7 @@ static bool find_place(struct replan *replan)
 	if (fit_begin(&fit, patch, hooked_address(replan->old), patch->policy, 0, replan->old, &refusal) != PATCH_OK)
 		return false;
 	while (fit_next(&fit, &refusal) == PATCH_OK && fit.plan.candidate < plan_first_to_trap())
-		if (fit.inner_count == 0 && build(replan, &fit, &refusal))
+		if (fit.inner_count == 0 && !is_taken(&fit.plan) && build(replan, &fit, &refusal))
 			return true;
 	return false;
 }
@@ -87,6 +104,9 @@ static bool begin(struct registry_entry *entry)
 		heap_free(replan, sizeof(*replan));
 		return false;
 	}
+	replan->strategy = replan->old->strategy;
+	replan->owned = replan->old->owned;
+	replan->forced = replan->old->forced;
 	replan->old->strategy = PATCH_STRATEGY_TRAP;
 	replan->old->owned = replan->old->length;
 	replan->old->forced = true;
@@ -116,7 +136,11 @@ void replan_go_on(void)
 
 		replans = replan->next;
 		if (replan->old->queued) {
-			/* It failed, and is tried again as what it is now: a trap. */
+			/* It failed, and goes back to what it was: a trap is not what every patch may be. */
+			replan->old->strategy = replan->strategy;
+			replan->old->owned = replan->owned;
+			replan->old->forced = replan->forced;
+			region_set_next(replan->old, replan->old->current);
 			if (!replan->trampoline->reachable)
 				trampoline_free(replan->trampoline);
 			region_discard(new);

@@ -237,7 +237,7 @@ bool trampoline_matches(const struct trampoline *trampoline, const struct window
 {
 	if (trampoline->hook_count != count || trampoline->start != window->start ||
 	    trampoline->length != window->length || trampoline->strategy != window->strategy ||
-	    trampoline->pad != window->pad)
+	    (window->strategy != PATCH_STRATEGY_TRAP && trampoline->pad != window->pad))
 		return false;
 	for (size_t i = 0; i < count; ++i) {
 		const struct hook *a = &trampoline->hooks[i];

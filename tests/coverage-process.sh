@@ -69,9 +69,11 @@ done
 
 # ---- a process
 
+read -r _ <"/proc/$$/syscall" 2>/dev/null || { echo "/proc/PID/syscall cannot be read"; exit 77; }
 sleep 1000 &
 child=$!
-while ! grep -q libc "/proc/$child/maps" 2>/dev/null; do
+# Until it sleeps (nanosleep or clock_nanosleep): everything is loaded by then.
+while ! grep -qE '^(35|230) ' "/proc/$child/syscall" 2>/dev/null; do
 	kill -0 $child || exit 1
 done
 cp "/proc/$child/maps" "$directory/before"

@@ -81,12 +81,13 @@ check_report()
 	{ for (i = 2; i <= NF; i++) if (split($i, pair, "=") == 2) value[pair[1]] = pair[2] }
 	/^begin / { begun++ }
 	/^error / { complain($0) }
-	/^refused / { reason = $0; sub(/^refused [0-9]+ /, "", reason); reasons[reason] = $2 }
+	/^refused / { reason = $0; sub(/^refused [0-9]+ /, "", reason); reasons[reason] = $2; listed += $2 }
 	/^end / {
 		ended++
 		if (value["commit"] != "ok" || value["fini"] != "ok" || value["restored"] != "yes" || value["missing"])
 			complain($0)
-		chosen = value["chosen"]; refused = value["refused"]; instructions = value["instructions"]
+		chosen = value["chosen"]; refused = value["refused"]; all_refused += refused
+		instructions = value["instructions"]
 		jump = value["jump"]; constrained = value["constrained"]
 		punned = value["punned"]; trap = value["trap"]
 		hits += value["hits"]; posts += value["posts"]; traps += value["traps"]; toggled += value["toggled"]
@@ -95,8 +96,7 @@ check_report()
 	END {
 		if (!begun) complain("no process has reported")
 		if (begun - killed != ended) complain(begun " processes began, " ended + 0 " reported their end")
-		for (reason in reasons) listed += reasons[reason]
-		if (listed + 0 != refused + 0) complain(refused " refused, but reasons for " listed + 0)
+		if (listed + 0 != all_refused + 0) complain(all_refused " refused, but reasons for " listed + 0)
 		printf "    %d of %d instructions: jump %d, of several %d, punned %d," \
 			" trap %d, refused %d\n", chosen, instructions, jump, constrained, punned, trap, refused
 		printf "    %d processes: hits %.0f, %.0f after, traps %.0f, toggled %d times," \

@@ -878,7 +878,7 @@ static void expect_steps(void)
 					       "cwpw1saw2sbw3sd", "cpw1saw2sbw3sd",
 					       "cwpw1sa2sbw3sd",  "cpw1sa2sbw3sd",
 					       /* Trap bytes for good. */
-					       "cwpw1sa2sb3sd",   "cpw1sa2sb3sd",   "cwpw1saw2sb3sd",
+					       "cwpw1sa2sb3sd",   "cpw1sa2sb3sd",   "cwpw1saw2sb3sd", "cpw1saw2sb3sd",
 					       /* They were there for good. */
 					       "cp1sa2sbw3sd",    "cwp1sa2sbw3sd" };
 	size_t i;
