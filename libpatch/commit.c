@@ -162,14 +162,21 @@ static void compare(struct batch *batch, struct job *job, const uint8_t *text)
 
 	if (memcmp(text, region->live, region->length) == 0)
 		return;
-	if (memcmp(text, region->original, region->length) == 0) {
-		memcpy(region->live, region->original, region->length);
-		job->changes = phase_changes_text(job->region, job->install);
-		batch->restored = true;
-		return;
+	/* By instruction: regions that were restored may have been taken in since. */
+	for (unsigned int i = 0; i < region->count; ++i) {
+		unsigned int at = region->offsets[i];
+		size_t size = region->offsets[i + 1] - at;
+
+		if (memcmp(text + at, region->live + at, size) != 0 && memcmp(text + at, region->original + at, size) != 0) {
+			fail(batch, job, PATCH_ECHANGED,
+			     "the bytes are not the ones that were there: a debugger, a probe of the kernel, or the program "
+			     "changed them");
+			return;
+		}
 	}
-	fail(batch, job, PATCH_ECHANGED,
-	     "the bytes are not the ones that were there: a debugger, a probe of the kernel, or the program changed them");
+	memcpy(region->live, text, region->length);
+	job->changes = phase_changes_text(job->region, job->install);
+	batch->restored = true;
 }
 
 /* Step check (I8). Pages are read once for all regions on them. */
@@ -204,6 +211,14 @@ static void set_gates(const struct region *region)
 	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
 		if (a->patch->gate != NULL)
 			atomic_store((_Atomic uint8_t *)a->patch->gate->address, a->patch->wanted && !a->patch->released);
+}
+
+/* What failed stays as it was. */
+static void reset_gates(const struct region *region)
+{
+	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
+		if (a->patch->gate != NULL)
+			atomic_store((_Atomic uint8_t *)a->patch->gate->address, a->patch->enabled);
 }
 
 /* `first` and `final`: the bytes there after phase 1 and in the end. */
@@ -381,9 +396,12 @@ static void settle_region(struct job *job)
 
 static void settle(struct batch *batch)
 {
-	for (size_t i = 0; i < batch->count; ++i)
-		if (!batch->jobs[i].failed)
+	for (size_t i = 0; i < batch->count; ++i) {
+		if (batch->jobs[i].failed)
+			reset_gates(batch->jobs[i].region);
+		else
 			settle_region(&batch->jobs[i]);
+	}
 }
 
 /* ---- the batch -------------------------------------------------------------------------------------------------- */
@@ -396,7 +414,7 @@ static patch_status interrupted(struct batch *batch, int error)
 		struct job *job = &batch->jobs[i];
 
 		region_queue(job->region);
-		if (!job->install || job->failed)
+		if (!job->install || job->failed || !job->region->installed)
 			continue;
 		for (struct attachment *a = job->region->attachments; a != NULL; a = a->next)
 			a->patch->enabled = a->patch->wanted && !a->patch->released;
@@ -572,15 +590,9 @@ static patch_status run(struct batch *batch)
 
 bool commit_needs_sigill(void)
 {
-	for (const struct region *region = region_queued(); region != NULL; region = region->queue_next) {
-		const struct trampoline *trampoline = region_trampoline(region);
-
-		/* Only the top byte of a displacement is ever one of that class. */
-		if (region->strategy != PATCH_STRATEGY_TRAP && region_wanted(region) &&
-		    (plan_boundaries(region->offsets, region->count) & 8) &&
-		    arch_trap_class(trampoline->jump[ARCH_JMP_SIZE - 1]) == ARCH_TRAP_SIGILL)
+	for (const struct region *region = region_queued(); region != NULL; region = region->queue_next)
+		if (region_wanted(region) && region_needs_sigill(region, region_trampoline(region)))
 			return true;
-	}
 	return false;
 }
 

@@ -6,7 +6,7 @@
 #include "site.h"
 
 /* Trampolines of one region that are looked through for one to use again. */
-#define REUSE_DEPTH 64
+#define REUSE_DEPTH 1024
 
 static enum hook_when when_of(const struct attachment *attachment)
 {

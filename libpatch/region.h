@@ -130,6 +130,9 @@ static inline struct trampoline *region_trampoline(const struct region *region)
 	return region->next != NULL ? region->next : region->current;
 }
 
+/* Has the trampoline's jump a trap byte of the SIGILL class on a boundary? */
+bool region_needs_sigill(const struct region *region, const struct trampoline *trampoline);
+
 struct region_usage {
 	uint64_t regions;
 	uint64_t installed;

@@ -6,6 +6,7 @@
 #include "hookset.h"
 #include "region.h"
 #include "registry.h"
+#include "signals.h"
 
 struct replan {
 	struct replan *next;
@@ -50,6 +51,12 @@ static bool build(struct replan *replan, const struct fit *fit, struct refusal *
 	built = region_make_entries(region) && hookset_add_region(&set, replan->old) &&
 		hookset_build(&set, region, &replan->trampoline, refusal) == PATCH_OK;
 	hookset_free(&set);
+	/* Owning one more signal takes the lock off: not in the middle of this. */
+	if (built && region_needs_sigill(region, replan->trampoline) && !signals_owned(SIGILL)) {
+		if (!replan->trampoline->reachable)
+			trampoline_free(replan->trampoline);
+		built = false;
+	}
 	if (!built)
 		region_discard(region);
 	replan->new = region;
@@ -79,9 +86,13 @@ static bool find_place(struct replan *replan)
 
 	if (fit_begin(&fit, patch, hooked_address(replan->old), patch->policy, 0, replan->old, &refusal) != PATCH_OK)
 		return false;
-	while (fit_next(&fit, &refusal) == PATCH_OK && fit.plan.candidate < plan_first_to_trap())
+	while (fit_next(&fit, &refusal) == PATCH_OK && fit.plan.candidate < plan_first_to_trap()) {
+		/* Nobody is on it, and it has the same window: it is what the new one begins with. */
+		if (fit.inner_count == 1 && region_is_unused(fit.inner[0]))
+			region_bury(fit.inner[--fit.inner_count]);
 		if (fit.inner_count == 0 && !is_taken(&fit.plan) && build(replan, &fit, &refusal))
 			return true;
+	}
 	return false;
 }
 
