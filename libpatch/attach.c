@@ -145,17 +145,19 @@ static patch_status establish_in_punned(struct region *region, struct attachment
 static patch_status join_as(struct region *region, uint8_t strategy, struct attachment *attachment,
 			    struct refusal *refusal)
 {
-	uint8_t before = region->strategy;
+	uint8_t before = region->strategy, owned = region->owned;
 	patch_status status;
 
-	region->strategy = strategy;
+	region_set_strategy(region, strategy, NULL);
 	status = join(region, attachment, refusal);
-	if (status != PATCH_OK)
+	if (status != PATCH_OK) {
 		region->strategy = before;
+		region->owned = owned;
+	}
 	return status;
 }
 
-/* From jump to trap. Trap bytes on every instruction of the window: the first phase of a jump, for good. */
+/* From jump to trap, on the hooked instructions of the window. */
 static patch_status join_by_trap(struct region *region, struct attachment *attachment, struct refusal *refusal)
 {
 	patch_status status;
@@ -189,7 +191,7 @@ static patch_status join_by_jump(struct region *region, struct attachment *attac
 	return status;
 }
 
-/* An instruction that a region has already: its window stays, but policies may ask for another strategy. */
+/* An instruction that a region has already: the window stays as a rule, but policies may ask for another strategy. */
 static patch_status join_region(struct region *region, struct attachment *attachment, struct refusal *refusal)
 {
 	int policy = attachment->patch->policy;
@@ -213,21 +215,21 @@ patch_status attach(struct patch *patch, enum role role, uintptr_t address, stru
 {
 	struct attachment *attachment = &patch->attachments[role];
 	static uint8_t bytes[PLAN_LENGTH_MAX];
+	uintptr_t site = address; /* behind an endbr64 */
 	struct region *region;
 	struct arch_insn insn;
 	patch_status status;
 	int error;
 
-	attachment->patch = patch;
-	attachment->role = role;
-	attachment->address = address;
 	region = region_at(address);
 	if (region == NULL && text_read(address, bytes, INSN_MAX, &error) >= 4 && arch_decode(bytes, 4, address, &insn) &&
 	    (insn.flags & ARCH_F_ENDBR)) {
-		region = region_at(address + insn.length);
-		if (region != NULL)
-			attachment->address = address + insn.length;
+		site = address + insn.length;
+		region = region_at(site);
 	}
+	attachment->patch = patch;
+	attachment->role = role;
+	attachment->address = site;
 	if (region != NULL && !region_is_unused(region))
 		return join_region(region, attachment, refusal);
 	/* The program may have loaded other code here since. */
@@ -235,12 +237,12 @@ patch_status attach(struct patch *patch, enum role role, uintptr_t address, stru
 			       memcmp(bytes, region->original, region->length) != 0))
 		region_bury(region);
 	attachment->address = address;
-	region = region_covering(address);
+	region = region_covering(site);
 	if (region != NULL && region_is_unused(region))
 		region = NULL;
-	if (region != NULL && address - region->start < region->length) {
+	if (region != NULL && site - region->start < region->length) {
 		refusal->message = "the address is inside an instruction that is patched";
-		refusal->irritant = address;
+		refusal->irritant = site;
 		return PATCH_EBOUNDARY;
 	}
 
