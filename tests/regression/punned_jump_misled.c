@@ -134,7 +134,7 @@ static void others_write(void)
 {
 	patch_t head = make(counted_head, 0, PATCH_TRAP_POLICY_ALLOW);
 	uint8_t *page = (uint8_t *)((uintptr_t)counted_loop & ~4095ul);
-	uint8_t *byte = (uint8_t *)(uintptr_t)counted_loop + 2;
+	volatile uint8_t *byte = (volatile uint8_t *)(uintptr_t)counted_loop + 2;
 
 	CONTEXT("others write");
 	REQUIRE(mprotect(page, 8192, PROT_READ | PROT_WRITE | PROT_EXEC) == 0);
