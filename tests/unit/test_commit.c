@@ -872,7 +872,8 @@ static void leave_out(const char *part)
 /* Writes in phase 2 are none when only first bytes and boundaries change. */
 static void expect_steps(void)
 {
-	leave_out("w0s");
+	/* Phase 0 may have written all that phase 1 would. */
+	leave_out(strstr(steps, "w0s1") != NULL ? "0s" : "w0s");
 	leave_out("w4s");
 	static const char *const allowed[] = { "cwp", "cp",
 					       "cwpw1saw2sbw3sd", "cpw1saw2sbw3sd",
