@@ -1,0 +1,162 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a commit that failed leaves: the next one does all of it, also when a region has grown in between; what is in
+ * effect already stays in effect, and nothing more is; patch_info() tells it as it is.
+ */
+#include "harness.h"
+
+#include "inject.h"
+
+/* plain(n) is n + 6; counted(n) is 2 * n, and the first instruction's jump is punned, see punned_jump_misled.c. */
+unsigned long plain(unsigned long n), counted(unsigned long n);
+extern const uint8_t plain_second[];
+__asm__(".text\n"
+	".p2align 6\n"
+	".globl plain\n.type plain, @function\n"
+	"plain:\n"
+	".cfi_startproc\n"
+	"	lea 1(%rdi), %rax\n"
+	"plain_second: add $2, %rax\n"
+	"	add $3, %rax\n"
+	"	ret\n"
+	".cfi_endproc\n"
+	".size plain, . - plain\n"
+	".p2align 6, 0xcc\n"
+	".globl counted\n.type counted, @function\n"
+	"counted:\n"
+	".cfi_startproc\n"
+	"	mov %edi, %eax\n"
+	"1:	sub $0xffffffffffffffff, %rax\n"
+	"	dec %rdi\n"
+	"	jnz 1b\n"
+	"	ret\n"
+	".cfi_endproc\n"
+	".size counted, . - counted\n"
+	".p2align 6, 0xcc\n");
+
+static unsigned long hits[3];
+
+static void procedure(struct patch_exec_context *context, uint8_t post)
+{
+	(void)post;
+	++*(unsigned long *)context->user_data;
+}
+
+static bool published;
+
+static int fail_write(enum inject_point point)
+{
+	published |= point == INJECT_COMMIT_PUBLISHED;
+	return published && point == INJECT_TEXT_WRITE ? EIO : 0;
+}
+
+static int fail_sync(enum inject_point point)
+{
+	return point == INJECT_SYNC ? EIO : 0;
+}
+
+static void fail_commit(int (*inject)(enum inject_point point))
+{
+	published = false;
+	libpatch_inject = inject;
+	CHECK(patch_commit() != PATCH_OK);
+	libpatch_inject = NULL;
+}
+
+static patch_t make(const void *at, unsigned int which, int state)
+{
+	patch_t patch = NULL;
+
+	REQUIRE_OK(make_probe((uintptr_t)at, procedure, &hits[which], PATCH_TRAP_POLICY_ALLOW, state, &patch));
+	return patch;
+}
+
+static int state_of(patch_t patch)
+{
+	struct patch_info info = { 0 };
+
+	CHECK_OK(patch_info(patch, &info));
+	return info.state;
+}
+
+static void check(unsigned long a, unsigned long b, unsigned long c)
+{
+	memset(hits, 0, sizeof(hits));
+	CHECK_EQ(plain(1), 7);
+	CHECK_EQ(counted(3), 6);
+	CHECK_EQ(hits[0], a);
+	CHECK_EQ(hits[1], b);
+	CHECK_EQ(hits[2], c);
+}
+
+/* One in front of it, which is disabled, takes the region in. */
+static void region_grown(void *unused)
+{
+	patch_t patch;
+
+	(void)unused;
+	REQUIRE_OK(patch_init(NULL, 0));
+	patch = make(plain_second, 0, PATCH_ENABLED);
+	fail_commit(fail_write);
+	check(0, 0, 0);
+	make((const void *)(uintptr_t)plain, 1, PATCH_DISABLED);
+	CHECK_OK(patch_commit());
+	CHECK_EQ(state_of(patch), PATCH_ENABLED);
+	check(1, 0, 0);
+	CHECK_OK(patch_fini());
+}
+
+/* One of a window is disabled, another one made there. */
+static void in_effect(void *unused)
+{
+	patch_t patch;
+
+	(void)unused;
+	REQUIRE_OK(patch_init(NULL, 0));
+	patch = make((const void *)(uintptr_t)plain, 0, PATCH_ENABLED);
+	make(plain_second, 1, PATCH_ENABLED);
+	CHECK_OK(patch_commit());
+	check(1, 1, 0);
+	CHECK_OK(patch_disable(patch));
+	make((const void *)(uintptr_t)plain, 2, PATCH_ENABLED);
+	fail_commit(fail_write);
+	CHECK_EQ(state_of(patch), PATCH_ENABLED);
+	check(1, 1, 0);
+	CHECK_OK(patch_commit());
+	CHECK_EQ(state_of(patch), PATCH_DISABLED);
+	check(0, 1, 1);
+	CHECK_OK(patch_fini());
+}
+
+/* Interrupted in phase 0, which cuts a punned jump: nothing of the others is there yet. */
+static void not_begun(void *unused)
+{
+	patch_t patch, punned;
+	struct patch_info info = { 0 };
+
+	(void)unused;
+	REQUIRE_OK(patch_init(NULL, 0));
+	punned = make((const void *)(uintptr_t)counted, 0, PATCH_ENABLED);
+	CHECK_OK(patch_commit());
+	CHECK_OK(patch_info(punned, &info));
+	if (info.strategy != PATCH_STRATEGY_PUNNED_JUMP)
+		SKIP("no memory at the addresses that the jump can lead to: strategy %d", info.strategy);
+	CHECK_OK(patch_unmake(punned));
+	patch = make((const void *)(uintptr_t)plain, 1, PATCH_ENABLED);
+	fail_commit(fail_sync);
+	memset(hits, 0, sizeof(hits));
+	CHECK_EQ(plain(1), 7);
+	CHECK_EQ(hits[1], state_of(patch) == PATCH_ENABLED);
+	CHECK_OK(patch_commit());
+	check(0, 1, 0);
+	CHECK_OK(patch_fini());
+}
+
+int main(void)
+{
+	harness_start();
+	harness_isolated("its region taken in by another", region_grown, NULL);
+	harness_isolated("in effect already", in_effect, NULL);
+	harness_isolated("interrupted before it was begun", not_begun, NULL);
+	return harness_end();
+}
