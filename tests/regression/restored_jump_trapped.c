@@ -144,7 +144,7 @@ int main(void)
 		sample = &samples[s];
 		for (restored = sample->first; restored <= sample->all; restored += sample->first) {
 			CONTEXT("%s, %zu bytes restored", sample->name, restored);
-			harness_isolated(restored == sample->all ? sample->name : "one instruction of two", restore, NULL);
+			harness_isolated(restored == sample->all ? sample->name : "one of two", restore, NULL);
 		}
 	}
 	return harness_end();
