@@ -4,7 +4,7 @@
 set -u
 cd "${LIBPATCH_SOURCE_DIR:-$(dirname "$0")/..}" || exit 1
 find include libpatch examples tests doc -name '*.[chS]' -o -name '*.cpp' -o -name '*.sh' -o -name '*.map' -o -name '*.sql' \
-	-o -name '*.3' | sort | {
+	-o -name '*.pml' -o -name '*.3' | sort | {
 	status=0
 	while IFS= read -r file; do
 		case $file in
