@@ -18,8 +18,8 @@ cd "$directory" || exit 1
 echo 'int main(void) { return 0; }' >try.c
 "$@" -o try try.c 2>/dev/null || { echo "the model needs a C compiler: $1 does not work"; exit 77; }
 
-megabytes=900
-test -z "${LIBPATCH_STRESS_SECONDS-}" || megabytes=${MODEL_MEGABYTES:-6000}
+megabytes=900 hash=22
+test -z "${LIBPATCH_STRESS_SECONDS-}" || megabytes=${MODEL_MEGABYTES:-6000} hash=25
 # A copy: counterexamples are written where the model is.
 cp "$model" protocol.pml && spin -a protocol.pml >spin.log 2>&1 && "$@" -O2 -w -DSAFETY -DCOLLAPSE -DMEMLIM=$megabytes -o pan pan.c || {
 	cat spin.log
@@ -38,7 +38,7 @@ fi
 run()
 {
 	# -m: deep enough, else it says so.
-	env THREADS=1 ROUNDS=2 FAILURES=0 PUNNED=0 REUSE=0 MUTANT=0 "$@" ./pan -m100000 -w22 -n >run.log 2>&1
+	env THREADS=1 ROUNDS=2 FAILURES=0 PUNNED=0 GROWN=0 REUSE=0 MUTANT=0 "$@" ./pan -m500000 -w$hash -n >run.log 2>&1
 	sed -n 's/^covered: //p' run.log >>covered
 }
 
@@ -66,7 +66,7 @@ safe()
 # The smallest settings that catch one are tried first.
 caught()
 {
-	for settings in 'ROUNDS=2' 'ROUNDS=2 PUNNED=1' 'ROUNDS=2 FAILURES=1' 'ROUNDS=3' 'ROUNDS=2 FAILURES=1 PUNNED=1' \
+	for settings in 'ROUNDS=2' 'ROUNDS=2 PUNNED=1' 'ROUNDS=2 GROWN=1' 'ROUNDS=2 FAILURES=1' 'ROUNDS=3' 'ROUNDS=2 FAILURES=1 PUNNED=1' \
 		'ROUNDS=3 FAILURES=1' 'ROUNDS=3 FAILURES=1 PUNNED=1'; do
 		# shellcheck disable=SC2086
 		run MUTANT="$1" $settings
@@ -80,18 +80,21 @@ caught()
 if test -n "$name"; then
 	caught "$number" || { echo "$name was not caught"; exit 1; }
 	# shellcheck disable=SC2086
-	env THREADS=1 FAILURES=0 PUNNED=0 REUSE=0 MUTANT="$number" $settings ./pan -r -n | grep -v '^covered'
+	env THREADS=1 FAILURES=0 PUNNED=0 GROWN=0 REUSE=0 MUTANT="$number" $settings ./pan -r -n | grep -v '^covered'
 	exit 0
 fi
 
 safe ROUNDS=3 FAILURES=1
 safe ROUNDS=2 FAILURES=1 PUNNED=1
+safe ROUNDS=2 FAILURES=1 GROWN=1
 safe ROUNDS=3 REUSE=1
 safe ROUNDS=2 THREADS=2
 safe ROUNDS=2 PUNNED=1 MUTANT="$(sed -n 's/^#define NO_SYNC_4 *\([0-9]*\) .*/\1/p' "$model")"
 if test -n "${LIBPATCH_STRESS_SECONDS-}"; then
 	safe ROUNDS=4 FAILURES=2
 	safe ROUNDS=3 FAILURES=2 PUNNED=1
+	safe ROUNDS=3 FAILURES=2 GROWN=1
+	safe ROUNDS=3 FAILURES=1 PUNNED=1 GROWN=1
 	safe ROUNDS=2 FAILURES=1 THREADS=2 REUSE=1
 	safe ROUNDS=2 PUNNED=1 THREADS=2
 fi

@@ -10,6 +10,8 @@
  *	      4 5   instruction 2: behind a boundary of region N. The jump's byte there is a trap byte: of the SIGTRAP class
  *	            in version 1, of the SIGILL class in version 2
  *
+ * P may take N in: then it is one region of three instructions, whose jump takes the cells 0 to 3.
+ *
  * Each executing thread is a core of its own. At any fetch a core may see, for each byte on its own, any value that the
  * byte had since the core's last serialisation: `seen` holds those sets. A value fetched before stays in the set until the
  * core serialises, and serialising drops what is fetched but not executed: so choosing all bytes of an instruction at
@@ -49,6 +51,7 @@ byte threads;  /* 1 or 2 */
 byte rounds;   /* commits */
 byte failures; /* of membarrier or of a write, that are still to come at most */
 bool with_punned; /* P takes part */
+bool with_grown; /* P may take N in */
 bool with_reuse;  /* of trampolines that are quiet: more than is built */
 byte mutant;   /* what is left out, or done wrongly: */
 
@@ -77,8 +80,9 @@ byte mutant;   /* what is left out, or done wrongly: */
 #define STATE_READ_AFTER_BYTE   22 /* MUTANT: trap of ours given to the program */
 #define SYNC_NOT_MADE_UP_FOR    23 /* MUTANT: trap where its entry is retired */
 #define NOT_WITHDRAWN_FROM_TEXT 24 /* MUTANT: trap of ours given to the program */
+#define INNER_JUMP_NOT_CUT      25 /* MUTANT: torn jump */
 /* Sync 4 alone is needed for nothing that is checked here: whoever still sees the trap byte is served by its entry. */
-#define NO_SYNC_4               25 /* harmless */
+#define NO_SYNC_4               26 /* harmless */
 
 /* ---- text --------------------------------------------------------------------------------------------------------- */
 
@@ -89,8 +93,9 @@ byte mutant;   /* what is left out, or done wrongly: */
 #define JMP 8
 #define D1 16  /* a byte of the displacement, version 1 */
 #define D2 32  /* of version 2 */
+#define D3 64  /* of P with N taken in */
 #define TRAPS (CC | ILL)
-#define DISPLACEMENT (D1 | D2)
+#define DISPLACEMENT (D1 | D2 | D3)
 
 #define CELLS 6
 #define P0 0
@@ -121,19 +126,23 @@ byte target[4]; /* a trampoline */
 #define T2 2
 #define T3 3 /* of N as a trap */
 #define TP 4 /* of region P */
+#define TG 5 /* of region P with N taken in */
 #define UNWRITTEN 0
 #define COMPLETE 1
 #define REUSED 2 /* for something else */
-byte memory[5];
+byte memory[6];
 /* Which trampoline a thread is in, and which one its trap handler is about to go to. Ghosts, for the proof of quiet. */
 byte inside[2];
 byte led[2];
+
+bool grown; /* P has taken N in */
 
 /* ---- threads ------------------------------------------------------------------------------------------------------ */
 
 #define BYTES(cell) SEEN(core, cell)
 #define LETS_IT_PASS \
 	(mutant == NO_SYNC_3_PUNNED || mutant == RETIRED_BEFORE_PHASE_3 || mutant == NOT_WITHDRAWN_FROM_TEXT)
+#define WITH_P (with_punned || with_grown)
 
 /* The jump of N is one version or the other, whichever bytes are seen. */
 #define WHOLE_N(d, boundary) (BYTES(N0 + 1) == (d) && BYTES(N1) == (boundary) && BYTES(N1 + 1) == (d))
@@ -156,7 +165,7 @@ arrive:
 		if
 		:: pc = N0
 		:: pc = N1
-		:: with_punned -> pc = P0
+		:: WITH_P -> pc = P0
 		:: pc = OWN -> class = 1; goto trapped
 		fi
 	}
@@ -181,10 +190,14 @@ execute:
 			:: pc == N0 && WHOLE_N(D1, CC) -> where = T1; COVER(2, "jump, version 1")
 			:: pc == N0 && WHOLE_N(D2, ILL) -> where = T2; COVER(3, "jump, version 2")
 			:: pc == P0 && BYTES(P0 + 1) == D1 && BYTES(N0) == ORIG -> where = TP; COVER(4, "punned jump")
+			:: pc == P0 && BYTES(P0 + 1) == D3 && BYTES(N0) == ILL && BYTES(N0 + 1) == D3 ->
+				where = TG;
+				COVER(22, "jump of the region that has grown")
 			:: else -> VIOLATION("torn jump") /* I4, I11 */
 			fi;
 			if
 			:: text[pc] == CC && pc == N0 -> COVER(5, "a jump is executed over its trap byte")
+			:: text[pc] == ILL && pc == N0 -> COVER(23, "the jump of a region taken in is executed over its trap byte")
 			:: text[pc] == CC && pc == P0 -> COVER(6, "a punned jump is executed over its trap byte")
 			:: else
 			fi;
@@ -276,7 +289,8 @@ go:
 	atomic {
 		if
 		:: pc == OWN -> VIOLATION("trap of the program swallowed")
-		:: pc == P0 -> COVER(15, "a trap at the punned jump leads to its trampoline")
+		:: pc == P0 && !grown -> COVER(15, "a trap at the punned jump leads to its trampoline")
+		:: pc == P0 && grown -> COVER(24, "a trap at the first byte of the region that has grown leads to its trampoline")
 		:: pc == N0 -> COVER(16, "a trap at the first byte leads to the trampoline")
 		:: pc == N1 -> COVER(17, "a trap at the boundary leads to the trampoline")
 		fi;
@@ -299,7 +313,7 @@ jump:
 		:: else
 		fi;
 		if
-		:: inside[core] != target[ENTRY(N0)] && inside[core] != TP -> COVER(20, "a thread is in a retired trampoline")
+		:: inside[core] != target[ENTRY(N0)] && inside[core] < TP -> COVER(20, "a thread is in a retired trampoline")
 		:: else
 		fi;
 		inside[core] = 0;
@@ -317,13 +331,14 @@ again:
 /* Jobs: region P and region N. */
 #define P 0
 #define N 1
-#define JOB(cell) ((cell) < N0 -> P : N)
+#define JOB(cell) ((cell) < N0 || grown -> P : N)
 
-/* What a region is to be: not installed; N installed with trampoline T1 to T3; P as a jump or as a trap. */
+/* What a region is to be: not installed; N installed with trampoline T1 to T3; P as a jump or as a trap, or grown. */
 #define REMOVED 0
 #define INSTALLED(job) (wanted[job] != REMOVED)
 #define P_JUMP 1
 #define P_TRAP 2
+#define P_GROWN 3
 byte wanted[2];
 bool changes[2];
 bool failed[2];
@@ -338,8 +353,8 @@ byte trap[CELLS];  /* of instructions: phase_1_bytes() */
 inline write(cell, value)
 {
 	if
-	:: failed[JOB(cell)] || text[cell] == (value)
-	:: !failed[JOB(cell)] && text[cell] != (value) ->
+	:: failed[JOB(cell)] || !changes[JOB(cell)] || text[cell] == (value)
+	:: !failed[JOB(cell)] && changes[JOB(cell)] && text[cell] != (value) ->
 		if
 		:: d_step {
 			text[cell] = value;
@@ -427,7 +442,8 @@ inline retire(address)
 inline retire_region(job)
 {
 	if
-	:: job == P -> retire(P0)
+	:: job == P && !grown -> retire(P0)
+	:: job == P && grown -> retire(P0); retire(N0); retire(N1)
 	:: job == N -> retire(N0); retire(N1)
 	fi
 }
@@ -435,7 +451,11 @@ inline retire_region(job)
 inline publish()
 {
 	if
-	:: INSTALLED(P) -> activate(P0, TP, trap[P0])
+	:: INSTALLED(P) && !grown -> activate(P0, TP, trap[P0])
+	:: INSTALLED(P) && grown ->
+		activate(P0, TG, trap[P0]);
+		activate(N0, TG, trap[N0]);
+		activate(N1, TG, trap[N1])
 	:: else
 	fi;
 	if
@@ -450,7 +470,7 @@ inline publish()
 inline write_trampolines()
 {
 	if
-	:: INSTALLED(P) -> memory[TP] = COMPLETE
+	:: INSTALLED(P) -> memory[(grown -> TG : TP)] = COMPLETE
 	:: else
 	fi;
 	if
@@ -463,7 +483,7 @@ inline write_trampolines()
 inline cut_punned()
 {
 	if
-	:: punned && mutant != NO_PHASE_0 && with_punned ->
+	:: punned && mutant != NO_PHASE_0 ->
 		if
 		:: changes[P] || !INSTALLED(P) ->
 			if
@@ -489,18 +509,14 @@ inline cut_punned()
 
 inline phase_1()
 {
+	write(P0, trap[P0]);
 	if
-	:: changes[P] -> write(P0, trap[P0])
-	:: else
+	:: grown && text[N0] == JMP && mutant == INNER_JUMP_NOT_CUT
+	:: else -> write(N0, trap[N0])
 	fi;
 	if
-	:: changes[N] ->
-		write(N0, trap[N0]);
-		if
-		:: mutant == BOUNDARY_IN_PHASE_2 || mutant == BOUNDARY_IN_PHASE_3
-		:: else -> write(N1, trap[N1])
-		fi
-	:: else
+	:: mutant == BOUNDARY_IN_PHASE_2 || mutant == BOUNDARY_IN_PHASE_3
+	:: else -> write(N1, trap[N1])
 	fi
 }
 
@@ -521,39 +537,32 @@ inline withdraw()
 	fi
 }
 
+/* Boundaries that are to hold no trap byte get their original byte in phase 3 only (I2). */
+#define TRAP_TO_TRAP(cell) (INSTALLED(JOB(cell)) && (final[cell] & TRAPS))
 inline phase_2()
 {
+	write(P0 + 1, final[P0 + 1]);
 	if
-	:: changes[P] -> write(P0 + 1, final[P0 + 1])
+	:: (grown && TRAP_TO_TRAP(N0)) || (mutant == FIRST_BYTE_IN_PHASE_2 && !grown) -> write(N0, final[N0])
 	:: else
 	fi;
+	write(N0 + 1, final[N0 + 1]);
 	if
-	:: changes[N] ->
-		write(N0 + 1, final[N0 + 1]);
-		if
-		:: ((INSTALLED(N) && (final[N1] & TRAPS)) || mutant == BOUNDARY_BACK_IN_PHASE_2) &&
-		   mutant != BOUNDARY_IN_PHASE_3 -> write(N1, final[N1])
-		:: else
-		fi;
-		write(N1 + 1, final[N1 + 1]);
-		if
-		:: mutant == FIRST_BYTE_IN_PHASE_2 -> write(N0, final[N0])
-		:: else
-		fi
+	:: (TRAP_TO_TRAP(N1) || mutant == BOUNDARY_BACK_IN_PHASE_2) && mutant != BOUNDARY_IN_PHASE_3 ->
+		write(N1, final[N1])
 	:: else
-	fi
+	fi;
+	write(N1 + 1, final[N1 + 1])
 }
 
 inline phase_3()
 {
 	if
-	:: changes[P] && (wanted[P] != P_JUMP || mutant == PUNNED_IN_PHASE_3) -> write(P0, final[P0])
+	:: grown || wanted[P] != P_JUMP || mutant == PUNNED_IN_PHASE_3 -> write(P0, final[P0])
 	:: else
 	fi;
-	if
-	:: changes[N] -> write(N0, final[N0]); write(N1, final[N1])
-	:: else
-	fi
+	write(N0, final[N0]);
+	write(N1, final[N1])
 }
 
 /* Phase 4 and sync 4: write_punned(). */
@@ -596,7 +605,7 @@ inline change_text()
 	if
 	:: !broken ->
 		if
-		:: mutant == RETIRED_BEFORE_PHASE_3 && !INSTALLED(N) && !failed[N] -> retire_region(N)
+		:: mutant == RETIRED_BEFORE_PHASE_3 && !grown && !INSTALLED(N) && !failed[N] -> retire_region(N)
 		:: else
 		fi;
 		phase_3();
@@ -620,17 +629,17 @@ inline change_text()
 inline settle()
 {
 	if
-	:: with_punned && !failed[P] && !INSTALLED(P) -> retire_region(P); installed[P] = false
+	:: WITH_P && !failed[P] && !INSTALLED(P) -> retire_region(P); installed[P] = false
 	:: else
 	fi;
 	if
-	:: !failed[N] && !INSTALLED(N) -> retire_region(N); installed[N] = false
-	:: !failed[N] && wanted[N] == T3 -> retire(N1) /* retire_bystanders() */
+	:: !grown && !failed[N] && !INSTALLED(N) -> retire_region(N); installed[N] = false
+	:: !grown && !failed[N] && wanted[N] == T3 -> retire(N1) /* retire_bystanders() */
 	:: else
 	fi;
 	if
 	:: true
-	:: !failed[N] && (with_reuse || mutant == TRAMPOLINE_REUSED || mutant == QUIET_BY_PC) ->
+	:: !failed[JOB(N0)] && (with_reuse || mutant == TRAMPOLINE_REUSED || mutant == QUIET_BY_PC) ->
 		if
 		:: true -> reuse(T1)
 		:: true -> reuse(T2)
@@ -661,15 +670,24 @@ inline reuse(trampoline)
 inline choose()
 {
 	if
-	:: wanted[N] = REMOVED
-	:: wanted[N] = T1
-	:: wanted[N] = T2
-	:: wanted[N] = T3
+	:: with_grown && !grown ->
+		grown = true;
+		installed[P] = installed[P] || installed[N];
+		installed[N] = false
+	:: grown && !installed[P] -> grown = false
+	:: true
 	fi;
 	if
-	:: with_punned && wanted[N] == REMOVED -> wanted[P] = P_JUMP
-	:: with_punned -> wanted[P] = P_TRAP
+	:: wanted[N] = REMOVED
+	:: !grown -> wanted[N] = T1
+	:: !grown -> wanted[N] = T2
+	:: !grown -> wanted[N] = T3
+	fi;
+	if
 	:: wanted[P] = REMOVED
+	:: with_punned && !grown && wanted[N] == REMOVED -> wanted[P] = P_JUMP
+	:: with_punned && !grown -> wanted[P] = P_TRAP
+	:: grown -> wanted[P] = P_GROWN
 	fi;
 	if
 	:: wanted[N] == REMOVED ->
@@ -681,14 +699,23 @@ inline choose()
 	:: wanted[N] == T3 ->
 		final[N0] = CC; final[N0 + 1] = ORIG; final[N1] = ORIG; final[N1 + 1] = ORIG
 	fi;
-	final[P0] = (wanted[P] == P_JUMP -> JMP : (wanted[P] == P_TRAP -> CC : ORIG));
-	final[P0 + 1] = (wanted[P] == P_JUMP -> D1 : ORIG);
+	if
+	:: wanted[P] == REMOVED -> final[P0] = ORIG; final[P0 + 1] = ORIG
+	:: wanted[P] == P_JUMP -> final[P0] = JMP; final[P0 + 1] = D1
+	:: wanted[P] == P_TRAP -> final[P0] = CC; final[P0 + 1] = ORIG
+	:: wanted[P] == P_GROWN ->
+		final[P0] = JMP; final[P0 + 1] = D3;
+		final[N0] = ILL; final[N0 + 1] = D3;
+		/* Behind the jump. */
+		final[N1] = CC
+	fi;
 	trap[P0] = TRAP_FOR_FIRST(P, P0);
-	trap[N0] = TRAP_FOR_FIRST(N, N0);
-	trap[N1] = TRAP_FOR_BOUNDARY(N, N1);
-	changes[P] = final[P0] != text[P0] || final[P0 + 1] != text[P0 + 1];
+	trap[N0] = (grown -> TRAP_FOR_BOUNDARY(P, N0) : TRAP_FOR_FIRST(N, N0));
+	trap[N1] = TRAP_FOR_BOUNDARY(JOB(N1), N1);
 	changes[N] = final[N0] != text[N0] || final[N0 + 1] != text[N0 + 1] ||
-		     final[N1] != text[N1] || final[N1 + 1] != text[N1 + 1]
+		     final[N1] != text[N1] || final[N1 + 1] != text[N1 + 1];
+	changes[P] = final[P0] != text[P0] || final[P0 + 1] != text[P0 + 1] || (grown && changes[N]);
+	changes[N] = changes[N] && !grown
 }
 
 proctype committer()
@@ -733,6 +760,7 @@ init {
 			now.threads = setting("THREADS", 2);
 			now.rounds = setting("ROUNDS", 2);
 			now.failures = setting("FAILURES", 0);
+			now.with_grown = setting("GROWN", 0);
 			now.with_reuse = setting("REUSE", 0);
 			now.with_punned = setting("PUNNED", 0);
 			now.mutant = setting("MUTANT", 0);
