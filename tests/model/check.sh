@@ -29,8 +29,12 @@ cp "$model" protocol.pml && spin -a protocol.pml >spin.log 2>&1 && "$@" -O2 -w -
 # Number, name and violation of each mutant; names of all that is to be covered.
 sed -n 's|^#define \([A-Z0-9_]*\) *\([0-9]*\) /\* MUTANT: \(.*\) \*/$|\2 \1 \3|p' "$model" >mutants
 sed -n 's|.*COVER([0-9]*, "\(.*\)").*|\1|p' "$model" | sort -u >to_cover
+number_of()
+{
+	sed -n "s/^#define $1 *\([0-9]*\) .*/\1/p" "$model"
+}
 if test -n "$name"; then
-	number=$(sed -n "s/^\([0-9]*\) $name .*/\1/p" mutants)
+	number=$(number_of "$name")
 	test -n "$number" || { echo "no such mutant: $name"; exit 1; }
 fi
 
@@ -89,7 +93,6 @@ safe ROUNDS=2 FAILURES=1 PUNNED=1
 safe ROUNDS=2 FAILURES=1 GROWN=1
 safe ROUNDS=3 REUSE=1
 safe ROUNDS=2 THREADS=2
-safe ROUNDS=2 PUNNED=1 MUTANT="$(sed -n 's/^#define NO_SYNC_4 *\([0-9]*\) .*/\1/p' "$model")"
 if test -n "${LIBPATCH_STRESS_SECONDS-}"; then
 	safe ROUNDS=4 FAILURES=2
 	safe ROUNDS=3 FAILURES=2 PUNNED=1
@@ -102,6 +105,10 @@ sort -u covered | comm -13 - to_cover >missing
 while IFS= read -r point; do
 	fail "never happened: $point"
 done <missing
+
+# What doc/protocol.md says is not needed for these errors not to happen.
+safe ROUNDS=2 PUNNED=1 MUTANT="$(number_of NO_SYNC_4)"
+safe ROUNDS=2 FAILURES=1 MUTANT="$(number_of NO_SYNC_3_PUNNED)"
 
 count=0
 while read -r number name reason; do

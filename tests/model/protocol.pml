@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The commit protocol (doc/protocol.md) with threads that run the text while it changes. check.sh runs it; at its end is
- * how to look at a counterexample. Numbers I1 to I11 are invariants of doc/protocol.md.
+ * The commit protocol (doc/protocol.md) with threads that run the text while it changes. check.sh runs it.
+ * Numbers I1 to I11 are invariants of doc/protocol.md, whose section "The model" says what is left out.
  *
  * Text is six bytes, three instructions of two:
  *
