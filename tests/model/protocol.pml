@@ -622,10 +622,23 @@ inline change_text()
 	unsynchronised = broken && mutant != SYNC_NOT_MADE_UP_FOR
 }
 
+#define IN(trampoline) (inside[0] == (trampoline) || inside[1] == (trampoline))
+#define LED(trampoline) (led[0] == (trampoline) || led[1] == (trampoline))
 /*
  * I7. Built is: nothing is ever reused for something else. What would do is here, too: no thread is in it, or is led there
  * by a handler that looked at the entry before. The program counter alone does not tell.
  */
+inline reuse(trampoline)
+{
+	if
+	:: atomic { wanted[N] != trampoline && memory[trampoline] == COMPLETE &&
+		    (mutant == TRAMPOLINE_REUSED || !IN(trampoline) && (mutant == QUIET_BY_PC || !LED(trampoline))) ->
+		memory[trampoline] = REUSED;
+		COVER(35, "a trampoline that is quiet is used for something else") }
+	:: else
+	fi
+}
+
 inline settle()
 {
 	if
@@ -644,19 +657,6 @@ inline settle()
 		:: true -> reuse(T1)
 		:: true -> reuse(T2)
 		fi
-	fi
-}
-
-#define IN(trampoline) (inside[0] == (trampoline) || inside[1] == (trampoline))
-#define LED(trampoline) (led[0] == (trampoline) || led[1] == (trampoline))
-inline reuse(trampoline)
-{
-	if
-	:: atomic { wanted[N] != trampoline && memory[trampoline] == COMPLETE &&
-		    (mutant == TRAMPOLINE_REUSED || !IN(trampoline) && (mutant == QUIET_BY_PC || !LED(trampoline))) ->
-		memory[trampoline] = REUSED;
-		COVER(35, "a trampoline that is quiet is used for something else") }
-	:: else
 	fi
 }
 
