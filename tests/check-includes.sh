@@ -9,7 +9,7 @@ cd "$source/libpatch" || exit 1
 levels='
 0 base inject
 1 error heap lock range space arch/arch arch/x86-64/frame
-2 plan scan text sync arena registry module
+2 arch/x86-64/relocate plan scan text sync arena registry module
 3 trampoline trap signals around
 4 region handle
 5 reclaim site hookset phase fit
@@ -26,7 +26,7 @@ pad=arena
 arch/x86-64/context=arch/arch
 arch/x86-64/decode=arch/arch
 arch/x86-64/emit=arch/arch
-arch/x86-64/relocate=arch/arch
+arch/x86-64/relocate_far=arch/x86-64/relocate
 arch/x86-64/unwind=arch/arch
 arch/x86-64/xsave=arch/arch
 '

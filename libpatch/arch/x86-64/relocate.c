@@ -21,18 +21,12 @@
  * Prefixes without effect on direct branches (hints, BND on processors without MPX, padding) are dropped; of loop and jrcxz,
  * repeat prefixes are kept.
  */
-#include "../arch.h"
+#include "relocate.h"
 
 #include <string.h>
 
 #define OPCODE_JMP_REL8 0xEB
-#define OPCODE_LEA 0x8D
 
-enum { RAX = 0, RCX = 1, RDX = 2, RSP = 4, RSI = 6, RDI = 7 };
-
-/* With the number of one of those added. */
-#define PUSH 0x50
-#define POP 0x58
 
 static uintptr_t resolve(const struct arch_map *map, uintptr_t target)
 {
@@ -147,9 +141,6 @@ static void emit_other(struct arch_code *code, const uint8_t *bytes, const struc
 	emit_copy(code, other, insn, 0);
 }
 
-#define EXTENSION_JMP 4
-#define EXTENSION_PUSH 6
-
 /*
  * Of an FF /2 with an RSP-based operand: the FF /4 where the stack pointer is 8 lower. The copy's length, 0: there is none
  * that means the same, or the operand may be where the return address is written.
@@ -179,9 +170,6 @@ static bool is_rsp(const uint8_t *bytes, const struct arch_insn *insn)
 	return (bytes[insn->modrm_offset] & 0xC7) == 0xC4 && !rex_b;
 }
 
-/* In rows. */
-#define RED_ZONE (128 / 8)
-
 /* The return address into its slot, from 8 bytes below the red zone. Returns what emit_push_return() returns. */
 static size_t emit_store_return(struct arch_code *code, uintptr_t address)
 {
@@ -206,7 +194,7 @@ static size_t emit_store_return(struct arch_code *code, uintptr_t address)
 }
 
 /* FS or GS, if the operand is relative to one of them. */
-static void emit_segment(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
+void arch_emit_segment(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
 {
 	for (size_t i = 0; i < insn->opcode_offset; i++)
 		if (bytes[i] == 0x64 || bytes[i] == 0x65)
@@ -214,11 +202,11 @@ static void emit_segment(struct arch_code *code, const uint8_t *bytes, const str
 }
 
 /* mov rax, [target]: when it faults, RAX is unchanged. */
-static void emit_load_rax(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
+void arch_emit_load_rax(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
 {
 	static const uint8_t mov_moffs[] = { 0x48, 0xA1 };
 
-	emit_segment(code, bytes, insn);
+	arch_emit_segment(code, bytes, insn);
 	arch_emit_bytes(code, mov_moffs, sizeof(mov_moffs));
 	arch_emit_u64(code, insn->target);
 }
@@ -240,7 +228,7 @@ static void emit_target_below(struct arch_code *code, const uint8_t *bytes, cons
 		arch_emit_row(code, RED_ZONE + 1);
 		arch_emit_u8(code, PUSH | RAX);
 		arch_emit_row(code, RED_ZONE + 2);
-		emit_load_rax(code, bytes, insn);
+		arch_emit_load_rax(code, bytes, insn);
 		arch_emit_bytes(code, store, sizeof(store));
 		arch_emit_u8(code, POP | RAX);
 	} else {
@@ -373,208 +361,6 @@ static void emit_syscall_return(struct arch_code *code, const uint8_t *bytes, co
 	arch_emit_u64(code, address + insn->length);
 }
 
-/* ---- RIP-relative operands in far code -------------------------------------------------------------------------- */
-
-/* Legacy prefixes and REX; what follows them is the opcode, or a VEX, EVEX or XOP prefix. */
-static size_t legacy_prefixes(const uint8_t *bytes, const struct arch_insn *insn)
-{
-	static const uint8_t legacy[] = { 0x26, 0x2E, 0x36, 0x3E, 0x64, 0x65, 0x66, 0x67, 0xF0, 0xF2, 0xF3 };
-	size_t i = 0;
-
-	while (i < insn->opcode_offset && ((bytes[i] & 0xF0) == 0x40 || memchr(legacy, bytes[i], sizeof(legacy))))
-		i++;
-	return i;
-}
-
-static bool is_primary(const uint8_t *bytes, const struct arch_insn *insn, uint8_t opcode)
-{
-	return bytes[insn->opcode_offset] == opcode && legacy_prefixes(bytes, insn) == insn->opcode_offset;
-}
-
-static uint8_t rex_of(const uint8_t *bytes, const struct arch_insn *insn)
-{
-	const uint8_t last = insn->opcode_offset > 0 ? bytes[insn->opcode_offset - 1] : 0;
-
-	return (last & 0xF0) == 0x40 ? last : 0;
-}
-
-static uint8_t extension_of(const uint8_t *bytes, const struct arch_insn *insn)
-{
-	return bytes[insn->modrm_offset] >> 3 & 7;
-}
-
-static bool is_16_bits(const uint8_t *bytes, const struct arch_insn *insn)
-{
-	return memchr(bytes, 0x66, insn->opcode_offset) != NULL && !(rex_of(bytes, insn) & 8);
-}
-
-static bool is_push(const uint8_t *bytes, const struct arch_insn *insn)
-{
-	return is_primary(bytes, insn, 0xFF) && extension_of(bytes, insn) == EXTENSION_PUSH;
-}
-
-static bool is_pop(const uint8_t *bytes, const struct arch_insn *insn)
-{
-	return is_primary(bytes, insn, 0x8F);
-}
-
-/* Not RBX, nor any other that functions preserve: what an exception from here finds in them is right. */
-static int scratch_for(const uint8_t *bytes, const struct arch_insn *insn)
-{
-	static const uint8_t candidates[] = { RAX, RCX, RDX, RSI, RDI };
-	const uint16_t used = arch_general_registers(bytes, insn);
-
-	for (size_t i = 0; i < sizeof(candidates); i++)
-		if (!(used & 1U << candidates[i]))
-			return candidates[i];
-	return -1;
-}
-
-#define NO_MEMORY "no free memory within 2 GiB, and farther away "
-
-const char *arch_refuses_far(const uint8_t *bytes, const struct arch_insn *insn)
-{
-	bool moves_target;
-
-	if (insn->disp_offset == 0 || insn->kind == ARCH_TRAP || is_primary(bytes, insn, OPCODE_LEA))
-		return NULL;
-	if (insn->kind == ARCH_JMP_IND && extension_of(bytes, insn) != EXTENSION_JMP)
-		return NO_MEMORY "a far jump through a RIP-relative operand cannot be displaced";
-	moves_target = insn->kind == ARCH_JMP_IND || insn->kind == ARCH_CALL_IND;
-	if (moves_target || is_push(bytes, insn) || is_pop(bytes, insn)) {
-		if (is_16_bits(bytes, insn))
-			return NO_MEMORY "a RIP-relative operand of 16 bits cannot be pushed, popped or jumped to";
-		return NULL;
-	}
-	if (arch_general_registers(bytes, insn) & 1U << RSP)
-		return NO_MEMORY "an instruction with a RIP-relative operand and the stack pointer cannot be displaced";
-	if (scratch_for(bytes, insn) < 0)
-		return NO_MEMORY "an instruction with a RIP-relative operand and so many registers cannot be displaced";
-	return NULL;
-}
-
-/* lea r, [rip + ...] as mov r, immediate */
-static void emit_far_lea(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
-{
-	const uint8_t rex = rex_of(bytes, insn);
-	const bool short_one = is_16_bits(bytes, insn);
-	const uint16_t low = (uint16_t)insn->target;
-
-	if (short_one)
-		arch_emit_u8(code, 0x66);
-	/* REX.R of ModRM's reg is REX.B of the opcode's. */
-	if (rex & 0x0C)
-		arch_emit_u8(code, 0x40 | (rex & 8) | (rex & 4) >> 2);
-	arch_emit_u8(code, 0xB8 | extension_of(bytes, insn));
-	if (rex & 8)
-		arch_emit_u64(code, insn->target);
-	else if (short_one)
-		arch_emit_bytes(code, &low, sizeof(low));
-	else
-		arch_emit_u32(code, (uint32_t)insn->target);
-}
-
-static void emit_mov_address(struct arch_code *code, uint8_t scratch, uintptr_t address)
-{
-	arch_emit_u8(code, 0x48);
-	arch_emit_u8(code, 0xB8 | scratch);
-	arch_emit_u64(code, address);
-}
-
-/* The instruction with [scratch] instead of its RIP-relative operand. */
-static void emit_with_scratch(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, uint8_t scratch)
-{
-	const size_t prefixes = legacy_prefixes(bytes, insn);
-	uint8_t changed[INSN_MAX];
-
-	memcpy(changed, bytes, insn->length);
-	changed[insn->modrm_offset] = (uint8_t)((bytes[insn->modrm_offset] & 0x38) | scratch);
-	/* The extension of the base has no meaning for a RIP-relative operand. It is inverted but in REX. */
-	if (prefixes != insn->opcode_offset) {
-		if (changed[prefixes] != 0xC5)
-			changed[prefixes + 1] |= 0x20;
-	} else if (rex_of(bytes, insn) != 0) {
-		changed[insn->opcode_offset - 1] &= 0xFE;
-	}
-	arch_emit_bytes(code, changed, insn->disp_offset);
-	arch_emit_bytes(code, changed + insn->disp_offset + 4, insn->length - insn->disp_offset - 4U);
-}
-
-static const uint8_t pass_red_zone[] = { 0x48, 0x8D, 0x64, 0x24, 0x80 }; /* lea rsp, [rsp - 128] */
-
-/* The stack pointer below the red zone and one register there. */
-static void emit_borrow(struct arch_code *code, uint8_t scratch)
-{
-	arch_emit_bytes(code, pass_red_zone, sizeof(pass_red_zone));
-	arch_emit_row(code, RED_ZONE);
-	arch_emit_u8(code, PUSH | scratch);
-	arch_emit_row(code, RED_ZONE + 1);
-}
-
-/*
- * And back; the instruction has been executed, `pops` bytes were taken off the stack by it. The rows are the next
- * instruction's: nobody who resumes there executes this one again.
- */
-static void emit_give_back(struct arch_code *code, const struct arch_insn *insn, uint8_t scratch, int pops)
-{
-	static const uint8_t lea_rsp[] = { 0x48, 0x8D, 0xA4, 0x24 }; /* lea rsp, [rsp + disp32] */
-
-	code->original += insn->length;
-	arch_emit_row(code, (uint8_t)(RED_ZONE + 1 + pops / 8));
-	arch_emit_u8(code, POP | scratch);
-	arch_emit_row(code, (uint8_t)(RED_ZONE + pops / 8));
-	arch_emit_bytes(code, lea_rsp, sizeof(lea_rsp));
-	arch_emit_u32(code, (uint32_t)(128 + pops));
-	arch_emit_row(code, 0);
-}
-
-static void emit_far_push(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
-{
-	static const uint8_t store[] = { 0x48, 0x89, 0x84, 0x24, 128, 0, 0, 0 }; /* mov [rsp + 128], rax */
-
-	emit_borrow(code, RAX);
-	emit_load_rax(code, bytes, insn);
-	arch_emit_bytes(code, store, sizeof(store));
-	emit_give_back(code, insn, RAX, -8);
-}
-
-static void emit_far_pop(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
-{
-	static const uint8_t push_top[] = { 0xFF, 0xB4, 0x24, 136, 0, 0, 0 }; /* push qword [rsp + 136] */
-	static const uint8_t pop_rax[] = { 0x8F, 0x00 };                      /* pop qword [rax] */
-
-	emit_borrow(code, RAX);
-	emit_mov_address(code, RAX, insn->target);
-	arch_emit_bytes(code, push_top, sizeof(push_top));
-	arch_emit_row(code, RED_ZONE + 2);
-	emit_segment(code, bytes, insn);
-	arch_emit_bytes(code, pop_rax, sizeof(pop_rax));
-	emit_give_back(code, insn, RAX, 8);
-}
-
-/*
- * A borrowed register holds the address: a signal handler that looks at it after a fault of the operand, or in between,
- * sees that. A handler that makes the operand accessible and returns has the instruction executed again.
- */
-static void emit_far_operand(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
-{
-	int scratch;
-
-	if (is_primary(bytes, insn, OPCODE_LEA)) {
-		emit_far_lea(code, bytes, insn);
-	} else if (is_push(bytes, insn)) {
-		emit_far_push(code, bytes, insn);
-	} else if (is_pop(bytes, insn)) {
-		emit_far_pop(code, bytes, insn);
-	} else {
-		scratch = scratch_for(bytes, insn);
-		emit_borrow(code, (uint8_t)scratch);
-		emit_mov_address(code, (uint8_t)scratch, insn->target);
-		emit_with_scratch(code, bytes, insn, (uint8_t)scratch);
-		emit_give_back(code, insn, (uint8_t)scratch, 0);
-	}
-}
-
 /* ---- any instruction -------------------------------------------------------------------------------------------- */
 
 /* A conditional branch in far code is one of the opposite condition over a jump. */
@@ -648,7 +434,7 @@ void arch_relocate(struct arch_code *code, const uint8_t *bytes, const struct ar
 		break;
 	case ARCH_PLAIN:
 		if (is_far_operand(code, insn)) {
-			emit_far_operand(code, bytes, insn);
+			arch_emit_far_operand(code, bytes, insn);
 			break;
 		}
 		emit_copy(code, bytes, insn, 0);
