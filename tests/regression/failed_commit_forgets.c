@@ -6,33 +6,7 @@
 #include "harness.h"
 
 #include "inject.h"
-
-/* plain(n) is n + 6; counted(n) is 2 * n, and the first instruction's jump is punned, see punned_jump_misled.c. */
-unsigned long plain(unsigned long n), counted(unsigned long n);
-extern const uint8_t plain_second[];
-__asm__(".text\n"
-	".p2align 6\n"
-	".globl plain\n.type plain, @function\n"
-	"plain:\n"
-	".cfi_startproc\n"
-	"	lea 1(%rdi), %rax\n"
-	"plain_second: add $2, %rax\n"
-	"	add $3, %rax\n"
-	"	ret\n"
-	".cfi_endproc\n"
-	".size plain, . - plain\n"
-	".p2align 6, 0xcc\n"
-	".globl counted\n.type counted, @function\n"
-	"counted:\n"
-	".cfi_startproc\n"
-	"	mov %edi, %eax\n"
-	"1:	sub $0xffffffffffffffff, %rax\n"
-	"	dec %rdi\n"
-	"	jnz 1b\n"
-	"	ret\n"
-	".cfi_endproc\n"
-	".size counted, . - counted\n"
-	".p2align 6, 0xcc\n");
+#include "short.h"
 
 static unsigned long hits[3];
 

@@ -6,23 +6,7 @@
 #include "harness.h"
 
 #include "inject.h"
-
-/* plain(n) is n + 6 */
-unsigned long plain(unsigned long n);
-extern const uint8_t plain_second[], plain_end[];
-__asm__(".text\n"
-	".p2align 6\n"
-	".globl plain\n.type plain, @function\n"
-	"plain:\n"
-	".cfi_startproc\n"
-	"	lea 1(%rdi), %rax\n"
-	"plain_second: add $2, %rax\n"
-	"	add $3, %rax\n"
-	"	ret\n"
-	".cfi_endproc\n"
-	"plain_end:\n"
-	".size plain, . - plain\n"
-	".p2align 6, 0xcc\n");
+#include "short.h"
 
 typedef unsigned long (*function)(unsigned long n);
 

@@ -5,36 +5,7 @@
  */
 #include "harness.h"
 
-/* counted(n) is 2 * n; the first instruction's jump is punned, see punned_jump_misled.c. */
-unsigned long counted(unsigned long n);
-/* plain(n) is n + 6. */
-unsigned long plain(unsigned long n);
-extern const uint8_t counted_end[], plain_second[], plain_end[];
-__asm__(".text\n"
-	".p2align 6\n"
-	".globl counted\n.type counted, @function\n"
-	"counted:\n"
-	".cfi_startproc\n"
-	"	mov %edi, %eax\n"
-	"1:	sub $0xffffffffffffffff, %rax\n"
-	"	dec %rdi\n"
-	"	jnz 1b\n"
-	"	ret\n"
-	".cfi_endproc\n"
-	"counted_end:\n"
-	".size counted, . - counted\n"
-	".p2align 6, 0xcc\n"
-	".globl plain\n.type plain, @function\n"
-	"plain:\n"
-	".cfi_startproc\n"
-	"	lea 1(%rdi), %rax\n"
-	"plain_second: add $2, %rax\n"
-	"	add $3, %rax\n"
-	"	ret\n"
-	".cfi_endproc\n"
-	"plain_end:\n"
-	".size plain, . - plain\n"
-	".p2align 6, 0xcc\n");
+#include "short.h"
 
 struct sample {
 	const char *name;
