@@ -206,19 +206,28 @@ static void check(struct batch *batch)
 	}
 }
 
+static bool is_due(const struct patch *patch)
+{
+	return patch->wanted && !patch->released;
+}
+
+static void set_gate(const struct patch *patch, bool on)
+{
+	if (patch->gate != NULL)
+		atomic_store((_Atomic uint8_t *)patch->gate->address, on);
+}
+
 static void set_gates(const struct region *region)
 {
 	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
-		if (a->patch->gate != NULL)
-			atomic_store((_Atomic uint8_t *)a->patch->gate->address, a->patch->wanted && !a->patch->released);
+		set_gate(a->patch, is_due(a->patch));
 }
 
 /* What failed stays as it was. */
 static void reset_gates(const struct region *region)
 {
 	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
-		if (a->patch->gate != NULL)
-			atomic_store((_Atomic uint8_t *)a->patch->gate->address, a->patch->enabled);
+		set_gate(a->patch, a->patch->enabled);
 }
 
 /* `first` and `final`: the bytes there after phase 1 and in the end. */
@@ -391,7 +400,7 @@ static void settle_region(struct job *job)
 		region_set_installed(region, false);
 	}
 	for (struct attachment *a = region->attachments; a != NULL; a = a->next)
-		a->patch->enabled = a->patch->wanted && !a->patch->released;
+		a->patch->enabled = is_due(a->patch);
 }
 
 static void settle(struct batch *batch)
@@ -417,7 +426,7 @@ static patch_status interrupted(struct batch *batch, int error)
 		if (!job->install || job->failed || !job->region->installed)
 			continue;
 		for (struct attachment *a = job->region->attachments; a != NULL; a = a->next)
-			a->patch->enabled = a->patch->wanted && !a->patch->released;
+			a->patch->enabled = is_due(a->patch);
 	}
 	return error_raise_sys(PATCH_ESYS, ORIGIN, "core synchronisation failed; the next commit completes the batch",
 			       error);
