@@ -13,12 +13,15 @@
 #include "handle.h"
 #include "heap.h"
 #include "lock.h"
+#include "mediate.h"
+#include "process.h"
 #include "region.h"
 #include "registry.h"
 #include "replan.h"
 #include "signals.h"
 #include "site.h"
 #include "sync.h"
+#include "syscalls.h"
 #include "text.h"
 #include "trap.h"
 
@@ -74,6 +77,7 @@ static patch_status set_up(bool allow_wx)
 	static bool fork_handled;
 	int error;
 
+	process_begin();
 	error = core_sync_register();
 	if (error != 0)
 		return error_raise_sys(error == -ENOSYS || error == -EINVAL ? PATCH_ENOTSUP : PATCH_ESYS, "patch_init",
@@ -91,6 +95,9 @@ static patch_status set_up(bool allow_wx)
 	error = signals_own(SIGTRAP);
 	if (error != 0)
 		return error_raise_sys(PATCH_ESYS, "patch_init", "the handler for SIGTRAP could not be installed", error);
+	syscalls_patch();
+	mediate_adopt();
+	arena_register_unwind();
 	return PATCH_OK;
 }
 
@@ -237,6 +244,17 @@ static void queue_all_regions(void)
 		queue_regions(patch);
 }
 
+/* A thread that meets a trap byte with SIGTRAP blocked is the process's end (kernel/signal.c, force_sig_info_to_task()). */
+static patch_status check_threads(const char *origin)
+{
+	int thread = commit_changes_text() ? mediate_blocking_thread() : 0;
+
+	if (thread == 0)
+		return PATCH_OK;
+	return error_raise_at(PATCH_EBLOCKED, origin, "a thread blocks SIGTRAP or SIGILL by means that libpatch does not see, and "
+			      "would be killed: its number is", (uintptr_t)thread);
+}
+
 EXPORT patch_status patch_commit(void)
 {
 	struct lock_scope scope;
@@ -259,6 +277,9 @@ EXPORT patch_status patch_commit(void)
 			return status;
 		queue_all_regions();
 	}
+	status = check_threads("patch_commit");
+	if (status != PATCH_OK)
+		return api_leave(&scope, status);
 	status = commit_queue();
 	if (status == PATCH_OK && replan_begin()) {
 		/* Nobody asked for this. What fails of it works as it is, and is on the list for the next commit. */
@@ -279,10 +300,18 @@ EXPORT patch_status patch_fini(void)
 		return status;
 	handle_revoke_all(release);
 	queue_all_regions();
-	status = commit_queue();
-	/* The handler and the registry live on, for traps that were raised before. */
+	status = check_threads("patch_fini");
 	if (status == PATCH_OK)
+		status = commit_queue();
+	if (status == PATCH_OK)
+		status = syscalls_restore();
+	/* The handler and the registry live on, for traps that were raised before. */
+	if (status == PATCH_OK) {
 		atomic_store(&life, FINISHED);
+		lock_release(&scope);
+		mediate_release();
+		return PATCH_OK;
+	}
 	return api_leave(&scope, status);
 }
 
@@ -342,6 +371,7 @@ EXPORT patch_status patch_statistics(struct patch_statistics *statistics)
 {
 	struct arena_usage arenas;
 	struct region_usage regions;
+	struct syscalls_usage own;
 	struct lock_scope scope;
 	patch_status status;
 
@@ -353,10 +383,11 @@ EXPORT patch_status patch_statistics(struct patch_statistics *statistics)
 		return status;
 	arena_usage(&arenas);
 	region_usage(&regions);
+	syscalls_usage(&own);
 	*statistics = (struct patch_statistics){
 		.patches = handle_count(),
-		.regions = regions.regions,
-		.regions_installed = regions.installed,
+		.regions = regions.regions - own.regions,
+		.regions_installed = regions.installed - own.regions,
 		.arenas = arenas.mappings,
 		.code_bytes = arenas.code_bytes,
 		.retired_bytes = regions.retired_bytes,
@@ -367,6 +398,7 @@ EXPORT patch_status patch_statistics(struct patch_statistics *statistics)
 		.pads = arenas.pads,
 		.pad_bytes = arenas.pad_bytes,
 		.heap_bytes = heap_mapped(),
+		.mediated = own.mediated,
 	};
 	return api_leave(&scope, status);
 }

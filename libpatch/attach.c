@@ -252,3 +252,32 @@ patch_status attach(struct patch *patch, enum role role, uintptr_t address, stru
 		attachment->region->forced = patch->policy == PATCH_TRAP_POLICY_FORCE;
 	return status;
 }
+
+patch_status attach_in_window(struct patch *patch, uintptr_t address, uintptr_t start, uintptr_t end,
+			      struct refusal *refusal)
+{
+	struct attachment *attachment = &patch->attachments[ROLE_SITE];
+	static struct fit fit;
+	struct plan *plan = &fit.plan;
+
+	*refusal = (struct refusal){ "the window is not what it was", start };
+	attachment->patch = patch;
+	attachment->role = ROLE_SITE;
+	attachment->address = address;
+	*plan = (struct plan){ .site = address, .start = start, .strategy = PATCH_STRATEGY_JUMP };
+	fit.inner_count = 0;
+	fit.original = fit.view;
+	if (end - start > PLAN_LENGTH_MAX || region_original(start, fit.view, PLAN_LENGTH_MAX) < end - start)
+		return PATCH_EFAULT;
+	while (start + plan->length < end) {
+		struct arch_insn insn;
+
+		if (region_at(start + plan->length) != NULL || plan->count == PLAN_INSNS_MAX ||
+		    !arch_decode(fit.view + plan->length, end - start - plan->length, start + plan->length, &insn) ||
+		    (insn.flags & ARCH_F_REFUSED))
+			return PATCH_ECONF;
+		plan->length += insn.length;
+		plan->offsets[++plan->count] = plan->length;
+	}
+	return settle_in(&fit, attachment, refusal);
+}

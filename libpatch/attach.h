@@ -15,4 +15,11 @@
  */
 patch_status attach(struct patch *patch, enum role role, uintptr_t address, struct refusal *refusal);
 
+/*
+ * The same for a patch on an instruction whose window is given: [start, end), whole instructions, the first one of a jump's
+ * length. Nothing is patched there.
+ */
+patch_status attach_in_window(struct patch *patch, uintptr_t address, uintptr_t start, uintptr_t end,
+			      struct refusal *refusal);
+
 #endif

@@ -103,6 +103,8 @@ EXPORT const char *patch_status_string(patch_status status)
 		return "protected code";
 	case PATCH_ERELOCATE:
 		return "instruction cannot be displaced";
+	case PATCH_EBLOCKED:
+		return "signals blocked by a thread";
 	}
 	return "unknown status";
 }

@@ -42,6 +42,18 @@
  */
 extern TLS_INITIAL_EXEC uintptr_t libpatch_hook_guard;
 
+/*
+ * The library's own system calls, which are for the kernel and nobody else (syscalls.c), by their distance from here: it may be
+ * linked statically into what it patches.
+ */
+#define OWN_SYSCALL                                                                                                    \
+	"syscall\n"                                                                                                    \
+	"771:\n"                                                                                                       \
+	"	.pushsection libpatch_syscalls, \"a\"\n"                                                                    \
+	"	.balign 4\n"                                                                                                 \
+	"	.long 771b - 2 - .\n"                                                                                         \
+	"	.popsection\n"
+
 /* Result: the kernel's, -errno on failure. */
 static inline long raw_syscall6(long nr, long a, long b, long c, long d, long e, long f)
 {
@@ -50,7 +62,7 @@ static inline long raw_syscall6(long nr, long a, long b, long c, long d, long e,
 	register long r9 __asm__("r9") = f;
 	long result;
 
-	__asm__ volatile("syscall"
+	__asm__ volatile(OWN_SYSCALL
 			 : "=a"(result)
 			 : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
 			 : "rcx", "r11", "memory");

@@ -104,14 +104,16 @@ static void retire_entries(const struct region *region)
 			registry_retire(region->entries[i]);
 }
 
-/* A region that is a trap has trap bytes on its hooked instructions only. */
+/* Instructions on which a trap byte was needed for the transition only: not those that a jump begins with. */
 static void retire_bystanders(const struct region *region)
 {
-	if (region->strategy != PATCH_STRATEGY_TRAP)
-		return;
-	for (unsigned int i = 0; i < region->count; ++i)
-		if (is_active(region->entries[i]) && !region_is_hooked(region, region->offsets[i]))
+	for (unsigned int i = region->strategy == PATCH_STRATEGY_TRAP ? 0 : 1; i < region->count; ++i) {
+		uint8_t byte = region->live[region->offsets[i]];
+
+		if (is_active(region->entries[i]) && byte == region->original[region->offsets[i]] &&
+		    arch_trap_class(byte) == ARCH_TRAP_NONE)
 			registry_retire(region->entries[i]);
+	}
 }
 
 static void set_punned(struct registry_entry *entry, bool now)
@@ -330,6 +332,8 @@ static bool takes_part(const struct job *job, int phase)
 {
 	if (job->failed)
 		return false;
+	if (phase == PHASE_WHOLE)
+		return job->changes;
 	if (phase == 0)
 		return (job->changes || !job->install) && has_punned(job->region);
 	return job->changes && (phase < 4 || (job->install && job->region->strategy == PATCH_STRATEGY_PUNNED_JUMP));
@@ -572,7 +576,33 @@ static patch_status change_text(struct batch *batch)
 	return PATCH_OK;
 }
 
-static patch_status run(struct batch *batch)
+/*
+ * Instead of the phases. Threads see each write whole: what they execute at the first byte or at a boundary is either what was
+ * there or what is there now (I1, I2). Original bytes are right wherever a thread is; other bytes only where it is not: of an
+ * install, only the first instruction changes.
+ */
+static patch_status change_text_whole(struct batch *batch)
+{
+	int error;
+
+	for (size_t i = 0; i < batch->count; ++i) {
+		struct job *job = &batch->jobs[i];
+
+		if (job->install && job->changes && !job->failed &&
+		    (job->pad_changes || !phase_is_one_instruction(job->region, job->install)))
+			fail(batch, job, PATCH_ECONF, "more than one instruction would change");
+	}
+	text_begin_whole();
+	write_phase(batch, PHASE_WHOLE);
+	text_end_whole();
+	error = core_sync();
+	if (error != 0)
+		return interrupted(batch, error);
+	unsynchronised = false;
+	return PATCH_OK;
+}
+
+static patch_status run(struct batch *batch, bool whole)
 {
 	patch_status status = PATCH_OK;
 	int error;
@@ -589,7 +619,7 @@ static patch_status run(struct batch *batch)
 	publish(batch);
 	(void)INJECT(INJECT_COMMIT_PUBLISHED);
 	if (any_changes(batch))
-		status = change_text(batch);
+		status = whole ? change_text_whole(batch) : change_text(batch);
 	if (status != PATCH_OK)
 		return status;
 	settle(batch);
@@ -601,6 +631,14 @@ bool commit_needs_sigill(void)
 {
 	for (const struct region *region = region_queued(); region != NULL; region = region->queue_next)
 		if (region_wanted(region) && region_needs_sigill(region, region_trampoline(region)))
+			return true;
+	return false;
+}
+
+bool commit_changes_text(void)
+{
+	for (const struct region *region = region_queued(); region != NULL; region = region->queue_next)
+		if (phase_changes_text(region, region_wanted(region)))
 			return true;
 	return false;
 }
@@ -622,7 +660,7 @@ static size_t describe(struct batch *batch, struct region *queue)
 	return bytes;
 }
 
-patch_status commit_run(void)
+static patch_status commit(bool whole)
 {
 	struct region *queue = region_take_queue();
 	struct batch batch = { 0 };
@@ -651,10 +689,20 @@ patch_status commit_run(void)
 	} else {
 		batch.count = 0;
 		describe(&batch, queue);
-		status = run(&batch);
+		status = run(&batch, whole);
 	}
 	heap_free(batch.jobs, job_size);
 	heap_free(batch.bytes, batch.byte_count);
 	heap_free(batch.writes, write_size);
 	return status;
+}
+
+patch_status commit_run(void)
+{
+	return commit(false);
+}
+
+patch_status commit_run_whole(void)
+{
+	return commit(true);
 }

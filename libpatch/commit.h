@@ -15,8 +15,18 @@
  */
 patch_status commit_run(void);
 
+/*
+ * The same, without a trap byte at any time: for code that runs where a trap would be fatal. Every change is one write that
+ * threads see whole (text_begin_whole()); regions that are to be installed, and of which more than one instruction would
+ * change, fail.
+ */
+patch_status commit_run_whole(void);
+
 /* Signals that the queued regions' trap bytes raise besides SIGTRAP: true when one needs SIGILL. */
 bool commit_needs_sigill(void);
+
+/* Would the queued regions change text? */
+bool commit_changes_text(void);
 
 uint64_t commit_count(void);
 

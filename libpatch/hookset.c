@@ -35,6 +35,11 @@ static size_t describe(const struct attachment *attachment, bool gated, struct h
 			.post = attachment->role == ROLE_RETURN,
 		},
 	};
+	if (patch->model.type == MODEL_INSTEAD) {
+		hook->when = HOOK_INSTEAD;
+		hook->code.gate = 0;
+		return 1;
+	}
 	if (patch->pair != NULL) {
 		hook->code.procedure = (uintptr_t)(attachment->role == ROLE_RETURN ? around_return : around_call);
 		hook->code.user_data = (uintptr_t)patch->pair;

@@ -1,6 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "lock.h"
 
+#include "held.h"
+#include "process.h"
+#include "owned.h"
+
 #include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
@@ -14,9 +18,6 @@ TLS_INITIAL_EXEC uintptr_t libpatch_hook_guard;
 static _Atomic int state;
 /* This thread holds the lock, or is about to, or was just now: a handler that finds it set has interrupted us. */
 static TLS_INITIAL_EXEC bool inside;
-
-#define BIT(signo) ((uint64_t)1 << ((signo)-1))
-#define OWNED (BIT(SIGTRAP) | BIT(SIGILL))
 
 static uint64_t set_mask(uint64_t mask)
 {
@@ -48,9 +49,9 @@ bool lock_acquire(struct lock_scope *scope)
 		return false;
 
 	/* The owned signals stay as the thread has them: a trap byte met under the lock must be served. */
-	scope->mask = set_mask(~OWNED);
-	if (scope->mask & OWNED)
-		set_mask(~OWNED | (scope->mask & OWNED));
+	scope->mask = set_mask(~SIGNALS_OWNED);
+	if (scope->mask & SIGNALS_OWNED)
+		set_mask(~SIGNALS_OWNED | (scope->mask & SIGNALS_OWNED));
 	scope->guard = libpatch_hook_guard;
 	libpatch_hook_guard = UINTPTR_MAX;
 	inside = true;
@@ -94,7 +95,14 @@ static void after_fork(void)
 	lock_release(&scope);
 }
 
+static void after_fork_in_child(void)
+{
+	process_forked();
+	held_forget();
+	after_fork();
+}
+
 int lock_handle_fork(void)
 {
-	return pthread_atfork(before_fork, after_fork, after_fork);
+	return pthread_atfork(before_fork, after_fork, after_fork_in_child);
 }

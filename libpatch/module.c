@@ -142,3 +142,81 @@ bool module_find(uintptr_t address, struct module *out)
 }
 
 #endif
+
+/* ---- what a module refers to ------------------------------------------------------------------------------------ */
+
+struct references {
+	const Elf64_Sym *symbols;
+	const char *names;
+	const Elf64_Rela *tables[2]; /* of data, and of calls */
+	size_t counts[2];
+};
+
+static bool is_same_name(const char *a, const char *b)
+{
+	while (*a != '\0' && *a == *b) {
+		++a;
+		++b;
+	}
+	return *a == *b;
+}
+
+/* The dynamic linker writes addresses over the offsets that it finds there, in most modules. */
+static uintptr_t address_of(const struct module *module, uintptr_t value)
+{
+	return value < module->lower ? module->bias + value : value;
+}
+
+static bool read_dynamic(const struct module *module, struct references *references)
+{
+	const Elf64_Phdr *headers = module->headers;
+	const Elf64_Dyn *dynamic = NULL;
+
+	for (size_t i = 0; headers != NULL && i < module->header_count; ++i)
+		if (headers[i].p_type == PT_DYNAMIC)
+			dynamic = (const Elf64_Dyn *)(module->bias + headers[i].p_vaddr);
+	for (; dynamic != NULL && dynamic->d_tag != DT_NULL; ++dynamic) {
+		uintptr_t value = dynamic->d_un.d_ptr;
+
+		switch (dynamic->d_tag) {
+		case DT_SYMTAB:
+			references->symbols = (const Elf64_Sym *)address_of(module, value);
+			break;
+		case DT_STRTAB:
+			references->names = (const char *)address_of(module, value);
+			break;
+		case DT_RELA:
+			references->tables[0] = (const Elf64_Rela *)address_of(module, value);
+			break;
+		case DT_RELASZ:
+			references->counts[0] = value / sizeof(Elf64_Rela);
+			break;
+		case DT_JMPREL:
+			references->tables[1] = (const Elf64_Rela *)address_of(module, value);
+			break;
+		case DT_PLTRELSZ:
+			references->counts[1] = value / sizeof(Elf64_Rela);
+			break;
+		default:
+			break;
+		}
+	}
+	return references->symbols != NULL && references->names != NULL;
+}
+
+bool module_refers_to(const struct module *module, const char *symbol)
+{
+	struct references references = {0};
+
+	if (!read_dynamic(module, &references))
+		return false;
+	for (int table = 0; table < 2; ++table) {
+		for (size_t i = 0; references.tables[table] != NULL && i < references.counts[table]; ++i) {
+			const Elf64_Sym *found = &references.symbols[ELF64_R_SYM(references.tables[table][i].r_info)];
+
+			if (is_same_name(references.names + found->st_name, symbol))
+				return true;
+		}
+	}
+	return false;
+}

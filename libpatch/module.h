@@ -41,4 +41,10 @@ void module_forget(void);
 bool module_function(const struct module *module, uintptr_t address, uintptr_t *lower, uintptr_t *upper,
 		     uintptr_t *next_lower);
 
+/*
+ * Does the module take this symbol from another one, as its relocations say? Only for modules that the dynamic linker knows.
+ * Async-signal-safe.
+ */
+bool module_refers_to(const struct module *module, const char *symbol);
+
 #endif

@@ -20,7 +20,7 @@ void phase_final_bytes(const struct region *region, bool install, uint8_t *bytes
 	memcpy(bytes, region->original, region->length);
 	if (!install)
 		return;
-	for (unsigned int i = 0; i < region->count; ++i)
+	for (unsigned int i = 0; i < region->count && !region_is_plain(region); ++i)
 		if (region->strategy != PATCH_STRATEGY_TRAP || region_is_hooked(region, region->offsets[i]))
 			bytes[region->offsets[i]] = ARCH_INT3;
 	/* The jump's bytes on boundaries are trap bytes: trampoline.c chose its target so. */
@@ -104,6 +104,15 @@ void phase_bytes(const struct region *region, bool install, int phase, uint8_t *
 	default:
 		memcpy(bytes, final, region->length);
 	}
+}
+
+bool phase_is_one_instruction(const struct region *region, bool install)
+{
+	uint8_t final[PLAN_LENGTH_MAX];
+
+	phase_final_bytes(region, install, final);
+	return memcmp(final + region->offsets[1], region->live + region->offsets[1],
+		      region->length - region->offsets[1]) == 0;
 }
 
 bool phase_changes_text(const struct region *region, bool install)

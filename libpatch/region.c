@@ -180,6 +180,18 @@ bool region_has_policy(const struct region *region, int policy)
 	return false;
 }
 
+bool region_is_plain(const struct region *region)
+{
+	bool any = false;
+
+	for (const struct attachment *a = region->attachments; a != NULL; a = a->next) {
+		if (a->patch->model.type != MODEL_INSTEAD && !a->patch->released)
+			return false;
+		any |= a->patch->model.type == MODEL_INSTEAD;
+	}
+	return any && region->strategy == PATCH_STRATEGY_JUMP && region->offsets[1] >= ARCH_JMP_SIZE;
+}
+
 bool region_needs_sigill(const struct region *region, const struct trampoline *trampoline)
 {
 	/* Only the top byte of a displacement is ever one of that class. */

@@ -19,6 +19,9 @@ enum role {
 	ROLE_RETURN /* the return address of the call that it is around */
 };
 
+/* Of patches of the library's own: at a system call, `procedure` is an arch_instead_fn. Never given to patch_make(). */
+#define MODEL_INSTEAD 0x100
+
 /* A patch's place in a region. */
 struct attachment {
 	struct attachment *next; /* in the region, in order of making */
@@ -113,6 +116,11 @@ bool region_is_hooked(const struct region *region, unsigned int offset);
 
 /* Is there a patch with this policy on it? */
 bool region_has_policy(const struct region *region, int policy);
+/*
+ * Only the library's own patch is on it, and its jump covers one instruction: it can be changed in one write, and needs no
+ * trap bytes on its boundaries, which lie behind the jump.
+ */
+bool region_is_plain(const struct region *region);
 /* Nothing of it is in the text, and nobody is on it. */
 bool region_is_unused(const struct region *region);
 

@@ -1,32 +1,20 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "signals.h"
 
+#include "held.h"
+#include "module.h"
+#include "virtual.h"
+#include "wait.h"
+
 #include <libpatch/tools.h>
 #include <string.h>
 #include <ucontext.h>
 
-/* The kernel's struct sigaction (arch/x86/include/uapi/asm/signal.h); libc's has another layout. */
-struct kernel_sigaction {
-	void *handler;
-	unsigned long flags;
-	void (*restorer)(void);
-	uint64_t mask;
-};
+const int signals_ownable[SIGNALS_OWNABLE] = { SIGTRAP, SIGILL };
 
-#define OWNABLE 2
-
-static const int ownable[OWNABLE] = { SIGTRAP, SIGILL };
-
-/* The program's handler, in words: a struct copy could become a call of memcpy (I9). */
-struct disposition {
-	void (*handler)(int signo, siginfo_t *info, void *context);
-	int flags;
-	uint64_t mask;
-};
-
-static struct disposition previous[OWNABLE];
-static _Atomic bool known[OWNABLE]; /* previous[] is filled in */
-static _Atomic bool owned[OWNABLE]; /* our handler is in place */
+static _Atomic bool known[SIGNALS_OWNABLE]; /* the program's action is */
+static _Atomic bool owned[SIGNALS_OWNABLE]; /* our handler is in place */
+static TLS_INITIAL_EXEC bool installing;
 
 /*
  * What uc_link of a frame points to while the frame is handed on: a handler of the program that forwards it back to us goes
@@ -34,20 +22,37 @@ static _Atomic bool owned[OWNABLE]; /* our handler is in place */
  * behind.
  */
 static ucontext_t handing_on;
+/* Other such marks: a tool's handler in front of us runs, and has not handed the trap on yet, or has. */
+static ucontext_t offering, taken;
 
-static int slot_of(int signo)
+int signals_slot(int signo)
 {
-	for (int i = 0; i < OWNABLE; ++i)
-		if (ownable[i] == signo)
+	for (int i = 0; i < SIGNALS_OWNABLE; ++i)
+		if (signals_ownable[i] == signo)
 			return i;
 	return -1;
 }
 
 bool signals_owned(int signo)
 {
-	int slot = slot_of(signo);
+	int slot = signals_slot(signo);
 
 	return slot >= 0 && atomic_load_explicit(&owned[slot], memory_order_acquire);
+}
+
+bool signals_are_blocked(uint64_t blocked)
+{
+	/* Those that can be blocked, without the two that libc keeps for itself (sysdeps/unix/sysv/linux/internal-signals.h). */
+	uint64_t others = ~(SIGNALS_OWNED | SIGNALS_BIT(SIGKILL) | SIGNALS_BIT(SIGSTOP) | SIGNALS_BIT(32) | SIGNALS_BIT(33));
+	uint64_t of_ours = blocked & SIGNALS_OWNED;
+
+	/* Exactly one, and everything else: that is how our handler runs. */
+	return of_ours != 0 && ((of_ours & (of_ours - 1)) != 0 || (blocked & others) != others);
+}
+
+bool signals_is_installing(void)
+{
+	return installing;
 }
 
 uintptr_t signals_restorer(void)
@@ -59,43 +64,107 @@ uintptr_t signals_restorer(void)
 	return (uintptr_t)action.restorer;
 }
 
-int signals_own(int signo)
+/* Through sigaction(), so that a host that interposes it sees it. 0 or errno. */
+static int read_action(int signo, struct kernel_sigaction *out)
 {
 	struct sigaction action;
-	struct sigaction before;
-	int slot = slot_of(signo);
-	int saved = errno;
 
-	if (signals_owned(signo))
-		return 0;
+	if (sigaction(signo, NULL, &action) != 0)
+		return errno;
+	out->handler = (void *)(uintptr_t)action.sa_sigaction;
+	out->flags = (unsigned int)action.sa_flags;
+	out->restorer = action.sa_restorer;
+	/* The first word of a sigset_t is the kernel's mask. */
+	memcpy(&out->mask, &action.sa_mask, sizeof(out->mask));
+	return 0;
+}
+
+static int install(int signo)
+{
+	struct sigaction action;
+	int error;
+
 	memset(&action, 0, sizeof(action));
 	action.sa_sigaction = libpatch_on_trap;
 	/*
-	 * SA_ONSTACK: the thread's own stack may be too small for a frame (goroutines). All signals are blocked while we
-	 * decide; the program's handler gets the mask it asked for. SA_RESTART for signals that others send.
+	 * SA_ONSTACK: the thread's own stack may be too small for a frame (goroutines). All signals but the other owned one are
+	 * blocked while we decide, which signals_are_blocked() relies on; the program's handler gets the mask it asked for.
+	 * SA_RESTART for signals that others send.
 	 */
 	action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
 	sigfillset(&action.sa_mask);
-	if (sigaction(signo, NULL, &before) != 0)
-		goto fail;
-	if (before.sa_sigaction != libpatch_on_trap) {
-		previous[slot].handler = before.sa_sigaction;
-		previous[slot].flags = before.sa_flags;
-		/* The first word of a sigset_t is the kernel's mask. */
-		memcpy(&previous[slot].mask, &before.sa_mask, sizeof(previous[slot].mask));
-	}
-	/* Release pairs with the acquire in signals_hand_on(), which may run as soon as the handler is in place. */
-	atomic_store_explicit(&known[slot], true, memory_order_release);
-	if (sigaction(signo, &action, NULL) != 0)
-		goto fail;
-	atomic_store_explicit(&owned[slot], true, memory_order_release);
-	errno = saved;
-	return 0;
-fail:
-	slot = errno;
-	errno = saved;
-	return slot;
+	for (int slot = 0; slot < SIGNALS_OWNABLE; ++slot)
+		sigdelset(&action.sa_mask, signals_ownable[slot]);
+	installing = true;
+	error = sigaction(signo, &action, NULL) != 0 ? errno : 0;
+	installing = false;
+	return error;
 }
+
+int signals_own(int signo)
+{
+	struct kernel_sigaction before;
+	int slot = signals_slot(signo);
+	int saved = errno;
+	int error;
+
+	if (signals_owned(signo))
+		return 0;
+	error = read_action(signo, &before);
+	if (error == 0) {
+		if ((uintptr_t)before.handler != (uintptr_t)libpatch_on_trap)
+			virtual_set_action(slot, &before);
+		/* Release pairs with the acquire in signals_hand_on(), which may run as soon as the handler is in place. */
+		atomic_store_explicit(&known[slot], true, memory_order_release);
+		error = install(signo);
+	}
+	if (error == 0)
+		atomic_store_explicit(&owned[slot], true, memory_order_release);
+	errno = saved;
+	return error;
+}
+
+/* ---- tools in front of us --------------------------------------------------------------------------------------- */
+
+bool signals_forwards(uintptr_t handler)
+{
+	struct module module;
+
+	return handler > 1 && handler != (uintptr_t)libpatch_on_trap && module_find(handler, &module) &&
+	       module_refers_to(&module, "libpatch_on_trap");
+}
+
+bool signals_offer(int signo, siginfo_t *info, void *data)
+{
+	ucontext_t *context = data;
+	struct kernel_sigaction front;
+	uint64_t mask;
+
+	/* The tool's call, or a handler's that the program has. */
+	if (context->uc_link != NULL) {
+		if (context->uc_link == &offering)
+			context->uc_link = &taken;
+		return false;
+	}
+	virtual_action(signals_slot(signo) + VIRTUAL_FRONT, &front);
+	if ((uintptr_t)front.handler == (uintptr_t)SIG_DFL)
+		return false;
+	mask = *(const uint64_t *)&context->uc_sigmask | front.mask | SIGNALS_BIT(signo);
+	context->uc_link = &offering;
+	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
+	((void (*)(int, siginfo_t *, void *))(uintptr_t)front.handler)(signo, info, context);
+	mask = ~(uint64_t)0;
+	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
+	if (context->uc_link == &taken) {
+		context->uc_link = NULL;
+		return true;
+	}
+	/* It did not: as the program's handler goes, that is the end of it, but a trap of ours has to be served. */
+	context->uc_link = &handing_on;
+	return false;
+}
+
+/* ---- handing on ------------------------------------------------------------------------------------------------- */
 
 /* Raised by the thread's own instruction, so that the kernel would kill rather than ignore it. */
 static bool is_synchronous(const siginfo_t *info)
@@ -123,36 +192,68 @@ static void take_default(int signo, siginfo_t *info, ucontext_t *context)
 
 #define IS(handler, constant) ((uintptr_t)(handler) == (uintptr_t)(constant))
 
-static void call_handler(const struct disposition *program, int signo, siginfo_t *info, ucontext_t *context)
+static void call_handler(const struct kernel_sigaction *program, int signo, siginfo_t *info, ucontext_t *context)
 {
-	void (*handler)(int, siginfo_t *, void *) = program->handler;
+	void (*handler)(int, siginfo_t *, void *) = (void (*)(int, siginfo_t *, void *))(uintptr_t)program->handler;
 	uint64_t mask = *(const uint64_t *)&context->uc_sigmask | program->mask;
+	uint64_t blocked = virtual_blocked();
+	struct ucontext_t *mark;
+	uint64_t meanwhile = blocked | (program->mask & SIGNALS_OWNED);
 
+	if (!(program->flags & SA_NODEFER))
+		meanwhile |= SIGNALS_BIT(signo);
+	blocked = wait_blocked_after(blocked);
 	/* Without the owned signals: a probe in the program's handler may need them. */
-	mask &= ~((uint64_t)1 << (SIGTRAP - 1)) & ~((uint64_t)1 << (SIGILL - 1));
+	mask &= ~SIGNALS_OWNED;
+	virtual_set_blocked(meanwhile);
+	mark = context->uc_link;
 	context->uc_link = &handing_on;
 	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
 	/* With or without SA_SIGINFO: in this calling convention a handler may ignore arguments. */
 	handler(signo, info, context);
-	context->uc_link = NULL;
+	context->uc_link = mark;
+	virtual_set_blocked(blocked);
+	mask = held_pending() & ~blocked;
+	if (mask != 0 && (signo = held_take(mask, info)) != 0)
+		raw_syscall(SYS_rt_tgsigqueueinfo, raw_syscall(SYS_getpid), raw_syscall(SYS_gettid), signo, info);
+}
+
+/* Sent by others, to a thread that believes to block it or waits for it: true when the program does not get it now. */
+static bool put_off(int signo, siginfo_t *info, ucontext_t *context)
+{
+	if (wait_leave_pending(signo, info, context) || wait_is_wake(info))
+		return true;
+	if (!(virtual_blocked() & SIGNALS_BIT(signo)))
+		return false;
+	held_put(signo, info);
+	if (info->si_code != SI_TKILL)
+		wait_wake(signo);
+	return true;
 }
 
 void signals_hand_on(int signo, siginfo_t *info, void *data)
 {
 	ucontext_t *context = data;
-	int slot = slot_of(signo);
-	struct disposition *program;
+	int slot = signals_slot(signo);
+	struct kernel_sigaction program;
+	bool synchronous = is_synchronous(info);
 
 	if (slot < 0 || !atomic_load_explicit(&known[slot], memory_order_acquire) || context->uc_link == &handing_on)
 		return;
-	program = &previous[slot];
-	if (IS(program->handler, SIG_DFL) || (IS(program->handler, SIG_IGN) && is_synchronous(info))) {
+	if (!synchronous && put_off(signo, info, context))
+		return;
+	virtual_action(slot, &program);
+	/* The kernel ends a process whose instruction raises what is blocked or ignored. */
+	if (IS(program.handler, SIG_DFL) ||
+	    (synchronous && (IS(program.handler, SIG_IGN) || (virtual_blocked() & SIGNALS_BIT(signo)) != 0))) {
 		take_default(signo, info, context);
-	} else if (!IS(program->handler, SIG_IGN)) {
-		struct disposition once = { program->handler, program->flags, program->mask };
+	} else if (!IS(program.handler, SIG_IGN)) {
+		struct kernel_sigaction once = program;
 
-		if (once.flags & SA_RESETHAND)
-			program->handler = (void (*)(int, siginfo_t *, void *))(uintptr_t)SIG_DFL;
+		if (program.flags & SA_RESETHAND) {
+			program.handler = (void *)(uintptr_t)SIG_DFL;
+			virtual_set_action(slot, &program);
+		}
 		call_handler(&once, signo, info, context);
 	}
 }

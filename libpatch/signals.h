@@ -6,8 +6,7 @@
 #define LIBPATCH_SIGNALS_H
 
 #include "base.h"
-
-#include <signal.h>
+#include "owned.h"
 
 /*
  * Install libpatch_on_trap for `signo`, once, through sigaction(), so that a host that interposes it sees it. What was
@@ -15,6 +14,18 @@
  */
 int signals_own(int signo);
 bool signals_owned(int signo);
+/* Would a thread with this mask be killed by a trap byte? Not if it is in our handler, where it meets none. */
+bool signals_are_blocked(uint64_t blocked);
+/* This thread is in signals_own(): what it sets is for the kernel. */
+bool signals_is_installing(void);
+
+/*
+ * A tool may put a handler of its own in front of ours, which hands traps on to libpatch_on_trap(). Does this one, as far as
+ * can be told: does the module that it is in refer to that function? Async-signal-safe.
+ */
+bool signals_forwards(uintptr_t handler);
+/* Is there a handler in front that has not seen this trap? Then it is called. Whether it handed it on; false if there is none. */
+bool signals_offer(int signo, siginfo_t *info, void *context);
 
 /* What our handler returns through: code that must stay as it is. 0 before signals_own(). */
 uintptr_t signals_restorer(void);

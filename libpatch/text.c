@@ -3,6 +3,7 @@
 
 #include "heap.h"
 #include "inject.h"
+#include "process.h"
 
 #include <fcntl.h>
 #include <string.h>
@@ -36,6 +37,20 @@ enum text_way text_way(void)
 void text_set_way(enum text_way chosen)
 {
 	way = chosen;
+}
+
+static enum text_way way_before;
+
+void text_begin_whole(void)
+{
+	way_before = way;
+	if (!process_has_one_thread())
+		way = TEXT_PAGE_SWAP;
+}
+
+void text_end_whole(void)
+{
+	way = way_before;
 }
 
 uint64_t text_write_count(void)

@@ -44,6 +44,13 @@ void text_set_way(enum text_way way);
 size_t text_apply(struct text_write *writes, size_t count);
 
 /*
+ * Between these two, threads see each write whole or not at all: either there is no other thread, or whole pages are
+ * exchanged, which is one step for everybody (a thread that reads meanwhile waits in the kernel, mm/mremap.c).
+ */
+void text_begin_whole(void);
+void text_end_whole(void);
+
+/*
  * Generated code waits here until text_flush(): thousands of trampolines become a few writes. `address` is not yet
  * reachable by any thread. The bytes are copied. text_unstage() drops one that was not flushed.
  */

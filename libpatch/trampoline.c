@@ -67,12 +67,23 @@ static void emit_after(struct arch_code *code, uintptr_t next, void *data)
 	}
 }
 
-static bool has_after(const struct builder *builder)
+static const struct hook *find_hook(const struct builder *builder, enum hook_when when)
 {
 	for (size_t i = 0; i < builder->count; ++i)
-		if (at_instruction(builder, &builder->hooks[i], HOOK_AFTER))
-			return true;
-	return false;
+		if (at_instruction(builder, &builder->hooks[i], when))
+			return &builder->hooks[i];
+	return NULL;
+}
+
+static void emit_copy(struct builder *builder, struct arch_code *code, const uint8_t *bytes, uintptr_t address,
+		      const struct arch_map *map)
+{
+	const struct hook *instead = find_hook(builder, HOOK_INSTEAD);
+
+	if (instead != NULL)
+		arch_emit_instead(code, (arch_instead_fn *)instead->code.procedure, bytes, &builder->insn, address, map);
+	else
+		arch_relocate(code, bytes, &builder->insn, address, map);
 }
 
 /* Returns whether control can leave the instruction at its end. */
@@ -89,10 +100,10 @@ static bool emit_instruction(struct builder *builder, struct arch_code *code, co
 	arch_emit_row(code, 0);
 	emit_before(builder, code, HOOK_RETURNED);
 	emit_before(builder, code, HOOK_BEFORE);
-	if (!has_after(builder)) {
-		arch_relocate(code, bytes, insn, address, map);
+	if (find_hook(builder, HOOK_AFTER) == NULL) {
+		emit_copy(builder, code, bytes, address, map);
 	} else if (insn->kind == ARCH_PLAIN) {
-		arch_relocate(code, bytes, insn, address, map);
+		emit_copy(builder, code, bytes, address, map);
 		/* Behind the instruction: the program is at the next one. */
 		code->original = offset + insn->length;
 		emit_after(code, address + insn->length, builder);

@@ -18,7 +18,8 @@
 enum hook_when {
 	HOOK_BEFORE,
 	HOOK_AFTER,    /* on every way out of the instruction */
-	HOOK_RETURNED  /* before an instruction, ahead of HOOK_BEFORE: what a call returned to */
+	HOOK_RETURNED, /* before an instruction, ahead of HOOK_BEFORE: what a call returned to */
+	HOOK_INSTEAD   /* at a system call: code.procedure is an arch_instead_fn */
 };
 
 /* A hook as wanted. `code.program_counter` of HOOK_AFTER is the fallback for addresses outside the function. */

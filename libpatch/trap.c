@@ -101,6 +101,8 @@ EXPORT void libpatch_on_trap(int signo, siginfo_t *info, void *context)
 	uintptr_t at = (uintptr_t)*pc;
 
 	(void)INJECT(INJECT_TRAP);
+	if (signals_offer(signo, info, context))
+		return;
 	if (signo == SIGTRAP && info->si_code == SI_KERNEL) {
 		if (serve(at - 1, ARCH_TRAP_SIGTRAP, false, pc))
 			return;

@@ -8,13 +8,14 @@ cd "$source/libpatch" || exit 1
 
 levels='
 0 base inject
-1 error heap lock range space arch/arch arch/x86-64/frame
-2 arch/x86-64/relocate plan scan text sync arena registry module
-3 trampoline trap signals around
-4 region handle
-5 reclaim site hookset phase fit
+1 error heap range process space arch/arch arch/x86-64/frame
+2 arch/x86-64/relocate plan scan text sync arena registry module owned
+3 trampoline around held virtual wait lock
+4 region handle signals trap
+5 mediate reclaim site hookset phase fit
 6 attach replan commit
-7 api
+7 syscalls
+8 api
 '
 # Source files that have no header of their own, and what they belong to.
 parts='
@@ -26,6 +27,7 @@ pad=arena
 arch/x86-64/context=arch/arch
 arch/x86-64/decode=arch/arch
 arch/x86-64/emit=arch/arch
+arch/x86-64/instead=arch/arch
 arch/x86-64/relocate_far=arch/x86-64/relocate
 arch/x86-64/unwind=arch/arch
 arch/x86-64/xsave=arch/arch

@@ -44,7 +44,8 @@ typedef enum patch_status {
 	PATCH_ECHANGED = 14, /* somebody else changed the bytes: a debugger, a uprobe, the program */
 	PATCH_ENOJUMP = 15,  /* no jump is possible and the policy forbids a trap */
 	PATCH_EPROTECTED = 16, /* code that libpatch itself relies on */
-	PATCH_ERELOCATE = 17 /* an instruction that cannot be executed elsewhere */
+	PATCH_ERELOCATE = 17, /* an instruction that cannot be executed elsewhere */
+	PATCH_EBLOCKED = 19  /* a thread blocks the signals that trap bytes raise, and would be killed by one */
 } patch_status;
 
 #include <libpatch/patch-x86-64.h>
@@ -200,6 +201,7 @@ struct patch_statistics {
 	uint64_t pads;              /* jumps at particular addresses, that others lead to; among `arenas`, but not `code_bytes` */
 	uint64_t pad_bytes;         /* memory of the pages that they are on: they share pages where they can */
 	uint64_t heap_bytes;        /* memory mapped for the library's own structures */
+	uint64_t mediated;          /* system call instructions whose signal masks and handlers are mediated */
 };
 
 /* ---- life cycle ------------------------------------------------------------------------------------------------- */

@@ -167,6 +167,26 @@ struct arch_hook {
 
 void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook);
 
+/* ---- system calls ----------------------------------------------------------------------------------------------- */
+
+/* Registers of a system call; result in rax. */
+struct arch_call {
+	long rax;
+	long rdi;
+	long rsi;
+	long rdx;
+	long r10;
+	long r8;
+	long r9;
+};
+
+/* True: the call was made, and call->rax is its result. Runs with the program's extended state, and leaves it alone. */
+typedef bool arch_instead_fn(struct arch_call *call);
+
+/* A system call's copy behind a call of the function, which may make it instead. */
+void arch_emit_instead(struct arch_code *code, arch_instead_fn *function, const uint8_t *bytes,
+		       const struct arch_insn *insn, uintptr_t address, const struct arch_map *map);
+
 /* ---- trap bytes ------------------------------------------------------------------------------------------------- */
 
 #define ARCH_INT3 0xCC

@@ -88,12 +88,13 @@ int main(void)
 	CHECK(inner > 20);
 
 	/* code of the program's own, without unwind information */
-	code = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	code = mmap(NULL, 2 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	REQUIRE(code != MAP_FAILED);
+	REQUIRE(mprotect(code + 4096, 4096, PROT_NONE) == 0);
 	memset(code, 0x90, 4096);
 	code[64] = 0x06; /* not an instruction in 64-bit mode */
 	code[128] = 0xcc;
-	code[4095] = 0x48; /* cut off at the end of the mapping */
+	code[4095] = 0x48; /* cut off where nothing can be read any more */
 	code[256] = 0xc3;
 	REQUIRE(mprotect(code, 4096, PROT_READ | PROT_EXEC) == 0);
 	refuse((uintptr_t)code + 64, PATCH_EDISASM);

@@ -165,31 +165,38 @@ static void memory_at_init(void *argument)
 	CHECK(call(0));
 }
 
-/* Nothing was made before: there is no arena, no heap to speak of. */
+/* Nothing was made before: what memory there is was made by patch_init() for itself, and soon ends. */
 static void memory_at_first_make(void *argument)
 {
 	struct text_copy before = text_of_target(target_named(names[0]));
 	struct patch_statistics statistics;
+	unsigned int refused = 0, made = 0;
 
 	(void)argument;
 	REQUIRE_OK(patch_init(NULL, 0));
 	refuse(SYS_mmap, ENOMEM);
 	for (int round = 0; round < 10; round++) {
 		for (size_t n = 0; n < FUNCTIONS; n++) {
-			CHECK_STATUS(make_probe(target_start(target_named(names[n])), procedure, &hits[n],
-						(int)n % 3, PATCH_ENABLED, &patches[n]),
-				     PATCH_ENOMEM);
+			patch_status status = make_probe(target_start(target_named(names[n])), procedure, &hits[n],
+							 (int)n % 3, PATCH_ENABLED, &patches[n]);
+
+			made += status == PATCH_OK;
+			if (status == PATCH_OK)
+				continue;
+			refused++;
+			CHECK_EQ(status, PATCH_ENOMEM);
 			check_words(PATCH_ENOMEM);
 		}
 		CHECK_OK(patch_commit());
 	}
+	/* jumps that need a pad have no memory at their few addresses */
+	CHECK(refused > 0);
 	CHECK_OK(patch_statistics(&statistics));
-	CHECK_EQ(statistics.patches, 0);
-	CHECK_EQ(statistics.regions_installed, 0);
+	CHECK_EQ(statistics.patches, made);
 	for (size_t n = 0; n < FUNCTIONS; n++)
 		CHECK(call(n));
-	CHECK_TEXT_SAME(&before);
 	CHECK_OK(patch_fini());
+	CHECK_TEXT_SAME(&before);
 }
 
 /* Patches are there: they can be toggled; new ones until memory ends. */

@@ -1203,9 +1203,14 @@ static void memory_run(const void *data)
 	size_t i, which;
 
 	policy = run->policy;
-	init(false);
+	save_original();
 	snprintf(report->context, sizeof(report->context), "%s, mapping %d fails", policy_name(policy), run->at);
 	arm(INJECT_MMAP, run->at, ENOMEM);
+	status = patch_init(NULL, 0);
+	EXPECT(status == PATCH_OK || status == PATCH_ENOMEM, "patch_init() returned %s", patch_status_string(status));
+	if (status != PATCH_OK)
+		EXPECT_STATUS(patch_init(NULL, 0), PATCH_OK);
+	start_threads(false);
 	for (which = 0; which < PATCHES; which++) {
 		for (i = 0; i < COUNT; i++) {
 			status = try_make(i, PATCHES - 1 - which);

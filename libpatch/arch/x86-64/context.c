@@ -95,7 +95,7 @@ __asm__(".text\n"
 	"	xor %edi, %edi\n"
 	"	mov %rsp, %rsi\n"
 	"	mov $131, %eax\n" /* sigaltstack(NULL, rsp) */
-	"	syscall\n"
+	"	" OWN_SYSCALL
 	"	mov 24(%rsp), %rdi\n"
 	"	test %eax, %eax\n"
 	"	jnz 1f\n"

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "process.h"
+
+#include "heap.h"
+
+#include <fcntl.h>
+#include <sys/mman.h>
+#include <sys/stat.h>
+
+/* The process whose memory this is; on a page that a fork leaves empty. */
+static _Atomic pid_t fallback;
+static _Atomic pid_t *owner = &fallback;
+
+static pid_t self(void)
+{
+	return (pid_t)raw_syscall(SYS_getpid);
+}
+
+void process_begin(void)
+{
+	long page;
+
+	if (owner == &fallback) {
+		page = raw_syscall(SYS_mmap, NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		/* Linux 4.14 (mm/madvise.c). */
+		if (page > 0 && raw_syscall(SYS_madvise, page, PAGE_SIZE, MADV_WIPEONFORK) == 0)
+			owner = (_Atomic pid_t *)page;
+		else if (page > 0)
+			raw_syscall(SYS_munmap, page, PAGE_SIZE);
+	}
+	process_forked();
+}
+
+void process_forked(void)
+{
+	atomic_store(owner, self());
+}
+
+bool process_is_borrowed(void)
+{
+	pid_t known = atomic_load(owner);
+	pid_t now = self();
+
+	/* A fork that libc was not asked for: a copy of the memory all the same. */
+	if (known == 0)
+		atomic_store(owner, now);
+	return known != 0 && known != now;
+}
+
+bool process_has_one_thread(void)
+{
+	struct stat status;
+
+	/* The directory, its entry in the parent, and a subdirectory for each thread (fs/proc/base.c, proc_task_getattr()). */
+	return raw_syscall(SYS_stat, "/proc/self/task", &status) == 0 && status.st_nlink == 3;
+}
+
+/* ---- what threads block ----------------------------------------------------------------------------------------- */
+
+struct entry {
+	uint64_t inode;
+	int64_t offset;
+	uint16_t length;
+	uint8_t type;
+	char name[];
+};
+
+static size_t read_all(const char *path, char *buffer, size_t size)
+{
+	long fd = raw_syscall(SYS_open, path, O_RDONLY | O_CLOEXEC, 0);
+	size_t length = 0;
+	long got;
+
+	if (fd < 0)
+		return 0;
+	while (length < size - 1) {
+		got = raw_syscall(SYS_read, fd, buffer + length, size - 1 - length);
+		if (got <= 0)
+			break;
+		length += (size_t)got;
+	}
+	raw_syscall(SYS_close, fd);
+	buffer[length] = '\0';
+	return length;
+}
+
+static const char *find_line(const char *text, const char *key)
+{
+	for (const char *line = text; *line != '\0';) {
+		size_t i = 0;
+
+		while (key[i] != '\0' && line[i] == key[i])
+			++i;
+		if (key[i] == '\0')
+			return line + i;
+		while (*line != '\0' && *line++ != '\n')
+			;
+	}
+	return NULL;
+}
+
+static uint64_t hexadecimal(const char *text)
+{
+	uint64_t value = 0;
+
+	while (*text == ' ' || *text == '\t')
+		++text;
+	for (;; ++text) {
+		if (*text >= '0' && *text <= '9')
+			value = value << 4 | (uint64_t)(*text - '0');
+		else if (*text >= 'a' && *text <= 'f')
+			value = value << 4 | (uint64_t)(*text - 'a' + 10);
+		else
+			return value;
+	}
+}
+
+/* Runs in the kernel only, and blocks everything: io_uring/io-wq.c names its threads so. */
+static bool is_kernel_worker(const char *status)
+{
+	const char *name = find_line(status, "Name:\t");
+
+	return name != NULL && name[0] == 'i' && name[1] == 'o' && name[2] == 'u' && name[3] == '-' &&
+	       (name[4] == 'w' || name[4] == 's');
+}
+
+static uint64_t read_blocked(const char *tid)
+{
+	static const char before[] = "/proc/self/task/";
+	static const char behind[] = "/status";
+	char path[sizeof(before) + sizeof(behind) + 24];
+	char status[2048];
+	const char *blocked;
+	size_t at = 0;
+
+	for (size_t i = 0; before[i] != '\0'; ++i)
+		path[at++] = before[i];
+	for (size_t i = 0; tid[i] != '\0' && i < 20; ++i)
+		path[at++] = tid[i];
+	for (size_t i = 0; i < sizeof(behind); ++i)
+		path[at++] = behind[i];
+	if (read_all(path, status, sizeof(status)) == 0 || is_kernel_worker(status))
+		return 0;
+	blocked = find_line(status, "SigBlk:");
+	return blocked != NULL ? hexadecimal(blocked) : 0;
+}
+
+uint64_t process_blocked(pid_t tid)
+{
+	char digits[16];
+	size_t at = sizeof(digits) - 1;
+
+	digits[at] = '\0';
+	for (unsigned int rest = (unsigned int)tid; at > 0 && (rest != 0 || digits[at] == '\0'); rest /= 10)
+		digits[--at] = (char)('0' + rest % 10);
+	return read_blocked(digits + at);
+}
+
+bool process_threads(process_visit_fn *visit, void *data)
+{
+	long fd = raw_syscall(SYS_open, "/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	char entries[1024];
+	bool go_on = true;
+	long size = 0;
+
+	if (fd < 0)
+		return false;
+	while (go_on && (size = raw_syscall(SYS_getdents64, fd, entries, sizeof(entries))) > 0) {
+		for (long at = 0; go_on && at < size;) {
+			const struct entry *entry = (const struct entry *)(entries + at);
+			pid_t tid = 0;
+
+			at += entry->length;
+			for (const char *digit = entry->name; *digit >= '0' && *digit <= '9'; ++digit)
+				tid = tid * 10 + (*digit - '0');
+			if (tid != 0)
+				go_on = visit(tid, read_blocked(entry->name), data);
+		}
+	}
+	raw_syscall(SYS_close, fd);
+	return size >= 0;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Which process this is, and its threads. All functions are async-signal-safe and take no lock.
+ */
+#ifndef LIBPATCH_PROCESS_H
+#define LIBPATCH_PROCESS_H
+
+#include "base.h"
+
+#include <sys/types.h>
+
+/* Once, before the others. */
+void process_begin(void);
+
+/* In the child of a fork: what process_is_borrowed() compares with. */
+void process_forked(void);
+
+/*
+ * Is this a child that runs in its parent's memory until it executes a program: vfork(), posix_spawn(), clone(CLONE_VM)?
+ * What it does to its signals is its own, but what it writes to memory is not.
+ */
+bool process_is_borrowed(void);
+
+/* Has the process one thread? False, too, when that cannot be found out. */
+bool process_has_one_thread(void);
+
+/*
+ * Visit every thread of the process with the signals that it blocks, as /proc/self/task/TID/status has them, until `visit`
+ * returns false. Threads that begin or end meanwhile may be missed. Workers of io_uring, which never run the program's code,
+ * are left out. False: /proc cannot be read.
+ */
+typedef bool process_visit_fn(pid_t tid, uint64_t blocked, void *data);
+bool process_threads(process_visit_fn *visit, void *data);
+/* The signals that one thread blocks; 0 when there is no such thread. */
+uint64_t process_blocked(pid_t tid);
+
+#endif

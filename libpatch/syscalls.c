@@ -1,0 +1,281 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "syscalls.h"
+
+#include "arch/arch.h"
+#include "attach.h"
+#include "commit.h"
+#include "error.h"
+#include "heap.h"
+#include "lock.h"
+#include "mediate.h"
+#include "region.h"
+#include "scan.h"
+#include "site.h"
+
+#include <link.h>
+#include <signal.h>
+#include <string.h>
+#include <sys/auxv.h>
+
+/* ---- where code is ---------------------------------------------------------------------------------------------- */
+
+struct segment {
+	uintptr_t lower;
+	uintptr_t upper;
+	bool libc; /* numbers that are not known there are none of ours */
+};
+
+#define SEGMENTS 512
+
+static struct segment segments[SEGMENTS];
+static size_t segment_count;
+
+static int add_segments(struct dl_phdr_info *info, size_t size, void *data)
+{
+	const uintptr_t *libc = data;
+	size_t first = segment_count;
+	bool is_libc = info->dlpi_addr != 0 && info->dlpi_addr == getauxval(AT_BASE);
+
+	(void)size;
+	for (size_t i = 0; i < info->dlpi_phnum; ++i) {
+		const ElfW(Phdr) *header = &info->dlpi_phdr[i];
+		uintptr_t lower = info->dlpi_addr + header->p_vaddr;
+
+		if (header->p_type != PT_LOAD || !(header->p_flags & PF_X) || !(header->p_flags & PF_R))
+			continue;
+		if (segment_count == SEGMENTS) {
+			mediate_incomplete();
+			return 1;
+		}
+		is_libc |= *libc >= lower && *libc < lower + header->p_memsz;
+		segments[segment_count++] = (struct segment){ lower, lower + header->p_memsz, false };
+	}
+	while (first < segment_count)
+		segments[first++].libc = is_libc;
+	return 0;
+}
+
+/* ---- what a system call is -------------------------------------------------------------------------------------- */
+
+/* SYSCALL (AMD APM vol. 3). */
+#define SYSCALL_SIZE 2
+static bool is_syscall(const uint8_t *bytes)
+{
+	return bytes[0] == 0x0F && bytes[1] == 0x05;
+}
+
+/* mov eax, imm32; mov rax, imm32 sign extended; xor eax, eax. The number, or -1. */
+static long number_set_by(const uint8_t *bytes)
+{
+	int32_t number = 0;
+
+	if (bytes[0] == 0xB8)
+		memcpy(&number, bytes + 1, sizeof(number));
+	else if (bytes[0] == 0x48 && bytes[1] == 0xC7 && bytes[2] == 0xC0)
+		memcpy(&number, bytes + 3, sizeof(number));
+	else if ((bytes[0] != 0x31 && bytes[0] != 0x33) || bytes[1] != 0xC0)
+		return -1;
+	return number;
+}
+
+/* How far in front of it the number is looked for. */
+#define DISTANCE 40
+
+struct found {
+	long number;     /* -1: not known */
+	uintptr_t start; /* of the nearest instruction of a jump's length from which control flows straight to it; 0: none */
+};
+
+/* With its function scanned. */
+static struct found examine(uintptr_t address, uintptr_t lower)
+{
+	struct found found = { -1, 0 };
+	uintptr_t next = address;
+
+	for (uintptr_t at = address; at-- > lower && address - at <= DISTANCE;) {
+		const uint8_t *bytes = (const uint8_t *)at;
+		struct arch_insn insn;
+
+		if (!scan_is_start(at))
+			continue;
+		if (!arch_decode(bytes, next - at, at, &insn) || at + insn.length != next || insn.kind != ARCH_PLAIN ||
+		    (insn.flags & (ARCH_F_SYSCALL | ARCH_F_REFUSED)) || scan_is_target(next))
+			break;
+		if (found.start == 0 && insn.length >= ARCH_JMP_SIZE)
+			found.start = at;
+		found.number = number_set_by(bytes);
+		if (found.number >= 0)
+			break;
+		next = at;
+	}
+	return found;
+}
+
+extern const int32_t __start_libpatch_syscalls[] __attribute__((visibility("hidden")));
+extern const int32_t __stop_libpatch_syscalls[] __attribute__((visibility("hidden")));
+
+static bool is_own(uintptr_t address)
+{
+	for (const int32_t *own = __start_libpatch_syscalls; own < __stop_libpatch_syscalls; ++own)
+		if ((uintptr_t)own + (uintptr_t)(intptr_t)*own == address)
+			return true;
+	return false;
+}
+
+/* Without knowing its function: nearly all have their number right in front. */
+static bool is_harmless(uintptr_t address, const struct segment *segment)
+{
+	static const uint8_t distances[] = { 5, 7, 2 };
+
+	for (size_t i = 0; i < ARRAY_SIZE(distances); ++i) {
+		long number = address - segment->lower >= distances[i] ?
+				      number_set_by((const uint8_t *)address - distances[i]) :
+				      -1;
+
+		if (number >= 0)
+			return !mediate_concerns(number);
+	}
+	return false;
+}
+
+/* ---- patching --------------------------------------------------------------------------------------------------- */
+
+struct site {
+	struct site *next;
+	struct patch patch;
+};
+
+static struct site *sites;
+static struct syscalls_usage usage;
+
+static bool add(const struct patch *examined, uintptr_t address, uintptr_t start)
+{
+	struct site *site = heap_alloc(sizeof(*site));
+	struct refusal refusal;
+
+	if (site == NULL)
+		return false;
+	site->patch = *examined;
+	site->patch.located = address;
+	site->patch.model.type = MODEL_INSTEAD;
+	site->patch.model.probe.procedure = (void (*)(struct patch_exec_context *, uint8_t))(uintptr_t)mediate;
+	site->patch.wanted = true;
+	if (attach_in_window(&site->patch, address, start, address + SYSCALL_SIZE, &refusal) != PATCH_OK) {
+		region_detach(&site->patch);
+		heap_free(site, sizeof(*site));
+		return false;
+	}
+	region_queue(site->patch.attachments[ROLE_SITE].region);
+	site->next = sites;
+	sites = site;
+	++usage.mediated;
+	++usage.regions;
+	return true;
+}
+
+/* True: it is patched, or need not be. */
+static bool consider(uintptr_t address, const struct segment *segment)
+{
+	struct patch patch = { 0 };
+	struct refusal refusal;
+	struct found found;
+	patch_status status;
+
+	/* Most are, and their function need not be scanned. */
+	if (is_harmless(address, segment) || is_own(address))
+		return true;
+	status = site_examine(&patch, address, &refusal);
+
+	/* Data, the kernel's, or our own. */
+	if (status == PATCH_EBOUNDARY || status == PATCH_EPROTECTED || status == PATCH_ENOTSUP)
+		return true;
+	if (status != PATCH_OK)
+		return false;
+	/* libc's clone() and clone3() have no unwind entry. */
+	if (patch.upper == 0)
+		return segment->libc && *(const uint8_t *)(address - ARCH_JMP_SIZE) == 0xB8 &&
+		       add(&patch, address, address - ARCH_JMP_SIZE);
+	if (!scan_is_start(address))
+		return true;
+	found = examine(address, patch.lower);
+	/* The number is given by somebody else, and everything is in place right in front: libc's syscall(). */
+	if (found.number < 0 && found.start != 0) {
+		struct arch_insn insn;
+
+		if (!arch_decode((const uint8_t *)found.start, INSN_MAX, found.start, &insn) ||
+		    found.start + insn.length != address)
+			return segment->libc;
+		return add(&patch, address, found.start) || segment->libc;
+	}
+	if (found.number < 0)
+		return segment->libc;
+	if (!mediate_concerns(found.number))
+		return true;
+	return found.start != 0 && add(&patch, address, found.start);
+}
+
+static void search(const struct segment *segment)
+{
+	const uint8_t *at = (const uint8_t *)segment->lower + 1;
+	const uint8_t *end = (const uint8_t *)segment->upper;
+
+	/* The rarer byte of the two. */
+	while (at < end && (at = memchr(at, 0x05, (size_t)(end - at))) != NULL) {
+		if (is_syscall(at - 1) && !consider((uintptr_t)at - 1, segment))
+			mediate_incomplete();
+		++at;
+	}
+}
+
+void syscalls_patch(void)
+{
+	uintptr_t libc = (uintptr_t)&sigaction;
+	struct lock_scope scope;
+
+	segment_count = 0;
+	dl_iterate_phdr(add_segments, &libc);
+	if (!lock_acquire(&scope))
+		return;
+	for (size_t i = 0; i < segment_count; ++i)
+		search(&segments[i]);
+	if (commit_run_whole() != PATCH_OK)
+		mediate_incomplete();
+	site_forget();
+	lock_release(&scope);
+	/* What did not do is no error of the caller's. */
+	error_reset();
+}
+
+/* Regions restored at once: a batch of them takes no new memory. */
+#define AT_ONCE 8
+
+patch_status syscalls_restore(void)
+{
+	patch_status status = PATCH_OK;
+
+	while (status == PATCH_OK && sites != NULL) {
+		struct site *site = sites;
+
+		for (int i = 0; i < AT_ONCE && site != NULL; ++i, site = site->next) {
+			site->patch.wanted = false;
+			region_queue(site->patch.attachments[ROLE_SITE].region);
+		}
+		status = commit_run_whole();
+		while (status == PATCH_OK && sites != site) {
+			struct site *gone = sites;
+
+			sites = gone->next;
+			region_detach(&gone->patch);
+			heap_free(gone, sizeof(*gone));
+			--usage.mediated;
+			--usage.regions;
+		}
+	}
+	site_forget();
+	return status;
+}
+
+void syscalls_usage(struct syscalls_usage *out)
+{
+	*out = usage;
+}

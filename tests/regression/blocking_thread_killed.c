@@ -1,0 +1,126 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A thread blocks SIGTRAP by means that nobody can mediate, or did so before patch_init(): a commit that writes int3 says so,
+ * and changes nothing, until it does not any more.
+ */
+#include "targets.h"
+
+#include <pthread.h>
+#include <semaphore.h>
+#include <sys/syscall.h>
+
+static unsigned int hits;
+static sem_t blocked, go_on, unblocked, end;
+static bool by_libc;
+static volatile long mask_number = SYS_rt_sigprocmask;
+
+GP_ONLY static void procedure(struct patch_exec_context *context, uint8_t post)
+{
+	(void)context;
+	(void)post;
+	__atomic_fetch_add(&hits, 1, __ATOMIC_RELAXED);
+}
+
+/* The number is not known where the call is made, nor is there room for a jump. */
+static NOINLINE void raw_mask(int how, uint64_t set, long number)
+{
+	register long size __asm__("r10") = 8;
+	long result;
+
+	__asm__ volatile("xchg %%rax, %%rax\n\tnop\n\tsyscall"
+			 : "=a"(result)
+			 : "a"(number), "D"((long)how), "S"(&set), "d"(0L), "r"(size)
+			 : "rcx", "r11", "memory");
+	REQUIRE(result == 0);
+}
+
+static void *block(void *argument)
+{
+	uint64_t set = *(const uint64_t *)argument;
+	sigset_t mask;
+
+	memset(&mask, 0, sizeof(mask));
+	memcpy(&mask, &set, sizeof(set));
+	if (by_libc)
+		pthread_sigmask(SIG_BLOCK, &mask, NULL);
+	else
+		raw_mask(SIG_BLOCK, set, mask_number);
+	sem_post(&blocked);
+	sem_wait(&go_on);
+	if (by_libc)
+		pthread_sigmask(SIG_UNBLOCK, &mask, NULL);
+	else
+		raw_mask(SIG_UNBLOCK, set, mask_number);
+	sem_post(&unblocked);
+	sem_wait(&end);
+	t_push_push(1, 2);
+	return NULL;
+}
+
+static void run(uint64_t set, bool before)
+{
+	struct text_copy text = text_of_target(target_named("t_push_push"));
+	struct patch_error error;
+	patch_t patch = NULL;
+	pthread_t thread;
+
+	sem_init(&blocked, 0, 0);
+	sem_init(&go_on, 0, 0);
+	sem_init(&unblocked, 0, 0);
+	sem_init(&end, 0, 0);
+	if (!before)
+		REQUIRE_OK(patch_init(NULL, 0));
+	REQUIRE(pthread_create(&thread, NULL, block, &set) == 0);
+	sem_wait(&blocked);
+	if (before)
+		REQUIRE_OK(patch_init(NULL, 0));
+	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
+	for (int i = 0; i < 3; ++i) {
+		CHECK_STATUS(patch_commit(), PATCH_EBLOCKED);
+		CHECK_EQ(patch_last_error(&error), PATCH_EBLOCKED);
+		CHECK(error.irritant[0] != '\0' && error.message[0] != '\0');
+		CHECK_TEXT_SAME(&text);
+		CHECK_EQ(t_push_push(1, 2), 5);
+	}
+	CHECK_EQ(hits, 0);
+	sem_post(&go_on);
+	sem_wait(&unblocked);
+	/* nothing was lost */
+	CHECK_OK(patch_commit());
+	CHECK_EQ(t_push_push(1, 2), 5);
+	sem_post(&end);
+	pthread_join(thread, NULL);
+	CHECK_EQ(hits, 2);
+	CHECK_OK(patch_fini());
+	CHECK_TEXT_SAME(&text);
+}
+
+static void raw_all(void *argument)
+{
+	(void)argument;
+	run(~(uint64_t)0, false);
+}
+
+static void raw_one(void *argument)
+{
+	(void)argument;
+	run((uint64_t)1 << (SIGTRAP - 1), false);
+}
+
+static void before(void *argument)
+{
+	by_libc = *(const bool *)argument;
+	run(~(uint64_t)0, true);
+}
+
+int main(void)
+{
+	bool libc = true, raw = false;
+
+	harness_start();
+	harness_isolated("everything, by a system call of its own", raw_all, NULL);
+	harness_isolated("SIGTRAP, by a system call of its own", raw_one, NULL);
+	harness_isolated("by libc, before patch_init()", before, &libc);
+	harness_isolated("by itself, before patch_init()", before, &raw);
+	return harness_end();
+}
