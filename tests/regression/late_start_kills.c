@@ -1,0 +1,133 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * patch_init(), commits and patch_fini() while threads block and unblock everything, start threads and programs: the system
+ * calls of libc that do so change under them, where a trap would be fatal.
+ */
+#include "targets.h"
+
+#include <dlfcn.h>
+#include <pthread.h>
+#include <spawn.h>
+
+#define THREADS 3
+
+static int stop, ending;
+static unsigned int hits, rounds;
+
+GP_ONLY static void procedure(struct patch_exec_context *context, uint8_t post)
+{
+	(void)context;
+	(void)post;
+	__atomic_fetch_add(&hits, 1, __ATOMIC_RELAXED);
+}
+
+static void *nothing(void *argument)
+{
+	return argument;
+}
+
+static void *masks(void *argument)
+{
+	sigset_t all, before, now;
+
+	(void)argument;
+	sigfillset(&all);
+	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
+		REQUIRE(pthread_sigmask(SIG_SETMASK, &all, &before) == 0);
+		t_push_push(1, 2);
+		REQUIRE(pthread_sigmask(SIG_BLOCK, NULL, &now) == 0);
+		/* patch_fini() cannot block it again for other threads */
+		CHECK(sigismember(&now, SIGTRAP) == 1 || __atomic_load_n(&ending, __ATOMIC_RELAXED));
+		REQUIRE(pthread_sigmask(SIG_SETMASK, &before, NULL) == 0);
+		__atomic_fetch_add(&rounds, 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+static void *starts(void *argument)
+{
+	pthread_t thread;
+
+	(void)argument;
+	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
+		REQUIRE(pthread_create(&thread, NULL, nothing, NULL) == 0);
+		REQUIRE(pthread_join(thread, NULL) == 0);
+		__atomic_fetch_add(&rounds, 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+static void *spawns(void *argument)
+{
+	char *arguments[] = { "true", NULL };
+	int status;
+	pid_t child;
+
+	(void)argument;
+	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
+		REQUIRE(posix_spawn(&child, "/bin/true", NULL, NULL, arguments, environ) == 0);
+		REQUIRE(waitpid(child, &status, 0) == child);
+		CHECK_EQ(status, 0);
+		__atomic_fetch_add(&rounds, 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+static void wait_rounds(unsigned int more)
+{
+	unsigned int until = __atomic_load_n(&rounds, __ATOMIC_RELAXED) + more;
+
+	while ((int)(__atomic_load_n(&rounds, __ATOMIC_RELAXED) - until) < 0)
+		sched_yield();
+}
+
+static void run(void *argument)
+{
+	static void *(*const functions[THREADS])(void *) = { masks, starts, spawns };
+	static const char *const names[] = { "pthread_create", "pthread_sigmask", "sigprocmask", "posix_spawn", "waitpid" };
+	struct text_copy before = text_of_target(target_named("t_push_push"));
+	pthread_t threads[THREADS];
+	patch_status status;
+	unsigned int made = 0;
+	patch_t patches[8];
+
+	(void)argument;
+	for (int i = 0; i < THREADS; i++)
+		REQUIRE(pthread_create(&threads[i], NULL, functions[i], NULL) == 0);
+	wait_rounds(100);
+	REQUIRE_OK(patch_init(NULL, 0));
+	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_FORCE, PATCH_ENABLED,
+			      &patches[made++]));
+	for (size_t i = 0; i < sizeof(names) / sizeof(names[0]); i++)
+		if (make_probe((uintptr_t)dlsym(RTLD_DEFAULT, names[i]), procedure, NULL,
+			       i % 2 ? PATCH_TRAP_POLICY_FORCE : PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED,
+			       &patches[made]) == PATCH_OK)
+			made++;
+	CHECK(made > 4);
+	/* a thread that had everything blocked is found, until it has passed by a mediated call */
+	while ((status = patch_commit()) == PATCH_EBLOCKED)
+		wait_rounds(1);
+	CHECK_EQ(status, PATCH_OK);
+	for (int round = 0; round < 10; round++) {
+		wait_rounds(50);
+		for (unsigned int i = 0; i < made; i++)
+			CHECK_OK(round % 2 ? patch_enable(patches[i]) : patch_disable(patches[i]));
+		CHECK_OK(patch_commit());
+	}
+	CHECK(hits > 0);
+	__atomic_store_n(&ending, 1, __ATOMIC_RELAXED);
+	CHECK_OK(patch_fini());
+	wait_rounds(100);
+	__atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
+	for (int i = 0; i < THREADS; i++)
+		pthread_join(threads[i], NULL);
+	CHECK_TEXT_SAME(&before);
+}
+
+int main(void)
+{
+	harness_start();
+	for (int i = 0; i < 20; i++)
+		harness_isolated("threads that block everything", run, NULL);
+	return harness_end();
+}
