@@ -15,6 +15,7 @@
 #include "lock.h"
 #include "mediate.h"
 #include "process.h"
+#include "quiesce.h"
 #include "region.h"
 #include "registry.h"
 #include "replan.h"
@@ -23,7 +24,10 @@
 #include "sync.h"
 #include "syscalls.h"
 #include "text.h"
+#include "threads.h"
 #include "trap.h"
+
+#include <time.h>
 
 enum life { UNBORN, ALIVE, FINISHED };
 
@@ -87,6 +91,7 @@ static patch_status set_up(bool allow_wx)
 				   "the kernel lets text be written neither through /proc/self/mem nor by other means",
 				   NULL);
 	arch_xsave_init();
+	threads_init();
 	if (registry_init() != PATCH_OK)
 		return error_raise(PATCH_ENOMEM, "patch_init", "out of memory", "registry");
 	if (!fork_handled && lock_handle_fork() != 0)
@@ -181,6 +186,9 @@ EXPORT patch_status patch_disable(patch_t patch)
 
 static void release(struct patch *patch)
 {
+	static uint64_t order;
+
+	patch->unmade = ++order;
 	patch->released = true;
 	patch->wanted = false;
 	api_enqueue(patch);
@@ -233,8 +241,42 @@ static patch_status commit_queue(void)
 			continue;
 		}
 		region_detach(patch);
-		handle_free(patch);
+		quiesce_detached(patch);
 	}
+	return status;
+}
+
+/* Destroy functions are code of the host: they run without the lock, may call the library, and change no error of ours. */
+static void destroy_due(void)
+{
+	struct error_chain errors;
+	struct lock_scope scope;
+	struct patch *patch;
+
+	error_save(&errors);
+	while (lock_acquire(&scope)) {
+		patch = quiesce_take();
+		lock_release(&scope);
+		if (patch == NULL)
+			break;
+		patch->model.probe.destroy(patch->model.probe.user_data);
+		lock_acquire(&scope);
+		quiesce_destroyed(patch);
+		lock_release(&scope);
+	}
+	error_restore(&errors);
+}
+
+/* After a commit: what is gone goes. */
+static patch_status leave_and_destroy(const struct lock_scope *scope, patch_status status)
+{
+	bool due;
+
+	quiesce_poll();
+	due = quiesce_is_due();
+	status = api_leave(scope, status);
+	if (due)
+		destroy_due();
 	return status;
 }
 
@@ -288,13 +330,14 @@ EXPORT patch_status patch_commit(void)
 		commit_queue();
 		error_reset();
 	}
-	return api_leave(&scope, status);
+	return leave_and_destroy(&scope, status);
 }
 
 EXPORT patch_status patch_fini(void)
 {
 	struct lock_scope scope;
 	patch_status status = api_enter(&scope, "patch_fini");
+	bool finished;
 
 	if (status != PATCH_OK)
 		return status;
@@ -306,13 +349,79 @@ EXPORT patch_status patch_fini(void)
 	if (status == PATCH_OK)
 		status = syscalls_restore();
 	/* The handler and the registry live on, for traps that were raised before. */
-	if (status == PATCH_OK) {
+	finished = status == PATCH_OK;
+	if (finished)
 		atomic_store(&life, FINISHED);
-		lock_release(&scope);
+	status = leave_and_destroy(&scope, status);
+	if (finished)
 		mediate_release();
+	return status;
+}
+
+/* ---- waiting ---------------------------------------------------------------------------------------------------- */
+
+#define FIRST_NAP_NS 20000
+#define LONGEST_NAP_NS 2000000
+
+static int64_t now(void)
+{
+	struct timespec time = { 0 };
+
+	raw_syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &time);
+	return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+}
+
+/* Also after patch_fini(), which does not wait for what it removed. */
+static patch_status enter_to_wait(struct lock_scope *scope)
+{
+	error_reset();
+	if (!lock_acquire(scope))
+		return error_raise(PATCH_EFAIL, "patch_synchronize",
+				   "called by a handler that interrupted libpatch in this thread", NULL);
+	if (atomic_load(&life) != UNBORN)
 		return PATCH_OK;
+	lock_release(scope);
+	return error_raise(PATCH_EINIT, "patch_synchronize", "called before patch_init()", NULL);
+}
+
+/* One look at what has a ticket up to the given one; 0: up to now. Destroys what is due. */
+static patch_status look(uint64_t *ticket, enum quiesce_state *state)
+{
+	struct lock_scope scope;
+	patch_status status = enter_to_wait(&scope);
+
+	if (status != PATCH_OK)
+		return status;
+	if (*ticket == 0)
+		*ticket = quiesce_ticket();
+	leave_and_destroy(&scope, PATCH_OK);
+	status = enter_to_wait(&scope);
+	if (status != PATCH_OK)
+		return status;
+	*state = quiesce_state(*ticket);
+	return api_leave(&scope, PATCH_OK);
+}
+
+EXPORT patch_status patch_synchronize(int64_t timeout_ns)
+{
+	int64_t start = now();
+	struct timespec nap = { 0, FIRST_NAP_NS };
+	uint64_t ticket = 0;
+
+	for (;;) {
+		enum quiesce_state state;
+		patch_status status = look(&ticket, &state);
+
+		if (status != PATCH_OK || state == QUIESCE_QUIET)
+			return status;
+		if (state == QUIESCE_SELF)
+			return error_raise(PATCH_EBUSY, "patch_synchronize",
+					   "called from a procedure of a patch that it would wait for", NULL);
+		if (timeout_ns >= 0 && now() - start >= timeout_ns)
+			return error_raise(PATCH_EBUSY, "patch_synchronize", "a thread is still in a procedure", NULL);
+		raw_syscall(SYS_nanosleep, &nap, NULL);
+		nap.tv_nsec = MIN(nap.tv_nsec * 2, LONGEST_NAP_NS);
 	}
-	return api_leave(&scope, status);
 }
 
 /* ---- asking ----------------------------------------------------------------------------------------------------- */
@@ -372,6 +481,7 @@ EXPORT patch_status patch_statistics(struct patch_statistics *statistics)
 	struct arena_usage arenas;
 	struct region_usage regions;
 	struct syscalls_usage own;
+	struct threads_usage threads;
 	struct lock_scope scope;
 	patch_status status;
 
@@ -384,6 +494,7 @@ EXPORT patch_status patch_statistics(struct patch_statistics *statistics)
 	arena_usage(&arenas);
 	region_usage(&regions);
 	syscalls_usage(&own);
+	threads_usage(&threads);
 	*statistics = (struct patch_statistics){
 		.patches = handle_count(),
 		.regions = regions.regions - own.regions,
@@ -397,7 +508,10 @@ EXPORT patch_status patch_statistics(struct patch_statistics *statistics)
 		.traps = trap_count(),
 		.pads = arenas.pads,
 		.pad_bytes = arenas.pad_bytes,
-		.heap_bytes = heap_mapped(),
+		.heap_bytes = heap_mapped() + threads.bytes,
+		.pending = handle_revoked_count(),
+		.threads = threads.known,
+		.missed = threads.missed,
 		.mediated = own.mediated,
 	};
 	return api_leave(&scope, status);

@@ -11,8 +11,9 @@
 #define CODE_SIZE (1UL << 20)
 #define GRANULES (CODE_SIZE / ARENA_GRANULE)
 #define TABLE_SIZE (GRANULES * sizeof(uint16_t))
-#define GATE_SIZE (4 * PAGE_SIZE)
-#define ARENA_SIZE (TABLE_SIZE + GATE_SIZE + CODE_SIZE)
+/* No hook is smaller than 256 bytes. */
+#define SLOTS_SIZE (CODE_SIZE / 256 * sizeof(uint64_t))
+#define ARENA_SIZE (TABLE_SIZE + SLOTS_SIZE + CODE_SIZE)
 
 /* Granule that belongs to no block. */
 #define NO_BLOCK 0xffff
@@ -38,8 +39,9 @@ struct unwind_object {
 struct arena {
 	struct arena *next;
 	uint16_t *granules;
-	uintptr_t gates;
-	size_t gate_count;
+	uintptr_t slots;
+	size_t slot_count;
+	uintptr_t free_slot; /* each holds the address of the next one */
 	uintptr_t code;
 	uintptr_t bump;
 	struct free_block *free[CLASSES];
@@ -130,7 +132,7 @@ static uintptr_t reserve(uintptr_t near, struct arena_reach reach)
 			return 0;
 		error = space_map(search.best, ARENA_SIZE, PROT_READ | PROT_EXEC);
 		if (error == 0)
-			error = raw_syscall(SYS_mprotect, search.best, TABLE_SIZE + GATE_SIZE, PROT_READ | PROT_WRITE);
+			error = raw_syscall(SYS_mprotect, search.best, TABLE_SIZE + SLOTS_SIZE, PROT_READ | PROT_WRITE);
 		else
 			continue;
 		if (error == 0)
@@ -151,8 +153,8 @@ static struct arena *create(uintptr_t near, struct arena_reach reach)
 	if (base == 0)
 		goto fail;
 	arena->granules = (uint16_t *)base;
-	arena->gates = base + TABLE_SIZE;
-	arena->code = arena->gates + GATE_SIZE;
+	arena->slots = base + TABLE_SIZE;
+	arena->code = arena->slots + SLOTS_SIZE;
 	arena->bump = arena->code;
 	if (!describe(arena) ||
 	    !range_publish(&(struct range){ arena->code, arena->code + CODE_SIZE, arena->granules })) {
@@ -270,23 +272,46 @@ void arena_free(const struct arena_block *block)
 	give_back(block->arena, block->address, block->size);
 }
 
-static uintptr_t gate_within(struct arena_reach reach, uintptr_t near)
+static bool has_slot(const struct arena *arena, struct arena_reach reach)
+{
+	return (arena->free_slot != 0 || arena->slot_count < SLOTS_SIZE / sizeof(uint64_t)) &&
+	       arena->slots >= reach.lower && arena->slots + SLOTS_SIZE <= reach.upper;
+}
+
+static uintptr_t slot_within(struct arena_reach reach, uintptr_t near)
 {
 	struct arena *arena = arenas;
+	uintptr_t slot;
 
-	while (arena != NULL &&
-	       (arena->gate_count == GATE_SIZE || arena->gates < reach.lower || arena->gates + GATE_SIZE > reach.upper))
+	while (arena != NULL && !has_slot(arena, reach))
 		arena = arena->next;
 	if (arena == NULL)
 		arena = create(near, reach);
-	return arena != NULL ? arena->gates + arena->gate_count++ : 0;
+	if (arena == NULL)
+		return 0;
+	slot = arena->free_slot;
+	if (slot == 0)
+		return arena->slots + arena->slot_count++ * sizeof(uint64_t);
+	arena->free_slot = *(uintptr_t *)slot;
+	*(uintptr_t *)slot = 0;
+	return slot;
 }
 
-uintptr_t arena_gate_alloc(uintptr_t near)
+uintptr_t arena_slot_alloc(uintptr_t near)
 {
-	uintptr_t gate = gate_within(arena_reach_of(near), near);
+	uintptr_t slot = slot_within(arena_reach_of(near), near);
 
-	return gate != 0 ? gate : gate_within(arena_reach_everything(), near);
+	return slot != 0 ? slot : slot_within(arena_reach_everything(), near);
+}
+
+void arena_slot_free(uintptr_t slot)
+{
+	struct arena *arena = arenas;
+
+	while (slot - arena->slots >= SLOTS_SIZE)
+		arena = arena->next;
+	*(uintptr_t *)slot = arena->free_slot;
+	arena->free_slot = slot;
 }
 
 /* ---- pc -> original --------------------------------------------------------------------------------------------- */

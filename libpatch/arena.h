@@ -9,7 +9,7 @@
  * An arena is one mapping:
  *
  *   granule table   uint16_t per 16-byte granule of code: how many granules back its block starts (writable)
- *   gates           bytes, writable
+ *   slots           8 bytes each, for hooks to look at (writable)
  *   code            blocks, each a multiple of a granule
  *
  * A block begins with its map:
@@ -56,10 +56,12 @@ patch_status arena_alloc(size_t size, uintptr_t near, struct arena_reach reach, 
 void arena_free(const struct arena_block *block);
 
 /*
- * The address of a writable byte, 0, that code near `near` can reach if there is memory for that, else one anywhere, for
- * far code. Never given back. 0: no memory.
+ * The address of 8 writable bytes, 0, that code near `near` can reach if there is memory for that, else of some anywhere, for
+ * far code. 0: no memory.
  */
-uintptr_t arena_gate_alloc(uintptr_t near);
+uintptr_t arena_slot_alloc(uintptr_t near);
+/* Give back one that no thread was ever led to code for. */
+void arena_slot_free(uintptr_t slot);
 
 /*
  * A pad: 5 free bytes at source + disp, where disp's bytes selected by `fixed_mask` have the values of `fixed_value`

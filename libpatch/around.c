@@ -5,7 +5,7 @@
 #define PENDING 32
 
 static TLS_INITIAL_EXEC struct {
-	const struct call_pair *pair;
+	uint64_t pair; /* its id: the pair itself may be gone */
 	uintptr_t stack_pointer;
 } pending[PENDING];
 static TLS_INITIAL_EXEC unsigned int depth;
@@ -38,7 +38,7 @@ static void remove_pending(unsigned int index)
 static bool take(const struct call_pair *pair, uintptr_t stack_pointer)
 {
 	for (unsigned int i = depth; i-- > 0 && pending[i].stack_pointer <= stack_pointer;) {
-		if (pending[i].pair != pair || stack_pointer - pending[i].stack_pointer > POPPED_MAX)
+		if (pending[i].pair != pair->id || stack_pointer - pending[i].stack_pointer > POPPED_MAX)
 			continue;
 		drop_dead(pending[i].stack_pointer);
 		remove_pending(i);
@@ -61,10 +61,10 @@ void around_call(struct patch_exec_context *context, uint8_t post)
 	drop_dead(stack_pointer);
 	/* Still there: executed before and never returned. */
 	for (unsigned int i = depth; i-- > 0 && pending[i].stack_pointer == stack_pointer;)
-		if (pending[i].pair == pair)
+		if (pending[i].pair == pair->id)
 			remove_pending(i);
 	if (depth < PENDING) {
-		pending[depth].pair = pair;
+		pending[depth].pair = pair->id;
 		pending[depth].stack_pointer = stack_pointer;
 		++depth;
 	} else {

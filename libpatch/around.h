@@ -9,7 +9,7 @@
 #include "base.h"
 
 struct call_pair {
-	struct call_pair *next; /* of the instruction, while free */
+	uint64_t id; /* never used again */
 	void (*procedure)(struct patch_exec_context *context, uint8_t post);
 	void *user_data;
 	uintptr_t program_counter; /* reported after the call */

@@ -37,10 +37,22 @@
 #define INSN_MAX 15
 
 /*
- * Greatest stack pointer below which a hook must not run in this thread: the frame of the running hook, or UINTPTR_MAX
- * while the thread is inside the library, or 0. Trampolines read and write it through %fs.
+ * What a thread tells about the hook it is in; threads.h says who reads it and why that is enough.
+ *
+ * guard   greatest stack pointer below which a hook must not run in this thread: the base of the running hook's frame; 0: no
+ *         hook runs; GUARD_INSIDE: the thread is inside the library; GUARD_UNKNOWN: its first hook has not run yet. Generated
+ *         code reads and writes it through %fs.
+ * saved   the guard before GUARD_INSIDE
  */
-extern TLS_INITIAL_EXEC uintptr_t libpatch_hook_guard;
+struct hook_guard {
+	uintptr_t guard;
+	uintptr_t saved;
+};
+extern TLS_INITIAL_EXEC struct hook_guard libpatch_hook_guard;
+
+/* Above every stack pointer. */
+#define GUARD_INSIDE UINTPTR_MAX
+#define GUARD_UNKNOWN (UINTPTR_MAX - 1)
 
 /*
  * The library's own system calls, which are for the kernel and nobody else (syscalls.c), by their distance from here: it may be

@@ -27,6 +27,7 @@
 #include "heap.h"
 #include "inject.h"
 #include "phase.h"
+#include "quiesce.h"
 #include "region.h"
 #include "registry.h"
 #include "sync.h"
@@ -213,23 +214,17 @@ static bool is_due(const struct patch *patch)
 	return patch->wanted && !patch->released;
 }
 
-static void set_gate(const struct patch *patch, bool on)
-{
-	if (patch->gate != NULL)
-		atomic_store((_Atomic uint8_t *)patch->gate->address, on);
-}
-
-static void set_gates(const struct region *region)
+static void open_hooks(const struct region *region)
 {
 	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
-		set_gate(a->patch, is_due(a->patch));
+		quiesce_set_open(a->patch, is_due(a->patch));
 }
 
 /* What failed stays as it was. */
-static void reset_gates(const struct region *region)
+static void reset_hooks(const struct region *region)
 {
 	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
-		set_gate(a->patch, a->patch->enabled);
+		quiesce_set_open(a->patch, a->patch->enabled);
 }
 
 /* `first` and `final`: the bytes there after phase 1 and in the end. */
@@ -254,7 +249,7 @@ static void publish(struct batch *batch)
 
 		if (job->failed)
 			continue;
-		set_gates(region);
+		open_hooks(region);
 		if (!job->install)
 			continue;
 		phase_bytes(region, true, 1, first);
@@ -411,7 +406,7 @@ static void settle(struct batch *batch)
 {
 	for (size_t i = 0; i < batch->count; ++i) {
 		if (batch->jobs[i].failed)
-			reset_gates(batch->jobs[i].region);
+			reset_hooks(batch->jobs[i].region);
 		else
 			settle_region(&batch->jobs[i]);
 	}

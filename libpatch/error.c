@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "error.h"
 
-#define IRRITANT_SIZE 24
+#include <string.h>
 
 struct record {
 	struct patch_error error;
-	char irritant[IRRITANT_SIZE];
+	char irritant[ERROR_IRRITANT_SIZE];
 };
 
 static TLS_INITIAL_EXEC struct record chain[ERROR_CHAIN];
@@ -52,7 +52,7 @@ patch_status error_raise(patch_status code, const char *origin, const char *mess
 
 static void format(char *out, uint64_t value, unsigned int radix, const char *prefix)
 {
-	char digits[IRRITANT_SIZE];
+	char digits[ERROR_IRRITANT_SIZE];
 	size_t n = 0;
 
 	while (*prefix != '\0')
@@ -86,6 +86,25 @@ patch_status error_raise_sys(patch_status code, const char *origin, const char *
 		record->error.irritant = record->irritant;
 	}
 	return code;
+}
+
+void error_save(struct error_chain *saved)
+{
+	saved->count = chain_length;
+	for (unsigned int i = 0; i < chain_length; ++i) {
+		saved->errors[i] = chain[i].error;
+		memcpy(saved->irritants[i], chain[i].irritant, sizeof(chain[i].irritant));
+	}
+}
+
+/* Irritants that were formatted are where they were: in the chain. */
+void error_restore(const struct error_chain *saved)
+{
+	chain_length = (unsigned int)saved->count;
+	for (unsigned int i = 0; i < chain_length; ++i) {
+		chain[i].error = saved->errors[i];
+		memcpy(chain[i].irritant, saved->irritants[i], sizeof(chain[i].irritant));
+	}
 }
 
 patch_status error_last(struct patch_error *out)

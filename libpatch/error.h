@@ -11,6 +11,7 @@
 
 /* Errors kept of one call; the first ones, because they are the causes. */
 #define ERROR_CHAIN 4
+#define ERROR_IRRITANT_SIZE 24
 
 /* Forget the thread's errors: at the start of every public call that can fail. */
 void error_reset(void);
@@ -25,6 +26,15 @@ patch_status error_raise_sys(patch_status code, const char *origin, const char *
 /* How many errors the thread has; drop those behind the first `count`. */
 size_t error_count(void);
 void error_truncate(size_t count);
+
+/* Errors put aside while code of the host runs that may call the library. */
+struct error_chain {
+	size_t count;
+	struct patch_error errors[ERROR_CHAIN];
+	char irritants[ERROR_CHAIN][ERROR_IRRITANT_SIZE];
+};
+void error_save(struct error_chain *chain);
+void error_restore(const struct error_chain *chain);
 
 patch_status error_last(struct patch_error *out);
 

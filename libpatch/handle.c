@@ -17,6 +17,9 @@ static size_t slot_capacity;
 static size_t slot_count;
 static uint32_t first_free = NONE;
 static uint64_t live;
+/* Every patch there is. */
+static struct patch *all;
+static uint64_t all_count;
 
 static bool make_room(void)
 {
@@ -55,6 +58,12 @@ struct patch *handle_alloc(patch_t *handle)
 	patch->slot = index;
 	*handle = (patch_t)((uintptr_t)slots[index].generation << 32 | index);
 	++live;
+	patch->all_next = all;
+	patch->all_link = &all;
+	if (all != NULL)
+		all->all_link = &patch->all_next;
+	all = patch;
+	++all_count;
 	return patch;
 }
 
@@ -82,6 +91,10 @@ void handle_revoke(struct patch *patch)
 void handle_free(struct patch *patch)
 {
 	handle_revoke(patch);
+	*patch->all_link = patch->all_next;
+	if (patch->all_next != NULL)
+		patch->all_next->all_link = patch->all_link;
+	--all_count;
 	heap_free(patch, sizeof(*patch));
 }
 
@@ -100,4 +113,14 @@ void handle_revoke_all(void (*visit)(struct patch *patch))
 uint64_t handle_count(void)
 {
 	return live;
+}
+
+uint64_t handle_revoked_count(void)
+{
+	return all_count - live;
+}
+
+const struct patch *handle_first(void)
+{
+	return all;
 }

@@ -21,5 +21,9 @@ void handle_free(struct patch *patch);
 /* Revoke them all; visits each patch that had a handle. */
 void handle_revoke_all(void (*visit)(struct patch *patch));
 uint64_t handle_count(void);
+/* Patches whose handles were revoked. */
+uint64_t handle_revoked_count(void);
+/* Every patch, with a handle or without: the first one, linked by all_next. */
+const struct patch *handle_first(void);
 
 #endif

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "hookset.h"
 
-#include "around.h"
 #include "heap.h"
 #include "site.h"
 
 /* Trampolines of one region that are looked through for one to use again. */
 #define REUSE_DEPTH 1024
+/* From so many on, one with hooks that are not wanted will do, too. */
+#define SPARE_FROM 8
 
 static enum hook_when when_of(const struct attachment *attachment)
 {
@@ -14,9 +15,9 @@ static enum hook_when when_of(const struct attachment *attachment)
 }
 
 /* The hooks that one attachment stands for: one, or two for PROBE_AROUND on anything but a call. */
-static size_t describe(const struct attachment *attachment, bool gated, struct hook *hooks)
+static size_t describe(const struct attachment *attachment, struct hook *hooks)
 {
-	const struct patch *patch = attachment->patch;
+	struct patch *patch = attachment->patch;
 	struct hook *hook = &hooks[0];
 
 	*hook = (struct hook){
@@ -28,24 +29,17 @@ static size_t describe(const struct attachment *attachment, bool gated, struct h
 			.read = patch->model.probe.read_registers,
 			.write = patch->model.probe.write_registers,
 			.clobber = patch->model.probe.clobber_registers,
-			.procedure = (uintptr_t)patch->model.probe.procedure,
-			.user_data = (uintptr_t)patch->model.probe.user_data,
 			.program_counter = patch->located,
-			.gate = gated ? patch->gate->address : 0,
 			.post = attachment->role == ROLE_RETURN,
 		},
+		.record = &patch->records[attachment->role],
+		.owner = patch,
 	};
 	if (patch->model.type == MODEL_INSTEAD) {
 		hook->when = HOOK_INSTEAD;
-		hook->code.gate = 0;
 		return 1;
 	}
-	if (patch->pair != NULL) {
-		hook->code.procedure = (uintptr_t)(attachment->role == ROLE_RETURN ? around_return : around_call);
-		hook->code.user_data = (uintptr_t)patch->pair;
-		return 1;
-	}
-	if (patch->model.type != PATCH_EXEC_MODEL_PROBE_AROUND)
+	if (patch->paired || patch->model.type != PATCH_EXEC_MODEL_PROBE_AROUND)
 		return 1;
 	hooks[1] = hooks[0];
 	hooks[1].when = HOOK_AFTER;
@@ -94,72 +88,6 @@ void hookset_free(struct hookset *set)
 	heap_free(set->list, set->capacity * sizeof(*set->list));
 }
 
-static bool has_several_patches(const struct hookset *set)
-{
-	for (size_t i = 1; i < set->count; ++i)
-		if (set->list[i]->patch != set->list[0]->patch)
-			return true;
-	return false;
-}
-
-/* Would its hooks be the same code? */
-static bool is_alike(const struct gate *gate, const struct patch *patch)
-{
-	const struct patch_exec_model *a = &gate->model;
-	const struct patch_exec_model *b = &patch->model;
-
-	return gate->located == patch->located && a->type == b->type &&
-	       a->probe.read_registers == b->probe.read_registers &&
-	       a->probe.write_registers == b->probe.write_registers &&
-	       a->probe.clobber_registers == b->probe.clobber_registers && a->probe.user_data == b->probe.user_data &&
-	       a->probe.procedure == b->probe.procedure;
-}
-
-/* One that a patch now gone had for the same hooks, so that trampolines built for it fit again; or a new one. */
-static struct gate *make_gate(struct patch *patch)
-{
-	struct registry_entry *entry = registry_find(patch->attachments[ROLE_SITE].address);
-	struct gate *gate;
-
-	for (gate = entry->gates; gate != NULL; gate = gate->next)
-		if (gate->owner == NULL && is_alike(gate, patch))
-			break;
-	if (gate == NULL) {
-		gate = heap_alloc(sizeof(*gate));
-		if (gate == NULL)
-			return NULL;
-		gate->address = arena_gate_alloc(entry->address);
-		if (gate->address == 0) {
-			heap_free(gate, sizeof(*gate));
-			return NULL;
-		}
-		gate->located = patch->located;
-		gate->model = patch->model;
-		gate->next = entry->gates;
-		entry->gates = gate;
-	}
-	gate->owner = patch;
-	return gate;
-}
-
-/*
- * Patches that share a region are enabled one by one without touching text: each has a gate, a byte that its hooks look at.
- */
-static bool make_gates(const struct hookset *set)
-{
-	for (size_t i = 0; i < set->count; ++i) {
-		struct patch *patch = set->list[i]->patch;
-
-		if (patch->gate != NULL)
-			continue;
-		patch->gate = make_gate(patch);
-		if (patch->gate == NULL)
-			return false;
-		*(volatile uint8_t *)patch->gate->address = patch->enabled;
-	}
-	return true;
-}
-
 /* Needed once a pad that threads may be at is led to another trampoline. */
 static bool make_pad_entry(struct region *region)
 {
@@ -172,24 +100,60 @@ static bool make_pad_entry(struct region *region)
 	return true;
 }
 
-static bool matches(const struct trampoline *trampoline, const struct window *window, const struct hook *hooks,
-		    size_t count)
+static bool is_released(const struct patch *patch)
 {
-	return trampoline != NULL && trampoline_matches(trampoline, window, hooks, count);
+	return patch->released;
 }
 
-static struct trampoline *find(struct region *region, const struct window *window, const struct hook *hooks, size_t count)
-{
-	struct trampoline *old = region->old;
+/* Trampolines that a window has had, and what was wanted of one. */
+struct search {
+	const struct window *window;
+	const struct hook *hooks;
+	size_t count;
+	uint16_t *map;
+	struct trampoline *best;
+};
 
-	if (matches(region->next, window, hooks, count))
-		return region->next;
-	if (matches(region->current, window, hooks, count))
-		return region->current;
-	for (size_t i = 0; i < REUSE_DEPTH && old != NULL; ++i, old = old->next)
-		if (trampoline_matches(old, window, hooks, count))
-			return old;
-	return NULL;
+/* The one with the fewest hooks that are not wanted. */
+static void consider(struct search *search, struct trampoline *trampoline)
+{
+	if (trampoline != NULL && (search->best == NULL || trampoline->hook_count < search->best->hook_count) &&
+	    trampoline_fits(trampoline, search->window, search->hooks, search->count, is_released, search->map))
+		search->best = trampoline;
+}
+
+static struct trampoline *find(struct region *region, struct search *search)
+{
+	size_t others = 0;
+
+	consider(search, region->next);
+	consider(search, region->current);
+	for (struct trampoline *old = region->old; others < REUSE_DEPTH && old != NULL; ++others, old = old->next)
+		consider(search, old);
+	/* Closed hooks take their time; but this must not go on for ever. */
+	if (search->best != NULL && search->best->hook_count > search->count && others < SPARE_FROM)
+		return NULL;
+	return search->best;
+}
+
+/* The hooks are their patches' from now on, and open if those are. */
+static void hand_over(struct trampoline *trampoline, const struct search *search)
+{
+	for (size_t i = 0; i < search->count; ++i) {
+		struct hook *hook = &trampoline->hooks[search->map[i]];
+		struct patch *patch = search->hooks[i].owner;
+
+		if (hook->owner == patch)
+			continue;
+		hook->record = search->hooks[i].record;
+		hook->owner = patch;
+		hook->link = &patch->hooks;
+		hook->next = patch->hooks;
+		if (hook->next != NULL)
+			hook->next->link = &hook->next;
+		patch->hooks = hook;
+		atomic_store((_Atomic uintptr_t *)hook->code.slot, patch->open ? (uintptr_t)hook->record : 0);
+	}
 }
 
 static struct window window_of(const struct region *region)
@@ -198,30 +162,37 @@ static struct window window_of(const struct region *region)
 				region->offsets, region->original, region->pad, site_has_shadow_stack() };
 }
 
-/* A trampoline for exactly these attachments: one the region has, or a new one. */
+/* A trampoline for these attachments: one the region has, or a new one. */
 patch_status hookset_build(const struct hookset *set, struct region *region, struct trampoline **out,
 			   struct refusal *refusal)
 {
-	bool gated = has_several_patches(set);
-	size_t capacity = set->count * 2 * sizeof(struct hook);
+	size_t hooks_size = set->count * 2 * sizeof(struct hook);
+	size_t map_size = set->count * 2 * sizeof(uint16_t);
 	struct window window = window_of(region);
-	struct hook *hooks = heap_alloc(capacity);
-	patch_status status = PATCH_OK;
-	size_t count = 0;
+	struct hook *hooks = heap_alloc(hooks_size);
+	struct search search = { .window = &window, .hooks = hooks, .map = heap_alloc(map_size) };
+	patch_status status = PATCH_ENOMEM;
 
 	refusal->irritant = region->start;
 	refusal->message = "out of memory";
-	if (hooks == NULL || !make_pad_entry(region) || (gated && !make_gates(set))) {
-		heap_free(hooks, capacity);
-		return PATCH_ENOMEM;
+	if (hooks != NULL && search.map != NULL && make_pad_entry(region)) {
+		for (size_t i = 0; i < set->count; ++i)
+			search.count += describe(set->list[i], &hooks[search.count]);
+		status = PATCH_OK;
+		*out = find(region, &search);
+		if (*out == NULL) {
+			for (size_t i = 0; i < search.count; ++i)
+				search.map[i] = (uint16_t)i;
+			status = trampoline_build(&window, hooks, search.count, out, &refusal->message);
+		} else {
+			trampoline_fits(*out, &window, hooks, search.count, is_released, search.map);
+		}
+		region->pad = window.pad;
 	}
-	for (size_t i = 0; i < set->count; ++i)
-		count += describe(set->list[i], gated, &hooks[count]);
-	*out = find(region, &window, hooks, count);
-	if (*out == NULL)
-		status = trampoline_build(&window, hooks, count, out, &refusal->message);
-	heap_free(hooks, capacity);
-	region->pad = window.pad;
+	if (status == PATCH_OK)
+		hand_over(*out, &search);
+	heap_free(hooks, hooks_size);
+	heap_free(search.map, map_size);
 	return status;
 }
 

@@ -4,12 +4,11 @@
 #include "held.h"
 #include "process.h"
 #include "owned.h"
+#include "threads.h"
 
 #include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
-
-TLS_INITIAL_EXEC uintptr_t libpatch_hook_guard;
 
 #define FREE 0
 #define TAKEN 1
@@ -52,8 +51,10 @@ bool lock_acquire(struct lock_scope *scope)
 	scope->mask = set_mask(~SIGNALS_OWNED);
 	if (scope->mask & SIGNALS_OWNED)
 		set_mask(~SIGNALS_OWNED | (scope->mask & SIGNALS_OWNED));
-	scope->guard = libpatch_hook_guard;
-	libpatch_hook_guard = UINTPTR_MAX;
+	scope->guard = threads_own_guard();
+	libpatch_hook_guard.saved = scope->guard;
+	atomic_signal_fence(memory_order_seq_cst);
+	libpatch_hook_guard.guard = GUARD_INSIDE;
 	inside = true;
 	atomic_signal_fence(memory_order_seq_cst);
 	acquire();
@@ -65,7 +66,7 @@ void lock_release(const struct lock_scope *scope)
 	release();
 	atomic_signal_fence(memory_order_seq_cst);
 	inside = false;
-	libpatch_hook_guard = scope->guard;
+	libpatch_hook_guard.guard = scope->guard;
 	set_mask(scope->mask);
 }
 
@@ -99,6 +100,7 @@ static void after_fork_in_child(void)
 {
 	process_forked();
 	held_forget();
+	threads_forget_others();
 	after_fork();
 }
 

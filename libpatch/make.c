@@ -9,7 +9,6 @@
 #include "attach.h"
 #include "error.h"
 #include "handle.h"
-#include "heap.h"
 #include "region.h"
 #include "site.h"
 
@@ -37,8 +36,6 @@ static patch_status check_model(const struct patch_exec_model *model)
 	if ((model->probe.clobber_registers & ~PATCH_REGS_GP_ONLY) != 0 && arch_xsave_mask() == 0)
 		return error_raise(PATCH_ENOTSUP, "patch_make", "the processor's extended state cannot be saved (XSAVE)",
 				   "clobber_registers");
-	if (model->probe.destroy != NULL)
-		return error_raise(PATCH_ENOTSUP, "patch_make", "this version does not call destructors", "destroy");
 	return PATCH_OK;
 }
 
@@ -83,30 +80,22 @@ static patch_status attach_after(struct patch *patch, struct refusal *refusal)
 		refusal->message = "the call is the function's last instruction: it does not return into it";
 		return PATCH_ENOTSUP;
 	}
-	patch->pair->program_counter = returns_to;
+	patch->pair.program_counter = returns_to;
 	return attach(patch, ROLE_RETURN, returns_to, refusal);
 }
 
-/* One that a patch now gone had for the same call, so that trampolines built for it fit again; or a new one. */
-static struct call_pair *make_pair(const struct patch *patch, uintptr_t address)
+/* What the hooks' slots will hold. */
+static void set_records(struct patch *patch)
 {
-	struct registry_entry *entry = registry_find(address);
-	struct call_pair **link = entry != NULL ? &entry->pairs : NULL;
-	struct call_pair *pair;
-
-	for (; link != NULL && *link != NULL; link = &(*link)->next) {
-		pair = *link;
-		if (pair->procedure != patch->model.probe.procedure || pair->user_data != patch->model.probe.user_data)
-			continue;
-		*link = pair->next;
-		return pair;
-	}
-	pair = heap_alloc(sizeof(*pair));
-	if (pair == NULL)
-		return NULL;
-	pair->procedure = patch->model.probe.procedure;
-	pair->user_data = patch->model.probe.user_data;
-	return pair;
+	for (size_t i = 0; i < ARRAY_SIZE(patch->records); ++i)
+		patch->records[i] = (struct hook_record){ patch->model.probe.procedure, patch->model.probe.user_data };
+	if (!patch->paired)
+		return;
+	patch->pair.id = patch->order;
+	patch->pair.procedure = patch->model.probe.procedure;
+	patch->pair.user_data = patch->model.probe.user_data;
+	patch->records[ROLE_SITE] = (struct hook_record){ around_call, &patch->pair };
+	patch->records[ROLE_RETURN] = (struct hook_record){ around_return, &patch->pair };
 }
 
 static patch_status attach_all(struct patch *patch, struct refusal *refusal)
@@ -118,14 +107,9 @@ static patch_status attach_all(struct patch *patch, struct refusal *refusal)
 	if (patch->model.type == PATCH_EXEC_MODEL_PROBE_AROUND) {
 		if (site_decode(address, &insn) && (insn.flags & ARCH_F_ENDBR))
 			address += insn.length;
-		if (is_call(address, &insn)) {
-			patch->pair = make_pair(patch, address);
-			if (patch->pair == NULL) {
-				refusal->message = "out of memory";
-				return PATCH_ENOMEM;
-			}
-		}
+		patch->paired = is_call(address, &insn);
 	}
+	set_records(patch);
 	status = attach(patch, ROLE_SITE, patch->located, refusal);
 	if (status == PATCH_OK && patch->model.type == PATCH_EXEC_MODEL_PROBE_AROUND)
 		status = attach_after(patch, refusal);

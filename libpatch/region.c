@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "region.h"
 
-#include "around.h"
 #include "heap.h"
 
 #include <string.h>
@@ -227,8 +226,7 @@ static void drop_entries(struct region *region)
 	for (unsigned int i = 0; i < region->count; ++i) {
 		struct registry_entry *entry = region->entries[i];
 
-		if (entry != NULL && entry->region == NULL && entry->gates == NULL && entry->pairs == NULL &&
-		    entry->former == NULL &&
+		if (entry != NULL && entry->region == NULL && entry->former == NULL &&
 		    REGISTRY_STATE(atomic_load(&entry->state)) == REGISTRY_DORMANT)
 			registry_remove(entry);
 	}
@@ -398,30 +396,11 @@ void region_take_in(struct region *region, struct region *gone)
 	region_bury(gone);
 }
 
-/* Trampolines built for the patch refer to its pair, and may be used again, or be in use: it stays with the instruction. */
-static void leave_pair(struct patch *patch)
-{
-	struct registry_entry *entry = registry_find(patch->attachments[ROLE_SITE].address);
-
-	if (patch->pair == NULL)
-		return;
-	if (entry != NULL) {
-		patch->pair->next = entry->pairs;
-		entry->pairs = patch->pair;
-	} else {
-		heap_free(patch->pair, sizeof(*patch->pair));
-	}
-	patch->pair = NULL;
-}
-
 void region_detach(struct patch *patch)
 {
-	leave_pair(patch);
-	if (patch->gate != NULL) {
-		*(volatile uint8_t *)patch->gate->address = 0;
-		patch->gate->owner = NULL;
-		patch->gate = NULL;
-	}
+	/* Their code stays (I7), and serves the next patch that wants the same. */
+	while (patch->hooks != NULL)
+		trampoline_free_hook(patch->hooks);
 	for (size_t i = 0; i < ARRAY_SIZE(patch->attachments); ++i) {
 		struct attachment *attachment = &patch->attachments[i];
 		struct region *region = attachment->region;

@@ -7,6 +7,7 @@
 #ifndef LIBPATCH_REGION_H
 #define LIBPATCH_REGION_H
 
+#include "around.h"
 #include "base.h"
 #include "plan.h"
 #include "registry.h"
@@ -19,7 +20,7 @@ enum role {
 	ROLE_RETURN /* the return address of the call that it is around */
 };
 
-/* Of patches of the library's own: at a system call, `procedure` is an arch_instead_fn. Never given to patch_make(). */
+/* Of patches of the library's own: at a system call, their record has an arch_instead_fn. Never given to patch_make(). */
 #define MODEL_INSTEAD 0x100
 
 /* A patch's place in a region. */
@@ -49,22 +50,26 @@ struct patch {
 	uintptr_t barrier; /* no byte from here on may be changed */
 	uintptr_t mapped;  /* end of the mapping */
 	bool exact;     /* its mapping is writable (text.h) */
-	struct gate *gate; /* NULL: none yet */
-	struct call_pair *pair; /* around a call: pairs both calls */
+	bool paired;    /* around a call */
+	struct call_pair pair; /* then: of both calls */
 	struct attachment attachments[2]; /* by role */
+	struct hook_record records[2];    /* by role: what its hooks' slots hold */
+	struct hook *hooks;               /* that are its own, of any trampoline */
+	/* handle.c's. */
 	uint32_t slot;
-};
-
-/*
- * A byte that gated hooks look at: 0 passes them over. It outlives its patch, because trampolines with its address do, and
- * serves the next patch whose hooks are the same.
- */
-struct gate {
-	struct gate *next; /* of the instruction */
-	uintptr_t address;
-	const struct patch *owner; /* NULL: free */
-	uintptr_t located;
-	struct patch_exec_model model;
+	struct patch *all_next;
+	struct patch **all_link;
+	/* quiesce.c's. */
+	bool open;    /* its slots hold its records */
+	bool waiting; /* they did, and a thread may use one still */
+	bool used;    /* one does, as of the last look */
+	bool detached; /* nobody but quiesce.c knows it */
+	uint64_t ticket;   /* of its closing, or of its detachment */
+	uint64_t fence;    /* memory_fence_count() at its closing */
+	uint64_t unmade;   /* order of patch_unmake() */
+	const void *runner; /* the thread that runs its destroy function */
+	struct patch *quiet_next;
+	struct patch **quiet_link;
 };
 
 struct region {

@@ -20,8 +20,6 @@
 #include <urcu/rculfhash.h>
 
 struct region;
-struct gate;
-struct call_pair;
 
 /*
  * An entry's state word: a generation that grows with every change, the classes of trap byte that its address ever held
@@ -53,8 +51,6 @@ struct registry_entry {
 	struct region *region;
 	uint16_t index; /* of the instruction in the region */
 	struct region *former; /* regions that began here and are gone, for reuse */
-	struct gate *gates;    /* that patches of the instruction have or had, for reuse */
-	struct call_pair *pairs; /* that patches of the instruction had, for reuse */
 };
 
 patch_status registry_init(void);

@@ -6,6 +6,7 @@
 #include <linux/membarrier.h>
 
 static _Atomic uint64_t count;
+static uint64_t fences;
 
 int core_sync_register(void)
 {
@@ -26,6 +27,21 @@ int core_sync(void)
 		return (int)result;
 	atomic_fetch_add_explicit(&count, 1, memory_order_relaxed);
 	return 0;
+}
+
+int memory_fence(void)
+{
+	long result = raw_syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0);
+
+	if (result < 0)
+		return (int)result;
+	++fences;
+	return 0;
+}
+
+uint64_t memory_fence_count(void)
+{
+	return core_sync_count() + fences;
 }
 
 uint64_t core_sync_count(void)

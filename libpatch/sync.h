@@ -14,6 +14,15 @@ int core_sync_register(void);
 /* 0 or -errno. Costs 0.6 us alone, about 10 us with another core busy. */
 int core_sync(void);
 
+/*
+ * The other half of the hooks' ordering, which have no barrier of their own: what any thread of the process did before the
+ * call, in program order, is seen by the caller, and what the caller did before is seen by what any thread does after it.
+ * core_sync() is one, too. 0 or -errno. With the library lock held.
+ */
+int memory_fence(void);
+/* Fences that were made, core syncs included. */
+uint64_t memory_fence_count(void);
+
 /* Calls that succeeded. */
 uint64_t core_sync_count(void);
 

@@ -158,7 +158,7 @@ static bool add(const struct patch *examined, uintptr_t address, uintptr_t start
 	site->patch = *examined;
 	site->patch.located = address;
 	site->patch.model.type = MODEL_INSTEAD;
-	site->patch.model.probe.procedure = (void (*)(struct patch_exec_context *, uint8_t))(uintptr_t)mediate;
+	site->patch.records[ROLE_SITE].procedure = (void (*)(struct patch_exec_context *, uint8_t))(uintptr_t)mediate;
 	site->patch.wanted = true;
 	if (attach_in_window(&site->patch, address, start, address + SYSCALL_SIZE, &refusal) != PATCH_OK) {
 		region_detach(&site->patch);
@@ -265,8 +265,8 @@ patch_status syscalls_restore(void)
 			struct site *gone = sites;
 
 			sites = gone->next;
+			/* Its memory stays: the library ends, and quiesce.c looks at what was closed. */
 			region_detach(&gone->patch);
-			heap_free(gone, sizeof(*gone));
 			--usage.mediated;
 			--usage.regions;
 		}

@@ -81,7 +81,7 @@ static void emit_copy(struct builder *builder, struct arch_code *code, const uin
 	const struct hook *instead = find_hook(builder, HOOK_INSTEAD);
 
 	if (instead != NULL)
-		arch_emit_instead(code, (arch_instead_fn *)instead->code.procedure, bytes, &builder->insn, address, map);
+		arch_emit_instead(code, (arch_instead_fn *)(uintptr_t)instead->record->procedure, bytes, &builder->insn, address, map);
 	else
 		arch_relocate(code, bytes, &builder->insn, address, map);
 }
@@ -148,8 +148,7 @@ static struct arena_reach reach_of(const struct window *window, const struct hoo
 	if (window->pad != 0)
 		arena_reach_intersect(&reach, arena_reach_of(window->pad));
 	for (size_t i = 0; i < count; ++i)
-		if (hooks[i].code.gate != 0)
-			arena_reach_intersect(&reach, arena_reach_of(hooks[i].code.gate));
+		arena_reach_intersect(&reach, arena_reach_of(hooks[i].code.slot));
 	return reach;
 }
 
@@ -234,8 +233,29 @@ static size_t trampoline_size(size_t hook_count)
 	return sizeof(struct trampoline) + hook_count * sizeof(struct hook);
 }
 
+void trampoline_free_hook(struct hook *hook)
+{
+	atomic_store((_Atomic uintptr_t *)hook->code.slot, 0);
+	if (hook->owner == NULL)
+		return;
+	*hook->link = hook->next;
+	if (hook->next != NULL)
+		hook->next->link = hook->link;
+	hook->owner = NULL;
+	hook->next = NULL;
+	hook->link = NULL;
+}
+
 void trampoline_free(struct trampoline *trampoline)
 {
+	for (size_t i = 0; i < trampoline->hook_count; ++i) {
+		struct hook *hook = &trampoline->hooks[i];
+
+		if (hook->code.slot == 0)
+			continue;
+		trampoline_free_hook(hook);
+		arena_slot_free(hook->code.slot);
+	}
 	if (trampoline->staged_code != NULL && trampoline->staged_epoch == text_flush_epoch())
 		text_unstage(trampoline->staged_code);
 	if (trampoline->block.size != 0)
@@ -243,25 +263,45 @@ void trampoline_free(struct trampoline *trampoline)
 	heap_free(trampoline, trampoline_size(trampoline->hook_count));
 }
 
-bool trampoline_matches(const struct trampoline *trampoline, const struct window *window, const struct hook *hooks,
-			size_t count)
+/* Would they be the same code, but for the slot? */
+static bool is_alike(const struct hook *a, const struct hook *b)
 {
-	if (trampoline->hook_count != count || trampoline->start != window->start ||
+	return a->address == b->address && a->when == b->when && a->lower == b->lower && a->upper == b->upper &&
+	       a->code.read == b->code.read && a->code.write == b->code.write && a->code.clobber == b->code.clobber &&
+	       a->code.program_counter == b->code.program_counter && a->code.post == b->code.post;
+}
+
+bool trampoline_fits(const struct trampoline *trampoline, const struct window *window, const struct hook *hooks, size_t count,
+		     bool (*ignore)(const struct patch *patch), uint16_t *map)
+{
+	size_t wanted = 0;
+
+	if (trampoline->hook_count < count || trampoline->start != window->start ||
 	    trampoline->length != window->length || trampoline->strategy != window->strategy ||
 	    (window->strategy != PATCH_STRATEGY_TRAP && trampoline->pad != window->pad))
 		return false;
-	for (size_t i = 0; i < count; ++i) {
-		const struct hook *a = &trampoline->hooks[i];
-		const struct hook *b = &hooks[i];
+	/* The first one that will do is the best: none of those behind it is lost. */
+	for (size_t i = 0; i < trampoline->hook_count; ++i) {
+		const struct hook *hook = &trampoline->hooks[i];
+		bool fits = wanted < count && is_alike(hook, &hooks[wanted]);
 
-		if (a->address != b->address || a->when != b->when || a->lower != b->lower || a->upper != b->upper ||
-		    a->code.read != b->code.read || a->code.write != b->code.write ||
-		    a->code.clobber != b->code.clobber || a->code.procedure != b->code.procedure ||
-		    a->code.user_data != b->code.user_data || a->code.program_counter != b->code.program_counter ||
-		    a->code.gate != b->code.gate || a->code.post != b->code.post)
+		if (hook->owner == NULL) {
+			bool is_elsewhere = false;
+
+			/* Where it is its patch's already, threads may be on their way to it: not twice. */
+			for (const struct hook *other = hook + 1; fits && other < trampoline->hooks + trampoline->hook_count;
+			     ++other)
+				is_elsewhere |= other->owner == hooks[wanted].owner && other->when == hooks[wanted].when &&
+						other->record == hooks[wanted].record;
+			if (fits && !is_elsewhere)
+				map[wanted++] = (uint16_t)i;
+		} else if (fits && hook->owner == hooks[wanted].owner && hook->record == hooks[wanted].record) {
+			map[wanted++] = (uint16_t)i;
+		} else if (!ignore(hook->owner)) {
 			return false;
+		}
 	}
-	return true;
+	return wanted == count;
 }
 
 /* Header of a block (arena.h), then the code behind it. */
@@ -367,6 +407,26 @@ static patch_status emit_block(struct builder *builder, struct trampoline *tramp
 	return status;
 }
 
+/* Each with a slot of its own. */
+static bool copy_hooks(struct trampoline *trampoline, const struct window *window, const struct hook *hooks)
+{
+	memcpy(trampoline->hooks, hooks, trampoline->hook_count * sizeof(*hooks));
+	for (size_t i = 0; i < trampoline->hook_count; ++i) {
+		struct hook *hook = &trampoline->hooks[i];
+
+		hook->owner = NULL;
+		hook->next = NULL;
+		hook->link = NULL;
+		hook->code.slot = 0;
+	}
+	for (size_t i = 0; i < trampoline->hook_count; ++i) {
+		trampoline->hooks[i].code.slot = arena_slot_alloc(window->start);
+		if (trampoline->hooks[i].code.slot == 0)
+			return false;
+	}
+	return true;
+}
+
 patch_status trampoline_build(struct window *window, const struct hook *hooks, size_t count, struct trampoline **out,
 			      const char **message)
 {
@@ -384,10 +444,14 @@ patch_status trampoline_build(struct window *window, const struct hook *hooks, s
 	trampoline->length = window->length;
 	trampoline->strategy = window->strategy;
 	trampoline->staged_epoch = text_flush_epoch();
-	memcpy(trampoline->hooks, hooks, count * sizeof(*hooks));
+	if (!copy_hooks(trampoline, window, hooks)) {
+		*message = "out of memory";
+		trampoline_free(trampoline);
+		return PATCH_ENOMEM;
+	}
 
 	builder.window = window;
-	builder.hooks = hooks;
+	builder.hooks = trampoline->hooks;
 	builder.count = count;
 	start_pass(&builder);
 	status = emit_block(&builder, trampoline, false, message);

@@ -19,16 +19,26 @@ enum hook_when {
 	HOOK_BEFORE,
 	HOOK_AFTER,    /* on every way out of the instruction */
 	HOOK_RETURNED, /* before an instruction, ahead of HOOK_BEFORE: what a call returned to */
-	HOOK_INSTEAD   /* at a system call: code.procedure is an arch_instead_fn */
+	HOOK_INSTEAD   /* at a system call: its record has an arch_instead_fn, which goes into the code */
 };
 
-/* A hook as wanted. `code.program_counter` of HOOK_AFTER is the fallback for addresses outside the function. */
+struct patch;
+
+/*
+ * A hook as wanted, or as built. `code.program_counter` of HOOK_AFTER is the fallback for addresses outside the function. What
+ * is called is not part of the code, but in the hook's slot: another patch can take over a hook that is free.
+ */
 struct hook {
 	uintptr_t address; /* of the instruction */
 	enum hook_when when;
 	uintptr_t lower; /* of the function, for HOOK_AFTER; upper 0: unknown */
 	uintptr_t upper;
 	struct arch_hook code;
+	const struct hook_record *record; /* what the slot holds while the patch is enabled */
+	/* Of a hook as built, all NULL while it is free: whose it is, and that patch's list of hooks. */
+	struct patch *owner;
+	struct hook *next;
+	struct hook **link;
 };
 
 struct window {
@@ -55,7 +65,7 @@ struct trampoline {
 	struct text_staged *staged_code;
 	uint64_t staged_epoch;
 	size_t hook_count;
-	struct hook hooks[]; /* what it was built from */
+	struct hook hooks[]; /* what it was built from, with the slots it got */
 };
 
 /*
@@ -68,9 +78,16 @@ patch_status trampoline_build(struct window *window, const struct hook *hooks, s
 /* What the window's pad holds when it leads to this trampoline. */
 void trampoline_pad_bytes(const struct trampoline *trampoline, uintptr_t pad, uint8_t bytes[ARCH_JMP_SIZE]);
 
-/* Does it do exactly this? */
-bool trampoline_matches(const struct trampoline *trampoline, const struct window *window, const struct hook *hooks,
-			size_t count);
+/*
+ * Can it do this? map[i] then is the index of its hook for hooks[i]. Hooks that were built for more than this stay closed;
+ * one that is another patch's, unless `ignore` says so of the patch, is in the way, and one that is a wanted hook's own patch's
+ * already is the one for it.
+ */
+bool trampoline_fits(const struct trampoline *trampoline, const struct window *window, const struct hook *hooks, size_t count,
+		     bool (*ignore)(const struct patch *patch), uint16_t *map);
+
+/* The hook is free from now on: its slot is 0. */
+void trampoline_free_hook(struct hook *hook);
 
 /* Free one that was never reachable. */
 void trampoline_free(struct trampoline *trampoline);

@@ -45,6 +45,7 @@ typedef enum patch_status {
 	PATCH_ENOJUMP = 15,  /* no jump is possible and the policy forbids a trap */
 	PATCH_EPROTECTED = 16, /* code that libpatch itself relies on */
 	PATCH_ERELOCATE = 17, /* an instruction that cannot be executed elsewhere */
+	PATCH_EBUSY = 18,    /* a thread is still in a procedure */
 	PATCH_EBLOCKED = 19  /* a thread blocks the signals that trap bytes raise, and would be killed by one */
 } patch_status;
 
@@ -149,7 +150,12 @@ struct patch_exec_model {
 			uint64_t write_registers;
 			uint64_t clobber_registers;
 			void *user_data;
-			void (*destroy)(void *user_data); /* NULL; reserved for completion of a removal */
+			/*
+			 * NULL, or called once when the patch is gone: it was unmade, or patch_fini() removed it, that was
+			 * committed, and no thread runs its procedure or will. By a thread in patch_commit(),
+			 * patch_synchronize() or patch_fini(), which holds no lock of the library and may call it.
+			 */
+			void (*destroy)(void *user_data);
 			void (*procedure)(struct patch_exec_context *context, uint8_t post);
 		} probe;
 	};
@@ -202,6 +208,9 @@ struct patch_statistics {
 	uint64_t pad_bytes;         /* memory of the pages that they are on: they share pages where they can */
 	uint64_t heap_bytes;        /* memory mapped for the library's own structures */
 	uint64_t mediated;          /* system call instructions whose signal masks and handlers are mediated */
+	uint64_t pending;           /* patches that were unmade and are not gone yet */
+	uint64_t threads;           /* that have met a probe, as far as is known */
+	uint64_t missed;            /* probes passed over because there was no memory to know their thread by */
 };
 
 /* ---- life cycle ------------------------------------------------------------------------------------------------- */
@@ -268,7 +277,8 @@ patch_status patch_make(const struct patch_location *location, const struct patc
 			const patch_attr *attr, patch_t *out, void *reserved);
 
 /*
- * Disable at the next commit, then release. The handle is invalid from now on.
+ * Disable at the next commit, then release. The handle is invalid from now on. A thread may be in the procedure for any time
+ * after that: see patch_synchronize(), and destroy in struct patch_exec_model.
  * PATCH_OK; PATCH_ENEXIST for a handle that is unknown or was released; PATCH_EINIT, PATCH_EFINI.
  * Thread safe, signal safe.
  */
@@ -289,9 +299,23 @@ patch_status patch_disable(patch_t patch);
  * failed ones have the state they had and their change stays queued for the next commit. PATCH_ESYS when core
  * synchronisation or writing failed half-way: the sites keep working, and the next commit completes the batch.
  *
- * Thread safe, signal safe, callable from probes. Waits for other threads' commits, never for probes.
+ * Thread safe, signal safe, callable from probes. Waits for other threads' commits, never for probes. Destroys
+ * what is gone: see struct patch_exec_model.
  */
 patch_status patch_commit(void);
+
+/*
+ * Wait until everything that was disabled or unmade, and committed, before the call is quiet: no thread runs its procedure or
+ * will, and the destroy functions of what was unmade have returned. What is due is destroyed by this call.
+ *
+ * timeout_ns   how long to wait; negative: without limit; 0: only look
+ *
+ * PATCH_OK; PATCH_EBUSY when the time is over, or at once when the calling thread is itself in such a procedure; PATCH_EINIT
+ * before patch_init(). Also after patch_fini(). Called from a destroy function it does not wait for that one.
+ *
+ * Thread safe; signal safe but for the waiting. Holds no lock while it waits.
+ */
+patch_status patch_synchronize(int64_t timeout_ns);
 
 /*
  * The calling thread's last error: the status of its last libpatch call that failed, unless a call succeeded since.

@@ -145,15 +145,23 @@ void arch_relocate_around(struct arch_code *code, const uint8_t *bytes, const st
 
 /* ---- hooks ------------------------------------------------------------------------------------------------------ */
 
+/* What a hook calls. Immutable while any thread may use it (quiesce.h). */
+struct hook_record {
+	void (*procedure)(struct patch_exec_context *context, uint8_t post);
+	void *user_data;
+};
+
 /* One call of a probe procedure. */
 struct arch_hook {
 	uint64_t read;
 	uint64_t write;
 	uint64_t clobber;
-	uintptr_t procedure;
-	uintptr_t user_data;
 	uintptr_t program_counter; /* what the context reports */
-	uintptr_t gate;            /* address of a byte, near the code unless that is far: pass over when it is 0; 0 = no gate */
+	/*
+	 * Address of the hook's slot, 8 bytes, aligned, near the code unless that is far. It holds the address of a struct
+	 * hook_record, or 0: the hook is passed over.
+	 */
+	uintptr_t slot;
 	uint8_t post;
 	/*
 	 * For an indirect jump or a return about to be executed: its bytes and decoding. The context then reports where it

@@ -108,7 +108,7 @@ int main(void)
 	CHECK_EQ(wrong, 0);
 	for (int status = -5; status < 40; status++)
 		CHECK(patch_status_string((patch_status)status) && patch_status_string((patch_status)status)[0]);
-	for (int a = PATCH_BUG; a <= PATCH_ERELOCATE; a++)
+	for (int a = PATCH_BUG; a <= PATCH_EBUSY; a++)
 		for (int b = PATCH_BUG; b < a; b++)
 			CHECK(strcmp(patch_status_string((patch_status)a), patch_status_string((patch_status)b)));
 	CHECK_EQ(patch_fini(), PATCH_OK);

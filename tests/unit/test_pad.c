@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Executable memory at wanted addresses: pads at the addresses that a constrained displacement can express, blocks and
- * gates within reach, and nothing where the program break or the main stack will grow.
+ * slots within reach, and nothing where the program break or the main stack will grow.
  */
 #include "../../libpatch/pad.c"
 
@@ -420,28 +420,35 @@ Test(arena, reach_of_a_rel32)
 	cr_expect_eq(a.upper, UINTPTR_MAX);
 }
 
-Test(arena, gates)
+Test(arena, slots)
 {
-	enum { GATES = 20000 };
-	static uintptr_t gates[GATES];
+	enum { SLOTS = 10000 };
+	static uintptr_t slots[SLOTS];
 	uintptr_t near = source_here();
 	size_t i;
 
 	/* More than one arena has. */
-	for (i = 0; i < GATES; i++) {
-		gates[i] = arena_gate_alloc(near);
-		cr_assert_neq(gates[i], 0);
-		cr_assert_eq(*(uint8_t *)gates[i], 0);
-		*(uint8_t *)gates[i] = 1;
-		cr_assert_lt(near - gates[i], 0x7ff00000UL);
+	for (i = 0; i < SLOTS; i++) {
+		slots[i] = arena_slot_alloc(near);
+		cr_assert_neq(slots[i], 0);
+		cr_assert_eq(*(uint64_t *)slots[i], 0);
+		*(uint64_t *)slots[i] = 1;
+		cr_assert_lt(near - slots[i], 0x7ff00000UL);
 	}
-	qsort(gates, GATES, sizeof(*gates), compare);
-	for (i = 1; i < GATES; i++)
-		cr_assert_neq(gates[i], gates[i - 1]);
+	qsort(slots, SLOTS, sizeof(*slots), compare);
+	for (i = 1; i < SLOTS; i++)
+		cr_assert_geq(slots[i], slots[i - 1] + 8);
+	/* One that is given back is the next one, and 0. */
+	arena_slot_free(slots[7]);
+	arena_slot_free(slots[8]);
+	cr_assert_eq(arena_slot_alloc(near), slots[8]);
+	cr_assert_eq(arena_slot_alloc(near), slots[7]);
+	cr_assert_eq(*(uint64_t *)slots[7], 0);
+	cr_assert_eq(*(uint64_t *)slots[8], 0);
 	/* Another part of the address space has its own. */
-	gates[0] = arena_gate_alloc(near + (64UL << 30));
-	cr_expect_neq(gates[0], 0);
-	cr_expect(gates[0] - near > (60UL << 30) && gates[0] - near < (68UL << 30), "%#lx", gates[0]);
+	slots[0] = arena_slot_alloc(near + (64UL << 30));
+	cr_expect_neq(slots[0], 0);
+	cr_expect(slots[0] - near > (60UL << 30) && slots[0] - near < (68UL << 30), "%#lx", slots[0]);
 }
 
 /* All that is near is taken: what may be far is, and what must be near is refused. */
@@ -453,15 +460,15 @@ Test(arena, nothing_near)
 			   MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
 	struct arena_reach reach = arena_reach_of(near), everything = arena_reach_everything();
 	struct arena_block block, other;
-	uintptr_t gate;
+	uintptr_t slot;
 
 	cr_assert_eq(taken, (void *)(near - size / 2));
 	cr_expect_eq(arena_alloc(64, near, reach, &block), PATCH_ENOMEM);
-	gate = arena_gate_alloc(near);
-	cr_assert_neq(gate, 0);
-	cr_expect_eq(*(uint8_t *)gate, 0);
-	*(uint8_t *)gate = 1;
-	cr_expect(gate < reach.lower || gate > reach.upper, "%#lx", gate);
+	slot = arena_slot_alloc(near);
+	cr_assert_neq(slot, 0);
+	cr_expect_eq(*(uint64_t *)slot, 0);
+	*(uint64_t *)slot = 1;
+	cr_expect(slot < reach.lower || slot > reach.upper, "%#lx", slot);
 	cr_assert_eq(arena_alloc(64, near, everything, &block), PATCH_OK);
 	cr_expect(arena_contains(block.address));
 	cr_expect(block.address < reach.lower || block.address > reach.upper, "%#lx", block.address);

@@ -27,7 +27,7 @@
 static uint8_t place[4096] __attribute__((aligned(4096)));
 
 /* context.c: is the frame that the guard tells of still there? It has a register convention of its own. */
-void libpatch_live_guard(void);
+void libpatch_may_run(void);
 
 struct test_window {
 	uint8_t bytes[32];
@@ -75,11 +75,10 @@ static struct hook make_hook(size_t offset, enum hook_when when, uintptr_t proce
 		.lower = (uintptr_t)place,
 		.upper = (uintptr_t)place + sizeof(place),
 		.code = {
-			.procedure = procedure,
-			.user_data = 0x12345678,
 			.program_counter = (uintptr_t)place + offset,
 			.post = when != HOOK_BEFORE,
 		},
+		.owner = (struct patch *)procedure,
 	};
 }
 
@@ -243,45 +242,38 @@ Test(trampoline, branches_within_the_window)
 	}
 }
 
-/* One hook on the first instruction of a window, with the masks, the gate and the numbers of the hook. */
+/* One hook on the first instruction of a window, with the masks and the numbers of the hook. */
 static void list_hook(struct listing *l, const struct arch_hook *hook, uintptr_t code,
 		      const uint8_t (*restores)[8], size_t restore_count, bool offers_rbx)
 {
-	const uintptr_t guard = tls(&libpatch_hook_guard), error = tls(&errno);
-	size_t gated = 0, nested, other, done, fresh, passed_over, constant_line, constant_field;
+	const uintptr_t guard = tls(&libpatch_hook_guard.guard), error = tls(&errno);
+	size_t guarded, closed, done, fresh, passed_over, constant_line, constant_field;
 
 	ADD(l, "lea rsp, [rsp - 424]", 0x48, 0x8D, 0xA4, 0x24, 0x58, 0xFE, 0xFF, 0xFF);
 	ADD(l, "pushfq", 0x9C);
-	if (hook->gate != 0) {
-		ADD(l, "cmp byte [rip + gate], 0", 0x80, 0x3D);
-		add_u32(l, hook->gate - (code + l->size + 5));
-		add_field(l, "\0", 1);
-		ADD(l, "je gated", 0x0F, 0x84);
-		add_u32(l, 0);
-		gated = l->count - 1;
-	}
 	{
-		size_t gated_end = l->size;
-
 		ADD(l, "mov [rsp + private rax], rax", 0x48, 0x89, 0x44, 0x24, 0x18);
 		ADD(l, "mov rax, fs:[guard]", 0x64, 0x48, 0x8B, 0x04, 0x25);
 		add_u32(l, guard);
-		ADD(l, "cmp rsp, rax", 0x48, 0x39, 0xC4);
-		ADD(l, "jb maybe nested", 0x0F, 0x82);
-		add_u32(l, 0);
-		nested = l->count - 1;
-		size_t nested_end = l->size;
-
 		ADD(l, "test rax, rax", 0x48, 0x85, 0xC0);
-		ADD(l, "jne other frame", 0x0F, 0x85);
+		ADD(l, "jne guarded", 0x0F, 0x85);
 		add_u32(l, 0);
-		other = l->count - 1;
-		size_t other_end = l->size;
+		guarded = l->count - 1;
+		size_t guarded_end = l->size;
 
 		fresh = l->size;
-		ADD(l, "mov [rsp + previous guard], rax", 0x48, 0x89, 0x44, 0x24, 0x08);
+		ADD(l, "mov [rsp + record], rax", 0x48, 0x89, 0x44, 0x24, 0x08);
 		ADD(l, "mov fs:[guard], rsp", 0x64, 0x48, 0x89, 0x24, 0x25);
 		add_u32(l, guard);
+		ADD(l, "mov rax, [rip + slot]", 0x48, 0x8B, 0x05);
+		add_u32(l, hook->slot - (code + l->size + 4));
+		ADD(l, "test rax, rax", 0x48, 0x85, 0xC0);
+		ADD(l, "je closed", 0x0F, 0x84);
+		add_u32(l, 0);
+		closed = l->count - 1;
+		size_t closed_end = l->size;
+
+		ADD(l, "mov [rsp + record], rax", 0x48, 0x89, 0x44, 0x24, 0x08);
 		ADD(l, "mov eax, fs:[errno]", 0x64, 0x8B, 0x04, 0x25);
 		add_u32(l, error);
 		ADD(l, "mov [rsp + errno], eax", 0x89, 0x44, 0x24, 0x10);
@@ -308,13 +300,8 @@ static void list_hook(struct listing *l, const struct arch_hook *hook, uintptr_t
 		ADD(l, "mov [rsp + context.program_counter], rax", 0x48, 0x89, 0x84, 0x24, 0x90, 0x00, 0x00, 0x00);
 		ADD(l, "lea rax, [rsp + 432]", 0x48, 0x8D, 0x84, 0x24, 0xB0, 0x01, 0x00, 0x00);
 		ADD(l, "mov [rsp + context.stack_pointer], rax", 0x48, 0x89, 0x84, 0x24, 0x98, 0x00, 0x00, 0x00);
-		if (hook->user_data > UINT32_MAX) {
-			ADD(l, "mov rax, user data", 0x48, 0xB8);
-			add_u64(l, hook->user_data);
-		} else {
-			ADD(l, "mov eax, user data", 0xB8);
-			add_u32(l, hook->user_data);
-		}
+		ADD(l, "mov rcx, [rsp + record]", 0x48, 0x8B, 0x4C, 0x24, 0x08);
+		ADD(l, "mov rax, [rcx + user_data]", 0x48, 0x8B, 0x41, 0x08);
 		ADD(l, "mov [rsp + context.user_data], rax", 0x48, 0x89, 0x84, 0x24, 0x18, 0x01, 0x00, 0x00);
 		ADD(l, "mov rax, [rsp + flags]", 0x48, 0x8B, 0x04, 0x24);
 		ADD(l, "mov [rsp + context.status_register], rax", 0x48, 0x89, 0x84, 0x24, 0x28, 0x01, 0x00, 0x00);
@@ -327,23 +314,19 @@ static void list_hook(struct listing *l, const struct arch_hook *hook, uintptr_t
 		ADD(l, "and rax, -64", 0x48, 0x83, 0xE0, 0xC0);
 		ADD(l, "mov [rax], rsp", 0x48, 0x89, 0x20);
 		ADD(l, "mov rsp, rax", 0x48, 0x89, 0xC4);
-		ADD(l, "mov rax, procedure", 0x48, 0xB8);
-		add_u64(l, hook->procedure);
-		ADD(l, "call rax", 0xFF, 0xD0);
+		ADD(l, "call [rcx + procedure]", 0xFF, 0x11);
 		ADD(l, "mov rsp, [rsp]", 0x48, 0x8B, 0x24, 0x24);
 
 		ADD(l, "mov eax, [rsp + errno]", 0x8B, 0x44, 0x24, 0x10);
 		ADD(l, "mov fs:[errno], eax", 0x64, 0x89, 0x04, 0x25);
 		add_u32(l, error);
-		ADD(l, "mov rax, [rsp + previous guard]", 0x48, 0x8B, 0x44, 0x24, 0x08);
+		ADD(l, "xor eax, eax", 0x31, 0xC0);
 		ADD(l, "mov fs:[guard], rax", 0x64, 0x48, 0x89, 0x04, 0x25);
 		add_u32(l, guard);
 		for (size_t i = 0; i < restore_count; i++)
 			add(l, "mov register, [rsp + slot]", restores[i], restores[i][4] == 0xC8 ? 8 : 5);
 		passed_over = l->size;
 		ADD(l, "mov rax, [rsp + private rax]", 0x48, 0x8B, 0x44, 0x24, 0x18);
-		if (gated != 0)
-			fill_u32(l, gated, (uint32_t)(l->size - gated_end));
 		ADD(l, "popfq", 0x9D);
 		ADD(l, "lea rsp, [rsp + 424]", 0x48, 0x8D, 0xA4, 0x24, 0xA8, 0x01, 0x00, 0x00);
 		ADD(l, "jmp done", 0xE9);
@@ -351,15 +334,12 @@ static void list_hook(struct listing *l, const struct arch_hook *hook, uintptr_t
 		done = l->count - 1;
 		size_t done_end = l->size;
 
-		fill_u32(l, nested, (uint32_t)(l->size - nested_end));
-		ADD(l, "sub rax, 432", 0x48, 0x2D, 0xB0, 0x01, 0x00, 0x00);
-		ADD(l, "cmp rsp, rax", 0x48, 0x39, 0xC4);
-		ADD(l, "jb passed over", 0x0F, 0x82);
+		fill_u32(l, closed, (uint32_t)(l->size - closed_end));
+		ADD(l, "mov fs:[guard], rax", 0x64, 0x48, 0x89, 0x04, 0x25);
+		add_u32(l, guard);
+		ADD(l, "jmp passed over", 0xE9);
 		add_u32(l, passed_over - (l->size + 4));
-		ADD(l, "xor eax, eax", 0x31, 0xC0);
-		ADD(l, "jmp fresh", 0xE9);
-		add_u32(l, fresh - (l->size + 4));
-		fill_u32(l, other, (uint32_t)(l->size - other_end));
+		fill_u32(l, guarded, (uint32_t)(l->size - guarded_end));
 		ADD(l, "call [rip + constant]", 0xFF, 0x15);
 		add_u32(l, 0);
 		constant_line = l->count - 1;
@@ -369,9 +349,11 @@ static void list_hook(struct listing *l, const struct arch_hook *hook, uintptr_t
 		add_u32(l, fresh - (l->size + 4));
 		ADD(l, "jmp passed over", 0xE9);
 		add_u32(l, passed_over - (l->size + 4));
+		while ((code + l->size) % 8 != 0)
+			ADD(l, "padding", 0xCC);
 		fill_u32(l, constant_line, (uint32_t)(l->size - constant_field));
-		add(l, "constant: libpatch_live_guard", "", 0);
-		add_u64(l, (uintptr_t)libpatch_live_guard);
+		add(l, "constant: libpatch_may_run", "", 0);
+		add_u64(l, (uintptr_t)libpatch_may_run);
 		fill_u32(l, done, (uint32_t)(l->size - done_end));
 	}
 }
@@ -397,15 +379,15 @@ Test(trampoline, a_hook_without_masks)
 	init();
 	MAKE_WINDOW(&w, PATCH_STRATEGY_JUMP, MOV_EAX_IMM);
 	trampoline = build(&w, &hook, 1);
-	list_hook(&expected, &hook.code, trampoline_entry(trampoline, 0), restores, ARRAY_SIZE(restores), false);
+	list_hook(&expected, &trampoline->hooks[0].code, trampoline_entry(trampoline, 0), restores, ARRAY_SIZE(restores), false);
 	ADD(&expected, "mov eax, 0x12345678", MOV_EAX_IMM);
 	ADD(&expected, "jmp behind the window", 0xE9);
 	add_u32(&expected, (uintptr_t)place + 5 - (trampoline_entry(trampoline, 0) + expected.size + 4));
 	expect_listing(&expected, code_of(trampoline, 0));
 }
 
-/* rbx read, rdi written, r12 clobbered, through a gate. */
-Test(trampoline, a_hook_with_masks_and_a_gate)
+/* rbx read, rdi written, r12 clobbered. */
+Test(trampoline, a_hook_with_masks)
 {
 	static const uint8_t restores[][8] = {
 		{ 0x48, 0x8B, 0x4C, 0x24, 0x28 },                   /* rcx */
@@ -427,12 +409,9 @@ Test(trampoline, a_hook_with_masks_and_a_gate)
 	hook.code.read = REG(RBX);
 	hook.code.write = REG(RDI);
 	hook.code.clobber = REG(R12);
-	hook.code.user_data = 0xfedcba9876543210;
-	hook.code.gate = arena_gate_alloc((uintptr_t)place);
-	cr_assert_neq(hook.code.gate, 0);
 	MAKE_WINDOW(&w, PATCH_STRATEGY_JUMP, MOV_EAX_IMM);
 	trampoline = build(&w, &hook, 1);
-	list_hook(&expected, &hook.code, trampoline_entry(trampoline, 0), restores, ARRAY_SIZE(restores), true);
+	list_hook(&expected, &trampoline->hooks[0].code, trampoline_entry(trampoline, 0), restores, ARRAY_SIZE(restores), true);
 	ADD(&expected, "mov eax, 0x12345678", MOV_EAX_IMM);
 	expect_listing(&expected, code_of(trampoline, 0));
 }
@@ -442,6 +421,22 @@ static const uint8_t *find_u64(const struct trampoline *trampoline, uint64_t val
 	const uint8_t *end = (const uint8_t *)trampoline->block.address + trampoline->block.size;
 
 	return memmem(code_of(trampoline, 0), (size_t)(end - code_of(trampoline, 0)), &value, sizeof(value));
+}
+
+/* Where the built hook looks at its slot. */
+static const uint8_t *find_hook(const struct trampoline *trampoline, size_t index)
+{
+	const uint8_t *end = (const uint8_t *)trampoline->block.address + trampoline->block.size;
+
+	for (const uint8_t *at = code_of(trampoline, 0); at + 7 <= end; at++) {
+		int32_t distance;
+
+		memcpy(&distance, at + 3, sizeof(distance));
+		if (memcmp(at, "\x48\x8B\x05", 3) == 0 &&
+		    (uintptr_t)at + 7 + (uintptr_t)(intptr_t)distance == trampoline->hooks[index].code.slot)
+			return at;
+	}
+	return NULL;
 }
 
 /*
@@ -466,16 +461,16 @@ Test(trampoline, order_of_hooks)
 	trampoline = build(&w, hooks, ARRAY_SIZE(hooks));
 	last = code_of(trampoline, 0);
 	for (i = 0; i < ARRAY_SIZE(order); i++) {
-		found = find_u64(trampoline, PROCEDURE + order[i]);
+		found = find_hook(trampoline, order[i]);
 		cr_assert_not_null(found, "hook %u is not there", order[i]);
 		cr_expect_gt(found, last, "hook %u comes before hook %u", order[i], order[i ? i - 1 : 0]);
 		last = found;
 	}
 	/* Entry of an instruction: with its hooks, behind what belongs to the one before. */
-	cr_expect_lt(find_u64(trampoline, PROCEDURE + 6), code_of(trampoline, 1));
-	cr_expect_gt(find_u64(trampoline, PROCEDURE + 2), code_of(trampoline, 1));
-	cr_expect_lt(find_u64(trampoline, PROCEDURE + 0), code_of(trampoline, 2));
-	cr_expect_gt(find_u64(trampoline, PROCEDURE + 5), code_of(trampoline, 2));
+	cr_expect_lt(find_hook(trampoline, 6), code_of(trampoline, 1));
+	cr_expect_gt(find_hook(trampoline, 2), code_of(trampoline, 1));
+	cr_expect_lt(find_hook(trampoline, 0), code_of(trampoline, 2));
+	cr_expect_gt(find_hook(trampoline, 5), code_of(trampoline, 2));
 }
 
 /* ---- from code back to the original ----------------------------------------------------------------------------- */
@@ -640,7 +635,26 @@ Test(trampoline, a_trap_needs_no_pad)
 
 /* ---- the same again? -------------------------------------------------------------------------------------------- */
 
-Test(trampoline, matches)
+static uint16_t map[8];
+
+static bool ignore_none(const struct patch *patch)
+{
+	(void)patch;
+	return false;
+}
+
+static bool ignore_all(const struct patch *patch)
+{
+	(void)patch;
+	return true;
+}
+
+static bool fits(const struct trampoline *trampoline, const struct window *window, const struct hook *hooks, size_t count)
+{
+	return trampoline_fits(trampoline, window, hooks, count, ignore_none, map);
+}
+
+Test(trampoline, fits_the_same_shape)
 {
 	struct hook hooks[] = { make_hook(0, HOOK_BEFORE, PROCEDURE), make_hook(2, HOOK_AFTER, PROCEDURE + 1) };
 	struct hook other[ARRAY_SIZE(hooks)];
@@ -651,15 +665,20 @@ Test(trampoline, matches)
 	init();
 	MAKE_WINDOW(&w, PATCH_STRATEGY_CONSTRAINED_JUMP, MOV_EAX_EDI, XOR_EAX_ESI, NOP);
 	trampoline = build(&w, hooks, 2);
-	cr_expect(trampoline_matches(trampoline, &w.window, hooks, 2));
-	cr_expect_not(trampoline_matches(trampoline, &w.window, hooks, 1));
-	cr_expect_not(trampoline_matches(trampoline, &w.window, hooks, 0));
+	cr_expect(fits(trampoline, &w.window, hooks, 2));
+	cr_expect_eq(map[0], 0);
+	cr_expect_eq(map[1], 1);
+	/* Also for less than it was built for. */
+	cr_expect(fits(trampoline, &w.window, hooks, 0));
+	cr_expect(fits(trampoline, &w.window, hooks, 1));
+	cr_expect(fits(trampoline, &w.window, hooks + 1, 1));
+	cr_expect_eq(map[0], 1);
 
 #define DIFFERS(field)                                                                                                 \
 	do {                                                                                                           \
 		memcpy(other, hooks, sizeof(hooks));                                                                   \
 		other[1].field ^= 1;                                                                                   \
-		cr_expect_not(trampoline_matches(trampoline, &w.window, other, 2), #field);                            \
+		cr_expect_not(fits(trampoline, &w.window, other, 2), #field);                                          \
 	} while (0)
 	DIFFERS(address);
 	DIFFERS(when);
@@ -668,16 +687,13 @@ Test(trampoline, matches)
 	DIFFERS(code.read);
 	DIFFERS(code.write);
 	DIFFERS(code.clobber);
-	DIFFERS(code.procedure);
-	DIFFERS(code.user_data);
 	DIFFERS(code.program_counter);
-	DIFFERS(code.gate);
 	DIFFERS(code.post);
 #define WINDOW_DIFFERS(field)                                                                                          \
 	do {                                                                                                           \
 		window = w.window;                                                                                     \
 		window.field ^= 1;                                                                                     \
-		cr_expect_not(trampoline_matches(trampoline, &window, hooks, 2), #field);                              \
+		cr_expect_not(fits(trampoline, &window, hooks, 2), #field);                                            \
 	} while (0)
 	WINDOW_DIFFERS(start);
 	WINDOW_DIFFERS(length);
@@ -686,7 +702,47 @@ Test(trampoline, matches)
 	/* Order is part of it. */
 	other[0] = hooks[1];
 	other[1] = hooks[0];
-	cr_expect_not(trampoline_matches(trampoline, &w.window, other, 2));
+	cr_expect_not(fits(trampoline, &w.window, other, 2));
+}
+
+/* Hooks that have a patch are for that one. */
+Test(trampoline, fits_around_hooks_in_use)
+{
+	struct patch *const a = (struct patch *)(uintptr_t)PROCEDURE, *const b = (struct patch *)(uintptr_t)(PROCEDURE + 1);
+	struct hook hooks[3], wanted[2];
+	struct trampoline *trampoline;
+	struct test_window w;
+
+	init();
+	for (size_t i = 0; i < ARRAY_SIZE(hooks); i++)
+		hooks[i] = make_hook(0, HOOK_BEFORE, PROCEDURE);
+	wanted[0] = make_hook(0, HOOK_BEFORE, (uintptr_t)a);
+	wanted[1] = make_hook(0, HOOK_BEFORE, (uintptr_t)b);
+	MAKE_WINDOW(&w, PATCH_STRATEGY_CONSTRAINED_JUMP, MOV_EAX_EDI, XOR_EAX_ESI, NOP);
+	trampoline = build(&w, hooks, ARRAY_SIZE(hooks));
+	cr_expect(fits(trampoline, &w.window, wanted, 2));
+	cr_expect_eq(map[0], 0);
+	cr_expect_eq(map[1], 1);
+	/* Where the patch is already: threads may be on their way there. */
+	trampoline->hooks[1].owner = a;
+	cr_expect(fits(trampoline, &w.window, wanted, 2));
+	cr_expect_eq(map[0], 1);
+	cr_expect_eq(map[1], 2);
+	/* Out of order. */
+	cr_expect_not(fits(trampoline, &w.window, wanted + 1, 1));
+	trampoline->hooks[1].owner = b;
+	cr_expect(fits(trampoline, &w.window, wanted, 2));
+	cr_expect_eq(map[0], 0);
+	cr_expect_eq(map[1], 1);
+	trampoline->hooks[0].owner = b;
+	trampoline->hooks[1].owner = NULL;
+	cr_expect_not(fits(trampoline, &w.window, wanted, 2));
+	/* In the way, unless it does not matter. */
+	trampoline->hooks[0].owner = (struct patch *)&w;
+	cr_expect_not(fits(trampoline, &w.window, wanted, 2));
+	cr_expect(trampoline_fits(trampoline, &w.window, wanted, 2, ignore_all, map));
+	cr_expect_eq(map[0], 1);
+	cr_expect_eq(map[1], 2);
 }
 
 /* ---- refusals --------------------------------------------------------------------------------------------------- */
@@ -748,34 +804,33 @@ Test(trampoline, far)
 	expect_refusal(&w, "shadow stack");
 }
 
-/* The gate may be anywhere, too. The padding keeps constants aligned. */
+/* The slot may be anywhere, too. The padding keeps constants aligned. */
 Test(trampoline, far_hook)
 {
-	struct hook hook = make_hook(0, HOOK_BEFORE, PROCEDURE);
+	const struct hook hook = make_hook(0, HOOK_BEFORE, PROCEDURE);
 	struct listing expected = { .count = 0 };
 	struct trampoline *trampoline;
 	struct test_window w;
-	const uint8_t *code;
-	uint32_t distance;
 
 	init();
-	MAKE_WINDOW(&w, PATCH_STRATEGY_TRAP, NOP);
-	hook.code.gate = 0x123456789A;
+	/* jmp to 2 GiB below, jmp to 2 GiB above: far, as nothing reaches both */
+	MAKE_WINDOW(&w, PATCH_STRATEGY_TRAP, 0xE9, 0x00, 0x00, 0x00, 0x80, 0xE9, 0xFF, 0xFF, 0xFF, 0x7F);
 	trampoline = build(&w, &hook, 1);
 	ADD(&expected, "lea rsp, [rsp - 424]", 0x48, 0x8D, 0xA4, 0x24, 0x58, 0xFE, 0xFF, 0xFF);
 	ADD(&expected, "pushfq", 0x9C);
 	ADD(&expected, "mov [rsp + private rax], rax", 0x48, 0x89, 0x44, 0x24, 0x18);
-	ADD(&expected, "mov rax, gate", 0x48, 0xB8);
-	add_u64(&expected, hook.code.gate);
-	ADD(&expected, "cmp byte [rax], 0", 0x80, 0x38, 0x00);
-	ADD(&expected, "je passed over", 0x0F, 0x84);
-	code = code_of(trampoline, 0);
-	expect_listing(&expected, code);
-	memcpy(&distance, code + expected.size, sizeof(distance));
-	expected = (struct listing){ .count = 0 };
-	ADD(&expected, "mov rax, [rsp + private rax]", 0x48, 0x8B, 0x44, 0x24, 0x18);
-	ADD(&expected, "popfq", 0x9D);
-	expect_listing(&expected, code + 33 + distance);
+	ADD(&expected, "mov rax, fs:[guard]", 0x64, 0x48, 0x8B, 0x04, 0x25);
+	add_u32(&expected, tls(&libpatch_hook_guard.guard));
+	ADD(&expected, "test rax, rax", 0x48, 0x85, 0xC0);
+	ADD(&expected, "jne guarded", 0x0F, 0x85);
+	add_field(&expected, code_of(trampoline, 0) + expected.size, 4);
+	ADD(&expected, "mov [rsp + record], rax", 0x48, 0x89, 0x44, 0x24, 0x08);
+	ADD(&expected, "mov fs:[guard], rsp", 0x64, 0x48, 0x89, 0x24, 0x25);
+	add_u32(&expected, tls(&libpatch_hook_guard.guard));
+	ADD(&expected, "mov rax, [slot]", 0x48, 0xA1);
+	add_u64(&expected, trampoline->hooks[0].code.slot);
+	ADD(&expected, "test rax, rax", 0x48, 0x85, 0xC0);
+	expect_listing(&expected, code_of(trampoline, 0));
 }
 
 Test(trampoline, too_many_hooks)

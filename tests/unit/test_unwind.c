@@ -25,8 +25,6 @@ _Static_assert(sizeof(struct arch_row) == 4, "rows");
 extern void __register_frame(void *begin);
 extern void __deregister_frame(void *begin);
 
-#define PREVIOUS_GUARD 0x1234
-
 #define STRING_(x) #x
 #define STRING(x) STRING_(x)
 
@@ -131,7 +129,7 @@ __asm__(".text\n"
 	/* A hook with extended state, as context.c makes it. */
 	"	leaq -" STRING(ARCH_HOOK_FRAME_TOTAL) "(%rsp), %rsp\n"
 	"unwind_test_in_frame:\n" /* cfa FRAME */
-	"	movq $0x1234, " STRING(ARCH_HOOK_FRAME_PREVIOUS) "(%rsp)\n"
+	"	movq $0x1234, " STRING(ARCH_HOOK_FRAME_RECORD) "(%rsp)\n"
 	"	leaq -16(%rsp), %rax\n"
 	"	andq $-64, %rax\n"
 	"	movq %rsp, (%rax)\n"
@@ -409,8 +407,8 @@ static void throwing_procedure(uintptr_t call, uintptr_t frame)
 {
 	if (call != throw_call)
 		return;
-	if (libpatch_hook_guard == 1)
-		libpatch_hook_guard = frame;
+	if (libpatch_hook_guard.guard == 1)
+		libpatch_hook_guard.guard = frame;
 	cr_assert_eq(_Unwind_RaiseException(&exception), _URC_END_OF_STACK);
 	cr_assert_not(catching);
 }
@@ -419,10 +417,11 @@ Test(unwind, exceptions_are_caught_behind_generated_code)
 {
 	procedure = throwing_procedure;
 	catching = true;
+	libpatch_hook_guard.guard = 0;
 	for (size_t i = 0; i < ARRAY_SIZE(blocks); i++) {
 		for (throw_call = FIRST_CALL; throw_call <= LAST_CALL; throw_call++) {
 			cr_assert_eq(call_original(&blocks[i], false), 42);
-			cr_assert_eq(libpatch_hook_guard, 0);
+			cr_assert_eq(libpatch_hook_guard.guard, 0);
 		}
 	}
 	cr_assert_eq(cleanups, 3 * LAST_CALL);
@@ -433,24 +432,24 @@ Test(unwind, exception_ends_the_running_hook)
 	procedure = throwing_procedure;
 	catching = true;
 	for (throw_call = FIRST_HOOK; throw_call <= LAST_CALL; throw_call++) {
-		libpatch_hook_guard = 1;
+		libpatch_hook_guard.guard = 1;
 		cr_assert_eq(call_original(&blocks[1], false), 42);
-		cr_assert_eq(libpatch_hook_guard, PREVIOUS_GUARD);
+		cr_assert_eq(libpatch_hook_guard.guard, 0);
 	}
 }
 
 Test(unwind, exception_keeps_other_guards)
 {
 	int here;
-	const uintptr_t guards[] = {UINTPTR_MAX, 64, (uintptr_t)&here};
+	const uintptr_t guards[] = {GUARD_INSIDE, GUARD_UNKNOWN, 64, (uintptr_t)&here};
 
 	procedure = throwing_procedure;
 	catching = true;
 	for (size_t i = 0; i < ARRAY_SIZE(guards); i++) {
 		for (throw_call = FIRST_CALL; throw_call <= LAST_CALL; throw_call++) {
-			libpatch_hook_guard = guards[i];
+			libpatch_hook_guard.guard = guards[i];
 			cr_assert_eq(call_original(&blocks[1], false), 42);
-			cr_assert_eq(libpatch_hook_guard, guards[i]);
+			cr_assert_eq(libpatch_hook_guard.guard, guards[i]);
 		}
 	}
 }
@@ -461,11 +460,11 @@ Test(unwind, exception_that_nobody_catches_ends_no_hook)
 
 	procedure = throwing_procedure;
 	for (throw_call = FIRST_HOOK; throw_call <= LAST_CALL; throw_call++) {
-		libpatch_hook_guard = 1;
+		libpatch_hook_guard.guard = 1;
 		cr_assert_eq(call_original(&blocks[0], false), 1);
-		guard = libpatch_hook_guard;
+		guard = libpatch_hook_guard.guard;
 		cr_assert(guard < unwind_test_stack_pointer && guard > unwind_test_stack_pointer - 8192);
-		libpatch_hook_guard = 0;
+		libpatch_hook_guard.guard = 0;
 	}
 	cr_assert_eq(cleanups, 0);
 }
@@ -523,7 +522,7 @@ static void forced_procedure(uintptr_t call, uintptr_t frame)
 {
 	if (call != throw_call)
 		return;
-	libpatch_hook_guard = frame;
+	libpatch_hook_guard.guard = frame;
 	_Unwind_ForcedUnwind(&exception, stop, &stop_walk);
 	cr_assert_fail("came back");
 }
@@ -536,7 +535,7 @@ Test(unwind, forced_unwind)
 		if (setjmp(stopped) == 0)
 			call_original(&blocks[2], false);
 		cr_assert_eq(stop_walk.stage, 3);
-		cr_assert_eq(libpatch_hook_guard, PREVIOUS_GUARD);
+		cr_assert_eq(libpatch_hook_guard.guard, 0);
 	}
 	cr_assert_eq(cleanups, LAST_CALL - FIRST_CALL);
 }
@@ -546,14 +545,14 @@ static uintptr_t guard_at_cleanup;
 static void pthread_cleanup(void *data)
 {
 	*(int *)data += 1;
-	guard_at_cleanup = libpatch_hook_guard;
+	guard_at_cleanup = libpatch_hook_guard.guard;
 }
 
 static void exit_procedure(uintptr_t call, uintptr_t frame)
 {
 	if (call != throw_call)
 		return;
-	libpatch_hook_guard = frame;
+	libpatch_hook_guard.guard = frame;
 	pthread_exit(&throw_call);
 }
 
@@ -577,7 +576,7 @@ Test(unwind, pthread_exit)
 		cr_assert_eq(pthread_create(&thread, NULL, exiting_thread, &cleaned), 0);
 		pthread_join(thread, &result);
 		cr_assert_eq(result, &throw_call);
-		cr_assert_eq(guard_at_cleanup, PREVIOUS_GUARD);
+		cr_assert_eq(guard_at_cleanup, 0);
 	}
 	cr_assert_eq(cleaned, LAST_CALL - FIRST_CALL);
 	cr_assert_eq(cleanups, LAST_CALL - FIRST_CALL);

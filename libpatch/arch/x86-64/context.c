@@ -77,43 +77,50 @@ static void emit_set_rax(struct arch_code *code, uint64_t value)
 }
 
 /*
- * rax: a guard that is not 0 and not above the stack pointer. Returns 0 when its hook is gone; not 0 when this is a handler
- * on the thread's signal stack that interrupted the hook on another one. Keeps every other register but flags.
+ * Out of the hook's way, when the guard is not 0. rax: the guard. Returns 0 in rax when the hook may run, see
+ * threads_may_run(). Keeps every other register but flags.
  */
-void libpatch_live_guard(void) __attribute__((visibility("hidden")));
+void libpatch_may_run(void) __attribute__((visibility("hidden")));
 __asm__(".text\n"
-	".globl libpatch_live_guard\n"
-	".hidden libpatch_live_guard\n"
-	".type libpatch_live_guard, @function\n"
-	"libpatch_live_guard:\n"
-	"	push %rcx\n" /* SYSCALL destroys rcx and r11 */
-	"	push %r11\n"
-	"	push %rdi\n"
+	".globl libpatch_may_run\n"
+	".hidden libpatch_may_run\n"
+	".type libpatch_may_run, @function\n"
+	"libpatch_may_run:\n"
+	"	.cfi_startproc\n"
+	"	push %rbp\n"
+	"	.cfi_def_cfa_offset 16\n"
+	"	.cfi_offset %rbp, -16\n"
+	"	mov %rsp, %rbp\n"
+	"	.cfi_def_cfa_register %rbp\n"
+	"	push %rcx\n"
+	"	push %rdx\n"
 	"	push %rsi\n"
-	"	push %rax\n"
-	"	sub $24, %rsp\n" /* stack_t: ss_sp, ss_flags, ss_size */
-	"	xor %edi, %edi\n"
-	"	mov %rsp, %rsi\n"
-	"	mov $131, %eax\n" /* sigaltstack(NULL, rsp) */
-	"	" OWN_SYSCALL
-	"	mov 24(%rsp), %rdi\n"
-	"	test %eax, %eax\n"
-	"	jnz 1f\n"
-	"	testl $1, 8(%rsp)\n" /* SS_ONSTACK */
-	"	jz 1f\n"
-	"	mov %rdi, %rsi\n"
-	"	sub (%rsp), %rsi\n"
-	"	cmp 16(%rsp), %rsi\n"
-	"	jae 2f\n"
-	"1:	xor %edi, %edi\n"
-	"2:	mov %rdi, %rax\n"
-	"	add $32, %rsp\n"
-	"	pop %rsi\n"
-	"	pop %rdi\n"
+	"	push %rdi\n"
+	"	push %r8\n"
+	"	push %r9\n"
+	"	push %r10\n"
+	"	push %r11\n"
+	"	cld\n"
+	"	mov %rax, %rdi\n"
+	"	lea 16(%rbp), %rsi\n" /* the frame's base */
+	"	and $-16, %rsp\n"
+	"	call threads_may_run\n"
+	"	lea -64(%rbp), %rsp\n"
+	"	xor $1, %al\n"
+	"	movzbl %al, %eax\n"
 	"	pop %r11\n"
+	"	pop %r10\n"
+	"	pop %r9\n"
+	"	pop %r8\n"
+	"	pop %rdi\n"
+	"	pop %rsi\n"
+	"	pop %rdx\n"
 	"	pop %rcx\n"
+	"	pop %rbp\n"
+	"	.cfi_def_cfa %rsp, 8\n"
 	"	ret\n"
-	".size libpatch_live_guard, . - libpatch_live_guard\n");
+	"	.cfi_endproc\n"
+	".size libpatch_may_run, . - libpatch_may_run\n");
 
 /* Static thread-local storage has the same offset from %fs in every thread (ELF TLS, variant II). */
 static int32_t tls_offset(const void *variable)
@@ -227,6 +234,7 @@ static int32_t popped_by(const struct arch_hook *hook)
 	return operand[0] == 0xC2 ? 8 + (operand[1] | operand[2] << 8) : 8;
 }
 
+/* Leaves the record's address in rcx. */
 static void emit_context(struct arch_code *code, const struct arch_hook *hook)
 {
 	if (hook->leaves != NULL && hook->upper != 0 && hook->upper - hook->lower <= INT32_MAX)
@@ -236,14 +244,15 @@ static void emit_context(struct arch_code *code, const struct arch_hook *hook)
 	emit_store(code, CONTEXT(program_counter), RAX);
 	emit_lea(code, RAX, ARCH_HOOK_FRAME_TOTAL + popped_by(hook));
 	emit_store(code, CONTEXT(stack_pointer), RAX);
-	emit_set_rax(code, hook->user_data);
+	emit_load(code, RCX, ARCH_HOOK_FRAME_RECORD);
+	EMIT("\x48\x8B\x41\x08"); /* mov rax, [rcx + user_data] */
 	emit_store(code, CONTEXT(user_data), RAX);
 	EMIT("\x48\x8B\x04\x24"); /* mov rax, [rsp] */
 	emit_store(code, CONTEXT(status_register), RAX);
 }
 
-/* The procedure's stack: aligned, with a way back to the frame. rdi and rsi are set. */
-static void emit_call(struct arch_code *code, uintptr_t procedure)
+/* The procedure's stack: aligned, with a way back to the frame. rdi, rsi, and rcx, the record, are set. */
+static void emit_call(struct arch_code *code)
 {
 	/* The base's address goes into the 128 bytes below rsp, where signal frames do not go, then rsp to it. */
 	EMIT("\x48\x8D\x44\x24\xF0"  /* lea rax, [rsp - 16] */
@@ -251,14 +260,12 @@ static void emit_call(struct arch_code *code, uintptr_t procedure)
 	     "\x48\x89\x20"          /* mov [rax], rsp */
 	     "\x48\x89\xC4");        /* mov rsp, rax */
 	arch_emit_row(code, ARCH_ROW_CFA_CALL);
-	EMIT("\x48\xB8");            /* mov rax, procedure */
-	arch_emit_u64(code, procedure);
-	EMIT("\xFF\xD0"              /* call rax */
+	EMIT("\xFF\x11"              /* call [rcx + procedure] */
 	     "\x48\x8B\x24\x24");    /* mov rsp, [rsp] */
 	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
 }
 
-static void emit_call_extended(struct arch_code *code, uintptr_t procedure)
+static void emit_call_extended(struct arch_code *code)
 {
 	uint32_t mask = (uint32_t)arch_xsave_mask();
 
@@ -289,9 +296,7 @@ static void emit_call_extended(struct arch_code *code, uintptr_t procedure)
 	 */
 	EMIT("\x48\x89\x84\x24");    /* mov [rsp + 512], rax */
 	arch_emit_u32(code, 512);
-	EMIT("\x48\xB8");            /* mov rax, procedure */
-	arch_emit_u64(code, procedure);
-	EMIT("\xFF\xD0"              /* call rax */
+	EMIT("\xFF\x11"              /* call [rcx + procedure] */
 	     "\x31\xD2\xB8");        /* xor edx, edx; mov eax, mask */
 	arch_emit_u32(code, mask);
 	EMIT("\x48\x0F\xAE\x2C\x24"  /* xrstor64 [rsp] */
@@ -303,54 +308,47 @@ static void emit_call_extended(struct arch_code *code, uintptr_t procedure)
 void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 {
 	const uint64_t general = PATCH_REGS_GP_ONLY;
-	const int32_t guard = tls_offset(&libpatch_hook_guard);
+	const int32_t guard = tls_offset(&libpatch_hook_guard.guard);
 	const int32_t error = tls_offset(&errno);
 	uint64_t destroyed = CALLER_SAVED | (hook->clobber & general);
 	uint64_t offered = (hook->read | hook->write) & general;
 	uint64_t written = hook->write & general;
 	bool extended = (hook->clobber & ~general) != 0;
-	size_t done, maybe_nested, other_frame, constant, fresh, passed_over, gated = 0;
+	size_t done, guarded, closed, constant, fresh, passed_over;
 
 	arch_emit_row(code, 0);
 	emit_lea(code, RSP, -(ARCH_HOOK_FRAME_TOTAL - 8));
 	arch_emit_row(code, ARCH_ROW_CFA_FRAME - 1);
 	EMIT("\x9C"); /* pushfq */
 	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
-	if (hook->gate != 0 && !code->far) {
-		EMIT("\x80\x3D"); /* cmp byte [rip + gate], 0 */
-		arch_emit_rel32(code, hook->gate, 1);
-		arch_emit_u8(code, 0);
-		EMIT("\x0F\x84"); /* je gated */
-		arch_emit_u32(code, 0);
-		gated = code->size;
-	}
-
-	/*
-	 * The nesting guard: a probe met below the frame of a running hook is passed over. A frame that this one overlaps or
-	 * lies above is none any more, its procedure left by longjmp, unless this is another stack.
-	 */
 	emit_store(code, PRIVATE(PATCH_X86_64_RAX), RAX);
 	if (offered & MASK(RAX))
 		emit_store(code, OFFERED(PATCH_X86_64_RAX), RAX);
-	if (hook->gate != 0 && code->far) {
-		emit_set_rax(code, hook->gate);
-		EMIT("\x80\x38\x00"              /* cmp byte [rax], 0 */
-		     "\x0F\x84");                /* je passed_over */
-		arch_emit_u32(code, 0);
-		gated = code->size;
-	}
+
+	/*
+	 * The order of the next four is what quiescence rests on (threads.h): no record in the frame, the guard, the slot
+	 * read, the record in the frame.
+	 */
 	EMIT_FS("\x64\x48\x8B\x04\x25", guard); /* mov rax, fs:[guard] */
-	EMIT("\x48\x39\xC4"                     /* cmp rsp, rax */
-	     "\x0F\x82");                       /* jb maybe_nested */
-	arch_emit_u32(code, 0);
-	maybe_nested = code->size;
 	EMIT("\x48\x85\xC0"                     /* test rax, rax */
-	     "\x0F\x85");                       /* jne other_frame */
+	     "\x0F\x85");                       /* jne guarded */
 	arch_emit_u32(code, 0);
-	other_frame = code->size;
+	guarded = code->size;
 	fresh = code->size;
-	emit_store(code, ARCH_HOOK_FRAME_PREVIOUS, RAX);
+	emit_store(code, ARCH_HOOK_FRAME_RECORD, RAX);
 	EMIT_FS("\x64\x48\x89\x24\x25", guard); /* mov fs:[guard], rsp */
+	if (code->far) {
+		EMIT("\x48\xA1");               /* mov rax, [slot] */
+		arch_emit_u64(code, hook->slot);
+	} else {
+		EMIT("\x48\x8B\x05");           /* mov rax, [rip + slot] */
+		arch_emit_rel32(code, hook->slot, 0);
+	}
+	EMIT("\x48\x85\xC0"                     /* test rax, rax */
+	     "\x0F\x84");                       /* je closed */
+	arch_emit_u32(code, 0);
+	closed = code->size;
+	emit_store(code, ARCH_HOOK_FRAME_RECORD, RAX);
 	EMIT_FS("\x64\x8B\x04\x25", error);     /* mov eax, fs:[errno] */
 	EMIT("\x89\x44\x24\x10"                 /* mov [rsp + ARCH_HOOK_FRAME_ERRNO], eax */
 	     "\xFC");                           /* cld */
@@ -366,16 +364,16 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	EMIT("\xBE"); /* mov esi, post */
 	arch_emit_u32(code, hook->post);
 	if (extended) {
-		emit_call_extended(code, hook->procedure);
+		emit_call_extended(code);
 	} else {
 		EMIT("\x31\xC0"); /* xor eax, eax */
 		emit_store(code, CONTEXT(extended_states), RAX);
-		emit_call(code, hook->procedure);
+		emit_call(code);
 	}
 
 	EMIT("\x8B\x44\x24\x10");               /* mov eax, [rsp + ARCH_HOOK_FRAME_ERRNO] */
 	EMIT_FS("\x64\x89\x04\x25", error);     /* mov fs:[errno], eax */
-	emit_load(code, RAX, ARCH_HOOK_FRAME_PREVIOUS);
+	EMIT("\x31\xC0");                       /* xor eax, eax */
 	EMIT_FS("\x64\x48\x89\x04\x25", guard); /* mov fs:[guard], rax */
 	for (unsigned int i = 1; i < PATCH_ARCH_GREGS_COUNT; ++i) {
 		if (written & (uint64_t)1 << i)
@@ -388,11 +386,7 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 		emit_store(code, PRIVATE(PATCH_X86_64_RAX), RAX);
 	}
 	passed_over = code->size;
-	if (gated != 0 && code->far)
-		land(code, gated);
 	emit_load(code, RAX, PRIVATE(PATCH_X86_64_RAX));
-	if (gated != 0 && !code->far)
-		land(code, gated);
 	EMIT("\x9D"); /* popfq */
 	arch_emit_row(code, ARCH_ROW_CFA_FRAME - 1);
 	emit_lea(code, RSP, ARCH_HOOK_FRAME_TOTAL - 8);
@@ -401,28 +395,22 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	arch_emit_u32(code, 0);
 	done = code->size;
 
-	/* Out of the way: the guard is above this frame's base. Is it above the program's stack pointer, too? */
-	land(code, maybe_nested);
+	/* Out of the way. */
+	land(code, closed);
 	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
-	EMIT("\x48\x2D");                     /* sub rax, ARCH_HOOK_FRAME_TOTAL */
-	arch_emit_u32(code, ARCH_HOOK_FRAME_TOTAL);
-	EMIT("\x48\x39\xC4"                   /* cmp rsp, rax */
-	     "\x0F\x82");                      /* jb passed_over */
+	EMIT_FS("\x64\x48\x89\x04\x25", guard); /* mov fs:[guard], rax */
+	EMIT("\xE9");                             /* jmp passed_over */
 	emit_back(code, passed_over);
-	EMIT("\x31\xC0"                       /* xor eax, eax: no hook was running */
-	     "\xE9");                          /* jmp fresh */
-	emit_back(code, fresh);
-	land(code, other_frame);
-	EMIT("\xFF\x15");                      /* call [rip + libpatch_live_guard] */
+	land(code, guarded);
+	EMIT("\xFF\x15");                        /* call [rip + libpatch_may_run] */
 	arch_emit_u32(code, 0);
 	constant = code->size;
-	EMIT("\x48\x85\xC0"                   /* test rax, rax */
-	     "\x0F\x84");                      /* je fresh */
+	EMIT("\x48\x85\xC0"                     /* test rax, rax */
+	     "\x0F\x84");                       /* je fresh */
 	emit_back(code, fresh);
-	EMIT("\xE9");                          /* jmp passed_over */
+	EMIT("\xE9");                             /* jmp passed_over */
 	emit_back(code, passed_over);
-	land(code, constant);
-	arch_emit_u64(code, (uintptr_t)libpatch_live_guard);
+	arch_emit_constant(code, constant, (uintptr_t)libpatch_may_run);
 	land(code, done);
 	arch_emit_row(code, 0);
 }

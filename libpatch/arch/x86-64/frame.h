@@ -3,7 +3,7 @@
  * The stack frame of a running hook, from its base (the lowest address, the stack pointer that the nesting guard holds):
  *
  *   +0    RFLAGS of the program
- *   +8    the thread's nesting guard before this hook
+ *   +8    the record that the hook uses; 0 until it is loaded. Read by other threads (threads.h)
  *   +16   errno
  *   +24   private copies of general purpose registers, by index
  *   +144  struct patch_exec_context
@@ -17,7 +17,7 @@
 #define LIBPATCH_ARCH_X86_64_FRAME_H
 
 #define ARCH_HOOK_FRAME_FLAGS 0
-#define ARCH_HOOK_FRAME_PREVIOUS 8
+#define ARCH_HOOK_FRAME_RECORD 8
 #define ARCH_HOOK_FRAME_ERRNO 16
 #define ARCH_HOOK_FRAME_REGISTERS 24
 #define ARCH_HOOK_FRAME_CONTEXT 144

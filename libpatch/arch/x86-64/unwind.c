@@ -372,7 +372,7 @@ static uintptr_t program_stack_pointer(const struct arena_tables *tables, uintpt
 
 /*
  * Called for each frame of generated code that an exception, a forced unwind, thread cancellation or pthread_exit
- * removes. When it is the frame of the running hook, that hook is over: the guard is what it was before.
+ * removes. When it is the frame of the running hook, that hook is over, and none runs.
  *
  * Only a guard inside this very frame is followed. Another one belongs to a hook on another stack that may still run
  * (a signal handler on its own stack threw), or to one that longjmp left, whose memory may be in use again.
@@ -380,19 +380,19 @@ static uintptr_t program_stack_pointer(const struct arena_tables *tables, uintpt
 _Unwind_Reason_Code libpatch_hook_personality(int version, _Unwind_Action actions, _Unwind_Exception_Class class,
 					      struct _Unwind_Exception *exception, struct _Unwind_Context *context)
 {
-	uintptr_t guard = libpatch_hook_guard;
+	uintptr_t guard = libpatch_hook_guard.guard;
 	uintptr_t rsp = _Unwind_GetCFA(context); /* the callee's CFA */
 	struct arena_tables tables;
 
 	(void)version;
 	(void)class;
 	(void)exception;
-	/* No hook is 0, which is below every frame; a thread inside the library is UINTPTR_MAX, above every frame. */
+	/* No hook is 0, which is below every frame; GUARD_INSIDE and GUARD_UNKNOWN are above every frame. */
 	if ((actions & _UA_CLEANUP_PHASE) == 0 || guard < rsp)
 		return _URC_CONTINUE_UNWIND;
 	tables.code = _Unwind_GetRegionStart(context);
 	tables.granules = (uintptr_t)_Unwind_GetLanguageSpecificData(context);
 	if (guard < program_stack_pointer(&tables, _Unwind_GetIP(context), rsp))
-		libpatch_hook_guard = *(const uintptr_t *)(guard + ARCH_HOOK_FRAME_PREVIOUS);
+		libpatch_hook_guard.guard = 0;
 	return _URC_CONTINUE_UNWIND;
 }
