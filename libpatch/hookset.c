@@ -8,6 +8,7 @@
 #define REUSE_DEPTH 1024
 /* From so many on, one with hooks that are not wanted will do, too. */
 #define SPARE_FROM 8
+#define LARGER_MAX 96
 
 static enum hook_when when_of(const struct attachment *attachment)
 {
@@ -112,28 +113,75 @@ struct search {
 	size_t count;
 	uint16_t *map;
 	struct trampoline *best;
+	struct trampoline *largest; /* of all for the window */
+	size_t others; /* that are out of use */
 };
 
-/* The one with the fewest hooks that are not wanted. */
+/* The best is the one with the fewest hooks that are not wanted. */
 static void consider(struct search *search, struct trampoline *trampoline)
 {
-	if (trampoline != NULL && (search->best == NULL || trampoline->hook_count < search->best->hook_count) &&
+	if (trampoline == NULL || !trampoline_is_for(trampoline, search->window))
+		return;
+	if (search->largest == NULL || trampoline->hook_count > search->largest->hook_count)
+		search->largest = trampoline;
+	if ((search->best == NULL || trampoline->hook_count < search->best->hook_count) &&
 	    trampoline_fits(trampoline, search->window, search->hooks, search->count, is_released, search->map))
 		search->best = trampoline;
 }
 
 static struct trampoline *find(struct region *region, struct search *search)
 {
-	size_t others = 0;
-
 	consider(search, region->next);
 	consider(search, region->current);
-	for (struct trampoline *old = region->old; others < REUSE_DEPTH && old != NULL; ++others, old = old->next)
+	for (struct trampoline *old = region->old; search->others < REUSE_DEPTH && old != NULL; old = old->next) {
+		++search->others;
 		consider(search, old);
-	/* Closed hooks take their time; but this must not go on for ever. */
-	if (search->best != NULL && search->best->hook_count > search->count && others < SPARE_FROM)
+	}
+	/* Hooks that are not wanted take their time, too; but this must not go on for ever. */
+	if (search->best != NULL && search->best->hook_count > search->count && search->others < SPARE_FROM)
 		return NULL;
 	return search->best;
+}
+
+/*
+ * Where there are many already, a new one is built for more than is wanted: for all that the largest can do, so that some day
+ * one can do everything. How long that gets is bounded: each hook that may be wanted as often as there are such hooks.
+ */
+static patch_status build_larger(struct window *window, struct search *search, struct trampoline **out)
+{
+	const struct trampoline *largest = search->largest;
+	struct hook *hooks;
+	const char *message;
+	size_t size, count = 0, wanted = 0;
+	patch_status status;
+
+	if (search->others < SPARE_FROM || largest == NULL || largest->hook_count + search->count > LARGER_MAX)
+		return PATCH_ENOMEM;
+	size = (largest->hook_count + search->count) * sizeof(*hooks);
+	hooks = heap_alloc(size);
+	if (hooks == NULL)
+		return PATCH_ENOMEM;
+	for (size_t i = 0; i < largest->hook_count; ++i) {
+		if (wanted < search->count && trampoline_alike(&largest->hooks[i], &search->hooks[wanted]))
+			search->map[wanted++] = (uint16_t)i;
+		hooks[count++] = largest->hooks[i];
+	}
+	while (wanted < search->count) {
+		hooks[count] = search->hooks[wanted];
+		search->map[wanted++] = (uint16_t)count++;
+	}
+	status = trampoline_build(window, hooks, count, out, &message);
+	heap_free(hooks, size);
+	return status;
+}
+
+static patch_status build(struct window *window, struct search *search, struct trampoline **out, const char **message)
+{
+	if (build_larger(window, search, out) == PATCH_OK)
+		return PATCH_OK;
+	for (size_t i = 0; i < search->count; ++i)
+		search->map[i] = (uint16_t)i;
+	return trampoline_build(window, search->hooks, search->count, out, message);
 }
 
 /* The hooks are their patches' from now on, and open if those are. */
@@ -180,13 +228,10 @@ patch_status hookset_build(const struct hookset *set, struct region *region, str
 			search.count += describe(set->list[i], &hooks[search.count]);
 		status = PATCH_OK;
 		*out = find(region, &search);
-		if (*out == NULL) {
-			for (size_t i = 0; i < search.count; ++i)
-				search.map[i] = (uint16_t)i;
-			status = trampoline_build(&window, hooks, search.count, out, &refusal->message);
-		} else {
+		if (*out == NULL)
+			status = build(&window, &search, out, &refusal->message);
+		else
 			trampoline_fits(*out, &window, hooks, search.count, is_released, search.map);
-		}
 		region->pad = window.pad;
 	}
 	if (status == PATCH_OK)

@@ -263,12 +263,18 @@ void trampoline_free(struct trampoline *trampoline)
 	heap_free(trampoline, trampoline_size(trampoline->hook_count));
 }
 
-/* Would they be the same code, but for the slot? */
-static bool is_alike(const struct hook *a, const struct hook *b)
+bool trampoline_alike(const struct hook *a, const struct hook *b)
 {
 	return a->address == b->address && a->when == b->when && a->lower == b->lower && a->upper == b->upper &&
 	       a->code.read == b->code.read && a->code.write == b->code.write && a->code.clobber == b->code.clobber &&
 	       a->code.program_counter == b->code.program_counter && a->code.post == b->code.post;
+}
+
+bool trampoline_is_for(const struct trampoline *trampoline, const struct window *window)
+{
+	return trampoline->start == window->start && trampoline->length == window->length &&
+	       trampoline->strategy == window->strategy &&
+	       (window->strategy == PATCH_STRATEGY_TRAP || trampoline->pad == window->pad);
 }
 
 bool trampoline_fits(const struct trampoline *trampoline, const struct window *window, const struct hook *hooks, size_t count,
@@ -276,14 +282,12 @@ bool trampoline_fits(const struct trampoline *trampoline, const struct window *w
 {
 	size_t wanted = 0;
 
-	if (trampoline->hook_count < count || trampoline->start != window->start ||
-	    trampoline->length != window->length || trampoline->strategy != window->strategy ||
-	    (window->strategy != PATCH_STRATEGY_TRAP && trampoline->pad != window->pad))
+	if (trampoline->hook_count < count || !trampoline_is_for(trampoline, window))
 		return false;
 	/* The first one that will do is the best: none of those behind it is lost. */
 	for (size_t i = 0; i < trampoline->hook_count; ++i) {
 		const struct hook *hook = &trampoline->hooks[i];
-		bool fits = wanted < count && is_alike(hook, &hooks[wanted]);
+		bool fits = wanted < count && trampoline_alike(hook, &hooks[wanted]);
 
 		if (hook->owner == NULL) {
 			bool is_elsewhere = false;

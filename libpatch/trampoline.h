@@ -78,6 +78,11 @@ patch_status trampoline_build(struct window *window, const struct hook *hooks, s
 /* What the window's pad holds when it leads to this trampoline. */
 void trampoline_pad_bytes(const struct trampoline *trampoline, uintptr_t pad, uint8_t bytes[ARCH_JMP_SIZE]);
 
+/* Was it built for the window? */
+bool trampoline_is_for(const struct trampoline *trampoline, const struct window *window);
+/* Would the hooks be the same code, but for their slots? */
+bool trampoline_alike(const struct hook *a, const struct hook *b);
+
 /*
  * Can it do this? map[i] then is the index of its hook for hooks[i]. Hooks that were built for more than this stay closed;
  * one that is another patch's, unless `ignore` says so of the patch, is in the way, and one that is a wanted hook's own patch's

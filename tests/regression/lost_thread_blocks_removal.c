@@ -63,15 +63,20 @@ static void vanish_procedure(struct patch_exec_context *context, uint8_t post)
 	syscall(SYS_exit, 0);
 }
 
+struct end {
+	probe_procedure procedure;
+	size_t stack; /* libc keeps small ones */
+};
+
 static void thread_ends(void *argument)
 {
-	patch_t patch = make((probe_procedure)argument);
+	const struct end *end = (const struct end *)argument;
+	patch_t patch = make(end->procedure);
 	pthread_attr_t attr;
 	pthread_t thread;
 
-	/* Too large for libc to keep the stack. */
 	pthread_attr_init(&attr);
-	pthread_attr_setstacksize(&attr, 64 << 20);
+	pthread_attr_setstacksize(&attr, end->stack);
 	REQUIRE(pthread_create(&thread, &attr, call, NULL) == 0);
 	pthread_join(thread, NULL);
 	remove_and_wait(patch);
@@ -269,9 +274,12 @@ static void spawns(void *unused)
 
 int main(void)
 {
+	struct end ends[] = { { exit_procedure, 1 << 20 }, { exit_procedure, 64 << 20 }, { vanish_procedure, 64 << 20 } };
+
 	harness_start();
-	harness_isolated("pthread_exit()", thread_ends, (void *)exit_procedure);
-	harness_isolated("the system call exit", thread_ends, (void *)vanish_procedure);
+	harness_isolated("pthread_exit()", thread_ends, &ends[0]);
+	harness_isolated("pthread_exit(), the stack is unmapped", thread_ends, &ends[1]);
+	harness_isolated("the system call exit", thread_ends, &ends[2]);
 	harness_isolated("longjmp()", jumps, NULL);
 	harness_isolated("others parked, fork()", others_parked, (void *)by_libc);
 	harness_isolated("others parked, clone", others_parked, (void *)by_system_call);
