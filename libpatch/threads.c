@@ -14,6 +14,7 @@
 
 #include <signal.h>
 #include <sys/mman.h>
+#include <sys/uio.h>
 
 TLS_INITIAL_EXEC struct hook_guard libpatch_hook_guard = { GUARD_UNKNOWN, 0 };
 
@@ -302,14 +303,93 @@ uintptr_t threads_own_record(void)
 	return record;
 }
 
+/*
+ * Many at once, as each call of the kernel costs more than what it reads. Slots about which there is anything to say that needs
+ * another look are visited one by one.
+ */
+#define GROUP 32
+
+static struct {
+	struct slot *slots[GROUP];
+	uintptr_t at[GROUP];
+	uintptr_t selves[GROUP];
+	struct hook_guard guards[GROUP];
+	uintptr_t records[GROUP];
+	size_t count;
+} group;
+
+static bool read_all(void *buffer, size_t size)
+{
+	struct iovec local = { buffer, size * group.count };
+	static struct iovec remote[GROUP];
+
+	for (size_t i = 0; i < group.count; ++i) {
+		remote[i].iov_base = (void *)group.at[i];
+		remote[i].iov_len = size;
+	}
+	return group.count == 0 || raw_syscall(SYS_process_vm_readv, raw_syscall(SYS_getpid), &local, 1, remote, group.count,
+					       0) == (long)local.iov_len;
+}
+
+/* Keep those that may be in a hook, with the places of their records. False: something is not as it was. */
+static bool read_guards(void)
+{
+	const intptr_t offset = (intptr_t)((uintptr_t)&libpatch_hook_guard - own_thread());
+	size_t kept = 0;
+
+	for (size_t i = 0; i < group.count; ++i)
+		group.at[i] = atomic_load(&group.slots[i]->thread) & ~DOUBTED;
+	if (!read_all(group.selves, sizeof(group.selves[0])))
+		return false;
+	for (size_t i = 0; i < group.count; ++i) {
+		if (group.selves[i] != group.at[i])
+			return false;
+		group.at[i] += (uintptr_t)offset;
+	}
+	if (!read_all(group.guards, sizeof(group.guards[0])))
+		return false;
+	for (size_t i = 0; i < group.count; ++i) {
+		const struct hook_guard *state = &group.guards[i];
+		uintptr_t guard = state->guard == GUARD_INSIDE ? state->saved : state->guard;
+
+		if (guard == 0 || guard == GUARD_UNKNOWN)
+			continue;
+		group.slots[kept] = group.slots[i];
+		group.at[kept++] = guard + ARCH_HOOK_FRAME_RECORD;
+	}
+	group.count = kept;
+	return true;
+}
+
+static bool visit_group(threads_visit_fn *visit, void *data)
+{
+	bool known = read_guards() && read_all(group.records, sizeof(group.records[0]));
+	bool complete = true;
+
+	for (size_t i = 0; i < group.count; ++i) {
+		if (known && group.records[i] != 0)
+			visit(group.records[i], data);
+		else
+			complete &= visit_slot(group.slots[i], visit, data);
+	}
+	group.count = 0;
+	return complete;
+}
+
 bool threads_visit(threads_visit_fn *visit, void *data)
 {
 	bool complete = true;
 
 	notice_fork();
-	for (struct chunk *chunk = &first.chunk; chunk != NULL; chunk = atomic_load(&chunk->next))
-		for (size_t i = 0; i < chunk->count; ++i)
-			complete &= visit_slot(&chunk->slots[i], visit, data);
+	for (struct chunk *chunk = &first.chunk; chunk != NULL; chunk = atomic_load(&chunk->next)) {
+		for (size_t i = 0; i < chunk->count; ++i) {
+			if (atomic_load(&chunk->slots[i].thread) != 0)
+				group.slots[group.count++] = &chunk->slots[i];
+			if (group.count == GROUP)
+				complete &= visit_group(visit, data);
+		}
+	}
+	complete &= visit_group(visit, data);
 	return complete;
 }
 

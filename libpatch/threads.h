@@ -38,7 +38,7 @@ void threads_init(void);
  * the frame of a running hook, or in a handler that interrupted one, or in a vfork() child of one; or when the thread is not
  * in the table yet and there is no memory for it (counted). Wherever a hook may be: no libc, no lock, general registers only.
  */
-bool threads_may_run(uintptr_t guard, uintptr_t base) __attribute__((visibility("hidden")));
+bool threads_may_run(uintptr_t guard, uintptr_t base) __attribute__((visibility("hidden"), used));
 
 /* The calling thread's guard, or 0 if its hook was left by longjmp(). */
 uintptr_t threads_own_guard(void);

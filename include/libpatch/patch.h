@@ -3,7 +3,8 @@
  * libpatch: rewrite instructions of the running process while its threads run through them.
  *
  * Usable first and alone, from C99 and C++. Every function may be called from any thread, from inside probe
- * procedures and from signal handlers, except where its comment says otherwise; none waits for a running probe.
+ * procedures and from signal handlers, except where its comment says otherwise; none but patch_synchronize() waits for a
+ * running probe.
  * None exits, aborts or prints. patch_last_error() tells the calling thread why its last call failed.
  *
  * Beside the codes listed with each function, every one that needs patch_init() returns PATCH_EINIT before it, PATCH_EFINI

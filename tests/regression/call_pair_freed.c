@@ -96,7 +96,7 @@ static void check(unsigned long wanted_before, unsigned long wanted_around, unsi
 
 static bool published;
 
-/* At every step: the gates may be set before the text is written. */
+/* At every step: the hooks may be open before the text is written. */
 static int fail_write(enum inject_point point)
 {
 	published |= point == INJECT_COMMIT_PUBLISHED;
