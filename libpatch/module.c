@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * module_find(): no lock, no allocation, and no call but _dl_find_object (glibc manual: AS-Safe) and getauxval, which
- * reads a table. Without _dl_find_object it uses dl_iterate_phdr, which locks: module_find() must then stay out of
- * signal handlers.
+ * module_find(): no lock, no allocation, and no call but _dl_find_object (glibc manual: AS-Safe). Without it dl_iterate_phdr
+ * is used, which locks: module_find() must then stay out of signal handlers.
  *
  * The module must stay loaded during the call; that is the caller's business.
  */
@@ -16,6 +15,31 @@
 #include <elf.h>
 #include <link.h>
 #include <sys/auxv.h>
+
+static struct {
+	const Elf64_Phdr *headers;
+	size_t count;
+	bool known;
+} program;
+
+/* Before anything can be patched, so that nothing of libc is called under the library lock. */
+__attribute__((constructor(101))) static void read_auxiliary_vector(void)
+{
+	if (getauxval(AT_PHENT) == sizeof(Elf64_Phdr)) {
+		program.headers = (const Elf64_Phdr *)getauxval(AT_PHDR);
+		program.count = getauxval(AT_PHNUM);
+	}
+	program.known = true;
+}
+
+const void *module_program_headers(size_t *count)
+{
+	/* Called by what runs before all constructors. */
+	if (!program.known)
+		read_auxiliary_vector();
+	*count = program.headers != NULL ? program.count : 0;
+	return program.headers;
+}
 
 /* Bounds and unwind table by program headers. False when no segment is around address. */
 static bool module_describe(struct module *module, uintptr_t address, const Elf64_Phdr *headers, size_t count,
@@ -59,11 +83,11 @@ static bool module_describe(struct module *module, uintptr_t address, const Elf6
  */
 static bool module_is_program(struct module *module, uintptr_t address, const struct link_map *map)
 {
-	const Elf64_Phdr *headers = (const Elf64_Phdr *)getauxval(AT_PHDR);
-	size_t count = getauxval(AT_PHNUM);
+	size_t count;
+	const Elf64_Phdr *headers = module_program_headers(&count);
 	uintptr_t bias = map->l_addr;
 
-	if (headers == NULL || getauxval(AT_PHENT) != sizeof(*headers))
+	if (headers == NULL)
 		return false;
 	for (size_t i = 0; i < count; i++) {
 		if (headers[i].p_type == PT_PHDR)

@@ -20,6 +20,9 @@ struct module {
 	uintptr_t bias; /* load address less p_vaddr */
 };
 
+/* Program headers of the program, as the kernel passed them; NULL: unknown. */
+const void *module_program_headers(size_t *count);
+
 /* The module that contains address; false when none does (generated code, the vDSO may or may not count). */
 bool module_find(uintptr_t address, struct module *out);
 

@@ -7,7 +7,6 @@
 #include "signals.h"
 #include "space.h"
 
-#include <sys/auxv.h>
 #include <sys/mman.h>
 
 /* mov rax, 15; syscall (glibc, sysdeps/unix/sysv/linux/x86_64/libc_sigaction.c) */
@@ -40,7 +39,8 @@ static bool mapping_of(uintptr_t address, struct space_mapping *out, struct refu
 /* The main program, or what is linked into it statically. */
 static bool is_main(const struct module *module)
 {
-	uintptr_t headers = getauxval(AT_PHDR);
+	size_t count;
+	uintptr_t headers = (uintptr_t)module_program_headers(&count);
 
 	return headers >= module->lower && headers < module->upper;
 }

@@ -23,6 +23,7 @@ attr=api
 eh_frame=module
 make=api
 mapped=module
+memory=base
 pad=arena
 arch/x86-64/context=arch/arch
 arch/x86-64/decode=arch/arch

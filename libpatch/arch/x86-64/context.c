@@ -131,6 +131,15 @@ static int32_t tls_offset(const void *variable)
 	return (int32_t)((uintptr_t)variable - base);
 }
 
+/* Where errno is. */
+static int32_t errno_offset;
+
+/* Early: __errno_location() must not be called under the library lock, when it may be patched (I9). */
+__attribute__((constructor(101))) static void locate_errno(void)
+{
+	errno_offset = tls_offset(&errno);
+}
+
 /* Make the rel32 that ends at `from` lead to the current offset. */
 static void land(struct arch_code *code, size_t from)
 {
@@ -309,7 +318,7 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 {
 	const uint64_t general = PATCH_REGS_GP_ONLY;
 	const int32_t guard = tls_offset(&libpatch_hook_guard.guard);
-	const int32_t error = tls_offset(&errno);
+	const int32_t error = errno_offset != 0 ? errno_offset : tls_offset(&errno);
 	uint64_t destroyed = CALLER_SAVED | (hook->clobber & general);
 	uint64_t offered = (hook->read | hook->write) & general;
 	uint64_t written = hook->write & general;
