@@ -222,7 +222,8 @@ patch_status fit_next(struct fit *fit, struct refusal *refusal)
 patch_status fit_begin(struct fit *fit, const struct patch *patch, uintptr_t address, int policy, uintptr_t from,
 		       const struct region *through, struct refusal *refusal)
 {
-	size_t before = patch->upper != 0 && address > patch->lower ? MIN(address - patch->lower, (size_t)FIT_BEFORE) : 0;
+	uintptr_t lower = MAX(patch->lower, patch->floor);
+	size_t before = patch->upper != 0 && address > lower ? MIN(address - lower, (size_t)FIT_BEFORE) : 0;
 	size_t size = region_original(address - before, fit->view, sizeof(fit->view));
 
 	if (size <= before)

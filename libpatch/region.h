@@ -48,6 +48,7 @@ struct patch {
 	uintptr_t upper;
 	uintptr_t limit;
 	uintptr_t barrier; /* no byte from here on may be changed */
+	uintptr_t floor;   /* none in front of here */
 	uintptr_t mapped;  /* end of the mapping */
 	bool exact;     /* its mapping is writable (text.h) */
 	bool paired;    /* around a call */

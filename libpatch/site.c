@@ -2,6 +2,7 @@
 #include "site.h"
 
 #include "arena.h"
+#include "critical.h"
 #include "module.h"
 #include "scan.h"
 #include "signals.h"
@@ -128,10 +129,12 @@ static bool find_module(uintptr_t address, struct module *module)
 
 patch_status site_examine(struct patch *patch, uintptr_t address, struct refusal *refusal)
 {
+	struct critical critical;
 	struct module module;
 	patch_status status;
 
 	refusal->irritant = address;
+	patch->floor = 0;
 	patch->lower = 0;
 	patch->upper = 0;
 	patch->limit = UINTPTR_MAX;
@@ -146,6 +149,9 @@ patch_status site_examine(struct patch *patch, uintptr_t address, struct refusal
 	refusal->message = check_protected(&module, address);
 	if (refusal->message != NULL)
 		return PATCH_EPROTECTED;
+	refusal->message = critical_examine(&module, address, region_original, &critical);
+	if (refusal->message != NULL)
+		return PATCH_EPROTECTED;
 	if (!module_function(&module, address, &patch->lower, &patch->upper, &patch->limit)) {
 		patch->lower = 0;
 		patch->upper = 0;
@@ -155,6 +161,11 @@ patch_status site_examine(struct patch *patch, uintptr_t address, struct refusal
 		patch->limit = MIN(patch->limit, restorer());
 		patch->barrier = restorer();
 	}
+	if (critical.ceiling < patch->barrier) {
+		patch->limit = MIN(patch->limit, critical.ceiling);
+		patch->barrier = critical.ceiling;
+	}
+	patch->floor = critical.floor;
 	if (patch->upper != 0 && address != patch->lower &&
 	    scan_function(patch->lower, patch->upper, region_original_at) && !scan_is_start(address)) {
 		refusal->message = "the address is not the start of an instruction of its function";

@@ -10,7 +10,7 @@ levels='
 0 base inject
 1 error heap range process space arch/arch arch/x86-64/frame
 2 arch/x86-64/relocate plan scan text sync arena registry module owned threads
-3 trampoline around held virtual wait lock
+3 trampoline around critical held virtual wait lock
 4 region handle signals trap
 5 mediate quiesce site hookset phase fit
 6 attach replan commit
