@@ -33,7 +33,7 @@ struct reader {
 
 static bool reader_open(struct reader *reader)
 {
-	reader->fd = raw_syscall(SYS_open, "/proc/self/maps", O_RDONLY | O_CLOEXEC, 0);
+	reader->fd = raw_syscall(SYS_open, "/proc/thread-self/maps", O_RDONLY | O_CLOEXEC, 0);
 	reader->length = 0;
 	reader->at = 0;
 	return reader->fd >= 0;

@@ -58,10 +58,13 @@ uint64_t text_write_count(void)
 	return atomic_load_explicit(&write_count, memory_order_relaxed);
 }
 
-/* Where process_vm_readv() is filtered. */
+/*
+ * All by the calling thread, not the process: /proc/self and the process id are those of the main thread, which has no
+ * memory any more once it has ended by pthread_exit(). Where process_vm_readv() is filtered:
+ */
 static long read_proc_mem(uintptr_t address, void *buffer, size_t size)
 {
-	long fd = raw_syscall(SYS_open, "/proc/self/mem", O_RDONLY | O_CLOEXEC, 0);
+	long fd = raw_syscall(SYS_open, "/proc/thread-self/mem", O_RDONLY | O_CLOEXEC, 0);
 	long got;
 
 	if (fd < 0)
@@ -75,7 +78,7 @@ size_t text_read(uintptr_t address, void *buffer, size_t size, int *error)
 {
 	struct iovec local = { buffer, size };
 	struct iovec remote = { (void *)address, size };
-	long got = raw_syscall(SYS_process_vm_readv, raw_syscall(SYS_getpid), &local, 1, &remote, 1, 0);
+	long got = raw_syscall(SYS_process_vm_readv, raw_syscall(SYS_gettid), &local, 1, &remote, 1, 0);
 
 	if (got < 0 && got != -EFAULT)
 		got = read_proc_mem(address, buffer, size);
@@ -260,7 +263,7 @@ size_t text_apply(struct text_write *writes, size_t count)
 		return 0;
 	sort(writes, count);
 	if (way == TEXT_PROC_MEM) {
-		fd = raw_syscall(SYS_open, "/proc/self/mem", O_RDWR | O_CLOEXEC, 0);
+		fd = raw_syscall(SYS_open, "/proc/thread-self/mem", O_RDWR | O_CLOEXEC, 0);
 		if (fd < 0) {
 			for (size_t i = 0; i < count; ++i)
 				writes[i].error = (int)-fd;
