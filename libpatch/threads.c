@@ -35,13 +35,11 @@ struct slot {
 struct chunk {
 	struct chunk *_Atomic next;
 	size_t count;
-	struct slot slots[];
+	struct slot *slots;
 };
 
-static struct {
-	struct chunk chunk;
-	struct slot slots[FIRST_SLOTS];
-} first = { .chunk = { .count = FIRST_SLOTS } };
+static struct slot first_slots[FIRST_SLOTS];
+static struct chunk first = { .count = FIRST_SLOTS, .slots = first_slots };
 static _Atomic uint64_t missed;
 static _Atomic uint64_t mapped;
 
@@ -76,6 +74,7 @@ static struct chunk *add_chunk(struct chunk *last)
 		return NULL;
 	chunk = (struct chunk *)result;
 	chunk->count = CHUNK_SLOTS;
+	chunk->slots = (struct slot *)(chunk + 1);
 	if (!atomic_compare_exchange_strong(&last->next, &expected, chunk)) {
 		raw_syscall(SYS_munmap, chunk, CHUNK_SIZE);
 		return expected;
@@ -95,7 +94,7 @@ static bool claim(struct slot *slot, uintptr_t before, uintptr_t self)
 /* Of a thread that had the same storage and is gone, or of this one: a handler has interrupted its registration. */
 static bool claim_same(uintptr_t self)
 {
-	for (struct chunk *chunk = &first.chunk; chunk != NULL; chunk = atomic_load(&chunk->next)) {
+	for (struct chunk *chunk = &first; chunk != NULL; chunk = atomic_load(&chunk->next)) {
 		for (size_t i = 0; i < chunk->count; ++i) {
 			struct slot *slot = &chunk->slots[i];
 			uintptr_t thread = atomic_load(&slot->thread);
@@ -110,7 +109,7 @@ static bool claim_same(uintptr_t self)
 
 static bool claim_free(uintptr_t self)
 {
-	for (struct chunk *chunk = &first.chunk;;) {
+	for (struct chunk *chunk = &first;;) {
 		struct chunk *next;
 
 		for (size_t i = 0; i < chunk->count; ++i)
@@ -190,7 +189,7 @@ void threads_forget_others(void)
 	if (last_era == 0)
 		return;
 	++last_era;
-	for (struct chunk *chunk = &first.chunk; chunk != NULL; chunk = atomic_load(&chunk->next)) {
+	for (struct chunk *chunk = &first; chunk != NULL; chunk = atomic_load(&chunk->next)) {
 		for (size_t i = 0; i < chunk->count; ++i) {
 			struct slot *slot = &chunk->slots[i];
 			uintptr_t thread = atomic_load(&slot->thread);
@@ -381,7 +380,7 @@ bool threads_visit(threads_visit_fn *visit, void *data)
 	bool complete = true;
 
 	notice_fork();
-	for (struct chunk *chunk = &first.chunk; chunk != NULL; chunk = atomic_load(&chunk->next)) {
+	for (struct chunk *chunk = &first; chunk != NULL; chunk = atomic_load(&chunk->next)) {
 		for (size_t i = 0; i < chunk->count; ++i) {
 			if (atomic_load(&chunk->slots[i].thread) != 0)
 				group.slots[group.count++] = &chunk->slots[i];
@@ -398,7 +397,7 @@ void threads_usage(struct threads_usage *usage)
 	usage->known = 0;
 	usage->missed = atomic_load(&missed);
 	usage->bytes = atomic_load(&mapped);
-	for (struct chunk *chunk = &first.chunk; chunk != NULL; chunk = atomic_load(&chunk->next))
+	for (struct chunk *chunk = &first; chunk != NULL; chunk = atomic_load(&chunk->next))
 		for (size_t i = 0; i < chunk->count; ++i)
 			usage->known += atomic_load(&chunk->slots[i].thread) != 0;
 }

@@ -7,13 +7,19 @@
 
 #include <pthread.h>
 
+/* More than the library has room for without asking the kernel. */
+#define MANY 200
+
 static unsigned int inside, leave, destroyed, calls, used_after;
 static char data;
 
 static void wait_for(const unsigned int *flag, unsigned int value)
 {
-	while (__atomic_load_n(flag, __ATOMIC_ACQUIRE) != value)
-		sched_yield();
+	while (__atomic_load_n(flag, __ATOMIC_ACQUIRE) != value) {
+		struct timespec nap = { 0, 500000 };
+
+		nanosleep(&nap, NULL);
+	}
 }
 
 static void destroy(void *user_data)
@@ -122,7 +128,7 @@ static void in_procedure(void *argument)
 {
 	const struct variant *v = argument;
 	patch_t patch, other = NULL;
-	pthread_t threads[4];
+	static pthread_t threads[MANY];
 
 	REQUIRE_OK(patch_init(NULL, 0));
 	patch = make((uintptr_t)t_five_bytes, v->type, v->procedure);
@@ -195,6 +201,7 @@ int main(void)
 		{ "in a procedure, three threads", PATCH_EXEC_MODEL_PROBE, procedure, false, false, 3 },
 		{ "in a procedure, disabled first", PATCH_EXEC_MODEL_PROBE, procedure, true, false, 1 },
 		{ "in a procedure, the window stays", PATCH_EXEC_MODEL_PROBE, procedure, false, true, 2 },
+		{ "in a procedure, many threads", PATCH_EXEC_MODEL_PROBE, procedure, false, false, MANY },
 		{ "around", PATCH_EXEC_MODEL_PROBE_AROUND, procedure, false, false, 1 },
 		{ "in the library, in a procedure", PATCH_EXEC_MODEL_PROBE, calling_procedure, false, false, 1 },
 		{ "in a handler, in a procedure", PATCH_EXEC_MODEL_PROBE, signalled_procedure, false, false, 1 },
