@@ -87,9 +87,7 @@ static patch_status set_up(bool allow_wx)
 		return error_raise_sys(error == -ENOSYS || error == -EINVAL ? PATCH_ENOTSUP : PATCH_ESYS, "patch_init",
 				       "the kernel refuses membarrier(REGISTER_PRIVATE_EXPEDITED_SYNC_CORE)", error);
 	if (text_init(allow_wx) != PATCH_OK)
-		return error_raise(PATCH_ENOTSUP, "patch_init",
-				   "the kernel lets text be written neither through /proc/self/mem nor by other means",
-				   NULL);
+		return error_raise(PATCH_ENOTSUP, "patch_init", text_refusal(), NULL);
 	arch_xsave_init();
 	threads_init();
 	if (registry_init() != PATCH_OK)

@@ -8,12 +8,17 @@
 #include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 #include <sys/uio.h>
 
 /* Joining two writes of one page costs reading and rewriting what lies between them. */
 #define RUN_MAX 65536
+/* Descriptors are handed out from the lowest number up: up here the program's files hardly ever come by. */
+#define HIGH_DESCRIPTOR 900
 
 static enum text_way way;
+static bool writable_executable;
+static const char *refusal;
 static _Atomic uint64_t write_count;
 static uint8_t run_bytes[RUN_MAX] __attribute__((aligned(64)));
 
@@ -91,11 +96,69 @@ size_t text_read(uintptr_t address, void *buffer, size_t size, int *error)
 
 /* ---- the three ways --------------------------------------------------------------------------------------------- */
 
-static int write_proc_mem(int fd, uintptr_t address, const uint8_t *bytes, size_t length)
+/* /proc/self/mem, open for one batch. */
+struct mem {
+	long fd; /* or -errno */
+	uint64_t device;
+	uint64_t inode;
+};
+
+static bool identify(long fd, uint64_t *device, uint64_t *inode)
+{
+	struct stat status;
+
+	if (raw_syscall(SYS_fstat, fd, &status) < 0)
+		return false;
+	*device = status.st_dev;
+	*inode = status.st_ino;
+	return true;
+}
+
+/* Somebody may have closed the descriptor, and the program may have got its number for a file of its own. */
+static bool is_ours(const struct mem *mem)
+{
+	uint64_t device, inode;
+
+	return mem->fd >= 0 && identify(mem->fd, &device, &inode) && device == mem->device && inode == mem->inode;
+}
+
+/* What is not ours is not ours to close. */
+static void close_mem(struct mem *mem)
+{
+	if (is_ours(mem))
+		raw_syscall(SYS_close, mem->fd);
+	mem->fd = -EBADF;
+}
+
+static void open_mem(struct mem *mem)
+{
+	long high;
+
+	mem->fd = raw_syscall(SYS_open, "/proc/thread-self/mem", O_RDWR | O_CLOEXEC, 0);
+	if (mem->fd < 0)
+		return;
+	if (!identify(mem->fd, &mem->device, &mem->inode)) {
+		raw_syscall(SYS_close, mem->fd);
+		mem->fd = -ENOTSUP;
+		return;
+	}
+	high = raw_syscall(SYS_fcntl, mem->fd, F_DUPFD_CLOEXEC, HIGH_DESCRIPTOR);
+	if (high >= 0) {
+		raw_syscall(SYS_close, mem->fd);
+		mem->fd = high;
+	}
+}
+
+static int write_proc_mem(struct mem *mem, uintptr_t address, const uint8_t *bytes, size_t length)
 {
 	while (length > 0) {
-		long done = raw_syscall(SYS_pwrite64, fd, bytes, length, address);
+		long done;
 
+		if (!is_ours(mem))
+			open_mem(mem);
+		if (mem->fd < 0)
+			return (int)-mem->fd;
+		done = raw_syscall(SYS_pwrite64, mem->fd, bytes, length, address);
 		if (done <= 0)
 			return done < 0 ? (int)-done : EIO;
 		address += done;
@@ -146,16 +209,12 @@ static int write_page_swap(uintptr_t address, const uint8_t *bytes, size_t lengt
 	return 0;
 }
 
-static int write_run(int fd, uintptr_t address, const uint8_t *bytes, size_t length, bool writable)
+static int write_by(enum text_way by, struct mem *mem, uintptr_t address, const uint8_t *bytes, size_t length,
+		    bool writable)
 {
-	int injected = INJECT(INJECT_TEXT_WRITE);
-
-	if (injected)
-		return injected;
-	atomic_fetch_add_explicit(&write_count, 1, memory_order_relaxed);
-	switch (way) {
+	switch (by) {
 	case TEXT_PROC_MEM:
-		return write_proc_mem(fd, address, bytes, length);
+		return write_proc_mem(mem, address, bytes, length);
 	case TEXT_MPROTECT:
 		return write_mprotect(address, bytes, length, writable);
 	case TEXT_PAGE_SWAP:
@@ -164,6 +223,47 @@ static int write_run(int fd, uintptr_t address, const uint8_t *bytes, size_t len
 	default:
 		return ENOTSUP;
 	}
+}
+
+/* ---- choosing --------------------------------------------------------------------------------------------------- */
+
+/* On a page of our own. */
+static bool works(enum text_way by)
+{
+	long page = raw_syscall(SYS_mmap, NULL, PAGE_SIZE, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct mem mem = { .fd = -EBADF };
+	bool result;
+
+	if (page < 0) {
+		refusal = "the kernel refuses executable memory, which generated code needs";
+		return false;
+	}
+	result = write_by(by, &mem, page, (const uint8_t *)"\xCC", 1, false) == 0 && *(volatile uint8_t *)page == 0xCC;
+	close_mem(&mem);
+	raw_syscall(SYS_munmap, page, PAGE_SIZE);
+	return result;
+}
+
+/* The best way from `first` on that works. */
+static enum text_way choose(enum text_way first)
+{
+	for (enum text_way by = first; by <= TEXT_PAGE_SWAP; ++by)
+		if ((by != TEXT_MPROTECT || writable_executable) && works(by))
+			return by;
+	return TEXT_NONE;
+}
+
+patch_status text_init(bool allow_writable_executable)
+{
+	writable_executable = allow_writable_executable;
+	refusal = "the kernel lets text be written neither through /proc/self/mem nor by other means";
+	way = INJECT(INJECT_TEXT_WRITE) ? TEXT_NONE : choose(TEXT_PROC_MEM);
+	return way == TEXT_NONE ? PATCH_ENOTSUP : PATCH_OK;
+}
+
+const char *text_refusal(void)
+{
+	return refusal;
 }
 
 /* ---- batches ---------------------------------------------------------------------------------------------------- */
@@ -229,8 +329,68 @@ static bool joins(uintptr_t start, uintptr_t end, bool exact, const struct text_
 	return !exact && !next->exact && ALIGN_DOWN(end - 1, PAGE_SIZE) == ALIGN_DOWN(next->address, PAGE_SIZE);
 }
 
+/* One batch: the way may stop working in the middle of it, and is back in favour with the next. */
+struct batch {
+	enum text_way by;
+	struct mem mem;
+};
+
+/*
+ * A way that fails on a page of ours, too, has stopped working: a filter came, privileges went, descriptors ran out. One
+ * that fails at `address` only fails for a reason of that mapping, which another way must not get around.
+ */
+static int write_run(struct batch *batch, uintptr_t address, const uint8_t *bytes, size_t length, bool writable)
+{
+	int error = INJECT(INJECT_TEXT_WRITE);
+
+	if (error)
+		return error;
+	atomic_fetch_add_explicit(&write_count, 1, memory_order_relaxed);
+	error = write_by(batch->by, &batch->mem, address, bytes, length, writable);
+	while (error != 0 && batch->by != TEXT_PAGE_SWAP && !works(batch->by)) {
+		enum text_way next = choose(batch->by + 1);
+
+		if (next == TEXT_NONE)
+			return error;
+		batch->by = next;
+		error = write_by(next, &batch->mem, address, bytes, length, writable);
+	}
+	return error;
+}
+
+/* Is it in memory? What was written to a file of the program's is not. */
+static bool arrived(uintptr_t address, const uint8_t *bytes, size_t length)
+{
+	static uint8_t seen[RUN_MAX];
+	int error;
+
+	/* Where memory cannot be read in any way, the kernel's word must do. */
+	if (text_read(address, seen, length, &error) != length)
+		return error != EFAULT;
+	return memcmp(seen, bytes, length) == 0;
+}
+
+static int write_joined(struct batch *batch, const struct text_write *writes, size_t n, uintptr_t start, uintptr_t end)
+{
+	const uint8_t *bytes = writes[0].bytes;
+	int error = 0;
+
+	if (n > 1) {
+		if (text_read(start, run_bytes, end - start, &error) != end - start)
+			return error;
+		for (size_t i = 0; i < n; ++i)
+			memcpy(run_bytes + (writes[i].address - start), writes[i].bytes, writes[i].length);
+		bytes = run_bytes;
+	}
+	error = write_run(batch, start, bytes, end - start, writes[0].exact);
+	/* Where the mapping is writable, the program may be changing it. */
+	if (error == 0 && batch->by == TEXT_PROC_MEM && !writes[0].exact && !arrived(start, bytes, end - start))
+		error = EIO;
+	return error;
+}
+
 /* Perform writes[0 .. result) as one run. */
-static size_t apply_run(int fd, struct text_write *writes, size_t count)
+static size_t apply_run(struct batch *batch, struct text_write *writes, size_t count)
 {
 	uintptr_t start = writes[0].address;
 	uintptr_t end = start + writes[0].length;
@@ -241,14 +401,7 @@ static size_t apply_run(int fd, struct text_write *writes, size_t count)
 		end = writes[n].address + writes[n].length;
 		++n;
 	}
-
-	if (n == 1) {
-		error = write_run(fd, start, writes[0].bytes, writes[0].length, writes[0].exact);
-	} else if (text_read(start, run_bytes, end - start, &error) == end - start) {
-		for (size_t i = 0; i < n; ++i)
-			memcpy(run_bytes + (writes[i].address - start), writes[i].bytes, writes[i].length);
-		error = write_run(fd, start, run_bytes, end - start, writes[0].exact);
-	}
+	error = write_joined(batch, writes, n, start, end);
 	for (size_t i = 0; i < n; ++i)
 		writes[i].error = error;
 	return n;
@@ -256,29 +409,20 @@ static size_t apply_run(int fd, struct text_write *writes, size_t count)
 
 size_t text_apply(struct text_write *writes, size_t count)
 {
+	struct batch batch = { .by = way, .mem = { .fd = -EBADF } };
 	size_t failed = 0;
-	long fd = -1;
 
 	if (count == 0)
 		return 0;
 	sort(writes, count);
-	if (way == TEXT_PROC_MEM) {
-		fd = raw_syscall(SYS_open, "/proc/thread-self/mem", O_RDWR | O_CLOEXEC, 0);
-		if (fd < 0) {
-			for (size_t i = 0; i < count; ++i)
-				writes[i].error = (int)-fd;
-			return count;
-		}
-	}
 	for (size_t i = 0; i < count;) {
-		size_t n = apply_run((int)fd, writes + i, count - i);
+		size_t n = apply_run(&batch, writes + i, count - i);
 
 		if (writes[i].error != 0)
 			failed += n;
 		i += n;
 	}
-	if (fd >= 0)
-		raw_syscall(SYS_close, fd);
+	close_mem(&batch.mem);
 	return failed;
 }
 
@@ -344,36 +488,4 @@ int text_flush(void)
 uint64_t text_flush_epoch(void)
 {
 	return flush_epoch;
-}
-
-/* ---- choosing --------------------------------------------------------------------------------------------------- */
-
-static bool works(enum text_way candidate, volatile uint8_t *page)
-{
-	struct text_write write = { .address = (uintptr_t)page, .bytes = (const uint8_t *)"\xCC", .length = 1 };
-
-	way = candidate;
-	return text_apply(&write, 1) == 0 && *page == 0xCC;
-}
-
-patch_status text_init(bool allow_writable_executable)
-{
-	static const enum text_way ways[] = { TEXT_PROC_MEM, TEXT_MPROTECT, TEXT_PAGE_SWAP };
-	enum text_way found = TEXT_NONE;
-
-	for (size_t i = 0; i < ARRAY_SIZE(ways) && found == TEXT_NONE; ++i) {
-		long page;
-
-		if (ways[i] == TEXT_MPROTECT && !allow_writable_executable)
-			continue;
-		page = raw_syscall(SYS_mmap, NULL, PAGE_SIZE, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1,
-				   0);
-		if (page < 0)
-			break;
-		if (works(ways[i], (volatile uint8_t *)page))
-			found = ways[i];
-		raw_syscall(SYS_munmap, page, PAGE_SIZE);
-	}
-	way = found;
-	return found == TEXT_NONE ? PATCH_ENOTSUP : PATCH_OK;
 }

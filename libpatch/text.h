@@ -4,9 +4,13 @@
  *
  * Three ways, the best that works is chosen once:
  *  1. /proc/self/mem, which writes through page protections into private copies (mm/gup.c, FOLL_FORCE). Opened anew for
- *     each batch: a descriptor kept open could by then be the program's, or after fork the parent's.
+ *     each batch, at a high number: a descriptor kept open could by then be the program's, or after fork the parent's.
+ *     That it is still ours is looked at right before each write, and that the bytes arrived in memory after it. What
+ *     remains is a program that closes it and gets its number between that look and the write.
  *  2. mprotect to writable and executable and back, only where the program allows such pages (enable_wxe 0).
  *  3. a private copy of the pages, made executable and moved over them with mremap(MREMAP_FIXED).
+ *
+ * One that stops working later is replaced by the next that works, for that batch.
  *
  * None ever takes execute permission from a page that threads may be running in. Called with the library lock held.
  */
@@ -32,6 +36,8 @@ struct text_write {
 
 /* Choose the way; PATCH_ENOTSUP when none works. */
 patch_status text_init(bool allow_writable_executable);
+/* Why not, after PATCH_ENOTSUP. */
+const char *text_refusal(void);
 enum text_way text_way(void);
 /* For tests. */
 void text_set_way(enum text_way way);
