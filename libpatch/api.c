@@ -10,6 +10,7 @@
 #include "base.h"
 #include "commit.h"
 #include "error.h"
+#include "gone.h"
 #include "handle.h"
 #include "heap.h"
 #include "lock.h"
@@ -166,8 +167,12 @@ static patch_status want(patch_t handle, bool enabled, const char *origin)
 		return status;
 	status = get(handle, &patch, origin);
 	if (status == PATCH_OK) {
-		patch->wanted = enabled;
-		api_enqueue(patch);
+		if (enabled && patch->gone) {
+			status = error_raise_at(PATCH_EFAULT, origin, "its code, or its procedure's, was unmapped", patch->located);
+		} else {
+			patch->wanted = enabled;
+			api_enqueue(patch);
+		}
 	}
 	return api_leave(&scope, status);
 }
@@ -224,6 +229,7 @@ static patch_status commit_queue(void)
 	patch_status status;
 
 	queue = NULL;
+	gone_collect();
 	status = commit_run();
 	/* Modules come and go: what was learnt of them is good for one batch. */
 	site_forget();
@@ -456,6 +462,8 @@ EXPORT patch_status patch_info(patch_t handle, struct patch_info *info)
 	if (status != PATCH_OK)
 		return status;
 	status = get(handle, &patch, "patch_info");
+	if (status == PATCH_OK && patch->gone)
+		status = error_raise_at(PATCH_EFAULT, "patch_info", "its code, or its procedure's, was unmapped", patch->located);
 	if (status == PATCH_OK) {
 		const struct attachment *site = &patch->attachments[ROLE_SITE];
 		const struct region *region = site->region;
@@ -511,6 +519,7 @@ EXPORT patch_status patch_statistics(struct patch_statistics *statistics)
 		.threads = threads.known,
 		.missed = threads.missed,
 		.mediated = own.mediated,
+		.modules_kept = own.kept,
 	};
 	return api_leave(&scope, status);
 }

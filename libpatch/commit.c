@@ -24,6 +24,7 @@
 
 #include "arch/arch.h"
 #include "error.h"
+#include "gone.h"
 #include "heap.h"
 #include "inject.h"
 #include "phase.h"
@@ -43,6 +44,7 @@ struct job {
 	bool changes;     /* bytes of text change */
 	bool pad_changes; /* the pad is led to another trampoline */
 	bool failed;
+	bool gone; /* its page is not mapped any more */
 	uint8_t *bytes; /* what to write in this phase: room for the whole region */
 	uint8_t pad_bytes[ARCH_JMP_SIZE];
 };
@@ -124,7 +126,7 @@ static void set_punned(struct registry_entry *entry, bool now)
 	entry->punned = now;
 }
 
-static void clear_punned(const struct region *region)
+void commit_clear_punned(const struct region *region)
 {
 	for (unsigned int i = 0; i < region->count; ++i)
 		set_punned(region->entries[i], false);
@@ -141,20 +143,11 @@ static bool has_punned(const struct region *region)
 /* The module was unmapped, and everything of ours in it with it. */
 static void lose(struct batch *batch, struct job *job)
 {
-	struct region *region = job->region;
-
-	retire_entries(region);
-	clear_punned(region);
-	memcpy(region->live, region->original, region->length);
-	region_set_installed(region, false);
-	for (struct attachment *a = region->attachments; a != NULL; a = a->next) {
-		a->patch->wanted = false;
-		a->patch->enabled = false;
-	}
 	job->failed = true;
+	job->gone = true;
 	if (job->install) {
 		batch->broken = true;
-		error_raise_at(PATCH_EFAULT, ORIGIN, "the code was unmapped", region->start);
+		error_raise_at(PATCH_EFAULT, ORIGIN, "the code was unmapped", job->region->start);
 	}
 }
 
@@ -412,6 +405,17 @@ static void settle(struct batch *batch)
 	}
 }
 
+/* Those that share a page went with the first one; they stay allocated until gone_collect(). */
+static void end_gone(struct batch *batch)
+{
+	for (size_t i = 0; i < batch->count; ++i) {
+		const struct region *region = batch->jobs[i].region;
+
+		if (batch->jobs[i].gone && !region->gone)
+			module_gone(ALIGN_DOWN(region->start, PAGE_SIZE), region->start + region->length);
+	}
+}
+
 /* ---- the batch -------------------------------------------------------------------------------------------------- */
 
 /* Interrupted: what is in the text stays and works; the next commit goes on from there. */
@@ -479,7 +483,7 @@ static int cut_punned(struct batch *batch)
 	error = core_sync();
 	for (size_t i = 0; error == 0 && i < batch->count; ++i)
 		if (takes_part(&batch->jobs[i], 0))
-			clear_punned(batch->jobs[i].region);
+			commit_clear_punned(batch->jobs[i].region);
 	return error;
 }
 
@@ -685,6 +689,7 @@ static patch_status commit(bool whole)
 		batch.count = 0;
 		describe(&batch, queue);
 		status = run(&batch, whole);
+		end_gone(&batch);
 	}
 	heap_free(batch.jobs, job_size);
 	heap_free(batch.bytes, batch.byte_count);

@@ -120,7 +120,7 @@ uint64_t handle_revoked_count(void)
 	return all_count - live;
 }
 
-const struct patch *handle_first(void)
+struct patch *handle_first(void)
 {
 	return all;
 }

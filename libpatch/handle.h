@@ -24,6 +24,6 @@ uint64_t handle_count(void);
 /* Patches whose handles were revoked. */
 uint64_t handle_revoked_count(void);
 /* Every patch, with a handle or without: the first one, linked by all_next. */
-const struct patch *handle_first(void);
+struct patch *handle_first(void);
 
 #endif

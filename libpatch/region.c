@@ -291,6 +291,62 @@ void region_bury(struct region *region)
 	region_discard(region);
 }
 
+void region_leave(struct region *region, struct region **list)
+{
+	unqueue(region);
+	/* Some may lie outside, and stay. */
+	for (unsigned int i = 0; i < region->count; ++i) {
+		struct registry_entry *entry = region->entries[i];
+
+		if (REGISTRY_STATE(atomic_load(&entry->state)) == REGISTRY_ACTIVE)
+			registry_retire(entry);
+		entry->region = NULL;
+	}
+	region_set_installed(region, false);
+	--usage.regions;
+	region->gone = true;
+	region->former = *list;
+	*list = region;
+}
+
+void region_leave_former(struct registry_entry *first, struct region **list)
+{
+	while (first->former != NULL) {
+		struct region *region = first->former;
+
+		first->former = region->former;
+		if (region->current != NULL)
+			usage.retired_bytes -= region->current->block.size;
+		region->gone = true;
+		region->former = *list;
+		*list = region;
+	}
+}
+
+static void free_trampoline(struct trampoline *trampoline)
+{
+	if (trampoline != NULL)
+		trampoline_free(trampoline);
+}
+
+void region_free(struct region *region)
+{
+	free_trampoline(region->next);
+	free_trampoline(region->current);
+	while (region->old != NULL) {
+		struct trampoline *old = region->old;
+
+		region->old = old->next;
+		usage.retired_bytes -= old->block.size;
+		trampoline_free(old);
+	}
+	if (region->pad_entry != NULL)
+		registry_remove(region->pad_entry);
+	if (region->pad != 0)
+		arena_pad_free(region->pad);
+	heap_free(region, region_size(region->count, region->length));
+}
+
 bool region_pad_fits(const struct region *region, uint8_t strategy, const uint8_t *original)
 {
 	return strategy != PATCH_STRATEGY_PUNNED_JUMP || region->pad == 0 ||

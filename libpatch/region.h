@@ -41,6 +41,7 @@ struct patch {
 	bool wanted;   /* enabled by the next commit */
 	bool enabled;  /* by the last commit */
 	bool released; /* by patch_unmake(): goes at the next commit */
+	bool gone;     /* its code was unmapped: it is on no region any more */
 	bool queued;
 	struct patch *queue_next;
 	/* Extent of the function around it, upper 0 when unknown; where the next one begins. */
@@ -82,6 +83,7 @@ struct region {
 	bool exact;
 	bool forced;    /* a trap only because of another patch, which asked for it or needs the bytes */
 	bool installed; /* text differs from the original, or may */
+	bool gone;      /* by region_leave() */
 	bool queued;
 	struct region *queue_next;
 	struct region *former; /* once it is gone: another one that began there */
@@ -192,5 +194,13 @@ void region_set_next(struct region *region, struct trampoline *trampoline);
  * stays (I7), and serves the next region for the same window.
  */
 void region_bury(struct region *region);
+/*
+ * The code of a region that has no attachments, and owns its entries, or of those that were there before, is about to be
+ * unmapped: onto the list, linked by `former`. Then free it, with its trampolines and its pad: no thread can be in them
+ * (I7), because it would come back to code that is not there.
+ */
+void region_leave(struct region *region, struct region **list);
+void region_leave_former(struct registry_entry *first, struct region **list);
+void region_free(struct region *region);
 
 #endif

@@ -70,6 +70,10 @@ struct deferred {
 };
 
 static struct deferred *deferred_list;
+/* Entries whose `hot` is set. */
+static size_t hot;
+
+static void unreport(const struct registry_entry *entry);
 
 void registry_poll(void)
 {
@@ -88,6 +92,7 @@ void registry_poll(void)
 			continue;
 		}
 		*link = deferred->next;
+		unreport(&deferred->entry);
 		heap_free(deferred, sizeof(*deferred));
 	}
 }
@@ -171,6 +176,55 @@ struct registry_entry *registry_lookup(uintptr_t address)
 	return node != NULL ? container_of(node, struct registry_entry, node) : NULL;
 }
 
+/* Entries per 64 KiB of addresses, which may share a counter: most code that is unmapped was never patched. */
+#define SHARE_SHIFT 16
+#define SHARES (1UL << 14)
+
+static uint32_t shares[SHARES];
+
+static uint32_t *share_of(uintptr_t address)
+{
+	return &shares[(address >> SHARE_SHIFT) % SHARES];
+}
+
+bool registry_may_have(uintptr_t lower, uintptr_t upper)
+{
+	if (lower >= upper)
+		return false;
+	if (upper - lower >= SHARES << SHARE_SHIFT)
+		return true;
+	for (uintptr_t at = ALIGN_DOWN(lower, 1UL << SHARE_SHIFT); at < upper; at += 1UL << SHARE_SHIFT)
+		if (*share_of(at) != 0)
+			return true;
+	return false;
+}
+
+/* The table is walked once, on from where the call before left it. */
+struct registry_entry *registry_next_within(uintptr_t lower, uintptr_t upper)
+{
+	static struct cds_lfht_iter iter;
+	static uintptr_t walked_lower, walked_upper;
+	struct cds_lfht_node *node;
+
+	if (table == NULL)
+		return NULL;
+	if (lower != walked_lower || upper != walked_upper)
+		cds_lfht_first(table, &iter);
+	walked_lower = lower;
+	walked_upper = upper;
+	while ((node = cds_lfht_iter_get_node(&iter)) != NULL) {
+		struct registry_entry *entry = container_of(node, struct registry_entry, node);
+
+		/* Before the entry is taken out. */
+		cds_lfht_next(table, &iter);
+		if (entry->address >= lower && entry->address < upper)
+			return entry;
+	}
+	walked_lower = 0;
+	walked_upper = 0;
+	return NULL;
+}
+
 struct registry_entry *registry_find(uintptr_t address)
 {
 	/* The lock keeps entries from going away. */
@@ -188,6 +242,7 @@ struct registry_entry *registry_add(uintptr_t address)
 	entry->address = address;
 	cds_lfht_node_init(&entry->node);
 	cds_lfht_add(table, hash(address), &entry->node);
+	++*share_of(address);
 	return entry;
 }
 
@@ -196,6 +251,8 @@ void registry_remove(struct registry_entry *entry)
 	struct deferred *holder = container_of(entry, struct deferred, entry);
 
 	cds_lfht_del(table, &entry->node);
+	--*share_of(entry->address);
+	hot -= entry->hot;
 	holder->epoch = atomic_load_explicit(&epoch, memory_order_relaxed);
 	holder->next = deferred_list;
 	deferred_list = holder;
@@ -227,10 +284,9 @@ void registry_retire(struct registry_entry *entry)
 
 /* ---- where traps are served time and again ---------------------------------------------------------------------- */
 
-/* A stack that is only ever taken whole, so that nothing on it can change hands unseen. Entries that trapped are never freed. */
+/* A stack that is only ever taken whole, so that nothing on it can change hands unseen. */
 static _Atomic(struct registry_entry *) reported;
 static struct registry_entry *taken;
-static size_t hot;
 
 void registry_report(struct registry_entry *entry)
 {
@@ -254,6 +310,24 @@ struct registry_entry *registry_take_reported(void)
 		atomic_store(&entry->reported, false);
 	}
 	return entry;
+}
+
+/* About to be freed, when no reader can report it any more: off the list. */
+static void unreport(const struct registry_entry *entry)
+{
+	struct registry_entry **link = &taken;
+
+	if (!atomic_load(&entry->reported))
+		return;
+	while (*link != NULL)
+		link = &(*link)->reported_next;
+	*link = atomic_exchange(&reported, NULL);
+	for (link = &taken; *link != NULL; link = &(*link)->reported_next) {
+		if (*link == entry) {
+			*link = entry->reported_next;
+			return;
+		}
+	}
 }
 
 void registry_set_hot(struct registry_entry *entry)

@@ -72,8 +72,13 @@ void registry_report(struct registry_entry *entry);
 struct registry_entry *registry_find(uintptr_t address);
 /* Add a dormant entry; NULL when out of memory. The address has none yet. */
 struct registry_entry *registry_add(uintptr_t address);
-/* Take a dormant entry out again. */
+/* Take an entry out: a dormant one, or one whose code is unmapped (I6). */
 void registry_remove(struct registry_entry *entry);
+
+/* Is an entry in [lower, upper)? False is sure; true may be wrong. */
+bool registry_may_have(uintptr_t lower, uintptr_t upper);
+/* Any of them, to be removed before the next call; NULL: no more. */
+struct registry_entry *registry_next_within(uintptr_t lower, uintptr_t upper);
 
 /* I3: before the first trap byte is written. */
 void registry_activate(struct registry_entry *entry, uintptr_t target, unsigned int trap_class);

@@ -2,6 +2,7 @@
 #include "replan.h"
 
 #include "fit.h"
+#include "gone.h"
 #include "heap.h"
 #include "hookset.h"
 #include "region.h"
@@ -146,7 +147,11 @@ void replan_go_on(void)
 		struct region *new = replan->new;
 
 		replans = replan->next;
-		if (replan->old->queued) {
+		if (replan->old->gone) {
+			if (!replan->trampoline->reachable)
+				trampoline_free(replan->trampoline);
+			gone_abandon(new);
+		} else if (replan->old->queued) {
 			/* It failed, and goes back to what it was: a trap is not what every patch may be. */
 			replan->old->strategy = replan->strategy;
 			replan->old->owned = replan->owned;

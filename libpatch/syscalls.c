@@ -5,6 +5,7 @@
 #include "attach.h"
 #include "commit.h"
 #include "error.h"
+#include "gone.h"
 #include "heap.h"
 #include "lock.h"
 #include "mediate.h"
@@ -23,6 +24,7 @@ struct segment {
 	uintptr_t lower;
 	uintptr_t upper;
 	bool libc; /* numbers that are not known there are none of ours */
+	bool loader; /* the dynamic linker's: what it unmaps are modules */
 };
 
 #define SEGMENTS 512
@@ -34,7 +36,8 @@ static int add_segments(struct dl_phdr_info *info, size_t size, void *data)
 {
 	const uintptr_t *libc = data;
 	size_t first = segment_count;
-	bool is_libc = info->dlpi_addr != 0 && info->dlpi_addr == getauxval(AT_BASE);
+	bool is_loader = info->dlpi_addr != 0 && info->dlpi_addr == getauxval(AT_BASE);
+	bool is_libc = is_loader;
 
 	(void)size;
 	for (size_t i = 0; i < info->dlpi_phnum; ++i) {
@@ -48,7 +51,7 @@ static int add_segments(struct dl_phdr_info *info, size_t size, void *data)
 			return 1;
 		}
 		is_libc |= *libc >= lower && *libc < lower + header->p_memsz;
-		segments[segment_count++] = (struct segment){ lower, lower + header->p_memsz, false };
+		segments[segment_count++] = (struct segment){ lower, lower + header->p_memsz, false, is_loader };
 	}
 	while (first < segment_count)
 		segments[first++].libc = is_libc;
@@ -122,6 +125,11 @@ static bool is_own(uintptr_t address)
 	return false;
 }
 
+static bool concerns(long number, const struct segment *segment)
+{
+	return mediate_concerns(number) || (number == SYS_munmap && segment->loader);
+}
+
 /* Without knowing its function: nearly all have their number right in front. */
 static bool is_harmless(uintptr_t address, const struct segment *segment)
 {
@@ -133,7 +141,7 @@ static bool is_harmless(uintptr_t address, const struct segment *segment)
 				      -1;
 
 		if (number >= 0)
-			return !mediate_concerns(number);
+			return !concerns(number, segment);
 	}
 	return false;
 }
@@ -148,7 +156,7 @@ struct site {
 static struct site *sites;
 static struct syscalls_usage usage;
 
-static bool add(const struct patch *examined, uintptr_t address, uintptr_t start)
+static bool add(const struct patch *examined, uintptr_t address, uintptr_t start, arch_instead_fn *function)
 {
 	struct site *site = heap_alloc(sizeof(*site));
 	struct refusal refusal;
@@ -158,7 +166,7 @@ static bool add(const struct patch *examined, uintptr_t address, uintptr_t start
 	site->patch = *examined;
 	site->patch.located = address;
 	site->patch.model.type = MODEL_INSTEAD;
-	site->patch.records[ROLE_SITE].procedure = (void (*)(struct patch_exec_context *, uint8_t))(uintptr_t)mediate;
+	site->patch.records[ROLE_SITE].procedure = (void (*)(struct patch_exec_context *, uint8_t))(uintptr_t)function;
 	site->patch.wanted = true;
 	if (attach_in_window(&site->patch, address, start, address + SYSCALL_SIZE, &refusal) != PATCH_OK) {
 		region_detach(&site->patch);
@@ -171,6 +179,27 @@ static bool add(const struct patch *examined, uintptr_t address, uintptr_t start
 	++usage.mediated;
 	++usage.regions;
 	return true;
+}
+
+/*
+ * The dynamic linker unmaps a module. Its patches end now, before something else is mapped there; and a procedure in it that a
+ * thread is in must not go: then the module stays where it is, which the linker does not notice.
+ */
+static bool unmap(struct arch_call *call)
+{
+	uintptr_t lower = (uintptr_t)call->rdi;
+	uintptr_t upper = lower + (uintptr_t)call->rsi;
+	struct lock_scope scope;
+	bool quiet;
+
+	if (lower >= upper || !lock_acquire(&scope))
+		return false;
+	quiet = procedures_gone(lower, upper);
+	module_gone(lower, upper);
+	usage.kept += !quiet;
+	lock_release(&scope);
+	call->rax = 0;
+	return !quiet;
 }
 
 /* True: it is patched, or need not be. */
@@ -194,7 +223,7 @@ static bool consider(uintptr_t address, const struct segment *segment)
 	/* libc's clone() and clone3() have no unwind entry. */
 	if (patch.upper == 0)
 		return segment->libc && *(const uint8_t *)(address - ARCH_JMP_SIZE) == 0xB8 &&
-		       add(&patch, address, address - ARCH_JMP_SIZE);
+		       add(&patch, address, address - ARCH_JMP_SIZE, mediate);
 	if (!scan_is_start(address))
 		return true;
 	found = examine(address, patch.lower);
@@ -205,13 +234,13 @@ static bool consider(uintptr_t address, const struct segment *segment)
 		if (!arch_decode((const uint8_t *)found.start, INSN_MAX, found.start, &insn) ||
 		    found.start + insn.length != address)
 			return segment->libc;
-		return add(&patch, address, found.start) || segment->libc;
+		return add(&patch, address, found.start, mediate) || segment->libc;
 	}
 	if (found.number < 0)
 		return segment->libc;
-	if (!mediate_concerns(found.number))
+	if (!concerns(found.number, segment))
 		return true;
-	return found.start != 0 && add(&patch, address, found.start);
+	return found.start != 0 && add(&patch, address, found.start, found.number == SYS_munmap ? unmap : mediate);
 }
 
 static void search(const struct segment *segment)

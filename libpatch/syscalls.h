@@ -20,6 +20,7 @@ patch_status syscalls_restore(void);
 struct syscalls_usage {
 	uint64_t mediated;
 	uint64_t regions; /* theirs */
+	uint64_t kept;    /* modules that were not unmapped */
 };
 void syscalls_usage(struct syscalls_usage *usage);
 

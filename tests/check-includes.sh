@@ -13,7 +13,7 @@ levels='
 3 trampoline around critical held virtual wait lock
 4 region handle signals trap
 5 mediate quiesce site hookset phase fit
-6 attach replan commit
+6 attach replan gone commit
 7 syscalls
 8 api
 '

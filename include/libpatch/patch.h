@@ -208,6 +208,7 @@ struct patch_statistics {
 	uint64_t pads;              /* jumps at particular addresses, that others lead to; among `arenas`, but not `code_bytes` */
 	uint64_t pad_bytes;         /* memory of the pages that they are on: they share pages where they can */
 	uint64_t heap_bytes;        /* memory mapped for the library's own structures */
+	uint64_t modules_kept;      /* unloaded, but not unmapped: a thread was in a procedure of theirs */
 	uint64_t mediated;          /* system call instructions whose signal masks and handlers are mediated */
 	uint64_t pending;           /* patches that were unmade and are not gone yet */
 	uint64_t threads;           /* that have met a probe, as far as is known */
