@@ -196,10 +196,12 @@ static bool unmap(struct arch_call *call)
 		return false;
 	quiet = procedures_gone(lower, upper);
 	module_gone(lower, upper);
-	usage.kept += !quiet;
 	lock_release(&scope);
+	if (quiet)
+		return false;
+	++usage.kept;
 	call->rax = 0;
-	return !quiet;
+	return true;
 }
 
 /* True: it is patched, or need not be. */

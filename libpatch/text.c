@@ -238,7 +238,8 @@ static bool works(enum text_way by)
 		refusal = "the kernel refuses executable memory, which generated code needs";
 		return false;
 	}
-	result = write_by(by, &mem, page, (const uint8_t *)"\xCC", 1, false) == 0 && *(volatile uint8_t *)page == 0xCC;
+	result = INJECT(INJECT_TEXT_WRITE) == 0 && write_by(by, &mem, page, (const uint8_t *)"\xCC", 1, false) == 0 &&
+		 *(volatile uint8_t *)page == 0xCC;
 	close_mem(&mem);
 	raw_syscall(SYS_munmap, page, PAGE_SIZE);
 	return result;
@@ -257,7 +258,7 @@ patch_status text_init(bool allow_writable_executable)
 {
 	writable_executable = allow_writable_executable;
 	refusal = "the kernel lets text be written neither through /proc/self/mem nor by other means";
-	way = INJECT(INJECT_TEXT_WRITE) ? TEXT_NONE : choose(TEXT_PROC_MEM);
+	way = choose(TEXT_PROC_MEM);
 	return way == TEXT_NONE ? PATCH_ENOTSUP : PATCH_OK;
 }
 
@@ -347,7 +348,7 @@ static int write_run(struct batch *batch, uintptr_t address, const uint8_t *byte
 		return error;
 	atomic_fetch_add_explicit(&write_count, 1, memory_order_relaxed);
 	error = write_by(batch->by, &batch->mem, address, bytes, length, writable);
-	while (error != 0 && batch->by != TEXT_PAGE_SWAP && !works(batch->by)) {
+	while (error != 0 && batch->by != TEXT_NONE && batch->by != TEXT_PAGE_SWAP && !works(batch->by)) {
 		enum text_way next = choose(batch->by + 1);
 
 		if (next == TEXT_NONE)
