@@ -218,7 +218,8 @@ struct patch_statistics {
 /* ---- life cycle ------------------------------------------------------------------------------------------------- */
 
 /*
- * Prepare the process: membarrier registration, the trap handler, the registry.
+ * Prepare the process: membarrier registration, the trap handler, the registry, and patches of the library's own on the
+ * system calls that set signal masks and handlers, so that no thread blocks SIGTRAP where it meets a trap byte.
  *
  * options   array of n options, or NULL
  * n         number of options
@@ -300,6 +301,7 @@ patch_status patch_disable(patch_t patch);
  * patch_last_error() has a chain with one error for each of the first few; the rest of the batch is in effect, the
  * failed ones have the state they had and their change stays queued for the next commit. PATCH_ESYS when core
  * synchronisation or writing failed half-way: the sites keep working, and the next commit completes the batch.
+ * PATCH_EBLOCKED when a thread blocks SIGTRAP or SIGILL by means that the library cannot mediate: nothing was changed.
  *
  * Thread safe, signal safe, callable from probes. Waits for other threads' commits, never for probes. Destroys
  * what is gone: see struct patch_exec_model.
