@@ -27,6 +27,7 @@ static char buffer[8192];
 
 struct reader {
 	long fd;
+	bool failed; /* before the end */
 	size_t length;
 	size_t at;
 };
@@ -34,6 +35,7 @@ struct reader {
 static bool reader_open(struct reader *reader)
 {
 	reader->fd = raw_syscall(SYS_open, "/proc/thread-self/maps", O_RDONLY | O_CLOEXEC, 0);
+	reader->failed = false;
 	reader->length = 0;
 	reader->at = 0;
 	return reader->fd >= 0;
@@ -55,11 +57,15 @@ static char *reader_line(struct reader *reader)
 		memmove(buffer, start, reader->length - reader->at);
 		reader->length -= reader->at;
 		reader->at = 0;
-		if (reader->length == sizeof(buffer))
+		if (reader->length == sizeof(buffer)) {
+			reader->failed = true;
 			return NULL;
+		}
 		got = raw_syscall(SYS_read, reader->fd, buffer + reader->length, sizeof(buffer) - reader->length);
-		if (got <= 0)
+		if (got <= 0) {
+			reader->failed = got < 0;
 			return NULL;
+		}
 		reader->length += got;
 	}
 }
@@ -141,6 +147,7 @@ bool space_mapping(uintptr_t address, struct space_mapping *out, bool *readable)
 		found = address < line.mapping.upper;
 	}
 	raw_syscall(SYS_close, reader.fd);
+	*readable = found || !reader.failed;
 	if (found)
 		*out = line.mapping;
 	return found;
@@ -156,12 +163,13 @@ bool space_mappings(space_mapping_fn *visit, void *data)
 	while (reader_next(&reader, &line) && visit(&line.mapping, data))
 		;
 	raw_syscall(SYS_close, reader.fd);
-	return true;
+	return !reader.failed;
 }
 
 static uintptr_t stack_room(void)
 {
-	struct rlimit limit = { 0, 0 };
+	/* Not known: the most that is kept. */
+	struct rlimit limit = { STACK_ROOM_MAX, STACK_ROOM_MAX };
 
 	raw_syscall(SYS_prlimit64, 0, RLIMIT_STACK, NULL, &limit);
 	return MIN((uintptr_t)limit.rlim_cur, STACK_ROOM_MAX) + STACK_GAP;
@@ -194,7 +202,7 @@ static bool read_gaps(space_visit_fn *visit, void *data)
 		last = MAX(last, line.mapping.upper);
 	}
 	raw_syscall(SYS_close, reader.fd);
-	return true;
+	return !reader.failed;
 }
 
 /* The gaps read last. More than this are read every time. */
