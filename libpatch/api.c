@@ -233,6 +233,7 @@ static patch_status commit_queue(void)
 	status = commit_run();
 	/* Modules come and go: what was learnt of them is good for one batch. */
 	site_forget();
+	heap_tidy();
 	while (batch != NULL) {
 		struct patch *patch = batch;
 

@@ -137,7 +137,7 @@ static uintptr_t reserve(uintptr_t near, struct arena_reach reach)
 			continue;
 		if (error == 0)
 			return search.best;
-		raw_syscall(SYS_munmap, search.best, ARENA_SIZE);
+		heap_unmap(search.best, ARENA_SIZE);
 	}
 	return 0;
 }
@@ -158,7 +158,7 @@ static struct arena *create(uintptr_t near, struct arena_reach reach)
 	arena->bump = arena->code;
 	if (!describe(arena) ||
 	    !range_publish(&(struct range){ arena->code, arena->code + CODE_SIZE, arena->granules })) {
-		raw_syscall(SYS_munmap, base, ARENA_SIZE);
+		heap_unmap(base, ARENA_SIZE);
 		goto fail;
 	}
 	arena->next = arenas;

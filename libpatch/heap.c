@@ -38,6 +38,45 @@ static unsigned int size_class(size_t size, size_t *rounded)
 }
 
 static uint64_t mapped;
+static uint64_t in_use;
+
+/* What the kernel refused to unmap: it may need a mapping more for that, at the limit of their number. */
+#define REFUSED 64
+static struct {
+	uintptr_t address;
+	size_t size;
+} refused[REFUSED];
+
+uint64_t heap_in_use(void)
+{
+	return in_use;
+}
+
+static bool unmap(uintptr_t address, size_t size)
+{
+	return raw_syscall(SYS_munmap, address, size) == 0;
+}
+
+void heap_unmap(uintptr_t address, size_t size)
+{
+	size = ALIGN_UP(size, PAGE_SIZE);
+	if (unmap(address, size))
+		return;
+	for (size_t i = 0; i < REFUSED; ++i) {
+		if (refused[i].size != 0)
+			continue;
+		refused[i].address = address;
+		refused[i].size = size;
+		return;
+	}
+}
+
+void heap_tidy(void)
+{
+	for (size_t i = 0; i < REFUSED; ++i)
+		if (refused[i].size != 0 && unmap(refused[i].address, refused[i].size))
+			refused[i].size = 0;
+}
 
 uint64_t heap_mapped(void)
 {
@@ -58,20 +97,29 @@ void *heap_map(size_t size)
 	return (void *)result;
 }
 
+void heap_disown(size_t size)
+{
+	mapped -= ALIGN_UP(size, PAGE_SIZE);
+}
+
 void *heap_alloc(size_t size)
 {
 	unsigned int class;
 	size_t rounded;
 	void *block;
 
-	if (size > LARGE)
-		return heap_map(size);
+	if (size > LARGE) {
+		block = heap_map(size);
+		in_use += block != NULL ? ALIGN_UP(size, PAGE_SIZE) : 0;
+		return block;
+	}
 
 	class = size_class(size, &rounded);
 	if (free_blocks[class] != NULL) {
 		block = free_blocks[class];
 		free_blocks[class] = free_blocks[class]->next;
 		memset(block, 0, rounded);
+		in_use += rounded;
 		return block;
 	}
 	if (chunk_left < rounded) {
@@ -85,6 +133,7 @@ void *heap_alloc(size_t size)
 	block = chunk;
 	chunk += rounded;
 	chunk_left -= rounded;
+	in_use += rounded;
 	return block;
 }
 
@@ -97,11 +146,13 @@ void heap_free(void *block, size_t size)
 	if (block == NULL)
 		return;
 	if (size > LARGE) {
-		raw_syscall(SYS_munmap, block, ALIGN_UP(size, PAGE_SIZE));
+		heap_unmap((uintptr_t)block, size);
 		mapped -= ALIGN_UP(size, PAGE_SIZE);
+		in_use -= ALIGN_UP(size, PAGE_SIZE);
 		return;
 	}
 	class = size_class(size, &rounded);
+	in_use -= rounded;
 	freed->next = free_blocks[class];
 	free_blocks[class] = freed;
 }

@@ -18,6 +18,14 @@ void *heap_grow(void *block, size_t old_size, size_t new_size);
 /* Fresh zeroed pages anywhere, writable, or NULL. */
 void *heap_map(size_t size);
 
+/* A mapping that was given away, or unmapped. */
+void heap_disown(size_t size);
+/* Unmap pages, of whatever kind. What the kernel refuses is tried again by heap_tidy(). */
+void heap_unmap(uintptr_t address, size_t size);
+void heap_tidy(void);
+
+/* Bytes handed out by heap_alloc() and not freed, as rounded. For tests. */
+uint64_t heap_in_use(void);
 /* Bytes mapped and not given back. */
 uint64_t heap_mapped(void);
 

@@ -260,7 +260,7 @@ static struct zone *create(const struct pattern *pattern, struct arena_reach rea
 		goto fail;
 	zone->used = used;
 	if (!range_publish(&(struct range){ zone->lower, zone->upper, NULL })) {
-		raw_syscall(SYS_munmap, zone->lower, zone->upper - zone->lower);
+		heap_unmap(zone->lower, zone->upper - zone->lower);
 		goto fail;
 	}
 	zone->next = zones;

@@ -177,8 +177,11 @@ static int write_mprotect(uintptr_t address, const uint8_t *bytes, size_t length
 	if (result < 0)
 		return (int)-result;
 	memcpy((void *)address, bytes, length);
-	/* Execute permission is there all the time. A mapping left writable would be allowed, too: no error. */
-	if (!writable)
+	/*
+	 * Execute permission is there all the time. A mapping left writable would be allowed, too: no error. But not for a
+	 * failure that passes.
+	 */
+	if (!writable && raw_syscall(SYS_mprotect, page, size, PROT_READ | PROT_EXEC) != 0)
 		raw_syscall(SYS_mprotect, page, size, PROT_READ | PROT_EXEC);
 	return 0;
 }
@@ -193,9 +196,10 @@ static int write_page_swap(uintptr_t address, const uint8_t *bytes, size_t lengt
 
 	if (copy == NULL)
 		return ENOMEM;
+	heap_disown(size);
 	/* Not by memcpy: somebody may have unmapped it. */
 	if (text_read(page, copy, size, &error) != size) {
-		raw_syscall(SYS_munmap, copy, size);
+		heap_unmap((uintptr_t)copy, size);
 		return error;
 	}
 	memcpy(copy + (address - page), bytes, length);
@@ -203,7 +207,7 @@ static int write_page_swap(uintptr_t address, const uint8_t *bytes, size_t lengt
 	if (result == 0)
 		result = raw_syscall(SYS_mremap, copy, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, page);
 	if (result < 0) {
-		raw_syscall(SYS_munmap, copy, size);
+		heap_unmap((uintptr_t)copy, size);
 		return (int)-result;
 	}
 	return 0;
@@ -241,7 +245,7 @@ static bool works(enum text_way by)
 	result = INJECT(INJECT_TEXT_WRITE) == 0 && write_by(by, &mem, page, (const uint8_t *)"\xCC", 1, false) == 0 &&
 		 *(volatile uint8_t *)page == 0xCC;
 	close_mem(&mem);
-	raw_syscall(SYS_munmap, page, PAGE_SIZE);
+	heap_unmap((uintptr_t)page, PAGE_SIZE);
 	return result;
 }
 
