@@ -3,6 +3,7 @@
 
 #include "arch/arch.h"
 #include "heap.h"
+#include "inject.h"
 #include "range.h"
 #include "space.h"
 
@@ -226,7 +227,7 @@ patch_status arena_alloc(size_t size, uintptr_t near, struct arena_reach reach, 
 	struct arena *arena;
 
 	size = ALIGN_UP(size, ARENA_GRANULE);
-	if (size > CODE_SIZE)
+	if (size > CODE_SIZE || INJECT(INJECT_ALLOC))
 		return PATCH_ENOMEM;
 	for (arena = arenas; arena != NULL; arena = arena->next) {
 		address = take(arena, size, reach);

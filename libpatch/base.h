@@ -66,14 +66,24 @@ extern TLS_INITIAL_EXEC struct hook_guard libpatch_hook_guard;
 	"	.long 771b - 2 - .\n"                                                                                         \
 	"	.popsection\n"
 
+#ifdef LIBPATCH_INJECT
+/* 0, or the errno that a test wants instead of the call (inject.h). */
+int libpatch_inject_system_call(long nr);
+#else
+#define libpatch_inject_system_call(nr) 0
+#endif
+
 /* Result: the kernel's, -errno on failure. */
 static inline long raw_syscall6(long nr, long a, long b, long c, long d, long e, long f)
 {
+	/* First: a call would change the registers. */
+	long result = -libpatch_inject_system_call(nr);
 	register long r10 __asm__("r10") = d;
 	register long r8 __asm__("r8") = e;
 	register long r9 __asm__("r9") = f;
-	long result;
 
+	if (result != 0)
+		return result;
 	__asm__ volatile(OWN_SYSCALL
 			 : "=a"(result)
 			 : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)

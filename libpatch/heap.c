@@ -108,6 +108,8 @@ void *heap_alloc(size_t size)
 	size_t rounded;
 	void *block;
 
+	if (INJECT(INJECT_ALLOC))
+		return NULL;
 	if (size > LARGE) {
 		block = heap_map(size);
 		in_use += block != NULL ? ALIGN_UP(size, PAGE_SIZE) : 0;

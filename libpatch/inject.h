@@ -19,6 +19,8 @@ enum inject_point {
 	INJECT_SYNC,       /* a membarrier call is about to be made */
 	INJECT_TEXT_WRITE, /* a write to text is about to be made */
 	INJECT_MMAP,       /* memory is about to be mapped */
+	INJECT_ALLOC,      /* a block, a place for generated code, a pad, a record is about to be taken */
+	INJECT_SYSCALL,    /* any system call that can fail is about to be made */
 	INJECT_TRAP,       /* a trap was taken and not yet looked up */
 	INJECT_POINTS
 };

@@ -2,8 +2,9 @@
 #include "lock.h"
 
 #include "held.h"
-#include "process.h"
+#include "inject.h"
 #include "owned.h"
+#include "process.h"
 #include "threads.h"
 
 #include <linux/futex.h>
@@ -106,5 +107,7 @@ static void after_fork_in_child(void)
 
 int lock_handle_fork(void)
 {
-	return pthread_atfork(before_fork, after_fork, after_fork_in_child);
+	int injected = INJECT(INJECT_ALLOC);
+
+	return injected ? injected : pthread_atfork(before_fork, after_fork, after_fork_in_child);
 }

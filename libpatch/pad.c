@@ -8,6 +8,7 @@
 
 #include "arch/arch.h"
 #include "heap.h"
+#include "inject.h"
 #include "range.h"
 #include "space.h"
 
@@ -284,7 +285,7 @@ patch_status arena_pad_alloc(uintptr_t source, uint32_t fixed_mask, uint32_t fix
 	struct zone *zone;
 
 	*pad = 0;
-	if (!is_possible(&pattern, reach))
+	if (!is_possible(&pattern, reach) || INJECT(INJECT_ALLOC))
 		return PATCH_ENOMEM;
 	for (zone = zones; zone != NULL; zone = zone->next) {
 		*pad = find_in_zone(zone, &pattern, reach);

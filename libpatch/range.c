@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "range.h"
 
+#include "inject.h"
+
 #define RANGES 8192
 
 static struct range ranges[RANGES];
@@ -11,7 +13,7 @@ bool range_publish(const struct range *range)
 {
 	size_t n = atomic_load_explicit(&count, memory_order_relaxed);
 
-	if (n == RANGES)
+	if (n == RANGES || INJECT(INJECT_ALLOC))
 		return false;
 	ranges[n] = *range;
 	atomic_store_explicit(&count, n + 1, memory_order_release);

@@ -2,6 +2,7 @@
 #include "registry.h"
 
 #include "heap.h"
+#include "inject.h"
 
 #define _LGPL_SOURCE
 #include <urcu/flavor.h>
@@ -159,7 +160,7 @@ static int matches(struct cds_lfht_node *node, const void *key)
 
 patch_status registry_init(void)
 {
-	if (table == NULL)
+	if (table == NULL && !INJECT(INJECT_ALLOC))
 		table = cds_lfht_new_flavor(BUCKETS, BUCKETS, BUCKETS, 0, &flavor, NULL);
 	return table != NULL ? PATCH_OK : PATCH_ENOMEM;
 }

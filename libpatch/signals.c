@@ -2,6 +2,7 @@
 #include "signals.h"
 
 #include "held.h"
+#include "inject.h"
 #include "module.h"
 #include "virtual.h"
 #include "wait.h"
@@ -64,12 +65,23 @@ uintptr_t signals_restorer(void)
 	return (uintptr_t)action.restorer;
 }
 
-/* Through sigaction(), so that a host that interposes it sees it. 0 or errno. */
+/* Through sigaction(), so that a host that interposes it sees it. */
+static int change(int signo, const struct sigaction *action, struct sigaction *before)
+{
+	int injected = INJECT(INJECT_SYSCALL);
+
+	if (!injected)
+		return sigaction(signo, action, before);
+	errno = injected;
+	return -1;
+}
+
+/* 0 or errno. */
 static int read_action(int signo, struct kernel_sigaction *out)
 {
 	struct sigaction action;
 
-	if (sigaction(signo, NULL, &action) != 0)
+	if (change(signo, NULL, &action) != 0)
 		return errno;
 	out->handler = (void *)(uintptr_t)action.sa_sigaction;
 	out->flags = (unsigned int)action.sa_flags;
@@ -96,7 +108,7 @@ static int install(int signo)
 	for (int slot = 0; slot < SIGNALS_OWNABLE; ++slot)
 		sigdelset(&action.sa_mask, signals_ownable[slot]);
 	installing = true;
-	error = sigaction(signo, &action, NULL) != 0 ? errno : 0;
+	error = change(signo, &action, NULL) != 0 ? errno : 0;
 	installing = false;
 	return error;
 }

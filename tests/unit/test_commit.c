@@ -475,7 +475,7 @@ static int observe(enum inject_point point)
 {
 	size_t i;
 
-	if (point == INJECT_TRAP || point == INJECT_MMAP || !observed)
+	if ((point > INJECT_COMMIT_PHASE_4 && point != INJECT_SYNC && point != INJECT_TEXT_WRITE) || !observed)
 		return 0;
 	/* A second batch of the commit: boundaries that trapped too often are planned again. */
 	if (point == INJECT_COMMIT_CHECKED && steps[0] != '\0') {
