@@ -47,6 +47,7 @@ struct arena {
 	uintptr_t bump;
 	struct free_block *free[CLASSES];
 	uint8_t *eh_frame;
+	size_t eh_frame_size;
 	struct unwind_object unwind;
 	struct arena *unregistered_next;
 };
@@ -116,6 +117,7 @@ static bool describe(struct arena *arena)
 	arena->eh_frame = heap_alloc(size);
 	if (arena->eh_frame == NULL)
 		return false;
+	arena->eh_frame_size = size;
 	arch_unwind_describe(arena->eh_frame, size, arena->code, CODE_SIZE, table);
 	return true;
 }
@@ -169,6 +171,7 @@ static struct arena *create(uintptr_t near, struct arena_reach reach)
 		;
 	return arena;
 fail:
+	heap_free(arena->eh_frame, arena->eh_frame_size);
 	heap_free(arena, sizeof(*arena));
 	return NULL;
 }
