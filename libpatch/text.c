@@ -103,23 +103,25 @@ struct mem {
 	uint64_t inode;
 };
 
-static bool identify(long fd, uint64_t *device, uint64_t *inode)
+/* 0 or -errno. */
+static long identify(long fd, uint64_t *device, uint64_t *inode)
 {
-	struct stat status;
+	struct stat status = { 0 };
+	long error = raw_syscall(SYS_fstat, fd, &status);
 
-	if (raw_syscall(SYS_fstat, fd, &status) < 0)
-		return false;
 	*device = status.st_dev;
 	*inode = status.st_ino;
-	return true;
+	return error;
 }
 
 /* Somebody may have closed the descriptor, and the program may have got its number for a file of its own. */
 static bool is_ours(const struct mem *mem)
 {
 	uint64_t device, inode;
+	long error = mem->fd >= 0 ? identify(mem->fd, &device, &inode) : mem->fd;
 
-	return mem->fd >= 0 && identify(mem->fd, &device, &inode) && device == mem->device && inode == mem->inode;
+	/* Where the kernel has stopped to tell, it is not known to be anybody else's. */
+	return error == 0 ? device == mem->device && inode == mem->inode : mem->fd >= 0 && error != -EBADF;
 }
 
 /* What is not ours is not ours to close. */
@@ -137,7 +139,7 @@ static void open_mem(struct mem *mem)
 	mem->fd = raw_syscall(SYS_open, "/proc/thread-self/mem", O_RDWR | O_CLOEXEC, 0);
 	if (mem->fd < 0)
 		return;
-	if (!identify(mem->fd, &mem->device, &mem->inode)) {
+	if (identify(mem->fd, &mem->device, &mem->inode) != 0) {
 		raw_syscall(SYS_close, mem->fd);
 		mem->fd = -ENOTSUP;
 		return;
