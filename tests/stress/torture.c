@@ -4,7 +4,8 @@
  * each of their instructions, of all policies, models and register masks; probes commit; signals arrive at random instants,
  * from a timer and from thread to thread, and their handlers, on an alternate stack, run probed code and commit; threads
  * make patches of their own for a moment; the process forks, and its children toggle, patch, run and check; a module is
- * loaded, patched, run and unloaded. Every result is right, no process dies, every byte is back at the end.
+ * loaded, patched, run and unloaded; functions of libc are patched, that run where libc blocks all signals and in children
+ * that have no handlers any more; threads block everything and spawn programs. Every result is right, no process dies, every byte is back at the end.
  *
  * torture [seconds [threads]], or TORTURE_SECONDS
  */
@@ -12,6 +13,7 @@
 
 #include <dlfcn.h>
 #include <limits.h>
+#include <spawn.h>
 #include <sys/syscall.h>
 #include <sys/time.h>
 
@@ -36,7 +38,7 @@ static struct site handler_sites[SHARED_SITES], probe_sites[SHARED_SITES];
 static struct site moment_sites[STRESS_MAX_SITES];
 static unsigned int handler_site_count, probe_site_count;
 static struct {
-	uint64_t changes, commits, signals, handlers, probe_commits, refused, forks, modules, threads;
+	uint64_t changes, commits, signals, handlers, probe_commits, refused, forks, modules, threads, blocked, spawned, libc;
 } counted;
 
 #define ADD(what, n) __atomic_fetch_add(&counted.what, n, __ATOMIC_RELAXED)
@@ -158,6 +160,34 @@ static void on_signal(int signo)
 	errno = saved;
 }
 
+/* With everything blocked, as it believes. */
+static void run_blocked(uint64_t *seed)
+{
+	sigset_t all, before, now;
+
+	sigfillset(&all);
+	REQUIRE(pthread_sigmask(SIG_SETMASK, &all, &before) == 0);
+	call_some(seed, 16);
+	REQUIRE(pthread_sigmask(SIG_BLOCK, NULL, &now) == 0);
+	CHECK(sigismember(&now, SIGTRAP) == 1 && sigismember(&now, SIGILL) == 1 && sigismember(&now, SIGUSR1) == 1);
+	REQUIRE(pthread_sigmask(SIG_SETMASK, &before, NULL) == 0);
+	CHECK(sigismember(&before, SIGTRAP) == 0);
+	ADD(blocked, 1);
+}
+
+static void spawn_one(void)
+{
+	char *arguments[] = { "sh", "-c", "exit 3", NULL };
+	int status = 0;
+	pid_t pid;
+
+	REQUIRE(posix_spawn(&pid, "/bin/sh", NULL, NULL, arguments, environ) == 0);
+	while (waitpid(pid, &status, 0) < 0 && errno == EINTR)
+		;
+	CHECK_EQ(status, 3 << 8);
+	ADD(spawned, 1);
+}
+
 static void *work(void *argument)
 {
 	struct worker *worker = argument;
@@ -177,6 +207,10 @@ static void *work(void *argument)
 			send_signal(seed);
 		if ((stress_random(seed) >> 20) % 16 == 0)
 			patch_for_a_moment(seed);
+		if ((stress_random(seed) >> 20) % 8 == 0)
+			run_blocked(seed);
+		if ((stress_random(seed) >> 20) % 512 == 0)
+			spawn_one();
 		if ((stress_random(seed) >> 20) % 8 == 0)
 			sched_yield();
 	}
@@ -265,6 +299,45 @@ static void change(uint64_t *seed)
 		break;
 	}
 	stress_note(patch_commit(), "patch_commit");
+	ADD(commits, 1);
+}
+
+/* ---- libc -------------------------------------------------------------------------------------------------------- */
+
+static const char *const libc_names[] = { "pthread_create", "pthread_join", "pthread_sigmask", "sigaction", "posix_spawn",
+					  "execve",	    "waitpid",	    "fork",	       "mmap",	    "munmap",
+					  "mprotect",	    "sched_yield",  "malloc",	       "free",	    "sigaltstack",
+					  "_exit",	    "dlopen",	    "dlclose" };
+#define LIBC_SITES (sizeof(libc_names) / sizeof(libc_names[0]))
+static patch_t libc_patches[LIBC_SITES];
+
+static GP_ONLY void count_libc(struct patch_exec_context *context, uint8_t post)
+{
+	(void)context;
+	(void)post;
+	ADD(libc, 1);
+}
+
+static void make_libc(void)
+{
+	for (size_t n = 0; n < LIBC_SITES; n++) {
+		void *function = dlsym(RTLD_DEFAULT, libc_names[n]);
+
+		REQUIRE(function != NULL);
+		CHECK_OK(make_probe((uintptr_t)function, count_libc, NULL,
+				    n % 3 ? PATCH_TRAP_POLICY_ALLOW : PATCH_TRAP_POLICY_FORCE, PATCH_ENABLED,
+				    &libc_patches[n]));
+	}
+}
+
+static void change_libc(uint64_t *seed)
+{
+	uint64_t bits = stress_random(seed) >> 20;
+	patch_t patch = libc_patches[bits % LIBC_SITES];
+
+	stress_note(bits >> 10 & 1 ? patch_enable(patch) : patch_disable(patch), "patch_enable");
+	stress_note(patch_commit(), "patch_commit");
+	ADD(changes, 1);
 	ADD(commits, 1);
 }
 
@@ -401,6 +474,7 @@ static void make_first(void)
 			 site) == PATCH_OK)
 			probe_site_count++;
 	}
+	make_libc();
 	REQUIRE(handler_site_count > 0 && probe_site_count > 0);
 	CHECK_OK(patch_commit());
 }
@@ -414,6 +488,8 @@ static void check_counters(void)
 		CHECK_OK(patch_unmake(handler_sites[n].patch));
 	for (unsigned int n = 0; n < probe_site_count; n++)
 		CHECK_OK(patch_unmake(probe_sites[n].patch));
+	for (size_t n = 0; n < LIBC_SITES; n++)
+		CHECK_OK(patch_unmake(libc_patches[n]));
 	for (unsigned int s = 0; s < site_count; s++)
 		set_site(&sites[s], false);
 	CHECK_OK(patch_commit());
@@ -441,6 +517,9 @@ static void report(double elapsed)
 	       (unsigned long long)counted.forks, (unsigned long long)counted.signals,
 	       (unsigned long long)counted.handlers, (unsigned long long)counted.modules,
 	       (unsigned long long)statistics.traps, (unsigned long long)statistics.retired_bytes / 1024);
+	printf("%llu times everything blocked, %llu programs spawned, %llu hits in libc, %llu instructions mediated\n",
+	       (unsigned long long)counted.blocked, (unsigned long long)counted.spawned, (unsigned long long)counted.libc,
+	       (unsigned long long)statistics.mediated);
 	printf("%llu wrong results, %llu wrong program counters, %llu failed calls\n",
 	       (unsigned long long)stress.wrong_results, (unsigned long long)stress.wrong_pc,
 	       (unsigned long long)stress.failed_calls);
@@ -451,6 +530,7 @@ static void report(double elapsed)
 	CHECK_EQ(stress.failed_calls, 0);
 	CHECK(stress.hits > 0 && counted.changes > 0 && counted.forks > 0 && counted.handlers > 0);
 	CHECK(counted.probe_commits > 0 && counted.modules > 0);
+	CHECK(counted.blocked > 0 && counted.libc > 0);
 }
 
 int main(int argc, char **argv)
@@ -478,6 +558,7 @@ int main(int argc, char **argv)
 		CONTEXT("%.1f s, %llu turns", elapsed, (unsigned long long)turn);
 		for (unsigned int n = 0; n < 16; n++)
 			change(&seed);
+		change_libc(&seed);
 		send_signal(&seed);
 		replace_ended(&seed);
 		if ((stress_random(&seed) >> 20) % 8 == 0)
