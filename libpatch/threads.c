@@ -1,15 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* Runs inside hooks, which save no extended state. */
-#if defined(__clang__)
-#pragma clang attribute push(__attribute__((target("general-regs-only"))), apply_to = function)
-#else
-#pragma GCC push_options
-#pragma GCC target("general-regs-only")
-#endif
-
 #include "threads.h"
 
 #include "arch/x86-64/frame.h"
+#include "process.h"
 #include "text.h"
 
 #include <signal.h>
@@ -52,7 +45,6 @@ static union {
 	uint8_t page[PAGE_SIZE];
 } wiped __attribute__((aligned(PAGE_SIZE)));
 static uint64_t last_era;
-static _Atomic long process;
 
 static uintptr_t own_thread(void)
 {
@@ -132,16 +124,13 @@ static bool is_in_handler_above(uintptr_t guard)
 	return guard - (uintptr_t)stack.ss_sp >= stack.ss_size;
 }
 
-/* A child that shares the parent's memory, while the parent waits in what is perhaps a procedure. */
-static bool is_in_child(void)
-{
-	return atomic_load(&wiped.era) != 0 && raw_syscall(SYS_getpid) != atomic_load(&process);
-}
-
-/* A frame that does not lie below the stack pointer's is none any more, unless this is another stack. */
+/*
+ * A frame that does not lie below the stack pointer's is none any more, unless this is another stack: a handler's, or that of a
+ * child that shares the parent's memory, while the parent waits in what is perhaps a procedure.
+ */
 static bool is_gone(uintptr_t guard)
 {
-	return !is_in_handler_above(guard) && !is_in_child();
+	return !is_in_handler_above(guard) && !process_is_borrowed();
 }
 
 bool threads_may_run(uintptr_t guard, uintptr_t base)
@@ -178,7 +167,6 @@ void threads_init(void)
 		return;
 	/* Kernels before 4.14 have no such thing: then only fork() through libc is noticed. */
 	raw_syscall(SYS_madvise, &wiped, sizeof(wiped), MADV_WIPEONFORK);
-	atomic_store(&process, raw_syscall(SYS_getpid));
 	atomic_store(&wiped.era, ++last_era);
 }
 
@@ -205,7 +193,6 @@ void threads_forget_others(void)
 			}
 		}
 	}
-	atomic_store(&process, raw_syscall(SYS_getpid));
 	atomic_store(&wiped.era, last_era);
 }
 
@@ -326,7 +313,7 @@ static bool read_all(void *buffer, size_t size)
 		remote[i].iov_base = (void *)group.at[i];
 		remote[i].iov_len = size;
 	}
-	return group.count == 0 || raw_syscall(SYS_process_vm_readv, raw_syscall(SYS_getpid), &local, 1, remote, group.count,
+	return group.count == 0 || raw_syscall(SYS_process_vm_readv, raw_syscall(SYS_gettid), &local, 1, remote, group.count,
 					       0) == (long)local.iov_len;
 }
 
@@ -401,9 +388,3 @@ void threads_usage(struct threads_usage *usage)
 		for (size_t i = 0; i < chunk->count; ++i)
 			usage->known += atomic_load(&chunk->slots[i].thread) != 0;
 }
-
-#if defined(__clang__)
-#pragma clang attribute pop
-#else
-#pragma GCC pop_options
-#endif
