@@ -115,34 +115,54 @@ static uint64_t hexadecimal(const char *text)
 	}
 }
 
-/* Runs in the kernel only, and blocks everything: io_uring/io-wq.c names its threads so. */
-static bool is_kernel_worker(const char *status)
-{
-	const char *name = find_line(status, "Name:\t");
-
-	return name != NULL && name[0] == 'i' && name[1] == 'o' && name[2] == 'u' && name[3] == '-' &&
-	       (name[4] == 'w' || name[4] == 's');
-}
-
-static uint64_t read_blocked(const char *tid)
+static size_t read_of_thread(const char *tid, const char *file, char *buffer, size_t size)
 {
 	static const char before[] = "/proc/self/task/";
-	static const char behind[] = "/status";
-	char path[sizeof(before) + sizeof(behind) + 24];
-	char status[2048];
-	const char *blocked;
+	char path[sizeof(before) + 32];
 	size_t at = 0;
 
 	for (size_t i = 0; before[i] != '\0'; ++i)
 		path[at++] = before[i];
 	for (size_t i = 0; tid[i] != '\0' && i < 20; ++i)
 		path[at++] = tid[i];
-	for (size_t i = 0; i < sizeof(behind); ++i)
-		path[at++] = behind[i];
-	if (read_all(path, status, sizeof(status)) == 0 || is_kernel_worker(status))
-		return 0;
-	blocked = find_line(status, "SigBlk:");
-	return blocked != NULL ? hexadecimal(blocked) : 0;
+	for (size_t i = 0; i == 0 || file[i - 1] != '\0'; ++i)
+		path[at++] = file[i];
+	return read_all(path, buffer, size);
+}
+
+/* include/linux/sched.h: a worker of io_uring, which runs in the kernel only, and blocks everything. */
+#define PF_IO_WORKER 0x10
+
+/* By its flags: it has its name only once it runs. */
+static bool is_kernel_worker(const char *tid)
+{
+	char stat[512];
+	size_t length = read_of_thread(tid, "/stat", stat, sizeof(stat));
+	unsigned long flags = 0;
+	unsigned int field = 2;
+
+	/* The second field, in parentheses, may have any characters in it; flags are the ninth (proc_pid_stat(5)). */
+	while (length > 0 && stat[length - 1] != ')')
+		--length;
+	for (; length > 0 && stat[length] != '\0' && field < 10; ++length) {
+		if (stat[length] == ' ')
+			++field;
+		else if (field == 9)
+			flags = flags * 10 + (unsigned long)(stat[length] - '0');
+	}
+	return (flags & PF_IO_WORKER) != 0;
+}
+
+static uint64_t read_blocked(const char *tid)
+{
+	char status[2048];
+	const char *line = NULL;
+	uint64_t blocked;
+
+	if (read_of_thread(tid, "/status", status, sizeof(status)) != 0)
+		line = find_line(status, "SigBlk:");
+	blocked = line != NULL ? hexadecimal(line) : 0;
+	return blocked != 0 && is_kernel_worker(tid) ? 0 : blocked;
 }
 
 uint64_t process_blocked(pid_t tid)
