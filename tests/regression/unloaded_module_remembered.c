@@ -13,7 +13,7 @@
 #include "lock.h"
 
 #define SIZE 4096
-#define CYCLES 3000
+#define CYCLES 600
 
 /*
  * 0: lea 0x10(%rdi), %rax; add $1, %rax; ret      jump over several
