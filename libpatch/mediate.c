@@ -227,14 +227,6 @@ static bool pending(struct arch_call *call)
 
 /* ---- handlers --------------------------------------------------------------------------------------------------- */
 
-static void copy(struct kernel_sigaction *to, const volatile struct kernel_sigaction *from)
-{
-	to->handler = from->handler;
-	to->flags = from->flags;
-	to->restorer = from->restorer;
-	to->mask = from->mask;
-}
-
 /* The action is of a signal that libpatch owns: the kernel keeps ours. */
 static long change_owned(long signo, const struct kernel_sigaction *action, struct kernel_sigaction *old)
 {
@@ -251,7 +243,7 @@ static long change_owned(long signo, const struct kernel_sigaction *action, stru
 		virtual_action(slot + VIRTUAL_FRONT, &before);
 		if (before.handler == NULL)
 			virtual_action(slot, &before);
-		copy(old, &before);
+		kernel_sigaction_copy(old, &before);
 	}
 	if (action == NULL)
 		return 0;
@@ -279,7 +271,7 @@ static bool change_action(struct arch_call *call)
 	if (action != NULL) {
 		if (!are_readable(action, sizeof(*action)))
 			return false;
-		copy(&now, action);
+		kernel_sigaction_copy(&now, action);
 	}
 	if (signals_owned((int)signo)) {
 		call->rax = change_owned(signo, action != NULL ? &now : NULL, old);

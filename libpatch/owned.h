@@ -27,4 +27,13 @@ struct kernel_sigaction {
 	uint64_t mask;
 };
 
+/* By word: a copy of the whole structure could become a call (I9). Volatile: the program's memory, read once. */
+static inline void kernel_sigaction_copy(struct kernel_sigaction *to, const volatile struct kernel_sigaction *from)
+{
+	to->handler = from->handler;
+	to->flags = from->flags;
+	to->restorer = from->restorer;
+	to->mask = from->mask;
+}
+
 #endif

@@ -76,15 +76,6 @@ void virtual_set_blocked(uint64_t now)
 
 /* ---- actions ---------------------------------------------------------------------------------------------------- */
 
-/* Copies by word: one of the whole structure could become a call (I9). */
-static void copy(struct kernel_sigaction *to, const struct kernel_sigaction *from)
-{
-	to->handler = from->handler;
-	to->flags = from->flags;
-	to->restorer = from->restorer;
-	to->mask = from->mask;
-}
-
 /* The last versions of an action: a reader copies one, and starts again when it may have been overwritten meanwhile. */
 #define VERSIONS 16
 
@@ -99,13 +90,13 @@ void virtual_action(int slot, struct kernel_sigaction *action)
 	unsigned int now;
 
 	if (is_child(false) && child.has_action[slot]) {
-		copy(action, &child.actions[slot]);
+		kernel_sigaction_copy(action, &child.actions[slot]);
 		return;
 	}
 	do {
 		/* Acquire pairs with the store in virtual_set_action(). */
 		now = atomic_load(&actions[slot].now);
-		copy(action, &actions[slot].versions[now % VERSIONS]);
+		kernel_sigaction_copy(action, &actions[slot].versions[now % VERSIONS]);
 		atomic_thread_fence(memory_order_acquire);
 	} while (atomic_load(&actions[slot].next) - now >= VERSIONS);
 }
@@ -115,12 +106,12 @@ void virtual_set_action(int slot, const struct kernel_sigaction *action)
 	unsigned int version;
 
 	if (is_child(true)) {
-		copy(&child.actions[slot], action);
+		kernel_sigaction_copy(&child.actions[slot], action);
 		child.has_action[slot] = true;
 		return;
 	}
 	version = atomic_fetch_add(&actions[slot].next, 1) + 1;
-	copy(&actions[slot].versions[version % VERSIONS], action);
+	kernel_sigaction_copy(&actions[slot].versions[version % VERSIONS], action);
 	atomic_store(&actions[slot].now, version);
 }
 
