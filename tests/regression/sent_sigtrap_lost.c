@@ -230,12 +230,27 @@ static void suspend_race(void *argument)
 	CHECK_OK(patch_fini());
 }
 
+/* A child ends by SIGTRAP: of an int3 of its own, or of one that it sends itself. */
+static void check_killed(bool by_int3)
+{
+	pid_t child = fork();
+	int status;
+
+	if (child == 0) {
+		if (by_int3)
+			__asm__ volatile("int3");
+		else
+			raise(SIGTRAP);
+		_exit(0);
+	}
+	REQUIRE(waitpid(child, &status, 0) == child);
+	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTRAP);
+}
+
 /* Once, and then the default action. */
 static void one_shot(void *argument)
 {
 	struct sigaction action;
-	int status;
-	pid_t child;
 
 	(void)argument;
 	start();
@@ -246,34 +261,16 @@ static void one_shot(void *argument)
 	raise(SIGTRAP);
 	REQUIRE(sigaction(SIGTRAP, NULL, &action) == 0);
 	CHECK(action.sa_handler == SIG_DFL);
-	child = fork();
-	if (child == 0) {
-		raise(SIGTRAP);
-		_exit(0);
-	}
-	REQUIRE(waitpid(child, &status, 0) == child);
-	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTRAP);
+	check_killed(false);
 	/* ignored: nothing happens, and an int3 of the program's ends it */
 	REQUIRE(signal(SIGTRAP, SIG_IGN) == SIG_DFL);
 	raise(SIGTRAP);
 	kill(getpid(), SIGTRAP);
-	child = fork();
-	if (child == 0) {
-		__asm__ volatile("int3");
-		_exit(0);
-	}
-	REQUIRE(waitpid(child, &status, 0) == child);
-	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTRAP);
+	check_killed(true);
 	/* blocked: the same */
 	REQUIRE(signal(SIGTRAP, on_other_trap) == SIG_IGN);
 	block(SIG_BLOCK);
-	child = fork();
-	if (child == 0) {
-		__asm__ volatile("int3");
-		_exit(0);
-	}
-	REQUIRE(waitpid(child, &status, 0) == child);
-	CHECK(WIFSIGNALED(status) && WTERMSIG(status) == SIGTRAP);
+	check_killed(true);
 	CHECK_OK(patch_fini());
 }
 
