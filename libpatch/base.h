@@ -12,6 +12,7 @@
 #endif
 
 #include <errno.h>
+#include <fcntl.h>
 #include <stdatomic.h>
 #include <stdbool.h>
 #include <stddef.h>
@@ -105,5 +106,13 @@ static inline long raw_syscall6(long nr, long a, long b, long c, long d, long e,
 	RAW_SYSCALL_PICK(__VA_ARGS__, raw_syscall_6, raw_syscall_5, raw_syscall_4, raw_syscall_3, raw_syscall_2,       \
 			 raw_syscall_1, raw_syscall_0)                                                                 \
 	(__VA_ARGS__)
+
+/* A filter may know but one of the two calls: mostly the first, which is libc's. A descriptor or -errno. */
+static inline long raw_open(const char *path, int flags)
+{
+	long fd = raw_syscall(SYS_openat, AT_FDCWD, path, flags, 0);
+
+	return fd >= 0 ? fd : raw_syscall(SYS_open, path, flags, 0);
+}
 
 #endif

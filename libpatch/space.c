@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "space.h"
 
+#include "heap.h"
 #include "inject.h"
 
-#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
@@ -27,15 +27,15 @@ static char buffer[8192];
 
 struct reader {
 	long fd;
-	bool failed; /* before the end */
+	long error; /* -errno: it ended before the end */
 	size_t length;
 	size_t at;
 };
 
 static bool reader_open(struct reader *reader)
 {
-	reader->fd = raw_syscall(SYS_open, "/proc/thread-self/maps", O_RDONLY | O_CLOEXEC, 0);
-	reader->failed = false;
+	reader->fd = raw_open("/proc/thread-self/maps", O_RDONLY | O_CLOEXEC);
+	reader->error = reader->fd < 0 ? reader->fd : 0;
 	reader->length = 0;
 	reader->at = 0;
 	return reader->fd >= 0;
@@ -58,12 +58,12 @@ static char *reader_line(struct reader *reader)
 		reader->length -= reader->at;
 		reader->at = 0;
 		if (reader->length == sizeof(buffer)) {
-			reader->failed = true;
+			reader->error = -EOVERFLOW;
 			return NULL;
 		}
 		got = raw_syscall(SYS_read, reader->fd, buffer + reader->length, sizeof(buffer) - reader->length);
 		if (got <= 0) {
-			reader->failed = got < 0;
+			reader->error = got;
 			return NULL;
 		}
 		reader->length += got;
@@ -147,7 +147,7 @@ bool space_mapping(uintptr_t address, struct space_mapping *out, bool *readable)
 		found = address < line.mapping.upper;
 	}
 	raw_syscall(SYS_close, reader.fd);
-	*readable = found || !reader.failed;
+	*readable = found || reader.error == 0;
 	if (found)
 		*out = line.mapping;
 	return found;
@@ -163,7 +163,7 @@ bool space_mappings(space_mapping_fn *visit, void *data)
 	while (reader_next(&reader, &line) && visit(&line.mapping, data))
 		;
 	raw_syscall(SYS_close, reader.fd);
-	return !reader.failed;
+	return reader.error == 0;
 }
 
 static uintptr_t stack_room(void)
@@ -202,7 +202,7 @@ static bool read_gaps(space_visit_fn *visit, void *data)
 		last = MAX(last, line.mapping.upper);
 	}
 	raw_syscall(SYS_close, reader.fd);
-	return !reader.failed;
+	return reader.error == 0;
 }
 
 /* The gaps read last. More than this are read every time. */

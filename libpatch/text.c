@@ -5,7 +5,6 @@
 #include "inject.h"
 #include "process.h"
 
-#include <fcntl.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -69,7 +68,7 @@ uint64_t text_write_count(void)
  */
 static long read_proc_mem(uintptr_t address, void *buffer, size_t size)
 {
-	long fd = raw_syscall(SYS_open, "/proc/thread-self/mem", O_RDONLY | O_CLOEXEC, 0);
+	long fd = raw_open("/proc/thread-self/mem", O_RDONLY | O_CLOEXEC);
 	long got;
 
 	if (fd < 0)
@@ -109,6 +108,9 @@ static long identify(long fd, uint64_t *device, uint64_t *inode)
 	struct stat status = { 0 };
 	long error = raw_syscall(SYS_fstat, fd, &status);
 
+	/* As libc asks: a filter may know one of the two only. */
+	if (error != 0 && error != -EBADF)
+		error = raw_syscall(SYS_newfstatat, fd, "", &status, AT_EMPTY_PATH);
 	*device = status.st_dev;
 	*inode = status.st_ino;
 	return error;
@@ -132,11 +134,12 @@ static void close_mem(struct mem *mem)
 	mem->fd = -EBADF;
 }
 
-static void open_mem(struct mem *mem)
+/* A descriptor that was just opened, or -errno. */
+static void adopt(struct mem *mem, long fd)
 {
 	long high;
 
-	mem->fd = raw_syscall(SYS_open, "/proc/thread-self/mem", O_RDWR | O_CLOEXEC, 0);
+	mem->fd = fd;
 	if (mem->fd < 0)
 		return;
 	if (identify(mem->fd, &mem->device, &mem->inode) != 0) {
@@ -149,6 +152,11 @@ static void open_mem(struct mem *mem)
 		raw_syscall(SYS_close, mem->fd);
 		mem->fd = high;
 	}
+}
+
+static void open_mem(struct mem *mem)
+{
+	adopt(mem, raw_open("/proc/thread-self/mem", O_RDWR | O_CLOEXEC));
 }
 
 static int write_proc_mem(struct mem *mem, uintptr_t address, const uint8_t *bytes, size_t length)
