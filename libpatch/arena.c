@@ -122,7 +122,10 @@ static bool describe(struct arena *arena)
 	return true;
 }
 
-/* One mapping, so that nobody can get in between; then its head is made writable. 0: none. */
+/*
+ * One mapping, so that nobody can get in between; then its head is made writable, by a mapping, as mprotect() may be filtered.
+ * 0: none.
+ */
 static uintptr_t reserve(uintptr_t near, struct arena_reach reach)
 {
 	long error = -EEXIST;
@@ -134,12 +137,13 @@ static uintptr_t reserve(uintptr_t near, struct arena_reach reach)
 		if (!space_gaps(consider, &search) || search.best == 0)
 			return 0;
 		error = space_map(search.best, ARENA_SIZE, PROT_READ | PROT_EXEC);
-		if (error == 0)
-			error = raw_syscall(SYS_mprotect, search.best, TABLE_SIZE + SLOTS_SIZE, PROT_READ | PROT_WRITE);
-		else
+		if (error != 0)
 			continue;
-		if (error == 0)
+		error = raw_syscall(SYS_mmap, search.best, TABLE_SIZE + SLOTS_SIZE, PROT_READ | PROT_WRITE,
+				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+		if (error > 0)
 			return search.best;
+		heap_note_refusal(error);
 		heap_unmap(search.best, ARENA_SIZE);
 	}
 	return 0;

@@ -330,6 +330,8 @@ static bool takes_part(const struct job *job, int phase)
 /* Steps phase 0 to 4: write what the phase changes, and remember what was written. */
 static void write_phase(struct batch *batch, int phase)
 {
+	bool told = false;
+
 	batch->write_count = 0;
 	for (size_t i = 0; i < batch->count; ++i) {
 		struct job *job = &batch->jobs[i];
@@ -355,6 +357,9 @@ static void write_phase(struct batch *batch, int phase)
 		} else if (!job->failed) {
 			refresh(region);
 			fail(batch, job, PATCH_ESYS, "the kernel refused to write the bytes");
+			if (!told)
+				error_raise_sys(PATCH_ESYS, ORIGIN, "text could not be written", write->error);
+			told = true;
 		}
 	}
 }

@@ -5,6 +5,7 @@
 #include "registry.h"
 #include "scan.h"
 #include "site.h"
+#include "text.h"
 
 #include <string.h>
 
@@ -219,6 +220,17 @@ patch_status fit_next(struct fit *fit, struct refusal *refusal)
 	return fit->status;
 }
 
+static patch_status unreadable(uintptr_t address, struct refusal *refusal)
+{
+	int error = EFAULT;
+	uint8_t byte;
+
+	if (text_read(address, &byte, 1, &error) == 0 && error != EFAULT)
+		return misfit(refusal, PATCH_ESYS,
+			      "the code cannot be read: the kernel refuses process_vm_readv() and reading /proc/self/mem", address);
+	return misfit(refusal, PATCH_EFAULT, "the address is not mapped", address);
+}
+
 patch_status fit_begin(struct fit *fit, const struct patch *patch, uintptr_t address, int policy, uintptr_t from,
 		       const struct region *through, struct refusal *refusal)
 {
@@ -227,7 +239,7 @@ patch_status fit_begin(struct fit *fit, const struct patch *patch, uintptr_t add
 	size_t size = region_original(address - before, fit->view, sizeof(fit->view));
 
 	if (size <= before)
-		return misfit(refusal, PATCH_EFAULT, "the address is not mapped", address);
+		return unreadable(address, refusal);
 	fit->patch = patch;
 	fit->through = through;
 	fit->from = from;

@@ -47,6 +47,21 @@ static struct {
 	size_t size;
 } refused[REFUSED];
 
+static long refusal;
+
+void heap_note_refusal(long error)
+{
+	refusal = error;
+}
+
+long heap_take_refusal(void)
+{
+	long taken = refusal;
+
+	refusal = 0;
+	return taken;
+}
+
 uint64_t heap_in_use(void)
 {
 	return in_use;
@@ -91,8 +106,10 @@ void *heap_map(size_t size)
 		return NULL;
 	result = raw_syscall(SYS_mmap, NULL, ALIGN_UP(size, PAGE_SIZE), PROT_READ | PROT_WRITE,
 			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-	if (result < 0)
+	if (result < 0) {
+		heap_note_refusal(result);
 		return NULL;
+	}
 	mapped += ALIGN_UP(size, PAGE_SIZE);
 	return (void *)result;
 }

@@ -18,6 +18,10 @@ void *heap_grow(void *block, size_t old_size, size_t new_size);
 /* Fresh zeroed pages anywhere, writable, or NULL. */
 void *heap_map(size_t size);
 
+/* Why the kernel last refused to map memory: -errno. Taken, it is 0 until the next time. */
+void heap_note_refusal(long error);
+long heap_take_refusal(void);
+
 /* A mapping that was given away, or unmapped. */
 void heap_disown(size_t size);
 /* Unmap pages, of whatever kind. What the kernel refuses is tried again by heap_tidy(). */

@@ -9,6 +9,7 @@
 #include "attach.h"
 #include "error.h"
 #include "handle.h"
+#include "heap.h"
 #include "region.h"
 #include "site.h"
 
@@ -116,15 +117,28 @@ static patch_status attach_all(struct patch *patch, struct refusal *refusal)
 	return status;
 }
 
+/* There may be memory, which the kernel does not give. */
+static patch_status add_cause(patch_status status)
+{
+	long error = heap_take_refusal();
+
+	if (status == PATCH_ENOMEM && error != 0)
+		error_raise_sys(status, "patch_make", "the kernel refused to map memory", error);
+	return status;
+}
+
 static patch_status make_at(uintptr_t address, const struct request *request, patch_t *out)
 {
 	struct refusal refusal = { "", 0 };
 	patch_status status;
 	struct patch *patch;
 
+	heap_take_refusal();
 	patch = handle_alloc(out);
-	if (patch == NULL)
-		return error_raise(PATCH_ENOMEM, "patch_make", "out of memory", NULL);
+	if (patch == NULL) {
+		error_raise(PATCH_ENOMEM, "patch_make", "out of memory", NULL);
+		return add_cause(PATCH_ENOMEM);
+	}
 	patch->located = address;
 	patch->model = *request->model;
 	patch->policy = request->attr.trap_policy;
@@ -136,7 +150,8 @@ static patch_status make_at(uintptr_t address, const struct request *request, pa
 		region_detach(patch);
 		handle_free(patch);
 		*out = NULL;
-		return error_raise_at(status, "patch_make", refusal.message, refusal.irritant);
+		error_raise_at(status, "patch_make", refusal.message, refusal.irritant);
+		return add_cause(status);
 	}
 	if (request->attr.initial_state == PATCH_ENABLED) {
 		patch->wanted = true;

@@ -255,8 +255,11 @@ long space_map(uintptr_t address, size_t size, int protection)
 		return -injected;
 	result = raw_syscall(SYS_mmap, address, size, protection,
 			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-	if (result < 0)
+	if (result < 0) {
+		if (result != -EEXIST)
+			heap_note_refusal(result);
 		return result;
+	}
 	/* Kernels before 4.17 take the flag for a hint. */
 	if ((uintptr_t)result != address) {
 		raw_syscall(SYS_munmap, result, size);

@@ -204,8 +204,10 @@ static int write_page_swap(uintptr_t address, const uint8_t *bytes, size_t lengt
 	long result;
 	int error;
 
-	if (copy == NULL)
-		return ENOMEM;
+	if (copy == NULL) {
+		result = heap_take_refusal();
+		return result != 0 ? (int)-result : ENOMEM;
+	}
 	heap_disown(size);
 	/* Not by memcpy: somebody may have unmapped it. */
 	if (text_read(page, copy, size, &error) != size) {
@@ -250,6 +252,7 @@ static bool works(enum text_way by)
 
 	if (page < 0) {
 		refusal = "the kernel refuses executable memory, which generated code needs";
+		heap_note_refusal(page);
 		return false;
 	}
 	result = INJECT(INJECT_TEXT_WRITE) == 0 && write_by(by, &mem, page, (const uint8_t *)"\xCC", 1, false) == 0 &&
