@@ -95,7 +95,7 @@ size_t text_read(uintptr_t address, void *buffer, size_t size, int *error)
 
 /* ---- the three ways --------------------------------------------------------------------------------------------- */
 
-/* /proc/self/mem, open for one batch. */
+/* /proc/self/mem, open for one batch; or another file of ours. */
 struct mem {
 	long fd; /* or -errno */
 	uint64_t device;
@@ -196,6 +196,47 @@ static int write_mprotect(uintptr_t address, const uint8_t *bytes, size_t length
 	return 0;
 }
 
+/* 0 or -errno: the pages at `copy` are at `page` then. */
+static long move_over(uintptr_t page, uintptr_t copy, size_t size)
+{
+	long result = raw_syscall(SYS_mremap, copy, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, page);
+
+	return result < 0 ? result : 0;
+}
+
+/* Where memory may not become executable (PR_SET_MDWE, and filters that do the same), it can be so from the start. */
+static bool move_executable_over(uintptr_t page, const uint8_t *contents, size_t size)
+{
+	long copy = raw_syscall(SYS_mmap, NULL, size, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct mem mem = { .fd = -EBADF };
+	bool moved;
+
+	if (copy < 0)
+		return false;
+	moved = write_proc_mem(&mem, (uintptr_t)copy, contents, size) == 0 && move_over(page, (uintptr_t)copy, size) == 0;
+	close_mem(&mem);
+	if (!moved)
+		heap_unmap((uintptr_t)copy, size);
+	return moved;
+}
+
+#ifndef MFD_CLOEXEC
+#define MFD_CLOEXEC 1U
+#endif
+
+/* Where neither is allowed, or pages cannot be moved: a file without a name. To threads this is one step as well. */
+static bool map_file_over(uintptr_t page, const uint8_t *contents, size_t size)
+{
+	struct mem file = { .fd = -EBADF };
+	bool mapped;
+
+	adopt(&file, raw_syscall(SYS_memfd_create, "libpatch", MFD_CLOEXEC));
+	mapped = is_ours(&file) && raw_syscall(SYS_pwrite64, file.fd, contents, size, 0) == (long)size && is_ours(&file) &&
+		 raw_syscall(SYS_mmap, page, size, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED, file.fd, 0) == (long)page;
+	close_mem(&file);
+	return mapped;
+}
+
 static int write_page_swap(uintptr_t address, const uint8_t *bytes, size_t length)
 {
 	uintptr_t page = ALIGN_DOWN(address, PAGE_SIZE);
@@ -217,12 +258,14 @@ static int write_page_swap(uintptr_t address, const uint8_t *bytes, size_t lengt
 	memcpy(copy + (address - page), bytes, length);
 	result = raw_syscall(SYS_mprotect, copy, size, PROT_READ | PROT_EXEC);
 	if (result == 0)
-		result = raw_syscall(SYS_mremap, copy, size, size, MREMAP_MAYMOVE | MREMAP_FIXED, page);
-	if (result < 0) {
+		result = move_over(page, (uintptr_t)copy, size);
+	else if (move_executable_over(page, copy, size))
+		result = 1;
+	if (result < 0 && map_file_over(page, copy, size))
+		result = 1;
+	if (result != 0)
 		heap_unmap((uintptr_t)copy, size);
-		return (int)-result;
-	}
-	return 0;
+	return result < 0 ? (int)-result : 0;
 }
 
 static int write_by(enum text_way by, struct mem *mem, uintptr_t address, const uint8_t *bytes, size_t length,

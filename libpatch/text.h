@@ -8,7 +8,9 @@
  *     That it is still ours is looked at right before each write, and that the bytes arrived in memory after it. What
  *     remains is a program that closes it and gets its number between that look and the write.
  *  2. mprotect to writable and executable and back, only where the program allows such pages (enable_wxe 0).
- *  3. a private copy of the pages, made executable and moved over them with mremap(MREMAP_FIXED).
+ *  3. a private copy of the pages, made executable and moved over them with mremap(MREMAP_FIXED). Where memory may not become
+ *     executable, the copy is filled by way 1; where that is not to be had either, or mremap() is not, it is a file without a
+ *     name (memfd_create(2)), looked at as in way 1, and mapped over them with MAP_FIXED.
  *
  * One that stops working later is replaced by the next that works, for that batch.
  *
