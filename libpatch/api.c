@@ -22,6 +22,7 @@
 #include "replan.h"
 #include "signals.h"
 #include "site.h"
+#include "space.h"
 #include "sync.h"
 #include "syscalls.h"
 #include "text.h"
@@ -87,8 +88,20 @@ static patch_status set_up(bool allow_wx)
 	if (error != 0)
 		return error_raise_sys(error == -ENOSYS || error == -EINVAL ? PATCH_ENOTSUP : PATCH_ESYS, "patch_init",
 				       "the kernel refuses membarrier(REGISTER_PRIVATE_EXPEDITED_SYNC_CORE)", error);
-	if (text_init(allow_wx) != PATCH_OK)
-		return error_raise(PATCH_ENOTSUP, "patch_init", text_refusal(), NULL);
+	error = (int)space_refusal();
+	if (error != 0)
+		return error_raise_sys(PATCH_ESYS, "patch_init",
+				       "/proc/self/maps, which tells what code is and where memory is free, cannot be read", error);
+	if (!mediate_can_look())
+		return error_raise(PATCH_ESYS, "patch_init",
+				   "/proc/self/task, which tells what signals the threads block, cannot be read", NULL);
+	heap_take_refusal();
+	if (text_init(allow_wx) != PATCH_OK) {
+		error = (int)heap_take_refusal();
+		if (error == 0)
+			return error_raise(PATCH_ENOTSUP, "patch_init", text_refusal(), NULL);
+		return error_raise_sys(error == -ENOMEM ? PATCH_ENOMEM : PATCH_ENOTSUP, "patch_init", text_refusal(), error);
+	}
 	arch_xsave_init();
 	threads_init();
 	if (registry_init() != PATCH_OK)
@@ -298,6 +311,9 @@ static patch_status check_threads(const char *origin)
 
 	if (thread == 0)
 		return PATCH_OK;
+	if (thread == MEDIATE_NOT_KNOWN)
+		return error_raise(PATCH_ESYS, origin, "/proc/self/task, which tells what signals the threads block, cannot be read: "
+				   "one that blocks SIGTRAP or SIGILL would be killed", NULL);
 	return error_raise_at(PATCH_EBLOCKED, origin, "a thread blocks SIGTRAP or SIGILL by means that libpatch does not see, and "
 			      "would be killed: its number is", (uintptr_t)thread);
 }

@@ -9,6 +9,7 @@
 
 #include <libpatch/tools.h>
 #include <sched.h>
+#include <time.h>
 
 #define OWNED SIGNALS_OWNED
 /* The kernel's sigset_t (arch/x86/include/asm/signal.h). */
@@ -335,9 +336,24 @@ static bool execute(struct arch_call *call)
 #define CLONE_CLEAR_SIGHAND 0x100000000ULL
 #endif
 
+/* What the thread blocks in the kernel, by other means than these calls or since before them. */
+static void adopt_own(void)
+{
+	uint64_t real = 0;
+
+	raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &real, SET_SIZE);
+	if (!(real & OWNED))
+		return;
+	virtual_set_blocked(virtual_blocked() | (real & OWNED));
+	real = OWNED;
+	raw_syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, &real, NULL, SET_SIZE);
+}
+
 /* A new thread believes to block what its creator does, before it has set anything. */
 static void inherit(uint64_t flags, uintptr_t thread)
 {
+	/* Nobody would know of one that has them blocked. */
+	adopt_own();
 	if ((flags & CLONE_SETTLS) && (flags & CLONE_VM))
 		virtual_inherit(thread);
 }
@@ -456,26 +472,73 @@ static bool find(pid_t tid, uint64_t blocked, void *data)
 
 int mediate_blocking_thread(void)
 {
+	uint64_t blocked;
 	int found = 0;
 
 	if (incomplete) {
-		process_threads(find, &found);
-		return found;
+		bool known = process_threads(find, &found);
+
+		return found != 0 || known || process_has_one_thread() ? found : MEDIATE_NOT_KNOWN;
 	}
 	while (blocking_count > 0) {
 		int tid = blocking[blocking_count - 1];
 
-		if (signals_are_blocked(process_blocked(tid)))
+		if (!process_blocked(tid, &blocked))
+			return MEDIATE_NOT_KNOWN;
+		if (signals_are_blocked(blocked))
 			return tid;
 		--blocking_count;
 	}
 	return 0;
 }
 
+static bool visit_nothing(pid_t tid, uint64_t blocked, void *data)
+{
+	(void)tid;
+	(void)blocked;
+	(void)data;
+	return true;
+}
+
+bool mediate_can_look(void)
+{
+	return process_has_one_thread() || process_threads(visit_nothing, NULL);
+}
+
+/*
+ * While libc makes a thread, and until that one runs, both block all signals, and the two that libc keeps for itself, which no
+ * program can block by its functions. They are past it soon, unless a debugger stopped them.
+ */
+#define LIBC_ONLY (SIGNALS_BIT(32) | SIGNALS_BIT(33))
+#define FIRST_NAP_NS 50000
+#define LONGEST_NAP_NS 2000000
+#define LONGEST_WAIT_NS 1000000000
+
+static bool is_in_libc(int tid)
+{
+	uint64_t blocked;
+
+	return process_blocked(tid, &blocked) && signals_are_blocked(blocked) && (blocked & LIBC_ONLY) == LIBC_ONLY;
+}
+
+static void wait_for_libc(void)
+{
+	struct timespec nap = { 0, FIRST_NAP_NS };
+	size_t i = 0;
+
+	for (long waited = 0; waited < LONGEST_WAIT_NS; waited += nap.tv_nsec) {
+		while (i < blocking_count && !is_in_libc(blocking[i]))
+			++i;
+		if (i == blocking_count)
+			return;
+		raw_syscall(SYS_nanosleep, &nap, NULL);
+		nap.tv_nsec = MIN(nap.tv_nsec * 2, LONGEST_NAP_NS);
+	}
+}
+
 void mediate_adopt(void)
 {
 	pid_t self = (pid_t)raw_syscall(SYS_gettid);
-	uint64_t mask = 0;
 
 	for (long signo = 1; signo <= SIGNALS; ++signo) {
 		struct kernel_sigaction action;
@@ -490,14 +553,12 @@ void mediate_adopt(void)
 		action.mask &= ~OWNED;
 		raw_syscall(SYS_rt_sigaction, signo, &action, NULL, SET_SIZE);
 	}
-	raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &mask, SET_SIZE);
-	if (mask & OWNED) {
-		virtual_set_blocked(mask & OWNED);
-		mask = OWNED;
-		raw_syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, &mask, NULL, SET_SIZE);
-	}
-	if (!process_has_one_thread())
-		process_threads(remember, &self);
+	adopt_own();
+	if (process_has_one_thread())
+		return;
+	if (!process_threads(remember, &self))
+		incomplete = true;
+	wait_for_libc();
 }
 
 void mediate_release(void)

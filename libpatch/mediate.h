@@ -16,7 +16,7 @@ bool mediate(struct arch_call *call);
 
 /*
  * Bring what was set before under the same rule: handlers' masks, and the calling thread's own. Other threads that block owned
- * signals are remembered, for mediate_blocking_thread().
+ * signals are remembered, for mediate_blocking_thread(). Those that libc is just starting are waited for, a second at most.
  */
 void mediate_adopt(void);
 
@@ -26,10 +26,13 @@ void mediate_adopt(void);
  */
 void mediate_release(void);
 
+/* Can what threads block be known, where there are any? */
+bool mediate_can_look(void);
 /*
  * A thread that blocks owned signals by means that are not mediated, or since before mediate_adopt(); 0: none is known. It
- * would be killed by a trap byte. With the library lock held.
+ * would be killed by a trap byte. MEDIATE_NOT_KNOWN: there may be one, as far as can be seen. With the library lock held.
  */
+#define MEDIATE_NOT_KNOWN (-1)
 int mediate_blocking_thread(void);
 /* There is code that makes such calls and is not mediated: threads have to be looked at. */
 void mediate_incomplete(void);

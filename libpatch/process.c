@@ -3,7 +3,6 @@
 
 #include "heap.h"
 
-#include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 
@@ -47,12 +46,20 @@ bool process_is_borrowed(void)
 	return known != 0 && known != now;
 }
 
-bool process_has_one_thread(void)
+/* Of the directory of threads: its own, its parent's, and one for each (fs/proc/base.c, proc_task_getattr()). 0: not there. */
+static unsigned long task_links(void)
 {
 	struct stat status;
+	long error = raw_syscall(SYS_newfstatat, AT_FDCWD, "/proc/self/task", &status, 0);
 
-	/* The directory, its entry in the parent, and a subdirectory for each thread (fs/proc/base.c, proc_task_getattr()). */
-	return raw_syscall(SYS_stat, "/proc/self/task", &status) == 0 && status.st_nlink == 3;
+	if (error != 0)
+		error = raw_syscall(SYS_stat, "/proc/self/task", &status);
+	return error == 0 ? status.st_nlink : 0;
+}
+
+bool process_has_one_thread(void)
+{
+	return task_links() == 3;
 }
 
 /* ---- what threads block ----------------------------------------------------------------------------------------- */
@@ -65,14 +72,15 @@ struct entry {
 	char name[];
 };
 
-static size_t read_all(const char *path, char *buffer, size_t size)
+/* The length, or -errno. */
+static long read_all(const char *path, char *buffer, size_t size)
 {
-	long fd = raw_syscall(SYS_open, path, O_RDONLY | O_CLOEXEC, 0);
+	long fd = raw_open(path, O_RDONLY | O_CLOEXEC);
 	size_t length = 0;
-	long got;
+	long got = 0;
 
 	if (fd < 0)
-		return 0;
+		return fd;
 	while (length < size - 1) {
 		got = raw_syscall(SYS_read, fd, buffer + length, size - 1 - length);
 		if (got <= 0)
@@ -81,7 +89,7 @@ static size_t read_all(const char *path, char *buffer, size_t size)
 	}
 	raw_syscall(SYS_close, fd);
 	buffer[length] = '\0';
-	return length;
+	return got < 0 ? got : (long)length;
 }
 
 static const char *find_line(const char *text, const char *key)
@@ -115,7 +123,7 @@ static uint64_t hexadecimal(const char *text)
 	}
 }
 
-static size_t read_of_thread(const char *tid, const char *file, char *buffer, size_t size)
+static long read_of_thread(const char *tid, const char *file, char *buffer, size_t size)
 {
 	static const char before[] = "/proc/self/task/";
 	char path[sizeof(before) + 32];
@@ -137,7 +145,7 @@ static size_t read_of_thread(const char *tid, const char *file, char *buffer, si
 static bool is_kernel_worker(const char *tid)
 {
 	char stat[512];
-	size_t length = read_of_thread(tid, "/stat", stat, sizeof(stat));
+	long length = read_of_thread(tid, "/stat", stat, sizeof(stat));
 	unsigned long flags = 0;
 	unsigned int field = 2;
 
@@ -153,19 +161,20 @@ static bool is_kernel_worker(const char *tid)
 	return (flags & PF_IO_WORKER) != 0;
 }
 
-static uint64_t read_blocked(const char *tid)
+/* Of one that has ended: none. */
+static bool read_blocked(const char *tid, uint64_t *blocked)
 {
 	char status[2048];
-	const char *line = NULL;
-	uint64_t blocked;
+	long length = read_of_thread(tid, "/status", status, sizeof(status));
+	const char *line = length > 0 ? find_line(status, "SigBlk:") : NULL;
 
-	if (read_of_thread(tid, "/status", status, sizeof(status)) != 0)
-		line = find_line(status, "SigBlk:");
-	blocked = line != NULL ? hexadecimal(line) : 0;
-	return blocked != 0 && is_kernel_worker(tid) ? 0 : blocked;
+	*blocked = line != NULL ? hexadecimal(line) : 0;
+	if (*blocked != 0 && is_kernel_worker(tid))
+		*blocked = 0;
+	return line != NULL || length == -ESRCH || (length == -ENOENT && task_links() != 0);
 }
 
-uint64_t process_blocked(pid_t tid)
+bool process_blocked(pid_t tid, uint64_t *blocked)
 {
 	char digits[16];
 	size_t at = sizeof(digits) - 1;
@@ -173,14 +182,14 @@ uint64_t process_blocked(pid_t tid)
 	digits[at] = '\0';
 	for (unsigned int rest = (unsigned int)tid; at > 0 && (rest != 0 || digits[at] == '\0'); rest /= 10)
 		digits[--at] = (char)('0' + rest % 10);
-	return read_blocked(digits + at);
+	return read_blocked(digits + at, blocked);
 }
 
 bool process_threads(process_visit_fn *visit, void *data)
 {
-	long fd = raw_syscall(SYS_open, "/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC, 0);
+	long fd = raw_open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	char entries[1024];
-	bool go_on = true;
+	bool go_on = true, known = true;
 	long size = 0;
 
 	if (fd < 0)
@@ -188,15 +197,18 @@ bool process_threads(process_visit_fn *visit, void *data)
 	while (go_on && (size = raw_syscall(SYS_getdents64, fd, entries, sizeof(entries))) > 0) {
 		for (long at = 0; go_on && at < size;) {
 			const struct entry *entry = (const struct entry *)(entries + at);
+			uint64_t blocked;
 			pid_t tid = 0;
 
 			at += entry->length;
 			for (const char *digit = entry->name; *digit >= '0' && *digit <= '9'; ++digit)
 				tid = tid * 10 + (*digit - '0');
-			if (tid != 0)
-				go_on = visit(tid, read_blocked(entry->name), data);
+			if (tid == 0)
+				continue;
+			known &= read_blocked(entry->name, &blocked);
+			go_on = visit(tid, blocked, data);
 		}
 	}
 	raw_syscall(SYS_close, fd);
-	return size >= 0;
+	return size >= 0 && known;
 }

@@ -27,11 +27,11 @@ bool process_has_one_thread(void);
 /*
  * Visit every thread of the process with the signals that it blocks, as /proc/self/task/TID/status has them, until `visit`
  * returns false. Threads that begin or end meanwhile may be missed. Workers of io_uring, which never run the program's code,
- * are left out. False: /proc cannot be read.
+ * are left out. False: /proc cannot be read, or not all of it.
  */
 typedef bool process_visit_fn(pid_t tid, uint64_t blocked, void *data);
 bool process_threads(process_visit_fn *visit, void *data);
-/* The signals that one thread blocks; 0 when there is no such thread. */
-uint64_t process_blocked(pid_t tid);
+/* The signals that one thread blocks; none when there is no such thread. False: they cannot be known. */
+bool process_blocked(pid_t tid, uint64_t *blocked);
 
 #endif

@@ -153,6 +153,18 @@ bool space_mapping(uintptr_t address, struct space_mapping *out, bool *readable)
 	return found;
 }
 
+long space_refusal(void)
+{
+	struct reader reader;
+
+	if (!reader_open(&reader))
+		return reader.error;
+	if (reader_line(&reader) == NULL && reader.error == 0)
+		reader.error = -EIO;
+	raw_syscall(SYS_close, reader.fd);
+	return reader.error;
+}
+
 bool space_mappings(space_mapping_fn *visit, void *data)
 {
 	struct reader reader;

@@ -28,6 +28,9 @@ struct space_mapping {
 /* False when nothing is mapped at address, or /proc cannot be read (*readable is false then). */
 bool space_mapping(uintptr_t address, struct space_mapping *out, bool *readable);
 
+/* Why /proc/self/maps cannot be read: -errno; 0: it can. */
+long space_refusal(void);
+
 /* Visit every mapping, ascending, until `visit` returns false. False when /proc cannot be read. */
 typedef bool space_mapping_fn(const struct space_mapping *mapping, void *data);
 bool space_mappings(space_mapping_fn *visit, void *data);

@@ -316,7 +316,14 @@ static enum text_way choose(enum text_way first)
 
 patch_status text_init(bool allow_writable_executable)
 {
+	static const uint8_t byte = 0xA5;
+	uint8_t seen = 0;
+	int error;
+
 	writable_executable = allow_writable_executable;
+	refusal = "the kernel refuses process_vm_readv() and reading /proc/self/mem, by which text is compared";
+	if (text_read((uintptr_t)&byte, &seen, 1, &error) != 1)
+		return PATCH_ENOTSUP;
 	refusal = "the kernel lets text be written neither through /proc/self/mem nor by other means";
 	way = choose(TEXT_PROC_MEM);
 	return way == TEXT_NONE ? PATCH_ENOTSUP : PATCH_OK;

@@ -36,7 +36,7 @@ struct text_write {
 	void *owner; /* the caller's */
 };
 
-/* Choose the way; PATCH_ENOTSUP when none works. */
+/* Choose the way; PATCH_ENOTSUP when none works, or memory cannot be read. */
 patch_status text_init(bool allow_writable_executable);
 /* Why not, after PATCH_ENOTSUP. */
 const char *text_refusal(void);
