@@ -384,11 +384,13 @@ EXPORT patch_status patch_fini(void)
 #define FIRST_NAP_NS 20000
 #define LONGEST_NAP_NS 2000000
 
+/* -1: the clock cannot be read. */
 static int64_t now(void)
 {
 	struct timespec time = { 0 };
 
-	raw_syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &time);
+	if (raw_syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &time) < 0)
+		return -1;
 	return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
 }
 
@@ -427,6 +429,7 @@ EXPORT patch_status patch_synchronize(int64_t timeout_ns)
 {
 	int64_t start = now();
 	struct timespec nap = { 0, FIRST_NAP_NS };
+	int64_t napped = 0;
 	uint64_t ticket = 0;
 
 	for (;;) {
@@ -438,9 +441,10 @@ EXPORT patch_status patch_synchronize(int64_t timeout_ns)
 		if (state == QUIESCE_SELF)
 			return error_raise(PATCH_EBUSY, "patch_synchronize",
 					   "called from a procedure of a patch that it would wait for", NULL);
-		if (timeout_ns >= 0 && now() - start >= timeout_ns)
+		if (timeout_ns >= 0 && (start >= 0 ? now() - start : napped) >= timeout_ns)
 			return error_raise(PATCH_EBUSY, "patch_synchronize", "a thread is still in a procedure", NULL);
 		raw_syscall(SYS_nanosleep, &nap, NULL);
+		napped += nap.tv_nsec;
 		nap.tv_nsec = MIN(nap.tv_nsec * 2, LONGEST_NAP_NS);
 	}
 }
