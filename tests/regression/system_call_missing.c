@@ -1,0 +1,137 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Kernels and filters that refuse one of the system calls that the library makes: before patch_init(), and later, while
+ * patches are in effect. What has to work in spite of the refusal, by other means, works; else the first call that fails says
+ * what is missing.
+ */
+#include "poor.h"
+
+#include "seccomp.h"
+
+static const struct {
+	const char *name;
+	long number;
+	struct wanted before, after;
+} table[] = {
+#define WORKS { ALL_WORKS, "" }
+#define NO(outcome, says) { outcome, says }
+#define CALL(name, before, after) { #name, SYS_##name, before, after }
+	CALL(arch_prctl, WORKS, WORKS),
+	CALL(brk, WORKS, WORKS),
+	CALL(clock_gettime, WORKS, WORKS),
+	CALL(close, WORKS, WORKS),
+	CALL(fcntl, WORKS, WORKS),
+	CALL(fstat, WORKS, WORKS),
+	CALL(futex, WORKS, WORKS),
+	CALL(getdents64, NO(INIT_FAILS, "/proc/self/task"), WORKS),
+	CALL(getpid, WORKS, WORKS),
+	CALL(gettid, WORKS, WORKS),
+	CALL(madvise, WORKS, WORKS),
+	CALL(membarrier, NO(INIT_FAILS, "membarrier"), NO(LATER_FAILS, "core synchronisation failed")),
+	CALL(memfd_create, WORKS, WORKS),
+	CALL(mmap, NO(INIT_FAILS, "executable memory"), NO(LATER_FAILS, "could not be written")),
+	CALL(mprotect, WORKS, WORKS),
+	CALL(mremap, WORKS, WORKS),
+	CALL(munmap, WORKS, WORKS),
+	CALL(nanosleep, WORKS, WORKS),
+	CALL(newfstatat, WORKS, WORKS),
+	CALL(open, WORKS, WORKS),
+	CALL(openat, WORKS, WORKS),
+	CALL(pread64, WORKS, WORKS),
+	CALL(prlimit64, WORKS, WORKS),
+	CALL(process_vm_readv, WORKS, WORKS),
+	CALL(pwrite64, WORKS, WORKS),
+	CALL(read, NO(INIT_FAILS, "/proc/self/maps"), NO(LATER_FAILS, "/proc/self/maps")),
+	CALL(rt_sigaction, NO(INIT_FAILS, "handler for SIGTRAP"), WORKS),
+	CALL(rt_sigpending, WORKS, WORKS),
+	CALL(rt_sigprocmask, WORKS, WORKS),
+	CALL(rt_tgsigqueueinfo, WORKS, WORKS),
+	CALL(sigaltstack, WORKS, WORKS),
+	CALL(stat, WORKS, WORKS),
+	CALL(uname, WORKS, WORKS),
+};
+static const int errors[] = { ENOSYS, EPERM };
+
+struct refusal {
+	long number;
+	int error;
+};
+
+static void take(const void *argument)
+{
+	const struct refusal *refusal = argument;
+
+	refuse(refusal->number, refusal->error);
+}
+
+/* ---- a clock ----------------------------------------------------------------------------------------------------- */
+
+static volatile bool inside, leave;
+
+static void stay(struct patch_exec_context *context, uint8_t post)
+{
+	(void)context;
+	(void)post;
+	inside = true;
+	while (!leave)
+		sched_yield();
+}
+
+static void *go_inside(void *unused)
+{
+	call(0);
+	return unused;
+}
+
+/* A wait that has an end ends. */
+static void no_clock(void *unused)
+{
+	pthread_t thread;
+	patch_t patch;
+
+	(void)unused;
+	REQUIRE_OK(patch_init(NULL, 0));
+	REQUIRE_OK(make_probe(target_start(target_named(names[0])), stay, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
+	REQUIRE_OK(patch_commit());
+	REQUIRE(pthread_create(&thread, NULL, go_inside, NULL) == 0);
+	while (!inside)
+		sched_yield();
+	CHECK_OK(patch_unmake(patch));
+	CHECK_OK(patch_commit());
+	refuse(SYS_clock_gettime, EPERM);
+	CHECK_STATUS(patch_synchronize(5000000), PATCH_EBUSY);
+	leave = true;
+	pthread_join(thread, NULL);
+	CHECK_OK(patch_synchronize(-1));
+	CHECK_OK(patch_fini());
+}
+
+/* What looking at the kernel's mask takes. */
+static bool is_of_raise(long number)
+{
+	return number == SYS_rt_sigprocmask || number == SYS_getpid || number == SYS_gettid;
+}
+
+int main(void)
+{
+	char what[128];
+
+	harness_start();
+	require_filters();
+	for (size_t c = 0; c < sizeof(table) / sizeof(table[0]); c++)
+		for (size_t e = 0; e < sizeof(errors) / sizeof(errors[0]); e++) {
+			struct refusal refusal = { table[c].number, errors[e] };
+			struct surroundings taken = { .take = take,
+						      .argument = &refusal,
+						      .before = table[c].before,
+						      .after = table[c].after,
+						      .masks = !is_of_raise(table[c].number) };
+
+			snprintf(what, sizeof(what), "%s refused before patch_init: %s", table[c].name, strerror(errors[e]));
+			harness_isolated(what, taken_before, &taken);
+			snprintf(what, sizeof(what), "%s refused when enabled: %s", table[c].name, strerror(errors[e]));
+			harness_isolated(what, taken_after, &taken);
+		}
+	harness_isolated("a wait without a clock", no_clock, NULL);
+	return harness_end();
+}
