@@ -226,7 +226,7 @@ struct patch_statistics {
  *
  * PATCH_OK; PATCH_EEXIST when already initialised; PATCH_EFINI after patch_fini(); PATCH_EINVAL for an unknown option
  * or a NULL array with n > 0; PATCH_ENOTSUP when the kernel lacks membarrier(SYNC_CORE) or a way to write text;
- * PATCH_ESYS when a system call failed; PATCH_ENOMEM. After a failure it may be called again.
+ * PATCH_ESYS when a system call failed or /proc cannot be read; PATCH_ENOMEM. After a failure it may be called again.
  *
  * Thread safe. Not for signal handlers.
  */
