@@ -27,8 +27,16 @@ uint64_t trap_count(void)
 enum verdict {
 	NOT_OURS,
 	GO_TO_TARGET, /* to the code that stands for the instruction */
-	RETRY_THERE   /* the original instruction is back: execute it */
+	RETRY_THERE,  /* the original instruction is back: execute it */
+	RETRY_ONCE    /* a trap byte is there, which is not ours, but which the trap need not have come from */
 };
+
+/*
+ * Where this thread was last sent back to by RETRY_ONCE, 0 once it has trapped anywhere since. A uprobe or a debugger may have
+ * come to where our trap byte was: its traps never get here, so the one that did is ours, from before. The trap byte of
+ * somebody in the process traps again at once, and is theirs then.
+ */
+static TLS_INITIAL_EXEC uintptr_t sent_back;
 
 /*
  * What a trap at the entry's address means (I5). The byte is read between two reads of the state, and believed only when
@@ -50,10 +58,10 @@ static enum verdict judge(struct registry_entry *entry, enum arch_trap_class cla
 		case REGISTRY_ACTIVE:
 			return GO_TO_TARGET;
 		case REGISTRY_RETIRED:
-			/* A trap byte that is not ours, or an instruction that raises the same signal by itself. */
-			if (arch_trap_class(byte) == class || (class == ARCH_TRAP_SIGILL && entry->traps))
+			/* An instruction that raises the same signal by itself. */
+			if (class == ARCH_TRAP_SIGILL && (arch_trap_class(byte) == class || entry->traps))
 				return NOT_OURS;
-			return RETRY_THERE;
+			return arch_trap_class(byte) == class ? RETRY_ONCE : RETRY_THERE;
 		default:
 			return NOT_OURS;
 		}
@@ -73,6 +81,9 @@ static bool serve(uintptr_t address, enum arch_trap_class class, bool merged, gr
 	 */
 	if (entry != NULL && (!merged || entry->length > 1))
 		verdict = judge(entry, class, &target);
+	if (verdict == RETRY_ONCE && sent_back == address)
+		verdict = NOT_OURS;
+	sent_back = verdict == RETRY_ONCE ? address : 0;
 	if (verdict != NOT_OURS) {
 		*pc = (greg_t)(verdict == GO_TO_TARGET ? target : address);
 		if (atomic_fetch_add_explicit(&entry->hits, 1, memory_order_relaxed) % MANY == MANY - 1)
