@@ -5,6 +5,7 @@
 #include "registry.h"
 #include "scan.h"
 #include "site.h"
+#include "space.h"
 #include "text.h"
 
 #include <string.h>
@@ -154,6 +155,50 @@ static patch_status compare(struct fit *fit, bool *grow, struct refusal *refusal
 				    plan->start);
 }
 
+/*
+ * What somebody else put over an instruction, so that neither it nor what follows is what it seems (I8): an int3 in a
+ * function, or a call of the page that the kernel maps for its probes on nops of five bytes (Linux 6.18,
+ * arch/x86/kernel/uprobes.c). Behind a function's end an int3 is padding; so it is, of a function whose end is not known,
+ * where control does not get to. An int3 that is the site itself is plan_site()'s matter.
+ */
+static const char *foreign(const struct fit *fit, const struct arch_insn *insn, uintptr_t address, bool flows)
+{
+	uint8_t byte = fit->request.bytes[(intptr_t)(address - fit->request.site)];
+	struct space_mapping mapping;
+	bool readable;
+
+	if (byte == ARCH_INT3 && (fit->patch->upper != 0 ? address < fit->patch->upper : flows))
+		return "an int3 that libpatch did not write is within the bytes of a jump";
+	if (insn->kind == ARCH_CALL && insn->target % PAGE_SIZE == 0 && space_mapping(insn->target, &mapping, &readable) &&
+	    mapping.special)
+		return "a uprobe is there: a call of the kernel's page for them";
+	return NULL;
+}
+
+/* In the window, and in what a punned jump reads behind it. */
+static patch_status check_foreign(const struct fit *fit, struct refusal *refusal)
+{
+	const struct plan *plan = &fit->plan;
+	uintptr_t end = plan->start + plan->length;
+	struct arch_insn insn;
+	bool flows = true;
+
+	if (plan->strategy == PATCH_STRATEGY_PUNNED_JUMP)
+		end = plan->start + ARCH_JMP_SIZE;
+	for (uintptr_t at = plan->start; at < end; at += insn.length) {
+		intptr_t offset = (intptr_t)(at - fit->request.site);
+		const char *why;
+
+		if (!arch_decode(fit->request.bytes + offset, fit->request.size - offset, at, &insn))
+			break;
+		why = foreign(fit, &insn, at, flows);
+		if (why != NULL)
+			return misfit(refusal, PATCH_ECHANGED, why, at);
+		flows = !(insn.flags & ARCH_F_NOFALL) && insn.kind != ARCH_CALL && insn.kind != ARCH_CALL_IND;
+	}
+	return PATCH_OK;
+}
+
 /* Planned again, longer, until it takes in whole regions. */
 static patch_status fit_candidate(struct fit *fit, struct refusal *refusal)
 {
@@ -206,6 +251,8 @@ patch_status fit_next(struct fit *fit, struct refusal *refusal)
 			continue;
 		}
 		status = fit_candidate(fit, refusal);
+		if (status == PATCH_OK)
+			status = check_foreign(fit, refusal);
 		fit->over = plan->strategy == PATCH_STRATEGY_TRAP;
 		fit->request.candidate = plan->candidate + 1U;
 		fit->request.reach = 0;

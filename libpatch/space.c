@@ -119,7 +119,7 @@ static void parse_line(const char *at, struct line *line)
 	at = parse_decimal(at, &line->mapping.inode);
 	name = strchr(at, '[');
 	line->stack = name != NULL && starts_with(name, "[stack]");
-	line->mapping.special = name != NULL && (starts_with(name, "[v") || starts_with(name, "[uprobes]"));
+	line->mapping.special = name != NULL && (starts_with(name, "[v") || starts_with(name, "[uprobes"));
 }
 
 static bool reader_next(struct reader *reader, struct line *line)

@@ -18,7 +18,7 @@ struct space_mapping {
 	uintptr_t upper;
 	int protection; /* PROT_* */
 	bool shared;
-	bool special; /* [vdso], [vsyscall] and their like: not to be written */
+	bool special; /* [vdso], [vsyscall], [uprobes-trampoline] and their like: not to be written */
 	/* Of the file, all 0 where there is none. */
 	uint64_t offset;
 	uint64_t device;
