@@ -99,6 +99,12 @@ static bool is_active(struct registry_entry *entry)
 	return REGISTRY_STATE(atomic_load(&entry->state)) == REGISTRY_ACTIVE;
 }
 
+/* Are traps of this class at it led to code that stands for the instruction? */
+static bool is_served(struct registry_entry *entry, enum arch_trap_class class)
+{
+	return is_active(entry) && (REGISTRY_CLASSES(atomic_load(&entry->state)) & 1U << class) != 0;
+}
+
 /* Nothing of the region is in the text any more (I5). Entries that were never active stay so. */
 static void retire_entries(const struct region *region)
 {
@@ -151,19 +157,19 @@ static void lose(struct batch *batch, struct job *job)
 	}
 }
 
-/* I8. Bytes that are the original ones again, by whomever, are as good as expected. */
+/*
+ * I8. Bytes that are the original ones again, by whomever, are as good as expected, each for itself: regions that were
+ * restored may have been taken in since, and debuggers and the kernel put back single bytes, whatever has become of those
+ * beside them. Nothing of anybody else's is lost with such a mixture.
+ */
 static void compare(struct batch *batch, struct job *job, const uint8_t *text)
 {
 	struct region *region = job->region;
 
 	if (memcmp(text, region->live, region->length) == 0)
 		return;
-	/* By instruction: regions that were restored may have been taken in since. */
-	for (unsigned int i = 0; i < region->count; ++i) {
-		unsigned int at = region->offsets[i];
-		size_t size = region->offsets[i + 1] - at;
-
-		if (memcmp(text + at, region->live + at, size) != 0 && memcmp(text + at, region->original + at, size) != 0) {
+	for (unsigned int at = 0; at < region->length; ++at) {
+		if (text[at] != region->live[at] && text[at] != region->original[at]) {
 			fail(batch, job, PATCH_ECHANGED,
 			     "the bytes are not the ones that were there: a debugger, a probe of the kernel, or the program "
 			     "changed them");
@@ -231,6 +237,39 @@ static void activate(struct registry_entry *entry, uintptr_t target, uint8_t fir
 		registry_activate(entry, target, arch_trap_class(first));
 }
 
+static void activate_install(const struct region *region, const struct trampoline *trampoline)
+{
+	uint8_t first[PLAN_LENGTH_MAX], final[PLAN_LENGTH_MAX];
+
+	phase_bytes(region, true, 1, first);
+	phase_final_bytes(region, true, final);
+	for (unsigned int i = 0; i < region->count; ++i)
+		activate(region->entries[i], trampoline_entry(trampoline, i), first[region->offsets[i]],
+			 final[region->offsets[i]]);
+}
+
+/*
+ * A removal, where a trap byte goes over what others left there: the entry may have been for the other class of traps, or
+ * for none. False: none such, as a rule.
+ */
+static bool activate_removal(const struct region *region, const struct trampoline *trampoline)
+{
+	uint8_t first[PLAN_LENGTH_MAX];
+	bool any = false;
+
+	phase_bytes(region, false, 1, first);
+	for (unsigned int i = 0; i < region->count; ++i) {
+		unsigned int at = region->offsets[i];
+
+		/* Over a jump the trap of its install, for this class, is still known. */
+		if (first[at] == region->live[at] || is_served(region->entries[i], ARCH_TRAP_SIGTRAP))
+			continue;
+		registry_activate(region->entries[i], trampoline_entry(trampoline, i), ARCH_TRAP_SIGTRAP);
+		any = true;
+	}
+	return any;
+}
+
 /* Step publish (I3). */
 static void publish(struct batch *batch)
 {
@@ -238,19 +277,16 @@ static void publish(struct batch *batch)
 		struct job *job = &batch->jobs[i];
 		struct region *region = job->region;
 		struct trampoline *trampoline = region_trampoline(region);
-		uint8_t first[PLAN_LENGTH_MAX], final[PLAN_LENGTH_MAX];
 
 		if (job->failed)
 			continue;
 		open_hooks(region);
-		if (!job->install)
+		if (!job->install) {
+			if (job->changes && activate_removal(region, trampoline))
+				trampoline->reachable = true;
 			continue;
-		phase_bytes(region, true, 1, first);
-		phase_final_bytes(region, true, final);
-		for (unsigned int k = 0; k < region->count; ++k) {
-			activate(region->entries[k], trampoline_entry(trampoline, k), first[region->offsets[k]],
-				 final[region->offsets[k]]);
 		}
+		activate_install(region, trampoline);
 		if (job->pad_changes)
 			registry_activate(region->pad_entry, trampoline_entry(trampoline, 0), ARCH_TRAP_SIGTRAP);
 		trampoline->reachable = true;

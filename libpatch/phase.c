@@ -42,13 +42,22 @@ static void phase_0_bytes(const struct region *region, uint8_t *bytes)
 			bytes[region->offsets[i]] = ARCH_INT3;
 }
 
+/* Bytes behind an instruction's first one that are not original: somebody else has put back the first one only. */
+static bool has_strange_tail(const struct region *region, unsigned int i)
+{
+	unsigned int at = region->offsets[i] + 1U;
+
+	return memcmp(region->live + at, region->original + at, region->offsets[i + 1] - at) != 0;
+}
+
 /*
  * Phase 1: the first byte and every boundary hold trap bytes; a boundary's is the final one if it was none (I4). Where no trap
  * byte is to stay, only what is not original any more: a region taken in, with a first byte of its own, may be all that was
  * ever installed.
  */
-static uint8_t trap_for(const struct region *region, bool install, const uint8_t *final, unsigned int at)
+static uint8_t trap_for(const struct region *region, bool install, const uint8_t *final, unsigned int i)
 {
+	unsigned int at = region->offsets[i];
 	uint8_t live = region->live[at];
 
 	if (install && at == 0)
@@ -57,14 +66,14 @@ static uint8_t trap_for(const struct region *region, bool install, const uint8_t
 		return live;
 	if (install && is_trap(final[at]))
 		return final[at];
-	return live != region->original[at] ? ARCH_INT3 : live;
+	return live != region->original[at] || has_strange_tail(region, i) ? ARCH_INT3 : live;
 }
 
 static void phase_1_bytes(const struct region *region, bool install, const uint8_t *final, uint8_t *bytes)
 {
 	memcpy(bytes, region->live, region->length);
 	for (unsigned int i = 0; i < region->count; ++i)
-		bytes[region->offsets[i]] = trap_for(region, install, final, region->offsets[i]);
+		bytes[region->offsets[i]] = trap_for(region, install, final, i);
 }
 
 /* Phase 2: everything but the first byte and boundaries that are to hold no trap byte: those are last (I2). */

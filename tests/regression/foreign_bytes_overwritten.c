@@ -2,7 +2,8 @@
 /*
  * Somebody else changed the bytes between patch_make() and patch_commit(), or under an installed patch: that patch
  * fails with PATCH_ECHANGED in the chain, the foreign bytes stay, the rest of the batch takes effect. Noticed also where
- * the commit has nothing to write. Original bytes that somebody else put back count as removed.
+ * the commit has nothing to write. Original bytes that somebody else put back count as removed, also single ones. A breakpoint
+ * that was there before patch_make() is not taken for an instruction of the program.
  */
 #include "targets.h"
 
@@ -240,6 +241,70 @@ static void restored_by_others(int policy, enum then then)
 	CHECK_EQ(hits[0], 0);
 }
 
+/*
+ * Of an installed jump over several instructions, or one, any bytes are put back: no matter which, the next commit does what is
+ * asked for, and nothing else can be lost.
+ */
+static void restored_in_part(const uint8_t *body, size_t size, size_t end, enum then then)
+{
+	for (unsigned int mask = 1; mask < 1U << end; mask++) {
+		uint8_t *code = make_code();
+		patch_t patch;
+
+		CONTEXT("bytes %#x put back of %zu, then %d", mask, end, then);
+		write_text(code, body, size);
+		hits[0] = 0;
+		REQUIRE_OK(make_probe((uintptr_t)code, procedure, &hits[0], PATCH_TRAP_POLICY_FORBID, PATCH_ENABLED, &patch));
+		REQUIRE_OK(patch_commit());
+		CHECK_EQ(call(code, 0), 7);
+		CHECK_EQ(hits[0], 1);
+		for (unsigned int at = 0; at < end; at++)
+			if (mask >> at & 1)
+				write_text(code + at, body + at, 1);
+		if (then == THEN_ENABLE) {
+			CHECK_OK(patch_enable(patch));
+			CHECK_OK(patch_commit());
+			CHECK_EQ(call(code, 0), 7);
+			CHECK_EQ(hits[0], 2);
+		} else if (then == THEN_DISABLE) {
+			CHECK_OK(patch_disable(patch));
+			CHECK_OK(patch_commit());
+			CHECK(memcmp(body, code, size) == 0);
+		}
+		CHECK_OK(patch_unmake(patch));
+		CHECK_OK(patch_commit());
+		CHECK(memcmp(body, code, size) == 0);
+		CHECK_EQ(call(code, 0), 7);
+		REQUIRE(munmap(code, 4096) == 0);
+	}
+}
+
+/* A breakpoint is there before the patch is made, in what a jump would cover: at an instruction behind the site. */
+static void breakpoint_behind(void)
+{
+	static const uint8_t body[] = { 0x31, 0xc0, 0x83, 0xc0, 0x07, 0x90, 0x90, 0xc3 }; /* xor; add $7, %eax; nop x 2; ret */
+	uint8_t *code = make_code();
+	uint8_t what = 0xcc;
+	patch_t patch = NULL;
+
+	CONTEXT("a breakpoint behind the site");
+	hits[0] = 0;
+	write_text(code, body, sizeof(body));
+	write_text(code + 2, &what, 1);
+	CHECK_STATUS(make_probe((uintptr_t)code, procedure, &hits[0], PATCH_TRAP_POLICY_FORBID, PATCH_ENABLED, &patch),
+		     PATCH_ECHANGED);
+	/* As a trap it has no need of that instruction. */
+	REQUIRE_OK(make_probe((uintptr_t)code, procedure, &hits[0], PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
+	CHECK_OK(patch_commit());
+	CHECK_EQ(code[2], 0xcc);
+	write_text(code + 2, &body[2], 1);
+	CHECK_EQ(call(code, 0), 7);
+	CHECK_EQ(hits[0], 1);
+	CHECK_OK(patch_unmake(patch));
+	CHECK_OK(patch_commit());
+	CHECK(memcmp(body, code, sizeof(body)) == 0);
+}
+
 /* A module went and other code came to its place, none of it ours: it stays as it is, and others can be changed. */
 static void replaced_by_other_code(void *argument)
 {
@@ -314,6 +379,14 @@ int main(void)
 		for (enum then then = 0; then < THENS; then++)
 			restored_by_others(policy, then);
 	}
+	for (enum then then = 0; then < THENS; then++) {
+		static const uint8_t one[] = { 0xb8, 7, 0, 0, 0, 0xc3 };
+		static const uint8_t three[] = { 0x31, 0xc0, 0x90, 0x83, 0xc0, 0x07, 0xc3 };
+
+		restored_in_part(one, sizeof(one), 5, then);
+		restored_in_part(three, sizeof(three), 5, then);
+	}
+	breakpoint_behind();
 	CHECK_OK(patch_fini());
 	return harness_end();
 }

@@ -11,6 +11,7 @@
 #include "inject.h"
 #include "region.h"
 #include "registry.h"
+#include "text.h"
 
 #include <libpatch/patch.h>
 #include <pthread.h>
@@ -1008,6 +1009,88 @@ Test(commit, every_step_while_a_thread_runs_through_it, .timeout = 60)
 Test(commit, every_step_of_a_change_taken_back, .timeout = 60)
 {
 	step_through_all(changes_of_mind, ARRAY_SIZE(changes_of_mind), false, false);
+}
+
+/* ---- what others put back --------------------------------------------------------------------------------------- */
+
+/* The instruction of which somebody has put back the first byte only: a mixture, which no thread may meet while it changes. */
+static uint8_t *mixed;
+static size_t mixed_size;
+static const uint8_t *mixed_original;
+
+static int observe_mixture(enum inject_point point)
+{
+	const struct registry_entry *entry = registry_find((uintptr_t)mixed);
+	enum arch_trap_class class = arch_trap_class(mixed[0]);
+
+	if (point < INJECT_COMMIT_PHASE_1 || point > INJECT_COMMIT_PHASE_4)
+		return 0;
+	report->place = point_names[point];
+	EXPECT(is_trap(mixed[0]) || memcmp(mixed + 1, mixed_original + 1, mixed_size - 1) == 0 || mixed[0] == 0xe9,
+	       "a mixture of two instructions can be executed");
+	EXPECT(class == ARCH_TRAP_NONE || (is_active(entry) && (REGISTRY_CLASSES(entry->state) & 1U << class)),
+	       "a trap that is not served");
+	ask();
+	report->place = "";
+	return 0;
+}
+
+static void mix(const struct region *region, unsigned int k)
+{
+	struct text_write write = {
+		.address = region->start + region->offsets[k],
+		.bytes = region->original + region->offsets[k],
+		.length = 1,
+	};
+
+	mixed = (uint8_t *)write.address;
+	mixed_size = region->offsets[k + 1] - region->offsets[k];
+	mixed_original = write.bytes;
+	EXPECT(text_apply(&write, 1) == 0, "the text cannot be written");
+}
+
+/* Put back each instruction's first byte, then remove, or commit what is there once more. */
+static void mixture_run(const void *data)
+{
+	bool crowded = *(const bool *)data;
+	size_t i;
+
+	policy = PATCH_TRAP_POLICY_FORBID;
+	if (crowded)
+		crowd();
+	init(false);
+	for (i = 0; i < COUNT * PLAN_INSNS_MAX * 2; i++) {
+		size_t target = i / (PLAN_INSNS_MAX * 2);
+		unsigned int k = i / 2 % PLAN_INSNS_MAX;
+		struct region *region;
+
+		snprintf(report->context, sizeof(report->context), "%s, instruction %u, %s", targets[target].name, k,
+			 i % 2 ? "kept" : "removed");
+		make(target, SITE);
+		EXPECT_STATUS(commit(), PATCH_OK);
+		region = region_covering(address_of(target, SITE));
+		if (region != NULL && k < region->count && region->offsets[k] < ARCH_JMP_SIZE) {
+			mix(region, k);
+			if (i % 2)
+				enable(target, SITE);
+			else
+				disable(target, SITE);
+			libpatch_inject = observe_mixture;
+			EXPECT_STATUS(commit(), PATCH_OK);
+			libpatch_inject = NULL;
+			expect_settled();
+		}
+		remove_all();
+	}
+	EXPECT_STATUS(patch_fini(), PATCH_OK);
+}
+
+Test(commit, first_bytes_put_back_by_others, .timeout = 60)
+{
+	const bool crowded[] = { false, true };
+
+	in_child(mixture_run, &crowded[0]);
+	in_child(mixture_run, &crowded[1]);
 }
 
 /* ---- failures --------------------------------------------------------------------------------------------------- */
