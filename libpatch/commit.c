@@ -37,6 +37,8 @@
 #include <string.h>
 
 #define ORIGIN "patch_commit"
+#define CHANGED                                                                                                        \
+	"the bytes are not the ones that were there: a debugger, a probe of the kernel, or the program changed them"
 
 struct job {
 	struct region *region;
@@ -170,9 +172,7 @@ static void compare(struct batch *batch, struct job *job, const uint8_t *text)
 		return;
 	for (unsigned int at = 0; at < region->length; ++at) {
 		if (text[at] != region->live[at] && text[at] != region->original[at]) {
-			fail(batch, job, PATCH_ECHANGED,
-			     "the bytes are not the ones that were there: a debugger, a probe of the kernel, or the program "
-			     "changed them");
+			fail(batch, job, PATCH_ECHANGED, CHANGED);
 			return;
 		}
 	}
@@ -311,6 +311,7 @@ static void add_writes(struct batch *batch, struct job *job)
 			.bytes = job->bytes + at,
 			.length = end - at,
 			.exact = region->exact,
+			.expected = region->live + at,
 			.owner = job,
 		};
 		at = end;
@@ -390,6 +391,10 @@ static void write_phase(struct batch *batch, int phase)
 		} else if (write->error == 0) {
 			memcpy(region->live + (write->address - region->start), write->bytes, write->length);
 			region_set_installed(region, true);
+		} else if (write->error == ESTALE) {
+			/* What is foreign must not be taken for expected: not refresh(). What was written works by trap. */
+			if (!job->failed)
+				fail(batch, job, PATCH_ECHANGED, CHANGED);
 		} else if (!job->failed) {
 			refresh(region);
 			fail(batch, job, PATCH_ESYS, "the kernel refused to write the bytes");

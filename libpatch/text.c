@@ -438,17 +438,38 @@ static bool arrived(uintptr_t address, const uint8_t *bytes, size_t length)
 	return memcmp(seen, bytes, length) == 0;
 }
 
-static int write_joined(struct batch *batch, const struct text_write *writes, size_t n, uintptr_t start, uintptr_t end)
+/* Into run_bytes: what is there, and in it what is to be written. Writes that find something unexpected are marked. */
+static int join(struct text_write *writes, size_t n, uintptr_t start, uintptr_t end)
+{
+	int error = 0;
+
+	if (text_read(start, run_bytes, end - start, &error) != end - start)
+		return error;
+	for (size_t i = 0; i < n; ++i) {
+		uint8_t *bytes = run_bytes + (writes[i].address - start);
+
+		if (writes[i].expected != NULL && memcmp(bytes, writes[i].expected, writes[i].length) != 0)
+			writes[i].error = ESTALE;
+		else
+			memcpy(bytes, writes[i].bytes, writes[i].length);
+	}
+	return 0;
+}
+
+static int write_joined(struct batch *batch, struct text_write *writes, size_t n, uintptr_t start, uintptr_t end)
 {
 	const uint8_t *bytes = writes[0].bytes;
 	int error = 0;
 
-	if (n > 1) {
-		if (text_read(start, run_bytes, end - start, &error) != end - start)
+	if (n > 1 || writes[0].expected != NULL) {
+		error = join(writes, n, start, end);
+		/* As in arrived(). */
+		if (error != 0 && (n > 1 || error == EFAULT))
 			return error;
-		for (size_t i = 0; i < n; ++i)
-			memcpy(run_bytes + (writes[i].address - start), writes[i].bytes, writes[i].length);
-		bytes = run_bytes;
+		if (n == 1 && writes[0].error != 0)
+			return writes[0].error;
+		if (n > 1)
+			bytes = run_bytes;
 	}
 	error = write_run(batch, start, bytes, end - start, writes[0].exact);
 	/* Where the mapping is writable, the program may be changing it. */
@@ -457,21 +478,26 @@ static int write_joined(struct batch *batch, const struct text_write *writes, si
 	return error;
 }
 
-/* Perform writes[0 .. result) as one run. */
-static size_t apply_run(struct batch *batch, struct text_write *writes, size_t count)
+/* Perform writes[0 .. result) as one run; *failed grows by those that were not. */
+static size_t apply_run(struct batch *batch, struct text_write *writes, size_t count, size_t *failed)
 {
 	uintptr_t start = writes[0].address;
 	uintptr_t end = start + writes[0].length;
 	size_t n = 1;
 	int error;
 
+	writes[0].error = 0;
 	while (n < count && joins(start, end, writes[n - 1].exact, &writes[n])) {
 		end = writes[n].address + writes[n].length;
+		writes[n].error = 0;
 		++n;
 	}
 	error = write_joined(batch, writes, n, start, end);
-	for (size_t i = 0; i < n; ++i)
-		writes[i].error = error;
+	for (size_t i = 0; i < n; ++i) {
+		if (writes[i].error == 0)
+			writes[i].error = error;
+		*failed += writes[i].error != 0;
+	}
 	return n;
 }
 
@@ -483,13 +509,8 @@ size_t text_apply(struct text_write *writes, size_t count)
 	if (count == 0)
 		return 0;
 	sort(writes, count);
-	for (size_t i = 0; i < count;) {
-		size_t n = apply_run(&batch, writes + i, count - i);
-
-		if (writes[i].error != 0)
-			failed += n;
-		i += n;
-	}
+	for (size_t i = 0; i < count;)
+		i += apply_run(&batch, writes + i, count - i, &failed);
 	close_mem(&batch.mem);
 	return failed;
 }
@@ -539,6 +560,7 @@ int text_flush(void)
 		writes[n].address = staged->address;
 		writes[n].bytes = staged->bytes;
 		writes[n].length = staged->length;
+		writes[n].expected = NULL;
 		++n;
 	}
 	if (text_apply(writes, n) != 0) {

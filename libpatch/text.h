@@ -32,6 +32,11 @@ struct text_write {
 	 * rewritten.
 	 */
 	bool exact;
+	/*
+	 * What is there now, as far as the caller knows, or NULL. Looked at right before the write, which is left out, with
+	 * ESTALE, where it is not so. A change between the two is lost: the kernel has no way to compare and write at once.
+	 */
+	const uint8_t *expected;
 	int error; /* out: 0 or errno */
 	void *owner; /* the caller's */
 };

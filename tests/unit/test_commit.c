@@ -1093,6 +1093,80 @@ Test(commit, first_bytes_put_back_by_others, .timeout = 60)
 	in_child(mixture_run, &crowded[1]);
 }
 
+/* ---- what others write during a commit -------------------------------------------------------------------------- */
+
+static enum inject_point foreign_point;
+static uint8_t *foreign;
+static uint8_t foreign_before;
+static bool foreign_written;
+
+static void write_byte(uint8_t *address, uint8_t byte)
+{
+	struct text_write write = { .address = (uintptr_t)address, .bytes = &byte, .length = 1 };
+
+	EXPECT(text_apply(&write, 1) == 0, "the text cannot be written");
+}
+
+static int write_foreign(enum inject_point point)
+{
+	if (point != foreign_point || foreign_written)
+		return 0;
+	foreign_written = true;
+	foreign_before = *foreign;
+	write_byte(foreign, 0xf4);
+	return 0;
+}
+
+/* Behind the check of the commit, at each step: what the commit would write over stays, and is told. */
+static void foreign_run(const void *data)
+{
+	size_t i;
+
+	policy = *(const int *)data;
+	init(false);
+	for (i = 0; i < COUNT * 2; i++) {
+		for (foreign_point = INJECT_COMMIT_CHECKED; foreign_point <= INJECT_COMMIT_SYNC_2; foreign_point++) {
+			const struct region *region;
+			patch_status status;
+
+			snprintf(report->context, sizeof(report->context), "%s, foreign byte at %s of %s",
+				 targets[i / 2].name, point_names[foreign_point], i % 2 ? "a removal" : "an install");
+			make(i / 2, SITE);
+			if (i % 2) {
+				EXPECT_STATUS(commit(), PATCH_OK);
+				disable(i / 2, SITE);
+			}
+			region = region_covering(address_of(i / 2, SITE));
+			foreign = (uint8_t *)region->start;
+			foreign_written = false;
+			libpatch_inject = write_foreign;
+			status = commit();
+			libpatch_inject = NULL;
+			if (foreign_written && *foreign == 0xf4) {
+				/* A trap that is installed is not written again: the next commit that looks tells. */
+				if (i % 2 || region->strategy != PATCH_STRATEGY_TRAP ||
+				    foreign_point < INJECT_COMMIT_PHASE_1)
+					EXPECT(status == PATCH_EFAIL, "not told");
+				write_byte(foreign, foreign_before);
+			} else {
+				EXPECT(!foreign_written, "written over");
+			}
+			EXPECT_STATUS(commit(), PATCH_OK);
+			expect_settled();
+			remove_all();
+		}
+	}
+	EXPECT_STATUS(patch_fini(), PATCH_OK);
+}
+
+Test(commit, others_write_during_it, .timeout = 60)
+{
+	int which;
+
+	for (which = 0; which <= PATCH_TRAP_POLICY_FORCE; which++)
+		in_child(foreign_run, &which);
+}
+
 /* ---- failures --------------------------------------------------------------------------------------------------- */
 
 static enum inject_point fault_point;
