@@ -271,8 +271,8 @@ patch_status patch_attr_set_initial_state(patch_attr *attr, int state);
  *
  * PATCH_OK; PATCH_EINIT, PATCH_EFINI; PATCH_EINVAL; PATCH_ENOTSUP (an execution model this version does not have, a
  * user shadow stack); PATCH_EFAULT; PATCH_EBOUNDARY; PATCH_EDISASM; PATCH_ERELOCATE; PATCH_ENOJUMP; PATCH_ENOMEM;
- * PATCH_ECHANGED (the site holds a foreign int3); PATCH_ECONF (the site shares its bytes with a patch of a conflicting
- * trap policy); PATCH_EPROTECTED; PATCH_ENEXIST (no such symbol). A failed call leaves nothing behind.
+ * PATCH_ECHANGED (a foreign int3 or a uprobe is there); PATCH_ECONF (the site shares its bytes with a patch of a
+ * conflicting trap policy); PATCH_EPROTECTED; PATCH_ENEXIST (no such symbol). A failed call leaves nothing behind.
  *
  * Thread safe, signal safe (PATCH_LOCATION_SYMBOL: as dlsym is).
  */
