@@ -4,11 +4,11 @@
 #include "heap.h"
 #include "site.h"
 
-/* Trampolines of one region that are looked through for one to use again. */
-#define REUSE_DEPTH 1024
 /* From so many on, one with hooks that are not wanted will do, too. */
 #define SPARE_FROM 8
-#define LARGER_MAX 96
+/* Then a new one has room for so many times what is wanted; with fewer hooks than this. */
+#define SPARE 2
+#define LARGER_MAX 256
 
 static enum hook_when when_of(const struct attachment *attachment)
 {
@@ -112,9 +112,10 @@ struct search {
 	const struct hook *hooks;
 	size_t count;
 	uint16_t *map;
+	const struct trampoline *now; /* that the text leads to, or is about to */
 	struct trampoline *best;
 	struct trampoline *largest; /* of all for the window */
-	size_t others; /* that are out of use */
+	size_t others; /* for the window, but that one */
 };
 
 /* The best is the one with the fewest hooks that are not wanted. */
@@ -122,65 +123,110 @@ static void consider(struct search *search, struct trampoline *trampoline)
 {
 	if (trampoline == NULL || !trampoline_is_for(trampoline, search->window))
 		return;
+	search->others += trampoline != search->now;
 	if (search->largest == NULL || trampoline->hook_count > search->largest->hook_count)
 		search->largest = trampoline;
-	if ((search->best == NULL || trampoline->hook_count < search->best->hook_count) &&
-	    trampoline_fits(trampoline, search->window, search->hooks, search->count, is_released, search->map))
+	if (search->best != NULL && search->best->hook_count <= trampoline->hook_count)
+		return;
+	if (trampoline_fits(trampoline, search->window, search->hooks, search->count, is_released, search->map))
 		search->best = trampoline;
 }
 
 static struct trampoline *find(struct region *region, struct search *search)
 {
+	search->now = region_trampoline(region);
 	consider(search, region->next);
 	consider(search, region->current);
-	for (struct trampoline *old = region->old; search->others < REUSE_DEPTH && old != NULL; old = old->next) {
-		++search->others;
+	for (struct trampoline *old = region->old; old != NULL; old = old->next)
 		consider(search, old);
-	}
 	/* Hooks that are not wanted take their time, too; but this must not go on for ever. */
 	if (search->best != NULL && search->best->hook_count > search->count && search->others < SPARE_FROM)
 		return NULL;
 	return search->best;
 }
 
+/* How many of these hooks have the place of this one. */
+static size_t count_at(const struct hook *hooks, size_t count, const struct hook *place)
+{
+	size_t at = 0;
+
+	for (size_t i = 0; i < count; ++i)
+		at += trampoline_same_place(&hooks[i], place);
+	return at;
+}
+
+static size_t count_alike(const struct hook *hooks, size_t count, const struct hook *hook)
+{
+	size_t alike = 0;
+
+	for (size_t i = 0; i < count; ++i)
+		alike += trampoline_alike(&hooks[i], hook);
+	return alike;
+}
+
+/* Where hooks for more than is wanted are put together: LARGER_MAX are too many. */
+struct layout {
+	struct hook *hooks;
+	size_t count;
+};
+
 /*
- * Where there are many already, a new one is built for more than is wanted: for all that the largest can do, so that some day
- * one can do everything. How long that gets is bounded: each hook that may be wanted as often as there are such hooks.
+ * All kinds of hooks that are needed at the place, or were, in turn, so that any order of them is among that; for `spare` times
+ * as many as are wanted, so that later ones find a place behind those that stay.
  */
-static patch_status build_larger(struct window *window, struct search *search, struct trampoline **out)
+static void add_place(struct layout *layout, const struct search *search, const struct hook *place, size_t spare)
 {
 	const struct trampoline *largest = search->largest;
-	struct hook *hooks;
-	const char *message;
-	size_t size, count = 0, wanted = 0;
-	patch_status status;
+	size_t begin = layout->count, kinds, turns = spare * count_at(search->hooks, search->count, place);
 
-	if (search->others < SPARE_FROM || largest == NULL || largest->hook_count + search->count > LARGER_MAX)
-		return PATCH_ENOMEM;
-	size = (largest->hook_count + search->count) * sizeof(*hooks);
-	hooks = heap_alloc(size);
-	if (hooks == NULL)
-		return PATCH_ENOMEM;
-	for (size_t i = 0; i < largest->hook_count; ++i) {
-		if (wanted < search->count && trampoline_alike(&largest->hooks[i], &search->hooks[wanted]))
-			search->map[wanted++] = (uint16_t)i;
-		hooks[count++] = largest->hooks[i];
+	if (count_at(layout->hooks, layout->count, place) > 0)
+		return;
+	for (size_t i = 0; i < largest->hook_count + search->count && layout->count < LARGER_MAX; ++i) {
+		const struct hook *hook = i < largest->hook_count ? &largest->hooks[i] :
+								     &search->hooks[i - largest->hook_count];
+
+		if (trampoline_same_place(hook, place) && count_alike(layout->hooks + begin, layout->count - begin, hook) == 0)
+			layout->hooks[layout->count++] = *hook;
 	}
-	while (wanted < search->count) {
-		hooks[count] = search->hooks[wanted];
-		search->map[wanted++] = (uint16_t)count++;
-	}
-	status = trampoline_build(window, hooks, count, out, &message);
-	heap_free(hooks, size);
+	kinds = layout->count - begin;
+	/* Of what is done instead of the instruction there is one. */
+	if (place->when == HOOK_INSTEAD)
+		return;
+	if (spare > 1)
+		turns = MAX(turns, count_alike(largest->hooks, largest->hook_count, place));
+	for (size_t i = kinds; i < kinds * turns && layout->count < LARGER_MAX; ++i)
+		layout->hooks[layout->count++] = layout->hooks[begin + i % kinds];
+}
+
+/*
+ * Where there are many already, a new one is built for more than is wanted: for all that the largest can do, and all orders. So
+ * there will be few: one more is needed only when in each that there is a patch that stays has one of the last places.
+ */
+static patch_status build_larger(struct window *window, const struct search *search, size_t spare, struct trampoline **out)
+{
+	const struct trampoline *largest = search->largest;
+	struct layout layout = { .hooks = heap_alloc(LARGER_MAX * sizeof(*layout.hooks)) };
+	const char *message;
+	patch_status status = PATCH_ENOMEM;
+
+	if (layout.hooks == NULL)
+		return PATCH_ENOMEM;
+	for (size_t i = 0; i < search->count; ++i)
+		add_place(&layout, search, &search->hooks[i], spare);
+	for (size_t i = 0; i < largest->hook_count; ++i)
+		add_place(&layout, search, &largest->hooks[i], spare);
+	if (layout.count < LARGER_MAX)
+		status = trampoline_build(window, layout.hooks, layout.count, out, &message);
+	heap_free(layout.hooks, LARGER_MAX * sizeof(*layout.hooks));
 	return status;
 }
 
-static patch_status build(struct window *window, struct search *search, struct trampoline **out, const char **message)
+static patch_status build(struct window *window, const struct search *search, struct trampoline **out, const char **message)
 {
-	if (build_larger(window, search, out) == PATCH_OK)
-		return PATCH_OK;
-	for (size_t i = 0; i < search->count; ++i)
-		search->map[i] = (uint16_t)i;
+	if (search->others >= SPARE_FROM && search->largest != NULL)
+		for (size_t spare = SPARE; spare > 0; --spare)
+			if (build_larger(window, search, spare, out) == PATCH_OK)
+				return PATCH_OK;
 	return trampoline_build(window, search->hooks, search->count, out, message);
 }
 
@@ -230,12 +276,12 @@ patch_status hookset_build(const struct hookset *set, struct region *region, str
 		*out = find(region, &search);
 		if (*out == NULL)
 			status = build(&window, &search, out, &refusal->message);
-		else
-			trampoline_fits(*out, &window, hooks, search.count, is_released, search.map);
 		region->pad = window.pad;
 	}
-	if (status == PATCH_OK)
+	if (status == PATCH_OK) {
+		trampoline_fits(*out, &window, hooks, search.count, is_released, search.map);
 		hand_over(*out, &search);
+	}
 	heap_free(hooks, hooks_size);
 	heap_free(search.map, map_size);
 	return status;

@@ -277,35 +277,63 @@ bool trampoline_is_for(const struct trampoline *trampoline, const struct window 
 	       (window->strategy == PATCH_STRATEGY_TRAP || trampoline->pad == window->pad);
 }
 
+bool trampoline_same_place(const struct hook *a, const struct hook *b)
+{
+	return a->address == b->address && a->when == b->when;
+}
+
+/* Where the hook is its patch's already: threads may be on their way to it, so that no other will do. */
+static size_t own_index(const struct trampoline *trampoline, const struct hook *wanted)
+{
+	size_t i = 0;
+
+	while (i < trampoline->hook_count &&
+	       !(trampoline->hooks[i].owner != NULL && trampoline->hooks[i].owner == wanted->owner &&
+		 trampoline->hooks[i].record == wanted->record && trampoline_alike(&trampoline->hooks[i], wanted)))
+		++i;
+	return i;
+}
+
+static size_t free_index(const struct trampoline *trampoline, const struct hook *wanted, size_t from)
+{
+	while (from < trampoline->hook_count &&
+	       !(trampoline->hooks[from].owner == NULL && trampoline_alike(&trampoline->hooks[from], wanted)))
+		++from;
+	return from;
+}
+
+static bool is_mapped(const uint16_t *map, size_t count, size_t index)
+{
+	while (count > 0 && map[count - 1] != index)
+		--count;
+	return count > 0;
+}
+
 bool trampoline_fits(const struct trampoline *trampoline, const struct window *window, const struct hook *hooks, size_t count,
 		     bool (*ignore)(const struct patch *patch), uint16_t *map)
 {
-	size_t wanted = 0;
-
 	if (trampoline->hook_count < count || !trampoline_is_for(trampoline, window))
 		return false;
 	/* The first one that will do is the best: none of those behind it is lost. */
-	for (size_t i = 0; i < trampoline->hook_count; ++i) {
-		const struct hook *hook = &trampoline->hooks[i];
-		bool fits = wanted < count && trampoline_alike(hook, &hooks[wanted]);
+	for (size_t w = 0; w < count; ++w) {
+		size_t index = own_index(trampoline, &hooks[w]), from = 0;
 
-		if (hook->owner == NULL) {
-			bool is_elsewhere = false;
-
-			/* Where it is its patch's already, threads may be on their way to it: not twice. */
-			for (const struct hook *other = hook + 1; fits && other < trampoline->hooks + trampoline->hook_count;
-			     ++other)
-				is_elsewhere |= other->owner == hooks[wanted].owner && other->when == hooks[wanted].when &&
-						other->record == hooks[wanted].record;
-			if (fits && !is_elsewhere)
-				map[wanted++] = (uint16_t)i;
-		} else if (fits && hook->owner == hooks[wanted].owner && hook->record == hooks[wanted].record) {
-			map[wanted++] = (uint16_t)i;
-		} else if (!ignore(hook->owner)) {
+		for (size_t before = w; before > 0 && from == 0; --before)
+			if (trampoline_same_place(&hooks[before - 1], &hooks[w]))
+				from = map[before - 1] + 1U;
+		if (index == trampoline->hook_count)
+			index = free_index(trampoline, &hooks[w], from);
+		if (index < from || index == trampoline->hook_count)
 			return false;
-		}
+		map[w] = (uint16_t)index;
 	}
-	return wanted == count;
+	for (size_t i = 0; i < trampoline->hook_count; ++i) {
+		const struct patch *owner = trampoline->hooks[i].owner;
+
+		if (owner != NULL && !ignore(owner) && !is_mapped(map, count, i))
+			return false;
+	}
+	return true;
 }
 
 /* Header of a block (arena.h), then the code behind it. */

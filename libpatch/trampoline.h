@@ -82,6 +82,8 @@ void trampoline_pad_bytes(const struct trampoline *trampoline, uintptr_t pad, ui
 bool trampoline_is_for(const struct trampoline *trampoline, const struct window *window);
 /* Would the hooks be the same code, but for their slots? */
 bool trampoline_alike(const struct hook *a, const struct hook *b);
+/* Are they called at the same instant, so that their order matters? */
+bool trampoline_same_place(const struct hook *a, const struct hook *b);
 
 /*
  * Can it do this? map[i] then is the index of its hook for hooks[i]. Hooks that were built for more than this stay closed;

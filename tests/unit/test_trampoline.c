@@ -699,9 +699,32 @@ Test(trampoline, fits_the_same_shape)
 	WINDOW_DIFFERS(length);
 	WINDOW_DIFFERS(strategy);
 	WINDOW_DIFFERS(pad);
-	/* Order is part of it. */
+	/* Order is no part of it where they are called at different instants. */
 	other[0] = hooks[1];
 	other[1] = hooks[0];
+	cr_expect(fits(trampoline, &w.window, other, 2));
+	cr_expect_eq(map[0], 1);
+	cr_expect_eq(map[1], 0);
+}
+
+/* Of two kinds at one instruction, order is part of it. */
+Test(trampoline, fits_in_order)
+{
+	struct hook hooks[3], other[2];
+	struct trampoline *trampoline;
+	struct test_window w;
+
+	init();
+	for (size_t i = 0; i < ARRAY_SIZE(hooks); i++)
+		hooks[i] = make_hook(0, HOOK_BEFORE, PROCEDURE);
+	hooks[2].code.clobber ^= 1;
+	MAKE_WINDOW(&w, PATCH_STRATEGY_CONSTRAINED_JUMP, MOV_EAX_EDI, XOR_EAX_ESI, NOP);
+	trampoline = build(&w, hooks, ARRAY_SIZE(hooks));
+	cr_expect(fits(trampoline, &w.window, hooks + 1, 2));
+	cr_expect_eq(map[0], 0);
+	cr_expect_eq(map[1], 2);
+	other[0] = hooks[2];
+	other[1] = hooks[1];
 	cr_expect_not(fits(trampoline, &w.window, other, 2));
 }
 
