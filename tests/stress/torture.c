@@ -7,6 +7,9 @@
  * loaded, patched, run and unloaded; functions of libc are patched, that run where libc blocks all signals and in children
  * that have no handlers any more; threads block everything and spawn programs. Every result is right, no process dies, every byte is back at the end.
  *
+ * torture-stops is the same with the library's injection points: between the steps of the protocol, and between a trap and its
+ * look-up, threads stop for a moment or longer, while all others go on.
+ *
  * torture [seconds [threads]], or TORTURE_SECONDS
  */
 #include "stress.h"
@@ -39,6 +42,7 @@ static struct site moment_sites[STRESS_MAX_SITES];
 static unsigned int handler_site_count, probe_site_count;
 static struct {
 	uint64_t changes, commits, signals, handlers, probe_commits, refused, forks, modules, threads, blocked, spawned, libc;
+	uint64_t stops;
 } counted;
 
 #define ADD(what, n) __atomic_fetch_add(&counted.what, n, __ATOMIC_RELAXED)
@@ -47,6 +51,54 @@ static bool is_over(void)
 {
 	return __atomic_load_n(&stress.stop, __ATOMIC_RELAXED) != 0;
 }
+
+/* ---- stops -------------------------------------------------------------------------------------------------------- */
+
+#ifdef TORTURE_STOPS
+#include "base.h"
+#include "inject.h"
+
+/* Under the library's lock, or in its handler: nothing of libc, which is patched. */
+static GP_ONLY int stop_sometimes(enum inject_point point)
+{
+	static uint64_t calls;
+	uint64_t bits = __atomic_add_fetch(&calls, 1, __ATOMIC_RELAXED) * 0x9e3779b97f4a7c15u >> 20;
+	/* Traps are many. */
+	unsigned int rarely = point == INJECT_TRAP ? 64 : 1;
+	struct timespec time = { 0, 20000 << (bits >> 36 & 7) };
+
+	if (point == INJECT_ALLOC || point == INJECT_SYSCALL || point == INJECT_MMAP)
+		return 0;
+	if (bits % (64 * rarely) == 0)
+		raw_syscall(SYS_nanosleep, &time, 0);
+	else if (bits % (8 * rarely) == 0)
+		raw_syscall(SYS_sched_yield);
+	else
+		return 0;
+	ADD(stops, 1);
+	return 0;
+}
+
+static void let_stop(void)
+{
+	libpatch_inject = stop_sometimes;
+}
+
+static void check_stops(void)
+{
+	libpatch_inject = NULL;
+	printf("%llu stops between steps\n", (unsigned long long)counted.stops);
+	CHECK(counted.stops > 0);
+}
+#else
+static void let_stop(void)
+{
+}
+
+static void check_stops(void)
+{
+}
+#endif
 
 /* ---- probes ------------------------------------------------------------------------------------------------------ */
 
@@ -553,6 +605,7 @@ int main(int argc, char **argv)
 	for (unsigned int n = 0; n < threads; n++)
 		start(&workers[n], &seed);
 	REQUIRE(setitimer(ITIMER_REAL, &timer, NULL) == 0);
+	let_stop();
 	begun = stress_now();
 	for (uint64_t turn = 0; (elapsed = stress_now() - begun) < (double)seconds && harness_failures == 0; turn++) {
 		CONTEXT("%.1f s, %llu turns", elapsed, (unsigned long long)turn);
@@ -577,6 +630,7 @@ int main(int argc, char **argv)
 	signal(SIGALRM, SIG_IGN);
 	stress.hits += stress_hits;
 	report(elapsed);
+	check_stops();
 	check_counters();
 	stress_end();
 	return harness_end();
