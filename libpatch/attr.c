@@ -27,30 +27,31 @@ EXPORT patch_status patch_attr_fini(patch_attr *attr)
 	return PATCH_OK;
 }
 
-static patch_status set_attr(patch_attr *attr, uint8_t *field, int value, int greatest, const char *origin)
+/* `field`: its offset. */
+static patch_status set_attr(patch_attr *attr, size_t field, int value, int greatest, const char *origin)
 {
 	error_reset();
 	if (attr == NULL)
 		return error_raise(PATCH_EINVAL, origin, "a pointer is NULL", "attr");
 	if (value < 0 || value > greatest)
 		return error_raise(PATCH_EINVAL, origin, "the value is out of range", "value");
-	*field = (uint8_t)value;
+	((uint8_t *)attr)[field] = (uint8_t)value;
 	return PATCH_OK;
 }
 
 EXPORT patch_status patch_attr_set_trap_policy(patch_attr *attr, int policy)
 {
-	return set_attr(attr, &attr->trap_policy, policy, PATCH_TRAP_POLICY_FORCE, "patch_attr_set_trap_policy");
+	return set_attr(attr, offsetof(patch_attr, trap_policy), policy, PATCH_TRAP_POLICY_FORCE, "patch_attr_set_trap_policy");
 }
 
 EXPORT patch_status patch_attr_set_abi(patch_attr *attr, int abi)
 {
-	return set_attr(attr, &attr->abi, abi, PATCH_ABI_OS, "patch_attr_set_abi");
+	return set_attr(attr, offsetof(patch_attr, abi), abi, PATCH_ABI_OS, "patch_attr_set_abi");
 }
 
 EXPORT patch_status patch_attr_set_initial_state(patch_attr *attr, int state)
 {
-	return set_attr(attr, &attr->initial_state, state, PATCH_ENABLED, "patch_attr_set_initial_state");
+	return set_attr(attr, offsetof(patch_attr, initial_state), state, PATCH_ENABLED, "patch_attr_set_initial_state");
 }
 
 /* ---- errors ----------------------------------------------------------------------------------------------------- */

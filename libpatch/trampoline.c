@@ -442,7 +442,9 @@ static patch_status emit_block(struct builder *builder, struct trampoline *tramp
 /* Each with a slot of its own. */
 static bool copy_hooks(struct trampoline *trampoline, const struct window *window, const struct hook *hooks)
 {
-	memcpy(trampoline->hooks, hooks, trampoline->hook_count * sizeof(*hooks));
+	/* Of none there may be no list. */
+	if (trampoline->hook_count != 0)
+		memcpy(trampoline->hooks, hooks, trampoline->hook_count * sizeof(*hooks));
 	for (size_t i = 0; i < trampoline->hook_count; ++i) {
 		struct hook *hook = &trampoline->hooks[i];
 

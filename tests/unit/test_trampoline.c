@@ -475,6 +475,14 @@ Test(trampoline, order_of_hooks)
 
 /* ---- from code back to the original ----------------------------------------------------------------------------- */
 
+static bool is_jump(uintptr_t at, uintptr_t to)
+{
+	int32_t displacement;
+
+	memcpy(&displacement, (const void *)(at + 1), sizeof(displacement));
+	return *(const uint8_t *)at == 0xE9 && displacement == (int32_t)(to - (at + 5));
+}
+
 static void expect_original(uintptr_t from, uintptr_t to, size_t offset)
 {
 	uintptr_t pc, original;
@@ -508,8 +516,7 @@ Test(trampoline, every_byte_stands_for_an_instruction)
 		expect_original(trampoline_entry(trampoline, 0), trampoline_entry(trampoline, 1), 0);
 		expect_original(trampoline_entry(trampoline, 1), trampoline_entry(trampoline, 2), 2);
 		/* The jump back is five bytes; behind it there may be padding. */
-		for (tail = trampoline->block.address + trampoline->block.size - 5; *(uint8_t *)tail != 0xE9 ||
-		     *(int32_t *)(tail + 1) != (int32_t)((uintptr_t)place + 5 - (tail + 5)); tail--)
+		for (tail = trampoline->block.address + trampoline->block.size - 5; !is_jump(tail, (uintptr_t)place + 5); tail--)
 			cr_assert_gt(tail, trampoline_entry(trampoline, 2));
 		expect_original(trampoline_entry(trampoline, 2), tail, 4);
 		expect_original(tail, tail + 5, 5);
