@@ -17,6 +17,7 @@ struct builder {
 	uint16_t entries[PLAN_INSNS_MAX];
 	uint8_t index; /* of the instruction being emitted */
 	struct arch_insn insn; /* it */
+	struct arch_cold cold;
 	struct arch_row rows[ROWS_MAX]; /* of the first pass: rows are merged, so they are needed to be counted */
 };
 
@@ -37,11 +38,30 @@ static bool at_instruction(const struct builder *builder, const struct hook *hoo
 	return hook->address == builder->from[builder->index] && hook->when == when;
 }
 
+/*
+ * Behind an endbr64 the located address is the function's, still. Of code without unwind entries only the alignment speaks.
+ * A wrong guess costs time only.
+ */
+static bool is_at_entry(const struct builder *builder, const struct hook *hook)
+{
+	uintptr_t located = hook->code.program_counter;
+
+	if (builder->insn.kind == ARCH_RET)
+		return true;
+	if (hook->when != HOOK_BEFORE)
+		return false;
+	return hook->upper == 0 ? located % 16 == 0 : hook->address == hook->lower || located == hook->lower;
+}
+
 static void emit_before(struct builder *builder, struct arch_code *code, enum hook_when when)
 {
 	for (size_t i = 0; i < builder->count; ++i)
-		if (at_instruction(builder, &builder->hooks[i], when))
-			arch_emit_hook(code, &builder->hooks[i].code);
+		if (at_instruction(builder, &builder->hooks[i], when)) {
+			struct arch_hook hook = builder->hooks[i].code;
+
+			hook.at_entry = is_at_entry(builder, &builder->hooks[i]);
+			arch_emit_hook(code, &hook);
+		}
 }
 
 /* Hooks of the instruction on one way out of it; `next` is where control goes, 0 when only known at run time. */
@@ -57,6 +77,7 @@ static void emit_after(struct arch_code *code, uintptr_t next, void *data)
 			continue;
 		if (hook->upper != 0 ? next >= hook->lower && next < hook->upper : next != 0)
 			after.program_counter = next;
+		after.at_entry = builder->insn.kind == ARCH_RET;
 		if (next == 0) {
 			after.leaves = &builder->insn;
 			after.leaves_bytes = builder->window->original + builder->window->offsets[builder->index];
@@ -120,6 +141,9 @@ static void emit_all(struct builder *builder, struct arch_code *code)
 	struct arch_map map = { builder->from, builder->to, window->count };
 	bool falls = true;
 
+	builder->cold.hook_count = 0;
+	builder->cold.call_count = 0;
+	code->cold = &builder->cold;
 	for (unsigned int i = 0; i < window->count; ++i) {
 		builder->index = (uint8_t)i;
 		builder->entries[i] = (uint16_t)code->size;
@@ -130,6 +154,7 @@ static void emit_all(struct builder *builder, struct arch_code *code)
 		arch_emit_row(code, 0);
 		arch_emit_jmp(code, window->start + window->length);
 	}
+	arch_emit_cold(code);
 }
 
 /* Where the block must lie for every displacement in it to reach. */

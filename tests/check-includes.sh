@@ -25,6 +25,7 @@ make=api
 mapped=module
 memory=base
 pad=arena
+arch/x86-64/call=arch/arch
 arch/x86-64/context=arch/arch
 arch/x86-64/decode=arch/arch
 arch/x86-64/emit=arch/arch

@@ -36,9 +36,23 @@ enum {
 	PATCH_X86_64_R15 = 14
 };
 
-/* Register masks. Bit i stands for general_purpose_registers[i]; any bit above 14 stands for extended state. */
+/*
+ * Register masks. Bit i stands for general_purpose_registers[i]; any bit above 14 stands for extended state, all of it, unless
+ * the bits above 14 are some of PATCH_REGS_VECTOR only: those stand for one state component each.
+ */
 #define PATCH_REGS_ALL (~(uint64_t)0)
 #define PATCH_REGS_GP_ONLY ((uint64_t)0x7fff)
+/* One state component: PATCH_X86_64_SSE_STATE etc. */
+#define PATCH_REGS_STATE_SHIFT 32
+#define PATCH_REGS_STATE(component) ((uint64_t)1 << (PATCH_REGS_STATE_SHIFT + (component)))
+/* xmm0 to xmm15, and MXCSR */
+#define PATCH_REGS_SSE PATCH_REGS_STATE(1)
+/* ymm0 to ymm15 */
+#define PATCH_REGS_AVX (PATCH_REGS_SSE | PATCH_REGS_STATE(2))
+/* zmm0 to zmm31 and k0 to k7 */
+#define PATCH_REGS_AVX512 (PATCH_REGS_AVX | PATCH_REGS_STATE(5) | PATCH_REGS_STATE(6) | PATCH_REGS_STATE(7))
+/* All of them; what PATCH_REGS_ALL has beside them is x87 and MMX state. */
+#define PATCH_REGS_VECTOR PATCH_REGS_AVX512
 
 /*
  * What a probe procedure sees of the probed program. The memory below the context is readable.
@@ -61,6 +75,8 @@ struct patch_exec_context {
 	/*
 	 * XSAVE image of x87, SSE, AVX and AVX-512 state as far as the processor has them, standard format, 64-byte
 	 * aligned; NULL unless the clobber mask asked for extended state. Values written to it take effect on resume.
+	 * xstate_bv names the components: all, or, with bits of PATCH_REGS_VECTOR only, at least those asked for that the
+	 * processor has; what is not named there is unspecified.
 	 */
 	void *extended_states;
 	/* RFLAGS of the program at the site; restored whatever is written here. */
@@ -131,7 +147,7 @@ struct patch_x86_64_avx512_hi16_zmm {
  * without it, or a signal frame without extended state).
  *
  * A component in its initial state (all zero) may be absent from `xstate_bv` of a signal frame; its memory is then
- * unspecified (Intel SDM vol. 1, 13.6). Contexts of probes always hold every component.
+ * unspecified (Intel SDM vol. 1, 13.6), as it is in contexts of probes that asked for some components only.
  *
  * Thread safe, async-signal-safe, needs no patch_init().
  */

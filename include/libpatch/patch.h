@@ -141,7 +141,9 @@ struct patch_location {
  * Masks (see PATCH_REGS_*): `read_registers` are offered in the context; `write_registers` may be changed there;
  * `clobber_registers` may be destroyed by the procedure. Registers that the calling convention lets a procedure destroy
  * are always preserved, general purpose ones by themselves, x87/SSE/AVX/AVX-512 state when the clobber mask has a bit
- * above the general purpose ones. With PATCH_REGS_GP_ONLY a procedure must not touch extended state.
+ * above the general purpose ones: all of it, or what bits of PATCH_REGS_VECTOR name. Other extended state, all with
+ * PATCH_REGS_GP_ONLY, a procedure must not touch. Of RFLAGS it must leave alone what instructions do not change in passing
+ * (AC, ID, NT, ...); it may change it on purpose.
  */
 struct patch_exec_model {
 	int type;

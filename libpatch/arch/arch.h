@@ -63,7 +63,7 @@ const void *arch_decoder_code(void);
 /*
  * What stands behind one stretch of generated code, for unwinders and for mapping a pc back: from code offset `code`
  * on, the original instruction is `original` bytes behind the region's start and the program's stack pointer is
- * rsp + cfa * 8, or *(rsp) + cfa * 8 when ARCH_ROW_DEREF is set; hooks have one value of their own more, see
+ * rsp + cfa * 8, or *(rsp) + cfa * 8 when ARCH_ROW_DEREF is set; hooks: see
  * arch/x86-64/frame.h.
  */
 struct arch_row {
@@ -72,6 +72,8 @@ struct arch_row {
 	uint8_t cfa;
 };
 #define ARCH_ROW_DEREF 0x80
+
+struct arch_cold;
 
 /* Code under construction. Writing past `capacity` only counts, so that a dry run measures. */
 struct arch_code {
@@ -89,6 +91,7 @@ struct arch_code {
 	size_t row_capacity;
 	size_t row_count;
 	uint8_t original; /* offset of the instruction being emitted, for rows */
+	struct arch_cold *cold; /* of hooks; NULL: there must be none */
 };
 
 static inline uintptr_t arch_code_here(const struct arch_code *code)
@@ -106,6 +109,8 @@ void arch_emit_rel32(struct arch_code *code, uintptr_t target, size_t tail);
 void arch_emit_jmp(struct arch_code *code, uintptr_t target);
 /* Make a 4-byte field that ends at `field_end` the distance from there to the current offset. */
 void arch_emit_label(struct arch_code *code, size_t field_end);
+/* The same for another offset. */
+void arch_emit_label_at(struct arch_code *code, size_t field_end, size_t offset);
 /* 8 bytes, aligned, for such a field: the program may run with alignment checks (RFLAGS.AC). */
 void arch_emit_constant(struct arch_code *code, size_t field_end, uint64_t value);
 /* Begin a new row at the current offset; a row that would be empty is overwritten, an equal one is merged. */
@@ -163,6 +168,8 @@ struct arch_hook {
 	 */
 	uintptr_t slot;
 	uint8_t post;
+	/* Is the stack pointer most likely what it is at a function's entry, and at its return: 8 off a multiple of 16? */
+	bool at_entry;
 	/*
 	 * For an indirect jump or a return about to be executed: its bytes and decoding. The context then reports where it
 	 * leads, if that is in [lower, upper), else program_counter; and the stack pointer that it leaves. NULL: none.
@@ -174,6 +181,37 @@ struct arch_hook {
 };
 
 void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook);
+
+/* What hooks seldom execute, for arch_emit_cold(). Offsets in the code; fields by their ends, 0: none. */
+struct arch_cold_hook {
+	uint32_t guarded;
+	uint32_t fresh;
+	uint32_t closed;
+	uint32_t unaligned;
+	uint32_t called;
+	uint32_t direction;
+	uint32_t passed_over;
+	uint32_t done;
+	uint8_t original;
+	uint8_t called_row;
+};
+
+struct arch_cold_call {
+	uintptr_t function;
+	uint32_t field;
+};
+
+/* More hooks than have room in a block. Begins with the counts 0. */
+#define ARCH_COLD_MAX 256
+struct arch_cold {
+	size_t hook_count;
+	size_t call_count;
+	struct arch_cold_hook hooks[ARCH_COLD_MAX];
+	struct arch_cold_call calls[3 * ARCH_COLD_MAX];
+};
+
+/* Behind the last instruction. */
+void arch_emit_cold(struct arch_code *code);
 
 /* ---- system calls ----------------------------------------------------------------------------------------------- */
 
@@ -218,6 +256,8 @@ extern const size_t arch_top_trap_byte_count;
 void arch_xsave_init(void);
 /* Components saved for procedures that ask for extended state; 0 when XSAVE is not usable, or the image too large. */
 uint64_t arch_xsave_mask(void);
+/* Are LAHF and SAHF there? Early processors lack them in 64-bit mode. */
+bool arch_has_sahf(void);
 /* Bytes of a standard-format image of those components. */
 size_t arch_xsave_size(void);
 

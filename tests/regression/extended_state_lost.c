@@ -2,7 +2,7 @@
 /*
  * Extended state. With PATCH_REGS_ALL the procedure sees xmm, ymm, zmm and k registers in extended_states, what it
  * writes there takes effect on resume, and all else survives although it destroys every such register. Without, it
- * gets no image and nothing changes.
+ * gets no image and nothing changes. With some components in the mask it sees those, may change and destroy them.
  */
 #include "targets.h"
 
@@ -18,13 +18,18 @@ extern void extended_call_sse(const struct extended_state *, struct extended_sta
 extern void extended_call_avx(const struct extended_state *, struct extended_state *, target_function);
 extern void extended_call_avx512(const struct extended_state *, struct extended_state *, target_function);
 
-static enum level { SSE, AVX, AVX512 } level;
+static enum level { NONE, SSE, AVX, AVX512 } level;
+/* What the image must hold. */
+static enum level shown;
+static bool shows_x87;
+static enum level highest;
 static struct extended_state in, out;
 static bool write_back;
 static unsigned int hits;
 static uint64_t problems;
 static uint32_t procedure_mxcsr;
 
+#define MIN(a, b) ((a) < (b) ? (a) : (b))
 #define PROBLEM(bit, condition) \
 	do { \
 		if (!(condition)) \
@@ -45,6 +50,8 @@ static GP_ONLY void fill(uint8_t *to, uint8_t value, unsigned int size)
 		((volatile uint8_t *)to)[i] = value;
 }
 
+static const uint64_t components[] = { [SSE] = 2, [AVX] = 6, [AVX512] = 0xe6 };
+
 static GP_ONLY void inner(struct patch_exec_context *context, uint8_t post)
 {
 	struct patch_x86_64_legacy *legacy = NULL;
@@ -52,6 +59,7 @@ static GP_ONLY void inner(struct patch_exec_context *context, uint8_t post)
 	struct patch_x86_64_avx512_opmask *mask = NULL;
 	struct patch_x86_64_avx512_zmm_hi256 *high = NULL;
 	struct patch_x86_64_avx512_hi16_zmm *upper = NULL;
+	const struct patch_x86_64_xsave_header *header;
 	void *image = context->extended_states;
 
 	(void)post;
@@ -64,21 +72,24 @@ static GP_ONLY void inner(struct patch_exec_context *context, uint8_t post)
 	for (unsigned int x = 0; x < 16; x++)
 		PROBLEM(1, same(legacy->xmm0[x], in.zmm[x], 16));
 	PROBLEM(2, legacy->mxcsr == in.mxcsr);
-	PROBLEM(10, same(legacy->st0[0], in.st[0], 10) && same(legacy->st0[1], in.st[1], 10));
-	if (level >= AVX) {
+	if (shows_x87)
+		PROBLEM(10, same(legacy->st0[0], in.st[0], 10) && same(legacy->st0[1], in.st[1], 10));
+	header = (const struct patch_x86_64_xsave_header *)(legacy + 1);
+	PROBLEM(11, (header->xstate_bv & 0xe7) == (shows_x87 ? 1 : 0) + components[shown] && header->xcomp_bv == 0);
+	if (shown >= AVX) {
 		PROBLEM(3, patch_x86_avx_state(image, &avx) == PATCH_OK && avx);
-		for (unsigned int x = 0; avx && x < 16; x++)
+		for (unsigned int x = 0; avx && level >= AVX && x < 16; x++)
 			PROBLEM(4, same(avx->ymm0[x], in.zmm[x] + 16, 16));
 	}
-	if (level >= AVX512) {
+	if (shown >= AVX512) {
 		PROBLEM(5, patch_x86_avx512_opmask_state(image, &mask) == PATCH_OK && mask);
 		PROBLEM(6, patch_x86_avx512_zmm_hi256_state(image, &high) == PATCH_OK && high);
 		PROBLEM(7, patch_x86_avx512_hi16_zmm_state(image, &upper) == PATCH_OK && upper);
-		for (unsigned int x = 0; mask && x < 8; x++)
+		for (unsigned int x = 0; mask && level >= AVX512 && x < 8; x++)
 			PROBLEM(8, mask->k0[x] == in.k[x]);
-		for (unsigned int x = 0; high && x < 16; x++)
+		for (unsigned int x = 0; high && level >= AVX512 && x < 16; x++)
 			PROBLEM(9, same(high->zmm0[x], in.zmm[x] + 32, 32));
-		for (unsigned int x = 0; upper && x < 16; x++)
+		for (unsigned int x = 0; upper && level >= AVX512 && x < 16; x++)
 			PROBLEM(9, same(upper->zmm16[x], in.zmm[16 + x], 64));
 	}
 	if (!write_back)
@@ -101,12 +112,51 @@ static void inner_mxcsr(struct patch_exec_context *context, uint8_t post)
 	inner(context, post);
 }
 
-static void fill_in(unsigned int seed)
+/* They destroy their components and nothing else. */
+static GP_ONLY void wreck_sse(struct patch_exec_context *context, uint8_t post)
+{
+	static uint32_t mxcsr;
+
+	inner(context, post);
+	__asm__ volatile(".irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15\n"
+			 "pcmpeqd %%xmm\\n, %%xmm\\n\n"
+			 ".endr\n"
+			 "stmxcsr %0; orl $0x3f, %0; ldmxcsr %0"
+			 : "+m"(mxcsr));
+}
+
+static GP_ONLY void wreck_avx(struct patch_exec_context *context, uint8_t post)
+{
+	wreck_sse(context, post);
+	__asm__ volatile(".irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15\n"
+			 "vcmptrueps %ymm\\n, %ymm\\n, %ymm\\n\n"
+			 ".endr");
+}
+
+static GP_ONLY void wreck_avx512(struct patch_exec_context *context, uint8_t post)
+{
+	wreck_sse(context, post);
+	__asm__ volatile(".irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15\n"
+			 "vpternlogd $0xff, %zmm\\n, %zmm\\n, %zmm\\n\n"
+			 ".endr\n"
+			 ".irp n, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31\n"
+			 "vpternlogd $0xff, %zmm\\n, %zmm\\n, %zmm\\n\n"
+			 ".endr\n"
+			 ".irp n, 0, 1, 2, 3, 4, 5, 6, 7\n"
+			 "kxnorq %k\\n, %k\\n, %k\\n\n"
+			 ".endr");
+}
+
+/* Of the vector registers 0 to 15, those in `upper` are used above 128 bits. Mostly none is. */
+static void fill_in(unsigned int seed, unsigned int upper)
 {
 	uint8_t *bytes = (uint8_t *)&in;
 
 	for (size_t i = 0; i < offsetof(struct extended_state, mxcsr); i++)
 		bytes[i] = (uint8_t)(rand_r(&seed) >> 8);
+	for (int x = 0; x < 16; x++)
+		if (!(upper >> x & 1))
+			memset(in.zmm[x] + 16, 0, 48);
 	in.mxcsr = 0x1f80 | (seed & 1 ? 0x6000 : 0x2000); /* rounding towards zero, or down */
 	for (int s = 0; s < 2; s++) {
 		long double value = 1.5L * seed + s;
@@ -134,9 +184,9 @@ static void compare(bool written)
 
 	if (written) {
 		memset(expected.zmm[3], 0xd3, 16);
-		if (level >= AVX)
+		if (shown >= AVX)
 			memset(expected.zmm[5] + 16, 0xd5, 16);
-		if (level >= AVX512) {
+		if (shown >= AVX512) {
 			expected.k[3] = 0x1234;
 			memset(expected.zmm[7] + 32, 0xd7, 32);
 			memset(expected.zmm[25], 0xd9, 64);
@@ -154,28 +204,38 @@ static void compare(bool written)
 
 static void try_site(target_function function, int policy, uint64_t clobber)
 {
+	/* By what is shown. */
+	static void (*const destroy[])(struct patch_exec_context *, uint8_t) = { destroy_general, destroy_sse, destroy_avx,
+										 destroy_avx512 };
+	static void (*const wreck[])(struct patch_exec_context *, uint8_t) = { destroy_general, wreck_sse, wreck_avx, wreck_avx512 };
 	struct patch_location location = location_at((uintptr_t)function);
-	struct patch_exec_model model = model_of(PATCH_EXEC_MODEL_PROBE, destroy_general, NULL);
+	struct patch_exec_model model = model_of(PATCH_EXEC_MODEL_PROBE, NULL, NULL);
 	patch_attr attr = attr_of(policy, PATCH_ENABLED);
-	bool all = clobber == PATCH_REGS_ALL;
+	uint64_t extended = clobber & ~PATCH_REGS_GP_ONLY;
 	patch_t patch;
 
 	CONTEXT("level %d, %s, clobber %#llx", (int)level, policy_name(policy), (unsigned long long)clobber);
+	shows_x87 = (extended & ~PATCH_REGS_VECTOR) != 0;
+	shown = shows_x87 ? highest : extended == 0 ? NONE : extended == PATCH_REGS_SSE ? SSE : highest;
+	/* It does not destroy what the processor has, and the program does not use here. */
+	model.probe.procedure = (shows_x87 ? destroy : wreck)[MIN(shown, level)];
 	model.probe.clobber_registers = clobber;
-	model.probe.write_registers = all ? PATCH_REGS_ALL : 0;
-	if (all)
-		model.probe.procedure = level == AVX512 ? destroy_avx512 : level == AVX ? destroy_avx : destroy_sse;
-	destroy_inner = all ? inner_mxcsr : inner;
+	model.probe.write_registers = extended != 0 ? PATCH_REGS_ALL : 0;
+	destroy_inner = shows_x87 ? inner_mxcsr : inner;
 	REQUIRE_OK(patch_make(&location, &model, &attr, &patch, NULL));
 	CHECK_OK(patch_commit());
-	for (unsigned int seed = 1; seed < 9; seed++) {
-		write_back = all && seed % 2;
-		fill_in(seed);
+	for (unsigned int seed = 1; seed < 36; seed++) {
+		/* All, none, or a single one. */
+		unsigned int upper = seed < 3 ? 0xffff : seed < 5 ? 0 : 1U << (seed - 5) / 2;
+
+		/* What is written goes above 128 bits, too. */
+		write_back = shown != NONE && seed < 5 && seed % 2;
+		fill_in(seed, upper);
 		hits = 0;
 		problems = 0;
 		run(function);
 		CHECK_EQ(hits, 1);
-		if (all)
+		if (shows_x87)
 			CHECK_EQ(procedure_mxcsr, in.mxcsr);
 		CHECK_EQ(problems, 0);
 		compare(write_back);
@@ -186,21 +246,28 @@ static void try_site(target_function function, int policy, uint64_t clobber)
 
 int main(void)
 {
-	enum level highest = __builtin_cpu_supports("avx512bw") ? AVX512 : __builtin_cpu_supports("avx") ? AVX : SSE;
+	static const uint64_t clobbers[] = {
+		PATCH_REGS_ALL, PATCH_REGS_GP_ONLY, PATCH_REGS_SSE, PATCH_REGS_AVX, PATCH_REGS_VECTOR,
+		PATCH_REGS_STATE(PATCH_X86_64_AVX_STATE), PATCH_REGS_STATE(PATCH_X86_64_AVX512_OPMASK_STATE),
+		/* No component of a vector register: everything. */
+		PATCH_REGS_STATE(0), PATCH_REGS_SSE | PATCH_REGS_STATE(9), (uint64_t)1 << 15
+	};
 
+	highest = __builtin_cpu_supports("avx512bw") ? AVX512 : __builtin_cpu_supports("avx") ? AVX : SSE;
 	harness_start();
 	REQUIRE_OK(patch_init(NULL, 0));
 	for (int l = SSE; l <= (int)highest; l++) {
 		level = (enum level)l;
-		fill_in(42);
+		shown = level;
+		fill_in(42, 0xffff);
 		run(t_nops);
 		CONTEXT("level %d, not patched", l);
 		compare(false);
 		for (int policy = PATCH_TRAP_POLICY_ALLOW; policy <= PATCH_TRAP_POLICY_FORCE; policy++) {
-			try_site(t_nops, policy, PATCH_REGS_ALL);
-			try_site(t_long_nop, policy, PATCH_REGS_ALL);
-			try_site(t_nops, policy, PATCH_REGS_GP_ONLY);
-			try_site(t_long_nop, policy, PATCH_REGS_GP_ONLY);
+			for (size_t i = 0; i < sizeof(clobbers) / sizeof(clobbers[0]); i++) {
+				try_site(t_nops, policy, clobbers[i]);
+				try_site(t_long_nop, policy, clobbers[i]);
+			}
 		}
 	}
 	CHECK_OK(patch_fini());

@@ -94,6 +94,34 @@ static void try_masks(target_function function, int policy, uint64_t read, uint6
 	CHECK_OK(patch_commit());
 }
 
+/* Each combination of the flags that instructions change by themselves, and DF. */
+static void try_all_flags(target_function function, int policy)
+{
+	static const unsigned int bits[] = { 0, 2, 4, 6, 7, 10, 11 };
+	struct patch_location location = location_at((uintptr_t)function);
+	struct patch_exec_model model = model_of(PATCH_EXEC_MODEL_PROBE, destroy_general, &seen);
+	patch_attr attr = attr_of(policy, PATCH_ENABLED);
+	struct machine_state state;
+	patch_t patch;
+
+	REQUIRE_OK(patch_make(&location, &model, &attr, &patch, NULL));
+	CHECK_OK(patch_commit());
+	for (unsigned int i = 0; i < 128; i++) {
+		uint64_t flags = 0x202;
+
+		for (unsigned int b = 0; b < 7; b++)
+			flags |= (uint64_t)(i >> b & 1) << bits[b];
+		CONTEXT("%s, flags %#llx", policy_name(policy), (unsigned long long)flags);
+		machine_call(function, 1, 2, stack_top, &state, flags);
+		CHECK_EQ(seen.status_register & MACHINE_FLAGS, flags & MACHINE_FLAGS);
+		CHECK_EQ(destroy_entry_flags & 0x400, 0);
+		CHECK_EQ(state.flags & MACHINE_FLAGS, flags & MACHINE_FLAGS);
+		CHECK_EQ(state.registers[PATCH_X86_64_RAX], entry[PATCH_X86_64_RAX]);
+	}
+	CHECK_OK(patch_unmake(patch));
+	CHECK_OK(patch_commit());
+}
+
 /* Two patches at one address, each with a write mask of its own. */
 static void try_two(target_function function)
 {
@@ -156,6 +184,8 @@ int main(void)
 				try_masks(functions[f], policy, general, general, general, flags);
 			}
 		}
+	for (int policy = PATCH_TRAP_POLICY_ALLOW; policy <= PATCH_TRAP_POLICY_FORCE; policy++)
+		try_all_flags(t_nops, policy);
 	try_two(t_nops);
 	try_two(t_long_nop);
 	CHECK_OK(patch_fini());

@@ -5,6 +5,7 @@
 #define _GNU_SOURCE
 #include "bytes.h"
 
+#include "arch/x86-64/call.h"
 #include "arena.h"
 #include "heap.h"
 #include "plan.h"
@@ -26,8 +27,6 @@
 /* Where windows are said to be: near this program, and never executed. */
 static uint8_t place[4096] __attribute__((aligned(4096)));
 
-/* context.c: is the frame that the guard tells of still there? It has a register convention of its own. */
-void libpatch_may_run(void);
 
 struct test_window {
 	uint8_t bytes[32];
@@ -242,120 +241,162 @@ Test(trampoline, branches_within_the_window)
 	}
 }
 
+/* What hooks seldom do, to be listed behind the last instruction. */
+struct cold_lines {
+	size_t guarded, guarded_end, fresh;
+	size_t closed, closed_end;
+	size_t unaligned, unaligned_end, called;
+	size_t direction, direction_end;
+	size_t passed_over, done;
+};
+
+/* A field that is filled in later ends the line before it. */
+static void add_forward(struct listing *l, size_t *line, size_t *end)
+{
+	add_u32(l, 0);
+	*line = l->count - 1;
+	*end = l->size;
+}
+
+static void add_back(struct listing *l, size_t to)
+{
+	add_u32(l, to - (l->size + 4));
+}
+
+static void fill_forward(struct listing *l, size_t line, size_t end)
+{
+	fill_u32(l, line, (uint32_t)(l->size - end));
+}
+
 /* One hook on the first instruction of a window, with the masks and the numbers of the hook. */
-static void list_hook(struct listing *l, const struct arch_hook *hook, uintptr_t code,
-		      const uint8_t (*restores)[8], size_t restore_count, bool offers_rbx)
+static void list_hook(struct listing *l, struct cold_lines *cold, const struct arch_hook *hook, uintptr_t code,
+		      const uint8_t (*restores)[8], size_t restore_count, bool at_entry)
 {
 	const uintptr_t guard = tls(&libpatch_hook_guard.guard), error = tls(&errno);
-	size_t guarded, closed, done, fresh, passed_over, constant_line, constant_field;
 
-	ADD(l, "lea rsp, [rsp - 424]", 0x48, 0x8D, 0xA4, 0x24, 0x58, 0xFE, 0xFF, 0xFF);
+	ADD(l, "lea rsp, [rsp - 432]", 0x48, 0x8D, 0xA4, 0x24, 0x50, 0xFE, 0xFF, 0xFF);
 	ADD(l, "pushfq", 0x9C);
-	{
-		ADD(l, "mov [rsp + private rax], rax", 0x48, 0x89, 0x44, 0x24, 0x18);
-		ADD(l, "mov rax, fs:[guard]", 0x64, 0x48, 0x8B, 0x04, 0x25);
-		add_u32(l, guard);
-		ADD(l, "test rax, rax", 0x48, 0x85, 0xC0);
-		ADD(l, "jne guarded", 0x0F, 0x85);
-		add_u32(l, 0);
-		guarded = l->count - 1;
-		size_t guarded_end = l->size;
+	ADD(l, "mov [rsp + private rax], rax", 0x48, 0x89, 0x44, 0x24, 0x18);
+	ADD(l, "mov rax, fs:[guard]", 0x64, 0x48, 0x8B, 0x04, 0x25);
+	add_u32(l, guard);
+	ADD(l, "test rax, rax", 0x48, 0x85, 0xC0);
+	ADD(l, "jne guarded", 0x0F, 0x85);
+	add_forward(l, &cold->guarded, &cold->guarded_end);
 
-		fresh = l->size;
-		ADD(l, "mov [rsp + record], rax", 0x48, 0x89, 0x44, 0x24, 0x08);
-		ADD(l, "mov fs:[guard], rsp", 0x64, 0x48, 0x89, 0x24, 0x25);
-		add_u32(l, guard);
-		ADD(l, "mov rax, [rip + slot]", 0x48, 0x8B, 0x05);
-		add_u32(l, hook->slot - (code + l->size + 4));
-		ADD(l, "test rax, rax", 0x48, 0x85, 0xC0);
-		ADD(l, "je closed", 0x0F, 0x84);
-		add_u32(l, 0);
-		closed = l->count - 1;
-		size_t closed_end = l->size;
+	cold->fresh = l->size;
+	ADD(l, "mov [rsp + private rcx], rcx", 0x48, 0x89, 0x4C, 0x24, 0x28);
+	ADD(l, "mov [rsp + record], rax", 0x48, 0x89, 0x44, 0x24, 0x08);
+	ADD(l, "mov fs:[guard], rsp", 0x64, 0x48, 0x89, 0x24, 0x25);
+	add_u32(l, guard);
+	ADD(l, "mov rcx, [rip + slot]", 0x48, 0x8B, 0x0D);
+	add_u32(l, hook->slot - (code + l->size + 4));
+	ADD(l, "test rcx, rcx", 0x48, 0x85, 0xC9);
+	ADD(l, "je closed", 0x0F, 0x84);
+	add_forward(l, &cold->closed, &cold->closed_end);
 
-		ADD(l, "mov [rsp + record], rax", 0x48, 0x89, 0x44, 0x24, 0x08);
-		ADD(l, "mov eax, fs:[errno]", 0x64, 0x8B, 0x04, 0x25);
-		add_u32(l, error);
-		ADD(l, "mov [rsp + errno], eax", 0x89, 0x44, 0x24, 0x10);
-		ADD(l, "cld", 0xFC);
-		if (offers_rbx)
-			ADD(l, "mov [rsp + offered rbx], rbx", 0x48, 0x89, 0x9C, 0x24, 0xA8, 0x00, 0x00, 0x00);
-		ADD(l, "mov [rsp + private rcx], rcx", 0x48, 0x89, 0x4C, 0x24, 0x28);
-		ADD(l, "mov [rsp + private rdx], rdx", 0x48, 0x89, 0x54, 0x24, 0x30);
-		ADD(l, "mov [rsp + private rsi], rsi", 0x48, 0x89, 0x74, 0x24, 0x38);
-		/* Written: offered, and taken from there again. */
-		if (hook->write & REG(RDI))
-			ADD(l, "mov [rsp + offered rdi], rdi", 0x48, 0x89, 0xBC, 0x24, 0xC8, 0x00, 0x00, 0x00);
-		else
-			ADD(l, "mov [rsp + private rdi], rdi", 0x48, 0x89, 0x7C, 0x24, 0x40);
-		ADD(l, "mov [rsp + private r8], r8", 0x4C, 0x89, 0x44, 0x24, 0x50);
-		ADD(l, "mov [rsp + private r9], r9", 0x4C, 0x89, 0x4C, 0x24, 0x58);
-		ADD(l, "mov [rsp + private r10], r10", 0x4C, 0x89, 0x54, 0x24, 0x60);
-		ADD(l, "mov [rsp + private r11], r11", 0x4C, 0x89, 0x5C, 0x24, 0x68);
-		if (hook->clobber & REG(R12))
-			ADD(l, "mov [rsp + private r12], r12", 0x4C, 0x89, 0x64, 0x24, 0x70);
+	ADD(l, "mov [rsp + record], rcx", 0x48, 0x89, 0x4C, 0x24, 0x08);
+	ADD(l, "mov eax, fs:[errno]", 0x64, 0x8B, 0x04, 0x25);
+	add_u32(l, error);
+	ADD(l, "mov [rsp + errno], eax", 0x89, 0x44, 0x24, 0x10);
+	ADD(l, "cld", 0xFC);
+	ADD(l, "mov [rsp + private rdx], rdx", 0x48, 0x89, 0x54, 0x24, 0x30);
+	ADD(l, "mov [rsp + private rsi], rsi", 0x48, 0x89, 0x74, 0x24, 0x38);
+	/* Written: offered, and taken from there again. */
+	if (!(hook->write & REG(RDI)))
+		ADD(l, "mov [rsp + private rdi], rdi", 0x48, 0x89, 0x7C, 0x24, 0x40);
+	ADD(l, "mov [rsp + private r8], r8", 0x4C, 0x89, 0x44, 0x24, 0x50);
+	ADD(l, "mov [rsp + private r9], r9", 0x4C, 0x89, 0x4C, 0x24, 0x58);
+	ADD(l, "mov [rsp + private r10], r10", 0x4C, 0x89, 0x54, 0x24, 0x60);
+	ADD(l, "mov [rsp + private r11], r11", 0x4C, 0x89, 0x5C, 0x24, 0x68);
+	if (hook->clobber & REG(R12))
+		ADD(l, "mov [rsp + private r12], r12", 0x4C, 0x89, 0x64, 0x24, 0x70);
+	if (hook->write & REG(RDI))
+		ADD(l, "mov [rsp + offered rdi], rdi", 0x48, 0x89, 0xBC, 0x24, 0xC8, 0x00, 0x00, 0x00);
 
-		ADD(l, "mov rax, program counter", 0x48, 0xB8);
-		add_u64(l, hook->program_counter);
-		ADD(l, "mov [rsp + context.program_counter], rax", 0x48, 0x89, 0x84, 0x24, 0x90, 0x00, 0x00, 0x00);
-		ADD(l, "lea rax, [rsp + 432]", 0x48, 0x8D, 0x84, 0x24, 0xB0, 0x01, 0x00, 0x00);
-		ADD(l, "mov [rsp + context.stack_pointer], rax", 0x48, 0x89, 0x84, 0x24, 0x98, 0x00, 0x00, 0x00);
-		ADD(l, "mov rcx, [rsp + record]", 0x48, 0x8B, 0x4C, 0x24, 0x08);
-		ADD(l, "mov rax, [rcx + user_data]", 0x48, 0x8B, 0x41, 0x08);
-		ADD(l, "mov [rsp + context.user_data], rax", 0x48, 0x89, 0x84, 0x24, 0x18, 0x01, 0x00, 0x00);
-		ADD(l, "mov rax, [rsp + flags]", 0x48, 0x8B, 0x04, 0x24);
-		ADD(l, "mov [rsp + context.status_register], rax", 0x48, 0x89, 0x84, 0x24, 0x28, 0x01, 0x00, 0x00);
-		ADD(l, "lea rdi, [rsp + context]", 0x48, 0x8D, 0xBC, 0x24, 0x90, 0x00, 0x00, 0x00);
-		ADD(l, "mov esi, post", 0xBE);
-		add_u32(l, hook->post);
-		ADD(l, "xor eax, eax", 0x31, 0xC0);
-		ADD(l, "mov [rsp + context.extended_states], rax", 0x48, 0x89, 0x84, 0x24, 0x20, 0x01, 0x00, 0x00);
-		ADD(l, "lea rax, [rsp - 16]", 0x48, 0x8D, 0x44, 0x24, 0xF0);
-		ADD(l, "and rax, -64", 0x48, 0x83, 0xE0, 0xC0);
-		ADD(l, "mov [rax], rsp", 0x48, 0x89, 0x20);
-		ADD(l, "mov rsp, rax", 0x48, 0x89, 0xC4);
-		ADD(l, "call [rcx + procedure]", 0xFF, 0x11);
-		ADD(l, "mov rsp, [rsp]", 0x48, 0x8B, 0x24, 0x24);
+	ADD(l, "lea rdi, [rsp + context]", 0x48, 0x8D, 0xBC, 0x24, 0x90, 0x00, 0x00, 0x00);
+	if (hook->read & REG(RBX))
+		ADD(l, "mov [rdi + offered rbx], rbx", 0x48, 0x89, 0x5F, 0x18);
+	ADD(l, "lea rax, [rip + program counter]", 0x48, 0x8D, 0x05);
+	add_u32(l, hook->program_counter - (code + l->size + 4));
+	ADD(l, "mov [rdi + program_counter], rax", 0x48, 0x89, 0x47, 0x00);
+	ADD(l, "lea rax, [rsp + 440]", 0x48, 0x8D, 0x84, 0x24, 0xB8, 0x01, 0x00, 0x00);
+	ADD(l, "mov [rdi + stack_pointer], rax", 0x48, 0x89, 0x47, 0x08);
+	ADD(l, "mov rax, [rcx + user_data]", 0x48, 0x8B, 0x41, 0x08);
+	ADD(l, "mov [rdi + user_data], rax", 0x48, 0x89, 0x87, 0x88, 0x00, 0x00, 0x00);
+	ADD(l, "mov rax, [rsp + flags]", 0x48, 0x8B, 0x04, 0x24);
+	ADD(l, "mov [rdi + status_register], rax", 0x48, 0x89, 0x87, 0x98, 0x00, 0x00, 0x00);
+	ADD(l, "xor esi, esi", 0x31, 0xF6);
+	ADD(l, "mov [rdi + extended_states], rsi", 0x48, 0x89, 0xB7, 0x90, 0x00, 0x00, 0x00);
+	if (hook->post)
+		ADD(l, "inc esi", 0xFF, 0xC6);
+	if (!at_entry)
+		ADD(l, "push rax", 0x50);
+	ADD(l, "test spl, 15", 0x40, 0xF6, 0xC4, 0x0F);
+	ADD(l, "jne unaligned", 0x0F, 0x85);
+	add_forward(l, &cold->unaligned, &cold->unaligned_end);
+	ADD(l, "call [rcx + procedure]", 0xFF, 0x11);
+	cold->called = l->size;
+	if (!at_entry)
+		ADD(l, "pop rax", 0x58);
 
-		ADD(l, "mov eax, [rsp + errno]", 0x8B, 0x44, 0x24, 0x10);
-		ADD(l, "mov fs:[errno], eax", 0x64, 0x89, 0x04, 0x25);
-		add_u32(l, error);
-		ADD(l, "xor eax, eax", 0x31, 0xC0);
-		ADD(l, "mov fs:[guard], rax", 0x64, 0x48, 0x89, 0x04, 0x25);
-		add_u32(l, guard);
-		for (size_t i = 0; i < restore_count; i++)
-			add(l, "mov register, [rsp + slot]", restores[i], restores[i][4] == 0xC8 ? 8 : 5);
-		passed_over = l->size;
-		ADD(l, "mov rax, [rsp + private rax]", 0x48, 0x8B, 0x44, 0x24, 0x18);
-		ADD(l, "popfq", 0x9D);
-		ADD(l, "lea rsp, [rsp + 424]", 0x48, 0x8D, 0xA4, 0x24, 0xA8, 0x01, 0x00, 0x00);
-		ADD(l, "jmp done", 0xE9);
-		add_u32(l, 0);
-		done = l->count - 1;
-		size_t done_end = l->size;
+	ADD(l, "mov eax, [rsp + errno]", 0x8B, 0x44, 0x24, 0x10);
+	ADD(l, "mov fs:[errno], eax", 0x64, 0x89, 0x04, 0x25);
+	add_u32(l, error);
+	ADD(l, "xor eax, eax", 0x31, 0xC0);
+	ADD(l, "mov fs:[guard], rax", 0x64, 0x48, 0x89, 0x04, 0x25);
+	add_u32(l, guard);
+	for (size_t i = 0; i < restore_count; i++)
+		add(l, "mov register, [rsp + slot]", restores[i], restores[i][4] == 0xC8 ? 8 : 5);
+	cold->passed_over = l->size;
+	ADD(l, "movzx eax, byte [rsp + flags + 1]", 0x0F, 0xB6, 0x44, 0x24, 0x01);
+	ADD(l, "test al, DF", 0xA8, 0x04);
+	ADD(l, "jne direction", 0x0F, 0x85);
+	add_forward(l, &cold->direction, &cold->direction_end);
+	ADD(l, "and al, OF", 0x24, 0x08);
+	ADD(l, "add al, 128 - OF", 0x04, 0x78);
+	ADD(l, "mov ah, [rsp + flags]", 0x8A, 0x24, 0x24);
+	ADD(l, "sahf", 0x9E);
+	ADD(l, "mov rax, [rsp + private rax]", 0x48, 0x8B, 0x44, 0x24, 0x18);
+	ADD(l, "lea rsp, [rsp + 440]", 0x48, 0x8D, 0xA4, 0x24, 0xB8, 0x01, 0x00, 0x00);
+	cold->done = l->size;
+}
 
-		fill_u32(l, closed, (uint32_t)(l->size - closed_end));
-		ADD(l, "mov fs:[guard], rax", 0x64, 0x48, 0x89, 0x04, 0x25);
-		add_u32(l, guard);
-		ADD(l, "jmp passed over", 0xE9);
-		add_u32(l, passed_over - (l->size + 4));
-		fill_u32(l, guarded, (uint32_t)(l->size - guarded_end));
-		ADD(l, "call [rip + constant]", 0xFF, 0x15);
-		add_u32(l, 0);
-		constant_line = l->count - 1;
-		constant_field = l->size;
-		ADD(l, "test rax, rax", 0x48, 0x85, 0xC0);
-		ADD(l, "je fresh", 0x0F, 0x84);
-		add_u32(l, fresh - (l->size + 4));
-		ADD(l, "jmp passed over", 0xE9);
-		add_u32(l, passed_over - (l->size + 4));
-		while ((code + l->size) % 8 != 0)
-			ADD(l, "padding", 0xCC);
-		fill_u32(l, constant_line, (uint32_t)(l->size - constant_field));
-		add(l, "constant: libpatch_may_run", "", 0);
-		add_u64(l, (uintptr_t)libpatch_may_run);
-		fill_u32(l, done, (uint32_t)(l->size - done_end));
-	}
+static void list_cold(struct listing *l, const struct cold_lines *cold, uintptr_t code)
+{
+	size_t may_run, may_run_end, aligned, aligned_end;
+
+	fill_forward(l, cold->closed, cold->closed_end);
+	ADD(l, "mov fs:[guard], rcx", 0x64, 0x48, 0x89, 0x0C, 0x25);
+	add_u32(l, tls(&libpatch_hook_guard.guard));
+	ADD(l, "mov rcx, [rsp + private rcx]", 0x48, 0x8B, 0x4C, 0x24, 0x28);
+	ADD(l, "jmp passed over", 0xE9);
+	add_back(l, cold->passed_over);
+	fill_forward(l, cold->guarded, cold->guarded_end);
+	ADD(l, "call [rip + constant]", 0xFF, 0x15);
+	add_forward(l, &may_run, &may_run_end);
+	ADD(l, "je fresh", 0x0F, 0x84);
+	add_back(l, cold->fresh);
+	ADD(l, "jmp passed over", 0xE9);
+	add_back(l, cold->passed_over);
+	fill_forward(l, cold->unaligned, cold->unaligned_end);
+	ADD(l, "call [rip + constant]", 0xFF, 0x15);
+	add_forward(l, &aligned, &aligned_end);
+	ADD(l, "jmp called", 0xE9);
+	add_back(l, cold->called);
+	fill_forward(l, cold->direction, cold->direction_end);
+	ADD(l, "mov rax, [rsp + private rax]", 0x48, 0x8B, 0x44, 0x24, 0x18);
+	ADD(l, "popfq", 0x9D);
+	ADD(l, "lea rsp, [rsp + 432]", 0x48, 0x8D, 0xA4, 0x24, 0xB0, 0x01, 0x00, 0x00);
+	ADD(l, "jmp done", 0xE9);
+	add_back(l, cold->done);
+	while ((code + l->size) % 8 != 0)
+		ADD(l, "padding", 0xCC);
+	fill_forward(l, may_run, may_run_end);
+	add(l, "constant: libpatch_may_run", "", 0);
+	add_u64(l, (uintptr_t)libpatch_may_run);
+	fill_forward(l, aligned, aligned_end);
+	add(l, "constant: libpatch_call_aligned", "", 0);
+	add_u64(l, (uintptr_t)libpatch_call_aligned);
 }
 
 /* What the calling convention lets a procedure destroy comes back, whatever the masks. */
@@ -373,16 +414,19 @@ Test(trampoline, a_hook_without_masks)
 	};
 	const struct hook hook = make_hook(0, HOOK_BEFORE, PROCEDURE);
 	struct listing expected = { .count = 0 };
+	struct cold_lines cold;
 	struct trampoline *trampoline;
 	struct test_window w;
 
 	init();
 	MAKE_WINDOW(&w, PATCH_STRATEGY_JUMP, MOV_EAX_IMM);
 	trampoline = build(&w, &hook, 1);
-	list_hook(&expected, &trampoline->hooks[0].code, trampoline_entry(trampoline, 0), restores, ARRAY_SIZE(restores), false);
+	list_hook(&expected, &cold, &trampoline->hooks[0].code, trampoline_entry(trampoline, 0), restores, ARRAY_SIZE(restores),
+		  true);
 	ADD(&expected, "mov eax, 0x12345678", MOV_EAX_IMM);
 	ADD(&expected, "jmp behind the window", 0xE9);
 	add_u32(&expected, (uintptr_t)place + 5 - (trampoline_entry(trampoline, 0) + expected.size + 4));
+	list_cold(&expected, &cold, trampoline_entry(trampoline, 0));
 	expect_listing(&expected, code_of(trampoline, 0));
 }
 
@@ -402,6 +446,7 @@ Test(trampoline, a_hook_with_masks)
 	};
 	struct hook hook = make_hook(0, HOOK_BEFORE, PROCEDURE);
 	struct listing expected = { .count = 0 };
+	struct cold_lines cold;
 	struct trampoline *trampoline;
 	struct test_window w;
 
@@ -409,22 +454,21 @@ Test(trampoline, a_hook_with_masks)
 	hook.code.read = REG(RBX);
 	hook.code.write = REG(RDI);
 	hook.code.clobber = REG(R12);
+	/* Within a function. */
+	hook.lower -= 16;
 	MAKE_WINDOW(&w, PATCH_STRATEGY_JUMP, MOV_EAX_IMM);
 	trampoline = build(&w, &hook, 1);
-	list_hook(&expected, &trampoline->hooks[0].code, trampoline_entry(trampoline, 0), restores, ARRAY_SIZE(restores), true);
+	list_hook(&expected, &cold, &trampoline->hooks[0].code, trampoline_entry(trampoline, 0), restores, ARRAY_SIZE(restores),
+		  false);
 	ADD(&expected, "mov eax, 0x12345678", MOV_EAX_IMM);
+	ADD(&expected, "jmp behind the window", 0xE9);
+	add_u32(&expected, (uintptr_t)place + 5 - (trampoline_entry(trampoline, 0) + expected.size + 4));
+	list_cold(&expected, &cold, trampoline_entry(trampoline, 0));
 	expect_listing(&expected, code_of(trampoline, 0));
 }
 
-static const uint8_t *find_u64(const struct trampoline *trampoline, uint64_t value)
-{
-	const uint8_t *end = (const uint8_t *)trampoline->block.address + trampoline->block.size;
-
-	return memmem(code_of(trampoline, 0), (size_t)(end - code_of(trampoline, 0)), &value, sizeof(value));
-}
-
-/* Where the built hook looks at its slot. */
-static const uint8_t *find_hook(const struct trampoline *trampoline, size_t index)
+/* The first instruction that begins with `opcode`, three bytes, and refers to the address by a disp32. */
+static const uint8_t *find_reference(const struct trampoline *trampoline, const char *opcode, uintptr_t address)
 {
 	const uint8_t *end = (const uint8_t *)trampoline->block.address + trampoline->block.size;
 
@@ -432,11 +476,16 @@ static const uint8_t *find_hook(const struct trampoline *trampoline, size_t inde
 		int32_t distance;
 
 		memcpy(&distance, at + 3, sizeof(distance));
-		if (memcmp(at, "\x48\x8B\x05", 3) == 0 &&
-		    (uintptr_t)at + 7 + (uintptr_t)(intptr_t)distance == trampoline->hooks[index].code.slot)
+		if (memcmp(at, opcode, 3) == 0 && (uintptr_t)at + 7 + (uintptr_t)(intptr_t)distance == address)
 			return at;
 	}
 	return NULL;
+}
+
+/* Where the built hook looks at its slot. */
+static const uint8_t *find_hook(const struct trampoline *trampoline, size_t index)
+{
+	return find_reference(trampoline, "\x48\x8B\x0D", trampoline->hooks[index].code.slot);
 }
 
 /*
@@ -495,6 +544,21 @@ static void expect_original(uintptr_t from, uintptr_t to, size_t offset)
 	}
 }
 
+static void expect_cold(const struct trampoline *trampoline, uintptr_t from, const struct hook *hooks, size_t count)
+{
+	size_t i = 0;
+	uintptr_t original;
+
+	for (uintptr_t pc = from; count > 0 && pc < trampoline->block.address + trampoline->block.size; pc++) {
+		cr_assert(arena_original_pc(pc, &original));
+		if (original != hooks[i].address)
+			i++;
+		cr_assert_lt(i, count, "%#lx stands for +%#lx", pc, original - (uintptr_t)place);
+		cr_assert_eq(original, hooks[i].address);
+	}
+	cr_assert(count == 0 || i == count - 1);
+}
+
 Test(trampoline, every_byte_stands_for_an_instruction)
 {
 	const struct hook hooks[] = {
@@ -520,6 +584,8 @@ Test(trampoline, every_byte_stands_for_an_instruction)
 			cr_assert_gt(tail, trampoline_entry(trampoline, 2));
 		expect_original(trampoline_entry(trampoline, 2), tail, 4);
 		expect_original(tail, tail + 5, 5);
+		/* Behind that, what hooks seldom do, one after the other. */
+		expect_cold(trampoline, tail + 5, hooks, count);
 		cr_expect_not(arena_original_pc(trampoline->block.address, &original), "the header is no code");
 		cr_expect_not(arena_original_pc(trampoline_entry(trampoline, 0) - 1, &original));
 	}
@@ -537,7 +603,7 @@ Test(trampoline, a_hook_after_stands_for_the_next_instruction)
 	trampoline = build(&w, &hook, 1);
 	expect_original(trampoline_entry(trampoline, 1), trampoline_entry(trampoline, 1) + 2, 2);
 	expect_original(trampoline_entry(trampoline, 1) + 2, trampoline_entry(trampoline, 2), 4);
-	cr_expect_not_null(find_u64(trampoline, (uintptr_t)place + 4), "the context says so, too");
+	cr_expect_not_null(find_reference(trampoline, "\x48\x8D\x05", (uintptr_t)place + 4), "the context says so, too");
 }
 
 Test(trampoline, a_freed_one_stands_for_nothing)
@@ -846,7 +912,7 @@ Test(trampoline, far_hook)
 	/* jmp to 2 GiB below, jmp to 2 GiB above: far, as nothing reaches both */
 	MAKE_WINDOW(&w, PATCH_STRATEGY_TRAP, 0xE9, 0x00, 0x00, 0x00, 0x80, 0xE9, 0xFF, 0xFF, 0xFF, 0x7F);
 	trampoline = build(&w, &hook, 1);
-	ADD(&expected, "lea rsp, [rsp - 424]", 0x48, 0x8D, 0xA4, 0x24, 0x58, 0xFE, 0xFF, 0xFF);
+	ADD(&expected, "lea rsp, [rsp - 432]", 0x48, 0x8D, 0xA4, 0x24, 0x50, 0xFE, 0xFF, 0xFF);
 	ADD(&expected, "pushfq", 0x9C);
 	ADD(&expected, "mov [rsp + private rax], rax", 0x48, 0x89, 0x44, 0x24, 0x18);
 	ADD(&expected, "mov rax, fs:[guard]", 0x64, 0x48, 0x8B, 0x04, 0x25);
@@ -854,12 +920,14 @@ Test(trampoline, far_hook)
 	ADD(&expected, "test rax, rax", 0x48, 0x85, 0xC0);
 	ADD(&expected, "jne guarded", 0x0F, 0x85);
 	add_field(&expected, code_of(trampoline, 0) + expected.size, 4);
+	ADD(&expected, "mov [rsp + private rcx], rcx", 0x48, 0x89, 0x4C, 0x24, 0x28);
 	ADD(&expected, "mov [rsp + record], rax", 0x48, 0x89, 0x44, 0x24, 0x08);
 	ADD(&expected, "mov fs:[guard], rsp", 0x64, 0x48, 0x89, 0x24, 0x25);
 	add_u32(&expected, tls(&libpatch_hook_guard.guard));
 	ADD(&expected, "mov rax, [slot]", 0x48, 0xA1);
 	add_u64(&expected, trampoline->hooks[0].code.slot);
-	ADD(&expected, "test rax, rax", 0x48, 0x85, 0xC0);
+	ADD(&expected, "mov rcx, rax", 0x48, 0x89, 0xC1);
+	ADD(&expected, "test rcx, rcx", 0x48, 0x85, 0xC9);
 	expect_listing(&expected, code_of(trampoline, 0));
 }
 

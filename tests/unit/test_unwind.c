@@ -36,7 +36,7 @@ extern const uint8_t unwind_test_site[], unwind_test_resume[], unwind_test_caugh
 extern const uint8_t unwind_test_template[], unwind_test_after_lower[], unwind_test_after_raise[];
 extern const uint8_t unwind_test_after_lower2[], unwind_test_in_deref[], unwind_test_out_of_deref[];
 extern const uint8_t unwind_test_after_lower3[], unwind_test_in_deref2[], unwind_test_out_of_deref2[];
-extern const uint8_t unwind_test_in_frame[], unwind_test_in_call[], unwind_test_in_extended[];
+extern const uint8_t unwind_test_in_frame[], unwind_test_in_call[];
 extern const uint8_t unwind_test_out_of_call[], unwind_test_out_of_frame[], unwind_test_template_end[];
 uintptr_t unwind_test_target;
 uintptr_t unwind_test_stack_pointer;
@@ -126,22 +126,17 @@ __asm__(".text\n"
 	"	movq (%rsp), %rax\n"
 	"	leaq 0x3f0(%rax), %rsp\n"
 	"unwind_test_out_of_deref2:\n" /* cfa 0 */
-	/* A hook with extended state, as context.c makes it. */
+	/* A hook, as context.c makes it. */
 	"	leaq -" STRING(ARCH_HOOK_FRAME_TOTAL) "(%rsp), %rsp\n"
 	"unwind_test_in_frame:\n" /* cfa FRAME */
 	"	movq $0x1234, " STRING(ARCH_HOOK_FRAME_RECORD) "(%rsp)\n"
-	"	leaq -16(%rsp), %rax\n"
-	"	andq $-64, %rax\n"
-	"	movq %rsp, (%rax)\n"
-	"	movq %rax, %rsp\n"
-	"unwind_test_in_call:\n" /* cfa CALL */
-	"	subq $" STRING(ARCH_HOOK_IMAGE_SIZE) ", %rsp\n"
-	"unwind_test_in_extended:\n" /* cfa CALL_EXTENDED */
 	"	movl $4, %edi\n"
-	"	movq " STRING(ARCH_HOOK_IMAGE_SIZE) "(%rsp), %rsi\n"
+	"	movq %rsp, %rsi\n"
 	"	movabsq $unwind_test_procedure, %rax\n"
+	"	pushq %rax\n"
+	"unwind_test_in_call:\n" /* cfa FRAME + 1 */
 	"	callq *%rax\n"
-	"	movq " STRING(ARCH_HOOK_IMAGE_SIZE) "(%rsp), %rsp\n"
+	"	popq %rax\n"
 	"unwind_test_out_of_call:\n" /* cfa FRAME */
 	"	leaq " STRING(ARCH_HOOK_FRAME_TOTAL) "(%rsp), %rsp\n"
 	"unwind_test_out_of_frame:\n" /* cfa 0 */
@@ -178,8 +173,7 @@ static const struct {
 	{unwind_test_in_deref2, 5, ARCH_ROW_DEREF | 0x3f0 / 8},
 	{unwind_test_out_of_deref2, 5, 0},
 	{unwind_test_in_frame, 5, ARCH_ROW_CFA_FRAME},
-	{unwind_test_in_call, 5, ARCH_ROW_CFA_CALL},
-	{unwind_test_in_extended, 5, ARCH_ROW_CFA_CALL_EXTENDED},
+	{unwind_test_in_call, 5, ARCH_ROW_CFA_FRAME + 1},
 	{unwind_test_out_of_call, 6, ARCH_ROW_CFA_FRAME},
 	{unwind_test_out_of_frame, 6, 0},
 };

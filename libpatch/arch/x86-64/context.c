@@ -3,9 +3,13 @@
  * The code of a hook: saves what the masks and the System V ABI demand, calls the procedure, puts everything back. Frame
  * layout in frame.h. Nothing of the program's is touched outside the frame; flags are kept from the first instruction to
  * the last.
+ *
+ * What a hit executes is one straight line without a taken branch. All else goes behind the trampoline's last instruction:
+ * arch_emit_cold().
  */
 #include "../arch.h"
 
+#include "call.h"
 #include "frame.h"
 
 enum hardware_register { RAX = 0, RCX = 1, RDX = 2, RBX = 3, RSP = 4, RBP = 5, RSI = 6, RDI = 7, R8 = 8 };
@@ -18,11 +22,15 @@ static const uint8_t hardware[PATCH_ARCH_GREGS_COUNT] = { RAX, RBX, RCX, RDX, RS
 #define CALLER_SAVED                                                                                                   \
 	(MASK(RAX) | MASK(RCX) | MASK(RDX) | MASK(RSI) | MASK(RDI) | MASK(R8) | MASK(R9) | MASK(R10) | MASK(R11))
 
+/* Shown before rdi points to the context. */
+#define EARLY (MASK(RAX) | MASK(RCX) | MASK(RDI))
+
 #define PRIVATE(i) (ARCH_HOOK_FRAME_REGISTERS + 8 * (i))
 #define CONTEXT(field) (ARCH_HOOK_FRAME_CONTEXT + (int32_t)offsetof(struct patch_exec_context, field))
 #define OFFERED(i) (CONTEXT(general_purpose_registers) + 8 * (int32_t)(i))
 
-_Static_assert(ARCH_HOOK_FRAME_CONTEXT + sizeof(struct patch_exec_context) == ARCH_HOOK_FRAME_SIZE, "frame layout");
+_Static_assert(ARCH_HOOK_FRAME_CONTEXT + sizeof(struct patch_exec_context) <= ARCH_HOOK_FRAME_SIZE, "frame layout");
+_Static_assert(ARCH_HOOK_FRAME_TOTAL % 16 == 8, "emit_call()");
 _Static_assert(PRIVATE(PATCH_ARCH_GREGS_COUNT) == ARCH_HOOK_FRAME_CONTEXT, "frame layout");
 _Static_assert(offsetof(struct patch_exec_context, user_data) == 0x88, "interface");
 _Static_assert(offsetof(struct patch_exec_context, extended_states) == 0x90, "interface");
@@ -76,52 +84,6 @@ static void emit_set_rax(struct arch_code *code, uint64_t value)
 	}
 }
 
-/*
- * Out of the hook's way, when the guard is not 0. rax: the guard. Returns 0 in rax when the hook may run, see
- * threads_may_run(). Keeps every other register but flags.
- */
-void libpatch_may_run(void) __attribute__((visibility("hidden")));
-__asm__(".text\n"
-	".globl libpatch_may_run\n"
-	".hidden libpatch_may_run\n"
-	".type libpatch_may_run, @function\n"
-	"libpatch_may_run:\n"
-	"	.cfi_startproc\n"
-	"	push %rbp\n"
-	"	.cfi_def_cfa_offset 16\n"
-	"	.cfi_offset %rbp, -16\n"
-	"	mov %rsp, %rbp\n"
-	"	.cfi_def_cfa_register %rbp\n"
-	"	push %rcx\n"
-	"	push %rdx\n"
-	"	push %rsi\n"
-	"	push %rdi\n"
-	"	push %r8\n"
-	"	push %r9\n"
-	"	push %r10\n"
-	"	push %r11\n"
-	"	cld\n"
-	"	mov %rax, %rdi\n"
-	"	lea 16(%rbp), %rsi\n" /* the frame's base */
-	"	and $-16, %rsp\n"
-	"	call threads_may_run\n"
-	"	lea -64(%rbp), %rsp\n"
-	"	xor $1, %al\n"
-	"	movzbl %al, %eax\n"
-	"	pop %r11\n"
-	"	pop %r10\n"
-	"	pop %r9\n"
-	"	pop %r8\n"
-	"	pop %rdi\n"
-	"	pop %rsi\n"
-	"	pop %rdx\n"
-	"	pop %rcx\n"
-	"	pop %rbp\n"
-	"	.cfi_def_cfa %rsp, 8\n"
-	"	ret\n"
-	"	.cfi_endproc\n"
-	".size libpatch_may_run, . - libpatch_may_run\n");
-
 /* Static thread-local storage has the same offset from %fs in every thread (ELF TLS, variant II). */
 static int32_t tls_offset(const void *variable)
 {
@@ -140,14 +102,14 @@ __attribute__((constructor(101))) static void locate_errno(void)
 	errno_offset = tls_offset(&errno);
 }
 
-/* Make the rel32 that ends at `from` lead to the current offset. */
-static void land(struct arch_code *code, size_t from)
+/* An opcode with a rel32 to what is emitted later: returns where the field ends. */
+static uint32_t emit_forward(struct arch_code *code, const char *opcode, size_t size)
 {
-	uint32_t distance = (uint32_t)(code->size - from);
-
-	if (code->bytes != NULL && from <= code->capacity)
-		__builtin_memcpy(code->bytes + from - 4, &distance, sizeof(distance));
+	emit(code, opcode, size);
+	arch_emit_u32(code, 0);
+	return (uint32_t)code->size;
 }
+#define EMIT_FORWARD(literal) emit_forward(code, literal, sizeof(literal) - 1)
 
 /* A rel32 to an earlier offset. */
 static void emit_back(struct arch_code *code, size_t to)
@@ -207,29 +169,27 @@ static void emit_load_operand(struct arch_code *code, const uint8_t *bytes, cons
 		arch_emit_bytes(code, bytes + at, insn->length - at);
 }
 
-/* rax: where an indirect jump or a return leads, if that is in the function, else program_counter. */
+/* rax: where an indirect jump or a return leads, if that is in the function, else program_counter. Uses rcx. */
 static void emit_where_to(struct arch_code *code, const struct arch_hook *hook)
 {
-	size_t inside;
+	uint32_t inside;
 
 	if (hook->leaves->kind == ARCH_RET) {
 		emit_load(code, RAX, ARCH_HOOK_FRAME_TOTAL);
 	} else {
 		emit_load(code, RAX, PRIVATE(PATCH_X86_64_RAX));
+		emit_load(code, RCX, PRIVATE(PATCH_X86_64_RCX));
 		emit_load_operand(code, hook->leaves_bytes, hook->leaves);
 	}
-	EMIT("\x48\xB9");         /* mov rcx, lower */
-	arch_emit_u64(code, hook->lower);
-	EMIT("\x48\x89\xC2"      /* mov rdx, rax */
-	     "\x48\x29\xCA"      /* sub rdx, rcx */
-	     "\x48\x81\xFA");    /* cmp rdx, upper - lower */
+	EMIT("\x48\xB9");         /* mov rcx, -lower */
+	arch_emit_u64(code, -hook->lower);
+	EMIT("\x48\x01\xC1"      /* add rcx, rax */
+	     "\x48\x81\xF9");    /* cmp rcx, upper - lower */
 	arch_emit_u32(code, (uint32_t)(hook->upper - hook->lower));
-	EMIT("\x0F\x82");         /* jb inside */
-	arch_emit_u32(code, 0);
-	inside = code->size;
+	inside = EMIT_FORWARD("\x0F\x82"); /* jb inside */
 	EMIT("\x48\xB8");         /* mov rax, program_counter */
 	arch_emit_u64(code, hook->program_counter);
-	land(code, inside);
+	arch_emit_label(code, inside);
 }
 
 /* What a return takes off the stack: ret, ret imm16. */
@@ -243,75 +203,121 @@ static int32_t popped_by(const struct arch_hook *hook)
 	return operand[0] == 0xC2 ? 8 + (operand[1] | operand[2] << 8) : 8;
 }
 
-/* Leaves the record's address in rcx. */
-static void emit_context(struct arch_code *code, const struct arch_hook *hook)
+
+/* mov rax, the address reported. */
+static void emit_program_counter(struct arch_code *code, const struct arch_hook *hook)
 {
-	if (hook->leaves != NULL && hook->upper != 0 && hook->upper - hook->lower <= INT32_MAX)
-		emit_where_to(code, hook);
-	else
+	if (code->far || hook->program_counter <= UINT32_MAX) {
 		emit_set_rax(code, hook->program_counter);
-	emit_store(code, CONTEXT(program_counter), RAX);
-	emit_lea(code, RAX, ARCH_HOOK_FRAME_TOTAL + popped_by(hook));
-	emit_store(code, CONTEXT(stack_pointer), RAX);
-	emit_load(code, RCX, ARCH_HOOK_FRAME_RECORD);
-	EMIT("\x48\x8B\x41\x08"); /* mov rax, [rcx + user_data] */
-	emit_store(code, CONTEXT(user_data), RAX);
-	EMIT("\x48\x8B\x04\x24"); /* mov rax, [rsp] */
-	emit_store(code, CONTEXT(status_register), RAX);
-}
-
-/* The procedure's stack: aligned, with a way back to the frame. rdi, rsi, and rcx, the record, are set. */
-static void emit_call(struct arch_code *code)
-{
-	/* The base's address goes into the 128 bytes below rsp, where signal frames do not go, then rsp to it. */
-	EMIT("\x48\x8D\x44\x24\xF0"  /* lea rax, [rsp - 16] */
-	     "\x48\x83\xE0\xC0"      /* and rax, -64 */
-	     "\x48\x89\x20"          /* mov [rax], rsp */
-	     "\x48\x89\xC4");        /* mov rsp, rax */
-	arch_emit_row(code, ARCH_ROW_CFA_CALL);
-	EMIT("\xFF\x11"              /* call [rcx + procedure] */
-	     "\x48\x8B\x24\x24");    /* mov rsp, [rsp] */
-	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
-}
-
-static void emit_call_extended(struct arch_code *code)
-{
-	uint32_t mask = (uint32_t)arch_xsave_mask();
-
-	EMIT("\x48\x8D\x44\x24\xF0"  /* lea rax, [rsp - 16] */
-	     "\x48\x83\xE0\xC0"      /* and rax, -64 */
-	     "\x48\x89\x20"          /* mov [rax], rsp */
-	     "\x48\x89\xC4");        /* mov rsp, rax */
-	arch_emit_row(code, ARCH_ROW_CFA_CALL);
-	EMIT("\x48\x81\xEC");        /* sub rsp, ARCH_HOOK_IMAGE_SIZE */
-	arch_emit_u32(code, ARCH_HOOK_IMAGE_SIZE);
-	arch_emit_row(code, ARCH_ROW_CFA_CALL_EXTENDED);
-	EMIT("\x48\x89\xA7");        /* mov [rdi + extended_states], rsp */
-	arch_emit_u32(code, offsetof(struct patch_exec_context, extended_states));
-	/* XSAVE writes the first word of the header, XRSTOR faults unless the rest is 0 (Intel SDM vol. 1, 13.4.2). */
-	EMIT("\x31\xC0");            /* xor eax, eax */
-	for (int i = 1; i < 8; ++i) {
-		EMIT("\x48\x89\x84\x24"); /* mov [rsp + 512 + 8 i], rax */
-		arch_emit_u32(code, 512 + 8 * i);
+	} else {
+		EMIT("\x48\x8D\x05"); /* lea rax, [rip + ...] */
+		arch_emit_rel32(code, hook->program_counter, 0);
 	}
-	/* Where a signal frame says what it holds (struct _fpx_sw_bytes, magic1): this is none. */
-	EMIT("\x89\x84\x24\xD0\x01\x00\x00" /* mov [rsp + 464], eax */
-	     "\x31\xD2\xB8");        /* xor edx, edx; mov eax, mask */
-	arch_emit_u32(code, mask);
-	EMIT("\x48\x0F\xAE\x24\x24"); /* xsave64 [rsp] */
+}
+
+/* mov [rdi + offset], reg, for offsets in the context. */
+static void emit_context_store(struct arch_code *code, size_t offset, uint8_t reg)
+{
+	arch_emit_u8(code, reg >= R8 ? 0x4C : 0x48);
+	arch_emit_u8(code, 0x89);
+	if (offset < 128) {
+		arch_emit_u8(code, 0x47 | (reg & 7) << 3);
+		arch_emit_u8(code, (uint8_t)offset);
+	} else {
+		arch_emit_u8(code, 0x87 | (reg & 7) << 3);
+		arch_emit_u32(code, (uint32_t)offset);
+	}
+}
+#define CONTEXT_STORE(field, reg) emit_context_store(code, offsetof(struct patch_exec_context, field), reg)
+
+/* rcx holds the record, before and after, rdi points to the context afterwards. */
+static void emit_context(struct arch_code *code, const struct arch_hook *hook, uint64_t offered)
+{
+	bool leads = hook->leaves != NULL && hook->upper != 0 && hook->upper - hook->lower <= INT32_MAX;
+
+	if (leads) {
+		emit_where_to(code, hook);
+		emit_load(code, RCX, ARCH_HOOK_FRAME_RECORD);
+	}
+	emit_lea(code, RDI, ARCH_HOOK_FRAME_CONTEXT);
+	for (unsigned int i = 0; i < PATCH_ARCH_GREGS_COUNT; ++i)
+		if (offered & ~EARLY & (uint64_t)1 << i)
+			emit_context_store(code, offsetof(struct patch_exec_context, general_purpose_registers) + 8 * i, hardware[i]);
+	if (!leads)
+		emit_program_counter(code, hook);
+	CONTEXT_STORE(program_counter, RAX);
+	emit_lea(code, RAX, ARCH_HOOK_FRAME_TOTAL + popped_by(hook));
+	CONTEXT_STORE(stack_pointer, RAX);
+	EMIT("\x48\x8B\x41\x08"); /* mov rax, [rcx + user_data] */
+	CONTEXT_STORE(user_data, RAX);
+	EMIT("\x48\x8B\x04\x24"); /* mov rax, [rsp] */
+	CONTEXT_STORE(status_register, RAX);
+}
+
+/* call [rip + ...]; arch_emit_cold() puts the address of the function, the library's, there. */
+static void emit_call_library(struct arch_code *code, void (*function)(void))
+{
+	uint32_t field = EMIT_FORWARD("\xFF\x15");
+
+	if (code->cold == NULL || code->cold->call_count == ARRAY_SIZE(code->cold->calls)) {
+		code->out_of_range = true;
+		return;
+	}
+	code->cold->calls[code->cold->call_count++] = (struct arch_cold_call){ (uintptr_t)function, field };
+}
+
+/*
+ * rdi, esi, and rcx, the record, are set. The base of the frame is a multiple of 16 where the program's stack pointer is what
+ * the ABI says for a function's entry; within functions there is mostly one word to be put on top. Where it is otherwise, the
+ * library aligns it.
+ */
+static void emit_call(struct arch_code *code, const struct arch_hook *hook, struct arch_cold_hook *cold)
+{
+	const uint8_t row = ARCH_ROW_CFA_FRAME;
+
+	if (hook->at_entry) {
+		EMIT("\x40\xF6\xC4\x0F");                 /* test spl, 15 */
+		cold->unaligned = EMIT_FORWARD("\x0F\x85"); /* jne unaligned */
+		EMIT("\xFF\x11");                         /* call [rcx + procedure] */
+		cold->called = (uint32_t)code->size;
+		cold->called_row = row;
+		return;
+	}
+	EMIT("\x50");                                     /* push rax */
+	arch_emit_row(code, row + 1);
+	EMIT("\x40\xF6\xC4\x0F");                         /* test spl, 15 */
+	cold->unaligned = EMIT_FORWARD("\x0F\x85");         /* jne unaligned */
+	EMIT("\xFF\x11");                                 /* call [rcx + procedure] */
+	cold->called = (uint32_t)code->size;
+	cold->called_row = row + 1;
+	EMIT("\x58");                                     /* pop rax */
+	arch_emit_row(code, row);
+}
+/* RFLAGS as they were, rax, the stack. */
+static void emit_leave(struct arch_code *code, struct arch_cold_hook *cold)
+{
+	if (!arch_has_sahf()) {
+		emit_load(code, RAX, PRIVATE(PATCH_X86_64_RAX));
+		EMIT("\x9D"); /* popfq */
+		arch_emit_row(code, ARCH_ROW_CFA_FRAME - 1);
+		emit_lea(code, RSP, ARCH_HOOK_FRAME_TOTAL - 8);
+		arch_emit_row(code, 0);
+		return;
+	}
 	/*
-	 * XSAVE writes every component asked for, also those in their initial state (13.7), but does not mark those: mark
-	 * all, so that what the procedure writes to them is restored.
+	 * popfq takes four times as long as all of this, and is needed for DF only: what else there is in RFLAGS beside the
+	 * arithmetic flags (TF, AC, ID, ...) is as the program had it, or as the procedure has set it on purpose.
 	 */
-	EMIT("\x48\x89\x84\x24");    /* mov [rsp + 512], rax */
-	arch_emit_u32(code, 512);
-	EMIT("\xFF\x11"              /* call [rcx + procedure] */
-	     "\x31\xD2\xB8");        /* xor edx, edx; mov eax, mask */
-	arch_emit_u32(code, mask);
-	EMIT("\x48\x0F\xAE\x2C\x24"  /* xrstor64 [rsp] */
-	     "\x48\x8B\xA4\x24");    /* mov rsp, [rsp + ARCH_HOOK_IMAGE_SIZE] */
-	arch_emit_u32(code, ARCH_HOOK_IMAGE_SIZE);
-	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
+	EMIT("\x0F\xB6\x44\x24\x01"  /* movzx eax, byte [rsp + ARCH_HOOK_FRAME_FLAGS + 1] */
+	     "\xA8\x04");            /* test al, DF >> 8 */
+	cold->direction = EMIT_FORWARD("\x0F\x85"); /* jne direction */
+	EMIT("\x24\x08"              /* and al, OF >> 8 */
+	     "\x04\x78"              /* add al, 128 - (OF >> 8): overflows if it is set */
+	     "\x8A\x24\x24"          /* mov ah, [rsp + ARCH_HOOK_FRAME_FLAGS] */
+	     "\x9E");                /* sahf: all of them but OF */
+	emit_load(code, RAX, PRIVATE(PATCH_X86_64_RAX));
+	emit_lea(code, RSP, ARCH_HOOK_FRAME_TOTAL);
+	arch_emit_row(code, 0);
 }
 
 void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
@@ -322,8 +328,14 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	uint64_t destroyed = CALLER_SAVED | (hook->clobber & general);
 	uint64_t offered = (hook->read | hook->write) & general;
 	uint64_t written = hook->write & general;
-	bool extended = (hook->clobber & ~general) != 0;
-	size_t done, guarded, closed, constant, fresh, passed_over;
+	arch_call_fn *extended = arch_call_extended(hook->clobber);
+	struct arch_cold_hook unused, *cold = &unused;
+
+	if (code->cold != NULL && code->cold->hook_count < ARRAY_SIZE(code->cold->hooks))
+		cold = &code->cold->hooks[code->cold->hook_count++];
+	else
+		code->out_of_range = true;
+	*cold = (struct arch_cold_hook){ .original = code->original };
 
 	arch_emit_row(code, 0);
 	emit_lea(code, RSP, -(ARCH_HOOK_FRAME_TOTAL - 8));
@@ -339,45 +351,45 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	 * read, the record in the frame.
 	 */
 	EMIT_FS("\x64\x48\x8B\x04\x25", guard); /* mov rax, fs:[guard] */
-	EMIT("\x48\x85\xC0"                     /* test rax, rax */
-	     "\x0F\x85");                       /* jne guarded */
-	arch_emit_u32(code, 0);
-	guarded = code->size;
-	fresh = code->size;
+	EMIT("\x48\x85\xC0");                   /* test rax, rax */
+	cold->guarded = EMIT_FORWARD("\x0F\x85"); /* jne guarded */
+	cold->fresh = (uint32_t)code->size;
+	emit_store(code, PRIVATE(PATCH_X86_64_RCX), RCX);
+	if (offered & MASK(RCX))
+		emit_store(code, OFFERED(PATCH_X86_64_RCX), RCX);
 	emit_store(code, ARCH_HOOK_FRAME_RECORD, RAX);
 	EMIT_FS("\x64\x48\x89\x24\x25", guard); /* mov fs:[guard], rsp */
 	if (code->far) {
 		EMIT("\x48\xA1");               /* mov rax, [slot] */
 		arch_emit_u64(code, hook->slot);
+		EMIT("\x48\x89\xC1");           /* mov rcx, rax */
 	} else {
-		EMIT("\x48\x8B\x05");           /* mov rax, [rip + slot] */
+		EMIT("\x48\x8B\x0D");           /* mov rcx, [rip + slot] */
 		arch_emit_rel32(code, hook->slot, 0);
 	}
-	EMIT("\x48\x85\xC0"                     /* test rax, rax */
-	     "\x0F\x84");                       /* je closed */
-	arch_emit_u32(code, 0);
-	closed = code->size;
-	emit_store(code, ARCH_HOOK_FRAME_RECORD, RAX);
+	EMIT("\x48\x85\xC9");                   /* test rcx, rcx */
+	cold->closed = EMIT_FORWARD("\x0F\x84"); /* je closed */
+	emit_store(code, ARCH_HOOK_FRAME_RECORD, RCX);
 	EMIT_FS("\x64\x8B\x04\x25", error);     /* mov eax, fs:[errno] */
 	EMIT("\x89\x44\x24\x10"                 /* mov [rsp + ARCH_HOOK_FRAME_ERRNO], eax */
 	     "\xFC");                           /* cld */
 
-	for (unsigned int i = 1; i < PATCH_ARCH_GREGS_COUNT; ++i) {
-		if (destroyed & ~written & (uint64_t)1 << i)
+	for (unsigned int i = 0; i < PATCH_ARCH_GREGS_COUNT; ++i)
+		if (destroyed & ~written & ~(MASK(RAX) | MASK(RCX)) & (uint64_t)1 << i)
 			emit_store(code, PRIVATE(i), hardware[i]);
-		if (offered & (uint64_t)1 << i)
-			emit_store(code, OFFERED(i), hardware[i]);
-	}
-	emit_context(code, hook);
-	emit_lea(code, RDI, ARCH_HOOK_FRAME_CONTEXT);
-	EMIT("\xBE"); /* mov esi, post */
-	arch_emit_u32(code, hook->post);
-	if (extended) {
-		emit_call_extended(code);
+	if (offered & MASK(RDI))
+		emit_store(code, OFFERED(PATCH_X86_64_RDI), RDI);
+	emit_context(code, hook, offered);
+	EMIT("\x31\xF6");                       /* xor esi, esi */
+	if (extended != NULL) {
+		if (hook->post)
+			EMIT("\xFF\xC6");       /* inc esi */
+		emit_call_library(code, extended);
 	} else {
-		EMIT("\x31\xC0"); /* xor eax, eax */
-		emit_store(code, CONTEXT(extended_states), RAX);
-		emit_call(code);
+		CONTEXT_STORE(extended_states, RSI);
+		if (hook->post)
+			EMIT("\xFF\xC6");       /* inc esi */
+		emit_call(code, hook, cold);
 	}
 
 	EMIT("\x8B\x44\x24\x10");               /* mov eax, [rsp + ARCH_HOOK_FRAME_ERRNO] */
@@ -394,32 +406,67 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 		emit_load(code, RAX, OFFERED(PATCH_X86_64_RAX));
 		emit_store(code, PRIVATE(PATCH_X86_64_RAX), RAX);
 	}
-	passed_over = code->size;
-	emit_load(code, RAX, PRIVATE(PATCH_X86_64_RAX));
-	EMIT("\x9D"); /* popfq */
-	arch_emit_row(code, ARCH_ROW_CFA_FRAME - 1);
-	emit_lea(code, RSP, ARCH_HOOK_FRAME_TOTAL - 8);
-	arch_emit_row(code, 0);
-	EMIT("\xE9"); /* jmp done */
-	arch_emit_u32(code, 0);
-	done = code->size;
+	cold->passed_over = (uint32_t)code->size;
+	emit_leave(code, cold);
+	cold->done = (uint32_t)code->size;
+}
 
-	/* Out of the way. */
-	land(code, closed);
+/* What one hook executes seldom. */
+static void emit_cold_hook(struct arch_code *code, const struct arch_cold_hook *cold)
+{
+	const int32_t guard = tls_offset(&libpatch_hook_guard.guard);
+
+	code->original = cold->original;
 	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
-	EMIT_FS("\x64\x48\x89\x04\x25", guard); /* mov fs:[guard], rax */
+	arch_emit_label(code, cold->closed);
+	EMIT_FS("\x64\x48\x89\x0C\x25", guard);   /* mov fs:[guard], rcx */
+	emit_load(code, RCX, PRIVATE(PATCH_X86_64_RCX));
 	EMIT("\xE9");                             /* jmp passed_over */
-	emit_back(code, passed_over);
-	land(code, guarded);
-	EMIT("\xFF\x15");                        /* call [rip + libpatch_may_run] */
-	arch_emit_u32(code, 0);
-	constant = code->size;
-	EMIT("\x48\x85\xC0"                     /* test rax, rax */
-	     "\x0F\x84");                       /* je fresh */
-	emit_back(code, fresh);
+	emit_back(code, cold->passed_over);
+	arch_emit_label(code, cold->guarded);
+	emit_call_library(code, libpatch_may_run);
+	EMIT("\x0F\x84");                         /* je fresh */
+	emit_back(code, cold->fresh);
 	EMIT("\xE9");                             /* jmp passed_over */
-	emit_back(code, passed_over);
-	arch_emit_constant(code, constant, (uintptr_t)libpatch_may_run);
-	land(code, done);
-	arch_emit_row(code, 0);
+	emit_back(code, cold->passed_over);
+	if (cold->unaligned != 0) {
+		arch_emit_row(code, cold->called_row);
+		arch_emit_label(code, cold->unaligned);
+		emit_call_library(code, libpatch_call_aligned);
+		EMIT("\xE9");                     /* jmp called */
+		emit_back(code, cold->called);
+	}
+	if (cold->direction != 0) {
+		arch_emit_row(code, ARCH_ROW_CFA_FRAME);
+		arch_emit_label(code, cold->direction);
+		emit_load(code, RAX, PRIVATE(PATCH_X86_64_RAX));
+		EMIT("\x9D");                     /* popfq */
+		arch_emit_row(code, ARCH_ROW_CFA_FRAME - 1);
+		emit_lea(code, RSP, ARCH_HOOK_FRAME_TOTAL - 8);
+		arch_emit_row(code, 0);
+		EMIT("\xE9");                     /* jmp done */
+		emit_back(code, cold->done);
+	}
+}
+
+void arch_emit_cold(struct arch_code *code)
+{
+	struct arch_cold *cold = code->cold;
+
+	for (size_t i = 0; i < cold->hook_count; ++i)
+		emit_cold_hook(code, &cold->hooks[i]);
+	/* One constant for all calls of a function. */
+	for (size_t i = 0; i < cold->call_count; ++i) {
+		uintptr_t function = cold->calls[i].function;
+
+		if (function == 0)
+			continue;
+		arch_emit_constant(code, cold->calls[i].field, function);
+		for (size_t j = i + 1; j < cold->call_count; ++j) {
+			if (cold->calls[j].function != function)
+				continue;
+			arch_emit_label_at(code, cold->calls[j].field, code->size - sizeof(uint64_t));
+			cold->calls[j].function = 0;
+		}
+	}
 }

@@ -38,12 +38,17 @@ void arch_emit_rel32(struct arch_code *code, uintptr_t target, size_t tail)
 	arch_emit_u32(code, (uint32_t)distance);
 }
 
-void arch_emit_label(struct arch_code *code, size_t field_end)
+void arch_emit_label_at(struct arch_code *code, size_t field_end, size_t offset)
 {
-	const uint32_t distance = (uint32_t)(code->size - field_end);
+	const uint32_t distance = (uint32_t)(offset - field_end);
 
 	if (code->bytes && field_end <= code->capacity)
 		memcpy(code->bytes + field_end - sizeof(distance), &distance, sizeof(distance));
+}
+
+void arch_emit_label(struct arch_code *code, size_t field_end)
+{
+	arch_emit_label_at(code, field_end, code->size);
 }
 
 void arch_emit_constant(struct arch_code *code, size_t field_end, uint64_t value)

@@ -7,11 +7,11 @@
  *   +16   errno
  *   +24   private copies of general purpose registers, by index
  *   +144  struct patch_exec_context
- *   +304  the program's red zone, 128 bytes (System V AMD64 psABI, 3.2.2)
- *   +432  the program's stack pointer
+ *   +304  unused
+ *   +312  the program's red zone, 128 bytes (System V AMD64 psABI, 3.2.2)
+ *   +440  the program's stack pointer
  *
- * During the call of a procedure the stack pointer is lower, aligned to 64: it points to the base's address, or, with
- * extended state, to the XSAVE image, with the base's address ARCH_HOOK_IMAGE_SIZE above it.
+ * The base is a multiple of 16 at a function's entry, where the stack pointer is 8 off one.
  */
 #ifndef LIBPATCH_ARCH_X86_64_FRAME_H
 #define LIBPATCH_ARCH_X86_64_FRAME_H
@@ -21,19 +21,12 @@
 #define ARCH_HOOK_FRAME_ERRNO 16
 #define ARCH_HOOK_FRAME_REGISTERS 24
 #define ARCH_HOOK_FRAME_CONTEXT 144
-#define ARCH_HOOK_FRAME_SIZE 304
+#define ARCH_HOOK_FRAME_SIZE 312
 #define ARCH_HOOK_RED_ZONE 128
 /* Distance from the base to the program's stack pointer. */
 #define ARCH_HOOK_FRAME_TOTAL (ARCH_HOOK_FRAME_SIZE + ARCH_HOOK_RED_ZONE)
 
-/* Room for the XSAVE image: x87 to AVX-512, standard format, 2432 to 2688 bytes by processor. */
-#define ARCH_HOOK_IMAGE_SIZE 2816
-
-/* Values of arch_row.cfa in hooks. */
+/* Value of arch_row.cfa in hooks. */
 #define ARCH_ROW_CFA_FRAME (ARCH_HOOK_FRAME_TOTAL / 8)
-/* The stack pointer points to the base's address. */
-#define ARCH_ROW_CFA_CALL (ARCH_ROW_DEREF | ARCH_ROW_CFA_FRAME)
-/* The base's address is ARCH_HOOK_IMAGE_SIZE above the stack pointer. */
-#define ARCH_ROW_CFA_CALL_EXTENDED 0xff
 
 #endif

@@ -21,8 +21,6 @@
 #include <string.h>
 #include <unwind.h>
 
-#include "frame.h"
-
 /* The tables of arena.h, which is above this layer; test_unwind.c compares. */
 #define GRANULE_SHIFT 4
 #define BLOCK_ROWS 8
@@ -54,7 +52,6 @@ enum {
 	OP_BRA = 0x28,
 	OP_EQ = 0x29,
 	OP_GT = 0x2b,
-	OP_NE = 0x2e,
 	OP_SKIP = 0x2f,
 	OP_LIT0 = 0x30,
 	OP_BREG0 = 0x70,
@@ -125,13 +122,6 @@ static void put_const(struct writer *writer, uint64_t value)
 static void put_register(struct writer *writer, unsigned int number)
 {
 	put_operator(writer, OP_BREG0 + number, 0);
-}
-
-/* Add a constant below 16384, as ULEB128 in two bytes. */
-static void put_plus(struct writer *writer, unsigned int value)
-{
-	put_u8(writer, OP_PLUS_UCONST);
-	put_operator(writer, (uint8_t)(value & 0x7f) | 0x80, (uint8_t)(value >> 7));
 }
 
 /* A branch whose target is where put_target() is called; returns what to hand to it. */
@@ -240,7 +230,7 @@ static void put_find_row(struct writer *writer, const struct arena_tables *table
 /* The program's stack pointer at the original instruction. */
 static void put_stack_pointer(struct writer *writer, const struct arena_tables *tables)
 {
-	size_t plain, load;
+	size_t plain;
 
 	put_find_row(writer, tables);
 	put_operator(writer, OP_PLUS_UCONST, offsetof(struct arch_row, cfa));
@@ -252,17 +242,6 @@ static void put_stack_pointer(struct writer *writer, const struct arena_tables *
 	put_u8(writer, OP_LIT0);
 	put_u8(writer, OP_EQ);
 	plain = put_branch(writer, OP_BRA);
-	put_u8(writer, OP_OVER);
-	put_operator(writer, OP_CONST1U, ARCH_ROW_CFA_CALL_EXTENDED);
-	put_u8(writer, OP_NE);
-	load = put_branch(writer, OP_BRA);
-	/* The extended row is a call row whose base is behind the image. */
-	put_u8(writer, OP_SWAP);
-	put_u8(writer, OP_DROP);
-	put_plus(writer, ARCH_HOOK_IMAGE_SIZE);
-	put_operator(writer, OP_CONST1U, ARCH_ROW_CFA_CALL);
-	put_u8(writer, OP_SWAP); /* cfa, base */
-	put_target(writer, load);
 	put_u8(writer, OP_DEREF);
 	put_target(writer, plain); /* cfa, base */
 	put_u8(writer, OP_SWAP);
@@ -361,10 +340,6 @@ static uintptr_t program_stack_pointer(const struct arena_tables *tables, uintpt
 	while (row[1].code <= pc - block)
 		row++;
 	cfa = row->cfa;
-	if (cfa == ARCH_ROW_CFA_CALL_EXTENDED) {
-		cfa = ARCH_ROW_CFA_CALL;
-		rsp += ARCH_HOOK_IMAGE_SIZE;
-	}
 	if ((cfa & ARCH_ROW_DEREF) != 0)
 		rsp = *(const uintptr_t *)rsp;
 	return rsp + (cfa & (ARCH_ROW_DEREF - 1)) * sizeof(uintptr_t);

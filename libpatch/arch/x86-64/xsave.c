@@ -7,7 +7,7 @@
  */
 #include "../arch.h"
 
-#include "frame.h"
+#include "call.h"
 
 #include <cpuid.h>
 
@@ -18,9 +18,16 @@
 
 /* x87, SSE, AVX, opmask, ZMM_Hi256, Hi16_ZMM */
 #define OFFERED_MASK UINT64_C(0xe7)
+#define AVX_MASK UINT64_C(0x06)
+#define AVX512_MASK UINT64_C(0xe6)
+
+/* What hooks have room for (call.S), which every combination of the offered components fits in so far. */
+#define ROOM 2816
 
 #define CPUID_1_ECX_OSXSAVE (1u << 27)
 #define CPUID_D_ECX_ALIGNED (1u << 1)
+#define CPUID_7_EBX_AVX512BW (1u << 30)
+#define CPUID_80000001_ECX_LAHF (1u << 0)
 
 /*
  * What the kernel puts into the bytes that XSAVE never writes (struct _fpx_sw_bytes in the kernel's
@@ -45,8 +52,12 @@ static struct {
 	atomic_bool ready;
 	_Atomic uint64_t enabled; /* XCR0; 0 when XSAVE is not usable */
 	_Atomic uint32_t image_size;
+	_Atomic uint32_t wide_opmasks; /* 64 bits: AVX512BW */
+	_Atomic uint32_t sahf;
 	struct component components[COMPONENT_MAX + 1];
 } layout;
+
+struct call_layout libpatch_call_layout;
 
 #define GET(field) atomic_load_explicit(&(field), memory_order_relaxed)
 #define SET(field, value) atomic_store_explicit(&(field), value, memory_order_relaxed)
@@ -59,12 +70,28 @@ static uint64_t read_xcr0(void)
 	return (uint64_t)high << 32 | low;
 }
 
+/* Bits of MXCSR that can be set: what FXSAVE says, or those of the first processors (Intel SDM vol. 1, 11.6.6). */
+static uint32_t read_mxcsr_mask(void)
+{
+	uint8_t image[512] __attribute__((aligned(16))) = { 0 };
+	uint32_t mask;
+
+	__asm__("fxsave64 %0" : "+m"(image));
+	__builtin_memcpy(&mask, image + 28, sizeof(mask));
+	return mask != 0 ? mask : 0xffbf;
+}
+
 static void read_layout(void)
 {
 	uint32_t eax, ebx, ecx, edx;
 	uint64_t enabled, described;
 	uint32_t image_size = EXTENDED_OFFSET;
 
+	libpatch_call_layout.mxcsr_mask = read_mxcsr_mask();
+	if (__get_cpuid(0x80000001, &eax, &ebx, &ecx, &edx))
+		SET(layout.sahf, (ecx & CPUID_80000001_ECX_LAHF) != 0);
+	if (__get_cpuid_count(7, 0, &eax, &ebx, &ecx, &edx))
+		SET(layout.wide_opmasks, (ebx & CPUID_7_EBX_AVX512BW) != 0);
 	if (!__get_cpuid(1, &eax, &ebx, &ecx, &edx) || (ecx & CPUID_1_ECX_OSXSAVE) == 0)
 		return;
 	if (__get_cpuid_max(0, NULL) < 0xd)
@@ -87,6 +114,10 @@ static void read_layout(void)
 	}
 	SET(layout.image_size, image_size);
 	SET(layout.enabled, enabled);
+	libpatch_call_layout.mask = (uint32_t)(enabled & OFFERED_MASK);
+	libpatch_call_layout.opmask = GET(layout.components[5].offset);
+	libpatch_call_layout.zmm_hi256 = GET(layout.components[6].offset);
+	libpatch_call_layout.hi16_zmm = GET(layout.components[7].offset);
 }
 
 void arch_xsave_init(void)
@@ -100,10 +131,39 @@ void arch_xsave_init(void)
 
 uint64_t arch_xsave_mask(void)
 {
-	/* Hooks have room for so much, which every combination of the offered components fits in so far. */
-	if (arch_xsave_size() > ARCH_HOOK_IMAGE_SIZE)
+	if (arch_xsave_size() > ROOM)
 		return 0;
 	return GET(layout.enabled) & OFFERED_MASK;
+}
+
+bool arch_has_sahf(void)
+{
+	arch_xsave_init();
+	return GET(layout.sahf);
+}
+
+/*
+ * A procedure of a few components may have others around them saved, too: which do not cost much, and which a move to a register
+ * of less width would set to 0.
+ */
+arch_call_fn *arch_call_extended(uint64_t clobber)
+{
+	uint64_t extended = clobber & ~PATCH_REGS_GP_ONLY;
+	uint64_t available = arch_xsave_mask();
+	bool all = (extended & ~PATCH_REGS_VECTOR) != 0;
+	uint64_t wanted = all ? OFFERED_MASK : extended >> PATCH_REGS_STATE_SHIFT;
+
+	if (extended == 0)
+		return NULL;
+	if ((available & AVX_MASK) != AVX_MASK || (wanted & ~(uint64_t)(1 << PATCH_X86_64_SSE_STATE)) == 0)
+		return all ? libpatch_call_all_sse : libpatch_call_sse;
+	if (GET(layout.components[2].offset) != EXTENDED_OFFSET)
+		return libpatch_call_xsave;
+	if ((available & AVX512_MASK) == AVX_MASK)
+		return all ? libpatch_call_all_avx : libpatch_call_avx;
+	if ((available & AVX512_MASK) != AVX512_MASK || !GET(layout.wide_opmasks))
+		return libpatch_call_xsave;
+	return all ? libpatch_call_all_avx512 : libpatch_call_avx512;
 }
 
 size_t arch_xsave_size(void)
