@@ -102,7 +102,7 @@ bool procedures_gone(uintptr_t lower, uintptr_t upper)
 	if (!quiesce_uses(lower, upper))
 		return true;
 	for (struct patch *patch = handle_first(); patch != NULL; patch = patch->all_next) {
-		if (!is_within((uintptr_t)patch->model.probe.procedure, lower, upper))
+		if (!is_within(patch_refers_to(patch), lower, upper))
 			continue;
 		patch->wanted = false;
 		patch->gone = true;
@@ -115,7 +115,7 @@ bool procedures_gone(uintptr_t lower, uintptr_t upper)
 	quiesce_poll();
 	for (const struct patch *patch = handle_first(); patch != NULL; patch = patch->all_next)
 		used |= ((patch->open || patch->waiting) &&
-			 is_within((uintptr_t)patch->model.probe.procedure, lower, upper)) ||
+			 is_within(patch_refers_to(patch), lower, upper)) ||
 			is_within((uintptr_t)patch->model.probe.destroy, lower, upper);
 	return !used;
 }

@@ -36,6 +36,12 @@ static size_t describe(const struct attachment *attachment, struct hook *hooks)
 		.record = &patch->records[attachment->role],
 		.owner = patch,
 	};
+	if (patch->model.type == PATCH_EXEC_MODEL_COUNT) {
+		hook->code.action = patch->count.action;
+		hook->code.stamp = patch->count.stamp;
+		hook->record = patch->count.counter;
+		return 1;
+	}
 	if (patch->model.type == MODEL_INSTEAD) {
 		hook->when = HOOK_INSTEAD;
 		return 1;

@@ -17,6 +17,52 @@
 
 static uint64_t order;
 
+/* glibc's: a thread's vector of TLS blocks, of which those without `to_free` are in static storage, below the thread pointer. */
+struct tls_entry {
+	uintptr_t block;
+	void *to_free;
+};
+
+static uintptr_t thread_pointer(void)
+{
+	uintptr_t self;
+
+	__asm__("mov %%fs:0, %0" : "=r"(self));
+	return self;
+}
+
+/* Is it a variable that has the same distance from the thread pointer in every thread? */
+static bool is_static_tls(uintptr_t variable)
+{
+#ifdef __GLIBC__
+	const uintptr_t self = thread_pointer();
+	const struct tls_entry *vector = ((const struct tls_entry *const *)self)[1];
+	uintptr_t lowest = UINTPTR_MAX;
+
+	/* Its length is in front of it. Entries are 0 or above all addresses where there is nothing yet. */
+	for (size_t i = 1; i <= vector[-1].block; ++i)
+		if (vector[i].to_free == NULL && vector[i].block != 0 && vector[i].block < self)
+			lowest = MIN(lowest, vector[i].block);
+	return variable >= lowest && variable < self;
+#else
+	(void)variable;
+	return false;
+#endif
+}
+
+static patch_status check_count(const struct patch_exec_model *model)
+{
+	uintptr_t counter = (uintptr_t)model->count.counter;
+
+	if (counter == 0 || counter % sizeof(uint64_t) != 0)
+		return error_raise(PATCH_EINVAL, "patch_make", "the model has no counter, aligned to 8 bytes", "counter");
+	if (model->count.kind > PATCH_COUNT_THREAD || (model->count.flags & ~(uint32_t)PATCH_COUNT_TSC) != 0)
+		return error_raise(PATCH_EINVAL, "patch_make", "unknown kind of counter", "kind");
+	if (model->count.kind == PATCH_COUNT_THREAD && !is_static_tls(counter))
+		return error_raise(PATCH_EINVAL, "patch_make", "the counter is not in the calling thread's static TLS", "counter");
+	return PATCH_OK;
+}
+
 static patch_status check_model(const struct patch_exec_model *model)
 {
 	switch (model->type) {
@@ -29,6 +75,8 @@ static patch_status check_model(const struct patch_exec_model *model)
 	case PATCH_EXEC_MODEL_DIVERT:
 		return error_raise(PATCH_ENOTSUP, "patch_make", "this version does not divert functions",
 				   "PATCH_EXEC_MODEL_DIVERT");
+	case PATCH_EXEC_MODEL_COUNT:
+		return check_count(model);
 	default:
 		return error_raise(PATCH_EINVAL, "patch_make", "unknown execution model", "type");
 	}
@@ -127,6 +175,28 @@ static patch_status add_cause(patch_status status)
 	return status;
 }
 
+static void set_model(struct patch *patch, const struct patch_exec_model *model)
+{
+	static const uint8_t actions[] = {
+		[PATCH_COUNT_PLAIN] = ARCH_COUNT,
+		[PATCH_COUNT_ATOMIC] = ARCH_COUNT_ATOMIC,
+		[PATCH_COUNT_THREAD] = ARCH_COUNT_THREAD,
+	};
+	uintptr_t counter = (uintptr_t)model->count.counter;
+
+	if (model->type != PATCH_EXEC_MODEL_COUNT) {
+		patch->model = *model;
+		return;
+	}
+	/* No masks, no procedure, nothing to destroy. */
+	patch->model = (struct patch_exec_model){ .type = PATCH_EXEC_MODEL_COUNT };
+	if (model->count.kind == PATCH_COUNT_THREAD)
+		counter -= thread_pointer();
+	patch->count.counter = (const void *)counter;
+	patch->count.action = actions[model->count.kind];
+	patch->count.stamp = model->count.flags & PATCH_COUNT_TSC;
+}
+
 static patch_status make_at(uintptr_t address, const struct request *request, patch_t *out)
 {
 	struct refusal refusal = { "", 0 };
@@ -140,7 +210,7 @@ static patch_status make_at(uintptr_t address, const struct request *request, pa
 		return add_cause(PATCH_ENOMEM);
 	}
 	patch->located = address;
-	patch->model = *request->model;
+	set_model(patch, request->model);
 	patch->policy = request->attr.trap_policy;
 	patch->order = ++order;
 	status = site_examine(patch, address, &refusal);

@@ -180,7 +180,7 @@ enum quiesce_state quiesce_state(uint64_t ticket)
 bool quiesce_uses(uintptr_t lower, uintptr_t upper)
 {
 	for (const struct patch *patch = handle_first(); patch != NULL; patch = patch->all_next)
-		if ((uintptr_t)patch->model.probe.procedure - lower < upper - lower ||
+		if (patch_refers_to(patch) - lower < upper - lower ||
 		    (uintptr_t)patch->model.probe.destroy - lower < upper - lower)
 			return true;
 	return false;

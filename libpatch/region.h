@@ -56,6 +56,11 @@ struct patch {
 	struct call_pair pair; /* then: of both calls */
 	struct attachment attachments[2]; /* by role */
 	struct hook_record records[2];    /* by role: what its hooks' slots hold */
+	struct {
+		const void *counter; /* or that, when nothing is called: its address or its distance from the thread pointer */
+		uint8_t action;      /* enum arch_action */
+		bool stamp;
+	} count;
 	struct hook *hooks;               /* that are its own, of any trampoline */
 	/* handle.c's. */
 	uint32_t slot;
@@ -73,6 +78,14 @@ struct patch {
 	struct patch *quiet_next;
 	struct patch **quiet_link;
 };
+
+/* What its hooks call, or the counter that they increase: 0 for one in thread-local storage. */
+static inline uintptr_t patch_refers_to(const struct patch *patch)
+{
+	if (patch->model.type != PATCH_EXEC_MODEL_COUNT)
+		return (uintptr_t)patch->model.probe.procedure;
+	return patch->count.action == ARCH_COUNT_THREAD ? 0 : (uintptr_t)patch->count.counter;
+}
 
 struct region {
 	uintptr_t start;

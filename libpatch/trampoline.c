@@ -102,7 +102,7 @@ static void emit_copy(struct builder *builder, struct arch_code *code, const uin
 	const struct hook *instead = find_hook(builder, HOOK_INSTEAD);
 
 	if (instead != NULL)
-		arch_emit_instead(code, (arch_instead_fn *)(uintptr_t)instead->record->procedure, bytes, &builder->insn, address, map);
+		arch_emit_instead(code, (arch_instead_fn *)(uintptr_t)((const struct hook_record *)instead->record)->procedure, bytes, &builder->insn, address, map);
 	else
 		arch_relocate(code, bytes, &builder->insn, address, map);
 }
@@ -292,7 +292,8 @@ bool trampoline_alike(const struct hook *a, const struct hook *b)
 {
 	return a->address == b->address && a->when == b->when && a->lower == b->lower && a->upper == b->upper &&
 	       a->code.read == b->code.read && a->code.write == b->code.write && a->code.clobber == b->code.clobber &&
-	       a->code.program_counter == b->code.program_counter && a->code.post == b->code.post;
+	       a->code.program_counter == b->code.program_counter && a->code.post == b->code.post &&
+	       a->code.action == b->code.action && a->code.stamp == b->code.stamp;
 }
 
 bool trampoline_is_for(const struct trampoline *trampoline, const struct window *window)

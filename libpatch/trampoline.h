@@ -34,7 +34,7 @@ struct hook {
 	uintptr_t lower; /* of the function, for HOOK_AFTER; upper 0: unknown */
 	uintptr_t upper;
 	struct arch_hook code;
-	const struct hook_record *record; /* what the slot holds while the patch is enabled */
+	const void *record; /* what the slot holds while the patch is enabled: a struct hook_record, or where a counter is */
 	/* Of a hook as built, all NULL while it is free: whose it is, and that patch's list of hooks. */
 	struct patch *owner;
 	struct hook *next;

@@ -131,6 +131,14 @@ struct patch_location {
 #define PATCH_EXEC_MODEL_PROBE_AROUND 1 /* (ctx, 0) before it, (ctx, 1) immediately after it */
 #define PATCH_EXEC_MODEL_PROBE_RETURN 2 /* (ctx, 0) on function entry, (ctx, 1) when it returns */
 #define PATCH_EXEC_MODEL_DIVERT 3       /* control goes to client code, no register saved */
+#define PATCH_EXEC_MODEL_COUNT 4        /* *counter is increased before the instruction; nothing is called */
+
+/* How it is increased: by plain moves, which lose hits of threads at the same time; atomically; in each thread's own variable. */
+#define PATCH_COUNT_PLAIN 0
+#define PATCH_COUNT_ATOMIC 1
+#define PATCH_COUNT_THREAD 2
+/* counter[1] receives the time stamp counter of the last hit. */
+#define PATCH_COUNT_TSC 1
 
 /*
  * A procedure runs on the stack of the thread that met the site, below the red zone, with the calling convention that
@@ -144,6 +152,11 @@ struct patch_location {
  * above the general purpose ones: all of it, or what bits of PATCH_REGS_VECTOR name. Other extended state, all with
  * PATCH_REGS_GP_ONLY, a procedure must not touch. Of RFLAGS it must leave alone what instructions do not change in passing
  * (AC, ID, NT, ...); it may change it on purpose.
+ *
+ * `counter` is aligned to 8 and must stay mapped: a thread that was interrupted in the middle of counting does so whenever it
+ * goes on, once, also after the patch is gone. With PATCH_COUNT_THREAD it is the calling thread's instance of a thread-local
+ * variable in static storage (initial-exec model). A hit counts wherever it is: also while a procedure of the thread runs, and in
+ * calls of the library.
  */
 struct patch_exec_model {
 	int type;
@@ -161,6 +174,11 @@ struct patch_exec_model {
 			void (*destroy)(void *user_data);
 			void (*procedure)(struct patch_exec_context *context, uint8_t post);
 		} probe;
+		struct {
+			uint64_t *counter;
+			uint32_t kind;  /* PATCH_COUNT_PLAIN, _ATOMIC, _THREAD */
+			uint32_t flags; /* 0 or PATCH_COUNT_TSC */
+		} count;
 	};
 };
 

@@ -156,7 +156,14 @@ struct hook_record {
 	void *user_data;
 };
 
-/* One call of a probe procedure. */
+enum arch_action {
+	ARCH_CALL_PROCEDURE,
+	ARCH_COUNT,
+	ARCH_COUNT_ATOMIC,
+	ARCH_COUNT_THREAD
+};
+
+/* One call of a probe procedure, or what is done instead. */
 struct arch_hook {
 	uint64_t read;
 	uint64_t write;
@@ -168,6 +175,12 @@ struct arch_hook {
 	 */
 	uintptr_t slot;
 	uint8_t post;
+	/*
+	 * Not PROCEDURE: nothing is called, a counter is increased. The slot holds its address, or, for THREAD, its distance from
+	 * the thread pointer. `stamp`: the word behind it receives the time stamp counter.
+	 */
+	uint8_t action; /* enum arch_action */
+	bool stamp;
 	/* Is the stack pointer most likely what it is at a function's entry, and at its return: 8 off a multiple of 16? */
 	bool at_entry;
 	/*

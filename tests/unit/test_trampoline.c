@@ -762,6 +762,8 @@ Test(trampoline, fits_the_same_shape)
 	DIFFERS(code.clobber);
 	DIFFERS(code.program_counter);
 	DIFFERS(code.post);
+	DIFFERS(code.action);
+	DIFFERS(code.stamp);
 #define WINDOW_DIFFERS(field)                                                                                          \
 	do {                                                                                                           \
 		window = w.window;                                                                                     \

@@ -293,6 +293,19 @@ static void emit_call(struct arch_code *code, const struct arch_hook *hook, stru
 	EMIT("\x58");                                     /* pop rax */
 	arch_emit_row(code, row);
 }
+/* rcx: what the slot holds. May change rax. */
+static void emit_load_slot(struct arch_code *code, const struct arch_hook *hook)
+{
+	if (code->far) {
+		EMIT("\x48\xA1");     /* mov rax, [slot] */
+		arch_emit_u64(code, hook->slot);
+		EMIT("\x48\x89\xC1"); /* mov rcx, rax */
+	} else {
+		EMIT("\x48\x8B\x0D"); /* mov rcx, [rip + slot] */
+		arch_emit_rel32(code, hook->slot, 0);
+	}
+}
+
 /* RFLAGS as they were, rax, the stack. */
 static void emit_leave(struct arch_code *code, struct arch_cold_hook *cold)
 {
@@ -320,6 +333,73 @@ static void emit_leave(struct arch_code *code, struct arch_cold_hook *cold)
 	arch_emit_row(code, 0);
 }
 
+/*
+ * Without a call, a guard or a frame: what is needed of registers is pushed below the red zone. No instruction changes flags but
+ * an atomic increment, around which they are kept in ax. A slot that is 0 is a closed hook.
+ */
+static void emit_count(struct arch_code *code, const struct arch_hook *hook)
+{
+	const uint8_t row = ARCH_HOOK_RED_ZONE / 8;
+	size_t closed;
+
+	arch_emit_row(code, 0);
+	EMIT("\x48\x8D\x64\x24\x80"); /* lea rsp, [rsp - 128] */
+	arch_emit_row(code, row);
+	EMIT("\x51");                 /* push rcx */
+	arch_emit_row(code, row + 1);
+	EMIT("\x50");                 /* push rax */
+	arch_emit_row(code, row + 2);
+	emit_load_slot(code, hook);
+	EMIT("\xE3\x00");             /* jrcxz closed */
+	closed = code->size;
+	if (hook->action != ARCH_COUNT_ATOMIC) {
+		const char *prefix = hook->action == ARCH_COUNT_THREAD ? "\x64" : "\x3E"; /* fs:, ds: */
+
+		arch_emit_bytes(code, prefix, 1);
+		EMIT("\x48\x8B\x01");     /* mov rax, [rcx] */
+		EMIT("\x48\x8D\x40\x01"); /* lea rax, [rax + 1] */
+		arch_emit_bytes(code, prefix, 1);
+		EMIT("\x48\x89\x01");     /* mov [rcx], rax */
+	} else if (arch_has_sahf()) {
+		EMIT("\x9F"              /* lahf */
+		     "\x0F\x90\xC0"      /* seto al */
+		     "\xF0\x48\xFF\x01"  /* lock inc qword [rcx] */
+		     "\x04\x7F"          /* add al, 127 */
+		     "\x9E");            /* sahf */
+	} else {
+		EMIT("\x9C");             /* pushfq */
+		arch_emit_row(code, row + 3);
+		EMIT("\xF0\x48\xFF\x01"  /* lock inc qword [rcx] */
+		     "\x9D");            /* popfq */
+		arch_emit_row(code, row + 2);
+	}
+	if (hook->stamp) {
+		EMIT("\x52");             /* push rdx */
+		arch_emit_row(code, row + 3);
+		EMIT("\x50");             /* push rax */
+		arch_emit_row(code, row + 4);
+		/* Put together in memory: a shift would change flags. */
+		EMIT("\x0F\x31"          /* rdtsc */
+		     "\x89\x04\x24"      /* mov [rsp], eax */
+		     "\x89\x54\x24\x04"  /* mov [rsp + 4], edx */
+		     "\x58");            /* pop rax */
+		arch_emit_row(code, row + 3);
+		if (hook->action == ARCH_COUNT_THREAD)
+			EMIT("\x64");     /* fs: */
+		EMIT("\x48\x89\x41\x08"  /* mov [rcx + 8], rax */
+		     "\x5A");            /* pop rdx */
+		arch_emit_row(code, row + 2);
+	}
+	if (code->bytes != NULL && closed <= code->capacity)
+		code->bytes[closed - 1] = (uint8_t)(code->size - closed);
+	EMIT("\x58");                 /* pop rax */
+	arch_emit_row(code, row + 1);
+	EMIT("\x59");                 /* pop rcx */
+	arch_emit_row(code, row);
+	emit_lea(code, RSP, ARCH_HOOK_RED_ZONE);
+	arch_emit_row(code, 0);
+}
+
 void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 {
 	const uint64_t general = PATCH_REGS_GP_ONLY;
@@ -331,6 +411,10 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	arch_call_fn *extended = arch_call_extended(hook->clobber);
 	struct arch_cold_hook unused, *cold = &unused;
 
+	if (hook->action != ARCH_CALL_PROCEDURE) {
+		emit_count(code, hook);
+		return;
+	}
 	if (code->cold != NULL && code->cold->hook_count < ARRAY_SIZE(code->cold->hooks))
 		cold = &code->cold->hooks[code->cold->hook_count++];
 	else
@@ -359,14 +443,7 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 		emit_store(code, OFFERED(PATCH_X86_64_RCX), RCX);
 	emit_store(code, ARCH_HOOK_FRAME_RECORD, RAX);
 	EMIT_FS("\x64\x48\x89\x24\x25", guard); /* mov fs:[guard], rsp */
-	if (code->far) {
-		EMIT("\x48\xA1");               /* mov rax, [slot] */
-		arch_emit_u64(code, hook->slot);
-		EMIT("\x48\x89\xC1");           /* mov rcx, rax */
-	} else {
-		EMIT("\x48\x8B\x0D");           /* mov rcx, [rip + slot] */
-		arch_emit_rel32(code, hook->slot, 0);
-	}
+	emit_load_slot(code, hook);
 	EMIT("\x48\x85\xC9");                   /* test rcx, rcx */
 	cold->closed = EMIT_FORWARD("\x0F\x84"); /* je closed */
 	emit_store(code, ARCH_HOOK_FRAME_RECORD, RCX);
