@@ -98,13 +98,16 @@ static void use_simply(unsigned int seed)
 	char bytes[64], copy[64], room[256];
 	int ends[2];
 	void *block = malloc(seed % 4096 + 1);
+	void *volatile zeroed;
 
 	memset(block, (int)seed, seed % 4096 + 1);
 	block = realloc(block, seed % 4096 + 2000);
 	if (!block || ((uint8_t *)block)[0] != (uint8_t)seed)
 		atomic_fetch_add(&wrong, 1);
 	free(block);
-	free(calloc(seed % 7 + 1, 8));
+	/* Else compilers leave both calls out. */
+	zeroed = calloc(seed % 7 + 1, 8);
+	free(zeroed);
 	if (pipe2(ends, O_CLOEXEC) == 0) {
 		memset(bytes, (int)seed, sizeof(bytes));
 		if (write(ends[1], bytes, sizeof(bytes)) != sizeof(bytes) ||
