@@ -1,0 +1,315 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Installing: microseconds per patch, by the size of the batch, with the other threads asleep or one of them running
+ * through the code. Patches are spread evenly over the function entries of a large library, other ones for each batch. A
+ * process takes few batches, processes of all rows take turns: what is cached, warm or learned is the same for all.
+ */
+#include "bench.h"
+#include "patch.h"
+#include "runner.h"
+#include "sites.h"
+#include "uprobe.h"
+
+#include <errno.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <unistd.h>
+
+#define GROUP "install"
+#define UNIT "us/patch"
+
+struct row {
+	const char *name;
+	enum bench_kind kind;
+	void (*batches)(const struct row *row);
+	size_t largest; /* batch */
+};
+
+static struct {
+	size_t count; /* 0: all */
+	bool running;
+	unsigned int batches;
+	double seconds; /* after which a batch is given up */
+	struct sites sites;
+} now;
+
+static char which[40];
+
+static size_t batch_size(void)
+{
+	return now.count && now.count < now.sites.count ? now.count : now.sites.count;
+}
+
+static uint64_t add(const struct row *row, const char *what, uint64_t start)
+{
+	const uint64_t end = now_ns();
+	char name[64];
+
+	snprintf(name, sizeof(name), "%s: %s", row->name, what);
+	child_add(name, which, UNIT, (double)(end - start) / 1e3 / (double)batch_size());
+	return now_ns();
+}
+
+static void give_up(const struct row *row, const char *what, const char *reason)
+{
+	char name[64];
+
+	snprintf(name, sizeof(name), "%s: %s", row->name, what);
+	child_skip(name, which, reason);
+}
+
+/* ---- ours ---- */
+
+static bool make_batch(const struct row *row, unsigned int batch, patch_t *patches)
+{
+	const uint64_t end = now_ns() + (uint64_t)(now.seconds * 1e9);
+	const size_t size = batch_size();
+
+	for (size_t i = 0; i < size; i++) {
+		uintptr_t site = sites_spread(&now.sites, size, i, batch);
+		char reason[80];
+
+		if (!bench_make(site, row->kind, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patches[i])) {
+			snprintf(reason, sizeof(reason), "%.79s", bench_last_error());
+			give_up(row, "make", reason);
+			return false;
+		}
+		if (i % 1024 == 0 && now_ns() > end) {
+			snprintf(reason, sizeof(reason), "only %zu in %.0f s", i, now.seconds);
+			give_up(row, "make", reason);
+			return false;
+		}
+	}
+	return true;
+}
+
+/* make, commit, disable, commit, unmake, commit; and once more, from enabled to gone. */
+static bool cycle(const struct row *row, unsigned int batch, patch_t *patches)
+{
+	const size_t size = batch_size();
+	uint64_t start = now_ns(), at, disabled;
+
+	if (!make_batch(row, batch, patches))
+		return false;
+	at = add(row, "make", start);
+	if (patch_commit()) {
+		give_up(row, "commit", bench_last_error());
+		return false;
+	}
+	add(row, "commit", at);
+	add(row, "make + commit", start);
+
+	disabled = at = now_ns();
+	for (size_t i = 0; i < size; i++)
+		patch_disable(patches[i]);
+	patch_commit();
+	at = add(row, "disable + commit", at);
+	for (size_t i = 0; i < size; i++)
+		patch_unmake(patches[i]);
+	patch_commit();
+	add(row, "unmake + commit", at);
+	add(row, "disable + unmake", disabled);
+	return true;
+}
+
+static void ours(const struct row *row)
+{
+	const char *reason = bench_kind_missing(row->kind);
+	patch_t *patches = calloc(now.sites.count, sizeof(*patches));
+
+	if (!reason && !bench_init())
+		reason = bench_last_error();
+	for (unsigned int i = 0; !reason && i < now.batches; i++)
+		if (!cycle(row, i, patches))
+			return;
+	if (reason)
+		give_up(row, "make + commit", reason);
+	else
+		patch_fini();
+}
+
+/* ---- the kernel's ---- */
+
+static void offsets_of(unsigned int batch, uint64_t *offsets)
+{
+	const size_t size = batch_size();
+
+	for (size_t i = 0; i < size; i++)
+		if (!file_offset(sites_spread(&now.sites, size, i, batch), &offsets[i]))
+			offsets[i] = 0;
+}
+
+static void uprobes(const struct row *row)
+{
+	uint64_t *offsets = calloc(now.sites.count, sizeof(*offsets));
+	int *events = calloc(now.sites.count, sizeof(*events));
+	const char *reason = NULL;
+
+	for (unsigned int batch = 0; batch < now.batches && batch < 8; batch++) {
+		const size_t size = batch_size();
+		size_t attached = 0;
+		uint64_t start;
+
+		offsets_of(batch, offsets);
+		start = now_ns();
+		for (size_t i = 0; i < size; i++) {
+			events[attached] = uprobe_attach(now.sites.path, offsets[i], false, -1, &reason);
+			attached += events[attached] >= 0;
+		}
+		if (attached < size) {
+			give_up(row, "attach", reason);
+			return;
+		}
+		start = add(row, "attach", start);
+		for (size_t i = 0; i < attached; i++)
+			close(events[i]);
+		add(row, "detach", start);
+	}
+}
+
+/* One refused site refuses all of a batch: leave those out. */
+static size_t accepted(int program, uint64_t *offsets, size_t count)
+{
+	int link = uprobe_multi_attach(program, now.sites.path, offsets, count);
+	size_t left, right;
+
+	if (link >= 0) {
+		close(link);
+		return count;
+	}
+	if (count <= 1)
+		return 0;
+	left = accepted(program, offsets, count / 2);
+	right = accepted(program, offsets + count / 2, count - count / 2);
+	memmove(offsets + left, offsets + count / 2, right * sizeof(*offsets));
+	return left + right;
+}
+
+static void uprobe_multi(const struct row *row)
+{
+	uint64_t *offsets = calloc(now.sites.count, sizeof(*offsets));
+	const char *reason = NULL;
+	int program = uprobe_program(true, &reason);
+
+	for (unsigned int batch = 0; !reason && batch < now.batches && batch < 8; batch++) {
+		uint64_t start;
+		size_t count;
+		int link;
+
+		offsets_of(batch, offsets);
+		link = uprobe_multi_attach(program, now.sites.path, offsets, 1);
+		if (link < 0 && batch_size() > 1) {
+			reason = errno == EINVAL ? "the kernel has no uprobe_multi" : "the kernel refuses uprobe_multi";
+			break;
+		}
+		close(link);
+		count = batch_size();
+		start = now_ns();
+		link = uprobe_multi_attach(program, now.sites.path, offsets, count);
+		if (link < 0) {
+			count = accepted(program, offsets, count);
+			start = now_ns();
+			link = uprobe_multi_attach(program, now.sites.path, offsets, count);
+		}
+		if (link < 0 || count < batch_size() / 2) {
+			reason = "the kernel refuses these sites";
+			break;
+		}
+		start = add(row, "attach", start);
+		close(link);
+		add(row, "detach", start);
+	}
+	if (reason)
+		give_up(row, "attach", reason);
+}
+
+/* ---- all together ---- */
+
+static const struct row rows[] = {
+	{"probe", KIND_GPR, ours, SIZE_MAX},
+	{"count", KIND_COUNT_PLAIN, ours, SIZE_MAX},
+	{"uprobe_multi", KIND_GPR, uprobe_multi, SIZE_MAX},
+	{"uprobes one by one", KIND_GPR, uprobes, 1000},
+};
+#define ROWS (sizeof(rows) / sizeof(*rows))
+
+static void in_child(void *argument)
+{
+	const struct row *row = argument;
+	const char *reason = NULL;
+	void (*call)(void);
+
+	if (now.running) {
+		reason = sites_caller(&call);
+		if (!reason && !runner_start(call))
+			reason = "no thread";
+	}
+	if (reason)
+		give_up(row, "make + commit", reason);
+	else
+		row->batches(row);
+	/* The other thread is not waited for: the process ends. */
+}
+
+static void relate(const char *ours_name, bool is_multi)
+{
+	const char *peer = is_multi ? "uprobe_multi" : "uprobes one by one";
+	char name[64], floor[64];
+
+	snprintf(name, sizeof(name), "%s: make + commit", ours_name);
+	snprintf(floor, sizeof(floor), "%s: attach", peer);
+	series_relate(GROUP, name, which, floor, NULL);
+	snprintf(name, sizeof(name), "%s: disable + unmake", ours_name);
+	snprintf(floor, sizeof(floor), "%s: detach", peer);
+	series_relate(GROUP, name, which, floor, NULL);
+}
+
+static void run_case(size_t count, bool running, double seconds)
+{
+	const uint64_t end = now_ns() + (uint64_t)(seconds * options.scale * 1e9);
+	bool usable[ROWS];
+
+	now.count = count;
+	now.running = running;
+	now.batches = options.quick ? 1 : count == 0 || count > 1000 ? 1 : count > 10 ? 20 : 200;
+	now.seconds = options.quick ? 20 : 45;
+	snprintf(which, sizeof(which), count ? "%zu, %s" : "all %zu, %s", count ? count : now.sites.count,
+		 running ? "running" : "asleep");
+	for (size_t i = 0; i < ROWS; i++)
+		usable[i] = row_wanted(rows[i].name) && batch_size() <= rows[i].largest &&
+			    (!options.quick || rows[i].batches == ours);
+	do {
+		for (size_t i = 0; i < ROWS; i++)
+			if (usable[i] && !child_run(GROUP, in_child, (void *)(uintptr_t)&rows[i], 100)) {
+				char name[64];
+
+				snprintf(name, sizeof(name), "%s: make + commit", rows[i].name);
+				series_fail(GROUP, name, which, "its process did not end well");
+				usable[i] = false;
+			}
+	} while (now_ns() < end);
+	for (size_t i = 0; i < ROWS; i++)
+		if (usable[i] && rows[i].batches == ours) {
+			relate(rows[i].name, true);
+			relate(rows[i].name, false);
+		}
+}
+
+void group_install(void)
+{
+	const char *reason = sites_of_functions(&now.sites);
+
+	if (reason) {
+		series_skip(GROUP, "probe: make + commit", "any", reason);
+		return;
+	}
+	for (int running = 0; running <= 1; running++) {
+		run_case(1, running, options.quick ? 0 : 6);
+		run_case(100, running, options.quick ? 0 : 6);
+		if (options.quick)
+			continue;
+		run_case(10000, running, 10);
+		run_case(0, running, 20);
+	}
+}

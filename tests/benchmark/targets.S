@@ -1,0 +1,109 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Functions to be probed, one copy for each row, all at the same offset in a cache line. Three shapes:
+ *   ENTRY     begins with an instruction of five bytes
+ *   PROLOGUE  begins as compiled functions do, four instructions in the first six bytes
+ *   MIDDLE    has its site behind others, with a register and flags in use
+ */
+#include "targets.inc"
+
+	.text
+
+.macro ENTRY name
+	FUNCTION \name
+	movl	$1, %eax
+	leal	1(%rax), %eax
+	ret
+	END \name
+.endm
+
+.macro PROLOGUE name
+	FUNCTION \name
+	pushq	%rbp
+	pushq	%rbx
+	pushq	%r12
+	pushq	%r13
+	popq	%r13
+	popq	%r12
+	popq	%rbx
+	popq	%rbp
+	ret
+	END \name
+.endm
+
+.macro MIDDLE name
+	FUNCTION \name
+	leal	3(%rdi), %ecx
+	xorl	$5, %ecx
+	.globl	\name\()_site
+\name\()_site:
+	leal	0x1234567(%rcx), %eax
+	setz	%cl
+	ret
+	END \name
+.endm
+
+/* What compilers leave for a patch, and the kernel replaces by a call (Linux 6.18). */
+.macro NOP5 name
+	FUNCTION \name
+	.byte	0x0f, 0x1f, 0x44, 0, 0
+	leal	1(%rax), %eax
+	ret
+	END \name
+.endm
+
+	ENTRY	bench_bare_entry
+	PROLOGUE bench_bare_prologue
+	MIDDLE	bench_bare_middle
+	NOP5	bench_bare_nop5
+
+	ENTRY	bench_ours_entry
+	ENTRY	bench_ours_entry_all_gpr
+	ENTRY	bench_ours_entry_sse
+	ENTRY	bench_ours_entry_avx
+	ENTRY	bench_ours_entry_all
+	ENTRY	bench_ours_entry_trap
+	ENTRY	bench_ours_entry_around
+	ENTRY	bench_ours_entry_return
+	ENTRY	bench_ours_entry_disabled
+	ENTRY	bench_ours_count_plain
+	ENTRY	bench_ours_count_atomic
+	ENTRY	bench_ours_count_thread
+	PROLOGUE bench_ours_prologue
+	PROLOGUE bench_ours_prologue_2
+	PROLOGUE bench_ours_prologue_4
+	PROLOGUE bench_ours_prologue_trap
+	MIDDLE	bench_ours_middle
+
+	ENTRY	bench_uprobe_entry
+	PROLOGUE bench_uprobe_prologue
+	PROLOGUE bench_uprobe_bpf
+	PROLOGUE bench_uretprobe
+	NOP5	bench_uprobe_nop5
+
+	ENTRY	bench_gdb_entry
+
+/* void bench_call(void (*function)(void), uint64_t n) */
+	FUNCTION bench_call
+	pushq	%rbx
+	.cfi_adjust_cfa_offset 8
+	pushq	%r12
+	.cfi_adjust_cfa_offset 8
+	subq	$8, %rsp
+	.cfi_adjust_cfa_offset 8
+	movq	%rdi, %rbx
+	movq	%rsi, %r12
+	.p2align 5
+1:	callq	*%rbx
+	decq	%r12
+	jnz	1b
+	addq	$8, %rsp
+	.cfi_adjust_cfa_offset -8
+	popq	%r12
+	.cfi_adjust_cfa_offset -8
+	popq	%rbx
+	.cfi_adjust_cfa_offset -8
+	ret
+	END bench_call
+
+	.section .note.GNU-stack, "", @progbits
