@@ -16,7 +16,7 @@ struct options {
 	const char *group; /* NULL: all */
 	const char *row;   /* pattern, NULL: all */
 	double scale;      /* of the time that a full run takes */
-	const char *peers; /* directory of the programs that were built for peers, NULL: none */
+	const char *peers; /* directory for what peers need and leave, NULL: none with programs of their own */
 };
 
 extern struct options options;

@@ -16,11 +16,6 @@ mkdir -p "$out/peers" || exit 1
 out=$(cd "$out" && pwd)
 awk=${AWK:-awk}
 
-# Each peer-NAME.sh, told to "build", does or says why it cannot.
-for peer in "$here"/peer-*.sh; do
-	[ -f "$peer" ] || continue
-	cp "$peer" "$out/peers/"
-done
 LIBPATCH_BENCH_SOURCE=$here
 LIBPATCH_BENCH_PROGRAM=$build/tests/benchmark/bench
 export LIBPATCH_BENCH_SOURCE LIBPATCH_BENCH_PROGRAM

@@ -27,7 +27,7 @@ static const struct row {
 	const char *name;
 	int worker;
 	const char *bare;   /* what it costs without the probe */
-	const char *floors[3]; /* compared with the first that there is */
+	const char *floors[3]; /* compared with the first that there is; peers with ours */
 } rows[] = {
 	{"bare_entry", FLOORS, NULL, {NULL}},
 	{"bare_prologue", FLOORS, NULL, {NULL}},
@@ -62,17 +62,17 @@ static const struct row {
 	{"count_thread", OURS, "bare_entry", {"stub_inc"}},
 	{"trap", OURS, "bare_entry", {"stub_trap"}},
 	{"trap_prologue", OURS, "bare_prologue", {"stub_trap"}},
-	{"uprobe_int3", UPROBES, "bare_prologue", {"stub_prologue"}},
-	{"uprobe_int3_stepped", UPROBES, "bare_entry", {"stub_sahf"}},
-	{"uprobe_nop5", UPROBES, "bare_nop5", {"stub_sahf"}},
-	{"uprobe_bpf", UPROBES, "bare_prologue", {"stub_prologue"}},
-	{"uretprobe", UPROBES, "bare_prologue", {"stub_prologue"}},
+	{"uprobe_int3", UPROBES, "bare_prologue", {"gpr"}},
+	{"uprobe_int3_stepped", UPROBES, "bare_entry", {"gpr"}},
+	{"uprobe_nop5", UPROBES, "bare_nop5", {"gpr"}},
+	{"uprobe_bpf", UPROBES, "bare_prologue", {"gpr"}},
+	{"uretprobe", UPROBES, "bare_prologue", {"gpr"}},
 	{"lttng_bare", LTTNG, NULL, {NULL}},
 	{"lttng_disabled", LTTNG, "lttng_bare", {NULL}},
-	{"lttng_tracepoint", LTTNG, "lttng_bare", {NULL}},
+	{"lttng_tracepoint", LTTNG, "lttng_bare", {"gpr"}},
 	{"uftrace_bare", UFTRACE, NULL, {NULL}},
-	{"uftrace_entry_exit", UFTRACE, "uftrace_bare", {NULL}},
-	{"gdb_fast_tracepoint", GDB, "bare_entry", {"stub_sahf"}},
+	{"uftrace_entry_exit", UFTRACE, "uftrace_bare", {"gpr"}},
+	{"gdb_fast_tracepoint", GDB, "bare_entry", {"gpr"}},
 };
 #define ROWS (sizeof(rows) / sizeof(*rows))
 

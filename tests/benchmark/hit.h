@@ -12,7 +12,7 @@
 
 struct worker {
 	const struct worker_program *program;
-	const char *script; /* or a program of its own, started by this */
+	const char *script; /* or a program of its own, started by this one in $LIBPATCH_BENCH_SOURCE */
 	pid_t pid;
 	FILE *orders, *answers;
 };

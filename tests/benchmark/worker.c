@@ -14,16 +14,22 @@
 
 static void become(const struct worker *worker, int in, int out)
 {
-	prctl(PR_SET_PDEATHSIG, SIGKILL);
+	const char *source = getenv("LIBPATCH_BENCH_SOURCE");
+	char path[4096];
+
+	signal(SIGPIPE, SIG_DFL);
 	if (dup2(in, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0)
 		_exit(1);
 	/* The pipes of others among them: those end when the last descriptor is closed. */
 	close_range(STDERR_FILENO + 1, ~0U, 0);
-	if (!worker->script)
+	if (!worker->script) {
+		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		_exit(worker_serve(worker->program));
-	/* Its children are ended with it. */
+	}
+	/* It ends what it started when its standard input ends, not when the terminal says so. */
 	setpgid(0, 0);
-	execl("/bin/sh", "sh", worker->script, options.peers, (char *)NULL);
+	snprintf(path, sizeof(path), "%s/%s", source ? source : ".", worker->script);
+	execl("/bin/sh", "sh", path, options.peers, (char *)NULL);
 	_exit(127);
 }
 
@@ -32,6 +38,8 @@ bool worker_start(struct worker *worker)
 	int to[2], from[2];
 
 	fflush(NULL);
+	/* Of a worker that died: worker_run() says so. */
+	signal(SIGPIPE, SIG_IGN);
 	if (pipe2(to, O_CLOEXEC) < 0 || pipe2(from, O_CLOEXEC) < 0)
 		return false;
 	worker->pid = fork();
