@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Cost of one hit. Every row is measured in turn for a tenth of a millisecond, then every row again, for as long as the group
- * may take, so that what disturbs the machine disturbs all rows alike. Samples are nanoseconds per call of the probed
+ * may take, on the next processor, so that what disturbs the machine disturbs all rows alike. Samples are nanoseconds per call of the probed
  * function; what a probe costs is the difference to a call of the same function without one ("bare").
  */
 #include "hit.h"
@@ -119,9 +119,9 @@ static void prepare(size_t index)
 		series_skip(GROUP, rows[index].name, which(t), reason);
 }
 
-static double measure(size_t index, size_t t)
+static double measure(size_t index, size_t t, int round)
 {
-	double took = worker_run(&workers[rows[index].worker], rows[index].name, threads[t], calls[index][t]);
+	double took = worker_run(&workers[rows[index].worker], rows[index].name, threads[t], calls[index][t], round);
 
 	if (took < 0) {
 		series_fail(GROUP, rows[index].name, which(t), "its process ended");
@@ -138,7 +138,7 @@ static void calibrate(size_t index, size_t t, double target)
 		double took = INFINITY;
 
 		for (int i = 0; ready[index] && i < 3; i++)
-			took = fmin(took, measure(index, t));
+			took = fmin(took, measure(index, t, i));
 		if (took >= target / 2 || calls[index][t] >= 1 << 20)
 			break;
 		calls[index][t] = took > target / 64 ? (uint64_t)((double)calls[index][t] * target / took) :
@@ -161,6 +161,7 @@ void group_hit(void)
 {
 	const double seconds = (options.quick ? 0.01 : 100) * options.scale;
 	const double target = options.quick ? 10e3 : 100e3;
+	int round = 0;
 	uint64_t end;
 
 	for (size_t i = 0; i < ROWS; i++)
@@ -173,12 +174,13 @@ void group_hit(void)
 	do {
 		for (size_t i = 0; i < ROWS; i++)
 			for (size_t t = 0; t < THREADS; t++) {
-				double took = ready[i] ? measure(i, t) : -1;
+				double took = ready[i] ? measure(i, t, round) : -1;
 
 				if (took >= 0)
 					series_add(GROUP, rows[i].name, which(t), "ns/call",
 						   took / (double)calls[i][t]);
 			}
+		round++;
 	} while (now_ns() < end);
 	for (size_t t = 0; t < THREADS; t++)
 		for (size_t i = 0; i < ROWS; i++)

@@ -20,7 +20,7 @@ struct worker {
 /* Worker: start, and give orders. Its failures are answered by worker_prepare(), and negative times. */
 bool worker_start(struct worker *worker);
 bool worker_prepare(struct worker *worker, const char *row, char *reason, int size);
-double worker_run(struct worker *worker, const char *row, unsigned int threads, uint64_t n);
+double worker_run(struct worker *worker, const char *row, unsigned int threads, uint64_t n, int cpu);
 void worker_stop(struct worker *worker);
 
 extern const struct worker_program hit_floors, hit_ours, hit_uprobes;

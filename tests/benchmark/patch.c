@@ -5,7 +5,10 @@
 #include <stdio.h>
 #include <string.h>
 
+#ifdef PATCH_EXEC_MODEL_COUNT
 static uint64_t counter __attribute__((aligned(64)));
+static __thread uint64_t thread_counter;
+#endif
 
 const char *bench_kind_missing(enum bench_kind kind)
 {
@@ -54,14 +57,13 @@ static void set_counter(struct patch_exec_model *model, enum bench_kind kind)
 {
 #ifdef PATCH_EXEC_MODEL_COUNT
 	model->type = PATCH_EXEC_MODEL_COUNT;
-	model->count.counter = &counter;
+	model->count.counter = kind == KIND_COUNT_THREAD ? &thread_counter : &counter;
 	model->count.kind = kind == KIND_COUNT_PLAIN  ? PATCH_COUNT_PLAIN :
 			    kind == KIND_COUNT_ATOMIC ? PATCH_COUNT_ATOMIC :
 							PATCH_COUNT_THREAD;
 #else
 	(void)model;
 	(void)kind;
-	(void)counter;
 #endif
 }
 

@@ -6,17 +6,17 @@
 
 #include "worker.h"
 
-__attribute__((noinline, noclone)) static void bare(void)
+__attribute__((noinline)) static void bare(void)
 {
 	__asm__ volatile("");
 }
 
-__attribute__((noinline, noclone)) static void enabled(void)
+__attribute__((noinline)) static void enabled(void)
 {
 	lttng_ust_tracepoint(libpatch_bench, hit, 1);
 }
 
-__attribute__((noinline, noclone)) static void disabled(void)
+__attribute__((noinline)) static void disabled(void)
 {
 	lttng_ust_tracepoint(libpatch_bench, other, 1);
 }

@@ -4,12 +4,12 @@
 
 #include <string.h>
 
-__attribute__((noinline, noclone)) void bare(void)
+__attribute__((noinline)) void bare(void)
 {
 	__asm__ volatile("");
 }
 
-__attribute__((noinline, noclone)) void traced(void)
+__attribute__((noinline)) void traced(void)
 {
 	__asm__ volatile("");
 }

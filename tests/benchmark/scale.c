@@ -78,12 +78,12 @@ static void hits(const char *name, worker_function *function, const char *which,
 	uint64_t start;
 
 	/* The first turn starts threads. */
-	if (worker_measure(&row, threads, 1) < 0) {
+	if (worker_measure(&row, threads, 1, -1) < 0) {
 		child_skip(name, which, "no thread");
 		return;
 	}
 	start = now_ns();
-	worker_measure(&row, threads, n);
+	worker_measure(&row, threads, n, -1);
 	child_add(name, which, "ns/hit", (double)(now_ns() - start) / (double)(threads * (n + n / 16 + 1)));
 }
 

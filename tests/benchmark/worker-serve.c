@@ -18,6 +18,7 @@ static struct {
 	unsigned int ready, done; /* atomic */
 	const struct worker_row *row;
 	uint64_t n;
+	int cpu;
 	double took[WORKER_THREADS_MAX];
 } work = {.lock = PTHREAD_MUTEX_INITIALIZER, .turn = PTHREAD_COND_INITIALIZER};
 
@@ -47,8 +48,30 @@ static double call(const struct worker_row *row, uint64_t n)
 	return clock_ns() - start;
 }
 
+/* Processors differ in what else is to be done on them, and rows must not differ in their processors. */
+static void pin(unsigned int number)
+{
+	static cpu_set_t allowed;
+	static int count;
+	cpu_set_t chosen;
+
+	if (count == 0 && (sched_getaffinity(0, sizeof(allowed), &allowed) || (count = CPU_COUNT(&allowed)) == 0))
+		return;
+	number %= (unsigned int)count;
+	for (int cpu = 0; cpu < CPU_SETSIZE; cpu++) {
+		if (!CPU_ISSET(cpu, &allowed) || number-- > 0)
+			continue;
+		CPU_ZERO(&chosen);
+		CPU_SET(cpu, &chosen);
+		sched_setaffinity(0, sizeof(chosen), &chosen);
+		return;
+	}
+}
+
 static void take_turn(unsigned int index)
 {
+	if (work.cpu >= 0)
+		pin((unsigned int)work.cpu + index);
 	call(work.row, work.n / 16 + 1);
 	wait_for_all(&work.ready, work.threads);
 	work.took[index] = call(work.row, work.n);
@@ -89,7 +112,7 @@ static bool start_helpers(unsigned int threads)
 	return started;
 }
 
-double worker_measure(const struct worker_row *row, unsigned int threads, uint64_t n)
+double worker_measure(const struct worker_row *row, unsigned int threads, uint64_t n, int cpu)
 {
 	double sum = 0;
 
@@ -98,6 +121,7 @@ double worker_measure(const struct worker_row *row, unsigned int threads, uint64
 	pthread_mutex_lock(&work.lock);
 	work.row = row;
 	work.n = n;
+	work.cpu = cpu;
 	work.threads = threads;
 	work.ready = 0;
 	work.done = 1;
@@ -127,6 +151,7 @@ static void obey(const struct worker_program *program, const char *order)
 	unsigned long long n;
 	unsigned int threads;
 	char name[64];
+	int cpu;
 
 	if (sscanf(order, "prepare %63s", name) == 1) {
 		const char *reason = "no such row";
@@ -135,8 +160,9 @@ static void obey(const struct worker_program *program, const char *order)
 		if (row)
 			reason = program->prepare ? program->prepare(row) : NULL;
 		printf(reason ? "skip %s\n" : "ok\n", reason);
-	} else if (sscanf(order, "run %63s %u %llu", name, &threads, &n) == 3 && (row = find_row(program, name))) {
-		printf("%.1f\n", worker_measure(row, threads, n));
+	} else if (sscanf(order, "run %63s %u %llu %d", name, &threads, &n, &cpu) == 4 &&
+		   (row = find_row(program, name))) {
+		printf("%.1f\n", worker_measure(row, threads, n, cpu));
 	} else {
 		printf("skip no such order\n");
 	}

@@ -72,12 +72,12 @@ bool worker_prepare(struct worker *worker, const char *row, char *reason, int si
 	return false;
 }
 
-double worker_run(struct worker *worker, const char *row, unsigned int threads, uint64_t n)
+double worker_run(struct worker *worker, const char *row, unsigned int threads, uint64_t n, int cpu)
 {
 	char answer[256];
 
 	if (!worker->orders ||
-	    fprintf(worker->orders, "run %s %u %llu\n", row, threads, (unsigned long long)n) < 0 ||
+	    fprintf(worker->orders, "run %s %u %llu %d\n", row, threads, (unsigned long long)n, cpu) < 0 ||
 	    !ask(worker, answer, sizeof(answer)))
 		return -1;
 	return strtod(answer, NULL);

@@ -5,7 +5,8 @@
  * order from its standard input and answers with one line:
  *
  *   prepare ROW           ok | skip REASON
- *   run ROW THREADS N     nanoseconds that N calls by each of THREADS threads at once took, on average over the threads
+ *   run ROW THREADS N CPU nanoseconds that N calls by each of THREADS threads at once took, on average over the threads; the
+ *                         first one runs on processor number CPU of those that the process may use, others on the next ones
  *
  * worker-serve.c is also linked into programs for peers, and so depends on nothing else here.
  */
@@ -33,8 +34,8 @@ struct worker_program {
 /* Until standard input ends. */
 int worker_serve(const struct worker_program *program);
 
-/* One measurement: `threads` threads, this one among them, start together. */
-double worker_measure(const struct worker_row *row, unsigned int threads, uint64_t n);
+/* One measurement: `threads` threads, this one among them, start together. cpu < 0: wherever the kernel wants. */
+double worker_measure(const struct worker_row *row, unsigned int threads, uint64_t n, int cpu);
 
 extern void bench_call(worker_function *function, uint64_t n);
 
