@@ -101,6 +101,7 @@ static void *run(void *argument)
 static void commits(const char *which, unsigned int threads, patch_t patch)
 {
 	const unsigned int repetitions = options.quick ? 4 : 40;
+	const uint64_t end = now_ns() + UINT64_C(10000000000);
 	pthread_t thread[WORKER_THREADS_MAX];
 	unsigned int started = 0;
 
@@ -108,12 +109,13 @@ static void commits(const char *which, unsigned int threads, patch_t patch)
 		started++;
 	while (__atomic_load_n(&running, __ATOMIC_ACQUIRE) < started)
 		usleep(100);
-	for (unsigned int i = 0; i < repetitions; i++) {
-		uint64_t start = now_ns();
+	for (unsigned int i = 0; i < repetitions && now_ns() < end; i++) {
+		uint64_t start = now_ns(), own = thread_ns();
 
 		i % 2 ? patch_enable(patch) : patch_disable(patch);
 		patch_commit();
 		child_add("threads: commit", which, "us", (double)(now_ns() - start) / 1e3);
+		child_add("threads: commit, processor time", which, "us", (double)(thread_ns() - own) / 1e3);
 	}
 	__atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
 	for (unsigned int i = 0; i < started; i++)

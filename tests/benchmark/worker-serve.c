@@ -8,6 +8,7 @@
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
+#include <unistd.h>
 
 /* Threads wait for their next turn asleep, and for each other, at its start, awake: they start at once. */
 static struct {
@@ -30,14 +31,25 @@ static double clock_ns(void)
 	return (double)time.tv_sec * 1e9 + (double)time.tv_nsec;
 }
 
-static void wait_for_all(unsigned int *counter, unsigned int threads)
+static void wait_for(unsigned int *counter, unsigned int threads)
 {
 	unsigned int spins = 0;
 
-	__atomic_add_fetch(counter, 1, __ATOMIC_ACQ_REL);
-	while (__atomic_load_n(counter, __ATOMIC_ACQUIRE) < threads)
-		if (++spins > 1000)
+	while (__atomic_load_n(counter, __ATOMIC_ACQUIRE) < threads) {
+		if (++spins < 1000)
+			continue;
+		/* Many that yield to each other take turns for long before the one that is waited for has its own. */
+		if (threads > 2)
+			usleep(50);
+		else
 			sched_yield();
+	}
+}
+
+static void wait_for_all(unsigned int *counter, unsigned int threads)
+{
+	__atomic_add_fetch(counter, 1, __ATOMIC_ACQ_REL);
+	wait_for(counter, threads);
 }
 
 static double call(const struct worker_row *row, uint64_t n)
@@ -130,8 +142,7 @@ double worker_measure(const struct worker_row *row, unsigned int threads, uint64
 		pthread_cond_broadcast(&work.turn);
 	pthread_mutex_unlock(&work.lock);
 	take_turn(0);
-	while (__atomic_load_n(&work.done, __ATOMIC_ACQUIRE) < threads)
-		sched_yield();
+	wait_for(&work.done, threads);
 	for (unsigned int i = 0; i < threads; i++)
 		sum += work.took[i];
 	return sum / threads;
