@@ -33,14 +33,16 @@ struct zone {
 	uintptr_t lower;
 	uintptr_t upper;
 	uint64_t **used;            /* per page: a bit per byte; NULL: all free */
-	/* Where to begin looking for the pattern of this value, by mask. */
+	/* Where to begin looking for the pattern of this value, by mask; among the pages with pads, and among all. */
 	struct {
 		uintptr_t address;
 		uint32_t value;
-	} start[PATTERNS];
+	} start[PATTERNS][2];
 };
 
+/* In the order of their making: the first ones fill up first. */
 static struct zone *zones;
+static struct zone **last_zone = &zones;
 static uint64_t pad_count;
 static uint64_t page_count;
 
@@ -146,14 +148,24 @@ static bool clip(const struct pattern *pattern, uintptr_t lower, uintptr_t upper
 	return true;
 }
 
-static uintptr_t find_in_zone(struct zone *zone, const struct pattern *pattern, struct arena_reach reach)
+/* The candidate's page, or the one that it runs on to, has no pad yet. */
+static bool is_on_new_page(struct zone *zone, uintptr_t pad)
+{
+	return page_bits(zone, pad) == NULL || page_bits(zone, pad + ARCH_JMP_SIZE - 1) == NULL;
+}
+
+/*
+ * `reuse`: only on pages that have pads already. What a pattern fixes of the middle bytes decides on the page, and patterns that
+ * do are enough to have them everywhere: those that leave the choice must not open others.
+ */
+static uintptr_t find_in_zone(struct zone *zone, const struct pattern *pattern, struct arena_reach reach, bool reuse)
 {
 	uint32_t first, last, candidate;
 	uintptr_t lower = zone->lower;
 	unsigned int tries;
 
-	if (zone->start[pattern->index].value == pattern->value)
-		lower = MAX(lower, zone->start[pattern->index].address);
+	if (zone->start[pattern->index][reuse].value == pattern->value)
+		lower = MAX(lower, zone->start[pattern->index][reuse].address);
 	if (!clip(pattern, MAX(lower, reach.lower),
 		  MIN(zone->upper - ARCH_JMP_SIZE, reach.upper), &first, &last))
 		return 0;
@@ -163,12 +175,23 @@ static uintptr_t find_in_zone(struct zone *zone, const struct pattern *pattern, 
 		if (!next_match(first, pattern->mask, pattern->value, &candidate) || candidate > last)
 			return 0;
 		pad = target_of(pattern, candidate);
+		if (reuse && is_on_new_page(zone, pad)) {
+			/* On to the next page. */
+			uintptr_t next = ALIGN_DOWN(pad, PAGE_SIZE) + PAGE_SIZE;
+
+			if (pad + ARCH_JMP_SIZE > next || next > target_of(pattern, last))
+				next = pad + 1;
+			first = candidate + (uint32_t)(next - pad);
+			if (first <= candidate)
+				return 0;
+			continue;
+		}
 		if (is_free(zone, pad)) {
 			if (!mark(zone, pad, true))
 				return 0;
 			if (tries > CROWDED) {
-				zone->start[pattern->index].address = pad;
-				zone->start[pattern->index].value = pattern->value;
+				zone->start[pattern->index][reuse].address = pad;
+				zone->start[pattern->index][reuse].value = pattern->value;
 			}
 			return pad;
 		}
@@ -264,8 +287,8 @@ static struct zone *create(const struct pattern *pattern, struct arena_reach rea
 		heap_unmap(zone->lower, zone->upper - zone->lower);
 		goto fail;
 	}
-	zone->next = zones;
-	zones = zone;
+	*last_zone = zone;
+	last_zone = &zone->next;
 	return zone;
 fail:
 	heap_free(used, ZONE_PAGES * sizeof(*used));
@@ -287,15 +310,17 @@ patch_status arena_pad_alloc(uintptr_t source, uint32_t fixed_mask, uint32_t fix
 	*pad = 0;
 	if (!is_possible(&pattern, reach) || INJECT(INJECT_ALLOC))
 		return PATCH_ENOMEM;
-	for (zone = zones; zone != NULL; zone = zone->next) {
-		*pad = find_in_zone(zone, &pattern, reach);
-		if (*pad != 0)
-			return PATCH_OK;
+	for (int pass = 0; pass < 2; ++pass) {
+		for (zone = zones; zone != NULL; zone = zone->next) {
+			*pad = find_in_zone(zone, &pattern, reach, pass == 0);
+			if (*pad != 0)
+				return PATCH_OK;
+		}
 	}
 	zone = create(&pattern, reach);
 	if (zone == NULL)
 		return PATCH_ENOMEM;
-	*pad = find_in_zone(zone, &pattern, reach);
+	*pad = find_in_zone(zone, &pattern, reach, false);
 	return *pad != 0 ? PATCH_OK : PATCH_ENOMEM;
 }
 
@@ -311,7 +336,8 @@ void arena_pad_free(uintptr_t pad)
 		if (pad >= zone->lower && pad < zone->upper) {
 			mark(zone, pad, false);
 			for (size_t i = 0; i < PATTERNS; ++i)
-				zone->start[i].address = MIN(zone->start[i].address, pad);
+				for (size_t k = 0; k < 2; ++k)
+					zone->start[i][k].address = MIN(zone->start[i][k].address, pad);
 			return;
 		}
 	}
