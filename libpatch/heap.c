@@ -8,9 +8,11 @@
 
 #define CHUNK (256 * 1024UL)
 #define LARGE 8192UL
+#define POPULATE_FROM (4 * CHUNK)
 
-/* Size classes: 16, 32, 48, 64, then two per power of two. */
-#define CLASSES 40
+/* Size classes: multiples of 16 up to 256, then four per power of two. */
+#define FINE 256UL
+#define CLASSES 48
 
 struct free_block {
 	struct free_block *next;
@@ -23,15 +25,15 @@ static size_t chunk_left;
 static unsigned int size_class(size_t size, size_t *rounded)
 {
 	size_t step = 16;
-	size_t limit = 64;
+	size_t limit = FINE;
 	unsigned int base = 0;
 
 	if (size == 0)
 		size = 1;
 	while (size > limit) {
-		base += limit == 64 ? 4 : 2;
+		base += limit == FINE ? FINE / 16 - 4 : 4;
 		limit *= 2;
-		step = limit / 4;
+		step = limit / 8;
 	}
 	*rounded = ALIGN_UP(size, step);
 	return base + (unsigned int)(*rounded / step);
@@ -98,20 +100,31 @@ uint64_t heap_mapped(void)
 	return mapped;
 }
 
-void *heap_map(size_t size)
+static void *map(size_t size, int flags)
 {
 	long result;
 
 	if (INJECT(INJECT_MMAP))
 		return NULL;
 	result = raw_syscall(SYS_mmap, NULL, ALIGN_UP(size, PAGE_SIZE), PROT_READ | PROT_WRITE,
-			     MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+			     MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
 	if (result < 0) {
 		heap_note_refusal(result);
 		return NULL;
 	}
 	mapped += ALIGN_UP(size, PAGE_SIZE);
 	return (void *)result;
+}
+
+void *heap_map(size_t size)
+{
+	return map(size, 0);
+}
+
+/* Whoever has filled some will fill the next: at once it costs a fraction of a page fault for each of its pages. */
+static void *map_chunk(void)
+{
+	return map(CHUNK, mapped >= POPULATE_FROM ? MAP_POPULATE : 0);
 }
 
 void heap_disown(size_t size)
@@ -142,7 +155,7 @@ void *heap_alloc(size_t size)
 		return block;
 	}
 	if (chunk_left < rounded) {
-		uint8_t *fresh = heap_map(CHUNK);
+		uint8_t *fresh = map_chunk();
 
 		if (fresh == NULL)
 			return NULL;
