@@ -59,6 +59,7 @@ patch_status api_enter(struct lock_scope *scope, const char *origin)
 
 patch_status api_leave(const struct lock_scope *scope, patch_status status)
 {
+	text_trust(0, 0);
 	lock_release(scope);
 	arena_register_unwind();
 	return status;
@@ -154,9 +155,9 @@ void api_enqueue(struct patch *patch)
 
 static void queue_regions(const struct patch *patch)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(patch->attachments); ++i)
-		if (patch->attachments[i].region != NULL)
-			region_queue(patch->attachments[i].region);
+	for (size_t i = 0; i < patch->roles; ++i)
+		if (patch->sites[i].attachment.region != NULL)
+			region_queue(patch->sites[i].attachment.region);
 }
 
 /* ---- changing --------------------------------------------------------------------------------------------------- */
@@ -229,8 +230,8 @@ EXPORT patch_status patch_unmake(patch_t handle)
 /* Is any change of the patch still waiting for another commit? */
 static bool is_pending(const struct patch *patch)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(patch->attachments); ++i)
-		if (patch->attachments[i].region != NULL && patch->attachments[i].region->queued)
+	for (size_t i = 0; i < patch->roles; ++i)
+		if (patch->sites[i].attachment.region != NULL && patch->sites[i].attachment.region->queued)
 			return true;
 	return false;
 }
@@ -242,6 +243,7 @@ static patch_status commit_queue(void)
 	patch_status status;
 
 	queue = NULL;
+	text_trust(0, 0);
 	gone_collect();
 	status = commit_run();
 	/* Modules come and go: what was learnt of them is good for one batch. */
@@ -486,7 +488,7 @@ EXPORT patch_status patch_info(patch_t handle, struct patch_info *info)
 	if (status == PATCH_OK && patch->gone)
 		status = error_raise_at(PATCH_EFAULT, "patch_info", "its code, or its procedure's, was unmapped", patch->located);
 	if (status == PATCH_OK) {
-		const struct attachment *site = &patch->attachments[ROLE_SITE];
+		const struct attachment *site = &patch->sites[ROLE_SITE].attachment;
 		const struct region *region = site->region;
 		unsigned int index = 0;
 

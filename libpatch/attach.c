@@ -20,7 +20,7 @@ static patch_status join(struct region *region, struct attachment *attachment, s
 	refusal->message = "out of memory";
 	refusal->irritant = attachment->address;
 	if (hookset_add_region(&set, region) && hookset_add(&set, attachment))
-		status = hookset_build(&set, region, &trampoline, refusal);
+		status = hookset_build(&set, region, NULL, &trampoline, refusal);
 	hookset_free(&set);
 	if (status != PATCH_OK)
 		return status;
@@ -48,7 +48,7 @@ static patch_status establish(const struct fit *fit, struct attachment *attachme
 	for (size_t i = 0; i < fit->inner_count; ++i)
 		gathered = gathered && hookset_add_region(&set, fit->inner[i]);
 	if (gathered)
-		status = hookset_build(&set, region, &trampoline, refusal);
+		status = hookset_build(&set, region, fit->plan.insns, &trampoline, refusal);
 	hookset_free(&set);
 	if (status != PATCH_OK) {
 		region_discard(region);
@@ -213,18 +213,17 @@ static patch_status join_region(struct region *region, struct attachment *attach
 
 patch_status attach(struct patch *patch, enum role role, uintptr_t address, struct refusal *refusal)
 {
-	struct attachment *attachment = &patch->attachments[role];
+	struct attachment *attachment = &patch->sites[role].attachment;
 	static uint8_t bytes[PLAN_LENGTH_MAX];
 	uintptr_t site = address; /* behind an endbr64 */
 	struct region *region;
-	struct arch_insn insn;
 	patch_status status;
 	int error;
 
 	region = region_at(address);
-	if (region == NULL && text_read(address, bytes, INSN_MAX, &error) >= 4 && arch_decode(bytes, 4, address, &insn) &&
-	    (insn.flags & ARCH_F_ENDBR)) {
-		site = address + insn.length;
+	if (region == NULL && text_read(address, bytes, ARCH_ENDBR_SIZE, &error) == ARCH_ENDBR_SIZE &&
+	    arch_is_endbr(bytes)) {
+		site = address + ARCH_ENDBR_SIZE;
 		region = region_at(site);
 	}
 	attachment->patch = patch;
@@ -256,7 +255,7 @@ patch_status attach(struct patch *patch, enum role role, uintptr_t address, stru
 patch_status attach_in_window(struct patch *patch, uintptr_t address, uintptr_t start, uintptr_t end,
 			      struct refusal *refusal)
 {
-	struct attachment *attachment = &patch->attachments[ROLE_SITE];
+	struct attachment *attachment = &patch->sites[ROLE_SITE].attachment;
 	static struct fit fit;
 	struct plan *plan = &fit.plan;
 
@@ -270,13 +269,13 @@ patch_status attach_in_window(struct patch *patch, uintptr_t address, uintptr_t 
 	if (end - start > PLAN_LENGTH_MAX || region_original(start, fit.view, PLAN_LENGTH_MAX) < end - start)
 		return PATCH_EFAULT;
 	while (start + plan->length < end) {
-		struct arch_insn insn;
+		struct arch_insn *insn = &plan->insns[plan->count];
 
 		if (region_at(start + plan->length) != NULL || plan->count == PLAN_INSNS_MAX ||
-		    !arch_decode(fit.view + plan->length, end - start - plan->length, start + plan->length, &insn) ||
-		    (insn.flags & ARCH_F_REFUSED))
+		    !arch_decode(fit.view + plan->length, end - start - plan->length, start + plan->length, insn) ||
+		    (insn->flags & ARCH_F_REFUSED))
 			return PATCH_ECONF;
-		plan->length += insn.length;
+		plan->length += insn->length;
 		plan->offsets[++plan->count] = plan->length;
 	}
 	return settle_in(&fit, attachment, refusal);

@@ -119,20 +119,34 @@ static const uint8_t cancellable[] = { 0x4D, 0x89, 0xCA, 0x4C, 0x8B, 0x44, 0x24,
 #define CANCELLABLE_BEFORE 40
 /* A window that began behind the address would end before. */
 #define AROUND 192
+/* How much of what is behind a function matters: an instruction that its last window runs into, and all of the above. */
+#define BEYOND (INSN_MAX + CANCELLABLE_BEFORE + sizeof(cancellable) + 16)
+#define SYSCALL_1 0x0F
+#define SYSCALL_2 0x05
 
-static uintptr_t find_cancellable(uintptr_t address, size_t (*original)(uintptr_t, uint8_t *, size_t))
+/* Of the function, what a window could touch: it may run over the function's end, but does not begin in front of it. */
+static uintptr_t find_cancellable(uintptr_t address, uintptr_t function, uintptr_t end,
+				  size_t (*original)(uintptr_t, uint8_t *, size_t))
 {
 	static uint8_t view[2 * AROUND];
 	uintptr_t lower = address - AROUND;
-	size_t size = original(lower, view, sizeof(view));
+	uintptr_t upper = address + AROUND;
+	size_t size;
 
-	if (size <= AROUND) {
-		lower = ALIGN_DOWN(address, PAGE_SIZE);
-		size = original(lower, view, MIN(sizeof(view), address - lower + AROUND));
+	if (end != 0) {
+		lower = MAX(lower, function);
+		upper = MIN(upper, end + BEYOND);
 	}
-	for (size_t i = 0; i + sizeof(cancellable) <= size; ++i)
-		if (memcmp(view + i, cancellable, sizeof(cancellable)) == 0)
-			return lower + i;
+	size = original(lower, view, upper - lower);
+	if (size <= address - lower) {
+		lower = ALIGN_DOWN(address, PAGE_SIZE);
+		size = original(lower, view, MIN(sizeof(view), upper - lower));
+	}
+	/* By its last two bytes, which are rare. */
+	for (size_t i = sizeof(cancellable); i <= size; ++i)
+		if (view[i - 1] == SYSCALL_2 && view[i - 2] == SYSCALL_1 &&
+		    memcmp(view + i - sizeof(cancellable), cancellable, sizeof(cancellable)) == 0)
+			return lower + i - sizeof(cancellable);
 	return 0;
 }
 
@@ -147,7 +161,7 @@ static bool bound(uintptr_t lower, uintptr_t upper, uintptr_t address, struct cr
 	return true;
 }
 
-const char *critical_examine(const struct module *module, uintptr_t address,
+const char *critical_examine(const struct module *module, uintptr_t address, uintptr_t lower, uintptr_t upper,
 			     size_t (*original)(uintptr_t address, uint8_t *bytes, size_t size), struct critical *out)
 {
 	uintptr_t found;
@@ -161,7 +175,7 @@ const char *critical_examine(const struct module *module, uintptr_t address,
 	for (size_t i = 0; i < range_count; ++i)
 		if (!bound(ranges[i].lower, ranges[i].upper, address, out))
 			return "the code is a restartable sequence (rseq), which works only where it is";
-	found = find_cancellable(address, original);
+	found = find_cancellable(address, lower, upper, original);
 	if (found != 0 && !bound(found - CANCELLABLE_BEFORE, found + sizeof(cancellable), address, out))
 		return "the system call is a cancellation point, which works only where it is";
 	return NULL;

@@ -306,7 +306,9 @@ patch_status fit_begin(struct fit *fit, const struct patch *patch, uintptr_t add
 		.policy = policy,
 		.no_calls = site_has_shadow_stack(),
 	};
-	if (patch->upper != 0 && scan_function(patch->lower, patch->upper, region_original_at))
+	if (patch->upper != 0) {
+		scan_set(patch->lower, patch->upper, region_original_at, region_is_original(patch->lower, patch->upper));
 		fit->request.is_start = is_start;
+	}
 	return PATCH_OK;
 }

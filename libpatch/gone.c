@@ -21,9 +21,9 @@ static void end_patch(struct patch *patch)
 	patch->gone = true;
 	quiesce_set_open(patch, false);
 	/* A part of it may lie elsewhere: that goes by the protocol. */
-	for (size_t i = 0; i < ARRAY_SIZE(patch->attachments); ++i)
-		if (patch->attachments[i].region != NULL && patch->attachments[i].region->installed)
-			region_queue(patch->attachments[i].region);
+	for (size_t i = 0; i < patch->roles; ++i)
+		if (patch->sites[i].attachment.region != NULL && patch->sites[i].attachment.region->installed)
+			region_queue(patch->sites[i].attachment.region);
 	region_detach(patch);
 }
 
@@ -106,9 +106,9 @@ bool procedures_gone(uintptr_t lower, uintptr_t upper)
 			continue;
 		patch->wanted = false;
 		patch->gone = true;
-		for (size_t i = 0; i < ARRAY_SIZE(patch->attachments); ++i)
-			if (patch->attachments[i].region != NULL && patch->enabled)
-				region_queue(patch->attachments[i].region);
+		for (size_t i = 0; i < patch->roles; ++i)
+			if (patch->sites[i].attachment.region != NULL && patch->enabled)
+				region_queue(patch->sites[i].attachment.region);
 	}
 	if (region_queued() != NULL)
 		commit_run();

@@ -38,14 +38,14 @@ static bool make_room(void)
 	return true;
 }
 
-struct patch *handle_alloc(patch_t *handle)
+struct patch *handle_alloc(patch_t *handle, unsigned int roles)
 {
 	struct patch *patch;
 	uint32_t index = first_free;
 
 	if (index == NONE && !make_room())
 		return NULL;
-	patch = heap_alloc(sizeof(*patch));
+	patch = heap_alloc(patch_size(roles));
 	if (patch == NULL)
 		return NULL;
 	if (index != NONE)
@@ -55,6 +55,7 @@ struct patch *handle_alloc(patch_t *handle)
 	if (++slots[index].generation == 0)
 		slots[index].generation = 1;
 	slots[index].patch = patch;
+	patch->roles = (uint8_t)roles;
 	patch->slot = index;
 	*handle = (patch_t)((uintptr_t)slots[index].generation << 32 | index);
 	++live;
@@ -95,7 +96,7 @@ void handle_free(struct patch *patch)
 	if (patch->all_next != NULL)
 		patch->all_next->all_link = patch->all_link;
 	--all_count;
-	heap_free(patch, sizeof(*patch));
+	heap_free(patch, patch_size(patch->roles));
 }
 
 void handle_revoke_all(void (*visit)(struct patch *patch))

@@ -11,7 +11,7 @@
 struct patch;
 
 /* A zeroed patch with a handle; NULL when out of memory. */
-struct patch *handle_alloc(patch_t *handle);
+struct patch *handle_alloc(patch_t *handle, unsigned int roles);
 /* The patch, or NULL. */
 struct patch *handle_get(patch_t handle);
 /* From now on the handle is unknown. The patch stays. */

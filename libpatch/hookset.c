@@ -33,7 +33,7 @@ static size_t describe(const struct attachment *attachment, struct hook *hooks)
 			.program_counter = patch->located,
 			.post = attachment->role == ROLE_RETURN,
 		},
-		.record = &patch->records[attachment->role],
+		.record = &patch->sites[attachment->role].record,
 		.owner = patch,
 	};
 	if (patch->model.type == PATCH_EXEC_MODEL_COUNT) {
@@ -256,19 +256,19 @@ static void hand_over(struct trampoline *trampoline, const struct search *search
 	}
 }
 
-static struct window window_of(const struct region *region)
+static struct window window_of(const struct region *region, const struct arch_insn *insns)
 {
 	return (struct window){ region->start,   region->length,   region->count, region->strategy,
-				region->offsets, region->original, region->pad, site_has_shadow_stack() };
+				region->offsets, region->original, insns, region->pad, site_has_shadow_stack() };
 }
 
 /* A trampoline for these attachments: one the region has, or a new one. */
-patch_status hookset_build(const struct hookset *set, struct region *region, struct trampoline **out,
+patch_status hookset_build(const struct hookset *set, struct region *region, const struct arch_insn *insns, struct trampoline **out,
 			   struct refusal *refusal)
 {
 	size_t hooks_size = set->count * 2 * sizeof(struct hook);
 	size_t map_size = set->count * 2 * sizeof(uint16_t);
-	struct window window = window_of(region);
+	struct window window = window_of(region, insns);
 	struct hook *hooks = heap_alloc(hooks_size);
 	struct search search = { .window = &window, .hooks = hooks, .map = heap_alloc(map_size) };
 	patch_status status = PATCH_ENOMEM;
@@ -303,7 +303,7 @@ patch_status hookset_build_trap(struct region *region, struct trampoline **out, 
 	*out = NULL;
 	region->strategy = PATCH_STRATEGY_TRAP;
 	if (hookset_add_region(&set, region))
-		status = set.count == 0 ? PATCH_OK : hookset_build(&set, region, out, refusal);
+		status = set.count == 0 ? PATCH_OK : hookset_build(&set, region, NULL, out, refusal);
 	hookset_free(&set);
 	region->strategy = strategy;
 	return status;

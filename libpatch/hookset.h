@@ -23,7 +23,7 @@ bool hookset_add_region(struct hookset *set, const struct region *region);
 void hookset_free(struct hookset *set);
 
 /* PATCH_OK; PATCH_ENOMEM with its reason in *refusal. The hooks are the patches' then. */
-patch_status hookset_build(const struct hookset *set, struct region *region, struct trampoline **out,
+patch_status hookset_build(const struct hookset *set, struct region *region, const struct arch_insn *insns, struct trampoline **out,
 			   struct refusal *refusal);
 /* The same for what the region has, as a trap. NULL when it has nothing. */
 patch_status hookset_build_trap(struct region *region, struct trampoline **out, struct refusal *refusal);

@@ -110,7 +110,7 @@ static bool is_call(uintptr_t address, struct arch_insn *insn)
 /* PROBE_AROUND: a hook behind the instruction, or, for a call, at its return address. */
 static patch_status attach_after(struct patch *patch, struct refusal *refusal)
 {
-	uintptr_t address = patch->attachments[ROLE_SITE].address;
+	uintptr_t address = patch->sites[ROLE_SITE].attachment.address;
 	uintptr_t returns_to;
 	struct arch_insn insn;
 
@@ -136,15 +136,15 @@ static patch_status attach_after(struct patch *patch, struct refusal *refusal)
 /* What the hooks' slots will hold. */
 static void set_records(struct patch *patch)
 {
-	for (size_t i = 0; i < ARRAY_SIZE(patch->records); ++i)
-		patch->records[i] = (struct hook_record){ patch->model.probe.procedure, patch->model.probe.user_data };
+	for (size_t i = 0; i < patch->roles; ++i)
+		patch->sites[i].record = (struct hook_record){ patch->model.probe.procedure, patch->model.probe.user_data };
 	if (!patch->paired)
 		return;
 	patch->pair.id = patch->order;
 	patch->pair.procedure = patch->model.probe.procedure;
 	patch->pair.user_data = patch->model.probe.user_data;
-	patch->records[ROLE_SITE] = (struct hook_record){ around_call, &patch->pair };
-	patch->records[ROLE_RETURN] = (struct hook_record){ around_return, &patch->pair };
+	patch->sites[ROLE_SITE].record = (struct hook_record){ around_call, &patch->pair };
+	patch->sites[ROLE_RETURN].record = (struct hook_record){ around_return, &patch->pair };
 }
 
 static patch_status attach_all(struct patch *patch, struct refusal *refusal)
@@ -204,7 +204,7 @@ static patch_status make_at(uintptr_t address, const struct request *request, pa
 	struct patch *patch;
 
 	heap_take_refusal();
-	patch = handle_alloc(out);
+	patch = handle_alloc(out, request->model->type == PATCH_EXEC_MODEL_PROBE_AROUND ? ROLES : 1);
 	if (patch == NULL) {
 		error_raise(PATCH_ENOMEM, "patch_make", "out of memory", NULL);
 		return add_cause(PATCH_ENOMEM);

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "plan.h"
 
+#include <string.h>
+
 static patch_status refuse(struct plan *plan, patch_status status, const char *message, uintptr_t where)
 {
 	plan->message = message;
@@ -8,6 +10,7 @@ static patch_status refuse(struct plan *plan, patch_status status, const char *m
 	return status;
 }
 
+#define TOO_MUCH "joining the patches around it would displace too much at once"
 #define SHADOW_STACK "a call cannot be displaced while the thread has a user shadow stack"
 
 static bool is_call(const struct arch_insn *insn)
@@ -98,31 +101,31 @@ static const char *build(const struct plan_request *request, enum level level, u
 	const uint8_t *bytes = request->bytes + (plan->start - request->site);
 	size_t size = request->size - (plan->start - request->site);
 	bool flows = request->from == 0 || level < BRANCHED_TO;
-	struct arch_insn last = { 0 };
 
 	plan->length = 0;
 	plan->count = 0;
 	while (plan->start + plan->length < end) {
 		uintptr_t address = plan->start + plan->length;
-		struct arch_insn insn;
+		struct arch_insn *insn = &plan->insns[plan->count];
 		const char *why;
 
 		*where = address;
-		if (!arch_decode(bytes + plan->length, size - plan->length, address, &insn))
+		if (plan->count == PLAN_INSNS_MAX)
+			return TOO_MUCH;
+		if (!arch_decode(bytes + plan->length, size - plan->length, address, insn))
 			return "the bytes behind the instruction do not decode";
-		why = obstacle(request, level, &insn, address);
+		why = obstacle(request, level, insn, address);
 		if (why != NULL)
 			return why;
-		if (plan->count > 0 && level_of(request, &last, &insn, address) > level)
+		if (plan->count > 0 && level_of(request, insn - 1, insn, address) > level)
 			return "the function branches to an instruction within the bytes of a jump";
-		if (address < plan->site && (address + insn.length > plan->site ||
-					     (flows && (!flows_on(&insn) || (insn.flags & ARCH_F_ENDBR)))))
+		if (address < plan->site && (address + insn->length > plan->site ||
+					     (flows && (!flows_on(insn) || (insn->flags & ARCH_F_ENDBR)))))
 			return "control does not flow to the instruction from the one in front";
-		if (plan->count == PLAN_INSNS_MAX || plan->length + insn.length > PLAN_LENGTH_MAX)
-			return "joining the patches around it would displace too much at once";
-		plan->length += insn.length;
+		if (plan->length + insn->length > PLAN_LENGTH_MAX)
+			return TOO_MUCH;
+		plan->length += insn->length;
 		plan->offsets[++plan->count] = plan->length;
-		last = insn;
 	}
 	return NULL;
 }
@@ -210,12 +213,15 @@ static bool climb(const struct plan_request *request, uintptr_t site_end, struct
 	return false;
 }
 
-static void plan_trap(struct plan *plan, uint8_t length)
+static void plan_trap(struct plan *plan, const struct arch_insn *insn)
 {
+	uint8_t length = insn->length;
+
 	plan->start = plan->site;
 	plan->length = length;
 	plan->count = 1;
 	plan->offsets[1] = length;
+	plan->insns[0] = *insn;
 	plan->strategy = PATCH_STRATEGY_TRAP;
 	plan->candidate = TRAP_RESORT;
 }
@@ -226,7 +232,8 @@ patch_status plan_site(const struct plan_request *request, struct plan *plan)
 	uintptr_t where = request->site;
 	const char *why = "the bytes are part of another patch's jump, which cannot take the instruction in";
 
-	*plan = (struct plan){ .site = request->site };
+	memset(plan, 0, offsetof(struct plan, insns));
+	plan->site = request->site;
 	if (!arch_decode(request->bytes, request->size, plan->site, &insn))
 		return refuse(plan, PATCH_EDISASM, "the bytes at the address are no valid instruction", plan->site);
 	if (insn.flags & ARCH_F_ENDBR) {
@@ -246,7 +253,7 @@ patch_status plan_site(const struct plan_request *request, struct plan *plan)
 		return refuse(plan, PATCH_ECHANGED, "an int3 that libpatch did not write is there already", plan->site);
 
 	if (request->policy == PATCH_TRAP_POLICY_FORCE) {
-		plan_trap(plan, insn.length);
+		plan_trap(plan, &insn);
 		return PATCH_OK;
 	}
 	for (unsigned int i = 1; i < insn.length; ++i) {
@@ -262,7 +269,7 @@ patch_status plan_site(const struct plan_request *request, struct plan *plan)
 no_jump:
 	if (request->policy == PATCH_TRAP_POLICY_FORBID || request->from != 0)
 		return refuse(plan, PATCH_ENOJUMP, why, where);
-	plan_trap(plan, insn.length);
+	plan_trap(plan, &insn);
 	plan->message = why;
 	plan->irritant = where;
 	return PATCH_OK;

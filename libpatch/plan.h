@@ -51,6 +51,7 @@ struct plan {
 	/* Refused: status is not PATCH_OK, and this is why and where. */
 	const char *message;
 	uintptr_t irritant;
+	struct arch_insn insns[PLAN_INSNS_MAX]; /* decoded */
 };
 
 /*

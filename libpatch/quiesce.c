@@ -75,7 +75,10 @@ void quiesce_detached(struct patch *patch)
 
 static bool is_record_of(const struct patch *patch, uintptr_t record)
 {
-	return record - (uintptr_t)patch->records < sizeof(patch->records);
+	for (size_t i = 0; i < patch->roles; ++i)
+		if (record == (uintptr_t)&patch->sites[i].record)
+			return true;
+	return false;
 }
 
 static void see(uintptr_t record, void *data)

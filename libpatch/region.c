@@ -8,6 +8,24 @@
 static struct region *queue;
 static struct region_usage usage;
 
+/* Regions in the text, by page; pages may share a count. */
+#define COUNTS (1UL << 16)
+
+static uint32_t *installed_on(uintptr_t page)
+{
+	static uint32_t counts[COUNTS];
+
+	return &counts[(page * 0x9E3779B97F4A7C15ULL) >> 48];
+}
+
+bool region_is_original(uintptr_t lower, uintptr_t upper)
+{
+	for (uintptr_t page = lower / PAGE_SIZE; usage.installed > 0 && page <= (upper - 1) / PAGE_SIZE; ++page)
+		if (*installed_on(page) != 0)
+			return false;
+	return true;
+}
+
 /* ---- original bytes --------------------------------------------------------------------------------------------- */
 
 struct region *region_at(uintptr_t address)
@@ -19,11 +37,18 @@ struct region *region_at(uintptr_t address)
 
 struct region *region_covering(uintptr_t address)
 {
-	for (uintptr_t back = 0; back < INSN_MAX && back <= address; ++back) {
-		struct region *region = region_at(address - back);
+	uint64_t before = registry_may_have_before(address);
 
+	while (before != 0) {
+		unsigned int back = (unsigned int)__builtin_clzll(before);
+		struct region *region;
+
+		if (back >= INSN_MAX)
+			break;
+		region = region_at(address - back);
 		if (region != NULL)
 			return address < region->start + region->owned ? region : NULL;
+		before &= ~(1ULL << (63 - back));
 	}
 	return NULL;
 }
@@ -36,17 +61,11 @@ bool region_is_hooked(const struct region *region, unsigned int offset)
 	return false;
 }
 
-/* Only such bytes stand at the instructions of a patched region: spares nearly all look-ups. */
-static bool may_be_patched(uint8_t byte)
-{
-	return byte == ARCH_JMP_REL32 || arch_trap_class(byte) != ARCH_TRAP_NONE;
-}
-
 size_t region_original_at(uintptr_t address, const uint8_t **bytes)
 {
 	struct region *region;
 
-	if (usage.installed == 0 || !may_be_patched(*(const uint8_t *)address))
+	if (usage.installed == 0)
 		return 0;
 	region = region_at(address);
 	if (region == NULL || !region->installed)
@@ -57,14 +76,17 @@ size_t region_original_at(uintptr_t address, const uint8_t **bytes)
 
 size_t region_original(uintptr_t address, uint8_t *bytes, size_t size)
 {
-	struct region *region = usage.installed > 0 ? region_covering(address) : NULL;
+	struct region *region;
 	int error;
 	size_t got = text_read(address, bytes, size, &error);
 
-	for (size_t at = 0; at < got && usage.installed > 0; ++at) {
+	if (usage.installed == 0 || got == 0 || region_is_original(address, address + got))
+		return got;
+	region = region_covering(address);
+	for (size_t at = 0; at < got; ++at) {
 		uintptr_t here = address + at;
 
-		if ((region == NULL || here >= region->start + region->length) && may_be_patched(bytes[at]))
+		if (region == NULL || here >= region->start + region->length)
 			region = region_at(here);
 		if (region != NULL && region->installed && here >= region->start &&
 		    here < region->start + region->length)
@@ -77,8 +99,15 @@ size_t region_original(uintptr_t address, uint8_t *bytes, size_t size)
 
 void region_set_installed(struct region *region, bool installed)
 {
-	if (region->installed != installed)
-		usage.installed += installed ? 1 : -1;
+	if (region->installed != installed) {
+		int change = installed ? 1 : -1;
+		uintptr_t last = region->start + region->length - 1;
+
+		usage.installed += change;
+		*installed_on(region->start / PAGE_SIZE) += change;
+		if (last / PAGE_SIZE != region->start / PAGE_SIZE)
+			*installed_on(last / PAGE_SIZE) += change;
+	}
 	region->installed = installed;
 }
 
@@ -238,11 +267,13 @@ void region_own_entries(struct region *region)
 	for (unsigned int i = 0; i < region->count; ++i) {
 		struct registry_entry *entry = region->entries[i];
 		uint8_t offset = region->offsets[i];
+		uint8_t length = region->offsets[i + 1] - offset;
+		const uint8_t *bytes = region->original + offset;
 		struct arch_insn insn;
 
-		arch_decode(region->original + offset, region->offsets[i + 1] - offset, region->start + offset, &insn);
-		entry->length = insn.length;
-		entry->traps = insn.kind == ARCH_TRAP;
+		entry->length = length;
+		entry->traps = arch_may_trap(bytes, length) &&
+			       arch_decode(bytes, length, region->start + offset, &insn) && insn.kind == ARCH_TRAP;
 		entry->region = region;
 		entry->index = (uint16_t)i;
 	}
@@ -457,8 +488,8 @@ void region_detach(struct patch *patch)
 	/* Their code stays (I7), and serves the next patch that wants the same. */
 	while (patch->hooks != NULL)
 		trampoline_free_hook(patch->hooks);
-	for (size_t i = 0; i < ARRAY_SIZE(patch->attachments); ++i) {
-		struct attachment *attachment = &patch->attachments[i];
+	for (size_t i = 0; i < patch->roles; ++i) {
+		struct attachment *attachment = &patch->sites[i].attachment;
 		struct region *region = attachment->region;
 
 		if (region == NULL)

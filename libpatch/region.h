@@ -32,7 +32,9 @@ struct attachment {
 	enum role role;
 };
 
-/* What the caller of patch_make() asked for, and where it stands. */
+#define ROLES 2
+
+/* What the caller of patch_make() asked for, and where it stands. Without a return site, memory ends in front of that. */
 struct patch {
 	uint64_t order; /* of making */
 	uintptr_t located;
@@ -53,9 +55,7 @@ struct patch {
 	uintptr_t mapped;  /* end of the mapping */
 	bool exact;     /* its mapping is writable (text.h) */
 	bool paired;    /* around a call */
-	struct call_pair pair; /* then: of both calls */
-	struct attachment attachments[2]; /* by role */
-	struct hook_record records[2];    /* by role: what its hooks' slots hold */
+	uint8_t roles;  /* that there is memory for */
 	struct {
 		const void *counter; /* or that, when nothing is called: its address or its distance from the thread pointer */
 		uint8_t action;      /* enum arch_action */
@@ -77,6 +77,11 @@ struct patch {
 	const void *runner; /* the thread that runs its destroy function */
 	struct patch *quiet_next;
 	struct patch **quiet_link;
+	struct {
+		struct attachment attachment;
+		struct hook_record record; /* what its hooks' slots hold */
+	} sites[ROLES]; /* by role */
+	struct call_pair pair; /* of both calls */
 };
 
 /* What its hooks call, or the counter that they increase: 0 for one in thread-local storage. */
@@ -85,6 +90,12 @@ static inline uintptr_t patch_refers_to(const struct patch *patch)
 	if (patch->model.type != PATCH_EXEC_MODEL_COUNT)
 		return (uintptr_t)patch->model.probe.procedure;
 	return patch->count.action == ARCH_COUNT_THREAD ? 0 : (uintptr_t)patch->count.counter;
+}
+
+/* Its size with so many roles. */
+static inline size_t patch_size(unsigned int roles)
+{
+	return roles == ROLES ? sizeof(struct patch) : offsetof(struct patch, sites[1]);
 }
 
 struct region {
@@ -147,6 +158,9 @@ bool region_is_unused(const struct region *region);
 
 /* Should the region's text be patched once everything wanted is in effect? */
 bool region_wanted(const struct region *region);
+
+/* Is the text between, a function's, what it was without patches? True is sure. */
+bool region_is_original(uintptr_t lower, uintptr_t upper);
 
 /* Original bytes from address on, under whatever the library wrote; how many could be read. */
 size_t region_original(uintptr_t address, uint8_t *bytes, size_t size);

@@ -64,13 +64,7 @@ static bool drained(unsigned int index)
  * epoch before it changed and counted themselves late. Leaving epoch e needs the other index drained, leaving e + 1 needs
  * e's: from epoch e + 2 on nobody holds it.
  */
-struct deferred {
-	struct registry_entry entry; /* what is freed */
-	struct deferred *next;
-	uint64_t epoch;
-};
-
-static struct deferred *deferred_list;
+static struct registry_entry *removed;
 /* Entries whose `hot` is set. */
 static size_t hot;
 
@@ -80,21 +74,21 @@ void registry_poll(void)
 {
 	uint64_t now = atomic_load_explicit(&epoch, memory_order_relaxed);
 
-	if (deferred_list == NULL)
+	if (removed == NULL)
 		return;
 	for (int i = 0; i < 2 && drained((now & 1) ^ 1); ++i)
 		atomic_store(&epoch, ++now);
 
-	for (struct deferred **link = &deferred_list; *link != NULL;) {
-		struct deferred *deferred = *link;
+	for (struct registry_entry **link = &removed; *link != NULL;) {
+		struct registry_entry *entry = *link;
 
-		if (deferred->epoch + 2 > now) {
-			link = &deferred->next;
+		if (entry->removed_epoch + 2 > now) {
+			link = &entry->removed_next;
 			continue;
 		}
-		*link = deferred->next;
-		unreport(&deferred->entry);
-		heap_free(deferred, sizeof(*deferred));
+		*link = entry->removed_next;
+		unreport(entry);
+		heap_free(entry, sizeof(*entry));
 	}
 }
 
@@ -226,37 +220,63 @@ struct registry_entry *registry_next_within(uintptr_t lower, uintptr_t upper)
 	return NULL;
 }
 
+/*
+ * A bit per address that has, or had, an entry; lines of 64 addresses share words. Never cleared: an entry that is removed is
+ * looked up in vain now and then.
+ */
+#define LINE 64
+#define LINES (1UL << 16)
+
+static uint64_t lines[LINES];
+
+static uint64_t *line_of(uintptr_t address)
+{
+	return &lines[hash(address / LINE) % LINES];
+}
+
+uint64_t registry_may_have_before(uintptr_t address)
+{
+	unsigned int bit = address % LINE;
+	uint64_t bits = *line_of(address) << (LINE - 1 - bit);
+
+	if (bit < LINE - 1)
+		bits |= *line_of(address - LINE) >> (bit + 1);
+	return bits;
+}
+
+static bool may_have(uintptr_t address)
+{
+	return *line_of(address) >> (address % LINE) & 1;
+}
+
 struct registry_entry *registry_find(uintptr_t address)
 {
 	/* The lock keeps entries from going away. */
-	return registry_lookup(address);
+	return may_have(address) ? registry_lookup(address) : NULL;
 }
 
 struct registry_entry *registry_add(uintptr_t address)
 {
-	struct deferred *holder = heap_alloc(sizeof(*holder));
-	struct registry_entry *entry;
+	struct registry_entry *entry = heap_alloc(sizeof(*entry));
 
-	if (holder == NULL)
+	if (entry == NULL)
 		return NULL;
-	entry = &holder->entry;
 	entry->address = address;
 	cds_lfht_node_init(&entry->node);
 	cds_lfht_add(table, hash(address), &entry->node);
 	++*share_of(address);
+	*line_of(address) |= (uint64_t)1 << (address % LINE);
 	return entry;
 }
 
 void registry_remove(struct registry_entry *entry)
 {
-	struct deferred *holder = container_of(entry, struct deferred, entry);
-
 	cds_lfht_del(table, &entry->node);
 	--*share_of(entry->address);
 	hot -= entry->hot;
-	holder->epoch = atomic_load_explicit(&epoch, memory_order_relaxed);
-	holder->next = deferred_list;
-	deferred_list = holder;
+	entry->removed_epoch = atomic_load_explicit(&epoch, memory_order_relaxed);
+	entry->removed_next = removed;
+	removed = entry;
 }
 
 static void set_state(struct registry_entry *entry, enum registry_state state, unsigned int classes)

@@ -41,16 +41,25 @@ struct registry_entry {
 	_Atomic uint64_t state;
 	_Atomic uintptr_t target; /* where a trap here goes on, while active */
 	_Atomic uint64_t hits;    /* traps served */
-	_Atomic bool reported;    /* is on the list of registry_report() */
 	struct registry_entry *reported_next;
+	_Atomic bool reported;    /* is on the list of registry_report() */
 	uint8_t length;           /* of the instruction at the address */
 	bool traps;               /* that instruction itself faults: int3, ud2 */
-	/* Writers only. */
+	/* Writers only, from here on. */
 	bool hot; /* control is known to be led here, time and again */
 	bool punned; /* the text has, or may have, a jump here that reads bytes behind its region (I11) */
-	struct region *region;
-	uint16_t index; /* of the instruction in the region */
-	struct region *former; /* regions that began here and are gone, for reuse */
+	uint8_t index; /* of the instruction in the region */
+	union {
+		struct {
+			struct region *region;
+			struct region *former; /* regions that began here and are gone, for reuse */
+		};
+		/* Taken out, but readers may have it still. */
+		struct {
+			struct registry_entry *removed_next;
+			uint64_t removed_epoch;
+		};
+	};
 };
 
 patch_status registry_init(void);
@@ -75,8 +84,12 @@ struct registry_entry *registry_add(uintptr_t address);
 /* Take an entry out: a dormant one, or one whose code is unmapped (I6). */
 void registry_remove(struct registry_entry *entry);
 
-/* Is an entry in [lower, upper)? False is sure; true may be wrong. */
+/* Is an entry in [lower, upper)? False is sure; true may be wrong. For long ranges. */
 bool registry_may_have(uintptr_t lower, uintptr_t upper);
+/*
+ * Bit 63 - i: there may be an entry at address - i; 0 is sure. Look-ups that find nothing are most, and each misses the cache.
+ */
+uint64_t registry_may_have_before(uintptr_t address);
 /* Any of them, to be removed before the next call; NULL: no more. */
 struct registry_entry *registry_next_within(uintptr_t lower, uintptr_t upper);
 

@@ -50,7 +50,7 @@ static bool build(struct replan *replan, const struct fit *fit, struct refusal *
 	if (region == NULL)
 		return false;
 	built = region_make_entries(region) && hookset_add_region(&set, replan->old) &&
-		hookset_build(&set, region, &replan->trampoline, refusal) == PATCH_OK;
+		hookset_build(&set, region, fit->plan.insns, &replan->trampoline, refusal) == PATCH_OK;
 	hookset_free(&set);
 	/* Owning one more signal takes the lock off: not in the middle of this. */
 	if (built && region_needs_sigill(region, replan->trampoline) && !signals_owned(SIGILL)) {

@@ -10,38 +10,119 @@
 
 static uintptr_t scanned_lower;
 static uintptr_t scanned_upper;
+static scan_original_fn *original_bytes;
+static bool is_original;
+static enum { UNKNOWN, DECODED, REFUSED } decoded;
 /* Bit per byte of the function. */
 static uint64_t *starts;
 static uint64_t *targets;
 static size_t words;
+
+/* Addresses from near_lower on: bit i for one that branches may lead to. */
+#define NEAR 32
+static uintptr_t near_lower;
+static uint32_t near_targets;
 
 static void set(uint64_t *bits, uintptr_t offset)
 {
 	bits[offset / 64] |= (uint64_t)1 << (offset % 64);
 }
 
+static bool is_inside(uintptr_t address)
+{
+	return address >= scanned_lower && address < scanned_upper;
+}
+
 static bool get(const uint64_t *bits, uintptr_t address)
 {
 	uintptr_t offset = address - scanned_lower;
 
-	return address >= scanned_lower && address < scanned_upper && (bits[offset / 64] >> (offset % 64) & 1);
+	return bits[offset / 64] >> (offset % 64) & 1;
 }
 
-bool scan_is_start(uintptr_t address)
+void scan_set(uintptr_t lower, uintptr_t upper, scan_original_fn *original, bool as_it_is)
 {
-	return get(starts, address);
-}
-
-bool scan_is_target(uintptr_t address)
-{
-	return get(targets, address);
+	is_original = as_it_is;
+	if (lower == scanned_lower && upper == scanned_upper)
+		return;
+	scanned_lower = lower;
+	scanned_upper = upper;
+	original_bytes = original;
+	decoded = UNKNOWN;
+	near_lower = 0;
 }
 
 void scan_forget(void)
 {
-	scanned_lower = 0;
-	scanned_upper = 0;
+	scan_set(0, 0, NULL, false);
 }
+
+/* ---- without decoding ------------------------------------------------------------------------------------------- */
+
+struct __attribute__((packed, may_alias)) unaligned32 {
+	int32_t value;
+};
+
+#define SHORT_REACH 130
+
+/*
+ * Every byte of the function as if a displacement began there: of 32 bits, whatever is in front; of 8 bits, only behind a byte
+ * that may be an opcode of such a branch. That some are no branches does not matter.
+ */
+static uint32_t find_near_targets(uintptr_t near)
+{
+	/* Of the target for a displacement of 0. */
+	uintptr_t offset = scanned_lower + 4 - near;
+	uintptr_t at = scanned_lower;
+	size_t count = scanned_upper - at;
+	uint32_t found = 0;
+	uintptr_t lower = MAX(scanned_lower, near - SHORT_REACH);
+	uintptr_t upper = MIN(scanned_upper, near + NEAR + SHORT_REACH);
+
+#define LOOK(i)                                                                                                        \
+	do {                                                                                                           \
+		uintptr_t target = offset + (i) + (intptr_t)((const struct unaligned32 *)(at + (i)))->value;            \
+														       \
+		if (__builtin_expect(target < NEAR, 0))                                                                \
+			found |= 1U << target;                                                                \
+	} while (0)
+	/* The longest part of making a patch: unrolled. */
+	for (; count >= 8 + 3; count -= 8, at += 8, offset += 8) {
+		LOOK(0);
+		LOOK(1);
+		LOOK(2);
+		LOOK(3);
+		LOOK(4);
+		LOOK(5);
+		LOOK(6);
+		LOOK(7);
+	}
+	for (; count >= 4; --count, ++at, ++offset)
+		LOOK(0);
+#undef LOOK
+	for (at = lower + 1; at < upper; ++at) {
+		uintptr_t target = at + 1 + *(const int8_t *)at - near;
+
+		if (target < NEAR && arch_may_be_short_branch(*(const uint8_t *)(at - 1)))
+			found |= 1U << target;
+	}
+	return found;
+}
+
+static bool may_be_target(uintptr_t address)
+{
+	/* What the library wrote is not what the program branches by. */
+	if (!is_original)
+		return true;
+	if (near_lower == 0 || address < near_lower || address >= near_lower + NEAR) {
+		/* Most questions are about what is behind the first, some about what is in front. */
+		near_lower = address - NEAR / 4;
+		near_targets = find_near_targets(near_lower);
+	}
+	return near_targets >> (address - near_lower) & 1;
+}
+
+/* ---- decoding --------------------------------------------------------------------------------------------------- */
 
 static bool make_room(size_t needed)
 {
@@ -69,18 +150,15 @@ static bool is_direct_branch(const struct arch_insn *insn)
 	return insn->rel_size != 0 && insn->kind != ARCH_CALL;
 }
 
-bool scan_function(uintptr_t lower, uintptr_t upper, scan_original_fn *original)
+static void decode(void)
 {
-	if (lower == scanned_lower && upper == scanned_upper)
-		return true;
-	scan_forget();
-	if (upper - lower > FUNCTION_MAX || !make_room((upper - lower + 63) / 64))
-		return false;
+	uintptr_t lower = scanned_lower;
+	uintptr_t upper = scanned_upper;
 
 	for (uintptr_t at = lower; at < upper;) {
 		const uint8_t *bytes;
 		struct arch_insn insn;
-		size_t size = original(at, &bytes);
+		size_t size = original_bytes(at, &bytes);
 
 		if (size == 0) {
 			bytes = (const uint8_t *)at;
@@ -96,7 +174,28 @@ bool scan_function(uintptr_t lower, uintptr_t upper, scan_original_fn *original)
 			set(targets, insn.target - lower);
 		at += insn.length;
 	}
-	scanned_lower = lower;
-	scanned_upper = upper;
+}
+
+bool scan_function(void)
+{
+	if (decoded != UNKNOWN)
+		return decoded == DECODED;
+	decoded = REFUSED;
+	if (scanned_upper - scanned_lower > FUNCTION_MAX || !make_room((scanned_upper - scanned_lower + 63) / 64))
+		return false;
+	decode();
+	decoded = DECODED;
 	return true;
+}
+
+bool scan_is_start(uintptr_t address)
+{
+	return is_inside(address) && scan_function() && get(starts, address);
+}
+
+bool scan_is_target(uintptr_t address)
+{
+	if (!is_inside(address) || (decoded == UNKNOWN && !may_be_target(address)))
+		return false;
+	return scan_function() && get(targets, address);
 }

@@ -1,7 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * One pass over a function: where its instructions start and where its direct branches lead. The last function scanned is
- * kept. Called with the library lock held.
+ * What a function's code says of an address: does an instruction start there, do direct branches lead there? The last function
+ * asked about is kept. Called with the library lock held.
+ *
+ * Whole functions are decoded only when the answer needs it. Whether branches lead to an address is mostly known without: no
+ * byte of the function begins a displacement that would.
  */
 #ifndef LIBPATCH_SCAN_H
 #define LIBPATCH_SCAN_H
@@ -12,12 +15,17 @@
 typedef size_t scan_original_fn(uintptr_t address, const uint8_t **bytes);
 
 /*
- * Scan [lower, upper), readable memory. False when out of memory, or when the function is larger than 4 MiB: then nothing
- * is known of it.
+ * The answers below are for [lower, upper), readable memory. `original` reads it; is_original says that it may be read as it
+ * is.
  */
-bool scan_function(uintptr_t lower, uintptr_t upper, scan_original_fn *original);
+void scan_set(uintptr_t lower, uintptr_t upper, scan_original_fn *original, bool is_original);
 
-/* Of the function scanned last. */
+/*
+ * Decode it all. False when out of memory, or when the function is larger than 4 MiB: then nothing is known of it, and what is
+ * asked below is answered with no.
+ */
+bool scan_function(void);
+
 bool scan_is_start(uintptr_t address);
 bool scan_is_target(uintptr_t address);
 

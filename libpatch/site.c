@@ -7,15 +7,13 @@
 #include "scan.h"
 #include "signals.h"
 #include "space.h"
+#include "text.h"
 
+#include <elf.h>
 #include <sys/mman.h>
 
 /* mov rax, 15; syscall (glibc, sysdeps/unix/sysv/linux/x86_64/libc_sigaction.c) */
 #define RESTORER_SIZE 9
-
-/* arch/x86/include/uapi/asm/prctl.h, Linux 6.6 */
-#define ARCH_SHSTK_STATUS 0x5005
-#define ARCH_SHSTK_SHSTK 1
 
 /* The mapping looked up last, around the address at hand: most patches are made module by module. */
 static struct space_mapping cached;
@@ -122,9 +120,30 @@ static const char *check_protected(const struct module *module, uintptr_t addres
 	return protected_by(module);
 }
 
+/*
+ * What the dynamic linker knows stays mapped while the library lock is held: unloading waits for that (syscalls.c). So its code
+ * can be read without asking the kernel, as far as the mapping goes that was looked up.
+ */
+static void trust(const struct module *module, uintptr_t address)
+{
+	const Elf64_Phdr *headers = module->headers;
+
+	for (size_t i = 0; headers != NULL && i < module->header_count; ++i) {
+		uintptr_t lower = module->bias + headers[i].p_vaddr;
+		uintptr_t upper = lower + headers[i].p_filesz;
+
+		if (headers[i].p_type == PT_LOAD && (headers[i].p_flags & (PF_R | PF_X)) == (PF_R | PF_X) &&
+		    address >= lower && address < upper)
+			text_trust(MAX(lower, cached.lower), MIN(upper, cached.upper));
+	}
+}
+
 static bool find_module(uintptr_t address, struct module *module)
 {
-	return module_find(address, module) || module_find_mapped(address, &cached, module);
+	if (!module_find(address, module))
+		return module_find_mapped(address, &cached, module);
+	trust(module, address);
+	return true;
 }
 
 patch_status site_examine(struct patch *patch, uintptr_t address, struct refusal *refusal)
@@ -138,6 +157,7 @@ patch_status site_examine(struct patch *patch, uintptr_t address, struct refusal
 	patch->lower = 0;
 	patch->upper = 0;
 	patch->limit = UINTPTR_MAX;
+	text_trust(0, 0);
 	patch->barrier = UINTPTR_MAX;
 	if (arena_contains(address)) {
 		refusal->message = "the address is in code that libpatch generated";
@@ -149,13 +169,13 @@ patch_status site_examine(struct patch *patch, uintptr_t address, struct refusal
 	refusal->message = check_protected(&module, address);
 	if (refusal->message != NULL)
 		return PATCH_EPROTECTED;
-	refusal->message = critical_examine(&module, address, region_original, &critical);
-	if (refusal->message != NULL)
-		return PATCH_EPROTECTED;
 	if (!module_function(&module, address, &patch->lower, &patch->upper, &patch->limit)) {
 		patch->lower = 0;
 		patch->upper = 0;
 	}
+	refusal->message = critical_examine(&module, address, patch->lower, patch->upper, region_original, &critical);
+	if (refusal->message != NULL)
+		return PATCH_EPROTECTED;
 	/* Its unwind entry begins a byte early, so that it is found for return addresses: a window must not run into it. */
 	if (address < restorer()) {
 		patch->limit = MIN(patch->limit, restorer());
@@ -166,8 +186,10 @@ patch_status site_examine(struct patch *patch, uintptr_t address, struct refusal
 		patch->barrier = critical.ceiling;
 	}
 	patch->floor = critical.floor;
-	if (patch->upper != 0 && address != patch->lower &&
-	    scan_function(patch->lower, patch->upper, region_original_at) && !scan_is_start(address)) {
+	if (patch->upper == 0)
+		return PATCH_OK;
+	scan_set(patch->lower, patch->upper, region_original_at, region_is_original(patch->lower, patch->upper));
+	if (address != patch->lower && scan_function() && !scan_is_start(address)) {
 		refusal->message = "the address is not the start of an instruction of its function";
 		return PATCH_EBOUNDARY;
 	}
@@ -203,7 +225,5 @@ void site_forget(void)
 
 bool site_has_shadow_stack(void)
 {
-	uint64_t features = 0;
-
-	return raw_syscall(SYS_arch_prctl, ARCH_SHSTK_STATUS, &features) == 0 && (features & ARCH_SHSTK_SHSTK) != 0;
+	return arch_has_shadow_stack();
 }

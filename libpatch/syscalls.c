@@ -166,14 +166,14 @@ static bool add(const struct patch *examined, uintptr_t address, uintptr_t start
 	site->patch = *examined;
 	site->patch.located = address;
 	site->patch.model.type = MODEL_INSTEAD;
-	site->patch.records[ROLE_SITE].procedure = (void (*)(struct patch_exec_context *, uint8_t))(uintptr_t)function;
+	site->patch.sites[ROLE_SITE].record.procedure = (void (*)(struct patch_exec_context *, uint8_t))(uintptr_t)function;
 	site->patch.wanted = true;
 	if (attach_in_window(&site->patch, address, start, address + SYSCALL_SIZE, &refusal) != PATCH_OK) {
 		region_detach(&site->patch);
 		heap_free(site, sizeof(*site));
 		return false;
 	}
-	region_queue(site->patch.attachments[ROLE_SITE].region);
+	region_queue(site->patch.sites[ROLE_SITE].attachment.region);
 	site->next = sites;
 	sites = site;
 	++usage.mediated;
@@ -207,7 +207,7 @@ static bool unmap(struct arch_call *call)
 /* True: it is patched, or need not be. */
 static bool consider(uintptr_t address, const struct segment *segment)
 {
-	struct patch patch = { 0 };
+	struct patch patch = { .roles = 1 };
 	struct refusal refusal;
 	struct found found;
 	patch_status status;
@@ -289,7 +289,7 @@ patch_status syscalls_restore(void)
 
 		for (int i = 0; i < AT_ONCE && site != NULL; ++i, site = site->next) {
 			site->patch.wanted = false;
-			region_queue(site->patch.attachments[ROLE_SITE].region);
+			region_queue(site->patch.sites[ROLE_SITE].attachment.region);
 		}
 		status = commit_run_whole();
 		while (status == PATCH_OK && sites != site) {

@@ -64,15 +64,15 @@ void text_begin_whole(void);
 void text_end_whole(void);
 
 /*
- * Generated code waits here until text_flush(): thousands of trampolines become a few writes. `address` is not yet
- * reachable by any thread. The bytes are copied. text_unstage() drops one that was not flushed.
+ * Generated code waits here until text_flush(), or until there is much of it: thousands of trampolines become a few writes.
+ * `address` is not yet reachable by any thread. The bytes are copied. text_unstage() drops one that was not flushed.
  */
 struct text_staged;
 struct text_staged *text_stage(uintptr_t address, const void *bytes, uint32_t length);
 void text_unstage(struct text_staged *staged);
 /* 0 or errno; after a failure everything stays staged. Handles from text_stage() are invalid after success. */
 int text_flush(void);
-/* Grows with every flush that succeeded: tells whether a handle is still valid. */
+/* Grows with every flush that succeeded, also within text_stage(): tells whether a handle got since is still valid. */
 uint64_t text_flush_epoch(void);
 
 /*
@@ -80,6 +80,11 @@ uint64_t text_flush_epoch(void);
  * `size`, *error is EFAULT if the memory is not mapped, else why it could not be read.
  */
 size_t text_read(uintptr_t address, void *buffer, size_t size, int *error);
+/*
+ * [lower, upper) is known to be readable, and to stay so until the next call: it is read without asking the kernel. The caller
+ * ends that with an empty range, before the library lock is released.
+ */
+void text_trust(uintptr_t lower, uintptr_t upper);
 
 uint64_t text_write_count(void);
 

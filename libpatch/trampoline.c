@@ -16,7 +16,8 @@ struct builder {
 	uintptr_t to[PLAN_INSNS_MAX];
 	uint16_t entries[PLAN_INSNS_MAX];
 	uint8_t index; /* of the instruction being emitted */
-	struct arch_insn insn; /* it */
+	const struct arch_insn *insns; /* the window's */
+	struct arch_insn decoded[PLAN_INSNS_MAX];
 	struct arch_cold cold;
 	struct arch_row rows[ROWS_MAX]; /* of the first pass: rows are merged, so they are needed to be counted */
 };
@@ -46,7 +47,7 @@ static bool is_at_entry(const struct builder *builder, const struct hook *hook)
 {
 	uintptr_t located = hook->code.program_counter;
 
-	if (builder->insn.kind == ARCH_RET)
+	if (builder->insns[builder->index].kind == ARCH_RET)
 		return true;
 	if (hook->when != HOOK_BEFORE)
 		return false;
@@ -77,9 +78,9 @@ static void emit_after(struct arch_code *code, uintptr_t next, void *data)
 			continue;
 		if (hook->upper != 0 ? next >= hook->lower && next < hook->upper : next != 0)
 			after.program_counter = next;
-		after.at_entry = builder->insn.kind == ARCH_RET;
+		after.at_entry = builder->insns[builder->index].kind == ARCH_RET;
 		if (next == 0) {
-			after.leaves = &builder->insn;
+			after.leaves = &builder->insns[builder->index];
 			after.leaves_bytes = builder->window->original + builder->window->offsets[builder->index];
 			after.lower = hook->lower;
 			after.upper = hook->upper;
@@ -100,11 +101,13 @@ static void emit_copy(struct builder *builder, struct arch_code *code, const uin
 		      const struct arch_map *map)
 {
 	const struct hook *instead = find_hook(builder, HOOK_INSTEAD);
+	const struct arch_insn *insn = &builder->insns[builder->index];
 
 	if (instead != NULL)
-		arch_emit_instead(code, (arch_instead_fn *)(uintptr_t)((const struct hook_record *)instead->record)->procedure, bytes, &builder->insn, address, map);
+		arch_emit_instead(code, (arch_instead_fn *)(uintptr_t)((const struct hook_record *)instead->record)->procedure,
+				  bytes, insn, address, map);
 	else
-		arch_relocate(code, bytes, &builder->insn, address, map);
+		arch_relocate(code, bytes, insn, address, map);
 }
 
 /* Returns whether control can leave the instruction at its end. */
@@ -114,9 +117,8 @@ static bool emit_instruction(struct builder *builder, struct arch_code *code, co
 	uint8_t offset = window->offsets[builder->index];
 	const uint8_t *bytes = window->original + offset;
 	uintptr_t address = window->start + offset;
-	const struct arch_insn *insn = &builder->insn;
+	const struct arch_insn *insn = &builder->insns[builder->index];
 
-	arch_decode(bytes, window->offsets[builder->index + 1] - offset, address, &builder->insn);
 	code->original = offset;
 	arch_emit_row(code, 0);
 	emit_before(builder, code, HOOK_RETURNED);
@@ -158,22 +160,21 @@ static void emit_all(struct builder *builder, struct arch_code *code)
 }
 
 /* Where the block must lie for every displacement in it to reach. */
-static struct arena_reach reach_of(const struct window *window, const struct hook *hooks, size_t count)
+static struct arena_reach reach_of(const struct builder *builder)
 {
+	const struct window *window = builder->window;
 	struct arena_reach reach = arena_reach_of(window->start);
 
 	for (unsigned int i = 0; i < window->count; ++i) {
-		uint8_t offset = window->offsets[i];
-		struct arch_insn insn;
+		uintptr_t target = builder->insns[i].target;
 
-		arch_decode(window->original + offset, window->offsets[i + 1] - offset, window->start + offset, &insn);
-		if (insn.target != 0 && !arena_reach_intersect(&reach, arena_reach_of(insn.target)))
+		if (target != 0 && !arena_reach_intersect(&reach, arena_reach_of(target)))
 			break;
 	}
 	if (window->pad != 0)
 		arena_reach_intersect(&reach, arena_reach_of(window->pad));
-	for (size_t i = 0; i < count; ++i)
-		arena_reach_intersect(&reach, arena_reach_of(hooks[i].code.slot));
+	for (size_t i = 0; i < builder->count; ++i)
+		arena_reach_intersect(&reach, arena_reach_of(builder->hooks[i].code.slot));
 	return reach;
 }
 
@@ -253,9 +254,9 @@ static patch_status link_jump(struct trampoline *trampoline, struct window *wind
 
 /* ---- building --------------------------------------------------------------------------------------------------- */
 
-static size_t trampoline_size(size_t hook_count)
+static size_t trampoline_size(size_t hook_count, unsigned int count)
 {
-	return sizeof(struct trampoline) + hook_count * sizeof(struct hook);
+	return sizeof(struct trampoline) + hook_count * sizeof(struct hook) + count * sizeof(uint16_t);
 }
 
 void trampoline_free_hook(struct hook *hook)
@@ -285,7 +286,7 @@ void trampoline_free(struct trampoline *trampoline)
 		text_unstage(trampoline->staged_code);
 	if (trampoline->block.size != 0)
 		arena_free(&trampoline->block);
-	heap_free(trampoline, trampoline_size(trampoline->hook_count));
+	heap_free(trampoline, trampoline_size(trampoline->hook_count, trampoline->count));
 }
 
 bool trampoline_alike(const struct hook *a, const struct hook *b)
@@ -379,25 +380,34 @@ static void finish_header(uint8_t *block, const struct window *window, struct ar
 	rows[code->row_count].code = ARENA_ROW_END;
 }
 
-static void start_pass(struct builder *builder)
+static void prepare(struct builder *builder)
 {
-	for (unsigned int i = 0; i < builder->window->count; ++i)
-		builder->from[i] = builder->window->start + builder->window->offsets[i];
+	const struct window *window = builder->window;
+
+	builder->insns = window->insns != NULL ? window->insns : builder->decoded;
+	for (unsigned int i = 0; i < window->count; ++i) {
+		uint8_t offset = window->offsets[i];
+
+		builder->from[i] = window->start + offset;
+		if (window->insns == NULL)
+			arch_decode(window->original + offset, window->offsets[i + 1] - offset, builder->from[i],
+				    &builder->decoded[i]);
+	}
 }
 
-static const char *refuses_far(const struct window *window)
+static const char *refuses_far(const struct builder *builder)
 {
+	const struct window *window = builder->window;
 	const char *why = NULL;
 
 	for (unsigned int i = 0; i < window->count && why == NULL; ++i) {
 		uint8_t offset = window->offsets[i];
 		const uint8_t *bytes = window->original + offset;
-		struct arch_insn insn;
+		const struct arch_insn *insn = &builder->insns[i];
 
-		arch_decode(bytes, window->offsets[i + 1] - offset, window->start + offset, &insn);
-		why = arch_refuses_far(bytes, &insn);
+		why = arch_refuses_far(bytes, insn);
 		/* It is made by a return. Calls are not displaced at all then (plan.c). */
-		if (window->shadow_stack && insn.kind == ARCH_JMP_IND && insn.disp_offset != 0)
+		if (window->shadow_stack && insn->kind == ARCH_JMP_IND && insn->disp_offset != 0)
 			why = "no free memory within 2 GiB, and farther away a jump through a RIP-relative operand cannot be "
 			      "displaced while the thread has a user shadow stack";
 	}
@@ -408,12 +418,13 @@ static const char *refuses_far(const struct window *window)
 static patch_status emit_block(struct builder *builder, struct trampoline *trampoline, bool far, const char **message)
 {
 	const struct window *window = builder->window;
-	struct arena_reach reach = far ? arena_reach_everything() : reach_of(window, builder->hooks, builder->count);
+	struct arena_reach reach = far ? arena_reach_everything() : reach_of(builder);
 	/* Aligned as the final base is, for padding to be the same. */
 	uintptr_t base = ALIGN_DOWN(window->start, ARENA_GRANULE);
 	struct arch_code measure = { .base = base, .rows = builder->rows, .row_capacity = ROWS_MAX, .far = far };
 	struct arch_code code = { .far = far };
 	size_t header, size;
+	uint16_t *entries;
 	uint8_t *block;
 	patch_status status;
 
@@ -448,14 +459,16 @@ static patch_status emit_block(struct builder *builder, struct trampoline *tramp
 		builder->to[i] = code.base + builder->entries[i];
 	emit_all(builder, &code);
 	finish_header(block, window, &code, header);
+	entries = (uint16_t *)&trampoline->hooks[trampoline->hook_count];
 	for (unsigned int i = 0; i < window->count; ++i)
-		trampoline->entries[i] = (uint16_t)(builder->entries[i] + header);
+		entries[i] = (uint16_t)(builder->entries[i] + header);
 	if (code.size != measure.size || code.row_count != measure.row_count || code.out_of_range) {
 		*message = code.out_of_range ? "an operand is out of reach of the generated code" :
 					       "generated code changed its size between passes";
 		status = code.out_of_range ? PATCH_ENOMEM : PATCH_BUG;
 	} else {
 		trampoline->staged_code = text_stage(trampoline->block.address, block, (uint32_t)size);
+		trampoline->staged_epoch = text_flush_epoch();
 		if (trampoline->staged_code == NULL) {
 			*message = "out of memory";
 			status = PATCH_ENOMEM;
@@ -492,7 +505,7 @@ patch_status trampoline_build(struct window *window, const struct hook *hooks, s
 {
 	/* Not on the stack, which may be a small sigaltstack. The library lock is held. */
 	static struct builder builder;
-	struct trampoline *trampoline = heap_alloc(trampoline_size(count));
+	struct trampoline *trampoline = heap_alloc(trampoline_size(count, window->count));
 	patch_status status;
 
 	if (trampoline == NULL) {
@@ -502,8 +515,8 @@ patch_status trampoline_build(struct window *window, const struct hook *hooks, s
 	trampoline->hook_count = count;
 	trampoline->start = window->start;
 	trampoline->length = window->length;
+	trampoline->count = window->count;
 	trampoline->strategy = window->strategy;
-	trampoline->staged_epoch = text_flush_epoch();
 	if (!copy_hooks(trampoline, window, hooks)) {
 		*message = "out of memory";
 		trampoline_free(trampoline);
@@ -513,11 +526,11 @@ patch_status trampoline_build(struct window *window, const struct hook *hooks, s
 	builder.window = window;
 	builder.hooks = trampoline->hooks;
 	builder.count = count;
-	start_pass(&builder);
+	prepare(&builder);
 	status = emit_block(&builder, trampoline, false, message);
 	/* Without a place for it: */
 	if (status == PATCH_ENOMEM && trampoline->block.size == 0 && window->strategy == PATCH_STRATEGY_TRAP) {
-		const char *why = refuses_far(window);
+		const char *why = refuses_far(&builder);
 
 		if (why != NULL)
 			*message = why;

@@ -48,6 +48,7 @@ struct window {
 	uint8_t strategy;
 	const uint8_t *offsets;  /* count + 1 */
 	const uint8_t *original; /* length bytes; those of a jump, for PATCH_STRATEGY_PUNNED_JUMP */
+	const struct arch_insn *insns; /* decoded; NULL: not yet */
 	uintptr_t pad; /* that its jump leads to; 0: none yet, or none needed */
 	bool shadow_stack; /* returns must match calls */
 };
@@ -61,11 +62,11 @@ struct trampoline {
 	uintptr_t start;  /* the window that it was built for */
 	uint8_t length;
 	uint8_t strategy;
-	uint16_t entries[PLAN_INSNS_MAX]; /* offsets from the block */
+	uint8_t count;
 	struct text_staged *staged_code;
 	uint64_t staged_epoch;
 	size_t hook_count;
-	struct hook hooks[]; /* what it was built from, with the slots it got */
+	struct hook hooks[]; /* what it was built from, with the slots it got; then the entries, offsets from the block */
 };
 
 /*
@@ -101,7 +102,7 @@ void trampoline_free(struct trampoline *trampoline);
 
 static inline uintptr_t trampoline_entry(const struct trampoline *trampoline, unsigned int index)
 {
-	return trampoline->block.address + trampoline->entries[index];
+	return trampoline->block.address + ((const uint16_t *)&trampoline->hooks[trampoline->hook_count])[index];
 }
 
 /* Can this instruction have a hook after it? NULL or why not. A call can, through HOOK_RETURNED at its return address. */

@@ -52,8 +52,41 @@ struct arch_insn {
  */
 bool arch_decode(const uint8_t *bytes, size_t size, uintptr_t address, struct arch_insn *insn);
 
+/* endbr64, as compilers write it; other prefixes can be in front of it. */
+#define ARCH_ENDBR_SIZE 4
+static inline bool arch_is_endbr(const uint8_t bytes[ARCH_ENDBR_SIZE])
+{
+	return bytes[0] == 0xF3 && bytes[1] == 0x0F && bytes[2] == 0x1E && bytes[3] == 0xFA;
+}
+
+/* May the instruction raise a signal of the trap bytes' by itself? False is sure. */
+static inline bool arch_may_trap(const uint8_t *bytes, size_t length)
+{
+	for (size_t i = 0; i < length; ++i)
+		if (bytes[i] == 0xCC || bytes[i] == 0xCD || bytes[i] == 0xF1 || bytes[i] == 0xF4 ||
+		    (bytes[i] == 0x0F && i + 1 < length &&
+		     (bytes[i + 1] == 0x0B || bytes[i + 1] == 0xB9 || bytes[i + 1] == 0xFF)))
+			return true;
+	return false;
+}
+
 /* The general purpose registers that the instruction refers to, or uses by itself: bit i for the one with number i. */
 uint16_t arch_general_registers(const uint8_t *bytes, const struct arch_insn *insn);
+
+/* May the byte be the opcode of a branch with an 8-bit displacement, which is the next byte? */
+static inline bool arch_may_be_short_branch(uint8_t byte)
+{
+	return (byte & 0xF0) == 0x70 || byte == 0xEB || (byte & 0xFC) == 0xE0;
+}
+
+/* Has the calling thread a user shadow stack? RDSSP is a no-op without one (Intel SDM vol. 2; reserved NOP elsewhere). */
+static inline bool arch_has_shadow_stack(void)
+{
+	uint64_t pointer = 0;
+
+	__asm__ volatile("rdsspq %0" : "+r"(pointer));
+	return pointer != 0;
+}
 
 /* An address in the library that decodes. */
 const void *arch_decoder_code(void);

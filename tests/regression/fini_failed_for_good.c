@@ -41,7 +41,7 @@ static void procedure(struct patch_exec_context *context, uint8_t post)
 
 static int fault(enum inject_point point)
 {
-	return point == fault_point && ++calls == failing ? EIO : 0;
+	return point == fault_point && ++calls == failing ? EPERM : 0;
 }
 
 static void arm(enum inject_point point, unsigned int nth)

@@ -317,19 +317,20 @@ static int change_neighbour(enum inject_point point)
 Test(text, near_writes_are_joined)
 {
 	static const uint8_t bytes[] = { 1, 2 };
-	uint8_t *text = map_text(2, RX);
+	uint8_t *text = map_text(4, RX);
 	struct text_write writes[] = {
 		make_write(text, 10, bytes, 2),
 		make_write(text, 100, bytes, 2),
 		make_write(text, PAGE_SIZE - 3, bytes, 2),
-		make_write(text, PAGE_SIZE + 1, bytes, 2), /* another page, and not adjacent */
+		make_write(text, PAGE_SIZE + 1, bytes, 2), /* on the next page */
+		make_write(text, 3 * PAGE_SIZE + 1, bytes, 2), /* a page without writes is in between */
 	};
 	uint64_t before = text_write_count();
 
 	use_way(0);
 	cr_expect_eq(text_apply(writes, ARRAY_SIZE(writes)), 0);
 	cr_expect_eq(text_write_count() - before, 2, "%lu writes", text_write_count() - before);
-	expect_text(text, 2 * PAGE_SIZE, "joined");
+	expect_text(text, 4 * PAGE_SIZE, "joined");
 }
 
 Test(text, exact_writes_leave_neighbours_alone)
@@ -439,17 +440,17 @@ Test(text, each_write_has_its_own_error)
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(ways); i++) {
-		uint8_t *text = map_text(3, RX);
+		uint8_t *text = map_text(5, RX);
 		struct text_write writes[] = {
-			make_write(text, 2 * PAGE_SIZE + 7, bytes, 2),
+			make_write(text, 4 * PAGE_SIZE + 7, bytes, 2),
 			make_write(text, 10, bytes, 2),
-			/* Fails; joined by being in one page, so both fail. */
-			make_write(text, PAGE_SIZE + 10, bytes, 2),
-			make_write(text, PAGE_SIZE + 20, bytes, 2),
+			/* Fails; joined by being in one page, so both fail; the others, a page apart, do not. */
+			make_write(text, 2 * PAGE_SIZE + 10, bytes, 2),
+			make_write(text, 2 * PAGE_SIZE + 20, bytes, 2),
 		};
 
-		memset(model + PAGE_SIZE, 0, PAGE_SIZE);
-		memcpy(model + PAGE_SIZE, text + PAGE_SIZE, PAGE_SIZE);
+		memset(model + 2 * PAGE_SIZE, 0, PAGE_SIZE);
+		memcpy(model + 2 * PAGE_SIZE, text + 2 * PAGE_SIZE, PAGE_SIZE);
 		use_way(i);
 		fail_between(1, 2, EACCES);
 		cr_expect_eq(text_apply(writes, ARRAY_SIZE(writes)), 2);
@@ -458,8 +459,8 @@ Test(text, each_write_has_its_own_error)
 		cr_expect_eq(writes[1].error, EACCES);
 		cr_expect_eq(writes[2].error, EACCES);
 		cr_expect_eq(writes[3].error, 0);
-		expect_text(text, 3 * PAGE_SIZE, "failed in between");
-		unmap_text(text, 3);
+		expect_text(text, 5 * PAGE_SIZE, "failed in between");
+		unmap_text(text, 5);
 	}
 }
 
@@ -683,17 +684,18 @@ Test(text, unstaged_bytes_never_appear)
 	}
 }
 
+/* On pages that are not neighbours: each is a write of its own. */
 Test(text, a_failed_flush_keeps_everything_staged)
 {
-	uint8_t *text = map_text(3, RX);
+	uint8_t *text = map_text(5, RX);
 	uint64_t epoch = text_flush_epoch();
 	struct text_staged *dropped;
 	int failing;
 
 	use_way(0);
 	cr_assert_not_null(text_stage((uintptr_t)text + 1, "\1", 1));
-	dropped = text_stage((uintptr_t)text + PAGE_SIZE, "\2", 1);
-	cr_assert_not_null(text_stage((uintptr_t)text + 2 * PAGE_SIZE, "\3", 1));
+	dropped = text_stage((uintptr_t)text + 2 * PAGE_SIZE, "\2", 1);
+	cr_assert_not_null(text_stage((uintptr_t)text + 4 * PAGE_SIZE, "\3", 1));
 	for (failing = 0; failing < 3; failing++) {
 		fail_between(failing, failing + 1, EPERM);
 		cr_expect_eq(text_flush(), EPERM);
@@ -706,7 +708,7 @@ Test(text, a_failed_flush_keeps_everything_staged)
 	cr_expect_eq(text_flush(), 0);
 	cr_expect_eq(text_flush_epoch(), epoch + 1);
 	cr_expect_eq(text[1], 1);
-	cr_expect_eq(text[2 * PAGE_SIZE], 3);
+	cr_expect_eq(text[4 * PAGE_SIZE], 3);
 }
 
 static int fail_maps(enum inject_point point)

@@ -198,7 +198,7 @@ Test(trampoline, no_hooks)
 	cr_expect_eq(code_of(trampoline, 2), code_of(trampoline, 0) + 4);
 	/* Header: the site, four rows and the end. */
 	cr_expect_eq(*(const uint64_t *)trampoline->block.address, (uintptr_t)place);
-	cr_expect_eq(trampoline->entries[0], 32);
+	cr_expect_eq(trampoline_entry(trampoline, 0) - trampoline->block.address, 32);
 	cr_expect_eq(trampoline->block.size, 48);
 }
 
@@ -213,7 +213,7 @@ Test(trampoline, nothing_behind_a_return)
 	MAKE_WINDOW(&w, PATCH_STRATEGY_TRAP, NOP, 0xC3);
 	trampoline = build(&w, NULL, 0);
 	bytes_expect("nop, ret", code_of(trampoline, 0), 2, expected, 2);
-	cr_expect_eq(trampoline->block.size, ALIGN_UP(trampoline->entries[0] + 2U, 16U));
+	cr_expect_eq(trampoline->block.size, ALIGN_UP(trampoline_entry(trampoline, 0) - trampoline->block.address + 2U, 16U));
 }
 
 /* A branch inside the window stays inside the copy, and meets the hooks there. */
