@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What the parts of the benchmark share. A figure is a series of samples of one row in one case ("2 threads", "100
- * asleep"), taken in turns with those of the rows that it is compared with. Its minimum and median, and its ratio to its
- * floor, are printed at the end, by bench.c. Timing fails nothing: the exit status says whether the rows ran.
+ * asleep"), taken in turns with those of the rows that it is compared with. Its minimum and median, and its ratio to
+ * its floor, are printed at the end, by bench.c. Timing fails nothing: the exit status says whether the rows ran.
  */
 #ifndef BENCHMARK_BENCH_H
 #define BENCHMARK_BENCH_H
@@ -36,8 +36,8 @@ uint64_t thread_ns(void);
 void series_skip(const char *group, const char *row, const char *which, const char *reason);
 void series_add(const char *group, const char *row, const char *which, const char *unit, double value);
 /*
- * A row is compared with its floor in the same case; of both, `bare` is subtracted first unless it is NULL. Floors that were
- * skipped are no floors: of several, the first that has samples counts.
+ * A row is compared with its floor in the same case; of both, `bare` is subtracted first unless it is NULL. Floors
+ * that were skipped are no floors: of several, the first that has samples counts.
  */
 void series_relate(const char *group, const char *row, const char *which, const char *floor, const char *bare);
 void series_print(void);
@@ -52,8 +52,8 @@ void machine_print(void);
 /* ---- child.c: a row in a process of its own ---- */
 
 /*
- * Run fn(argument) in a child, which reports with child_add() and child_skip(), until timeout seconds are over. False: it
- * died, was ended or exited with another status than 0.
+ * Run fn(argument) in a child, which reports with child_add() and child_skip(), until timeout seconds are over.
+ * False: it died, was ended or exited with another status than 0.
  */
 bool child_run(const char *group, void (*fn)(void *argument), void *argument, unsigned int timeout);
 void child_add(const char *row, const char *which, const char *unit, double value);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a thread notices of its code being patched. It calls a function of a library over and over; the other thread enables
- * and disables patches in that code at a fixed rate. Throughput is calls per second of the thread's own processor time, so that
- * what else runs on the machine does not count, but interrupts and traps do. As a patch is enabled half of the time, the
- * loss is that against the mean of segments with nothing committed, patches enabled and disabled: it is the committing's,
- * not the probe's. Segments take turns.
+ * What a thread notices of its code being patched. It calls a function of a library over and over; the other thread
+ * enables and disables patches in that code at a fixed rate. Throughput is calls per second of the thread's own
+ * processor time, so that what else runs on the machine does not count, but interrupts and traps do. As a patch is
+ * enabled half of the time, the loss is that against the mean of segments with nothing committed, patches enabled and
+ * disabled: it is the committing's, not the probe's. Segments take turns.
  */
 #include "bench.h"
 #include "patch.h"

@@ -1,5 +1,5 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* The kernel's probes of user space, on functions of this program: peers. Counted by perf events, and by a BPF program. */
+/* The kernel's probes of user space, on functions of this program. Counted by perf events, and by a BPF program. */
 #define _GNU_SOURCE
 #include "hit.h"
 #include "uprobe.h"

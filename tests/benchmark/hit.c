@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Cost of one hit. Every row is measured in turn for a tenth of a millisecond, then every row again, for as long as the group
- * may take, on the next processor, so that what disturbs the machine disturbs all rows alike. Samples are nanoseconds per call of the probed
- * function; what a probe costs is the difference to a call of the same function without one ("bare").
+ * Cost of one hit. Every row is measured in turn for a tenth of a millisecond, then every row again, for as long as
+ * the group may take, on the next processor, so that what disturbs the machine disturbs all rows alike. Samples are
+ * nanoseconds per call of the probed function; what a probe costs is the difference to a call of the same function
+ * without one ("bare").
  */
 #include "hit.h"
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Installing: microseconds per patch, by the size of the batch, with the other threads asleep or one of them running
- * through the code. Patches are spread evenly over the function entries of a large library, other ones for each batch. A
- * process takes few batches, processes of all rows take turns: what is cached, warm or learned is the same for all.
+ * through the code. Patches are spread evenly over the function entries of a large library, other ones for each
+ * batch. A process takes few batches, processes of all rows take turns: what is cached, warm or learned is the same
+ * for all.
  */
 #include "bench.h"
 #include "patch.h"

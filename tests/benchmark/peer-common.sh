@@ -1,6 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# What the scripts that run peers share. A script is a worker (worker.h): it compiles a program into the directory that it is
-# given, and becomes it; or it says to every order why that cannot be.
+# What the scripts that run peers share. A script is a worker (worker.h): it compiles a program into the directory that
+# it is given, and becomes it; or it says to every order why that cannot be.
 directory=$1
 here=$LIBPATCH_BENCH_SOURCE
 CC=${CC:-cc}

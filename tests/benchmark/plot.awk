@@ -9,7 +9,8 @@ $1 == "hit" && $3 == "1 thread" && $8 != "-" && $2 !~ /bare/ && $2 != "disabled"
 function x(v) { return left + width * log(v / least) / log(most / least) }
 END {
 	bottom = 40 + count * height
-	printf "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" font-family=\"sans-serif\" font-size=\"12\">\n",
+	printf "<svg xmlns=\"http://www.w3.org/2000/svg\" width=\"%d\" height=\"%d\" " \
+		"font-family=\"sans-serif\" font-size=\"12\">\n",
 		left + width + 70, bottom + 40
 	print "<rect width=\"100%\" height=\"100%\" fill=\"white\"/>"
 	print "<text x=\"10\" y=\"20\" font-size=\"14\">Cost of a hit over the bare call, ns (minimum, 1 thread)</text>"
@@ -21,11 +22,11 @@ END {
 		y = 36 + (i - 1) * height
 		colour = name[i] ~ /^stub_/ ? "#999" : name[i] ~ /^(uprobe|uretprobe|lttng|uftrace|gdb)/ ? "#c60" : "#27b"
 		printf "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%s</text>\n", left - 6, y + 12, name[i]
-		printf "<rect x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"%d\" fill=\"%s\"/>\n", left, y + 2, x(value[i]) - left,
-			height - 5, colour
+		printf "<rect x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"%d\" fill=\"%s\"/>\n", left, y + 2,
+			x(value[i]) - left, height - 5, colour
 		printf "<text x=\"%.1f\" y=\"%d\" fill=\"#333\">%.3g</text>\n", x(value[i]) + 4, y + 12, shown[i]
 	}
-	printf "<text x=\"%d\" y=\"%d\" fill=\"#555\">grey: written by hand. blue: libpatch. orange: others</text>\n", left,
-		bottom + 32
+	printf "<text x=\"%d\" y=\"%d\" fill=\"#555\">grey: written by hand. blue: libpatch. orange: others</text>\n",
+		left, bottom + 32
 	print "</svg>"
 }

@@ -50,7 +50,8 @@ function bar(words, limit, what, group, row, which,    key, least, middle, shown
 	# A difference between two noisy figures: its least is noise.
 	if (row == "throughput loss")
 		least = middle
-	printf "| %s | %s | %s%s | %s | %s |\n", words, what, number(least), shown, number(middle), verdict(least, middle, limit)
+	printf "| %s | %s | %s%s | %s | %s |\n", words, what, number(least), shown, number(middle),
+		verdict(least, middle, limit)
 }
 function bars() {
 	print "| bar | at most | measured: minimum | median | met |"
@@ -93,8 +94,8 @@ function hit(    i, k, key, two) {
 		if (samples[key] + 0 == 0)
 			continue
 		printf "| `%s` | %s / %s | %s | %s / %s | %s | %s |\n", rows["hit", i], number(over_min[key]),
-			number(over_median[key]), number(ratio_min[key]), number(over_min[two]), number(over_median[two]),
-			number(ratio_min[two]), floor_of[key] == "-" ? "" : "`" floor_of[key] "`"
+			number(over_median[key]), number(ratio_min[key]), number(over_min[two]),
+			number(over_median[two]), number(ratio_min[two]), floor_of[key] == "-" ? "" : "`" floor_of[key] "`"
 	}
 }
 # Rows by the cases that match a pattern.

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * How costs grow: per patch, from ten patches to a million, all of them installed by one commit; and with 1 to 256 threads that
- * run through one patched function, the time of their hits together, and how long a commit takes beside them.
+ * How costs grow: per patch, from ten patches to a million, all of them installed by one commit; and with 1 to 256
+ * threads that run through one patched function, the time of their hits together, and how long a commit takes beside
+ * them.
  */
 #include "bench.h"
 #include "hit.h"

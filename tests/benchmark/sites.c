@@ -67,7 +67,8 @@ const char *sites_of_instructions(struct sites *sites, size_t limit)
 		const struct extent *extent = &functions.extents[i];
 		ZydisDecodedInstruction instruction;
 
-		for (uintptr_t at = extent->lower; at < extent->upper && sites->count < limit; at += instruction.length) {
+		for (uintptr_t at = extent->lower; at < extent->upper && sites->count < limit;
+		     at += instruction.length) {
 			if (ZYAN_FAILED(ZydisDecoderDecodeInstruction(&decoder, NULL, (const void *)at,
 								      extent->upper - at, &instruction)))
 				break;

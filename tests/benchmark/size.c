@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What all function entries of a large library cost in memory, once they are patched and the commit is over. Beside what the
- * library says of itself there is what the kernel says of the process. Pages of text that are not shared with the file
- * any more are counted apart: whoever writes to text, by whatever means, has them.
+ * What all function entries of a large library cost in memory, once they are patched and the commit is over. Beside
+ * what the library says of itself there is what the kernel says of the process. Pages of text that are not shared
+ * with the file any more are counted apart: whoever writes to text, by whatever means, has them.
  */
 #include "bench.h"
 #include "patch.h"

@@ -1,12 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The floors: what a probe at a jump costs when somebody writes it by hand, for one site, ahead of time. Sites are those of
- * targets.S with a jmp over the first instruction, which the stub executes before it jumps back.
+ * The floors: what a probe at a jump costs when somebody writes it by hand, for one site, ahead of time. Sites are
+ * those of targets.S with a jmp over the first instruction, which the stub executes before it jumps back.
  *
- * The duties of CALL stubs are those of a libpatch probe: the red zone is left alone; RFLAGS are kept, and offered; a guard in
- * thread-local storage is tested, set and cleared; errno (a thread-local word) is kept; DF is clear; the nine registers that a
- * procedure may destroy are kept; a struct patch_exec_context is filled; an empty C procedure is called through a pointer, on
- * an aligned stack. They differ in
+ * The duties of CALL stubs are those of a libpatch probe: the red zone is left alone; RFLAGS are kept, and offered; a
+ * guard in thread-local storage is tested, set and cleared; errno (a thread-local word) is kept; DF is clear; the
+ * nine registers that a procedure may destroy are kept; a struct patch_exec_context is filled; an empty C procedure
+ * is called through a pointer, on an aligned stack. They differ in
  *   flags      popf: restored by popf.  sahf: by sahf and an addition, DF only when it was set
  *   registers  caller: as above.  all: all fifteen are offered in the context, and taken from it afterwards
  *   vector     none, xmm: 16 of them, ymm: 16 and MXCSR, zmm: 32, 8 masks and MXCSR; each at extended_states

@@ -77,7 +77,8 @@ int uprobe_program(bool multi, const char **reason)
 	attr.expected_attach_type = multi ? ATTACH_TYPE_UPROBE_MULTI : 0;
 	program = (int)syscall(SYS_bpf, BPF_PROG_LOAD, &attr, sizeof(attr));
 	if (program < 0)
-		*reason = errno == EPERM ? "the kernel refuses BPF programs to this user" : "the kernel refuses the BPF program";
+		*reason = errno == EPERM ? "the kernel refuses BPF programs to this user" :
+					   "the kernel refuses the BPF program";
 	return program;
 }
 

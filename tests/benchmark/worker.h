@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Workers: processes that take turns in calling functions. Rows that must not be in one process (a probe of the kernel's, a
- * SIGTRAP handler of one's own, a program under a debugger) are interleaved so all the same. A worker reads one line per
- * order from its standard input and answers with one line:
+ * Workers: processes that take turns in calling functions. Rows that must not be in one process (a probe of the
+ * kernel's, a SIGTRAP handler of one's own, a program under a debugger) are interleaved so all the same. A worker
+ * reads one line per order from its standard input and answers with one line:
  *
  *   prepare ROW           ok | skip REASON
- *   run ROW THREADS N CPU nanoseconds that N calls by each of THREADS threads at once took, on average over the threads; the
- *                         first one runs on processor number CPU of those that the process may use, others on the next ones
+ *   run ROW THREADS N CPU nanoseconds that N calls by each of THREADS threads at once took, on average over the
+ *                         threads; the first one runs on processor number CPU of those that the process may use,
+ *                         others on the next ones
  *
  * worker-serve.c is also linked into programs for peers, and so depends on nothing else here.
  */
