@@ -98,6 +98,14 @@ OWN int memcmp(const void *first, const void *second, size_t size)
 {
 	const uint8_t *a = first, *b = second;
 
+	for (; size >= 4 * sizeof(word); size -= 4 * sizeof(word)) {
+		const word *x = (const word *)a, *y = (const word *)b;
+
+		if (((x[0] ^ y[0]) | (x[1] ^ y[1]) | (x[2] ^ y[2]) | (x[3] ^ y[3])) != 0)
+			break;
+		a += 4 * sizeof(word);
+		b += 4 * sizeof(word);
+	}
 	for (; size >= sizeof(word) && *(const word *)a == *(const word *)b; size -= sizeof(word)) {
 		a += sizeof(word);
 		b += sizeof(word);

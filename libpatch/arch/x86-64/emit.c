@@ -97,15 +97,18 @@ void arch_emit_row(struct arch_code *code, uint8_t cfa)
 
 enum arch_trap_class arch_trap_class(uint8_t byte)
 {
-	size_t i;
+	static const uint8_t classes[256] = {
+		[ARCH_INT3] = ARCH_TRAP_SIGTRAP,
+		[0x06] = ARCH_TRAP_SIGILL, [0x07] = ARCH_TRAP_SIGILL, [0x0E] = ARCH_TRAP_SIGILL,
+		[0x16] = ARCH_TRAP_SIGILL, [0x17] = ARCH_TRAP_SIGILL, [0x1E] = ARCH_TRAP_SIGILL,
+		[0x1F] = ARCH_TRAP_SIGILL, [0x27] = ARCH_TRAP_SIGILL, [0x2F] = ARCH_TRAP_SIGILL,
+		[0x37] = ARCH_TRAP_SIGILL, [0x3F] = ARCH_TRAP_SIGILL, [0x60] = ARCH_TRAP_SIGILL,
+		[0x61] = ARCH_TRAP_SIGILL, [0x82] = ARCH_TRAP_SIGILL, [0x9A] = ARCH_TRAP_SIGILL,
+		[0xCE] = ARCH_TRAP_SIGILL, [0xD4] = ARCH_TRAP_SIGILL, [0xD6] = ARCH_TRAP_SIGILL,
+		[0xEA] = ARCH_TRAP_SIGILL,
+	};
 
-	if (byte == ARCH_INT3)
-		return ARCH_TRAP_SIGTRAP;
-	for (i = 0; i < arch_top_trap_byte_count; i++) {
-		if (arch_top_trap_bytes[i] == byte)
-			return ARCH_TRAP_SIGILL;
-	}
-	return ARCH_TRAP_NONE;
+	return (enum arch_trap_class)classes[byte];
 }
 
 /*
