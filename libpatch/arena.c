@@ -228,6 +228,14 @@ static uintptr_t take(struct arena *arena, size_t size, struct arena_reach reach
 	return address;
 }
 
+uintptr_t arena_next(struct arena_reach reach)
+{
+	for (const struct arena *arena = arenas; arena != NULL; arena = arena->next)
+		if (arena->bump < arena->code + CODE_SIZE && arena->bump >= reach.lower && arena->bump <= reach.upper)
+			return arena->bump;
+	return 0;
+}
+
 patch_status arena_alloc(size_t size, uintptr_t near, struct arena_reach reach, struct arena_block *block)
 {
 	uintptr_t address = 0;

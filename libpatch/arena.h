@@ -52,6 +52,8 @@ bool arena_reach_intersect(struct arena_reach *reach, struct arena_reach other);
 
 /* A block of at least `size` bytes inside `reach`, near `near`. PATCH_ENOMEM when there is no such memory. */
 patch_status arena_alloc(size_t size, uintptr_t near, struct arena_reach reach, struct arena_block *block);
+/* Where such a block will be, as a rule; 0: not known. */
+uintptr_t arena_next(struct arena_reach reach);
 /* Give back a block that no thread was ever led to, or that is proven quiet (I7). */
 void arena_free(const struct arena_block *block);
 

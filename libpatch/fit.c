@@ -180,21 +180,27 @@ static patch_status check_foreign(const struct fit *fit, struct refusal *refusal
 {
 	const struct plan *plan = &fit->plan;
 	uintptr_t end = plan->start + plan->length;
-	struct arch_insn insn;
 	bool flows = true;
+	uintptr_t at = plan->start;
 
 	if (plan->strategy == PATCH_STRATEGY_PUNNED_JUMP)
 		end = plan->start + ARCH_JMP_SIZE;
-	for (uintptr_t at = plan->start; at < end; at += insn.length) {
+	for (unsigned int i = 0; at < end; ++i) {
 		intptr_t offset = (intptr_t)(at - fit->request.site);
+		const struct arch_insn *insn = &plan->insns[i];
+		struct arch_insn behind;
 		const char *why;
 
-		if (!arch_decode(fit->request.bytes + offset, fit->request.size - offset, at, &insn))
-			break;
-		why = foreign(fit, &insn, at, flows);
+		if (i >= plan->count) {
+			if (!arch_decode(fit->request.bytes + offset, fit->request.size - offset, at, &behind))
+				break;
+			insn = &behind;
+		}
+		why = foreign(fit, insn, at, flows);
 		if (why != NULL)
 			return misfit(refusal, PATCH_ECHANGED, why, at);
-		flows = !(insn.flags & ARCH_F_NOFALL) && insn.kind != ARCH_CALL && insn.kind != ARCH_CALL_IND;
+		flows = !(insn->flags & ARCH_F_NOFALL) && insn->kind != ARCH_CALL && insn->kind != ARCH_CALL_IND;
+		at += insn->length;
 	}
 	return PATCH_OK;
 }

@@ -19,7 +19,8 @@ struct builder {
 	const struct arch_insn *insns; /* the window's */
 	struct arch_insn decoded[PLAN_INSNS_MAX];
 	struct arch_cold cold;
-	struct arch_row rows[ROWS_MAX]; /* of the first pass: rows are merged, so they are needed to be counted */
+	struct arch_row rows[ROWS_MAX + 1];
+	uint8_t block[ARENA_ROW_END];
 };
 
 const char *trampoline_refuses_after(const struct arch_insn *insn)
@@ -136,7 +137,6 @@ static bool emit_instruction(struct builder *builder, struct arch_code *code, co
 	return !(insn->flags & ARCH_F_NOFALL);
 }
 
-/* One pass. Sizes do not depend on addresses but modulo ARENA_GRANULE, so the first pass finds the entries and the second one uses them. */
 static void emit_all(struct builder *builder, struct arch_code *code)
 {
 	const struct window *window = builder->window;
@@ -369,15 +369,16 @@ static size_t header_size(size_t rows)
 	return ALIGN_UP(ARENA_BLOCK_ROWS + (rows + 1) * sizeof(struct arch_row), ARENA_GRANULE);
 }
 
-static void finish_header(uint8_t *block, const struct window *window, struct arch_code *code, size_t header)
+static void finish_header(struct builder *builder, const struct arch_code *code, size_t header)
 {
-	struct arch_row *rows = (struct arch_row *)(block + ARENA_BLOCK_ROWS);
-	uint64_t site = window->start;
+	uint64_t site = builder->window->start;
 
-	memcpy(block, &site, sizeof(site));
+	memset(builder->block, 0, header);
+	memcpy(builder->block, &site, sizeof(site));
 	for (size_t i = 0; i < code->row_count; ++i)
-		rows[i].code = (uint16_t)(rows[i].code + header);
-	rows[code->row_count].code = ARENA_ROW_END;
+		builder->rows[i].code = (uint16_t)(builder->rows[i].code + header);
+	builder->rows[code->row_count].code = ARENA_ROW_END;
+	memcpy(builder->block + ARENA_BLOCK_ROWS, builder->rows, (code->row_count + 1) * sizeof(builder->rows[0]));
 }
 
 static void prepare(struct builder *builder)
@@ -414,68 +415,88 @@ static const char *refuses_far(const struct builder *builder)
 	return why;
 }
 
-/* `far`: anywhere. Only a trap can lead there. */
-static patch_status emit_block(struct builder *builder, struct trampoline *trampoline, bool far, const char **message)
+/* Does an instruction of the window branch into it, to code that is not emitted yet? */
+static bool branches_inside(const struct builder *builder)
 {
 	const struct window *window = builder->window;
+
+	for (unsigned int i = 0; i < window->count; ++i)
+		if (builder->insns[i].target - window->start < window->length)
+			return true;
+	return false;
+}
+
+/* For code at `base`, behind a header of so many bytes. Sizes do not depend on `base`, but modulo ARENA_GRANULE. */
+static void emit_pass(struct builder *builder, struct arch_code *code, uintptr_t base, size_t header, bool far)
+{
+	*code = (struct arch_code){
+		.bytes = builder->block + header,
+		.capacity = sizeof(builder->block) - header,
+		.base = base + header,
+		.far = far,
+		.rows = builder->rows,
+		.row_capacity = ROWS_MAX,
+	};
+	emit_all(builder, code);
+}
+
+/*
+ * `far`: anywhere. Only a trap can lead there. The first pass finds the size and the entries, the second has the addresses; the
+ * first will do if it guessed them.
+ */
+static patch_status emit_block(struct builder *builder, struct trampoline *trampoline, bool far, const char **message)
+{
+	/* Of the last with as many instructions. */
+	static size_t headers[PLAN_INSNS_MAX + 1];
+	const struct window *window = builder->window;
 	struct arena_reach reach = far ? arena_reach_everything() : reach_of(builder);
-	/* Aligned as the final base is, for padding to be the same. */
-	uintptr_t base = ALIGN_DOWN(window->start, ARENA_GRANULE);
-	struct arch_code measure = { .base = base, .rows = builder->rows, .row_capacity = ROWS_MAX, .far = far };
-	struct arch_code code = { .far = far };
-	size_t header, size;
+	uintptr_t guess = branches_inside(builder) ? 0 : arena_next(reach);
+	size_t guessed_header = MAX(headers[window->count], (size_t)ARENA_GRANULE);
+	struct arch_code code;
+	size_t header, code_size, row_count;
 	uint16_t *entries;
-	uint8_t *block;
 	patch_status status;
 
-	/* First pass: sizes and entries. Nothing is in range yet, nor need it be. */
+	/* What is nowhere yet is not in range, nor need it be. */
 	for (unsigned int i = 0; i < window->count; ++i)
 		builder->to[i] = window->start;
-	emit_all(builder, &measure);
-	header = header_size(measure.row_count);
-	size = header + measure.size;
-	if (size >= ARENA_ROW_END || measure.row_count > ROWS_MAX) {
+	emit_pass(builder, &code, guess != 0 ? guess : ALIGN_DOWN(window->start, ARENA_GRANULE), guessed_header, far);
+	row_count = code.row_count;
+	code_size = code.size;
+	if (row_count > ROWS_MAX || code_size > sizeof(builder->block) - header_size(row_count)) {
 		*message = "too many hooks on one group of instructions";
 		return PATCH_ENOMEM;
 	}
-	status = reach.lower <= reach.upper ? arena_alloc(size, window->start, reach, &trampoline->block) : PATCH_ENOMEM;
+	header = header_size(row_count);
+	headers[window->count] = header;
+	status = reach.lower <= reach.upper ?
+			 arena_alloc(header + code_size, window->start, reach, &trampoline->block) :
+			 PATCH_ENOMEM;
 	if (status != PATCH_OK) {
 		*message = "no free memory within 2 GiB of the site and of what its instructions refer to";
 		return status;
 	}
-
-	/* Second pass: the code. */
-	block = heap_alloc(size);
-	if (block == NULL) {
-		*message = "out of memory";
-		return PATCH_ENOMEM;
+	if (trampoline->block.address != guess || header != guessed_header) {
+		for (unsigned int i = 0; i < window->count; ++i)
+			builder->to[i] = trampoline->block.address + header + builder->entries[i];
+		emit_pass(builder, &code, trampoline->block.address, header, far);
 	}
-	code.bytes = block + header;
-	code.capacity = measure.size;
-	code.base = trampoline->block.address + header;
-	code.rows = (struct arch_row *)(block + ARENA_BLOCK_ROWS);
-	code.row_capacity = measure.row_count;
-	for (unsigned int i = 0; i < window->count; ++i)
-		builder->to[i] = code.base + builder->entries[i];
-	emit_all(builder, &code);
-	finish_header(block, window, &code, header);
+	finish_header(builder, &code, header);
 	entries = (uint16_t *)&trampoline->hooks[trampoline->hook_count];
 	for (unsigned int i = 0; i < window->count; ++i)
 		entries[i] = (uint16_t)(builder->entries[i] + header);
-	if (code.size != measure.size || code.row_count != measure.row_count || code.out_of_range) {
+	if (code.size != code_size || code.row_count != row_count || code.out_of_range) {
 		*message = code.out_of_range ? "an operand is out of reach of the generated code" :
 					       "generated code changed its size between passes";
-		status = code.out_of_range ? PATCH_ENOMEM : PATCH_BUG;
-	} else {
-		trampoline->staged_code = text_stage(trampoline->block.address, block, (uint32_t)size);
-		trampoline->staged_epoch = text_flush_epoch();
-		if (trampoline->staged_code == NULL) {
-			*message = "out of memory";
-			status = PATCH_ENOMEM;
-		}
+		return code.out_of_range ? PATCH_ENOMEM : PATCH_BUG;
 	}
-	heap_free(block, size);
-	return status;
+	trampoline->staged_code = text_stage(trampoline->block.address, builder->block, (uint32_t)(header + code_size));
+	trampoline->staged_epoch = text_flush_epoch();
+	if (trampoline->staged_code == NULL) {
+		*message = "out of memory";
+		return PATCH_ENOMEM;
+	}
+	return PATCH_OK;
 }
 
 /* Each with a slot of its own. */
