@@ -5,6 +5,7 @@
 #include "inject.h"
 
 #include <string.h>
+#include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
 
@@ -101,6 +102,11 @@ static bool starts_with(const char *string, const char *prefix)
 	return true;
 }
 
+static bool is_special(const char *name)
+{
+	return starts_with(name, "[v") || starts_with(name, "[uprobes");
+}
+
 /* "lower-upper rwxp offset device inode   name" (proc(5)) */
 static void parse_line(const char *at, struct line *line)
 {
@@ -119,7 +125,7 @@ static void parse_line(const char *at, struct line *line)
 	at = parse_decimal(at, &line->mapping.inode);
 	name = strchr(at, '[');
 	line->stack = name != NULL && starts_with(name, "[stack]");
-	line->mapping.special = name != NULL && (starts_with(name, "[v") || starts_with(name, "[uprobes"));
+	line->mapping.special = name != NULL && is_special(name);
 }
 
 static bool reader_next(struct reader *reader, struct line *line)
@@ -132,15 +138,74 @@ static bool reader_next(struct reader *reader, struct line *line)
 	return true;
 }
 
+/* include/uapi/linux/fs.h, Linux 6.11: what is mapped at one address, without reading about all others. */
+struct procmap_query {
+	uint64_t size;
+	uint64_t query_flags;
+	uint64_t query_addr;
+	uint64_t vma_start;
+	uint64_t vma_end;
+	uint64_t vma_flags;
+	uint64_t vma_page_size;
+	uint64_t vma_offset;
+	uint64_t inode;
+	uint32_t dev_major;
+	uint32_t dev_minor;
+	uint32_t vma_name_size;
+	uint32_t build_id_size;
+	uint64_t vma_name_addr;
+	uint64_t build_id_addr;
+};
+#define PROCMAP_QUERY _IOWR('f', 17, struct procmap_query)
+#define PROCMAP_READABLE 1
+#define PROCMAP_WRITABLE 2
+#define PROCMAP_EXECUTABLE 4
+#define PROCMAP_SHARED 8
+
+/* 0, -ENOENT when nothing is mapped there, or why it cannot be told this way. */
+static long query(long fd, uintptr_t address, struct space_mapping *out)
+{
+	static char name[4096];
+	struct procmap_query query = {
+		.size = sizeof(query),
+		.query_addr = address,
+		.vma_name_size = sizeof(name),
+		.vma_name_addr = (uintptr_t)name,
+	};
+	long result = raw_syscall(SYS_ioctl, fd, PROCMAP_QUERY, &query);
+
+	if (result < 0)
+		return result;
+	*out = (struct space_mapping){
+		.lower = query.vma_start,
+		.upper = query.vma_end,
+		.protection = (query.vma_flags & PROCMAP_READABLE ? PROT_READ : 0) |
+			      (query.vma_flags & PROCMAP_WRITABLE ? PROT_WRITE : 0) |
+			      (query.vma_flags & PROCMAP_EXECUTABLE ? PROT_EXEC : 0),
+		.shared = query.vma_flags & PROCMAP_SHARED,
+		.special = query.vma_name_size > 0 && is_special(name),
+		.offset = query.vma_offset,
+		.device = (uint64_t)query.dev_major << 32 | query.dev_minor,
+		.inode = query.inode,
+	};
+	return 0;
+}
+
 bool space_mapping(uintptr_t address, struct space_mapping *out, bool *readable)
 {
 	struct reader reader;
 	struct line line;
 	bool found = false;
+	long error;
 
 	*readable = reader_open(&reader);
 	if (!*readable)
 		return false;
+	error = query(reader.fd, address, out);
+	if (error == 0 || error == -ENOENT) {
+		raw_syscall(SYS_close, reader.fd);
+		return error == 0;
+	}
 	while (!found && reader_next(&reader, &line)) {
 		if (line.mapping.lower > address)
 			break;
