@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Addresses that cannot be patched: unmapped, not executable, the middle of an instruction of a function with known
- * extents, bytes that do not decode, a foreign int3. Each has its own status and words; nothing is left behind.
+ * extents, bytes that do not decode, a foreign int3, a mapping that is shared. Each has its own status and words; nothing
+ * is left behind.
  */
 #include "targets.h"
 
@@ -44,6 +45,31 @@ static void refuse(uintptr_t address, patch_status expected)
 			check_error(expected);
 		CHECK_OK(patch_commit());
 	}
+}
+
+/* Code that other processes have, too: anonymous memory, a file; they would execute what is written there (hazard 24). */
+static void check_shared(void)
+{
+	int file = memfd_create("code", MFD_CLOEXEC);
+
+	REQUIRE(file >= 0 && ftruncate(file, 4096) == 0);
+	for (int anonymous = 0; anonymous < 2; anonymous++) {
+		uint8_t *code = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | (anonymous ? MAP_ANONYMOUS : 0),
+				     anonymous ? -1 : file, 0);
+
+		REQUIRE(code != MAP_FAILED);
+		memset(code, 0x90, 4095);
+		code[4095] = 0xc3;
+		/* with or without write permission */
+		REQUIRE(mprotect(code, 4096, PROT_READ | PROT_EXEC) == 0);
+		refuse((uintptr_t)code + 64, PATCH_ENOTSUP);
+		REQUIRE(mprotect(code, 4096, PROT_READ | PROT_WRITE | PROT_EXEC) == 0);
+		refuse((uintptr_t)code + 128, PATCH_ENOTSUP);
+		for (int byte = 0; byte < 4095; byte++)
+			CHECK_EQ(code[byte], 0x90);
+		REQUIRE(munmap(code, 4096) == 0);
+	}
+	close(file);
 }
 
 int main(void)
@@ -100,6 +126,8 @@ int main(void)
 	refuse((uintptr_t)code + 64, PATCH_EDISASM);
 	refuse((uintptr_t)code + 4095, PATCH_EDISASM);
 	refuse((uintptr_t)code + 128, PATCH_ECHANGED);
+
+	check_shared();
 
 	/* and all of that did no harm */
 	memset(&statistics, 0, sizeof(statistics));
