@@ -204,7 +204,8 @@ static void check(struct batch *batch)
 		else if (error == EFAULT)
 			lose(batch, job);
 		else
-			fail(batch, job, PATCH_ESYS, "the text could not be read");
+			fail(batch, job, PATCH_ESYS,
+			     "the text cannot be read: the kernel refuses process_vm_readv() and reading /proc/self/mem");
 	}
 }
 

@@ -467,8 +467,11 @@ static bool arrived(uintptr_t address, const uint8_t *bytes, size_t length)
 	return memcmp(seen, bytes, length) == 0;
 }
 
-/* Into run_bytes: what is there, and in it what is to be written. Writes that find something unexpected are marked. */
-static int join(struct text_write *writes, size_t n, uintptr_t start, uintptr_t end)
+/*
+ * Into run_bytes: what is there, and in it what is to be written. Writes that find something unexpected are marked. `again`: they
+ * may have been done as part of a longer run.
+ */
+static int join(struct text_write *writes, size_t n, uintptr_t start, uintptr_t end, bool again)
 {
 	int error = 0;
 
@@ -477,9 +480,8 @@ static int join(struct text_write *writes, size_t n, uintptr_t start, uintptr_t 
 	for (size_t i = 0; i < n; ++i) {
 		uint8_t *bytes = run_bytes + (writes[i].address - start);
 
-		/* It may have been written when the run was longer. */
 		if (writes[i].expected != NULL && memcmp(bytes, writes[i].expected, writes[i].length) != 0 &&
-		    memcmp(bytes, writes[i].bytes, writes[i].length) != 0)
+		    !(again && memcmp(bytes, writes[i].bytes, writes[i].length) == 0))
 			writes[i].error = ESTALE;
 		else
 			memcpy(bytes, writes[i].bytes, writes[i].length);
@@ -487,13 +489,14 @@ static int join(struct text_write *writes, size_t n, uintptr_t start, uintptr_t 
 	return 0;
 }
 
-static int write_joined(struct batch *batch, struct text_write *writes, size_t n, uintptr_t start, uintptr_t end)
+static int write_joined(struct batch *batch, struct text_write *writes, size_t n, uintptr_t start, uintptr_t end,
+			bool again)
 {
 	const uint8_t *bytes = writes[0].bytes;
 	int error = 0;
 
 	if (n > 1 || writes[0].expected != NULL) {
-		error = join(writes, n, start, end);
+		error = join(writes, n, start, end, again);
 		/* As in arrived(). */
 		if (error != 0 && (n > 1 || error == EFAULT))
 			return error;
@@ -509,8 +512,10 @@ static int write_joined(struct batch *batch, struct text_write *writes, size_t n
 	return error;
 }
 
-/* Perform writes[0 .. result) as one run, of one page only if `page`; *failed grows by those that were not. */
-static size_t apply_run(struct batch *batch, struct text_write *writes, size_t count, bool page, size_t *failed)
+enum extent { PAGES, ONE_PAGE, ONE_PAGE_AGAIN };
+
+/* Perform writes[0 .. result) as one run; *failed grows by those that were not. */
+static size_t apply_run(struct batch *batch, struct text_write *writes, size_t count, enum extent extent, size_t *failed)
 {
 	uintptr_t start = writes[0].address;
 	uintptr_t end = start + writes[0].length;
@@ -518,16 +523,16 @@ static size_t apply_run(struct batch *batch, struct text_write *writes, size_t c
 	int error;
 
 	writes[0].error = 0;
-	while (n < count && joins(start, end, writes[n - 1].exact, &writes[n], page)) {
+	while (n < count && joins(start, end, writes[n - 1].exact, &writes[n], extent != PAGES)) {
 		end = writes[n].address + writes[n].length;
 		writes[n].error = 0;
 		++n;
 	}
-	error = write_joined(batch, writes, n, start, end);
-	if ((error == EIO || error == EFAULT) && !page && ALIGN_DOWN(start, PAGE_SIZE) != ALIGN_DOWN(end - 1, PAGE_SIZE)) {
+	error = write_joined(batch, writes, n, start, end, extent == ONE_PAGE_AGAIN);
+	if ((error == EIO || error == EFAULT) && extent == PAGES && ALIGN_DOWN(start, PAGE_SIZE) != ALIGN_DOWN(end - 1, PAGE_SIZE)) {
 		/* A page that is not there must not fail the others. */
 		for (size_t i = 0; i < n;)
-			i += apply_run(batch, writes + i, n - i, true, failed);
+			i += apply_run(batch, writes + i, n - i, ONE_PAGE_AGAIN, failed);
 		return n;
 	}
 	for (size_t i = 0; i < n; ++i) {
@@ -547,7 +552,7 @@ size_t text_apply(struct text_write *writes, size_t count)
 		return 0;
 	sort(writes, count);
 	for (size_t i = 0; i < count;)
-		i += apply_run(&batch, writes + i, count - i, batch.by == TEXT_PAGE_SWAP, &failed);
+		i += apply_run(&batch, writes + i, count - i, batch.by == TEXT_PAGE_SWAP ? ONE_PAGE : PAGES, &failed);
 	close_mem(&batch.mem);
 	return failed;
 }

@@ -10,6 +10,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 
 static sem_t ready, go_on;
@@ -103,6 +104,8 @@ static char stack[1 << 16] __attribute__((aligned(16)));
 static int child(void *unused)
 {
 	(void)unused;
+	/* Not longer than the test. */
+	prctl(PR_SET_PDEATHSIG, SIGKILL);
 	while (!patched)
 		;
 	syscall(SYS_exit, t_push_push(1, 2) == 5 ? 0 : 1);

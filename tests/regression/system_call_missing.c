@@ -26,6 +26,7 @@ static const struct {
 	CALL(getdents64, NO(INIT_FAILS, "/proc/self/task"), WORKS),
 	CALL(getpid, WORKS, WORKS),
 	CALL(gettid, WORKS, WORKS),
+	CALL(ioctl, WORKS, WORKS),
 	CALL(madvise, WORKS, WORKS),
 	CALL(membarrier, NO(INIT_FAILS, "membarrier"), NO(LATER_FAILS, "core synchronisation failed")),
 	CALL(memfd_create, WORKS, WORKS),
@@ -61,6 +62,9 @@ static void take(const void *argument)
 {
 	const struct refusal *refusal = argument;
 
+	/* The other way of asking for mappings, since Linux 6.11. */
+	if (refusal->number == SYS_read)
+		refuse(SYS_ioctl, refusal->error);
 	refuse(refusal->number, refusal->error);
 }
 
