@@ -660,7 +660,8 @@ static patch_status run(struct batch *batch, bool whole)
 	if (error != 0) {
 		for (size_t i = 0; i < batch->count; ++i)
 			region_queue(batch->jobs[i].region);
-		return error_raise_sys(PATCH_ESYS, ORIGIN, "generated code could not be written", error);
+		return error_raise_sys(error == ENOMEM ? PATCH_ENOMEM : PATCH_ESYS, ORIGIN,
+				       "generated code could not be written", error);
 	}
 	publish(batch);
 	(void)INJECT(INJECT_COMMIT_PUBLISHED);

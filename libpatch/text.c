@@ -626,36 +626,33 @@ void text_unstage(struct text_staged *staged)
 		free_chunks();
 }
 
+/* Piecewise, so that it needs no memory. One that failed is in the list still, with all others: written twice is as once. */
 int text_flush(void)
 {
-	size_t size = staged_count * sizeof(struct text_write);
-	struct text_write *writes;
+	static struct text_write writes[512];
 	size_t n = 0;
 	int error = 0;
 
 	if (staged_count == 0)
 		return 0;
-	writes = heap_alloc(size);
-	if (writes == NULL)
-		return ENOMEM;
 	for (struct text_staged *staged = staged_list; staged != NULL; staged = staged->next) {
-		writes[n].address = staged->address;
-		writes[n].bytes = staged->bytes;
-		writes[n].length = staged->length;
-		writes[n].expected = NULL;
-		++n;
+		writes[n++] = (struct text_write){
+			.address = staged->address, .bytes = staged->bytes, .length = staged->length
+		};
+		if (n < ARRAY_SIZE(writes) && staged->next != NULL)
+			continue;
+		if (text_apply(writes, n) != 0)
+			for (size_t i = 0; i < n && error == 0; ++i)
+				error = writes[i].error;
+		n = 0;
 	}
-	if (text_apply(writes, n) != 0) {
-		for (size_t i = 0; i < n && error == 0; ++i)
-			error = writes[i].error;
-	} else {
-		staged_list = NULL;
-		staged_count = 0;
-		free_chunks();
-		++flush_epoch;
-	}
-	heap_free(writes, size);
-	return error;
+	if (error != 0)
+		return error;
+	staged_list = NULL;
+	staged_count = 0;
+	free_chunks();
+	++flush_epoch;
+	return 0;
 }
 
 uint64_t text_flush_epoch(void)
