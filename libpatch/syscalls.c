@@ -11,6 +11,7 @@
 #include "mediate.h"
 #include "region.h"
 #include "scan.h"
+#include "sections.h"
 #include "site.h"
 
 #include <link.h>
@@ -25,6 +26,11 @@ struct segment {
 	uintptr_t upper;
 	bool libc; /* numbers that are not known there are none of ours */
 	bool loader; /* the dynamic linker's: what it unmaps are modules */
+	/* The module's. */
+	const char *path;
+	uintptr_t bias;
+	const ElfW(Phdr) *headers;
+	size_t header_count;
 };
 
 #define SEGMENTS 512
@@ -51,7 +57,11 @@ static int add_segments(struct dl_phdr_info *info, size_t size, void *data)
 			return 1;
 		}
 		is_libc |= *libc >= lower && *libc < lower + header->p_memsz;
-		segments[segment_count++] = (struct segment){ lower, lower + header->p_memsz, false, is_loader };
+		segments[segment_count++] = (struct segment){
+			.lower = lower, .upper = lower + header->p_memsz, .loader = is_loader,
+			.path = info->dlpi_name, .bias = info->dlpi_addr,
+			.headers = info->dlpi_phdr, .header_count = info->dlpi_phnum,
+		};
 	}
 	while (first < segment_count)
 		segments[first++].libc = is_libc;
@@ -224,8 +234,9 @@ static bool consider(uintptr_t address, const struct segment *segment)
 		return false;
 	/* libc's clone() and clone3() have no unwind entry. */
 	if (patch.upper == 0)
-		return segment->libc && *(const uint8_t *)(address - ARCH_JMP_SIZE) == 0xB8 &&
-		       add(&patch, address, address - ARCH_JMP_SIZE, mediate);
+		return (segment->libc && *(const uint8_t *)(address - ARCH_JMP_SIZE) == 0xB8 &&
+			add(&patch, address, address - ARCH_JMP_SIZE, mediate)) ||
+		       sections_have_no_code(segment->path, segment->bias, segment->headers, segment->header_count, address);
 	if (!scan_is_start(address))
 		return true;
 	found = examine(address, patch.lower);
