@@ -6,11 +6,13 @@
 #include "targets.h"
 
 #include <dlfcn.h>
+#include <linux/sched.h>
 #include <poll.h>
 #include <pthread.h>
 #include <spawn.h>
 #include <sys/epoll.h>
 #include <sys/select.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
 
 static unsigned int hits;
@@ -257,6 +259,34 @@ static void libc_itself(void *argument)
 	CHECK_OK(patch_fini());
 }
 
+#ifndef CLONE_CLEAR_SIGHAND
+#define CLONE_CLEAR_SIGHAND 0x100000000ULL
+#endif
+
+/* A child for which the kernel resets every handler, as posix_spawn() of glibc 2.38 wants: such are not to be had, or live. */
+static void cleared_handlers(void *argument)
+{
+	struct clone_args arguments;
+	int status;
+	long child;
+
+	(void)argument;
+	start();
+	memset(&arguments, 0, sizeof(arguments));
+	arguments.flags = CLONE_CLEAR_SIGHAND;
+	arguments.exit_signal = SIGCHLD;
+	child = syscall(SYS_clone3, &arguments, sizeof(arguments));
+	if (child == 0)
+		_exit(t_push_push(1, 2) == 5 ? 0 : 1);
+	if (child < 0) {
+		CHECK_EQ(errno, ENOSYS);
+	} else {
+		REQUIRE(waitpid((pid_t)child, &status, 0) == child);
+		CHECK_EQ(status, 0);
+	}
+	CHECK_OK(patch_fini());
+}
+
 int main(void)
 {
 	harness_start();
@@ -267,5 +297,6 @@ int main(void)
 	harness_isolated("a mask for the time of a call", masks_of_calls, NULL);
 	harness_isolated("contexts", contexts, NULL);
 	harness_isolated("libc itself", libc_itself, NULL);
+	harness_isolated("CLONE_CLEAR_SIGHAND", cleared_handlers, NULL);
 	return harness_end();
 }
