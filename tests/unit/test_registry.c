@@ -12,6 +12,7 @@
 #include <sched.h>
 #include <semaphore.h>
 #include <stdlib.h>
+#include <sys/stat.h>
 
 #define BASE 0x555500001000UL
 #define POLLS 10
@@ -313,6 +314,28 @@ Test(registry, many_entries)
 	for (i = 0; i < MANY; i++)
 		cr_assert_eq(registry_find(BASE + i * 7 + (i % 5) * (1UL << 32)), i % 2 ? entries[i] : NULL);
 	free(entries);
+}
+
+static unsigned long count_threads(void)
+{
+	struct stat status;
+
+	/* Links of the directory of threads: its own, its parent's, and one for each. Criterion has some, too. */
+	cr_assert_eq(stat("/proc/self/task", &status), 0);
+	return status.st_nlink - 2;
+}
+
+/* A table that grows has liburcu start threads, and take mutexes, in the program's process. */
+Test(registry, no_thread_is_started)
+{
+	enum { MANY = 200000 };
+	unsigned long before = count_threads();
+	size_t i;
+
+	init();
+	for (i = 0; i < MANY; i++)
+		cr_assert_not_null(registry_add(BASE + i));
+	cr_expect_eq(count_threads(), before, "%lu threads, %lu before", count_threads(), before);
 }
 
 /* ---- readers beside a writer ------------------------------------------------------------------------------------ */
