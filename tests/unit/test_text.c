@@ -581,6 +581,59 @@ Test(text, no_descriptor_is_kept)
 	cr_expect_eq(count_descriptors(), before, "%u descriptors, %u before", count_descriptors(), before);
 }
 
+/* ---- descriptors that change hands ------------------------------------------------------------------------------ */
+
+#define DESCRIPTORS 2000
+
+static int other, theirs;
+static unsigned int looks, low;
+
+static bool is_memory(int fd)
+{
+	char name[64], link[128];
+	ssize_t length;
+
+	snprintf(name, sizeof(name), "/proc/self/fd/%d", fd);
+	length = readlink(name, link, sizeof(link));
+	return length > 4 && memcmp(link, "/proc", 5) == 0 && memcmp(link + length - 4, "/mem", 4) == 0;
+}
+
+/* At the second write, what the first one was made by is open: it becomes another file, and the write fails. */
+static int take_descriptor(enum inject_point point)
+{
+	int fd;
+
+	if (point != INJECT_TEXT_WRITE || ++looks < 2)
+		return 0;
+	for (fd = 3; fd < DESCRIPTORS; fd++) {
+		if (!is_memory(fd))
+			continue;
+		low += fd < 900;
+		if (dup2(other, fd) == fd)
+			theirs = fd;
+	}
+	return EIO;
+}
+
+Test(text, a_descriptor_that_became_anothers_is_not_closed)
+{
+	static const uint8_t bytes[] = { 1 };
+	uint8_t *text = map_text(PAGES, RX);
+	struct text_write writes[] = { make_write(text, 10, bytes, 1), make_write(text, 20 * PAGE_SIZE, bytes, 1) };
+	struct rlimit limit = { DESCRIPTORS, DESCRIPTORS };
+
+	if (setrlimit(RLIMIT_NOFILE, &limit) != 0)
+		cr_skip_test("no more than %d descriptors", DESCRIPTORS);
+	use_way(0);
+	other = open("/dev/null", O_RDONLY | O_CLOEXEC);
+	libpatch_inject = take_descriptor;
+	cr_expect_eq(text_apply(writes, 2), 1);
+	libpatch_inject = NULL;
+	cr_assert_neq(theirs, 0, "no descriptor was met");
+	cr_expect_eq(low, 0, "%d is where the program's descriptors are", theirs);
+	cr_expect_geq(fcntl(theirs, F_GETFD), 0, "%d was closed", theirs);
+}
+
 /* ---- with a thread in the page ---------------------------------------------------------------------------------- */
 
 static _Atomic bool stop, wrong;
