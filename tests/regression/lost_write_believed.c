@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Between the last look at a descriptor and the write, the program makes it a file of its own: what was written there is lost,
+ * but the commit does not take it for done. The instant is the entry of the system call, which a filter hands to another thread.
+ */
+#include "targets.h"
+
+#include "seccomp.h"
+#include "text.h"
+
+#include <pthread.h>
+#include <sys/ioctl.h>
+
+/* Each is one write of a single patch. */
+#define PHASES 3
+
+static unsigned int hits;
+static int listener, file;
+/* The write of the commit that is to be lost, counted down; and how many were. */
+static _Atomic unsigned int due, swaps;
+
+static void procedure(struct patch_exec_context *context, uint8_t post)
+{
+	(void)context;
+	(void)post;
+	hits++;
+}
+
+/* The thread calls the C library only, and nothing that is patched. */
+static void *supervise(void *unused)
+{
+	struct seccomp_notif_resp answer;
+	struct seccomp_notif call;
+
+	(void)unused;
+	for (;;) {
+		memset(&call, 0, sizeof(call));
+		if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &call) != 0)
+			return NULL;
+		if (due > 0 && --due == 0 && dup2(file, (int)call.data.args[0]) >= 0)
+			swaps++;
+		memset(&answer, 0, sizeof(answer));
+		answer.id = call.id;
+		answer.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
+		ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer);
+	}
+}
+
+/* From now on this thread's writes at an offset wait for supervise(). */
+static int watch_writes(void)
+{
+	struct sock_filter filter[] = {
+		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
+		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_pwrite64, 0, 1),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
+		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
+	};
+	struct sock_fprog program = { sizeof(filter) / sizeof(filter[0]), filter };
+
+	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
+		return -1;
+	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
+}
+
+static void *change(void *argument)
+{
+	patch_t patch = argument;
+	pthread_t supervisor;
+	patch_status status;
+
+	listener = watch_writes();
+	if (listener < 0)
+		SKIP("the kernel hands no system calls to others: %s", strerror(errno));
+	REQUIRE(pthread_create(&supervisor, NULL, supervise, NULL) == 0);
+	for (unsigned int round = 0; round < 2 * PHASES; ++round) {
+		bool install = round % 2 == 0;
+
+		CONTEXT("%s, write %u lost", install ? "install" : "remove", 1 + round / 2);
+		CHECK_OK(install ? patch_enable(patch) : patch_disable(patch));
+		due = 1 + round / 2;
+		status = patch_commit();
+		CHECK(status != PATCH_OK);
+		CHECK_EQ(swaps, round + 1);
+		CHECK_EQ(t_push_push(1, 2), 5);
+		/* Nobody interferes: what was lost is made up for. */
+		CHECK_OK(patch_commit());
+		hits = 0;
+		CHECK_EQ(t_push_push(1, 2), 5);
+		CHECK_EQ(hits, install);
+	}
+	return NULL;
+}
+
+int main(void)
+{
+	struct text_copy before = text_of_target(target_named("t_push_push"));
+	pthread_t thread;
+	patch_t patch;
+
+	harness_start();
+	require_filters();
+	/* Of those on disks, few can be that long. */
+	file = memfd_create("file", MFD_CLOEXEC);
+	REQUIRE(file >= 0);
+	REQUIRE_OK(patch_init(NULL, 0));
+	if (text_way() != TEXT_PROC_MEM)
+		SKIP("/proc/self/mem cannot be written here");
+	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_DISABLED, &patch));
+	REQUIRE(pthread_create(&thread, NULL, change, patch) == 0);
+	REQUIRE(pthread_join(thread, NULL) == 0);
+	CHECK_OK(patch_fini());
+	CHECK_TEXT_SAME(&before);
+	return harness_end();
+}
