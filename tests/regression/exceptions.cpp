@@ -5,11 +5,23 @@
  */
 #include "targets.h"
 
+#include <alloca.h>
 #include <pthread.h>
 #include <stdexcept>
 
 static unsigned int hits, destroyed;
-static bool throw_in_procedure, throw_in_callee, cancel_in_procedure, cancel_in_callee;
+static bool throw_in_procedure, throw_in_callee, cancel_in_procedure, cancel_in_callee, fault_in_procedure;
+
+static uint64_t caller();
+
+NOINLINE static uint64_t load(const uint64_t *from)
+{
+	return *from;
+}
+
+static uint64_t (*volatile call_load)(const uint64_t *) = load;
+
+static patch_t patch_under_test;
 
 struct guard {
 	~guard()
@@ -23,6 +35,17 @@ static void procedure(struct patch_exec_context *, uint8_t)
 	guard here;
 
 	hits++;
+	if (fault_in_procedure) {
+		fault_in_procedure = false;
+		try {
+			call_load(nullptr);
+			FAIL("nothing was thrown");
+		} catch (const std::runtime_error &error) {
+			CHECK(!strcmp(error.what(), "handler"));
+		}
+		/* This procedure runs still: passed over. */
+		caller();
+	}
 	if (throw_in_procedure)
 		throw std::runtime_error("procedure");
 	if (cancel_in_procedure) {
@@ -123,6 +146,77 @@ static void at_each_instruction(void *argument)
 	CHECK_OK(patch_fini());
 }
 
+NOINLINE static void hit_deeper(size_t by)
+{
+	volatile uint8_t *room = static_cast<volatile uint8_t *>(alloca(by));
+
+	room[0] = 0;
+	CHECK_EQ(caller(), 77);
+	room[0] = 1;
+}
+
+static void *wait_for_it(void *)
+{
+	CHECK_OK(patch_disable(patch_under_test));
+	CHECK_OK(patch_commit());
+	CHECK_OK(patch_synchronize(0));
+	CHECK_OK(patch_enable(patch_under_test));
+	CHECK_OK(patch_commit());
+	return nullptr;
+}
+
+/* A procedure that was left by an exception is over: for hooks far deeper, which its frame does not overlap, and for others. */
+static void left_for_good(void *)
+{
+	pthread_t thread;
+
+	REQUIRE_OK(patch_init(nullptr, 0));
+	REQUIRE_OK(make_probe((uintptr_t)t_call_callback, procedure, nullptr, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED,
+			      &patch_under_test));
+	CHECK_OK(patch_commit());
+	for (int round = 0; round < 3; round++) {
+		throw_in_procedure = true;
+		expect_throw("procedure", false);
+		throw_in_procedure = false;
+		REQUIRE(pthread_create(&thread, nullptr, wait_for_it, nullptr) == 0);
+		CHECK_EQ(pthread_join(thread, nullptr), 0);
+		hits = 0;
+		hit_deeper(65536);
+		CHECK_EQ(hits, 1);
+	}
+	CHECK_OK(patch_fini());
+}
+
+static void on_fault(int)
+{
+	throw std::runtime_error("handler");
+}
+
+/* An exception passes generated code, and ends nothing of the procedure from which that was come to. */
+static void thrown_below_a_procedure(void *)
+{
+	const uint64_t value = 12;
+	struct sigaction action;
+	patch_t inner;
+
+	memset(&action, 0, sizeof(action));
+	action.sa_handler = on_fault;
+	action.sa_flags = SA_NODEFER;
+	REQUIRE(sigaction(SIGSEGV, &action, nullptr) == 0);
+	REQUIRE_OK(patch_init(nullptr, 0));
+	REQUIRE_OK(make_probe((uintptr_t)t_call_callback, procedure, nullptr, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED,
+			      &patch_under_test));
+	REQUIRE_OK(make_probe((uintptr_t)load, procedure, nullptr, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &inner));
+	CHECK_OK(patch_commit());
+	hits = 0;
+	fault_in_procedure = true;
+	CHECK_EQ(caller(), 77);
+	CHECK_EQ(hits, 1);
+	CHECK_EQ(call_load(&value), 12);
+	CHECK_EQ(hits, 2);
+	CHECK_OK(patch_fini());
+}
+
 int main()
 {
 	harness_start();
@@ -134,5 +228,7 @@ int main()
 	cancel_in_callee = false;
 	for (int policy = PATCH_TRAP_POLICY_ALLOW; policy <= PATCH_TRAP_POLICY_FORCE; policy += 2)
 		harness_isolated(policy_name(policy), at_each_instruction, &policy);
+	harness_isolated("left by an exception", left_for_good, nullptr);
+	harness_isolated("thrown below a procedure", thrown_below_a_procedure, nullptr);
 	return harness_end();
 }
