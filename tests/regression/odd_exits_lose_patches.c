@@ -8,6 +8,7 @@
  */
 #include "targets.h"
 
+#include <alloca.h>
 #include <fcntl.h>
 #include <pthread.h>
 #include <sched.h>
@@ -305,6 +306,18 @@ static void cancelled_at_any_time(void *argument)
 	}
 }
 
+/* Less than a hook takes of the stack. */
+#define FRAME 320
+
+NOINLINE static void hit_deeper(size_t by)
+{
+	volatile uint8_t *room = alloca(by);
+
+	room[0] = 0;
+	CHECK_EQ(call_probed(3), 4);
+	room[0] = 1;
+}
+
 static void jumps_out(void *argument)
 {
 	patch_t other;
@@ -327,6 +340,26 @@ static void jumps_out(void *argument)
 		CHECK_EQ(how, i % 2 ? 2 : 1);
 		manner = STAY;
 		toggle();
+	}
+	/* Without a call of the library between, which would notice. */
+	for (volatile size_t deeper = 0; deeper <= FRAME; deeper += 16) {
+		CONTEXT("longjmp, the next hook %zu deeper", deeper);
+		if (setjmp(out) == 0) {
+			manner = JUMP;
+			atomic_store(&hits, 0);
+			if (deeper == 0)
+				call_probed(3);
+			else
+				hit_deeper(16);
+			FAIL("it came back");
+		}
+		manner = STAY;
+		CHECK_EQ(atomic_load(&hits), 1);
+		if (deeper == 0)
+			call_probed(3);
+		else
+			hit_deeper(deeper);
+		CHECK_EQ(atomic_load(&hits), 2);
 	}
 }
 
