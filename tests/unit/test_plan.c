@@ -28,6 +28,10 @@
 /* The longest one: mov qword cs:[rax + rax + 0x11223344], 0x55667788 with padding prefixes. */
 #define FIFTEEN 0x2E, 0x2E, 0x2E, 0x48, 0xC7, 0x84, 0x00, 0x44, 0x33, 0x22, 0x11, 0x88, 0x77, 0x66, 0x55
 
+#define CALL_REL32 0xE8, 0x00, 0x01, 0x00, 0x00 /* call to 0x100 behind it */
+#define CALL_RAX 0xFF, 0xD0                   /* call rax */
+#define SHADOW_STACK "a call cannot be displaced while the thread has a user shadow stack"
+
 #define ENDS "the function ends within the bytes of a jump"
 #define ENDS_AT_ANOTHER "the function ends within the bytes of a jump, and another begins"
 #define INNER_TARGET "the function branches to an instruction within the bytes of a jump"
@@ -56,6 +60,7 @@ struct plan_case {
 	uint8_t punnable;
 	uint8_t reach;
 	uint8_t target; /* of a direct branch in the function, 0: there is none */
+	bool no_calls;
 	uint8_t policy;
 	/* Expected. A plan's offsets are from its start and begin with 0. */
 	int status;
@@ -101,6 +106,7 @@ static void check_case(const struct plan_case *c)
 		.data = c,
 		.reach = c->reach ? SITE + c->reach : 0,
 		.policy = c->policy,
+		.no_calls = c->no_calls,
 	};
 	uint8_t bytes[sizeof(c->bytes)];
 	struct plan plan;
@@ -369,6 +375,27 @@ Test(plan, bytes_behind_the_site_that_cannot_go_along)
 		  .message = FAR_CALL, .irritant = 3 },
 		{ "refused, forbidden", BYTES(NOP, CALL_FAR_STACK), .policy = FORBID, .status = PATCH_ENOJUMP,
 		  .message = FAR_CALL, .irritant = 1 },
+	};
+
+	check_cases(cases, ARRAY_SIZE(cases));
+}
+
+/* A displaced call returns to where it was not called from, as the shadow stack sees it: with one, none is displaced. */
+Test(plan, calls_with_a_shadow_stack)
+{
+	static const struct plan_case cases[] = {
+		{ "a call, without one", BYTES(CALL_REL32, NOP), .strategy = JUMP, WINDOW(0, 5) },
+		{ "a call", BYTES(CALL_REL32, NOP), .no_calls = true, .status = PATCH_ENOTSUP, .message = SHADOW_STACK },
+		{ "an indirect call", BYTES(CALL_RAX, NOP, NOP, NOP), .no_calls = true, .status = PATCH_ENOTSUP,
+		  .message = SHADOW_STACK },
+		{ "a call that would be a trap", BYTES(CALL_REL32, NOP), .policy = FORCE, .no_calls = true,
+		  .status = PATCH_ENOTSUP, .message = SHADOW_STACK },
+		{ "in the window, without one", BYTES(MOV_RAX_RDI, CALL_RAX, NOP), .strategy = CONSTRAINED, WINDOW(0, 3, 5) },
+		{ "in the window", BYTES(MOV_RAX_RDI, CALL_RAX, NOP), .no_calls = true, .strategy = TRAP, WINDOW(0, 3),
+		  .message = SHADOW_STACK, .irritant = 3 },
+		{ "in the window, forbidden", BYTES(MOV_RAX_RDI, CALL_RAX, NOP), .policy = FORBID, .no_calls = true,
+		  .status = PATCH_ENOJUMP, .message = SHADOW_STACK, .irritant = 3 },
+		{ "no call", BYTES(MOV_EAX_IMM, NOP), .no_calls = true, .strategy = JUMP, WINDOW(0, 5) },
 	};
 
 	check_cases(cases, ARRAY_SIZE(cases));
