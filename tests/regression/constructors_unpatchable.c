@@ -24,6 +24,7 @@ static void procedure(struct patch_exec_context *context, uint8_t post)
 {
 	(void)post;
 	++*(unsigned int *)context->user_data;
+	errno = 4711;
 }
 
 void second(void);
