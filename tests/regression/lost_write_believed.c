@@ -2,6 +2,7 @@
 /*
  * Between the last look at a descriptor and the write, the program makes it a file of its own: what was written there is lost,
  * but the commit does not take it for done. The instant is the entry of the system call, which a filter hands to another thread.
+ * And a write that fails when some of its bytes are there: those are ours, and the next commit goes on from them.
  */
 #include "targets.h"
 
@@ -10,12 +11,14 @@
 
 #include <pthread.h>
 #include <sys/ioctl.h>
+#include <sys/uio.h>
 
 /* Each is one write of a single patch. */
 #define PHASES 3
 
 static unsigned int hits;
 static int listener, file;
+static bool halves;
 /* The write of the commit that is to be lost, counted down; and how many were. */
 static _Atomic unsigned int due, swaps;
 
@@ -24,6 +27,16 @@ static void procedure(struct patch_exec_context *context, uint8_t post)
 	(void)context;
 	(void)post;
 	hits++;
+}
+
+/* Some of the bytes, and all for nothing. Of a single one, nothing. */
+static bool write_half(const struct seccomp_notif *call)
+{
+	struct iovec half = { (void *)(uintptr_t)call->data.args[1], (size_t)call->data.args[2] / 2 };
+
+	/* By a call that the filter lets through. */
+	return half.iov_len == 0 ||
+	       pwritev((int)call->data.args[0], &half, 1, (off_t)call->data.args[3]) == (ssize_t)half.iov_len;
 }
 
 /* The thread calls the C library only, and nothing that is patched. */
@@ -37,11 +50,14 @@ static void *supervise(void *unused)
 		memset(&call, 0, sizeof(call));
 		if (ioctl(listener, SECCOMP_IOCTL_NOTIF_RECV, &call) != 0)
 			return NULL;
-		if (due > 0 && --due == 0 && dup2(file, (int)call.data.args[0]) >= 0)
-			swaps++;
 		memset(&answer, 0, sizeof(answer));
 		answer.id = call.id;
 		answer.flags = SECCOMP_USER_NOTIF_FLAG_CONTINUE;
+		if (due > 0 && --due == 0) {
+			swaps += halves ? write_half(&call) : dup2(file, (int)call.data.args[0]) >= 0;
+			answer.flags = halves ? 0 : answer.flags;
+			answer.error = halves ? -EIO : 0;
+		}
 		ioctl(listener, SECCOMP_IOCTL_NOTIF_SEND, &answer);
 	}
 }
@@ -91,14 +107,13 @@ static void *change(void *argument)
 	return NULL;
 }
 
-int main(void)
+static void lose_writes(void *argument)
 {
 	struct text_copy before = text_of_target(target_named("t_push_push"));
 	pthread_t thread;
 	patch_t patch;
 
-	harness_start();
-	require_filters();
+	halves = *(const bool *)argument;
 	/* Of those on disks, few can be that long. */
 	file = memfd_create("file", MFD_CLOEXEC);
 	REQUIRE(file >= 0);
@@ -110,5 +125,15 @@ int main(void)
 	REQUIRE(pthread_join(thread, NULL) == 0);
 	CHECK_OK(patch_fini());
 	CHECK_TEXT_SAME(&before);
+}
+
+int main(void)
+{
+	const bool half[] = { false, true };
+
+	harness_start();
+	require_filters();
+	harness_isolated("into a file", lose_writes, (void *)(uintptr_t)&half[0]);
+	harness_isolated("half a write", lose_writes, (void *)(uintptr_t)&half[1]);
 	return harness_end();
 }
