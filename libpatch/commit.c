@@ -736,7 +736,9 @@ static patch_status commit(bool whole)
 	} else {
 		batch.count = 0;
 		describe(&batch, queue);
+		text_begin();
 		status = run(&batch, whole);
+		text_end();
 		end_gone(&batch);
 	}
 	heap_free(batch.jobs, job_size);

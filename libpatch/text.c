@@ -119,7 +119,7 @@ size_t text_read(uintptr_t address, void *buffer, size_t size, int *error)
 
 /* ---- the three ways --------------------------------------------------------------------------------------------- */
 
-/* /proc/self/mem, open for one batch; or another file of ours. */
+/* /proc/self/mem, open for one batch, or between text_begin() and text_end(); or another file of ours. */
 struct mem {
 	long fd; /* or -errno */
 	uint64_t device;
@@ -429,8 +429,22 @@ static bool joins(uintptr_t start, uintptr_t end, bool exact, const struct text_
 /* One batch: the way may stop working in the middle of it, and is back in favour with the next. */
 struct batch {
 	enum text_way by;
-	struct mem mem;
 };
+
+static struct mem mem = { .fd = -EBADF };
+static bool kept;
+
+void text_begin(void)
+{
+	close_mem(&mem);
+	kept = true;
+}
+
+void text_end(void)
+{
+	kept = false;
+	close_mem(&mem);
+}
 
 /*
  * A way that fails on a page of ours, too, has stopped working: a filter came, privileges went, descriptors ran out. One
@@ -443,14 +457,14 @@ static int write_run(struct batch *batch, uintptr_t address, const uint8_t *byte
 	if (error)
 		return error;
 	atomic_fetch_add_explicit(&write_count, 1, memory_order_relaxed);
-	error = write_by(batch->by, &batch->mem, address, bytes, length, writable);
+	error = write_by(batch->by, &mem, address, bytes, length, writable);
 	while (error != 0 && batch->by != TEXT_NONE && batch->by != TEXT_PAGE_SWAP && !works(batch->by)) {
 		enum text_way next = choose(batch->by + 1);
 
 		if (next == TEXT_NONE)
 			return error;
 		batch->by = next;
-		error = write_by(next, &batch->mem, address, bytes, length, writable);
+		error = write_by(next, &mem, address, bytes, length, writable);
 	}
 	return error;
 }
@@ -545,7 +559,7 @@ static size_t apply_run(struct batch *batch, struct text_write *writes, size_t c
 
 size_t text_apply(struct text_write *writes, size_t count)
 {
-	struct batch batch = { .by = way, .mem = { .fd = -EBADF } };
+	struct batch batch = { .by = way };
 	size_t failed = 0;
 
 	if (count == 0)
@@ -553,7 +567,8 @@ size_t text_apply(struct text_write *writes, size_t count)
 	sort(writes, count);
 	for (size_t i = 0; i < count;)
 		i += apply_run(&batch, writes + i, count - i, batch.by == TEXT_PAGE_SWAP ? ONE_PAGE : PAGES, &failed);
-	close_mem(&batch.mem);
+	if (!kept)
+		close_mem(&mem);
 	return failed;
 }
 

@@ -56,6 +56,10 @@ void text_set_way(enum text_way way);
  */
 size_t text_apply(struct text_write *writes, size_t count);
 
+/* Between these two the way stays prepared, which saves every batch some system calls. The library lock is held. */
+void text_begin(void);
+void text_end(void);
+
 /*
  * Between these two, threads see each write whole or not at all: either there is no other thread, or whole pages are
  * exchanged, which is one step for everybody (a thread that reads meanwhile waits in the kernel, mm/mremap.c).
