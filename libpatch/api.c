@@ -61,7 +61,6 @@ patch_status api_leave(const struct lock_scope *scope, patch_status status)
 {
 	text_trust(0, 0);
 	lock_release(scope);
-	arena_register_unwind();
 	return status;
 }
 
@@ -115,7 +114,6 @@ static patch_status set_up(bool allow_wx)
 		return error_raise_sys(PATCH_ESYS, "patch_init", "the handler for SIGTRAP could not be installed", error);
 	syscalls_patch();
 	mediate_adopt();
-	arena_register_unwind();
 	return PATCH_OK;
 }
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "lock.h"
 
+#include "arena.h"
 #include "held.h"
 #include "inject.h"
 #include "owned.h"
@@ -62,13 +63,24 @@ bool lock_acquire(struct lock_scope *scope)
 	return true;
 }
 
-void lock_release(const struct lock_scope *scope)
+/* What a handler or a probe may do again. */
+static void leave(const struct lock_scope *scope)
 {
-	release();
 	atomic_signal_fence(memory_order_seq_cst);
 	inside = false;
 	libpatch_hook_guard.guard = scope->guard;
 	set_mask(scope->mask);
+}
+
+/*
+ * Registering takes a mutex of libgcc's: not under our lock, and not where a handler or a probe that patches can come in
+ * between, as it would wait for its own thread.
+ */
+void lock_release(const struct lock_scope *scope)
+{
+	release();
+	arena_register_unwind();
+	leave(scope);
 }
 
 /* Of the forking thread, which holds the lock from prepare to parent or child. */
@@ -94,7 +106,9 @@ static void after_fork(void)
 		return;
 	scope = fork_scope;
 	fork_locked = false;
-	lock_release(&scope);
+	/* In the child that mutex may be held by a thread that is not there. */
+	release();
+	leave(&scope);
 }
 
 static void after_fork_in_child(void)
