@@ -81,7 +81,7 @@ bool arena_original_pc(uintptr_t pc, uintptr_t *original);
 /* Is pc in any arena or pad mapping? Same guarantees. */
 bool arena_contains(uintptr_t pc);
 
-/* Unwind descriptions made since the last call are registered here, outside the library lock. */
+/* Unwind descriptions made since the last call are registered here: outside the library lock, with signals blocked. */
 void arena_register_unwind(void);
 
 struct arena_usage {

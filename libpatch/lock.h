@@ -22,6 +22,7 @@ struct lock_scope {
  * must give up.
  */
 bool lock_acquire(struct lock_scope *scope);
+/* Unwind descriptions made under the lock are registered now (arena_register_unwind()). */
 void lock_release(const struct lock_scope *scope);
 
 /* Take the lock over every fork(), so that the child finds it free and the text whole. Once. */
