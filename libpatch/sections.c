@@ -22,35 +22,36 @@ static uintptr_t head_of(uintptr_t bias, const ElfW(Phdr) *headers, size_t count
 	return 0;
 }
 
-/* Of the sections of code. 1: one contains it, 0: none, -1: not known. */
-static int search(long fd, const ElfW(Ehdr) *elf, uintptr_t address)
+/* As the file has them, without the bias. */
+static bool measure(long fd, const ElfW(Ehdr) *elf, uintptr_t *lower, uintptr_t *upper)
 {
-	int result = -1;
-
+	*lower = UINTPTR_MAX;
+	*upper = 0;
 	if (elf->e_shentsize != sizeof(ElfW(Shdr)))
-		return -1;
+		return false;
 	for (size_t first = 0, n; first < elf->e_shnum; first += n) {
 		ElfW(Shdr) headers[16];
 
 		n = MIN(ARRAY_SIZE(headers), elf->e_shnum - first);
 		if (!read_at(fd, headers, n * sizeof(headers[0]), elf->e_shoff + first * sizeof(headers[0])))
-			return -1;
+			return false;
 		for (size_t i = 0; i < n; ++i) {
 			if (!(headers[i].sh_flags & SHF_EXECINSTR))
 				continue;
-			result = 0;
-			if (address >= headers[i].sh_addr && address - headers[i].sh_addr < headers[i].sh_size)
-				return 1;
+			*lower = MIN(*lower, headers[i].sh_addr);
+			*upper = MAX(*upper, headers[i].sh_addr + headers[i].sh_size);
 		}
 	}
-	return result;
+	return *lower < *upper;
 }
 
-bool sections_have_no_code(const char *path, uintptr_t bias, const ElfW(Phdr) *headers, size_t count, uintptr_t address)
+bool sections_of_code(const char *path, uintptr_t bias, const ElfW(Phdr) *headers, size_t count, uintptr_t *lower,
+		      uintptr_t *upper)
 {
 	uintptr_t head = head_of(bias, headers, count);
 	uint8_t mapped[HEAD], file[HEAD];
-	bool none = false;
+	uintptr_t from, to;
+	bool known = false;
 	ElfW(Ehdr) elf;
 	int error;
 	long fd;
@@ -62,8 +63,12 @@ bool sections_have_no_code(const char *path, uintptr_t bias, const ElfW(Phdr) *h
 		return false;
 	if (read_at(fd, file, HEAD, 0) && memcmp(mapped, file, HEAD) == 0) {
 		memcpy(&elf, file, sizeof(elf));
-		none = search(fd, &elf, address - bias) == 0;
+		known = measure(fd, &elf, &from, &to);
 	}
 	raw_syscall(SYS_close, fd);
-	return none;
+	if (known) {
+		*lower = bias + from;
+		*upper = bias + to;
+	}
+	return known;
 }

@@ -11,9 +11,10 @@
 #include <link.h>
 
 /*
- * Is there no code at `address`, which is in a segment of the module? True is sure: the file is the one that is mapped, and
- * none of its sections of code is there. Raw system calls only; async-signal-safe.
+ * The extent of the module's sections of code: none is outside [*lower, *upper). False, and neither is set: not known, as the
+ * file is not the one that is mapped, or has none. Raw system calls only; async-signal-safe.
  */
-bool sections_have_no_code(const char *path, uintptr_t bias, const ElfW(Phdr) *headers, size_t count, uintptr_t address);
+bool sections_of_code(const char *path, uintptr_t bias, const ElfW(Phdr) *headers, size_t count, uintptr_t *lower,
+		      uintptr_t *upper);
 
 #endif

@@ -31,6 +31,9 @@ struct segment {
 	uintptr_t bias;
 	const ElfW(Phdr) *headers;
 	size_t header_count;
+	/* Where its code is, once it was asked for; code_upper 0: it was not. */
+	uintptr_t code_lower;
+	uintptr_t code_upper;
 };
 
 #define SEGMENTS 512
@@ -214,8 +217,18 @@ static bool unmap(struct arch_call *call)
 	return true;
 }
 
+/* Data in an executable segment. Few segments have any, so that the file is read only then, and once. */
+static bool is_outside_code(uintptr_t address, struct segment *segment)
+{
+	if (segment->code_upper == 0 &&
+	    !sections_of_code(segment->path, segment->bias, segment->headers, segment->header_count, &segment->code_lower,
+			      &segment->code_upper))
+		segment->code_upper = UINTPTR_MAX;
+	return address < segment->code_lower || address >= segment->code_upper;
+}
+
 /* True: it is patched, or need not be. */
-static bool consider(uintptr_t address, const struct segment *segment)
+static bool consider(uintptr_t address, struct segment *segment)
 {
 	struct patch patch = { .roles = 1 };
 	struct refusal refusal;
@@ -236,7 +249,7 @@ static bool consider(uintptr_t address, const struct segment *segment)
 	if (patch.upper == 0)
 		return (segment->libc && *(const uint8_t *)(address - ARCH_JMP_SIZE) == 0xB8 &&
 			add(&patch, address, address - ARCH_JMP_SIZE, mediate)) ||
-		       sections_have_no_code(segment->path, segment->bias, segment->headers, segment->header_count, address);
+		       is_outside_code(address, segment);
 	if (!scan_is_start(address))
 		return true;
 	found = examine(address, patch.lower);
@@ -256,7 +269,7 @@ static bool consider(uintptr_t address, const struct segment *segment)
 	return found.start != 0 && add(&patch, address, found.start, found.number == SYS_munmap ? unmap : mediate);
 }
 
-static void search(const struct segment *segment)
+static void search(struct segment *segment)
 {
 	const uint8_t *at = (const uint8_t *)segment->lower + 1;
 	const uint8_t *end = (const uint8_t *)segment->upper;

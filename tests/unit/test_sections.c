@@ -26,10 +26,12 @@ static int first(struct dl_phdr_info *info, size_t size, void *data)
 
 static bool have_no_code(const char *path, const void *address)
 {
+	uintptr_t lower, upper;
 	struct own own;
 
 	dl_iterate_phdr(first, &own);
-	return sections_have_no_code(path, own.bias, own.headers, own.count, (uintptr_t)address);
+	return sections_of_code(path, own.bias, own.headers, own.count, &lower, &upper) &&
+	       ((uintptr_t)address < lower || (uintptr_t)address >= upper);
 }
 
 Test(sections, own_file)
