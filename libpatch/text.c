@@ -426,11 +426,6 @@ static bool joins(uintptr_t start, uintptr_t end, bool exact, const struct text_
 	return !exact && !next->exact && ALIGN_DOWN(next->address, PAGE_SIZE) <= last + (page ? 0 : PAGE_SIZE);
 }
 
-/* One batch: the way may stop working in the middle of it, and is back in favour with the next. */
-struct batch {
-	enum text_way by;
-};
-
 static struct mem mem = { .fd = -EBADF };
 static bool kept;
 
@@ -450,20 +445,20 @@ void text_end(void)
  * A way that fails on a page of ours, too, has stopped working: a filter came, privileges went, descriptors ran out. One
  * that fails at `address` only fails for a reason of that mapping, which another way must not get around.
  */
-static int write_run(struct batch *batch, uintptr_t address, const uint8_t *bytes, size_t length, bool writable)
+static int write_run(enum text_way *by, uintptr_t address, const uint8_t *bytes, size_t length, bool writable)
 {
 	int error = INJECT(INJECT_TEXT_WRITE);
 
 	if (error)
 		return error;
 	atomic_fetch_add_explicit(&write_count, 1, memory_order_relaxed);
-	error = write_by(batch->by, &mem, address, bytes, length, writable);
-	while (error != 0 && batch->by != TEXT_NONE && batch->by != TEXT_PAGE_SWAP && !works(batch->by)) {
-		enum text_way next = choose(batch->by + 1);
+	error = write_by(*by, &mem, address, bytes, length, writable);
+	while (error != 0 && *by != TEXT_NONE && *by != TEXT_PAGE_SWAP && !works(*by)) {
+		enum text_way next = choose(*by + 1);
 
 		if (next == TEXT_NONE)
 			return error;
-		batch->by = next;
+		*by = next;
 		error = write_by(next, &mem, address, bytes, length, writable);
 	}
 	return error;
@@ -482,8 +477,8 @@ static bool arrived(uintptr_t address, const uint8_t *bytes, size_t length)
 }
 
 /*
- * Into run_bytes: what is there, and in it what is to be written. Writes that find something unexpected are marked. `again`: they
- * may have been done as part of a longer run.
+ * Into run_bytes: what is there, and in it what is to be written. Writes that find something unexpected are marked. `again`:
+ * they may have been done as part of a longer run.
  */
 static int join(struct text_write *writes, size_t n, uintptr_t start, uintptr_t end, bool again)
 {
@@ -503,7 +498,7 @@ static int join(struct text_write *writes, size_t n, uintptr_t start, uintptr_t 
 	return 0;
 }
 
-static int write_joined(struct batch *batch, struct text_write *writes, size_t n, uintptr_t start, uintptr_t end,
+static int write_joined(enum text_way *by, struct text_write *writes, size_t n, uintptr_t start, uintptr_t end,
 			bool again)
 {
 	const uint8_t *bytes = writes[0].bytes;
@@ -519,9 +514,9 @@ static int write_joined(struct batch *batch, struct text_write *writes, size_t n
 		if (n > 1)
 			bytes = run_bytes;
 	}
-	error = write_run(batch, start, bytes, end - start, writes[0].exact);
+	error = write_run(by, start, bytes, end - start, writes[0].exact);
 	/* Where the mapping is writable, the program may be changing it. */
-	if (error == 0 && batch->by == TEXT_PROC_MEM && !writes[0].exact && !arrived(start, bytes, end - start))
+	if (error == 0 && *by == TEXT_PROC_MEM && !writes[0].exact && !arrived(start, bytes, end - start))
 		error = EIO;
 	return error;
 }
@@ -529,7 +524,7 @@ static int write_joined(struct batch *batch, struct text_write *writes, size_t n
 enum extent { PAGES, ONE_PAGE, ONE_PAGE_AGAIN };
 
 /* Perform writes[0 .. result) as one run; *failed grows by those that were not. */
-static size_t apply_run(struct batch *batch, struct text_write *writes, size_t count, enum extent extent, size_t *failed)
+static size_t apply_run(enum text_way *by, struct text_write *writes, size_t count, enum extent extent, size_t *failed)
 {
 	uintptr_t start = writes[0].address;
 	uintptr_t end = start + writes[0].length;
@@ -542,11 +537,12 @@ static size_t apply_run(struct batch *batch, struct text_write *writes, size_t c
 		writes[n].error = 0;
 		++n;
 	}
-	error = write_joined(batch, writes, n, start, end, extent == ONE_PAGE_AGAIN);
-	if ((error == EIO || error == EFAULT) && extent == PAGES && ALIGN_DOWN(start, PAGE_SIZE) != ALIGN_DOWN(end - 1, PAGE_SIZE)) {
+	error = write_joined(by, writes, n, start, end, extent == ONE_PAGE_AGAIN);
+	if ((error == EIO || error == EFAULT) && extent == PAGES &&
+	    ALIGN_DOWN(start, PAGE_SIZE) != ALIGN_DOWN(end - 1, PAGE_SIZE)) {
 		/* A page that is not there must not fail the others. */
 		for (size_t i = 0; i < n;)
-			i += apply_run(batch, writes + i, n - i, ONE_PAGE_AGAIN, failed);
+			i += apply_run(by, writes + i, n - i, ONE_PAGE_AGAIN, failed);
 		return n;
 	}
 	for (size_t i = 0; i < n; ++i) {
@@ -559,14 +555,15 @@ static size_t apply_run(struct batch *batch, struct text_write *writes, size_t c
 
 size_t text_apply(struct text_write *writes, size_t count)
 {
-	struct batch batch = { .by = way };
+	/* It may stop working in the middle of a batch, and is back in favour with the next. */
+	enum text_way by = way;
 	size_t failed = 0;
 
 	if (count == 0)
 		return 0;
 	sort(writes, count);
 	for (size_t i = 0; i < count;)
-		i += apply_run(&batch, writes + i, count - i, batch.by == TEXT_PAGE_SWAP ? ONE_PAGE : PAGES, &failed);
+		i += apply_run(&by, writes + i, count - i, by == TEXT_PAGE_SWAP ? ONE_PAGE : PAGES, &failed);
 	if (!kept)
 		close_mem(&mem);
 	return failed;
