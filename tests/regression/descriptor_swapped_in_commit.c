@@ -52,15 +52,6 @@ static int swap(enum inject_point point)
 	return 0;
 }
 
-static unsigned int call(size_t n)
-{
-	int (*function)(void);
-	uint8_t *at = code + n * STRIDE;
-
-	memcpy(&function, &at, sizeof(function));
-	return (unsigned int)function();
-}
-
 int main(void)
 {
 	static const uint8_t body[] = { 0xb8, 0x2a, 0, 0, 0, 0x90, 0x90, 0xc3 };
@@ -90,7 +81,7 @@ int main(void)
 		CHECK_OK(patch_commit());
 		hits = 0;
 		for (size_t n = 0; n < SITES; n++)
-			CHECK_EQ(call(n), 42);
+			CHECK_EQ(call_code(code + n * STRIDE), 42);
 		CHECK_EQ(hits, round % 2 ? 0 : SITES);
 	}
 	CHECK(swaps > 10);

@@ -65,11 +65,7 @@ static bool chain_has(int code)
 
 static uint32_t call(uint8_t *code, int n)
 {
-	uint32_t (*function)(void);
-	void *address = code + 64 * n;
-
-	memcpy(&function, &address, sizeof(function));
-	return function();
+	return (uint32_t)call_code(code + 64 * n);
 }
 
 /* offset: which byte of the second function is changed; what: to what */

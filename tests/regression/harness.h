@@ -268,6 +268,15 @@ static inline void harness_isolated(const char *what, void (*fn)(void *), void *
 		FAIL("%s: child exited with %#x", what, (unsigned int)status);
 }
 
+/* Call what a test wrote at `code`: a function without arguments. */
+static inline int call_code(const void *code)
+{
+	int (*function)(void);
+
+	memcpy(&function, &code, sizeof(function));
+	return function();
+}
+
 /* ---- small things around the public interface -------------------------------------------------------------------- */
 
 static inline struct patch_location location_at(uintptr_t address)

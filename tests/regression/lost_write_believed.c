@@ -62,29 +62,14 @@ static void *supervise(void *unused)
 	}
 }
 
-/* From now on this thread's writes at an offset wait for supervise(). */
-static int watch_writes(void)
-{
-	struct sock_filter filter[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_pwrite64, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_USER_NOTIF),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-	struct sock_fprog program = { sizeof(filter) / sizeof(filter[0]), filter };
-
-	if (prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) != 0)
-		return -1;
-	return (int)syscall(SYS_seccomp, SECCOMP_SET_MODE_FILTER, SECCOMP_FILTER_FLAG_NEW_LISTENER, &program);
-}
-
 static void *change(void *argument)
 {
 	patch_t patch = argument;
 	pthread_t supervisor;
 	patch_status status;
 
-	listener = watch_writes();
+	/* From now on this thread's writes at an offset wait for supervise(). */
+	listener = filter_call(SYS_pwrite64, SECCOMP_RET_USER_NOTIF, SECCOMP_FILTER_FLAG_NEW_LISTENER);
 	if (listener < 0)
 		SKIP("the kernel hands no system calls to others: %s", strerror(errno));
 	REQUIRE(pthread_create(&supervisor, NULL, supervise, NULL) == 0);

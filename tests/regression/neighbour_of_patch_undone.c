@@ -39,15 +39,6 @@ static int write_theirs(enum inject_point point)
 	return 0;
 }
 
-static unsigned int call(size_t n)
-{
-	int (*function)(void);
-	uint8_t *at = code + n * STRIDE;
-
-	memcpy(&function, &at, sizeof(function));
-	return (unsigned int)function();
-}
-
 static void by_way(void *argument)
 {
 	static const uint8_t body[] = { 0xb8, 0x2a, 0, 0, 0, 0x90, 0x90, 0xc3 };
@@ -81,7 +72,7 @@ static void by_way(void *argument)
 			CHECK_EQ(*theirs(n), (uint8_t)writes);
 		hits = 0;
 		for (size_t n = 0; n < SITES; n++)
-			CHECK_EQ(call(n), 42);
+			CHECK_EQ(call_code(code + n * STRIDE), 42);
 		if (!may_fail)
 			CHECK_EQ(hits, round % 2 ? 0 : SITES);
 	}

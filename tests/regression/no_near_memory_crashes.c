@@ -20,7 +20,6 @@ int main(void)
 {
 	static const uint8_t body[] = { 0xb8, 0x2a, 0, 0, 0, 0x90, 0x90, 0xc3 };
 	uint8_t *area, *code;
-	uint32_t (*function)(void);
 	struct text_copy before;
 	patch_t patch = NULL;
 	patch_status status;
@@ -37,7 +36,6 @@ int main(void)
 	memcpy(code + 1024, body, sizeof(body));
 	REQUIRE(mprotect(code, 4096, PROT_READ | PROT_EXEC) == 0);
 	code += 512;
-	memcpy(&function, &code, sizeof(function));
 	before = text_save((uintptr_t)code - 16, 64);
 	REQUIRE_OK(patch_init(NULL, 0));
 
@@ -47,7 +45,7 @@ int main(void)
 	harness_say("FORBID: %s: %s\n", patch_status_string(status), harness_last_error());
 	CHECK_OK(patch_commit());
 	CHECK_TEXT_SAME(&before);
-	CHECK_EQ(function(), 42);
+	CHECK_EQ(call_code(code), 42);
 
 	for (int policy = PATCH_TRAP_POLICY_ALLOW; policy <= PATCH_TRAP_POLICY_FORCE; policy += 2) {
 		CONTEXT("%s", policy_name(policy));
@@ -55,7 +53,7 @@ int main(void)
 		REQUIRE_OK(make_probe((uintptr_t)code, procedure, NULL, policy, PATCH_ENABLED, &patch));
 		CHECK_OK(patch_commit());
 		CHECK_EQ(code[0], 0xcc);
-		CHECK_EQ(function(), 42);
+		CHECK_EQ(call_code(code), 42);
 		CHECK_EQ(hits, 1);
 		CHECK_OK(patch_unmake(patch));
 		CHECK_OK(patch_commit());
@@ -68,7 +66,7 @@ int main(void)
 	CHECK_OK(make_probe((uintptr_t)code, procedure, NULL, PATCH_TRAP_POLICY_FORBID, PATCH_ENABLED, &patch));
 	CHECK_OK(patch_commit());
 	CHECK_EQ(code[0], 0xe9);
-	CHECK_EQ(function(), 42);
+	CHECK_EQ(call_code(code), 42);
 	CHECK_EQ(hits, 1);
 	CHECK_OK(patch_fini());
 	CHECK_TEXT_SAME(&before);

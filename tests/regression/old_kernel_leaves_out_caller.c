@@ -42,19 +42,11 @@ static void on_sigsys(int signo, siginfo_t *info, void *data)
 
 static void pretend(const char *name)
 {
-	struct sock_filter filter[] = {
-		BPF_STMT(BPF_LD | BPF_W | BPF_ABS, offsetof(struct seccomp_data, nr)),
-		BPF_JUMP(BPF_JMP | BPF_JEQ | BPF_K, SYS_uname, 0, 1),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_TRAP),
-		BPF_STMT(BPF_RET | BPF_K, SECCOMP_RET_ALLOW),
-	};
-	struct sock_fprog program = { sizeof(filter) / sizeof(filter[0]), filter };
 	struct sigaction action = { .sa_sigaction = on_sigsys, .sa_flags = SA_SIGINFO };
 
 	pretended = name;
 	REQUIRE(sigaction(SIGSYS, &action, NULL) == 0);
-	REQUIRE(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
-	REQUIRE(prctl(PR_SET_SECCOMP, SECCOMP_MODE_FILTER, &program) == 0);
+	REQUIRE(filter_call(SYS_uname, SECCOMP_RET_TRAP, 0) == 0);
 }
 
 /* Single steps: is the next instruction cpuid? */

@@ -173,7 +173,6 @@ static void writable_text(void *argument)
 	volatile uint8_t *data = page + 100;
 	uintptr_t site = (uintptr_t)page;
 	patch_status status;
-	int (*function)(void);
 	patch_t patch;
 
 	if (page == MAP_FAILED) {
@@ -181,7 +180,6 @@ static void writable_text(void *argument)
 		return;
 	}
 	memcpy(page, code, sizeof(code));
-	memcpy(&function, &page, sizeof(function));
 	refuse(SYS_pwrite64, EPERM);
 	REQUIRE_OK(patch_init(&option, 1));
 	REQUIRE_OK(make_probe(site, procedure, &site, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
@@ -194,7 +192,7 @@ static void writable_text(void *argument)
 			CHECK_EQ(status, PATCH_OK);
 		*data = (uint8_t)(round + 1); /* faults where the page is not writable any more */
 		hits = 0;
-		CHECK_EQ(function(), 1);
+		CHECK_EQ(call_code(page), 1);
 		CHECK_EQ(hits, status == PATCH_OK && round % 2 == 0);
 		CHECK_EQ(*data, round + 1);
 		CHECK_OK(round % 2 ? patch_enable(patch) : patch_disable(patch));
