@@ -113,13 +113,24 @@ END libpatch_call_aligned
 
 /* ---- images ------------------------------------------------------------------------------------------------------- */
 
+/* In the frame: was the image filled the longer way? Then, control and status word. */
+#define X87_IN_USE -8(%rbp)
+#define UPPER_IN_USE -4(%rbp)
+#define FCW_NOW -16(%rbp)
+#define FSW_NOW -14(%rbp)
+#define FSW_CODES_NOW -13(%rbp)
+
 	.macro MAKE_IMAGE
-	push %rax /* is the x87 state in use? */
+	push $0
 	sub $(IMAGE_SIZE + 8), %rsp
 	and $-64, %rsp
 	mov %rsp, CONTEXT_EXTENDED_STATES(%rdi)
 	.endm
 
+	/*
+	 * Of each level: SAVE, after which xmm0 is 0 (ymm0, where it says 32); RESTORE; and SELDOM, what they jump to, behind the
+	 * function's end.
+	 */
 	.macro SAVE_sse
 	.irp i, REGISTERS_0_TO_15
 	movaps %xmm\i, IMAGE_XMM + 16 * \i(%rsp)
@@ -127,14 +138,42 @@ END libpatch_call_aligned
 	xorps %xmm0, %xmm0
 	.endm
 
-	/* Above 128 bits all is 0 behind it: procedures with legacy SSE instructions are not slowed down. */
+	.macro SELDOM_sse
+	.endm
+
+	/*
+	 * Mostly all is 0 above 128 bits, and written by half as many stores. Behind the last of the others it is in any case: then
+	 * procedures with legacy SSE instructions are not slowed down.
+	 */
 	.macro SAVE_avx
 	.irp i, REGISTERS_0_TO_15
 	vmovaps %xmm\i, IMAGE_XMM + 16 * \i(%rsp)
+	.endr
+	vextractf128 $1, %ymm0, IMAGE_AVX(%rsp)
+	vextractf128 $1, %ymm1, IMAGE_AVX + 16(%rsp)
+	.irp i, 2, 4, 6, 8, 10, 12, 14
+	vorps %ymm\i, %ymm0, %ymm0
+	.endr
+	.irp i, 3, 5, 7, 9, 11, 13, 15
+	vorps %ymm\i, %ymm1, %ymm1
+	.endr
+	vorps %ymm1, %ymm0, %ymm0
+	vextractf128 $1, %ymm0, %xmm0
+	vptest %xmm0, %xmm0
+	jnz 11f
+	.irp i, 0, 2, 4, 6, 8, 10, 12, 14
+	vmovaps %ymm0, IMAGE_AVX + 16 * \i(%rsp)
+	.endr
+12:
+	.endm
+
+	.macro SELDOM_avx
+11:	.irp i, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
 	vextractf128 $1, %ymm\i, IMAGE_AVX + 16 * \i(%rsp)
 	.endr
-	vzeroupper
+	movl $1, UPPER_IN_USE
 	vxorps %xmm0, %xmm0, %xmm0
+	jmp 12b
 	.endm
 
 	.macro SAVE_avx512
@@ -155,20 +194,31 @@ END libpatch_call_aligned
 	.irp i, 0, 1, 2, 3, 4, 5, 6, 7
 	kmovq %k\i, 8 * \i(%rax)
 	.endr
-	vzeroupper
 	vxorps %xmm0, %xmm0, %xmm0
 	.endm
 
-	/* xmm0 is 0. */
-	.macro FILL_HEADER move, components
+	.macro SELDOM_avx512
+	.endm
+
+	/* Zero from ymm0 or xmm0, at a multiple of 64. */
+	.macro ZERO_64 at, width
+	.if \width == 32
+	vmovaps %ymm0, \at(%rsp)
+	vmovaps %ymm0, \at + 32(%rsp)
+	.else
+	movaps %xmm0, \at(%rsp)
+	movaps %xmm0, \at + 16(%rsp)
+	movaps %xmm0, \at + 32(%rsp)
+	movaps %xmm0, \at + 48(%rsp)
+	.endif
+	.endm
+
+	.macro FILL_HEADER width, components
 	stmxcsr IMAGE_MXCSR(%rsp)
 	mov LAYOUT_MXCSR_MASK, %eax
 	mov %eax, IMAGE_MXCSR_MASK(%rsp)
-	\move %xmm0, IMAGE_HEADER(%rsp)
-	\move %xmm0, IMAGE_HEADER + 16(%rsp)
-	\move %xmm0, IMAGE_HEADER + 32(%rsp)
-	\move %xmm0, IMAGE_HEADER + 48(%rsp)
-	\move %xmm0, IMAGE_MAGIC(%rsp)
+	ZERO_64 IMAGE_HEADER, \width
+	movl $0, IMAGE_MAGIC(%rsp)
 	movl $\components, IMAGE_HEADER(%rsp)
 	.endm
 
@@ -180,19 +230,21 @@ END libpatch_call_aligned
 	.endm
 
 	/*
-	 * Mostly all is 0 above 128 bits. Then it must become so in a way that processors notice: those that do not would make
-	 * each legacy SSE instruction of the program depend on the register's old value. Loads are as wide as the stores, which
-	 * are forwarded then.
+	 * When all is 0 above 128 bits it must become so in a way that processors notice: those that do not would make each legacy
+	 * SSE instruction of the program depend on the register's old value. Loads are as wide as the stores, which are forwarded
+	 * then.
 	 */
 	.macro RESTORE_avx
-	vmovaps IMAGE_AVX(%rsp), %xmm0
-	vmovaps IMAGE_AVX + 16(%rsp), %xmm1
-	.irp i, 2, 4, 6, 8, 10, 12, 14
-	vorps IMAGE_AVX + 16 * \i(%rsp), %xmm0, %xmm0
-	vorps IMAGE_AVX + 16 * \i + 16(%rsp), %xmm1, %xmm1
+	cmpl $0, UPPER_IN_USE
+	jne 21f
+	vmovaps IMAGE_AVX(%rsp), %ymm0
+	vmovaps IMAGE_AVX + 32(%rsp), %ymm1
+	.irp i, 2, 4, 6
+	vorps IMAGE_AVX + 32 * \i(%rsp), %ymm0, %ymm0
+	vorps IMAGE_AVX + 32 * \i + 32(%rsp), %ymm1, %ymm1
 	.endr
-	vorps %xmm1, %xmm0, %xmm0
-	vptest %xmm0, %xmm0
+	vorps %ymm1, %ymm0, %ymm0
+	vptest %ymm0, %ymm0
 	jnz 21f
 	vzeroupper
 	RESTORE_sse
@@ -241,20 +293,29 @@ END libpatch_call_aligned
 	ldmxcsr IMAGE_MXCSR(%rsp)
 	.endm
 
-	.macro VECTORS name, level, move, components
+	/* Behind it all is 0 above 128 bits. */
+	.macro CLEAR_UPPER width
+	.if \width == 32
+	vzeroupper
+	.endif
+	.endm
+
+	.macro VECTORS name, level, width, components
 FUNCTION \name
 	MAKE_IMAGE
 	SAVE_\level
-	FILL_HEADER \move, \components
+	FILL_HEADER \width, \components
+	CLEAR_UPPER \width
 	call *(%rcx)
 	RESTORE_\level
 	RETURN
+	SELDOM_\level
 END \name
 	.endm
 
-	VECTORS libpatch_call_sse, sse, movaps, 0x02
-	VECTORS libpatch_call_avx, avx, vmovaps, 0x06
-	VECTORS libpatch_call_avx512, avx512, vmovaps, 0xe6
+	VECTORS libpatch_call_sse, sse, 16, 0x02
+	VECTORS libpatch_call_avx, avx, 32, 0x06
+	VECTORS libpatch_call_avx512, avx512, 32, 0xe6
 
 /* ---- x87 ---------------------------------------------------------------------------------------------------------- */
 
@@ -262,95 +323,114 @@ END \name
 	 * FXSAVE takes longer than all moves together, and is not needed while the stack is empty. It is not when its top is not
 	 * 0, or when FXAM finds the first register in use, which they all are in MMX mode. FXAM changes the condition codes, so
 	 * they must be 0, and are made so again by a comparison of two numbers; and it raises a pending exception, so that there
-	 * must be none.
+	 * must be none. FNSTSW is what all this costs; it is faster to memory than to ax.
 	 */
 	.macro SAVE_X87
-	movq $0, -8(%rbp)
 	fnstcw IMAGE_FCW(%rsp)
-	fnstsw %ax
-	mov %ax, IMAGE_FSW(%rsp)
+	fnstsw IMAGE_FSW(%rsp)
+	movzwl IMAGE_FSW(%rsp), %eax
 	test $FSW_CODES_TOP_PENDING, %eax
 	jnz 31f
 	fxam
-	fnstsw %ax
-	and $FXAM_CODES, %ah
-	cmp $FXAM_EMPTY, %ah
+	fnstsw FSW_NOW
+	movzbl FSW_CODES_NOW, %eax
+	and $FXAM_CODES, %eax
+	cmp $FXAM_EMPTY, %eax
 	jne 32f
 	fldz
 	fld1
 	fcompp
-	jmp 33f
-31:	fxsave64 (%rsp)
-	movl $1, -8(%rbp)
-	jmp 33f
-32:	fxsave64 (%rsp)
-	andb $~FSW_CODES, IMAGE_FSW + 1(%rsp)
-	movl $1, -8(%rbp)
 33:
 	.endm
 
-	/* xmm0 is 0. */
-	.macro FILL_X87 move
-	cmpl $0, -8(%rbp)
+	.macro SELDOM_X87
+31:	fxsave64 (%rsp)
+	movl $1, X87_IN_USE
+	jmp 33b
+32:	fxsave64 (%rsp)
+	andb $~FSW_CODES, IMAGE_FSW + 1(%rsp)
+	movl $1, X87_IN_USE
+	jmp 33b
+35:	fxrstor64 (%rsp)
+	jmp 36b
+	.endm
+
+	.macro FILL_X87 width
+	cmpl $0, X87_IN_USE
 	jne 34f
 	movl $0, IMAGE_FTW(%rsp)
 	movq $0, IMAGE_FIP(%rsp)
 	movq $0, IMAGE_FDP(%rsp)
-	.irp i, 0, 1, 2, 3, 4, 5, 6, 7
-	\move %xmm0, IMAGE_ST + 16 * \i(%rsp)
-	.endr
+	ZERO_64 IMAGE_ST, \width
+	ZERO_64 IMAGE_ST + 64, \width
 34:
 	.endm
 
-	/*
-	 * Nothing to do when the stack was empty, is so in the image, and still is: a procedure ends with an empty one, but may
-	 * have left MMX mode on. Else all of the legacy region comes back.
-	 */
-	.macro RESTORE_X87
-	cmpl $0, -8(%rbp)
-	jne 35f
-	fnstcw -16(%rbp)
-	fnstsw %ax
-	movzwl -16(%rbp), %edx
-	cmp %ax, IMAGE_FSW(%rsp)
-	jne 35f
-	cmp %dx, IMAGE_FCW(%rsp)
-	jne 35f
+	/* ZF: are the registers 0 in the image? */
+	.macro TEST_ST width
+	.if \width == 32
+	vmovaps IMAGE_ST(%rsp), %ymm0
+	vmovaps IMAGE_ST + 32(%rsp), %ymm1
+	vorps IMAGE_ST + 64(%rsp), %ymm0, %ymm0
+	vorps IMAGE_ST + 96(%rsp), %ymm1, %ymm1
+	vorps %ymm1, %ymm0, %ymm0
+	vptest %ymm0, %ymm0
+	.else
 	mov IMAGE_ST(%rsp), %rax
 	mov IMAGE_ST + 8(%rsp), %rdx
 	.irp i, 1, 2, 3, 4, 5, 6, 7
 	or IMAGE_ST + 16 * \i(%rsp), %rax
 	or IMAGE_ST + 16 * \i + 8(%rsp), %rdx
 	.endr
+	or %rdx, %rax
+	.endif
+	.endm
+
+	/*
+	 * Nothing to do when the stack was empty, is so in the image, and still is: a procedure ends with an empty one, but may
+	 * have left MMX mode on. Else all of the legacy region comes back.
+	 */
+	.macro RESTORE_X87 width
+	cmpl $0, X87_IN_USE
+	jne 35f
+	fnstcw FCW_NOW
+	fnstsw FSW_NOW
+	movzwl FSW_NOW, %eax
+	movzwl FCW_NOW, %edx
+	cmp %ax, IMAGE_FSW(%rsp)
+	jne 35f
+	cmp %dx, IMAGE_FCW(%rsp)
+	jne 35f
+	mov IMAGE_FTW(%rsp), %eax
 	or IMAGE_FIP(%rsp), %rax
-	or IMAGE_FDP(%rsp), %rdx
-	or %rdx, %rax
-	mov IMAGE_FTW(%rsp), %edx
-	or %rdx, %rax
+	or IMAGE_FDP(%rsp), %rax
+	jnz 35f
+	TEST_ST \width
 	jnz 35f
 	emms
-	jmp 36f
-35:	fxrstor64 (%rsp)
 36:
 	.endm
 
-	.macro EVERYTHING name, level, move, components
+	.macro EVERYTHING name, level, width, components
 FUNCTION \name
 	MAKE_IMAGE
 	SAVE_X87
 	SAVE_\level
-	FILL_HEADER \move, \components
-	FILL_X87 \move
+	FILL_HEADER \width, \components
+	FILL_X87 \width
+	CLEAR_UPPER \width
 	call *(%rcx)
-	RESTORE_X87
+	RESTORE_X87 \width
 	RESTORE_\level
 	RETURN
+	SELDOM_X87
+	SELDOM_\level
 END \name
 	.endm
 
-	EVERYTHING libpatch_call_all_sse, sse, movaps, 0x03
-	EVERYTHING libpatch_call_all_avx, avx, vmovaps, 0x07
-	EVERYTHING libpatch_call_all_avx512, avx512, vmovaps, 0xe7
+	EVERYTHING libpatch_call_all_sse, sse, 16, 0x03
+	EVERYTHING libpatch_call_all_avx, avx, 32, 0x07
+	EVERYTHING libpatch_call_all_avx512, avx512, 32, 0xe7
 
 FUNCTION libpatch_call_xsave
 	MAKE_IMAGE
