@@ -10,6 +10,8 @@
 extern worker_function bench_bare_entry, bench_bare_prologue, bench_bare_middle, bench_bare_nop5;
 extern worker_function bench_stub_jump, bench_stub_inc, bench_stub_lock_inc, bench_stub_popf, bench_stub_sahf;
 extern worker_function bench_stub_all_gpr, bench_stub_xmm, bench_stub_ymm, bench_stub_zmm;
+extern worker_function bench_stub_all_xmm, bench_stub_all_ymm, bench_stub_all_zmm;
+extern worker_function bench_stub_all_x87_xmm, bench_stub_all_x87_ymm, bench_stub_all_x87_zmm;
 extern worker_function bench_stub_middle, bench_stub_prologue, bench_trap;
 extern char bench_trap_stub[];
 
@@ -34,9 +36,9 @@ static const char *prepare(const struct worker_row *row)
 		if (sigaction(SIGTRAP, &action, NULL))
 			return "no handler";
 	}
-	if (row->function == bench_stub_ymm && !__builtin_cpu_supports("avx"))
+	if (strstr(row->name, "_ymm") && !__builtin_cpu_supports("avx"))
 		return "the processor has no AVX";
-	if (row->function == bench_stub_zmm && !__builtin_cpu_supports("avx512bw"))
+	if (strstr(row->name, "_zmm") && !__builtin_cpu_supports("avx512bw"))
 		return "the processor has no AVX-512";
 	return NULL;
 }
@@ -55,6 +57,12 @@ static const struct worker_row rows[] = {
 	{.name = "stub_xmm", .function = bench_stub_xmm},
 	{.name = "stub_ymm", .function = bench_stub_ymm},
 	{.name = "stub_zmm", .function = bench_stub_zmm},
+	{.name = "stub_all_xmm", .function = bench_stub_all_xmm},
+	{.name = "stub_all_ymm", .function = bench_stub_all_ymm},
+	{.name = "stub_all_zmm", .function = bench_stub_all_zmm},
+	{.name = "stub_all_x87_xmm", .function = bench_stub_all_x87_xmm},
+	{.name = "stub_all_x87_ymm", .function = bench_stub_all_x87_ymm},
+	{.name = "stub_all_x87_zmm", .function = bench_stub_all_x87_zmm},
 	{.name = "stub_middle", .function = bench_stub_middle},
 	{.name = "stub_prologue", .function = bench_stub_prologue},
 	{.name = "stub_trap", .function = bench_trap},

@@ -9,7 +9,9 @@
  * is called through a pointer, on an aligned stack. They differ in
  *   flags      popf: restored by popf.  sahf: by sahf and an addition, DF only when it was set
  *   registers  caller: as above.  all: all fifteen are offered in the context, and taken from it afterwards
- *   vector     none, xmm: 16 of them, ymm: 16 and MXCSR, zmm: 32, 8 masks and MXCSR; each at extended_states
+ *   vector     none, xmm: 16 of them and MXCSR, ymm: the same, zmm: 32, 8 masks and MXCSR; each at extended_states
+ *   x87        none.  x87: control and status word are kept, and offered; that the stack is empty, as mostly, is looked for, in
+ *              the way that takes least time, before and afterwards; else FXSAVE
  */
 #include "targets.inc"
 
@@ -49,23 +51,24 @@ bench_stub_count:
 
 	.text
 
+	.set	VECTORS_xmm, 320
+	.set	VECTORS_ymm, 576
+	.set	VECTORS_zmm, 2176
 
 .macro SAVE_VECTOR kind
 .ifc \kind, xmm
-	subq	$256, %rsp
 	.irp	i, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
 	movaps	%xmm\i, 16*\i(%rsp)
 	.endr
+	stmxcsr	256(%rsp)
 .endif
 .ifc \kind, ymm
-	subq	$576, %rsp
 	.irp	i, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
 	vmovaps	%ymm\i, 32*\i(%rsp)
 	.endr
 	stmxcsr	512(%rsp)
 .endif
 .ifc \kind, zmm
-	subq	$2176, %rsp
 	.irp	i, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15,16,17,18,19,20,21,22,23,24,25,26,27,28,29,30,31
 	vmovaps	%zmm\i, 64*\i(%rsp)
 	.endr
@@ -81,6 +84,7 @@ bench_stub_count:
 	.irp	i, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
 	movaps	16*\i(%rsp), %xmm\i
 	.endr
+	ldmxcsr	256(%rsp)
 .endif
 .ifc \kind, ymm
 	.irp	i, 0,1,2,3,4,5,6,7,8,9,10,11,12,13,14,15
@@ -99,8 +103,62 @@ bench_stub_count:
 .endif
 .endm
 
+/*
+ * Is the stack empty? Its top is 0, and FXAM, for which there must be no condition code to be lost nor an exception pending,
+ * says so of the first register. Two numbers compared make the codes 0 again. FXSAVE's image is at `at`, above the vectors;
+ * then: was it needed, and words read.
+ */
+#define X87_BUSY 512
+#define X87_CONTROL 516
+#define X87_STATUS 520
+#define X87_SIZE 576
+.macro SAVE_X87 at
+	movl	$0, \at+X87_BUSY(%rsp)
+	fnstcw	\at(%rsp)
+	fnstsw	\at+2(%rsp)
+	movzwl	\at+2(%rsp), %eax
+	testl	$0x7f80, %eax
+	jnz	80f
+	fxam
+	fnstsw	\at+X87_STATUS(%rsp)
+	movzbl	\at+X87_STATUS+1(%rsp), %eax
+	andl	$0x45, %eax
+	cmpl	$0x41, %eax
+	jne	81f
+	fldz
+	fld1
+	fcompp
+82:
+.endm
+
+.macro RESTORE_X87 at
+	cmpl	$0, \at+X87_BUSY(%rsp)
+	jne	83f
+	fnstcw	\at+X87_CONTROL(%rsp)
+	fnstsw	\at+X87_STATUS(%rsp)
+	movzwl	\at+X87_CONTROL(%rsp), %eax
+	cmpw	%ax, \at(%rsp)
+	jne	83f
+	movzwl	\at+X87_STATUS(%rsp), %eax
+	cmpw	%ax, \at+2(%rsp)
+	jne	83f
+	emms
+84:
+.endm
+
+.macro SELDOM_X87 at
+81:	fxsave64 \at(%rsp)
+	andb	$~0x47, \at+3(%rsp)
+	jmp	85f
+80:	fxsave64 \at(%rsp)
+85:	movl	$1, \at+X87_BUSY(%rsp)
+	jmp	82b
+83:	fxrstor64 \at(%rsp)
+	jmp	84b
+.endm
+
 /* All the duties; `passed over` when a procedure of the thread runs already. Falls through behind them. */
-.macro CALL_PROCEDURE site, flags, registers, vector
+.macro CALL_PROCEDURE site, flags, registers, vector, x87=none
 	leaq	-(RED_ZONE + FRAME - 8)(%rsp), %rsp
 	pushfq
 	movq	%rax, SAVED_RAX(%rsp)
@@ -165,10 +223,19 @@ bench_stub_count:
 	andq	$-16, %rsp
 .else
 	andq	$-64, %rsp
+.ifc \x87, none
+	subq	$VECTORS_\vector, %rsp
+.else
+	subq	$VECTORS_\vector+X87_SIZE, %rsp
+	SAVE_X87 VECTORS_\vector
+.endif
 	SAVE_VECTOR \vector
 	movq	%rsp, CONTEXT_EXTENDED(%rbp)
 .endif
 	call	*bench_procedure(%rip)
+.ifc \x87, x87
+	RESTORE_X87 VECTORS_\vector
+.endif
 	RESTORE_VECTOR \vector
 	movq	%rbp, %rsp
 	movl	ERRNO(%rsp), %eax
@@ -224,6 +291,9 @@ bench_stub_count:
 97:	cld
 	jmp	90b
 .endif
+.ifc \x87, x87
+	SELDOM_X87 VECTORS_\vector
+.endif
 99:
 .endm
 
@@ -269,8 +339,14 @@ bench_stub_count:
 	ENTRY_WITH_STUB bench_stub_sahf, CALL_PROCEDURE bench_stub_sahf, sahf, caller, none
 	ENTRY_WITH_STUB bench_stub_all_gpr, CALL_PROCEDURE bench_stub_all_gpr, sahf, all, none
 	ENTRY_WITH_STUB bench_stub_xmm, CALL_PROCEDURE bench_stub_xmm, sahf, caller, xmm
+	ENTRY_WITH_STUB bench_stub_all_xmm, CALL_PROCEDURE bench_stub_all_xmm, sahf, all, xmm
+	ENTRY_WITH_STUB bench_stub_all_x87_xmm, CALL_PROCEDURE bench_stub_all_x87_xmm, sahf, all, xmm, x87
 	ENTRY_WITH_STUB bench_stub_ymm, CALL_PROCEDURE bench_stub_ymm, sahf, caller, ymm
+	ENTRY_WITH_STUB bench_stub_all_ymm, CALL_PROCEDURE bench_stub_all_ymm, sahf, all, ymm
+	ENTRY_WITH_STUB bench_stub_all_x87_ymm, CALL_PROCEDURE bench_stub_all_x87_ymm, sahf, all, ymm, x87
 	ENTRY_WITH_STUB bench_stub_zmm, CALL_PROCEDURE bench_stub_zmm, sahf, caller, zmm
+	ENTRY_WITH_STUB bench_stub_all_zmm, CALL_PROCEDURE bench_stub_all_zmm, sahf, all, zmm
+	ENTRY_WITH_STUB bench_stub_all_x87_zmm, CALL_PROCEDURE bench_stub_all_x87_zmm, sahf, all, zmm, x87
 	MIDDLE_WITH_STUB bench_stub_middle, CALL_PROCEDURE bench_stub_middle_jump, sahf, caller, none
 
 /* A PROLOGUE, its four instructions displaced. */
