@@ -233,13 +233,15 @@ struct arch_cold_hook {
 	uint32_t guarded;
 	uint32_t fresh;
 	uint32_t closed;
+	uint32_t backwards;
+	uint32_t forwards;
 	uint32_t unaligned;
 	uint32_t called;
 	uint32_t direction;
 	uint32_t passed_over;
 	uint32_t done;
 	uint8_t original;
-	uint8_t called_row;
+	bool at_entry;
 };
 
 struct arch_cold_call {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A backtrace from a procedure shows the callers of the probed function, and one from a function called by a displaced
- * call shows the function that called it, as without patches; at each instruction, through jump and trap.
+ * call shows the function that called it, as without patches; at each instruction, through jump and trap, with and without
+ * extended state kept.
  */
 #include "targets.h"
 
@@ -78,16 +79,23 @@ static void reset(void)
 	hits = missing_self = missing_caller = 0;
 }
 
-static void from_procedures(const struct target *target, int policy)
+/* Targets have nothing in vector registers, which unwinders may use. */
+static void from_procedures(const struct target *target, int policy, uint64_t clobber)
 {
+	struct patch_exec_model model = model_of(PATCH_EXEC_MODEL_PROBE, procedure, NULL);
+	patch_attr attr = attr_of(policy, PATCH_ENABLED);
 	struct instructions list = target_decode(target);
 	patch_t patch;
 
+	model.probe.clobber_registers = clobber;
 	for (unsigned int n = 0; n < list.count; n++) {
-		CONTEXT("%s+%#zx, %s", target->name, (size_t)(list.address[n] - list.address[0]), policy_name(policy));
+		struct patch_location location = location_at(list.address[n]);
+
+		CONTEXT("%s+%#zx, %s, clobber %#llx", target->name, (size_t)(list.address[n] - list.address[0]), policy_name(policy),
+			(unsigned long long)clobber);
 		reset();
 		wanted_self = target_start(target);
-		if (make_probe(list.address[n], procedure, NULL, policy, PATCH_ENABLED, &patch) != PATCH_OK) {
+		if (patch_make(&location, &model, &attr, &patch, NULL) != PATCH_OK) {
 			FAIL("make: %s", harness_last_error());
 			continue;
 		}
@@ -135,8 +143,10 @@ static void at_each_instruction(void *argument)
 	int policy = *(const int *)argument;
 
 	REQUIRE_OK(patch_init(NULL, 0));
-	for (size_t n = 0; n < sizeof(with_frames) / sizeof(with_frames[0]); n++)
-		from_procedures(target_named(with_frames[n]), policy);
+	for (size_t n = 0; n < sizeof(with_frames) / sizeof(with_frames[0]); n++) {
+		from_procedures(target_named(with_frames[n]), policy, PATCH_REGS_ALL);
+		from_procedures(target_named(with_frames[n]), policy, PATCH_REGS_GP_ONLY);
+	}
 	for (size_t n = 0; n < sizeof(with_calls) / sizeof(with_calls[0]); n++)
 		from_callee(target_named(with_calls[n]), policy);
 	for (unsigned int n = 0; n < list.count; n++) {

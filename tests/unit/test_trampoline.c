@@ -245,7 +245,9 @@ Test(trampoline, branches_within_the_window)
 struct cold_lines {
 	size_t guarded, guarded_end, fresh;
 	size_t closed, closed_end;
+	size_t backwards, backwards_end, forwards;
 	size_t unaligned, unaligned_end, called;
+	bool at_entry;
 	size_t direction, direction_end;
 	size_t passed_over, done;
 };
@@ -298,7 +300,6 @@ static void list_hook(struct listing *l, struct cold_lines *cold, const struct a
 	ADD(l, "mov eax, fs:[errno]", 0x64, 0x8B, 0x04, 0x25);
 	add_u32(l, error);
 	ADD(l, "mov [rsp + errno], eax", 0x89, 0x44, 0x24, 0x10);
-	ADD(l, "cld", 0xFC);
 	ADD(l, "mov [rsp + private rdx], rdx", 0x48, 0x89, 0x54, 0x24, 0x30);
 	ADD(l, "mov [rsp + private rsi], rsi", 0x48, 0x89, 0x74, 0x24, 0x38);
 	/* Written: offered, and taken from there again. */
@@ -325,6 +326,10 @@ static void list_hook(struct listing *l, struct cold_lines *cold, const struct a
 	ADD(l, "mov [rdi + user_data], rax", 0x48, 0x89, 0x87, 0x88, 0x00, 0x00, 0x00);
 	ADD(l, "mov rax, [rsp + flags]", 0x48, 0x8B, 0x04, 0x24);
 	ADD(l, "mov [rdi + status_register], rax", 0x48, 0x89, 0x87, 0x98, 0x00, 0x00, 0x00);
+	ADD(l, "test ah, DF", 0xF6, 0xC4, 0x04);
+	ADD(l, "jne backwards", 0x0F, 0x85);
+	add_forward(l, &cold->backwards, &cold->backwards_end);
+	cold->forwards = l->size;
 	ADD(l, "xor esi, esi", 0x31, 0xF6);
 	ADD(l, "mov [rdi + extended_states], rsi", 0x48, 0x89, 0xB7, 0x90, 0x00, 0x00, 0x00);
 	if (hook->post)
@@ -335,9 +340,10 @@ static void list_hook(struct listing *l, struct cold_lines *cold, const struct a
 	ADD(l, "jne unaligned", 0x0F, 0x85);
 	add_forward(l, &cold->unaligned, &cold->unaligned_end);
 	ADD(l, "call [rcx + procedure]", 0xFF, 0x11);
-	cold->called = l->size;
 	if (!at_entry)
 		ADD(l, "pop rax", 0x58);
+	cold->called = l->size;
+	cold->at_entry = at_entry;
 
 	ADD(l, "mov eax, [rsp + errno]", 0x8B, 0x44, 0x24, 0x10);
 	ADD(l, "mov fs:[errno], eax", 0x64, 0x89, 0x04, 0x25);
@@ -378,9 +384,23 @@ static void list_cold(struct listing *l, const struct cold_lines *cold, uintptr_
 	add_back(l, cold->fresh);
 	ADD(l, "jmp passed over", 0xE9);
 	add_back(l, cold->passed_over);
+	fill_forward(l, cold->backwards, cold->backwards_end);
+	ADD(l, "cld", 0xFC);
+	ADD(l, "jmp forwards", 0xE9);
+	add_back(l, cold->forwards);
 	fill_forward(l, cold->unaligned, cold->unaligned_end);
+	if (cold->at_entry)
+		ADD(l, "push rax", 0x50);
+	else
+		ADD(l, "pop rax", 0x58);
+	ADD(l, "test spl, 15", 0x40, 0xF6, 0xC4, 0x0F);
+	ADD(l, "jne odd", 0x75, 0x04);
+	ADD(l, "call [rcx + procedure]", 0xFF, 0x11);
+	ADD(l, "jmp back", 0xEB, 0x06);
 	ADD(l, "call [rip + constant]", 0xFF, 0x15);
 	add_forward(l, &aligned, &aligned_end);
+	if (cold->at_entry)
+		ADD(l, "pop rax", 0x58);
 	ADD(l, "jmp called", 0xE9);
 	add_back(l, cold->called);
 	fill_forward(l, cold->direction, cold->direction_end);

@@ -230,7 +230,7 @@ static void emit_context_store(struct arch_code *code, size_t offset, uint8_t re
 }
 #define CONTEXT_STORE(field, reg) emit_context_store(code, offsetof(struct patch_exec_context, field), reg)
 
-/* rcx holds the record, before and after, rdi points to the context afterwards. */
+/* rcx holds the record, before and after, rdi points to the context afterwards, RFLAGS are in rax. */
 static void emit_context(struct arch_code *code, const struct arch_hook *hook, uint64_t offered)
 {
 	bool leads = hook->leaves != NULL && hook->upper != 0 && hook->upper - hook->lower <= INT32_MAX;
@@ -268,8 +268,8 @@ static void emit_call_library(struct arch_code *code, void (*function)(void))
 
 /*
  * rdi, esi, and rcx, the record, are set. The base of the frame is a multiple of 16 where the program's stack pointer is what
- * the ABI says for a function's entry; within functions there is mostly one word to be put on top. Where it is otherwise, the
- * library aligns it.
+ * the ABI says for a function's entry, and in functions without a frame of their own; within others there is mostly one word to
+ * be put on top. emit_unaligned() does it where the guess is wrong.
  */
 static void emit_call(struct arch_code *code, const struct arch_hook *hook, struct arch_cold_hook *cold)
 {
@@ -280,7 +280,7 @@ static void emit_call(struct arch_code *code, const struct arch_hook *hook, stru
 		cold->unaligned = EMIT_FORWARD("\x0F\x85"); /* jne unaligned */
 		EMIT("\xFF\x11");                         /* call [rcx + procedure] */
 		cold->called = (uint32_t)code->size;
-		cold->called_row = row;
+		cold->at_entry = true;
 		return;
 	}
 	EMIT("\x50");                                     /* push rax */
@@ -288,11 +288,33 @@ static void emit_call(struct arch_code *code, const struct arch_hook *hook, stru
 	EMIT("\x40\xF6\xC4\x0F");                         /* test spl, 15 */
 	cold->unaligned = EMIT_FORWARD("\x0F\x85");         /* jne unaligned */
 	EMIT("\xFF\x11");                                 /* call [rcx + procedure] */
-	cold->called = (uint32_t)code->size;
-	cold->called_row = row + 1;
 	EMIT("\x58");                                     /* pop rax */
 	arch_emit_row(code, row);
+	cold->called = (uint32_t)code->size;
 }
+
+/* One word more than emit_call() has guessed, or less. A stack that is not even a multiple of 8 the library aligns. */
+static void emit_unaligned(struct arch_code *code, const struct arch_cold_hook *cold)
+{
+	const uint8_t row = ARCH_ROW_CFA_FRAME;
+
+	arch_emit_row(code, cold->at_entry ? row : row + 1);
+	arch_emit_label(code, cold->unaligned);
+	arch_emit_u8(code, cold->at_entry ? 0x50 : 0x58); /* push rax, pop rax */
+	arch_emit_row(code, cold->at_entry ? row + 1 : row);
+	EMIT("\x40\xF6\xC4\x0F"                         /* test spl, 15 */
+	     "\x75\x04"                                 /* jne odd */
+	     "\xFF\x11"                                 /* call [rcx + procedure] */
+	     "\xEB\x06");                               /* jmp back */
+	emit_call_library(code, libpatch_call_aligned);   /* odd: */
+	if (cold->at_entry) {                             /* back: */
+		EMIT("\x58");                             /* pop rax */
+		arch_emit_row(code, row);
+	}
+	EMIT("\xE9");                                     /* jmp called */
+	emit_back(code, cold->called);
+}
+
 /* rcx: what the slot holds. May change rax. */
 static void emit_load_slot(struct arch_code *code, const struct arch_hook *hook)
 {
@@ -448,8 +470,7 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	cold->closed = EMIT_FORWARD("\x0F\x84"); /* je closed */
 	emit_store(code, ARCH_HOOK_FRAME_RECORD, RCX);
 	EMIT_FS("\x64\x8B\x04\x25", error);     /* mov eax, fs:[errno] */
-	EMIT("\x89\x44\x24\x10"                 /* mov [rsp + ARCH_HOOK_FRAME_ERRNO], eax */
-	     "\xFC");                           /* cld */
+	EMIT("\x89\x44\x24\x10");               /* mov [rsp + ARCH_HOOK_FRAME_ERRNO], eax */
 
 	for (unsigned int i = 0; i < PATCH_ARCH_GREGS_COUNT; ++i)
 		if (destroyed & ~written & ~(MASK(RAX) | MASK(RCX)) & (uint64_t)1 << i)
@@ -457,6 +478,10 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	if (offered & MASK(RDI))
 		emit_store(code, OFFERED(PATCH_X86_64_RDI), RDI);
 	emit_context(code, hook, offered);
+	/* cld takes longer than to see that it is not needed. */
+	EMIT("\xF6\xC4\x04");                  /* test ah, DF >> 8 */
+	cold->backwards = EMIT_FORWARD("\x0F\x85"); /* jne backwards */
+	cold->forwards = (uint32_t)code->size;
 	EMIT("\x31\xF6");                       /* xor esi, esi */
 	if (extended != NULL) {
 		if (hook->post)
@@ -506,13 +531,12 @@ static void emit_cold_hook(struct arch_code *code, const struct arch_cold_hook *
 	emit_back(code, cold->fresh);
 	EMIT("\xE9");                             /* jmp passed_over */
 	emit_back(code, cold->passed_over);
-	if (cold->unaligned != 0) {
-		arch_emit_row(code, cold->called_row);
-		arch_emit_label(code, cold->unaligned);
-		emit_call_library(code, libpatch_call_aligned);
-		EMIT("\xE9");                     /* jmp called */
-		emit_back(code, cold->called);
-	}
+	arch_emit_label(code, cold->backwards);
+	EMIT("\xFC"                              /* cld */
+	     "\xE9");                            /* jmp forwards */
+	emit_back(code, cold->forwards);
+	if (cold->unaligned != 0)
+		emit_unaligned(code, cold);
 	if (cold->direction != 0) {
 		arch_emit_row(code, ARCH_ROW_CFA_FRAME);
 		arch_emit_label(code, cold->direction);
