@@ -14,7 +14,7 @@
 #include <sys/syscall.h>
 
 static sem_t ready, go_on;
-static volatile bool over, patched;
+static _Atomic bool over, patched;
 static unsigned int hits;
 static pid_t main_thread;
 
