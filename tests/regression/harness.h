@@ -181,7 +181,7 @@ static inline const char *harness_last_error(void)
 
 /*
  * The watchdog is a process of its own: it needs no signal of the test, no thread, and works when the test blocks
- * everything. It dies with the test.
+ * everything. It ends with the test, however that ends, and with it what is left of the test's process group.
  */
 static inline void harness_watchdog(unsigned int seconds)
 {
@@ -189,20 +189,24 @@ static inline void harness_watchdog(unsigned int seconds)
 	pid_t pid = fork();
 
 	if (pid == 0) {
-		struct timespec left = { .tv_sec = (time_t)seconds, .tv_nsec = 0 };
+		struct timespec limit = { .tv_sec = (time_t)seconds, .tv_nsec = 0 };
+		sigset_t set;
 
-		prctl(PR_SET_PDEATHSIG, SIGKILL);
+		sigemptyset(&set);
+		sigaddset(&set, SIGALRM);
+		sigprocmask(SIG_BLOCK, &set, NULL);
+		prctl(PR_SET_PDEATHSIG, SIGALRM);
 		setpgid(0, 0);
-		if (getppid() != test)
-			_exit(0);
-		while (nanosleep(&left, &left) && errno == EINTR)
-			;
+		while (getppid() == test)
+			if (sigtimedwait(&set, NULL, &limit) < 0 && errno == EAGAIN)
+				break;
 		if (getppid() == test) {
 			harness_say("WATCHDOG: test hangs after %u s [%s]\n", seconds,
 				    harness_shared ? harness_shared->context : "");
 			kill(-test, SIGKILL);
 			kill(test, SIGKILL);
 		}
+		kill(-test, SIGKILL);
 		_exit(0);
 	}
 }
