@@ -83,16 +83,47 @@ void lock_release(const struct lock_scope *scope)
 	leave(scope);
 }
 
-/* Of the forking thread, which holds the lock from prepare to parent or child. */
+/* ---- fork ------------------------------------------------------------------------------------------------------- */
+
+static void forget_parent(void)
+{
+	process_forked();
+	held_forget();
+	threads_forget_others();
+}
+
+long lock_over_fork(lock_fork_fn *fork, void *data)
+{
+	struct lock_scope scope;
+	bool locked = lock_acquire(&scope);
+	long result = fork(data);
+
+	if (result == 0)
+		forget_parent();
+	/* Without registering: in the child a thread that is not there may hold libgcc's mutex. */
+	if (locked) {
+		release();
+		leave(&scope);
+	}
+	return result;
+}
+
+static _Atomic bool by_call;
+
+void lock_forks_by_call(bool yes)
+{
+	atomic_store(&by_call, yes);
+}
+
+/* Of the forking thread, which holds the lock from before to after. */
 static struct lock_scope fork_scope;
 static bool fork_locked;
 
 static void before_fork(void)
 {
 	struct lock_scope scope;
-	bool locked = lock_acquire(&scope);
 
-	if (locked) {
+	if (!atomic_load(&by_call) && lock_acquire(&scope)) {
 		fork_scope = scope;
 		fork_locked = true;
 	}
@@ -106,17 +137,19 @@ static void after_fork(void)
 		return;
 	scope = fork_scope;
 	fork_locked = false;
-	/* In the child that mutex may be held by a thread that is not there. */
 	release();
 	leave(&scope);
 }
 
 static void after_fork_in_child(void)
 {
-	process_forked();
-	held_forget();
-	threads_forget_others();
+	if (!process_is_new())
+		return;
+	forget_parent();
 	after_fork();
+	/* by_call, but the patch on the call was taken away before it was made: whoever had the lock is not here. */
+	if (!inside)
+		atomic_store(&state, FREE);
 }
 
 int lock_handle_fork(void)

@@ -25,7 +25,17 @@ bool lock_acquire(struct lock_scope *scope);
 /* Unwind descriptions made under the lock are registered now (arena_register_unwind()). */
 void lock_release(const struct lock_scope *scope);
 
-/* Take the lock over every fork(), so that the child finds it free and the text whole. Once. */
+/*
+ * A child must find the lock free and the text whole, so that its parent holds the lock over the fork. But over the system call
+ * only: a handler of pthread_atfork(3) would hold it while libc, and handlers of the program, take locks of theirs, malloc()'s
+ * among them, which a thread may have that waits for this one in a signal handler.
+ */
+typedef long lock_fork_fn(void *data);
+/* `fork` returns 0 in the child, as this does. */
+long lock_over_fork(lock_fork_fn *fork, void *data);
+/* Do all calls of libc's go through lock_over_fork()? Until it is said that they do, handlers of pthread_atfork(3) hold the lock. */
+void lock_forks_by_call(bool yes);
+/* Install those. Once. 0 or an error number. */
 int lock_handle_fork(void);
 
 #endif

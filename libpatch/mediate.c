@@ -2,6 +2,7 @@
 #include "mediate.h"
 
 #include "held.h"
+#include "lock.h"
 #include "process.h"
 #include "signals.h"
 #include "virtual.h"
@@ -358,9 +359,25 @@ static void inherit(uint64_t flags, uintptr_t thread)
 		virtual_inherit(thread);
 }
 
-static bool clone_call(struct arch_call *call)
+static long make_call(void *data)
 {
-	/* struct clone_args: flags first, tls eighth (include/uapi/linux/sched.h). */
+	const struct arch_call *call = data;
+
+	return raw_syscall6(call->rax, call->rdi, call->rsi, call->rdx, call->r10, call->r8, call->r9);
+}
+
+/* The child has a copy of the memory, and of the stack that this runs on. One with a stack of its own could not return from here. */
+static bool fork_call(struct arch_call *call, uint64_t flags, uintptr_t stack)
+{
+	if ((flags & CLONE_VM) || stack != 0)
+		return false;
+	call->rax = lock_over_fork(make_call, call);
+	return true;
+}
+
+static bool clone3_call(struct arch_call *call)
+{
+	/* struct clone_args: flags first, stack sixth, tls eighth (include/uapi/linux/sched.h). */
 	const volatile uint64_t *arguments = (const volatile uint64_t *)call->rdi;
 
 	if (call->rsi < 8 * SET_SIZE || !are_readable((const void *)call->rdi, 8 * SET_SIZE))
@@ -371,7 +388,7 @@ static bool clone_call(struct arch_call *call)
 		return true;
 	}
 	inherit(arguments[0], arguments[7]);
-	return false;
+	return fork_call(call, arguments[0], arguments[5]);
 }
 
 /* ---- all of them ------------------------------------------------------------------------------------------------ */
@@ -393,6 +410,7 @@ bool mediate_concerns(long number)
 	case SYS_execveat:
 	case SYS_clone:
 	case SYS_clone3:
+	case SYS_fork:
 		return true;
 	default:
 		return false;
@@ -430,9 +448,12 @@ bool mediate(struct arch_call *call)
 		return execute(call);
 	case SYS_clone:
 		inherit((uint64_t)call->rdi, (uintptr_t)call->r8);
-		return false;
+		return fork_call(call, (uint64_t)call->rdi, (uintptr_t)call->rsi);
 	case SYS_clone3:
-		return clone_call(call);
+		return clone3_call(call);
+	case SYS_fork:
+		inherit(0, 0);
+		return fork_call(call, 0, 0);
 	default:
 		return false;
 	}

@@ -35,6 +35,11 @@ void process_forked(void)
 	atomic_store(owner, self());
 }
 
+bool process_is_new(void)
+{
+	return atomic_load(owner) != self();
+}
+
 bool process_is_borrowed(void)
 {
 	pid_t known = atomic_load(owner);

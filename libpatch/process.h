@@ -12,8 +12,10 @@
 /* Once, before the others. */
 void process_begin(void);
 
-/* In the child of a fork: what process_is_borrowed() compares with. */
+/* In the child of a fork: what the others compare with. */
 void process_forked(void);
+/* Is this the child of a fork that process_forked() has not been called in? */
+bool process_is_new(void);
 
 /*
  * Is this a child that runs in its parent's memory until it executes a program: vfork(), posix_spawn(), clone(CLONE_VM)?

@@ -40,6 +40,8 @@ struct segment {
 
 static struct segment segments[SEGMENTS];
 static size_t segment_count;
+/* Not all of libc's calls go through mediate(). */
+static bool libc_incomplete;
 
 static int add_segments(struct dl_phdr_info *info, size_t size, void *data)
 {
@@ -57,6 +59,7 @@ static int add_segments(struct dl_phdr_info *info, size_t size, void *data)
 			continue;
 		if (segment_count == SEGMENTS) {
 			mediate_incomplete();
+			libc_incomplete = true;
 			return 1;
 		}
 		is_libc |= *libc >= lower && *libc < lower + header->p_memsz;
@@ -276,8 +279,10 @@ static void search(struct segment *segment)
 
 	/* The rarer byte of the two. */
 	while (at < end && (at = memchr(at, 0x05, (size_t)(end - at))) != NULL) {
-		if (is_syscall(at - 1) && !consider((uintptr_t)at - 1, segment))
+		if (is_syscall(at - 1) && !consider((uintptr_t)at - 1, segment)) {
 			mediate_incomplete();
+			libc_incomplete |= segment->libc;
+		}
 		++at;
 	}
 }
@@ -295,6 +300,8 @@ void syscalls_patch(void)
 		search(&segments[i]);
 	if (commit_run_whole() != PATCH_OK)
 		mediate_incomplete();
+	else
+		lock_forks_by_call(!libc_incomplete);
 	site_forget();
 	lock_release(&scope);
 	/* What did not do is no error of the caller's. */
@@ -308,6 +315,7 @@ patch_status syscalls_restore(void)
 {
 	patch_status status = PATCH_OK;
 
+	lock_forks_by_call(false);
 	while (status == PATCH_OK && sites != NULL) {
 		struct site *site = sites;
 
