@@ -183,23 +183,19 @@ static void open_mem(struct mem *mem)
 	adopt(mem, raw_open("/proc/thread-self/mem", O_RDWR | O_CLOEXEC));
 }
 
+/* All or, where not every page is there, with EIO, part of it. */
 static int write_proc_mem(struct mem *mem, uintptr_t address, const uint8_t *bytes, size_t length)
 {
-	while (length > 0) {
-		long done;
+	long done;
 
-		if (!is_ours(mem))
-			open_mem(mem);
-		if (mem->fd < 0)
-			return (int)-mem->fd;
-		done = raw_syscall(SYS_pwrite64, mem->fd, bytes, length, address);
-		if (done <= 0)
-			return done < 0 ? (int)-done : EIO;
-		address += done;
-		bytes += done;
-		length -= done;
-	}
-	return 0;
+	if (!is_ours(mem))
+		open_mem(mem);
+	if (mem->fd < 0)
+		return (int)-mem->fd;
+	done = raw_syscall(SYS_pwrite64, mem->fd, bytes, length, address);
+	if (done < 0)
+		return (int)-done;
+	return (size_t)done == length ? 0 : EIO;
 }
 
 static int write_mprotect(uintptr_t address, const uint8_t *bytes, size_t length, bool writable)
@@ -478,9 +474,10 @@ static bool arrived(uintptr_t address, const uint8_t *bytes, size_t length)
 
 /*
  * Into run_bytes: what is there, and in it what is to be written. Writes that find something unexpected are marked. `again`:
- * they may have been done as part of a longer run.
+ * they may have been done as part of a longer run. *sample: one that changes something.
  */
-static int join(struct text_write *writes, size_t n, uintptr_t start, uintptr_t end, bool again)
+static int join(struct text_write *writes, size_t n, uintptr_t start, uintptr_t end, bool again,
+		const struct text_write **sample)
 {
 	int error = 0;
 
@@ -488,12 +485,15 @@ static int join(struct text_write *writes, size_t n, uintptr_t start, uintptr_t 
 		return error;
 	for (size_t i = 0; i < n; ++i) {
 		uint8_t *bytes = run_bytes + (writes[i].address - start);
+		bool there = memcmp(bytes, writes[i].bytes, writes[i].length) == 0;
 
-		if (writes[i].expected != NULL && memcmp(bytes, writes[i].expected, writes[i].length) != 0 &&
-		    !(again && memcmp(bytes, writes[i].bytes, writes[i].length) == 0))
+		if (writes[i].expected != NULL && memcmp(bytes, writes[i].expected, writes[i].length) != 0 && !(again && there)) {
 			writes[i].error = ESTALE;
-		else
-			memcpy(bytes, writes[i].bytes, writes[i].length);
+			continue;
+		}
+		if (!there)
+			*sample = &writes[i];
+		memcpy(bytes, writes[i].bytes, writes[i].length);
 	}
 	return 0;
 }
@@ -502,10 +502,11 @@ static int write_joined(enum text_way *by, struct text_write *writes, size_t n, 
 			bool again)
 {
 	const uint8_t *bytes = writes[0].bytes;
+	const struct text_write *sample = NULL;
 	int error = 0;
 
 	if (n > 1 || writes[0].expected != NULL) {
-		error = join(writes, n, start, end, again);
+		error = join(writes, n, start, end, again, &sample);
 		/* As in arrived(). */
 		if (error != 0 && (n > 1 || error == EFAULT))
 			return error;
@@ -516,9 +517,12 @@ static int write_joined(enum text_way *by, struct text_write *writes, size_t n, 
 	}
 	error = write_run(by, start, bytes, end - start, writes[0].exact);
 	/* Where the mapping is writable, the program may be changing it. */
-	if (error == 0 && *by == TEXT_PROC_MEM && !writes[0].exact && !arrived(start, bytes, end - start))
-		error = EIO;
-	return error;
+	if (error != 0 || *by != TEXT_PROC_MEM || writes[0].exact)
+		return error;
+	/* It was one system call: all of it went where some did. */
+	if (sample != NULL)
+		return arrived(sample->address, sample->bytes, sample->length) ? 0 : EIO;
+	return arrived(start, bytes, end - start) ? 0 : EIO;
 }
 
 enum extent { PAGES, ONE_PAGE, ONE_PAGE_AGAIN };
