@@ -6,15 +6,6 @@
 
 #include <string.h>
 
-static bool is_boundary(const struct region *region, unsigned int offset)
-{
-	for (unsigned int i = 1; i < region->count; ++i)
-		if (region->offsets[i] == offset)
-			return true;
-	return false;
-}
-
-/* The resting place of the job: the original bytes, or the region patched. */
 void phase_final_bytes(const struct region *region, bool install, uint8_t *bytes)
 {
 	memcpy(bytes, region->original, region->length);
@@ -34,20 +25,20 @@ static bool is_trap(uint8_t byte)
 }
 
 /* Phase 0: no jump is left that reads bytes behind its own region. Somebody else may have taken it away already. */
-static void phase_0_bytes(const struct region *region, uint8_t *bytes)
+void phase_0_bytes(const struct region *region, const uint8_t *live, uint8_t *bytes)
 {
-	memcpy(bytes, region->live, region->length);
+	memcpy(bytes, live, region->length);
 	for (unsigned int i = 0; i < region->count; ++i)
 		if (region->entries[i]->punned && bytes[region->offsets[i]] != region->original[region->offsets[i]])
 			bytes[region->offsets[i]] = ARCH_INT3;
 }
 
 /* Bytes behind an instruction's first one that are not original: somebody else has put back the first one only. */
-static bool has_strange_tail(const struct region *region, unsigned int i)
+static bool has_strange_tail(const struct region *region, const uint8_t *live, unsigned int i)
 {
 	unsigned int at = region->offsets[i] + 1U;
 
-	return memcmp(region->live + at, region->original + at, region->offsets[i + 1] - at) != 0;
+	return memcmp(live + at, region->original + at, region->offsets[i + 1] - at) != 0;
 }
 
 /*
@@ -55,33 +46,37 @@ static bool has_strange_tail(const struct region *region, unsigned int i)
  * byte is to stay, only what is not original any more: a region taken in, with a first byte of its own, may be all that was
  * ever installed.
  */
-static uint8_t trap_for(const struct region *region, bool install, const uint8_t *final, unsigned int i)
+static uint8_t trap_for(const struct region *region, bool install, const uint8_t *live, const uint8_t *final, unsigned int i)
 {
 	unsigned int at = region->offsets[i];
-	uint8_t live = region->live[at];
 
 	if (install && at == 0)
 		return ARCH_INT3;
-	if (is_trap(live))
-		return live;
+	if (is_trap(live[at]))
+		return live[at];
 	if (install && is_trap(final[at]))
 		return final[at];
-	return live != region->original[at] || has_strange_tail(region, i) ? ARCH_INT3 : live;
+	return live[at] != region->original[at] || has_strange_tail(region, live, i) ? ARCH_INT3 : live[at];
 }
 
-static void phase_1_bytes(const struct region *region, bool install, const uint8_t *final, uint8_t *bytes)
+static void phase_1_bytes(const struct region *region, bool install, const uint8_t *live, const uint8_t *final, uint8_t *bytes)
 {
-	memcpy(bytes, region->live, region->length);
+	memcpy(bytes, live, region->length);
 	for (unsigned int i = 0; i < region->count; ++i)
-		bytes[region->offsets[i]] = trap_for(region, install, final, i);
+		bytes[region->offsets[i]] = trap_for(region, install, live, final, i);
 }
 
 /* Phase 2: everything but the first byte and boundaries that are to hold no trap byte: those are last (I2). */
-static void phase_2_bytes(const struct region *region, bool install, const uint8_t *final, uint8_t *bytes)
+static void phase_2_bytes(const struct region *region, bool install, const uint8_t *live, const uint8_t *final, uint8_t *bytes)
 {
-	bytes[0] = region->live[0];
-	for (unsigned int at = 1; at < region->length; ++at)
-		bytes[at] = is_boundary(region, at) && !(install && is_trap(final[at])) ? region->live[at] : final[at];
+	memcpy(bytes, final, region->length);
+	bytes[0] = live[0];
+	for (unsigned int i = 1; i < region->count; ++i) {
+		unsigned int at = region->offsets[i];
+
+		if (!install || !is_trap(final[at]))
+			bytes[at] = live[at];
+	}
 }
 
 /* Phase 3: the first byte and the other boundaries; but a jump that reads bytes of others waits for theirs. */
@@ -92,27 +87,19 @@ static void phase_3_bytes(const struct region *region, bool install, const uint8
 		bytes[0] = ARCH_INT3;
 }
 
-void phase_bytes(const struct region *region, bool install, int phase, uint8_t *bytes)
+bool phase_texts(const struct region *region, bool install, uint8_t *texts)
 {
+	const uint8_t *live = texts;
+	uint8_t *after_1 = texts + region->length;
+	uint8_t *after_2 = after_1 + region->length;
+	uint8_t *after_3 = after_2 + region->length;
 	uint8_t final[PLAN_LENGTH_MAX];
 
 	phase_final_bytes(region, install, final);
-	switch (phase) {
-	case 0:
-		phase_0_bytes(region, bytes);
-		break;
-	case 1:
-		phase_1_bytes(region, install, final, bytes);
-		break;
-	case 2:
-		phase_2_bytes(region, install, final, bytes);
-		break;
-	case 3:
-		phase_3_bytes(region, install, final, bytes);
-		break;
-	default:
-		memcpy(bytes, final, region->length);
-	}
+	phase_1_bytes(region, install, live, final, after_1);
+	phase_2_bytes(region, install, after_1, final, after_2);
+	phase_3_bytes(region, install, final, after_3);
+	return memcmp(final, live, region->length) != 0;
 }
 
 bool phase_is_one_instruction(const struct region *region, bool install)

@@ -10,9 +10,13 @@
 
 /* In the end: the region patched, or the original bytes. `bytes` has room for the whole region. */
 void phase_final_bytes(const struct region *region, bool install, uint8_t *bytes);
-/* After phase 0 to 4; PHASE_WHOLE: all at once. */
-#define PHASE_WHOLE 5
-void phase_bytes(const struct region *region, bool install, int phase, uint8_t *bytes);
+/* After phase 0, from what is there. */
+void phase_0_bytes(const struct region *region, const uint8_t *live, uint8_t *bytes);
+/*
+ * `texts`: what is there, followed by room for three times as much, which becomes what is there after phase 1, 2 and 3. Is
+ * there anything to write, in these or in phase 4, after which it is the final bytes?
+ */
+bool phase_texts(const struct region *region, bool install, uint8_t *texts);
 /* Do only bytes of the first instruction change, from one instruction to another? */
 bool phase_is_one_instruction(const struct region *region, bool install);
 /* Is there anything to write? */

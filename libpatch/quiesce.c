@@ -92,12 +92,10 @@ static void see(uintptr_t record, void *data)
 			patch->used = true;
 }
 
+/* The first one was closed last. */
 static bool is_fenced(void)
 {
-	for (const struct patch *patch = waiting; patch != NULL; patch = patch->quiet_next)
-		if (patch->fence == memory_fence_count())
-			return memory_fence() == 0;
-	return true;
+	return waiting->fence != memory_fence_count() || memory_fence() == 0;
 }
 
 void quiesce_poll(void)

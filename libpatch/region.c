@@ -169,13 +169,16 @@ const struct region *region_queued(void)
 	return queue;
 }
 
-struct region *region_take_queue(void)
+struct region_queue region_take_queue(void)
 {
-	struct region *taken = queue;
+	struct region_queue taken = { .first = queue };
 
 	queue = NULL;
-	for (struct region *region = taken; region != NULL; region = region->queue_next)
+	for (struct region *region = taken.first; region != NULL; region = region->queue_next) {
 		region->queued = false;
+		++taken.count;
+		taken.length += region->length;
+	}
 	return taken;
 }
 

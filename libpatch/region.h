@@ -188,7 +188,12 @@ void region_retire(struct region *region, struct trampoline *trampoline);
 /* Put on, or take whole off, the list of regions for the next commit. */
 void region_queue(struct region *region);
 const struct region *region_queued(void);
-struct region *region_take_queue(void);
+struct region_queue {
+	struct region *first; /* linked by queue_next */
+	size_t count;
+	size_t length; /* of all of them */
+};
+struct region_queue region_take_queue(void);
 void region_set_installed(struct region *region, bool installed);
 
 /* ---- making and merging ----------------------------------------------------------------------------------------- */

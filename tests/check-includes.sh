@@ -12,7 +12,7 @@ levels='
 2 arch/x86-64/relocate plan scan text sync arena registry module owned threads sections
 3 trampoline around critical held virtual wait lock
 4 region handle signals trap
-5 mediate quiesce site hookset phase fit
+5 mediate quiesce site hookset phase fit batch
 6 attach replan gone commit
 7 syscalls
 8 api

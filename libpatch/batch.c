@@ -1,0 +1,328 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "batch.h"
+
+#include "arch/arch.h"
+#include "error.h"
+#include "heap.h"
+#include "phase.h"
+
+#include <string.h>
+
+#define ORIGIN "patch_commit"
+#define CHANGED                                                                                                        \
+	"the bytes are not the ones that were there: a debugger, a probe of the kernel, or the program changed them"
+
+#define TEXTS 4
+
+/* Entries whose `punned` is set. */
+static size_t punned;
+
+bool batch_begin(struct batch *batch, const struct region_queue *queue)
+{
+	*batch = (struct batch){ .count = queue->count };
+	batch->text_size = TEXTS * queue->length;
+	/* One write per byte at most, and one of the pad. */
+	batch->write_max = queue->length + queue->count;
+	batch->jobs = heap_alloc(batch->count * sizeof(*batch->jobs));
+	batch->texts = heap_alloc(batch->text_size);
+	batch->writes = heap_alloc(batch->write_max * sizeof(*batch->writes));
+	if (batch->jobs == NULL || batch->texts == NULL || batch->writes == NULL) {
+		batch_end(batch);
+		return false;
+	}
+	batch->queue = queue->first;
+	return true;
+}
+
+void batch_end(struct batch *batch)
+{
+	heap_free(batch->jobs, batch->count * sizeof(*batch->jobs));
+	heap_free(batch->texts, batch->text_size);
+	heap_free(batch->writes, batch->write_max * sizeof(*batch->writes));
+}
+
+void batch_fail(struct batch *batch, struct job *job, patch_status status, const char *message)
+{
+	job->failed = true;
+	batch->broken = true;
+	error_raise_at(status, ORIGIN, message, job->start);
+	region_queue(job->region);
+}
+
+/* ---- what is to be written -------------------------------------------------------------------------------------- */
+
+/* A pad that threads may be led to changes by the phases. */
+static void describe_pad(struct job *job)
+{
+	const struct region *region = job->region;
+	uint8_t bytes[ARCH_JMP_SIZE];
+
+	if (!job->install || region->strategy == PATCH_STRATEGY_TRAP || region->pad == 0)
+		return;
+	job->new_pad = !region->pad_reachable;
+	if (job->new_pad)
+		return;
+	trampoline_pad_bytes(region_trampoline(region), region->pad, bytes);
+	job->pad_changes = memcmp(bytes, region->pad_live, sizeof(bytes)) != 0;
+}
+
+static bool has_punned(const struct region *region)
+{
+	for (unsigned int i = 0; punned > 0 && i < region->count; ++i)
+		if (region->entries[i]->punned)
+			return true;
+	return false;
+}
+
+static void describe(struct job *job, struct region *region, uint8_t *texts)
+{
+	job->region = region;
+	job->start = region->start;
+	job->texts = texts;
+	job->length = region->length;
+	job->exact = region->exact;
+	job->install = region_wanted(region);
+	job->punned = job->install && region->strategy == PATCH_STRATEGY_PUNNED_JUMP;
+	memcpy(texts, region->live, region->length);
+	job->changes = phase_texts(region, job->install, texts);
+	job->cut = (job->changes || !job->install) && has_punned(region);
+	describe_pad(job);
+}
+
+/* The module was unmapped, and everything of ours in it with it. */
+static void lose(struct batch *batch, struct job *job)
+{
+	job->failed = true;
+	job->gone = true;
+	if (job->install) {
+		batch->broken = true;
+		error_raise_at(PATCH_EFAULT, ORIGIN, "the code was unmapped", job->start);
+	}
+}
+
+/*
+ * I8. Bytes that are the original ones again, by whomever, are as good as expected, each for itself: regions that were
+ * restored may have been taken in since, and debuggers and the kernel put back single bytes, whatever has become of those
+ * beside them. Nothing of anybody else's is lost with such a mixture.
+ */
+static void compare(struct batch *batch, struct job *job, const uint8_t *text)
+{
+	const struct region *region = job->region;
+
+	if (memcmp(text, job->texts, job->length) == 0)
+		return;
+	for (unsigned int at = 0; at < job->length; ++at) {
+		if (text[at] != job->texts[at] && text[at] != region->original[at]) {
+			batch_fail(batch, job, PATCH_ECHANGED, CHANGED);
+			return;
+		}
+	}
+	memcpy(job->texts, text, job->length);
+	job->changes = phase_texts(region, job->install, job->texts);
+	batch->restored = true;
+}
+
+/* Part of the text, read at once for all regions in it. */
+struct view {
+	uintptr_t start;
+	size_t size;
+	int error;
+};
+
+static void check(struct batch *batch, struct job *job, struct view *view)
+{
+	static uint8_t bytes[2 * PAGE_SIZE];
+
+	if (!job->changes && !job->region->installed)
+		return;
+	if (job->start < view->start || job->start + job->length > view->start + view->size) {
+		view->start = ALIGN_DOWN(job->start, PAGE_SIZE);
+		view->size = text_read(view->start, bytes, sizeof(bytes), &view->error);
+	}
+	if (job->start + job->length <= view->start + view->size)
+		compare(batch, job, bytes + (job->start - view->start));
+	else if (view->error == EFAULT)
+		lose(batch, job);
+	else
+		batch_fail(batch, job, PATCH_ESYS,
+			   "the text cannot be read: the kernel refuses process_vm_readv() and reading /proc/self/mem");
+}
+
+void batch_check(struct batch *batch)
+{
+	struct region *region = batch->queue;
+	uint8_t *texts = batch->texts;
+	struct view view = { 0 };
+
+	/* One that fails is queued for the next commit. */
+	for (struct job *job = batch->jobs; region != NULL; ++job) {
+		struct region *next = region->queue_next;
+
+		describe(job, region, texts);
+		check(batch, job, &view);
+		texts += (size_t)TEXTS * job->length;
+		region = next;
+	}
+}
+
+void batch_stage_pads(struct batch *batch)
+{
+	for (size_t i = 0; i < batch->count; ++i) {
+		struct job *job = &batch->jobs[i];
+		struct region *region = job->region;
+
+		if (!job->new_pad || job->failed)
+			continue;
+		trampoline_pad_bytes(region_trampoline(region), region->pad, region->pad_live);
+		if (text_stage(region->pad, region->pad_live, ARCH_JMP_SIZE) != NULL)
+			region->pad_reachable = true;
+		else
+			batch_fail(batch, job, PATCH_ENOMEM, "out of memory");
+	}
+}
+
+/* ---- writing ---------------------------------------------------------------------------------------------------- */
+
+bool batch_takes_part(const struct job *job, int phase)
+{
+	if (job->failed)
+		return false;
+	if (phase == 0)
+		return job->cut;
+	return job->changes && (phase != 4 || job->punned);
+}
+
+/* The text after the phase. Those that are rare are made when it is their turn, in the place of phase 1. */
+static const uint8_t *text_after(const struct job *job, int phase)
+{
+	uint8_t *rare = job->texts + job->length;
+
+	if (phase >= 1 && phase <= 3)
+		return job->texts + (size_t)phase * job->length;
+	if (phase == 0)
+		phase_0_bytes(job->region, job->texts, rare);
+	else
+		phase_final_bytes(job->region, job->install, rare);
+	return rare;
+}
+
+static void add_writes(struct batch *batch, struct job *job, const uint8_t *wanted)
+{
+	for (unsigned int at = 0; at < job->length;) {
+		unsigned int end = at;
+
+		while (end < job->length && wanted[end] != job->texts[end])
+			++end;
+		if (end == at) {
+			++at;
+			continue;
+		}
+		batch->writes[batch->write_count++] = (struct text_write){
+			.address = job->start + at,
+			.bytes = wanted + at,
+			.length = end - at,
+			.exact = job->exact,
+			.expected = job->texts + at,
+			.owner = job,
+		};
+		at = end;
+	}
+}
+
+/* A pad is one instruction: trap byte, the rest, first byte. */
+static void add_pad_writes(struct batch *batch, struct job *job, int phase)
+{
+	const struct region *region = job->region;
+	unsigned int at = phase == 2 ? 1 : 0;
+
+	trampoline_pad_bytes(region_trampoline(region), region->pad, job->pad_bytes);
+	if (phase == 1)
+		job->pad_bytes[0] = ARCH_INT3;
+	batch->writes[batch->write_count++] = (struct text_write){
+		.address = region->pad + at,
+		.bytes = job->pad_bytes + at,
+		.length = phase == 2 ? ARCH_JMP_SIZE - 1 : 1,
+		.owner = job,
+	};
+}
+
+/* A write failed, perhaps half-way: what there is now works by trap, and is what the next commit starts from. */
+static void refresh(struct job *job)
+{
+	uint8_t text[PLAN_LENGTH_MAX];
+	int error;
+
+	if (text_read(job->start, text, job->length, &error) == job->length)
+		memcpy(job->texts, text, job->length);
+	job->written |= memcmp(job->texts, job->region->original, job->length) != 0;
+}
+
+static void remember(struct job *job, const struct text_write *write)
+{
+	struct region *region = job->region;
+
+	if (write->bytes >= job->pad_bytes && write->bytes < job->pad_bytes + ARCH_JMP_SIZE) {
+		memcpy(region->pad_live + (write->address - region->pad), write->bytes, write->length);
+		return;
+	}
+	memcpy(job->texts + (write->expected - job->texts), write->bytes, write->length);
+	job->written = true;
+}
+
+void batch_write(struct batch *batch, int phase)
+{
+	bool told = false;
+
+	batch->write_count = 0;
+	for (size_t i = 0; i < batch->count; ++i) {
+		struct job *job = &batch->jobs[i];
+
+		if (job->pad_changes && !job->failed && phase >= 1 && phase <= 3)
+			add_pad_writes(batch, job, phase);
+		if (batch_takes_part(job, phase))
+			add_writes(batch, job, text_after(job, phase));
+	}
+	text_apply(batch->writes, batch->write_count);
+	for (size_t i = 0; i < batch->write_count; ++i) {
+		const struct text_write *write = &batch->writes[i];
+		struct job *job = write->owner;
+
+		if (write->error == 0) {
+			remember(job, write);
+		} else if (write->error == ESTALE) {
+			/* What is foreign must not be taken for expected: not refresh(). What was written works by trap. */
+			if (!job->failed)
+				batch_fail(batch, job, PATCH_ECHANGED, CHANGED);
+		} else if (!job->failed) {
+			refresh(job);
+			batch_fail(batch, job, PATCH_ESYS, "the kernel refused to write the bytes");
+			if (!told)
+				error_raise_sys(PATCH_ESYS, ORIGIN, "text could not be written", write->error);
+			told = true;
+		}
+	}
+	for (size_t i = 0; phase == 0 && i < batch->count; ++i)
+		if (batch_takes_part(&batch->jobs[i], 0))
+			phase_texts(batch->jobs[i].region, batch->jobs[i].install, batch->jobs[i].texts);
+}
+
+void batch_record(const struct job *job)
+{
+	memcpy(job->region->live, job->texts, job->length);
+	if (job->written)
+		region_set_installed(job->region, true);
+}
+
+/* ---- punned jumps ----------------------------------------------------------------------------------------------- */
+
+void batch_set_punned(struct registry_entry *entry, bool now)
+{
+	if (entry->punned != now)
+		punned += now ? 1 : (size_t)-1;
+	entry->punned = now;
+}
+
+bool batch_any_punned(void)
+{
+	return punned > 0;
+}
