@@ -12,6 +12,7 @@
 #include "error.h"
 #include "gone.h"
 #include "handle.h"
+#include "handlers.h"
 #include "heap.h"
 #include "lock.h"
 #include "mediate.h"
@@ -357,9 +358,13 @@ EXPORT patch_status patch_commit(void)
 EXPORT patch_status patch_fini(void)
 {
 	struct lock_scope scope;
-	patch_status status = api_enter(&scope, "patch_fini");
+	patch_status status;
 	bool finished;
 
+	/* Nobody will tell of them any more. */
+	if (atomic_load(&life) == ALIVE)
+		handlers_expect();
+	status = api_enter(&scope, "patch_fini");
 	if (status != PATCH_OK)
 		return status;
 	handle_revoke_all(release);

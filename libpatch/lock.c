@@ -2,6 +2,7 @@
 #include "lock.h"
 
 #include "arena.h"
+#include "handlers.h"
 #include "held.h"
 #include "inject.h"
 #include "owned.h"
@@ -49,10 +50,13 @@ bool lock_acquire(struct lock_scope *scope)
 	if (inside)
 		return false;
 
-	/* The owned signals stay as the thread has them: a trap byte met under the lock must be served. */
-	scope->mask = set_mask(~SIGNALS_OWNED);
-	if (scope->mask & SIGNALS_OWNED)
-		set_mask(~SIGNALS_OWNED | (scope->mask & SIGNALS_OWNED));
+	scope->blocked = !handlers_enter();
+	if (scope->blocked) {
+		/* The owned signals stay as the thread has them: a trap byte met under the lock must be served. */
+		scope->mask = set_mask(~SIGNALS_OWNED);
+		if (scope->mask & SIGNALS_OWNED)
+			set_mask(~SIGNALS_OWNED | (scope->mask & SIGNALS_OWNED));
+	}
 	scope->guard = threads_own_guard();
 	libpatch_hook_guard.saved = scope->guard;
 	atomic_signal_fence(memory_order_seq_cst);
@@ -69,7 +73,10 @@ static void leave(const struct lock_scope *scope)
 	atomic_signal_fence(memory_order_seq_cst);
 	inside = false;
 	libpatch_hook_guard.guard = scope->guard;
-	set_mask(scope->mask);
+	if (scope->blocked)
+		set_mask(scope->mask);
+	else
+		handlers_leave();
 }
 
 /*
@@ -90,6 +97,7 @@ static void forget_parent(void)
 	process_forked();
 	held_forget();
 	threads_forget_others();
+	handlers_forget_others();
 }
 
 long lock_over_fork(lock_fork_fn *fork, void *data)

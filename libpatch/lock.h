@@ -3,7 +3,8 @@
  * The library lock: one mutex around everything that plans, builds or changes patches.
  *
  * While it is held (I9):
- *  - every signal is blocked but the owned ones, so no handler of this thread can ask for it;
+ *  - no handler of this thread can ask for it: every signal is blocked but the owned ones, or no other has a handler
+ *    (handlers.h);
  *  - hooks of this thread are passed over, so no probe of a function that the library calls can ask for it.
  * It is held for a bounded time and never across anything that waits for a probe. Nothing nests in it.
  */
@@ -13,6 +14,7 @@
 #include "base.h"
 
 struct lock_scope {
+	bool blocked; /* signals, by the lock: then, the thread's mask */
 	uint64_t mask;
 	uintptr_t guard;
 };

@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "mediate.h"
 
+#include "handlers.h"
 #include "held.h"
 #include "lock.h"
+#include "module.h"
 #include "process.h"
 #include "signals.h"
 #include "virtual.h"
@@ -260,6 +262,23 @@ static long change_owned(long signo, const struct kernel_sigaction *action, stru
 	return 0;
 }
 
+/* SIGSETXID of glibc, which has a handler as soon as there are threads. That one changes ids, and nothing else. */
+#define LIBC_SETXID 33
+
+static bool is_libcs(const void *handler)
+{
+	struct module libc;
+
+	return module_find((uintptr_t)&sigaction, &libc) && (uintptr_t)handler - libc.lower < libc.upper - libc.lower;
+}
+
+/* Of the program, and so one that may do anything. */
+static bool is_handler(long signo, const struct kernel_sigaction *action)
+{
+	return action->handler != (void *)(uintptr_t)SIG_DFL && action->handler != (void *)(uintptr_t)SIG_IGN &&
+	       !(signo == LIBC_SETXID && is_libcs(action->handler));
+}
+
 static bool change_action(struct arch_call *call)
 {
 	const struct kernel_sigaction *action = (const struct kernel_sigaction *)call->rsi;
@@ -274,6 +293,8 @@ static bool change_action(struct arch_call *call)
 		if (!are_readable(action, sizeof(*action)))
 			return false;
 		kernel_sigaction_copy(&now, action);
+		if (is_handler(signo, &now))
+			handlers_expect();
 	}
 	if (signals_owned((int)signo)) {
 		call->rax = change_owned(signo, action != NULL ? &now : NULL, old);
@@ -567,6 +588,8 @@ void mediate_adopt(void)
 
 		if (signals_owned((int)signo) || raw_syscall(SYS_rt_sigaction, signo, NULL, &action, SET_SIZE) != 0)
 			continue;
+		if (is_handler(signo, &action))
+			handlers_expect();
 		withheld = action.mask & OWNED;
 		if (withheld == 0)
 			continue;
@@ -575,8 +598,11 @@ void mediate_adopt(void)
 		raw_syscall(SYS_rt_sigaction, signo, &action, NULL, SET_SIZE);
 	}
 	adopt_own();
-	if (process_has_one_thread())
+	if (process_has_one_thread()) {
+		if (!incomplete)
+			handlers_begin();
 		return;
+	}
 	if (!process_threads(remember, &self))
 		incomplete = true;
 	wait_for_libc();

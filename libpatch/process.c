@@ -6,9 +6,14 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-/* The process whose memory this is; on a page that a fork leaves empty. */
-static _Atomic pid_t fallback;
-static _Atomic pid_t *owner = &fallback;
+/* On a page that a fork leaves empty. */
+struct own {
+	_Atomic pid_t owner; /* the process whose memory this is */
+	_Atomic int count;
+};
+
+static struct own fallback;
+static struct own *own = &fallback;
 
 static pid_t self(void)
 {
@@ -19,11 +24,11 @@ void process_begin(void)
 {
 	long page;
 
-	if (owner == &fallback) {
+	if (own == &fallback) {
 		page = raw_syscall(SYS_mmap, NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 		/* Linux 4.14 (mm/madvise.c). */
 		if (page > 0 && raw_syscall(SYS_madvise, page, PAGE_SIZE, MADV_WIPEONFORK) == 0)
-			owner = (_Atomic pid_t *)page;
+			own = (struct own *)page;
 		else if (page > 0)
 			raw_syscall(SYS_munmap, page, PAGE_SIZE);
 	}
@@ -32,22 +37,27 @@ void process_begin(void)
 
 void process_forked(void)
 {
-	atomic_store(owner, self());
+	atomic_store(&own->owner, self());
+}
+
+_Atomic int *process_count(void)
+{
+	return own == &fallback ? NULL : &own->count;
 }
 
 bool process_is_new(void)
 {
-	return atomic_load(owner) != self();
+	return atomic_load(&own->owner) != self();
 }
 
 bool process_is_borrowed(void)
 {
-	pid_t known = atomic_load(owner);
+	pid_t known = atomic_load(&own->owner);
 	pid_t now = self();
 
 	/* A fork that libc was not asked for: a copy of the memory all the same. */
 	if (known == 0)
-		atomic_store(owner, now);
+		atomic_store(&own->owner, now);
 	return known != 0 && known != now;
 }
 

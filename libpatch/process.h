@@ -17,6 +17,9 @@ void process_forked(void);
 /* Is this the child of a fork that process_forked() has not been called in? */
 bool process_is_new(void);
 
+/* A number that is 0 in the child of a fork, however that was made. NULL: the kernel has no such memory. */
+_Atomic int *process_count(void);
+
 /*
  * Is this a child that runs in its parent's memory until it executes a program: vfork(), posix_spawn(), clone(CLONE_VM)?
  * What it does to its signals is its own, but what it writes to memory is not.

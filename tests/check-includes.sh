@@ -9,7 +9,7 @@ cd "$source/libpatch" || exit 1
 levels='
 0 base inject
 1 error heap range process space arch/arch arch/x86-64/frame
-2 arch/x86-64/relocate plan scan text sync arena registry module owned threads sections
+2 arch/x86-64/relocate plan scan text sync arena registry module owned threads sections handlers
 3 trampoline around critical held virtual wait lock
 4 region handle signals trap
 5 mediate quiesce site hookset phase fit batch

@@ -1,0 +1,217 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * No handler of the program runs in a thread that is in the middle of the library: it could call the library, or leave by
+ * longjmp(). Where there is none at all, no system call is made for that. The first one is not installed before others are out of
+ * the library, in which they are with their signals unblocked.
+ */
+#include "targets.h"
+
+#include "inject.h"
+
+#include <pthread.h>
+#include <sched.h>
+#include <stdatomic.h>
+#include <sys/syscall.h>
+
+static patch_t patch;
+
+static void procedure(struct patch_exec_context *context, uint8_t post)
+{
+	(void)context;
+	(void)post;
+}
+
+static void on_signal(int signo)
+{
+	(void)signo;
+}
+
+static bool is_blocked(int signo)
+{
+	uint64_t mask = 0;
+
+	syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &mask, sizeof(mask));
+	return mask >> (signo - 1) & 1;
+}
+
+static enum { UNBLOCKED, BLOCKED, NOT_SEEN } seen;
+
+static int look(enum inject_point point)
+{
+	if (point == INJECT_COMMIT_CHECKED)
+		seen = is_blocked(SIGUSR1) ? BLOCKED : UNBLOCKED;
+	return 0;
+}
+
+static void change(void)
+{
+	seen = NOT_SEEN;
+	CHECK_OK(patch_disable(patch));
+	CHECK_OK(patch_commit());
+	CHECK_OK(patch_enable(patch));
+	CHECK_OK(patch_commit());
+	CHECK(!is_blocked(SIGUSR1));
+}
+
+static void begin(void)
+{
+	REQUIRE_OK(patch_init(NULL, 0));
+	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
+	REQUIRE_OK(patch_commit());
+	libpatch_inject = look;
+}
+
+/* From libc, and by a system call of its function for any. */
+static void none_and_then_some(void *raw)
+{
+	struct {
+		void *handler;
+		unsigned long flags;
+		void *restorer;
+		uint64_t mask;
+	} action = { .handler = SIG_IGN };
+
+	begin();
+	change();
+	CHECK_EQ(seen, UNBLOCKED);
+	/* These are no handlers. */
+	REQUIRE(signal(SIGUSR2, SIG_IGN) == SIG_DFL);
+	REQUIRE(syscall(SYS_rt_sigaction, SIGUSR2, &action, NULL, sizeof(action.mask)) == 0);
+	change();
+	CHECK_EQ(seen, UNBLOCKED);
+	action.handler = on_signal;
+	if (raw != NULL)
+		REQUIRE(syscall(SYS_rt_sigaction, SIGUSR1, &action, NULL, sizeof(action.mask)) == 0);
+	else
+		REQUIRE(signal(SIGUSR1, on_signal) == SIG_DFL);
+	change();
+	CHECK_EQ(seen, BLOCKED);
+	/* Another thread could be about to set one again. */
+	REQUIRE(signal(SIGUSR1, SIG_DFL) != SIG_ERR);
+	change();
+	CHECK_EQ(seen, BLOCKED);
+}
+
+static void before(void *unused)
+{
+	(void)unused;
+	REQUIRE(signal(SIGUSR1, on_signal) == SIG_DFL);
+	begin();
+	change();
+	CHECK_EQ(seen, BLOCKED);
+}
+
+static void *wait_for_end(void *unused)
+{
+	(void)unused;
+	for (;;)
+		pause();
+	return NULL;
+}
+
+/* One of them could be about to install one. */
+static void threads(void *unused)
+{
+	pthread_t thread;
+
+	(void)unused;
+	REQUIRE(pthread_create(&thread, NULL, wait_for_end, NULL) == 0);
+	begin();
+	change();
+	CHECK_EQ(seen, BLOCKED);
+}
+
+/* The child of a thread that was in alone is: it has the other's count, but not the other. */
+static void child(void *unused)
+{
+	pid_t pid;
+
+	(void)unused;
+	begin();
+	pid = fork();
+	if (pid == 0) {
+		change();
+		CHECK_EQ(seen, UNBLOCKED);
+		CHECK(signal(SIGUSR1, on_signal) == SIG_DFL);
+		change();
+		CHECK_EQ(seen, BLOCKED);
+		_exit(0);
+	}
+	REQUIRE(waitpid(pid, NULL, 0) == pid);
+	change();
+	CHECK_EQ(seen, UNBLOCKED);
+}
+
+/* ---- another thread is in -------------------------------------------------------------------------------------- */
+
+static _Atomic pid_t installing;
+static _Atomic bool committing, installed, held;
+
+static bool is_waiting(pid_t tid)
+{
+	char path[64], line[64] = "";
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", tid);
+	file = fopen(path, "r");
+	if (file == NULL || fgets(line, sizeof(line), file) == NULL)
+		line[0] = '\0';
+	if (file != NULL)
+		fclose(file);
+	return atoi(line) == SYS_futex && line[0] != '\0';
+}
+
+/* In the library, until the other thread waits, or has not waited. */
+static int hold(enum inject_point point)
+{
+	if (point != INJECT_COMMIT_CHECKED || held)
+		return 0;
+	held = true;
+	CHECK(!is_blocked(SIGUSR1));
+	committing = true;
+	while (!installed && (installing == 0 || !is_waiting(installing)))
+		sched_yield();
+	CHECK(!installed);
+	return 0;
+}
+
+static void *install(void *unused)
+{
+	(void)unused;
+	while (!committing)
+		sched_yield();
+	installing = (pid_t)syscall(SYS_gettid);
+	CHECK(signal(SIGUSR1, on_signal) == SIG_DFL);
+	installed = true;
+	return NULL;
+}
+
+static void other_thread(void *unused)
+{
+	pthread_t thread;
+
+	(void)unused;
+	begin();
+	libpatch_inject = hold;
+	REQUIRE(pthread_create(&thread, NULL, install, NULL) == 0);
+	CHECK_OK(patch_disable(patch));
+	CHECK_OK(patch_commit());
+	pthread_join(thread, NULL);
+	CHECK(held);
+	CHECK(installed);
+	libpatch_inject = look;
+	change();
+	CHECK_EQ(seen, BLOCKED);
+}
+
+int main(void)
+{
+	harness_start();
+	harness_isolated("handlers installed by libc", none_and_then_some, NULL);
+	harness_isolated("handlers installed by a system call", none_and_then_some, (void *)1);
+	harness_isolated("a handler from before", before, NULL);
+	harness_isolated("threads from before", threads, NULL);
+	harness_isolated("child", child, NULL);
+	harness_isolated("another thread is in the library", other_thread, NULL);
+	return harness_end();
+}
