@@ -5,6 +5,7 @@
  * batch. A process takes few batches, processes of all rows take turns: what is cached, warm or learned is the same
  * for all.
  */
+#define _GNU_SOURCE
 #include "bench.h"
 #include "patch.h"
 #include "runner.h"
@@ -12,9 +13,13 @@
 #include "uprobe.h"
 
 #include <errno.h>
+#include <fcntl.h>
+#include <linux/membarrier.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#include <sys/syscall.h>
+#include <sys/uio.h>
 #include <unistd.h>
 
 #define GROUP "install"
@@ -133,6 +138,58 @@ static void ours(const struct row *row)
 		patch_fini();
 }
 
+/* ---- what changing the text takes, whoever does it ---- */
+
+#define PAGE 4096UL
+#define RUN (64 * 1024UL)
+
+/*
+ * One phase of the protocol, without any thought: all pages with sites are read and, in runs as long as there are, written, with
+ * what they hold; then all cores are synchronised.
+ */
+static const char *phase(int memory, size_t size)
+{
+	static unsigned char bytes[RUN + 2 * PAGE];
+
+	for (size_t i = 0; i < size;) {
+		const uintptr_t start = sites_spread(&now.sites, size, i, 0);
+		uintptr_t end = start + 1;
+		struct iovec local, remote;
+
+		while (++i < size && sites_spread(&now.sites, size, i, 0) < (end & -PAGE) + 2 * PAGE && end - start < RUN)
+			end = sites_spread(&now.sites, size, i, 0) + 1;
+		local = (struct iovec){bytes, end - start};
+		remote = (struct iovec){(void *)start, end - start};
+		if (process_vm_readv(getpid(), &local, 1, &remote, 1, 0) != (ssize_t)(end - start))
+			return "text cannot be read";
+		if (pwrite(memory, bytes, end - start, (off_t)start) != (ssize_t)(end - start))
+			return "text cannot be written";
+	}
+	return syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0) ? "no membarrier" : NULL;
+}
+
+static void text_alone(const struct row *row)
+{
+	int memory = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
+	const char *reason = memory < 0 ? "no /proc/self/mem" : NULL;
+	uint64_t start;
+
+	if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0))
+		reason = "no membarrier";
+	start = now_ns();
+	for (int i = 0; !reason && i < 3; i++)
+		reason = phase(memory, batch_size());
+	if (!reason)
+		start = add(row, "first", start);
+	for (int i = 0; !reason && i < 3; i++)
+		reason = phase(memory, batch_size());
+	if (!reason)
+		add(row, "again", start);
+	else
+		give_up(row, "first", reason);
+	close(memory);
+}
+
 /* ---- the kernel's ---- */
 
 static void offsets_of(unsigned int batch, uint64_t *offsets)
@@ -234,6 +291,7 @@ static void uprobe_multi(const struct row *row)
 static const struct row rows[] = {
 	{"probe", KIND_GPR, ours, SIZE_MAX},
 	{"count", KIND_COUNT_PLAIN, ours, SIZE_MAX},
+	{"text alone", KIND_GPR, text_alone, SIZE_MAX},
 	{"uprobe_multi", KIND_GPR, uprobe_multi, SIZE_MAX},
 	{"uprobes one by one", KIND_GPR, uprobes, 100},
 };
@@ -257,6 +315,16 @@ static void in_child(void *argument)
 	/* The other thread is not waited for: the process ends. */
 }
 
+static void relate_to_text(const char *ours_name)
+{
+	char name[64];
+
+	snprintf(name, sizeof(name), "%s: commit", ours_name);
+	series_relate(GROUP, name, which, "text alone: first", NULL);
+	snprintf(name, sizeof(name), "%s: disable + commit", ours_name);
+	series_relate(GROUP, name, which, "text alone: again", NULL);
+}
+
 static void relate(const char *ours_name, bool is_multi)
 {
 	const char *peer = is_multi ? "uprobe_multi" : "uprobes one by one";
@@ -278,7 +346,7 @@ static bool run_row(const struct row *row)
 
 	if (child_run(GROUP, in_child, (void *)(uintptr_t)row, is_ours ? 100 : 30))
 		return true;
-	snprintf(name, sizeof(name), "%s: %s", row->name, is_ours ? "make + commit" : "attach");
+	snprintf(name, sizeof(name), "%s: %s", row->name, is_ours ? "make + commit" : row->batches == text_alone ? "first" : "attach");
 	(is_ours ? series_fail : series_skip)(GROUP, name, which, "its process died, or took too long");
 	return false;
 }
@@ -306,6 +374,7 @@ static void run_case(size_t count, bool running, double seconds)
 		if (usable[i] && rows[i].batches == ours) {
 			relate(rows[i].name, true);
 			relate(rows[i].name, false);
+			relate_to_text(rows[i].name);
 		}
 }
 
