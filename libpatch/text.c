@@ -645,7 +645,7 @@ void text_unstage(struct text_staged *staged)
 /* Piecewise, so that it needs no memory. One that failed is in the list still, with all others: written twice is as once. */
 int text_flush(void)
 {
-	static struct text_write writes[512];
+	static struct text_write writes[8192];
 	size_t n = 0;
 	int error = 0;
 
