@@ -54,12 +54,6 @@ static bool is_active(struct registry_entry *entry)
 	return REGISTRY_STATE(atomic_load(&entry->state)) == REGISTRY_ACTIVE;
 }
 
-/* Are traps of this class at it led to code that stands for the instruction? */
-static bool is_served(struct registry_entry *entry, enum arch_trap_class class)
-{
-	return is_active(entry) && (REGISTRY_CLASSES(atomic_load(&entry->state)) & 1U << class) != 0;
-}
-
 /* Nothing of the region is in the text any more (I5). Entries that were never active stay so. */
 static void retire_entries(const struct region *region)
 {
@@ -126,29 +120,6 @@ static void activate_install(const struct job *job, const struct trampoline *tra
 			 last[region->offsets[i]]);
 }
 
-/*
- * A removal, where a trap byte goes over what others left there: the entry may have been for the other class of traps, or
- * for none. False: none such, as a rule.
- */
-static bool activate_removal(const struct job *job, const struct trampoline *trampoline)
-{
-	const struct region *region = job->region;
-	const uint8_t *live = batch_text(job, 0);
-	const uint8_t *first = batch_text(job, 1);
-	bool any = false;
-
-	for (unsigned int i = 0; i < region->count; ++i) {
-		unsigned int at = region->offsets[i];
-
-		/* Over a jump the trap of its install, for this class, is still known. */
-		if (first[at] == live[at] || is_served(region->entries[i], ARCH_TRAP_SIGTRAP))
-			continue;
-		registry_activate(region->entries[i], trampoline_entry(trampoline, i), ARCH_TRAP_SIGTRAP);
-		any = true;
-	}
-	return any;
-}
-
 /* Step publish (I3). */
 static void publish(struct batch *batch)
 {
@@ -160,11 +131,9 @@ static void publish(struct batch *batch)
 		if (job->failed)
 			continue;
 		open_hooks(region);
-		if (!job->install) {
-			if (job->changes && activate_removal(job, trampoline))
-				trampoline->reachable = true;
+		/* A removal puts trap bytes only where they are served already: over a jump, or on an instruction with bytes of one. */
+		if (!job->install)
 			continue;
-		}
 		activate_install(job, trampoline);
 		if (job->pad_changes)
 			registry_activate(region->pad_entry, trampoline_entry(trampoline, 0), ARCH_TRAP_SIGTRAP);
