@@ -85,7 +85,7 @@ static void describe(struct job *job, struct region *region, uint8_t *texts)
 	job->punned = job->install && region->strategy == PATCH_STRATEGY_PUNNED_JUMP;
 	memcpy(texts, region->live, region->length);
 	job->changes = phase_texts(region, job->install, texts);
-	job->cut = (job->changes || !job->install) && has_punned(region);
+	job->had_punned = has_punned(region);
 	describe_pad(job);
 }
 
@@ -188,7 +188,7 @@ bool batch_takes_part(const struct job *job, int phase)
 	if (job->failed)
 		return false;
 	if (phase == 0)
-		return job->cut;
+		return job->had_punned && (job->changes || !job->install);
 	return job->changes && (phase != 4 || job->punned);
 }
 

@@ -26,7 +26,7 @@ struct job {
 	bool pad_changes; /* the pad is led to another trampoline */
 	bool new_pad;     /* nobody was led to it yet */
 	bool punned;      /* a punned jump is installed */
-	bool cut;         /* one that is there is taken away */
+	bool had_punned;  /* one is there */
 	bool written;     /* some byte was */
 	bool failed;
 	bool gone; /* its page is not mapped any more */

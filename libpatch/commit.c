@@ -16,9 +16,9 @@
  *   sync 4    like sync 3
  *   settle    entries of removals retired (I5), trampolines out of use retired (I7)
  *
- * After any step the text is in a resting state: each site works, by trap or by jump, because region->live says what is
- * there and the entries are active. A batch that is cut short is finished or undone by the next one. Phases 0 and 4, and
- * their syncs, are left out where there are no such jumps: they are rare.
+ * After any step the text is in a resting state: each site works, by trap or by jump, because the batch, and in the end
+ * region->live, says what is there and the entries are active. A batch that is cut short is finished or undone by the next one.
+ * Phases 0 and 4, and their syncs, are left out where there are no such jumps: they are rare.
  */
 #include "commit.h"
 
@@ -356,7 +356,7 @@ static patch_status change_text_whole(struct batch *batch)
 		struct job *job = &batch->jobs[i];
 
 		if (job->install && job->changes && !job->failed &&
-		    (job->pad_changes || !phase_is_one_instruction(job->region, job->install)))
+		    (job->pad_changes || !phase_is_one_instruction(job->region, job->install, batch_text(job, 0))))
 			batch_fail(batch, job, PATCH_ECONF, "more than one instruction would change");
 	}
 	text_begin_whole();

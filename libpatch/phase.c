@@ -102,12 +102,12 @@ bool phase_texts(const struct region *region, bool install, uint8_t *texts)
 	return memcmp(final, live, region->length) != 0;
 }
 
-bool phase_is_one_instruction(const struct region *region, bool install)
+bool phase_is_one_instruction(const struct region *region, bool install, const uint8_t *live)
 {
 	uint8_t final[PLAN_LENGTH_MAX];
 
 	phase_final_bytes(region, install, final);
-	return memcmp(final + region->offsets[1], region->live + region->offsets[1],
+	return memcmp(final + region->offsets[1], live + region->offsets[1],
 		      region->length - region->offsets[1]) == 0;
 }
 

@@ -17,8 +17,8 @@ void phase_0_bytes(const struct region *region, const uint8_t *live, uint8_t *by
  * there anything to write, in these or in phase 4, after which it is the final bytes?
  */
 bool phase_texts(const struct region *region, bool install, uint8_t *texts);
-/* Do only bytes of the first instruction change, from one instruction to another? */
-bool phase_is_one_instruction(const struct region *region, bool install);
+/* Do only bytes of the first instruction change, from the one that is there to another? */
+bool phase_is_one_instruction(const struct region *region, bool install, const uint8_t *live);
 /* Is there anything to write? */
 bool phase_changes_text(const struct region *region, bool install);
 
