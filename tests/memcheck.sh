@@ -1,12 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# The pure parts under valgrind's memcheck: each test of theirs in its own process, which is followed.
+# The pure parts under valgrind's memcheck: each test of theirs in its own process, which is followed. Not the tests that run what was
+# relocated: valgrind stops at instructions whose length it has wrong (assumed next %rip).
 set -u
 build=${LIBPATCH_BUILD_DIR:-.}
 command -v valgrind >/dev/null || { echo "SKIP: no valgrind"; exit 77; }
 failed=0
 ran=0
-for test in test_decode test_plan test_emit test_relocate test_relocate_operands; do
+for test in test_decode test_plan test_emit test_relocate; do
 	program=$build/tests/unit/$test
 	[ -x "$program" ] || continue
 	ran=1
