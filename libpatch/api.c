@@ -113,14 +113,32 @@ static patch_status set_up(bool allow_wx)
 	error = signals_own(SIGTRAP);
 	if (error != 0)
 		return error_raise_sys(PATCH_ESYS, "patch_init", "the handler for SIGTRAP could not be installed", error);
+	syscalls_find();
+	return PATCH_OK;
+}
+
+/* Nobody forks in the middle of it: the child would have a library that is not initialised, and the calls patched. */
+static patch_status begin(void)
+{
+	struct lock_scope scope;
+
+	/* Before the lock, which restores the mask. */
+	mediate_adopt_own();
+	if (!lock_acquire(&scope))
+		return error_raise(PATCH_EFAIL, "patch_init", "called by a handler that interrupted libpatch in this thread", NULL);
 	syscalls_patch();
 	mediate_adopt();
+	atomic_store(&life, ALIVE);
+	lock_release(&scope);
 	return PATCH_OK;
 }
 
 EXPORT patch_status patch_init(const struct patch_option *options, size_t n)
 {
-	static _Atomic bool busy;
+	/* The process in which a thread is here; what is left of the parent's in a child is nobody. */
+	static _Atomic pid_t busy;
+	pid_t self = (pid_t)raw_syscall(SYS_getpid);
+	pid_t other = atomic_load(&busy);
 	bool allow_wx = false;
 	patch_status status;
 
@@ -130,14 +148,13 @@ EXPORT patch_status patch_init(const struct patch_option *options, size_t n)
 		return status;
 	if (atomic_load(&life) == FINISHED)
 		return error_raise(PATCH_EFINI, "patch_init", "called after patch_fini()", NULL);
-	if (atomic_load(&life) == ALIVE || atomic_exchange(&busy, true))
+	if (atomic_load(&life) == ALIVE || other == self || !atomic_compare_exchange_strong(&busy, &other, self))
 		return error_raise(PATCH_EEXIST, "patch_init", "already initialised", NULL);
-	status = atomic_load(&life) == ALIVE ?
-			 error_raise(PATCH_EEXIST, "patch_init", "already initialised", NULL) :
-			 set_up(allow_wx);
+	status = atomic_load(&life) == ALIVE ? error_raise(PATCH_EEXIST, "patch_init", "already initialised", NULL) :
+					       set_up(allow_wx);
 	if (status == PATCH_OK)
-		atomic_store(&life, ALIVE);
-	atomic_store(&busy, false);
+		status = begin();
+	atomic_store(&busy, 0);
 	return status;
 }
 

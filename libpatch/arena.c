@@ -180,6 +180,11 @@ fail:
 	return NULL;
 }
 
+bool arena_has_unregistered(void)
+{
+	return atomic_load(&unregistered) != NULL;
+}
+
 void arena_register_unwind(void)
 {
 	struct arena *arena = atomic_exchange(&unregistered, NULL);

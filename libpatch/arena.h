@@ -83,6 +83,8 @@ bool arena_contains(uintptr_t pc);
 
 /* Unwind descriptions made since the last call are registered here: outside the library lock, with signals blocked. */
 void arena_register_unwind(void);
+/* Are there any? */
+bool arena_has_unregistered(void);
 
 struct arena_usage {
 	uint64_t mappings;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Can a handler of the program interrupt the library? Then signals are blocked under the library lock, by two system calls each
- * time. Where there never was a handler, for any signal but the owned ones, they need not be.
+ * time. Where the program never had a handler, of the owned signals neither, they need not be.
  *
  *  - That there are none is known only when all system calls that install one are mediated, and from a time on at which the
  *    process had one thread: no other can have been about to make such a call.

@@ -45,18 +45,23 @@ static void release(void)
 		raw_syscall(SYS_futex, &state, FUTEX_WAKE_PRIVATE, 1);
 }
 
+/* The owned signals stay as the thread has them: a trap byte met under the lock must be served. */
+static void block(struct lock_scope *scope)
+{
+	scope->blocked = true;
+	scope->mask = set_mask(~SIGNALS_OWNED);
+	if (scope->mask & SIGNALS_OWNED)
+		set_mask(~SIGNALS_OWNED | (scope->mask & SIGNALS_OWNED));
+}
+
 bool lock_acquire(struct lock_scope *scope)
 {
 	if (inside)
 		return false;
 
-	scope->blocked = !handlers_enter();
-	if (scope->blocked) {
-		/* The owned signals stay as the thread has them: a trap byte met under the lock must be served. */
-		scope->mask = set_mask(~SIGNALS_OWNED);
-		if (scope->mask & SIGNALS_OWNED)
-			set_mask(~SIGNALS_OWNED | (scope->mask & SIGNALS_OWNED));
-	}
+	scope->blocked = false;
+	if (!handlers_enter())
+		block(scope);
 	scope->guard = threads_own_guard();
 	libpatch_hook_guard.saved = scope->guard;
 	atomic_signal_fence(memory_order_seq_cst);
@@ -80,14 +85,22 @@ static void leave(const struct lock_scope *scope)
 }
 
 /*
- * Registering takes a mutex of libgcc's: not under our lock, and not where a handler or a probe that patches can come in
- * between, as it would wait for its own thread.
+ * Registering takes a mutex of libgcc's: not under our lock, nor where others wait for us (handlers_expect()), and not where a
+ * handler or a probe that patches can come in between, as it would wait for its own thread.
  */
 void lock_release(const struct lock_scope *scope)
 {
+	struct lock_scope now = *scope;
+
 	release();
-	arena_register_unwind();
-	leave(scope);
+	if (arena_has_unregistered()) {
+		if (!now.blocked) {
+			block(&now);
+			handlers_leave();
+		}
+		arena_register_unwind();
+	}
+	leave(&now);
 }
 
 /* ---- fork ------------------------------------------------------------------------------------------------------- */
@@ -131,10 +144,15 @@ static void before_fork(void)
 {
 	struct lock_scope scope;
 
-	if (!atomic_load(&by_call) && lock_acquire(&scope)) {
-		fork_scope = scope;
-		fork_locked = true;
+	if (atomic_load(&by_call) || !lock_acquire(&scope))
+		return;
+	/* Another thread has just initialised the library. */
+	if (atomic_load(&by_call)) {
+		lock_release(&scope);
+		return;
 	}
+	fork_scope = scope;
+	fork_locked = true;
 }
 
 static void after_fork(void)
@@ -151,13 +169,14 @@ static void after_fork(void)
 
 static void after_fork_in_child(void)
 {
-	if (!process_is_new())
-		return;
-	forget_parent();
+	/* lock_over_fork() was not called, or has done it. */
+	if (process_is_new()) {
+		forget_parent();
+		/* by_call, but the patch on the call was taken away before it was made: whoever had the lock is not here. */
+		if (!inside)
+			atomic_store(&state, FREE);
+	}
 	after_fork();
-	/* by_call, but the patch on the call was taken away before it was made: whoever had the lock is not here. */
-	if (!inside)
-		atomic_store(&state, FREE);
 }
 
 int lock_handle_fork(void)

@@ -359,7 +359,7 @@ static bool execute(struct arch_call *call)
 #endif
 
 /* What the thread blocks in the kernel, by other means than these calls or since before them. */
-static void adopt_own(void)
+void mediate_adopt_own(void)
 {
 	uint64_t real = 0;
 
@@ -375,7 +375,7 @@ static void adopt_own(void)
 static void inherit(uint64_t flags, uintptr_t thread)
 {
 	/* Nobody would know of one that has them blocked. */
-	adopt_own();
+	mediate_adopt_own();
 	if ((flags & CLONE_SETTLS) && (flags & CLONE_VM))
 		virtual_inherit(thread);
 }
@@ -387,10 +387,13 @@ static long make_call(void *data)
 	return raw_syscall6(call->rax, call->rdi, call->rsi, call->rdx, call->r10, call->r8, call->r9);
 }
 
-/* The child has a copy of the memory, and of the stack that this runs on. One with a stack of its own could not return from here. */
+/*
+ * The child has a copy of the memory, of the stack that this runs on, and of the thread's storage. One with a stack of its own
+ * could not return from here, nor one with other storage; and with CLONE_VFORK this does not return before the child's end.
+ */
 static bool fork_call(struct arch_call *call, uint64_t flags, uintptr_t stack)
 {
-	if ((flags & CLONE_VM) || stack != 0)
+	if ((flags & (CLONE_VM | CLONE_VFORK | CLONE_SETTLS)) || stack != 0)
 		return false;
 	call->rax = lock_over_fork(make_call, call);
 	return true;
@@ -586,10 +589,14 @@ void mediate_adopt(void)
 		struct kernel_sigaction action;
 		uint64_t withheld;
 
-		if (signals_owned((int)signo) || raw_syscall(SYS_rt_sigaction, signo, NULL, &action, SET_SIZE) != 0)
+		if (signals_owned((int)signo))
+			virtual_action(signals_slot((int)signo), &action);
+		else if (raw_syscall(SYS_rt_sigaction, signo, NULL, &action, SET_SIZE) != 0)
 			continue;
 		if (is_handler(signo, &action))
 			handlers_expect();
+		if (signals_owned((int)signo))
+			continue;
 		withheld = action.mask & OWNED;
 		if (withheld == 0)
 			continue;
@@ -597,7 +604,6 @@ void mediate_adopt(void)
 		action.mask &= ~OWNED;
 		raw_syscall(SYS_rt_sigaction, signo, &action, NULL, SET_SIZE);
 	}
-	adopt_own();
 	if (process_has_one_thread()) {
 		if (!incomplete)
 			handlers_begin();

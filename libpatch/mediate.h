@@ -15,10 +15,12 @@ bool mediate_concerns(long number);
 bool mediate(struct arch_call *call);
 
 /*
- * Bring what was set before under the same rule: handlers' masks, and the calling thread's own. Other threads that block owned
- * signals are remembered, for mediate_blocking_thread(). Those that libc is just starting are waited for, a second at most.
+ * Bring what was set before under the same rule: handlers' masks. Other threads that block owned signals are remembered, for
+ * mediate_blocking_thread(). Those that libc is just starting are waited for, a second at most.
  */
 void mediate_adopt(void);
+/* And what the calling thread blocks. Async-signal-safe; not under the library lock, which restores the mask. */
+void mediate_adopt_own(void);
 
 /*
  * The end of it, with nothing mediated any more: handlers' masks and the calling thread's are for the kernel again. What other

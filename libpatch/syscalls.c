@@ -287,15 +287,16 @@ static void search(struct segment *segment)
 	}
 }
 
-void syscalls_patch(void)
+void syscalls_find(void)
 {
 	uintptr_t libc = (uintptr_t)&sigaction;
-	struct lock_scope scope;
 
 	segment_count = 0;
 	dl_iterate_phdr(add_segments, &libc);
-	if (!lock_acquire(&scope))
-		return;
+}
+
+void syscalls_patch(void)
+{
 	for (size_t i = 0; i < segment_count; ++i)
 		search(&segments[i]);
 	if (commit_run_whole() != PATCH_OK)
@@ -303,7 +304,6 @@ void syscalls_patch(void)
 	else
 		lock_forks_by_call(!libc_incomplete);
 	site_forget();
-	lock_release(&scope);
 	/* What did not do is no error of the caller's. */
 	error_reset();
 }

@@ -8,10 +8,9 @@
 
 #include "base.h"
 
-/*
- * Patch them in every module that is loaded now. What cannot be patched is counted, and makes threads be looked at instead.
- * Takes the library lock; not for signal handlers.
- */
+/* The modules that are loaded now. Takes the loader's lock, so without the library lock; not for signal handlers. */
+void syscalls_find(void);
+/* Patch them in these, with the library lock held. What cannot be patched is counted, and makes threads be looked at instead. */
 void syscalls_patch(void);
 
 /* Restore them; with the library lock held. PATCH_OK, or as commit_run(). */

@@ -92,10 +92,9 @@ static void none_and_then_some(void *raw)
 	CHECK_EQ(seen, BLOCKED);
 }
 
-static void before(void *unused)
+static void before(void *signo)
 {
-	(void)unused;
-	REQUIRE(signal(SIGUSR1, on_signal) == SIG_DFL);
+	REQUIRE(signal((int)(intptr_t)signo, on_signal) == SIG_DFL);
 	begin();
 	change();
 	CHECK_EQ(seen, BLOCKED);
@@ -209,7 +208,8 @@ int main(void)
 	harness_start();
 	harness_isolated("handlers installed by libc", none_and_then_some, NULL);
 	harness_isolated("handlers installed by a system call", none_and_then_some, (void *)1);
-	harness_isolated("a handler from before", before, NULL);
+	harness_isolated("a handler from before", before, (void *)SIGUSR1);
+	harness_isolated("a handler from before for SIGTRAP", before, (void *)SIGTRAP);
 	harness_isolated("threads from before", threads, NULL);
 	harness_isolated("child", child, NULL);
 	harness_isolated("another thread is in the library", other_thread, NULL);
