@@ -11,14 +11,14 @@
  *   phase 2   the other bytes; every way in to them is a trap byte (I2)
  *   sync 2    no core executes a jump with old displacement bytes
  *   phase 3   the first byte; after a removal, boundaries, too
- *   sync 3    no trap byte of ours is executed where the original is back
+ *   sync 3    no trap byte of ours is executed where its entry is retired, nor bytes of ours where a punned jump reads
  *   phase 4   the first byte of punned jumps: what they read is the original by now (I11)
- *   sync 4    like sync 3
  *   settle    entries of removals retired (I5), trampolines out of use retired (I7)
  *
  * After any step the text is in a resting state: each site works, by trap or by jump, because the batch, and in the end
  * region->live, says what is there and the entries are active. A batch that is cut short is finished or undone by the next one.
- * Phases 0 and 4, and their syncs, are left out where there are no such jumps: they are rare.
+ * Phases 0 and 4 are left out where there are no such jumps: they are rare. A sync is left out where nothing was written since
+ * the one before, and sync 3 where neither follows: then a core that still has a trap byte is served by its entry.
  */
 #include "commit.h"
 
@@ -39,8 +39,10 @@
 #define ORIGIN "patch_commit"
 
 static uint64_t commits;
-/* A batch was cut short: cores may not have seen all of the text yet. */
-static bool unsynchronised;
+/* Text was written since the last sync, by this batch or one before: there may be cores that have not seen it. */
+static bool unseen;
+/* A batch was cut short: the next one goes on, though it may have nothing to write. */
+static bool cut_short;
 
 uint64_t commit_count(void)
 {
@@ -62,16 +64,45 @@ static void retire_entries(const struct region *region)
 			registry_retire(region->entries[i]);
 }
 
-/* Instructions on which a trap byte was needed for the transition only: not those that a jump begins with. */
-static void retire_bystanders(const struct region *region)
+/*
+ * Is the entry to be retired, of a region that is installed? So are those of instructions on which a trap byte was needed for
+ * the transition only: not of those that a jump begins with.
+ */
+static bool is_bystander(const struct job *job, unsigned int i)
 {
-	for (unsigned int i = region->strategy == PATCH_STRATEGY_TRAP ? 0 : 1; i < region->count; ++i) {
-		uint8_t byte = region->live[region->offsets[i]];
+	const struct region *region = job->region;
+	uint8_t byte = batch_text(job, 0)[region->offsets[i]];
 
-		if (is_active(region->entries[i]) && byte == region->original[region->offsets[i]] &&
-		    arch_trap_class(byte) == ARCH_TRAP_NONE)
-			registry_retire(region->entries[i]);
-	}
+	return (i > 0 || region->strategy == PATCH_STRATEGY_TRAP) && byte == region->original[region->offsets[i]] &&
+	       arch_trap_class(byte) == ARCH_TRAP_NONE && is_active(region->entries[i]);
+}
+
+static void retire_bystanders(const struct job *job)
+{
+	for (unsigned int i = 0; i < job->region->count; ++i)
+		if (is_bystander(job, i))
+			registry_retire(job->region->entries[i]);
+}
+
+/* Also when it was an interrupted batch before this one that led the pad elsewhere. */
+static bool is_pad_led(const struct region *region)
+{
+	return region->pad_entry != NULL && is_active(region->pad_entry) && region->pad_live[0] != ARCH_INT3;
+}
+
+/* Will settle_region() retire any entry? */
+static bool retires(const struct job *job)
+{
+	const struct region *region = job->region;
+
+	if (job->failed)
+		return false;
+	if (is_pad_led(region))
+		return true;
+	for (unsigned int i = 0; i < region->count; ++i)
+		if (job->install ? is_bystander(job, i) : is_active(region->entries[i]))
+			return true;
+	return false;
 }
 
 void commit_clear_punned(const struct region *region)
@@ -164,11 +195,10 @@ static void settle_region(struct job *job)
 		region->next = NULL;
 		region_retire(region, before);
 	}
-	/* Also when it was an interrupted batch before this one that led the pad elsewhere. */
-	if (region->pad_entry != NULL && is_active(region->pad_entry) && region->pad_live[0] != ARCH_INT3)
+	if (is_pad_led(region))
 		registry_retire(region->pad_entry);
 	if (job->install) {
-		retire_bystanders(region);
+		retire_bystanders(job);
 	} else {
 		retire_entries(region);
 		region_set_installed(region, false);
@@ -201,10 +231,24 @@ static void end_gone(struct batch *batch)
 
 /* ---- the batch -------------------------------------------------------------------------------------------------- */
 
+static void write_phase(struct batch *batch, int phase)
+{
+	batch_write(batch, phase);
+	unseen |= batch->write_count > 0;
+}
+
+static int sync_written(void)
+{
+	int error = unseen ? core_sync() : 0;
+
+	unseen &= error != 0;
+	return error;
+}
+
 /* Interrupted: what is in the text stays and works; the next commit goes on from there. */
 static patch_status interrupted(struct batch *batch, int error)
 {
-	unsynchronised = true;
+	cut_short = true;
 	for (size_t i = 0; i < batch->count; ++i) {
 		struct job *job = &batch->jobs[i];
 
@@ -219,14 +263,23 @@ static patch_status interrupted(struct batch *batch, int error)
 			       error);
 }
 
+/* Will an entry be retired, or a punned jump be written? Not before all cores have seen what was written (I5, I11). */
+static bool is_sync_3_needed(const struct batch *batch)
+{
+	for (size_t i = 0; i < batch->count; ++i)
+		if (batch_takes_part(&batch->jobs[i], 4) || retires(&batch->jobs[i]))
+			return true;
+	return false;
+}
+
 static bool any_changes(const struct batch *batch)
 {
-	if (unsynchronised || batch->restored)
+	if (cut_short)
 		return true;
 	for (size_t i = 0; i < batch->count; ++i)
 		if ((batch->jobs[i].changes || batch->jobs[i].pad_changes) && !batch->jobs[i].failed)
 			return true;
-	return false;
+	return unseen && is_sync_3_needed(batch);
 }
 
 /* ---- punned jumps ----------------------------------------------------------------------------------------------- */
@@ -244,9 +297,9 @@ static int cut_punned(struct batch *batch)
 		any = batch_takes_part(&batch->jobs[i], 0);
 	if (!any)
 		return 0;
-	batch_write(batch, 0);
+	write_phase(batch, 0);
 	(void)INJECT(INJECT_COMMIT_PHASE_0);
-	error = core_sync();
+	error = sync_written();
 	for (size_t i = 0; error == 0 && i < batch->count; ++i)
 		if (batch_takes_part(&batch->jobs[i], 0))
 			commit_clear_punned(batch->jobs[i].region);
@@ -270,8 +323,8 @@ static void spare_what_is_read(struct batch *batch)
 	}
 }
 
-/* Steps phase 4 and sync 4. */
-static int write_punned(struct batch *batch)
+/* Step phase 4. */
+static void write_punned(struct batch *batch)
 {
 	bool any = false;
 
@@ -293,11 +346,11 @@ static int write_punned(struct batch *batch)
 		any = true;
 	}
 	if (!any)
-		return 0;
-	batch_write(batch, 4);
+		return;
+	write_phase(batch, 4);
 	(void)INJECT(INJECT_COMMIT_PHASE_4);
-	return core_sync();
 }
+
 
 /* ---- the text --------------------------------------------------------------------------------------------------- */
 
@@ -309,37 +362,38 @@ static patch_status change_text(struct batch *batch)
 	if (error != 0)
 		return interrupted(batch, error);
 	spare_what_is_read(batch);
-	batch_write(batch, 1);
+	write_phase(batch, 1);
 	withdraw(batch);
 	(void)INJECT(INJECT_COMMIT_PHASE_1);
 	/*
 	 * Sync 1 (I2). Without it a core could still execute an original instruction fetched before phase 1 while phase 2
 	 * rewrites its bytes.
 	 */
-	error = core_sync();
+	error = sync_written();
 	if (error != 0)
 		return interrupted(batch, error);
 	(void)INJECT(INJECT_COMMIT_SYNC_1);
 
-	batch_write(batch, 2);
+	write_phase(batch, 2);
 	(void)INJECT(INJECT_COMMIT_PHASE_2);
 	/* Sync 2 (I4). Without it a core that sees the first byte could see displacement bytes from before. */
-	error = core_sync();
+	error = sync_written();
 	if (error != 0)
 		return interrupted(batch, error);
 	(void)INJECT(INJECT_COMMIT_SYNC_2);
 
-	batch_write(batch, 3);
+	write_phase(batch, 3);
 	(void)INJECT(INJECT_COMMIT_PHASE_3);
-	/* Sync 3 (I5). Without it a core could raise a trap that we wrote after its entry was retired. */
-	error = core_sync();
+	/*
+	 * Sync 3 (I5). Without it a core could raise a trap that we wrote after its entry was retired; or execute a punned jump
+	 * with bytes that were there before (I11).
+	 */
+	error = is_sync_3_needed(batch) ? sync_written() : 0;
 	if (error != 0)
 		return interrupted(batch, error);
 	(void)INJECT(INJECT_COMMIT_SYNC_3);
-	error = write_punned(batch);
-	if (error != 0)
-		return interrupted(batch, error);
-	unsynchronised = false;
+	write_punned(batch);
+	cut_short = false;
 	return PATCH_OK;
 }
 
@@ -360,12 +414,12 @@ static patch_status change_text_whole(struct batch *batch)
 			batch_fail(batch, job, PATCH_ECONF, "more than one instruction would change");
 	}
 	text_begin_whole();
-	batch_write(batch, PHASE_WHOLE);
+	write_phase(batch, PHASE_WHOLE);
 	text_end_whole();
-	error = core_sync();
+	error = sync_written();
 	if (error != 0)
 		return interrupted(batch, error);
-	unsynchronised = false;
+	cut_short = false;
 	return PATCH_OK;
 }
 
@@ -375,6 +429,7 @@ static patch_status run(struct batch *batch, bool whole)
 	int error;
 
 	batch_check(batch);
+	unseen |= batch->restored;
 	(void)INJECT(INJECT_COMMIT_CHECKED);
 	batch_stage_pads(batch);
 	error = text_flush();

@@ -109,7 +109,7 @@ while IFS= read -r point; do
 done <missing
 
 # What doc/protocol.md says is not needed for these errors not to happen.
-safe ROUNDS=2 PUNNED=1 MUTANT="$(number_of NO_SYNC_4)"
+safe ROUNDS=2 PUNNED=1 MUTANT="$(number_of SYNC_3_ALWAYS)"
 safe ROUNDS=2 FAILURES=1 MUTANT="$(number_of NO_SYNC_3_PUNNED)"
 
 count=0

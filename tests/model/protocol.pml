@@ -78,11 +78,11 @@ byte mutant;   /* what is left out, or done wrongly: */
 #define BYTE_DECIDES            20 /* MUTANT: trap of the program swallowed */
 #define STATE_READ_ONCE         21 /* MUTANT: trap of ours given to the program */
 #define STATE_READ_AFTER_BYTE   22 /* MUTANT: trap of ours given to the program */
-#define SYNC_NOT_MADE_UP_FOR    23 /* MUTANT: trap where its entry is retired */
+#define SYNC_NOT_MADE_UP_FOR    23 /* MUTANT: torn jump */
 #define NOT_WITHDRAWN_FROM_TEXT 24 /* MUTANT: trap of ours given to the program */
 #define INNER_JUMP_NOT_CUT      25 /* MUTANT: torn jump */
-/* Sync 4 alone is needed for nothing that is checked here: whoever still sees the trap byte is served by its entry. */
-#define NO_SYNC_4               26 /* harmless */
+/* Nothing that is checked here needs sync 3 where no entry is retired: whoever still sees a trap byte is served by its entry. */
+#define SYNC_3_ALWAYS           26 /* harmless */
 
 /* ---- text --------------------------------------------------------------------------------------------------------- */
 
@@ -344,7 +344,8 @@ bool changes[2];
 bool failed[2];
 bool installed[2];
 bool punned; /* the text has, or may have, P's jump */
-bool unsynchronised;
+bool unseen; /* something was written since the last sync */
+bool cut_short; /* the batch before was */
 bool broken;     /* the batch was cut short */
 byte final[CELLS]; /* phase_final_bytes() */
 byte trap[CELLS];  /* of instructions: phase_1_bytes() */
@@ -363,7 +364,8 @@ inline write(cell, value)
 			:: threads > 1 -> SEEN(1, cell) = SEEN(1, cell) | text[cell]
 			:: else
 			fi;
-			installed[JOB(cell)] = true
+			installed[JOB(cell)] = true;
+			unseen = true
 		   }
 		:: atomic { failures > 0 -> failures--; failed[JOB(cell)] = true; COVER(30, "a write fails") }
 		fi
@@ -382,11 +384,14 @@ inline serialise(core)
 	}
 }
 
-/* membarrier() ends when each core has serialised, one after the other; it may fail, before or after some have. */
+/*
+ * Where nothing was written it is left out. membarrier() ends when each core has serialised, one after the other; it may fail,
+ * before or after some have.
+ */
 inline core_sync(without)
 {
 	if
-	:: mutant == without
+	:: mutant == without || !unseen
 	:: else ->
 		if
 		:: serialise(0)
@@ -399,7 +404,8 @@ inline core_sync(without)
 			:: atomic { failures > 0 -> failures--; broken = true }
 			fi
 		:: else
-		fi
+		fi;
+		unseen = broken
 	fi
 }
 
@@ -565,7 +571,7 @@ inline phase_3()
 	write(N1, final[N1])
 }
 
-/* Phase 4 and sync 4: write_punned(). */
+/* Phase 4: write_punned(). */
 inline write_punned()
 {
 	if
@@ -576,12 +582,20 @@ inline write_punned()
 			COVER(34, "what a punned jump would read is not original")
 		:: else ->
 			punned = true;
-			write(P0, JMP);
-			core_sync(NO_SYNC_4)
+			write(P0, JMP)
 		fi
 	:: else
 	fi
 }
+
+/* is_sync_3_needed(): settle() retires an entry, or phase 4 follows. */
+#define ACTIVE_AT(address) (STATE(word[ENTRY(address)]) == ACTIVE)
+#define RETIRES_P \
+	(WITH_P && !failed[P] && !INSTALLED(P) && (ACTIVE_AT(P0) || grown && (ACTIVE_AT(N0) || ACTIVE_AT(N1))))
+#define RETIRES_N \
+	(!grown && !failed[N] && (!INSTALLED(N) && (ACTIVE_AT(N0) || ACTIVE_AT(N1)) || wanted[N] == T3 && ACTIVE_AT(N1)))
+#define PHASE_4 (changes[P] && wanted[P] == P_JUMP && !failed[P])
+#define SYNC_3_NEEDED (RETIRES_P || RETIRES_N || PHASE_4 || mutant == SYNC_3_ALWAYS)
 
 inline change_text()
 {
@@ -611,7 +625,8 @@ inline change_text()
 		phase_3();
 		if
 		:: mutant == NO_SYNC_3_PUNNED
-		:: else -> core_sync(NO_SYNC_3)
+		:: SYNC_3_NEEDED && mutant != NO_SYNC_3_PUNNED -> core_sync(NO_SYNC_3)
+		:: !SYNC_3_NEEDED && mutant != NO_SYNC_3_PUNNED -> COVER(37, "sync 3 is left out")
 		fi
 	:: else
 	fi;
@@ -619,7 +634,8 @@ inline change_text()
 	:: !broken -> write_punned()
 	:: else
 	fi;
-	unsynchronised = broken && mutant != SYNC_NOT_MADE_UP_FOR
+	cut_short = broken && mutant != SYNC_NOT_MADE_UP_FOR;
+	unseen = unseen && mutant != SYNC_NOT_MADE_UP_FOR
 }
 
 #define IN(trampoline) (inside[0] == (trampoline) || inside[1] == (trampoline))
@@ -738,9 +754,9 @@ proctype committer()
 		:: else
 		fi;
 		if
-		:: changes[P] || changes[N] || unsynchronised ->
+		:: changes[P] || changes[N] || cut_short || unseen && SYNC_3_NEEDED ->
 			if
-			:: unsynchronised -> COVER(36, "a batch goes on where the one before was cut short")
+			:: cut_short -> COVER(36, "a batch goes on where the one before was cut short")
 			:: else
 			fi;
 			change_text()
