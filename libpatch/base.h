@@ -29,6 +29,14 @@
 #define ARRAY_SIZE(a) (sizeof(a) / sizeof((a)[0]))
 #define container_of(ptr, type, member) ((type *)((char *)(ptr)-offsetof(type, member)))
 
+/* One in each byte of a word. */
+#define BYTES_ONE 0x0101010101010101UL
+/* Has the word a byte that is 0? Exact (Hacker's Delight, 6-1). */
+static inline bool bytes_have_zero(uint64_t word)
+{
+	return ((word - BYTES_ONE) & ~word & BYTES_ONE << 7) != 0;
+}
+
 /* Thread-local without __tls_get_addr, which locks and allocates (I9). */
 #define TLS_INITIAL_EXEC _Thread_local __attribute__((tls_model("initial-exec")))
 

@@ -124,6 +124,14 @@ static const uint8_t cancellable[] = { 0x4D, 0x89, 0xCA, 0x4C, 0x8B, 0x44, 0x24,
 #define SYSCALL_1 0x0F
 #define SYSCALL_2 0x05
 
+static uint64_t word_at(const uint8_t *bytes)
+{
+	uint64_t word;
+
+	memcpy(&word, bytes, sizeof(word));
+	return word;
+}
+
 /* Of the function, what a window could touch: it may run over the function's end, but does not begin in front of it. */
 static uintptr_t find_cancellable(uintptr_t address, uintptr_t function, uintptr_t end,
 				  size_t (*original)(uintptr_t, uint8_t *, size_t))
@@ -142,11 +150,16 @@ static uintptr_t find_cancellable(uintptr_t address, uintptr_t function, uintptr
 		lower = ALIGN_DOWN(address, PAGE_SIZE);
 		size = original(lower, view, MIN(sizeof(view), upper - lower));
 	}
-	/* By its last two bytes, which are rare. */
-	for (size_t i = sizeof(cancellable); i <= size; ++i)
+	/* By its last two bytes, which are rare; eight at a time. */
+	for (size_t i = sizeof(cancellable); i <= size; ++i) {
+		while (i + sizeof(uint64_t) <= size &&
+		       !bytes_have_zero((word_at(view + i - 2) ^ SYSCALL_1 * BYTES_ONE) |
+					(word_at(view + i - 1) ^ SYSCALL_2 * BYTES_ONE)))
+			i += sizeof(uint64_t);
 		if (view[i - 1] == SYSCALL_2 && view[i - 2] == SYSCALL_1 &&
 		    memcmp(view + i - sizeof(cancellable), cancellable, sizeof(cancellable)) == 0)
 			return lower + i - sizeof(cancellable);
+	}
 	return 0;
 }
 

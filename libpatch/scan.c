@@ -63,7 +63,76 @@ struct __attribute__((packed, may_alias)) unaligned32 {
 	int32_t value;
 };
 
+struct __attribute__((packed, may_alias)) unaligned64 {
+	uint64_t value;
+};
+
 #define SHORT_REACH 130
+/* Displacements of less have upper halves that are all ones, or all zeros. */
+#define HALF_REACH (1UL << 16)
+
+/* Of the displacement of 32 bits at `at`, whatever is in front: the bit of its target. */
+static inline uint32_t look(uintptr_t at, uintptr_t near)
+{
+	uintptr_t target = at + 4 + (intptr_t)((const struct unaligned32 *)at)->value - near;
+
+	return target < NEAR ? 1U << target : 0;
+}
+
+static uint32_t look_from(uintptr_t at, uintptr_t end, uintptr_t near)
+{
+	uint32_t found = 0;
+
+	for (; at < end; ++at)
+		found |= look(at, near);
+	return found;
+}
+
+/*
+ * Displacements in [at, end), all of them backwards to `near`, or all forwards. Only where the two upper bytes say that it does
+ * not go far is one looked at: eight at a time, this is the longest part of making a patch.
+ */
+static uint32_t look_at_halves(uintptr_t at, uintptr_t end, uintptr_t near, bool backwards)
+{
+	uint64_t sign = backwards ? ~(uint64_t)0 : 0;
+	uint32_t found = 0;
+
+	for (; end - at >= 8; at += 8) {
+		uint64_t upper = (((const struct unaligned64 *)(at + 2))->value ^ sign) |
+				 (((const struct unaligned64 *)(at + 3))->value ^ sign);
+
+		if (bytes_have_zero(upper))
+			found |= look_from(at, at + 8, near);
+	}
+	return found | look_from(at, end, near);
+}
+
+/* Branches with 8 bits whose opcodes are in [at, end). */
+static uint32_t look_at_shorts(uintptr_t at, uintptr_t end, uintptr_t near)
+{
+	uint32_t found = 0;
+
+	while (at < end) {
+		uintptr_t next = MIN(at + 8, end);
+
+		/* By arch_may_be_short_branch(), eight at a time. */
+		if (end - at >= 8) {
+			uint64_t word = ((const struct unaligned64 *)at)->value;
+
+			if (!arch_may_have_short_branch(word)) {
+				at = next;
+				continue;
+			}
+		}
+		for (; at < next; ++at) {
+			uintptr_t target = at + 2 + *(const int8_t *)(at + 1) - near;
+
+			if (target < NEAR && arch_may_be_short_branch(*(const uint8_t *)at))
+				found |= 1U << target;
+		}
+	}
+	return found;
+}
 
 /*
  * Every byte of the function as if a displacement began there: of 32 bits, whatever is in front; of 8 bits, only behind a byte
@@ -71,41 +140,20 @@ struct __attribute__((packed, may_alias)) unaligned32 {
  */
 static uint32_t find_near_targets(uintptr_t near)
 {
-	/* Of the target for a displacement of 0. */
-	uintptr_t offset = scanned_lower + 4 - near;
-	uintptr_t at = scanned_lower;
-	size_t count = scanned_upper - at;
-	uint32_t found = 0;
 	uintptr_t lower = MAX(scanned_lower, near - SHORT_REACH);
 	uintptr_t upper = MIN(scanned_upper, near + NEAR + SHORT_REACH);
+	uintptr_t end = MAX(scanned_upper - 3, scanned_lower); /* of displacements that lie in the function */
+	uintptr_t front = MIN(MAX(near - 4, scanned_lower), end);
+	uintptr_t behind = MIN(MAX(near + NEAR, scanned_lower), end);
+	uint32_t found = 0;
 
-#define LOOK(i)                                                                                                        \
-	do {                                                                                                           \
-		uintptr_t target = offset + (i) + (intptr_t)((const struct unaligned32 *)(at + (i)))->value;            \
-														       \
-		if (__builtin_expect(target < NEAR, 0))                                                                \
-			found |= 1U << target;                                                                \
-	} while (0)
-	/* The longest part of making a patch: unrolled. */
-	for (; count >= 8 + 3; count -= 8, at += 8, offset += 8) {
-		LOOK(0);
-		LOOK(1);
-		LOOK(2);
-		LOOK(3);
-		LOOK(4);
-		LOOK(5);
-		LOOK(6);
-		LOOK(7);
-	}
-	for (; count >= 4; --count, ++at, ++offset)
-		LOOK(0);
-#undef LOOK
-	for (at = lower + 1; at < upper; ++at) {
-		uintptr_t target = at + 1 + *(const int8_t *)at - near;
-
-		if (target < NEAR && arch_may_be_short_branch(*(const uint8_t *)(at - 1)))
-			found |= 1U << target;
-	}
+	if (scanned_upper - scanned_lower < HALF_REACH - 2 * NEAR)
+		found = look_at_halves(scanned_lower, front, near, false) | look_from(front, behind, near) |
+			look_at_halves(behind, end, near, true);
+	else
+		found = look_from(scanned_lower, end, near);
+	if (lower < upper)
+		found |= look_at_shorts(lower, upper - 1, near);
 	return found;
 }
 

@@ -79,6 +79,13 @@ static inline bool arch_may_be_short_branch(uint8_t byte)
 	return (byte & 0xF0) == 0x70 || byte == 0xEB || (byte & 0xFC) == 0xE0;
 }
 
+/* The same for any of the eight bytes. */
+static inline bool arch_may_have_short_branch(uint64_t word)
+{
+	return bytes_have_zero((word & 0xF0 * BYTES_ONE) ^ 0x70 * BYTES_ONE) || bytes_have_zero(word ^ 0xEB * BYTES_ONE) ||
+	       bytes_have_zero((word & 0xFC * BYTES_ONE) ^ 0xE0 * BYTES_ONE);
+}
+
 /* Has the calling thread a user shadow stack? RDSSP is a no-op without one (Intel SDM vol. 2; reserved NOP elsewhere). */
 static inline bool arch_has_shadow_stack(void)
 {
