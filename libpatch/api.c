@@ -16,6 +16,7 @@
 #include "heap.h"
 #include "lock.h"
 #include "mediate.h"
+#include "module.h"
 #include "process.h"
 #include "quiesce.h"
 #include "region.h"
@@ -44,8 +45,7 @@ patch_status api_enter(struct lock_scope *scope, const char *origin)
 {
 	error_reset();
 	if (!lock_acquire(scope))
-		return error_raise(PATCH_EFAIL, origin, "called by a handler that interrupted libpatch in this thread",
-				   NULL);
+		return error_raise(PATCH_EFAIL, origin, lock_refusal(), NULL);
 	switch (atomic_load(&life)) {
 	case ALIVE:
 		return PATCH_OK;
@@ -82,9 +82,13 @@ static patch_status read_options(const struct patch_option *options, size_t n, b
 static patch_status set_up(bool allow_wx)
 {
 	static bool fork_handled;
+	struct lock_scope scope;
 	int error;
 
-	process_begin();
+	/* Before the loader's lock is asked for, which a copy may have from a thread that is not there. */
+	if (!lock_acquire(&scope))
+		return error_raise(PATCH_EFAIL, "patch_init", lock_refusal(), NULL);
+	lock_release(&scope);
 	error = core_sync_register();
 	if (error != 0)
 		return error_raise_sys(error == -ENOSYS || error == -EINVAL ? PATCH_ENOTSUP : PATCH_ESYS, "patch_init",
@@ -110,35 +114,52 @@ static patch_status set_up(bool allow_wx)
 	if (!fork_handled && lock_handle_fork() != 0)
 		return error_raise(PATCH_ENOMEM, "patch_init", "out of memory", "pthread_atfork");
 	fork_handled = true;
+	/* After an initialisation that failed, or in a child of one, the program may have put one of its own there. */
+	signals_doubt(SIGTRAP);
 	error = signals_own(SIGTRAP);
 	if (error != 0)
 		return error_raise_sys(PATCH_ESYS, "patch_init", "the handler for SIGTRAP could not be installed", error);
-	syscalls_find();
 	return PATCH_OK;
 }
 
-/* Nobody forks in the middle of it: the child would have a library that is not initialised, and the calls patched. */
+struct beginning {
+	struct lock_scope scope;
+	bool locked;
+};
+
+/* No module goes away while its system calls are looked for. */
+static void begin_with_modules(void *data)
+{
+	struct beginning *beginning = data;
+
+	beginning->locked = lock_acquire(&beginning->scope);
+	if (!beginning->locked)
+		return;
+	syscalls_patch();
+	mediate_adopt(&beginning->scope.mask);
+	atomic_store(&life, ALIVE);
+}
+
+/*
+ * Nobody forks in the middle of it: the child would have a library that is not initialised, and the calls patched. The lock
+ * outlasts the loader's, under which nothing else may be asked for.
+ */
 static patch_status begin(void)
 {
-	struct lock_scope scope;
+	struct beginning beginning = { .locked = false };
 
-	/* Before the lock, which restores the mask. */
-	mediate_adopt_own();
-	if (!lock_acquire(&scope))
-		return error_raise(PATCH_EFAIL, "patch_init", "called by a handler that interrupted libpatch in this thread", NULL);
-	syscalls_patch();
-	mediate_adopt();
-	atomic_store(&life, ALIVE);
-	lock_release(&scope);
+	module_hold_all(begin_with_modules, &beginning);
+	if (!beginning.locked)
+		return error_raise(PATCH_EFAIL, "patch_init", lock_refusal(), NULL);
+	lock_release(&beginning.scope);
+	mediate_wait_for_libc();
 	return PATCH_OK;
 }
 
 EXPORT patch_status patch_init(const struct patch_option *options, size_t n)
 {
-	/* The process in which a thread is here; what is left of the parent's in a child is nobody. */
-	static _Atomic pid_t busy;
-	pid_t self = (pid_t)raw_syscall(SYS_getpid);
-	pid_t other = atomic_load(&busy);
+	/* In a child it is nobody, whoever was here in the parent. */
+	_Atomic int *busy = &libpatch_process_own.initialising;
 	bool allow_wx = false;
 	patch_status status;
 
@@ -148,13 +169,15 @@ EXPORT patch_status patch_init(const struct patch_option *options, size_t n)
 		return status;
 	if (atomic_load(&life) == FINISHED)
 		return error_raise(PATCH_EFINI, "patch_init", "called after patch_fini()", NULL);
-	if (atomic_load(&life) == ALIVE || other == self || !atomic_compare_exchange_strong(&busy, &other, self))
+	if (atomic_load(&life) == UNBORN)
+		process_begin();
+	if (atomic_load(&life) == ALIVE || atomic_exchange(busy, 1))
 		return error_raise(PATCH_EEXIST, "patch_init", "already initialised", NULL);
 	status = atomic_load(&life) == ALIVE ? error_raise(PATCH_EEXIST, "patch_init", "already initialised", NULL) :
 					       set_up(allow_wx);
 	if (status == PATCH_OK)
 		status = begin();
-	atomic_store(&busy, 0);
+	atomic_store(busy, 0);
 	return status;
 }
 
@@ -421,8 +444,7 @@ static patch_status enter_to_wait(struct lock_scope *scope)
 {
 	error_reset();
 	if (!lock_acquire(scope))
-		return error_raise(PATCH_EFAIL, "patch_synchronize",
-				   "called by a handler that interrupted libpatch in this thread", NULL);
+		return error_raise(PATCH_EFAIL, "patch_synchronize", lock_refusal(), NULL);
 	if (atomic_load(&life) != UNBORN)
 		return PATCH_OK;
 	lock_release(scope);

@@ -10,15 +10,14 @@ enum { NOT_KNOWN, NONE, SOME };
 
 static _Atomic int state;
 /* Threads that are in, or about to look. In a child of fork() it begins with 0. */
-static _Atomic int *count;
+static _Atomic int *const count = &libpatch_process_own.without_handlers;
 static TLS_INITIAL_EXEC bool in;
 
 void handlers_begin(void)
 {
 	int expected = NOT_KNOWN;
 
-	count = process_count();
-	if (count != NULL)
+	if (process_wipes())
 		atomic_compare_exchange_strong(&state, &expected, NONE);
 }
 
@@ -46,7 +45,7 @@ void handlers_expect(void)
 {
 	int others;
 
-	if (atomic_exchange(&state, SOME) == NOT_KNOWN || count == NULL || in)
+	if (atomic_exchange(&state, SOME) == NOT_KNOWN || in)
 		return;
 	while ((others = atomic_load(count)) != 0)
 		raw_syscall(SYS_futex, count, FUTEX_WAIT_PRIVATE, others);
@@ -54,6 +53,5 @@ void handlers_expect(void)
 
 void handlers_forget_others(void)
 {
-	if (count != NULL)
-		atomic_store(count, in ? 1 : 0);
+	atomic_store(count, in ? 1 : 0);
 }

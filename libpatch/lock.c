@@ -17,7 +17,13 @@
 #define TAKEN 1
 #define CONTENDED 2
 
-static _Atomic int state;
+/* In a child of fork(), free. */
+static _Atomic int *const state = &libpatch_process_own.lock;
+/* Whoever has the lock is at it. In a child it may be somebody who is not there. */
+static bool changing;
+static bool half_changed;
+/* Held while unwind descriptions are registered. */
+static _Atomic int *const registering = &libpatch_process_own.registering;
 /* This thread holds the lock, or is about to, or was just now: a handler that finds it set has interrupted us. */
 static TLS_INITIAL_EXEC bool inside;
 
@@ -29,20 +35,26 @@ static uint64_t set_mask(uint64_t mask)
 	return old;
 }
 
-static void acquire(void)
+static void take(_Atomic int *word)
 {
 	int expected = FREE;
 
-	if (!atomic_compare_exchange_strong(&state, &expected, TAKEN)) {
-		while (atomic_exchange(&state, CONTENDED) != FREE)
-			raw_syscall(SYS_futex, &state, FUTEX_WAIT_PRIVATE, CONTENDED, NULL);
+	if (!atomic_compare_exchange_strong(word, &expected, TAKEN)) {
+		while (atomic_exchange(word, CONTENDED) != FREE)
+			raw_syscall(SYS_futex, word, FUTEX_WAIT_PRIVATE, CONTENDED, NULL);
 	}
+}
+
+static void give(_Atomic int *word)
+{
+	if (atomic_exchange(word, FREE) == CONTENDED)
+		raw_syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1);
 }
 
 static void release(void)
 {
-	if (atomic_exchange(&state, FREE) == CONTENDED)
-		raw_syscall(SYS_futex, &state, FUTEX_WAKE_PRIVATE, 1);
+	changing = false;
+	give(state);
 }
 
 /* The owned signals stay as the thread has them: a trap byte met under the lock must be served. */
@@ -52,6 +64,18 @@ static void block(struct lock_scope *scope)
 	scope->mask = set_mask(~SIGNALS_OWNED);
 	if (scope->mask & SIGNALS_OWNED)
 		set_mask(~SIGNALS_OWNED | (scope->mask & SIGNALS_OWNED));
+}
+
+/* What a handler or a probe may do again. */
+static void leave(const struct lock_scope *scope)
+{
+	atomic_signal_fence(memory_order_seq_cst);
+	inside = false;
+	libpatch_hook_guard.guard = scope->guard;
+	if (scope->blocked)
+		set_mask(scope->mask);
+	else
+		handlers_leave();
 }
 
 bool lock_acquire(struct lock_scope *scope)
@@ -68,37 +92,41 @@ bool lock_acquire(struct lock_scope *scope)
 	libpatch_hook_guard.guard = GUARD_INSIDE;
 	inside = true;
 	atomic_signal_fence(memory_order_seq_cst);
-	acquire();
+	take(state);
+	half_changed |= changing;
+	if (half_changed) {
+		give(state);
+		leave(scope);
+		return false;
+	}
+	changing = true;
 	return true;
 }
 
-/* What a handler or a probe may do again. */
-static void leave(const struct lock_scope *scope)
+const char *lock_refusal(void)
 {
-	atomic_signal_fence(memory_order_seq_cst);
-	inside = false;
-	libpatch_hook_guard.guard = scope->guard;
-	if (scope->blocked)
-		set_mask(scope->mask);
-	else
-		handlers_leave();
+	return inside ? "called by a handler that interrupted libpatch in this thread" :
+			"the process was copied, other than by fork(), while a thread of its parent was in libpatch";
 }
 
 /*
  * Registering takes a mutex of libgcc's: not under our lock, nor where others wait for us (handlers_expect()), and not where a
- * handler or a probe that patches can come in between, as it would wait for its own thread.
+ * handler or a probe that patches can come in between, as it would wait for its own thread. Nobody returns before what another
+ * thread registers is: it may be of code that this thread has patched.
  */
 void lock_release(const struct lock_scope *scope)
 {
 	struct lock_scope now = *scope;
 
 	release();
-	if (arena_has_unregistered()) {
+	if (arena_has_unregistered() || atomic_load(registering) != FREE) {
 		if (!now.blocked) {
 			block(&now);
 			handlers_leave();
 		}
+		take(registering);
 		arena_register_unwind();
+		give(registering);
 	}
 	leave(&now);
 }
@@ -117,23 +145,27 @@ long lock_over_fork(lock_fork_fn *fork, void *data)
 {
 	struct lock_scope scope;
 	bool locked = lock_acquire(&scope);
-	long result = fork(data);
+	long result;
 
+	if (locked)
+		take(registering);
+	result = fork(data);
 	if (result == 0)
 		forget_parent();
-	/* Without registering: in the child a thread that is not there may hold libgcc's mutex. */
+	/* Without registering: libc's handlers for the child have not been called. */
 	if (locked) {
+		give(registering);
 		release();
 		leave(&scope);
 	}
 	return result;
 }
 
-static _Atomic bool by_call;
+static _Atomic enum lock_forks forks;
 
-void lock_forks_by_call(bool yes)
+void lock_set_forks(enum lock_forks now)
 {
-	atomic_store(&by_call, yes);
+	atomic_store(&forks, now);
 }
 
 /* Of the forking thread, which holds the lock from before to after. */
@@ -144,10 +176,10 @@ static void before_fork(void)
 {
 	struct lock_scope scope;
 
-	if (atomic_load(&by_call) || !lock_acquire(&scope))
+	if (atomic_load(&forks) == LOCK_FORKS_BY_CALL || !lock_acquire(&scope))
 		return;
-	/* Another thread has just initialised the library. */
-	if (atomic_load(&by_call)) {
+	if (atomic_load(&forks) != LOCK_FORKS_BY_HANDLER) {
+		/* patch_init() or patch_fini() was waited for. */
 		lock_release(&scope);
 		return;
 	}
@@ -170,12 +202,8 @@ static void after_fork(void)
 static void after_fork_in_child(void)
 {
 	/* lock_over_fork() was not called, or has done it. */
-	if (process_is_new()) {
+	if (process_is_new())
 		forget_parent();
-		/* by_call, but the patch on the call was taken away before it was made: whoever had the lock is not here. */
-		if (!inside)
-			atomic_store(&state, FREE);
-	}
 	after_fork();
 }
 

@@ -359,7 +359,7 @@ static bool execute(struct arch_call *call)
 #endif
 
 /* What the thread blocks in the kernel, by other means than these calls or since before them. */
-void mediate_adopt_own(void)
+static void adopt_own(void)
 {
 	uint64_t real = 0;
 
@@ -375,7 +375,7 @@ void mediate_adopt_own(void)
 static void inherit(uint64_t flags, uintptr_t thread)
 {
 	/* Nobody would know of one that has them blocked. */
-	mediate_adopt_own();
+	adopt_own();
 	if ((flags & CLONE_SETTLS) && (flags & CLONE_VM))
 		virtual_inherit(thread);
 }
@@ -566,24 +566,35 @@ static bool is_in_libc(int tid)
 	return process_blocked(tid, &blocked) && signals_are_blocked(blocked) && (blocked & LIBC_ONLY) == LIBC_ONLY;
 }
 
-static void wait_for_libc(void)
+static bool any_in_libc(void)
+{
+	for (size_t i = 0; i < blocking_count; ++i)
+		if (is_in_libc(blocking[i]))
+			return true;
+	return false;
+}
+
+void mediate_wait_for_libc(void)
 {
 	struct timespec nap = { 0, FIRST_NAP_NS };
-	size_t i = 0;
+	struct lock_scope scope;
 
-	for (long waited = 0; waited < LONGEST_WAIT_NS; waited += nap.tv_nsec) {
-		while (i < blocking_count && !is_in_libc(blocking[i]))
-			++i;
-		if (i == blocking_count)
+	for (long waited = 0; waited < LONGEST_WAIT_NS && lock_acquire(&scope); waited += nap.tv_nsec) {
+		bool any = any_in_libc();
+
+		lock_release(&scope);
+		if (!any)
 			return;
 		raw_syscall(SYS_nanosleep, &nap, NULL);
 		nap.tv_nsec = MIN(nap.tv_nsec * 2, LONGEST_NAP_NS);
 	}
 }
 
-void mediate_adopt(void)
+void mediate_adopt(uint64_t *mask)
 {
 	pid_t self = (pid_t)raw_syscall(SYS_gettid);
+	/* Asked for first: one that installed a handler after it was looked for, and ended, was there. */
+	bool alone = process_has_one_thread();
 
 	for (long signo = 1; signo <= SIGNALS; ++signo) {
 		struct kernel_sigaction action;
@@ -604,14 +615,12 @@ void mediate_adopt(void)
 		action.mask &= ~OWNED;
 		raw_syscall(SYS_rt_sigaction, signo, &action, NULL, SET_SIZE);
 	}
-	if (process_has_one_thread()) {
-		if (!incomplete)
-			handlers_begin();
-		return;
-	}
-	if (!process_threads(remember, &self))
+	adopt_own();
+	*mask &= ~OWNED;
+	if (alone && !incomplete)
+		handlers_begin();
+	if (!alone && !process_threads(remember, &self))
 		incomplete = true;
-	wait_for_libc();
 }
 
 void mediate_release(void)

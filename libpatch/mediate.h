@@ -15,12 +15,12 @@ bool mediate_concerns(long number);
 bool mediate(struct arch_call *call);
 
 /*
- * Bring what was set before under the same rule: handlers' masks. Other threads that block owned signals are remembered, for
- * mediate_blocking_thread(). Those that libc is just starting are waited for, a second at most.
+ * Bring what was set before under the same rule: handlers' masks, and what the calling thread blocks, also in the mask that it is
+ * about to get back. Other threads that block owned signals are remembered, for mediate_blocking_thread().
  */
-void mediate_adopt(void);
-/* And what the calling thread blocks. Async-signal-safe; not under the library lock, which restores the mask. */
-void mediate_adopt_own(void);
+void mediate_adopt(uint64_t *mask);
+/* Those of them that libc is just starting are waited for, a second at most. Takes the library lock now and then. */
+void mediate_wait_for_libc(void);
 
 /*
  * The end of it, with nothing mediated any more: handlers' masks and the calling thread's are for the kernel again. What other

@@ -244,3 +244,26 @@ bool module_refers_to(const struct module *module, const char *symbol)
 	}
 	return false;
 }
+
+struct held_call {
+	void (*function)(void *);
+	void *data;
+};
+
+/* Called with the lock held. One call is enough. */
+static int call_held(struct dl_phdr_info *info, size_t size, void *data)
+{
+	const struct held_call *call = data;
+
+	(void)info;
+	(void)size;
+	call->function(call->data);
+	return 1;
+}
+
+void module_hold_all(void (*function)(void *), void *data)
+{
+	struct held_call call = { function, data };
+
+	dl_iterate_phdr(call_held, &call);
+}

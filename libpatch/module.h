@@ -45,6 +45,13 @@ bool module_function(const struct module *module, uintptr_t address, uintptr_t *
 		     uintptr_t *next_lower);
 
 /*
+ * Call `function` while no module is loaded or unloaded: with the loader's lock, which is taken before the library lock where
+ * both are. Others wait for it with another lock of the loader's: dlsym() and the like must not be called. Not for signal
+ * handlers.
+ */
+void module_hold_all(void (*function)(void *), void *data);
+
+/*
  * Does the module take this symbol from another one, as its relocations say? Only for modules that the dynamic linker knows.
  * Async-signal-safe.
  */

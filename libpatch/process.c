@@ -6,14 +6,10 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-/* On a page that a fork leaves empty. */
-struct own {
-	_Atomic pid_t owner; /* the process whose memory this is */
-	_Atomic int count;
-};
+struct process_own libpatch_process_own;
+static bool wipes;
 
-static struct own fallback;
-static struct own *own = &fallback;
+static struct process_own *const own = &libpatch_process_own;
 
 static pid_t self(void)
 {
@@ -22,16 +18,9 @@ static pid_t self(void)
 
 void process_begin(void)
 {
-	long page;
-
-	if (own == &fallback) {
-		page = raw_syscall(SYS_mmap, NULL, PAGE_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-		/* Linux 4.14 (mm/madvise.c). */
-		if (page > 0 && raw_syscall(SYS_madvise, page, PAGE_SIZE, MADV_WIPEONFORK) == 0)
-			own = (struct own *)page;
-		else if (page > 0)
-			raw_syscall(SYS_munmap, page, PAGE_SIZE);
-	}
+	/* Linux 4.14 (mm/madvise.c). */
+	if (!wipes)
+		wipes = raw_syscall(SYS_madvise, own, sizeof(*own), MADV_WIPEONFORK) == 0;
 	process_forked();
 }
 
@@ -40,9 +29,9 @@ void process_forked(void)
 	atomic_store(&own->owner, self());
 }
 
-_Atomic int *process_count(void)
+bool process_wipes(void)
 {
-	return own == &fallback ? NULL : &own->count;
+	return wipes;
 }
 
 bool process_is_new(void)

@@ -17,8 +17,16 @@ void process_forked(void);
 /* Is this the child of a fork that process_forked() has not been called in? */
 bool process_is_new(void);
 
-/* A number that is 0 in the child of a fork, however that was made. NULL: the kernel has no such memory. */
-_Atomic int *process_count(void);
+/* Words that are 0 in the child of a fork, however that was made, if the kernel has such memory (process_wipes()). */
+struct process_own {
+	_Atomic pid_t owner;          /* the process whose memory this is */
+	_Atomic int lock;             /* the library lock */
+	_Atomic int registering;      /* the lock of lock_release() */
+	_Atomic int initialising;     /* a thread is in patch_init() */
+	_Atomic int without_handlers; /* handlers.c */
+} __attribute__((aligned(PAGE_SIZE)));
+extern struct process_own libpatch_process_own;
+bool process_wipes(void);
 
 /*
  * Is this a child that runs in its parent's memory until it executes a program: vfork(), posix_spawn(), clone(CLONE_VM)?

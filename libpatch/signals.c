@@ -113,6 +113,14 @@ static int install(int signo)
 	return error;
 }
 
+void signals_doubt(int signo)
+{
+	struct kernel_sigaction action = { 0 };
+
+	if (signals_owned(signo) && read_action(signo, &action) == 0 && (uintptr_t)action.handler != (uintptr_t)libpatch_on_trap)
+		atomic_store(&owned[signals_slot(signo)], false);
+}
+
 int signals_own(int signo)
 {
 	struct kernel_sigaction before;

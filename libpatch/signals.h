@@ -13,6 +13,8 @@
  * there before gets every signal that is not ours. 0 or errno. Never installed again behind the program's back.
  */
 int signals_own(int signo);
+/* While nothing is mediated: if the program has put another handler there since, it is not owned. */
+void signals_doubt(int signo);
 bool signals_owned(int signo);
 /* Would a thread with this mask be killed by a trap byte? Not if it is in our handler, where it meets none. */
 bool signals_are_blocked(uint64_t blocked);

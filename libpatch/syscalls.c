@@ -287,22 +287,19 @@ static void search(struct segment *segment)
 	}
 }
 
-void syscalls_find(void)
+void syscalls_patch(void)
 {
 	uintptr_t libc = (uintptr_t)&sigaction;
+	bool whole;
 
 	segment_count = 0;
 	dl_iterate_phdr(add_segments, &libc);
-}
-
-void syscalls_patch(void)
-{
 	for (size_t i = 0; i < segment_count; ++i)
 		search(&segments[i]);
-	if (commit_run_whole() != PATCH_OK)
+	whole = commit_run_whole() == PATCH_OK;
+	if (!whole)
 		mediate_incomplete();
-	else
-		lock_forks_by_call(!libc_incomplete);
+	lock_set_forks(whole && !libc_incomplete ? LOCK_FORKS_BY_CALL : LOCK_FORKS_BY_HANDLER);
 	site_forget();
 	/* What did not do is no error of the caller's. */
 	error_reset();
@@ -315,7 +312,7 @@ patch_status syscalls_restore(void)
 {
 	patch_status status = PATCH_OK;
 
-	lock_forks_by_call(false);
+	lock_set_forks(LOCK_FORKS_BY_HANDLER);
 	while (status == PATCH_OK && sites != NULL) {
 		struct site *site = sites;
 
@@ -335,6 +332,8 @@ patch_status syscalls_restore(void)
 		}
 	}
 	site_forget();
+	if (status == PATCH_OK)
+		lock_set_forks(LOCK_FORKS_ARE_FREE);
 	return status;
 }
 

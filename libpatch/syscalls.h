@@ -8,9 +8,10 @@
 
 #include "base.h"
 
-/* The modules that are loaded now. Takes the loader's lock, so without the library lock; not for signal handlers. */
-void syscalls_find(void);
-/* Patch them in these, with the library lock held. What cannot be patched is counted, and makes threads be looked at instead. */
+/*
+ * Patch them in every module that is loaded now; with the loader's lock and the library lock held (module_hold_all()). What
+ * cannot be patched is counted, and makes threads be looked at instead.
+ */
 void syscalls_patch(void);
 
 /* Restore them; with the library lock held. PATCH_OK, or as commit_run(). */

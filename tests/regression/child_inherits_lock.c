@@ -1,12 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A child of fork() finds the library unlocked, its probes served, and its signals as they were, also where the call was taken
- * over just before it was made, or still is after a patch_fini() that failed.
+ * A child finds the library unlocked, its probes served, and its signals as they were: also where the call was taken over just
+ * before it was made, or still is after a patch_fini() that failed. One that is made in the middle of patch_init(), not by
+ * fork(), is told so.
  */
 #include "targets.h"
 
 #include "inject.h"
 
+#include <dlfcn.h>
+#include <link.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
@@ -48,11 +51,11 @@ static uint64_t blocked(void)
 	return mask;
 }
 
-static void fork_and(void (*child)(void))
+static void fork_and(pid_t (*how)(void), void (*child)(void))
 {
 	uint64_t before = blocked();
 	int status = -1;
-	pid_t pid = fork();
+	pid_t pid = how();
 
 	if (pid == 0) {
 		CHECK_EQ(blocked(), before);
@@ -68,7 +71,7 @@ static void fork_and(void (*child)(void))
 /* ---- beside patch_init() ---------------------------------------------------------------------------------------- */
 
 static _Atomic pid_t forking;
-static _Atomic bool patching;
+static _Atomic bool patching, forked;
 
 static bool is_waiting(pid_t tid)
 {
@@ -91,6 +94,16 @@ static int hold(enum inject_point point)
 		return 0;
 	patching = true;
 	while (forking == 0 || !is_waiting(forking))
+		sched_yield();
+	return 0;
+}
+
+static int hold_till_forked(enum inject_point point)
+{
+	if (point != INJECT_COMMIT_CHECKED || patching)
+		return 0;
+	patching = true;
+	while (!forked)
 		sched_yield();
 	return 0;
 }
@@ -122,7 +135,82 @@ static void beside_init(void *unused)
 	while (!patching)
 		sched_yield();
 	forking = (pid_t)syscall(SYS_gettid);
-	fork_and(use);
+	fork_and(fork, use);
+	pthread_join(thread, NULL);
+	use();
+}
+
+static void be_told(void)
+{
+	CHECK_STATUS(patch_init(NULL, 0), PATCH_EFAIL);
+	CHECK_STATUS(patch_commit(), PATCH_EFAIL);
+	CHECK(strstr(harness_last_error(), "copied") != NULL);
+	CHECK_EQ(t_five_bytes(5, 7), target_named("t_five_bytes")->model(5, 7));
+}
+
+static pid_t by_clone(void)
+{
+	return (pid_t)syscall(SYS_clone, SIGCHLD, NULL, NULL, NULL, NULL);
+}
+
+static void in_the_middle(void *how)
+{
+	pthread_t thread;
+
+	libpatch_inject = hold_till_forked;
+	REQUIRE(pthread_create(&thread, NULL, initialise, NULL) == 0);
+	while (!patching)
+		sched_yield();
+	fork_and(how != NULL ? by_clone : _Fork, be_told);
+	forked = true;
+	pthread_join(thread, NULL);
+	use();
+}
+
+/* The library has its handler already, but does not see yet what the program does with it. */
+static _Atomic bool held;
+static _Thread_local bool is_to_hold;
+
+int dl_iterate_phdr(int (*function)(struct dl_phdr_info *, size_t, void *), void *data)
+{
+	static int (*next)(int (*)(struct dl_phdr_info *, size_t, void *), void *);
+
+	if (next == NULL)
+		next = (int (*)(int (*)(struct dl_phdr_info *, size_t, void *), void *))dlsym(RTLD_NEXT, "dl_iterate_phdr");
+	while (is_to_hold && !forked) {
+		held = true;
+		sched_yield();
+	}
+	return next(function, data);
+}
+
+static void *initialise_held(void *unused)
+{
+	is_to_hold = true;
+	return initialise(unused);
+}
+
+static void clean_up_and_use(void)
+{
+	signal(SIGTRAP, SIG_DFL);
+	REQUIRE_OK(patch_init(NULL, 0));
+	REQUIRE_OK(make_probe((uintptr_t)t_five_bytes, procedure, NULL, PATCH_TRAP_POLICY_FORCE, PATCH_ENABLED, &patch));
+	CHECK_OK(patch_commit());
+	CHECK_EQ(t_five_bytes(5, 7), target_named("t_five_bytes")->model(5, 7));
+	CHECK_EQ(hits, 1);
+	CHECK_OK(patch_fini());
+}
+
+static void after_its_handler(void *unused)
+{
+	pthread_t thread;
+
+	(void)unused;
+	REQUIRE(pthread_create(&thread, NULL, initialise_held, NULL) == 0);
+	while (!held)
+		sched_yield();
+	fork_and(fork, clean_up_and_use);
+	forked = true;
 	pthread_join(thread, NULL);
 	use();
 }
@@ -154,7 +242,7 @@ static void after_failed_fini(void *reached)
 		*(bool *)reached = false;
 		return;
 	}
-	fork_and(finish);
+	fork_and(fork, finish);
 	finish();
 }
 
@@ -165,6 +253,9 @@ int main(void)
 	harness_start();
 	REQUIRE(reached != MAP_FAILED);
 	harness_isolated("beside patch_init()", beside_init, NULL);
+	harness_isolated("_Fork() in the middle of patch_init()", in_the_middle, NULL);
+	harness_isolated("clone() in the middle of patch_init()", in_the_middle, (void *)1);
+	harness_isolated("the handler is in place", after_its_handler, NULL);
 	*reached = true;
 	for (failing = 1; failing <= WRITES_MAX && *reached; failing++) {
 		CONTEXT("write %u fails", failing);

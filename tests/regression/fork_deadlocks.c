@@ -69,17 +69,50 @@ static void end_of(pid_t pid)
 	CHECK_EQ(status, 0);
 }
 
+static void *wait_with_lock(void *unused)
+{
+	(void)unused;
+	pthread_mutex_lock(&lock);
+	sem_post(&locked);
+	sem_wait(&forking);
+	CHECK_OK(patch_synchronize(0));
+	pthread_mutex_unlock(&lock);
+	return NULL;
+}
+
 /* Registered first, so that it is called last: with a lock of the library's, if one is taken there. */
+static void begin_with_lock(void)
+{
+	REQUIRE(pthread_atfork(prepare, after, after) == 0);
+	sem_init(&locked, 0, 0);
+	sem_init(&forking, 0, 0);
+	REQUIRE_OK(patch_init(NULL, 0));
+}
+
+static void locks_after_the_end(void *unused)
+{
+	pthread_t thread;
+	pid_t pid;
+
+	(void)unused;
+	begin_with_lock();
+	CHECK_OK(patch_fini());
+	REQUIRE(pthread_create(&thread, NULL, wait_with_lock, NULL) == 0);
+	sem_wait(&locked);
+	pid = fork();
+	if (pid == 0)
+		_exit(0);
+	end_of(pid);
+	pthread_join(thread, NULL);
+}
+
 static void locks_of_the_program(void *unused)
 {
 	pthread_t thread;
 	pid_t pid;
 
 	(void)unused;
-	REQUIRE(pthread_atfork(prepare, after, after) == 0);
-	sem_init(&locked, 0, 0);
-	sem_init(&forking, 0, 0);
-	REQUIRE_OK(patch_init(NULL, 0));
+	begin_with_lock();
 	REQUIRE_OK(make_probe((uintptr_t)t_five_bytes, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
 	REQUIRE_OK(patch_commit());
 	REQUIRE(pthread_create(&thread, NULL, change_with_lock, NULL) == 0);
@@ -164,6 +197,7 @@ int main(void)
 {
 	harness_start();
 	harness_isolated("locks of the program", locks_of_the_program, NULL);
+	harness_isolated("locks of the program after patch_fini()", locks_after_the_end, NULL);
 	for (size_t n = 0; n < sizeof(ways) / sizeof(ways[0]); n++)
 		harness_isolated(ways[n].name, beside_changes, (void *)&ways[n]);
 	return harness_end();
