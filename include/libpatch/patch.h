@@ -9,7 +9,8 @@
  *
  * Beside the codes listed with each function, every one that needs patch_init() returns PATCH_EINIT before it, PATCH_EFINI
  * after patch_fini(), and PATCH_EFAIL when it is called by a handler for SIGTRAP or SIGILL that interrupted libpatch in the
- * same thread; every one that changes something can return PATCH_ENOMEM.
+ * same thread, or in a child that was copied by a raw system call while a thread of its parent was in libpatch; every one that
+ * changes something can return PATCH_ENOMEM.
  */
 #ifndef LIBPATCH_PATCH_H
 #define LIBPATCH_PATCH_H
