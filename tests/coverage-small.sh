@@ -15,12 +15,19 @@ if grep -q "$library: no such file" "$log"; then
 	exit 77
 fi
 test $status -eq 0 || exit $status
-"$coverage" --all --table $library >"$log.table" 2>&1 || exit 1
+# What a punned jump can reach depends on where everything is: both times at the same addresses, where that is allowed.
+fixed="setarch $(uname -m) -R"
+$fixed true 2>/dev/null || fixed=
+$fixed "$coverage" --all --table $library >"$log.table" 2>&1 || exit 1
 # Where ALLOW gives a jump, FORBID is not tried: it gives the same.
-"$coverage" --all --table --both $library >"$log.both" 2>&1 || exit 1
+$fixed "$coverage" --all --table --both $library >"$log.both" 2>&1 || exit 1
 sed 's/ at 0x[0-9a-f]*)$//' "$log.table" >"$log.left"
 sed 's/ at 0x[0-9a-f]*)$//' "$log.both" >"$log.right"
-diff "$log.left" "$log.right" || { echo "FAIL: --both makes a difference"; exit 1; }
+if test -z "$fixed"; then
+	echo "not compared: addresses are random"
+else
+	diff "$log.left" "$log.right" || { echo "FAIL: --both makes a difference"; exit 1; }
+fi
 # A line per module, under a line of titles.
 "$coverage" --all --summary --commit $library >"$log.summary" 2>&1 || exit 1
 cat "$log.summary"
