@@ -52,7 +52,7 @@ unsigned int plan_last_resort(void)
  * that control never reaches and that no other function owns.
  */
 static const char *obstacle(const struct plan_request *request, enum level level, const struct arch_insn *insn,
-			    uintptr_t address)
+			    uintptr_t address, uintptr_t site)
 {
 	uintptr_t end = address + insn->length;
 
@@ -65,7 +65,8 @@ static const char *obstacle(const struct plan_request *request, enum level level
 		return insn->why;
 	if (request->no_calls && is_call(insn))
 		return SHADOW_STACK;
-	for (unsigned int i = 1; i < insn->length; ++i)
+	/* Of the site's own instruction it is known: plan_site(). */
+	for (unsigned int i = 1; i < insn->length && address != site; ++i)
 		if (is_target(request, address + i))
 			return "the function branches into the middle of an instruction within the bytes of a jump";
 	return NULL;
@@ -93,10 +94,10 @@ static enum level level_of(const struct plan_request *request, const struct arch
 /*
  * The window of whole instructions from plan->start to `end` or behind it, with boundaries up to `level`. From its start
  * control must flow to the site, or the jump would not be met: but where the start is given and boundaries may trap, the
- * site's may be one. NULL, or why not and *where.
+ * site's may be one. `at_site` is the site's instruction. NULL, or why not and *where.
  */
-static const char *build(const struct plan_request *request, enum level level, uintptr_t end, struct plan *plan,
-			 uintptr_t *where)
+static const char *build(const struct plan_request *request, enum level level, uintptr_t end,
+			 const struct arch_insn *at_site, struct plan *plan, uintptr_t *where)
 {
 	const uint8_t *bytes = request->bytes + (plan->start - request->site);
 	size_t size = request->size - (plan->start - request->site);
@@ -112,9 +113,11 @@ static const char *build(const struct plan_request *request, enum level level, u
 		*where = address;
 		if (plan->count == PLAN_INSNS_MAX)
 			return TOO_MUCH;
-		if (!arch_decode(bytes + plan->length, size - plan->length, address, insn))
+		if (address == plan->site)
+			*insn = *at_site;
+		else if (!arch_decode(bytes + plan->length, size - plan->length, address, insn))
 			return "the bytes behind the instruction do not decode";
-		why = obstacle(request, level, insn, address);
+		why = obstacle(request, level, insn, address, plan->site);
 		if (why != NULL)
 			return why;
 		if (plan->count > 0 && level_of(request, insn - 1, insn, address) > level)
@@ -131,11 +134,11 @@ static const char *build(const struct plan_request *request, enum level level, u
 }
 
 /* From plan->start on, as long as a jump, over the site's instruction. */
-static const char *build_window(const struct plan_request *request, enum level level, uintptr_t site_end,
-				struct plan *plan, uintptr_t *where)
+static const char *build_window(const struct plan_request *request, enum level level,
+				const struct arch_insn *at_site, struct plan *plan, uintptr_t *where)
 {
-	uintptr_t end = MAX(MAX(plan->start + ARCH_JMP_SIZE, site_end), request->reach);
-	const char *why = build(request, level, end, plan, where);
+	uintptr_t end = MAX(MAX(plan->start + ARCH_JMP_SIZE, plan->site + at_site->length), request->reach);
+	const char *why = build(request, level, end, at_site, plan, where);
 
 	if (why == NULL)
 		plan->strategy = plan->count == 1 ? PATCH_STRATEGY_JUMP : PATCH_STRATEGY_CONSTRAINED_JUMP;
@@ -143,7 +146,7 @@ static const char *build_window(const struct plan_request *request, enum level l
 }
 
 static bool build_backward(const struct plan_request *request, enum level level, unsigned int variant,
-			   uintptr_t site_end, struct plan *plan)
+			   const struct arch_insn *at_site, struct plan *plan)
 {
 	uintptr_t distance = plan->site - request->site + MIN(request->before, (size_t)BACKWARDS_MAX);
 	uintptr_t where;
@@ -158,12 +161,12 @@ static bool build_backward(const struct plan_request *request, enum level level,
 			return false;
 		plan->start = plan->site - 1 - variant;
 	}
-	return build_window(request, level, site_end, plan, &where) == NULL;
+	return build_window(request, level, at_site, plan, &where) == NULL;
 }
 
 /* The bytes of the jump behind the window are those of the instructions there: nothing is changed of them (I11). */
-static bool build_punned(const struct plan_request *request, enum level level, unsigned int variant, uintptr_t site_end,
-			 struct plan *plan)
+static bool build_punned(const struct plan_request *request, enum level level, unsigned int variant,
+			 const struct arch_insn *at_site, struct plan *plan)
 {
 	unsigned int back = variant / (ARCH_JMP_SIZE - 1);
 	unsigned int length = ARCH_JMP_SIZE - 1 - variant % (ARCH_JMP_SIZE - 1);
@@ -174,18 +177,18 @@ static bool build_punned(const struct plan_request *request, enum level level, u
 	if (back > 0 && (request->is_start == NULL || !request->is_start(plan->site - back, request->data)))
 		return false;
 	plan->start = plan->site - back;
-	if (plan->start + length < site_end || plan->start + length < request->reach ||
+	if (plan->start + length < plan->site + at_site->length || plan->start + length < request->reach ||
 	    plan->start + ARCH_JMP_SIZE > request->punnable ||
 	    plan->start + ARCH_JMP_SIZE > request->site + request->size)
 		return false;
 	plan->strategy = PATCH_STRATEGY_PUNNED_JUMP;
-	return build(request, level, plan->start + length, plan, &where) == NULL && plan->length == length;
+	return build(request, level, plan->start + length, at_site, plan, &where) == NULL && plan->length == length;
 }
 
 /* ---- the ladder ------------------------------------------------------------------------------------------------- */
 
-static bool climb(const struct plan_request *request, uintptr_t site_end, struct plan *plan, const char **why,
-		  uintptr_t *where)
+static bool climb(const struct plan_request *request, const struct arch_insn *at_site, struct plan *plan,
+		  const char **why, uintptr_t *where)
 {
 	unsigned int end = request->policy == PATCH_TRAP_POLICY_ALLOW ? BRANCHED_TO : request->beyond ? LEVELS : ENTERED;
 
@@ -197,12 +200,12 @@ static bool climb(const struct plan_request *request, uintptr_t site_end, struct
 
 		plan->candidate = (uint16_t)i;
 		if (shape == BACKWARD) {
-			built = build_backward(request, level, variant, site_end, plan);
+			built = build_backward(request, level, variant, at_site, plan);
 		} else if (shape == PUNNED) {
-			built = build_punned(request, level, variant, site_end, plan);
+			built = build_punned(request, level, variant, at_site, plan);
 		} else if (variant == 0 && request->from == 0) {
 			plan->start = plan->site;
-			*why = build_window(request, level, site_end, plan, where);
+			*why = build_window(request, level, at_site, plan, where);
 			built = *why == NULL;
 		} else {
 			i += VARIANTS - variant - 1;
@@ -263,7 +266,7 @@ patch_status plan_site(const struct plan_request *request, struct plan *plan)
 		where = plan->site + i;
 		goto no_jump;
 	}
-	if (climb(request, plan->site + insn.length, plan, &why, &where))
+	if (climb(request, &insn, plan, &why, &where))
 		return PATCH_OK;
 
 no_jump:
