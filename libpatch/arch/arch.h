@@ -139,10 +139,32 @@ static inline uintptr_t arch_code_here(const struct arch_code *code)
 	return code->base + code->size;
 }
 
-void arch_emit_bytes(struct arch_code *code, const void *bytes, size_t size);
-void arch_emit_u8(struct arch_code *code, uint8_t value);
-void arch_emit_u32(struct arch_code *code, uint32_t value);
-void arch_emit_u64(struct arch_code *code, uint64_t value);
+/*
+ * A piece that does not fit as a whole is not written, only counted, and nothing after it is. Inline: most pieces are a few
+ * bytes, of a known number.
+ */
+static inline void arch_emit_bytes(struct arch_code *code, const void *bytes, size_t size)
+{
+	if (code->bytes && code->size <= code->capacity && size <= code->capacity - code->size)
+		__builtin_memcpy(code->bytes + code->size, bytes, size);
+	code->size += size;
+}
+
+static inline void arch_emit_u8(struct arch_code *code, uint8_t value)
+{
+	arch_emit_bytes(code, &value, sizeof(value));
+}
+
+static inline void arch_emit_u32(struct arch_code *code, uint32_t value)
+{
+	arch_emit_bytes(code, &value, sizeof(value));
+}
+
+static inline void arch_emit_u64(struct arch_code *code, uint64_t value)
+{
+	arch_emit_bytes(code, &value, sizeof(value));
+}
+
 /* The 32-bit distance from the end of a 4-byte field, written here, plus `tail` more bytes, to target. */
 void arch_emit_rel32(struct arch_code *code, uintptr_t target, size_t tail);
 /* jmp rel32, or, in far code, jmp [rip + ...] */

@@ -35,7 +35,7 @@ _Static_assert(PRIVATE(PATCH_ARCH_GREGS_COUNT) == ARCH_HOOK_FRAME_CONTEXT, "fram
 _Static_assert(offsetof(struct patch_exec_context, user_data) == 0x88, "interface");
 _Static_assert(offsetof(struct patch_exec_context, extended_states) == 0x90, "interface");
 
-static void emit(struct arch_code *code, const char *bytes, size_t size)
+static inline void emit(struct arch_code *code, const char *bytes, size_t size)
 {
 	arch_emit_bytes(code, bytes, size);
 }
@@ -44,17 +44,11 @@ static void emit(struct arch_code *code, const char *bytes, size_t size)
 /* opcode reg, [rsp + offset], 64 bits wide */
 static void emit_rsp_slot(struct arch_code *code, uint8_t opcode, uint8_t reg, int32_t offset)
 {
-	arch_emit_u8(code, reg >= R8 ? 0x4C : 0x48);
-	arch_emit_u8(code, opcode);
-	if (offset >= -128 && offset < 128) {
-		arch_emit_u8(code, 0x44 | (reg & 7) << 3);
-		arch_emit_u8(code, 0x24);
-		arch_emit_u8(code, (uint8_t)offset);
-	} else {
-		arch_emit_u8(code, 0x84 | (reg & 7) << 3);
-		arch_emit_u8(code, 0x24);
-		arch_emit_u32(code, (uint32_t)offset);
-	}
+	const bool is_short = offset >= -128 && offset < 128;
+	uint8_t bytes[4 + sizeof(offset)] = { reg >= R8 ? 0x4C : 0x48, opcode, (is_short ? 0x44 : 0x84) | (reg & 7) << 3, 0x24 };
+
+	__builtin_memcpy(bytes + 4, &offset, sizeof(offset)); /* little endian: of a short one the first byte */
+	arch_emit_bytes(code, bytes, is_short ? 5 : sizeof(bytes));
 }
 
 static void emit_store(struct arch_code *code, int32_t offset, uint8_t reg)
@@ -218,15 +212,12 @@ static void emit_program_counter(struct arch_code *code, const struct arch_hook 
 /* mov [rdi + offset], reg, for offsets in the context. */
 static void emit_context_store(struct arch_code *code, size_t offset, uint8_t reg)
 {
-	arch_emit_u8(code, reg >= R8 ? 0x4C : 0x48);
-	arch_emit_u8(code, 0x89);
-	if (offset < 128) {
-		arch_emit_u8(code, 0x47 | (reg & 7) << 3);
-		arch_emit_u8(code, (uint8_t)offset);
-	} else {
-		arch_emit_u8(code, 0x87 | (reg & 7) << 3);
-		arch_emit_u32(code, (uint32_t)offset);
-	}
+	const bool is_short = offset < 128;
+	const uint32_t disp = (uint32_t)offset;
+	uint8_t bytes[3 + sizeof(disp)] = { reg >= R8 ? 0x4C : 0x48, 0x89, (is_short ? 0x47 : 0x87) | (reg & 7) << 3 };
+
+	__builtin_memcpy(bytes + 3, &disp, sizeof(disp));
+	arch_emit_bytes(code, bytes, is_short ? 4 : sizeof(bytes));
 }
 #define CONTEXT_STORE(field, reg) emit_context_store(code, offsetof(struct patch_exec_context, field), reg)
 

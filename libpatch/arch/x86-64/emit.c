@@ -1,33 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/*
- * Writing code: bytes, fields, rows. A piece that does not fit as a whole is not written, only counted, and nothing
- * after it is.
- */
+/* Writing code: fields that refer to something, rows. */
 #include "../arch.h"
 
 #include <string.h>
-
-void arch_emit_bytes(struct arch_code *code, const void *bytes, size_t size)
-{
-	if (code->bytes && code->size <= code->capacity && size <= code->capacity - code->size)
-		memcpy(code->bytes + code->size, bytes, size);
-	code->size += size;
-}
-
-void arch_emit_u8(struct arch_code *code, uint8_t value)
-{
-	arch_emit_bytes(code, &value, sizeof(value));
-}
-
-void arch_emit_u32(struct arch_code *code, uint32_t value)
-{
-	arch_emit_bytes(code, &value, sizeof(value));
-}
-
-void arch_emit_u64(struct arch_code *code, uint64_t value)
-{
-	arch_emit_bytes(code, &value, sizeof(value));
-}
 
 void arch_emit_rel32(struct arch_code *code, uintptr_t target, size_t tail)
 {
