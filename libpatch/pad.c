@@ -33,6 +33,7 @@ struct zone {
 	uintptr_t lower;
 	uintptr_t upper;
 	uint64_t **used;            /* per page: a bit per byte; NULL: all free */
+	uint64_t has_bits[ZONE_PAGES / 64]; /* bit per page: `used` is not NULL */
 	/* Where to begin looking for the pattern of this value, by mask; among the pages with pads, and among all. */
 	struct {
 		uintptr_t address;
@@ -71,6 +72,29 @@ static bool is_free(struct zone *zone, uintptr_t pad)
 	return true;
 }
 
+static void note_page(struct zone *zone, uintptr_t address)
+{
+	size_t page = (address - zone->lower) / PAGE_SIZE;
+
+	zone->has_bits[page / 64] |= (uint64_t)1 << (page % 64);
+	++page_count;
+}
+
+/* Where the first page with pads at or above the one of `address` begins, or the greatest address. */
+static uintptr_t next_used_page(const struct zone *zone, uintptr_t address)
+{
+	size_t page = (address - zone->lower) / PAGE_SIZE;
+	size_t word = page / 64;
+	uint64_t bits = zone->has_bits[word] & ~(uint64_t)0 << (page % 64);
+
+	while (bits == 0) {
+		if (++word == ARRAY_SIZE(zone->has_bits))
+			return UINTPTR_MAX;
+		bits = zone->has_bits[word];
+	}
+	return zone->lower + (word * 64 + (size_t)__builtin_ctzll(bits)) * PAGE_SIZE;
+}
+
 static bool mark(struct zone *zone, uintptr_t pad, bool used)
 {
 	for (uintptr_t at = pad; at < pad + ARCH_JMP_SIZE; ++at) {
@@ -79,7 +103,8 @@ static bool mark(struct zone *zone, uintptr_t pad, bool used)
 
 		if (*bits == NULL) {
 			*bits = heap_alloc(PAGE_WORDS * sizeof(uint64_t));
-			page_count += *bits != NULL;
+			if (*bits != NULL)
+				note_page(zone, at);
 		}
 		if (*bits == NULL) {
 			while (at-- > pad)
@@ -176,14 +201,12 @@ static uintptr_t find_in_zone(struct zone *zone, const struct pattern *pattern, 
 			return 0;
 		pad = target_of(pattern, candidate);
 		if (reuse && is_on_new_page(zone, pad)) {
-			/* On to the next page. */
-			uintptr_t next = ALIGN_DOWN(pad, PAGE_SIZE) + PAGE_SIZE;
+			/* From its page on to the next with pads. The page that it runs on to matters to few. */
+			uintptr_t next = MAX(next_used_page(zone, pad), pad + 1);
 
-			if (pad + ARCH_JMP_SIZE > next || next > target_of(pattern, last))
-				next = pad + 1;
-			first = candidate + (uint32_t)(next - pad);
-			if (first <= candidate)
+			if (next > target_of(pattern, last))
 				return 0;
+			first = candidate + (uint32_t)(next - pad);
 			continue;
 		}
 		if (is_free(zone, pad)) {
