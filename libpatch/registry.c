@@ -140,11 +140,25 @@ static const struct rcu_flavor_struct flavor = {
 	.unregister_rculfhash_atfork = atfork_nothing,
 };
 
+/* Code that is patched, or runs, together. */
+#define LINE 64
+
+/*
+ * Of `count` slots the one for the line of code around the address. `together` lines side by side have slots side by side, which
+ * share a line of the cache: who needs one will need the next.
+ */
+static size_t slot_of(uintptr_t address, size_t count, size_t together)
+{
+	uint64_t line = address / LINE;
+	uint64_t mixed = line / together * 0x9E3779B97F4A7C15ULL;
+
+	return mixed / (~(uint64_t)0 / (count / together) + 1) * together + line % together;
+}
+
+/* A line's entries share a bucket, whose number is the low bits, and differ above. */
 static unsigned long hash(uintptr_t address)
 {
-	uint64_t mixed = address * 0x9E3779B97F4A7C15ULL;
-
-	return (unsigned long)(mixed ^ mixed >> 32);
+	return slot_of(address, BUCKETS, 64 / sizeof(struct cds_lfht_node)) | address * BUCKETS;
 }
 
 static int matches(struct cds_lfht_node *node, const void *key)
@@ -224,14 +238,13 @@ struct registry_entry *registry_next_within(uintptr_t lower, uintptr_t upper)
  * A bit per address that has, or had, an entry; lines of 64 addresses share words. Never cleared: an entry that is removed is
  * looked up in vain now and then.
  */
-#define LINE 64
 #define LINES (1UL << 16)
 
 static uint64_t lines[LINES];
 
 static uint64_t *line_of(uintptr_t address)
 {
-	return &lines[hash(address / LINE) % LINES];
+	return &lines[slot_of(address, LINES, 64 / sizeof(lines[0]))];
 }
 
 uint64_t registry_may_have_before(uintptr_t address)
