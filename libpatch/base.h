@@ -37,6 +37,12 @@ static inline bool bytes_have_zero(uint64_t word)
 	return ((word - BYTES_ONE) & ~word & BYTES_ONE << 7) != 0;
 }
 
+/* Of `count` slots, a power of two and at least 2, the one for a value (Knuth, The Art of Computer Programming 3, 6.4). */
+static inline size_t slot_for(uint64_t value, size_t count)
+{
+	return value * 0x9E3779B97F4A7C15ULL >> (64 - __builtin_ctzl(count));
+}
+
 /* Thread-local without __tls_get_addr, which locks and allocates (I9). */
 #define TLS_INITIAL_EXEC _Thread_local __attribute__((tls_model("initial-exec")))
 

@@ -15,7 +15,7 @@ static uint32_t *installed_on(uintptr_t page)
 {
 	static uint32_t counts[COUNTS];
 
-	return &counts[(page * 0x9E3779B97F4A7C15ULL) >> 48];
+	return &counts[slot_for(page, COUNTS)];
 }
 
 bool region_is_original(uintptr_t lower, uintptr_t upper)

@@ -31,7 +31,7 @@ registry_token registry_read_lock(void)
 
 	/* Any number will do that differs between threads that trap at once: the thread pointer. */
 	__asm__("mov %%fs:0, %0" : "=r"(thread));
-	stripe = (unsigned int)((thread * 0x9E3779B97F4A7C15ULL) >> 58);
+	stripe = (unsigned int)slot_for(thread, STRIPES);
 	/* seq_cst: the count is visible before anything is looked up. Pairs with the fence in drained(). */
 	atomic_fetch_add(&stripes[stripe].locks[index], 1);
 	return stripe << 1 | index;
@@ -140,6 +140,7 @@ static const struct rcu_flavor_struct flavor = {
 	.unregister_rculfhash_atfork = atfork_nothing,
 };
 
+#define CACHE_LINE 64UL
 /* Code that is patched, or runs, together. */
 #define LINE 64
 
@@ -149,16 +150,15 @@ static const struct rcu_flavor_struct flavor = {
  */
 static size_t slot_of(uintptr_t address, size_t count, size_t together)
 {
-	uint64_t line = address / LINE;
-	uint64_t mixed = line / together * 0x9E3779B97F4A7C15ULL;
+	uintptr_t line = address / LINE;
 
-	return mixed / (~(uint64_t)0 / (count / together) + 1) * together + line % together;
+	return slot_for(line / together, count / together) * together + line % together;
 }
 
 /* A line's entries share a bucket, whose number is the low bits, and differ above. */
 static unsigned long hash(uintptr_t address)
 {
-	return slot_of(address, BUCKETS, 64 / sizeof(struct cds_lfht_node)) | address * BUCKETS;
+	return slot_of(address, BUCKETS, CACHE_LINE / sizeof(struct cds_lfht_node)) | address * BUCKETS;
 }
 
 static int matches(struct cds_lfht_node *node, const void *key)
@@ -244,7 +244,7 @@ static uint64_t lines[LINES];
 
 static uint64_t *line_of(uintptr_t address)
 {
-	return &lines[slot_of(address, LINES, 64 / sizeof(lines[0]))];
+	return &lines[slot_of(address, LINES, CACHE_LINE / sizeof(lines[0]))];
 }
 
 uint64_t registry_may_have_before(uintptr_t address)
