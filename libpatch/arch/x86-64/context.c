@@ -41,29 +41,32 @@ static inline void emit(struct arch_code *code, const char *bytes, size_t size)
 }
 #define EMIT(literal) emit(code, literal, sizeof(literal) - 1)
 
-/* opcode reg, [rsp + offset], 64 bits wide */
-static void emit_rsp_slot(struct arch_code *code, uint8_t opcode, uint8_t reg, int32_t offset)
+/* opcode reg, [base + offset], 64 bits wide; base: rsp or rdi. Inline, so that each piece has a known number of bytes. */
+static inline __attribute__((always_inline)) void emit_slot(struct arch_code *code, uint8_t opcode, uint8_t reg, uint8_t base,
+							    int32_t offset)
 {
 	const bool is_short = offset >= -128 && offset < 128;
-	uint8_t bytes[4 + sizeof(offset)] = { reg >= R8 ? 0x4C : 0x48, opcode, (is_short ? 0x44 : 0x84) | (reg & 7) << 3, 0x24 };
+	const size_t size = base == RSP ? 4 : 3; /* with a SIB byte */
+	const uint8_t modrm = (is_short ? 0x40 : 0x80) | (reg & 7) << 3 | base;
+	uint8_t bytes[4 + sizeof(offset)] = { reg >= R8 ? 0x4C : 0x48, opcode, modrm, 0x24 };
 
-	__builtin_memcpy(bytes + 4, &offset, sizeof(offset)); /* little endian: of a short one the first byte */
-	arch_emit_bytes(code, bytes, is_short ? 5 : sizeof(bytes));
+	__builtin_memcpy(bytes + size, &offset, sizeof(offset)); /* little endian: of a short one the first byte */
+	arch_emit_bytes(code, bytes, size + (is_short ? 1 : sizeof(offset)));
 }
 
 static void emit_store(struct arch_code *code, int32_t offset, uint8_t reg)
 {
-	emit_rsp_slot(code, 0x89, reg, offset);
+	emit_slot(code, 0x89, reg, RSP, offset);
 }
 
 static void emit_load(struct arch_code *code, uint8_t reg, int32_t offset)
 {
-	emit_rsp_slot(code, 0x8B, reg, offset);
+	emit_slot(code, 0x8B, reg, RSP, offset);
 }
 
 static void emit_lea(struct arch_code *code, uint8_t reg, int32_t offset)
 {
-	emit_rsp_slot(code, 0x8D, reg, offset);
+	emit_slot(code, 0x8D, reg, RSP, offset);
 }
 
 /* mov rax, value */
@@ -212,12 +215,7 @@ static void emit_program_counter(struct arch_code *code, const struct arch_hook 
 /* mov [rdi + offset], reg, for offsets in the context. */
 static void emit_context_store(struct arch_code *code, size_t offset, uint8_t reg)
 {
-	const bool is_short = offset < 128;
-	const uint32_t disp = (uint32_t)offset;
-	uint8_t bytes[3 + sizeof(disp)] = { reg >= R8 ? 0x4C : 0x48, 0x89, (is_short ? 0x47 : 0x87) | (reg & 7) << 3 };
-
-	__builtin_memcpy(bytes + 3, &disp, sizeof(disp));
-	arch_emit_bytes(code, bytes, is_short ? 4 : sizeof(bytes));
+	emit_slot(code, 0x89, reg, RDI, (int32_t)offset);
 }
 #define CONTEXT_STORE(field, reg) emit_context_store(code, offsetof(struct patch_exec_context, field), reg)
 
