@@ -23,6 +23,15 @@ static bool is_target(const struct plan_request *request, uintptr_t address)
 	return request->is_target != NULL && request->is_target(address, request->data);
 }
 
+/* Where the function branches into the middle of the instruction at the address, or 0. */
+static uintptr_t target_inside(const struct plan_request *request, uintptr_t address, const struct arch_insn *insn)
+{
+	for (unsigned int i = 1; i < insn->length; ++i)
+		if (is_target(request, address + i))
+			return address + i;
+	return 0;
+}
+
 /* ---- candidates ------------------------------------------------------------------------------------------------- */
 
 /* How the boundaries of a window are met: see plan_site(). */
@@ -52,7 +61,7 @@ unsigned int plan_last_resort(void)
  * that control never reaches and that no other function owns.
  */
 static const char *obstacle(const struct plan_request *request, enum level level, const struct arch_insn *insn,
-			    uintptr_t address, uintptr_t site)
+			    uintptr_t address)
 {
 	uintptr_t end = address + insn->length;
 
@@ -65,10 +74,6 @@ static const char *obstacle(const struct plan_request *request, enum level level
 		return insn->why;
 	if (request->no_calls && is_call(insn))
 		return SHADOW_STACK;
-	/* Of the site's own instruction it is known: plan_site(). */
-	for (unsigned int i = 1; i < insn->length && address != site; ++i)
-		if (is_target(request, address + i))
-			return "the function branches into the middle of an instruction within the bytes of a jump";
 	return NULL;
 }
 
@@ -117,9 +122,12 @@ static const char *build(const struct plan_request *request, enum level level, u
 			*insn = *at_site;
 		else if (!arch_decode(bytes + plan->length, size - plan->length, address, insn))
 			return "the bytes behind the instruction do not decode";
-		why = obstacle(request, level, insn, address, plan->site);
+		why = obstacle(request, level, insn, address);
 		if (why != NULL)
 			return why;
+		/* Of the site's own instruction plan_site() knows. */
+		if (address != plan->site && target_inside(request, address, insn) != 0)
+			return "the function branches into the middle of an instruction within the bytes of a jump";
 		if (plan->count > 0 && level_of(request, insn - 1, insn, address) > level)
 			return "the function branches to an instruction within the bytes of a jump";
 		if (address < plan->site && (address + insn->length > plan->site ||
@@ -233,6 +241,7 @@ patch_status plan_site(const struct plan_request *request, struct plan *plan)
 {
 	struct arch_insn insn;
 	uintptr_t where = request->site;
+	uintptr_t inside;
 	const char *why = "the bytes are part of another patch's jump, which cannot take the instruction in";
 
 	memset(plan, 0, offsetof(struct plan, insns));
@@ -259,17 +268,13 @@ patch_status plan_site(const struct plan_request *request, struct plan *plan)
 		plan_trap(plan, &insn);
 		return PATCH_OK;
 	}
-	for (unsigned int i = 1; i < insn.length; ++i) {
-		if (!is_target(request, plan->site + i))
-			continue;
+	inside = target_inside(request, plan->site, &insn);
+	if (inside != 0) {
 		why = "the function branches into the middle of the instruction";
-		where = plan->site + i;
-		goto no_jump;
-	}
-	if (climb(request, &insn, plan, &why, &where))
+		where = inside;
+	} else if (climb(request, &insn, plan, &why, &where)) {
 		return PATCH_OK;
-
-no_jump:
+	}
 	if (request->policy == PATCH_TRAP_POLICY_FORBID || request->from != 0)
 		return refuse(plan, PATCH_ENOJUMP, why, where);
 	plan_trap(plan, &insn);
