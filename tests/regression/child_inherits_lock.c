@@ -73,27 +73,13 @@ static void fork_and(pid_t (*how)(void), void (*child)(void))
 static _Atomic pid_t forking;
 static _Atomic bool patching, forked;
 
-static bool is_waiting(pid_t tid)
-{
-	char path[64], line[64] = "";
-	FILE *file;
-
-	snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", tid);
-	file = fopen(path, "r");
-	if (file == NULL || fgets(line, sizeof(line), file) == NULL)
-		line[0] = '\0';
-	if (file != NULL)
-		fclose(file);
-	return atoi(line) == SYS_futex && line[0] != '\0';
-}
-
 /* libc's calls are about to be patched: the other thread comes to fork() before, and to its system call afterwards. */
 static int hold(enum inject_point point)
 {
 	if (point != INJECT_COMMIT_CHECKED || patching)
 		return 0;
 	patching = true;
-	while (forking == 0 || !is_waiting(forking))
+	while (forking == 0 || !harness_waits(forking))
 		sched_yield();
 	return 0;
 }

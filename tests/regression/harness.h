@@ -17,12 +17,14 @@
 #include <errno.h>
 #include <signal.h>
 #include <stdarg.h>
+#include <stdbool.h>
 #include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <time.h>
 #include <unistd.h>
@@ -270,6 +272,33 @@ static inline void harness_isolated(const char *what, void (*fn)(void *), void *
 		FAIL("%s: child died of signal %d (%s)", what, WTERMSIG(status), strsignal(WTERMSIG(status)));
 	else if (!WIFEXITED(status) || (WEXITSTATUS(status) != 0 && WEXITSTATUS(status) != 77))
 		FAIL("%s: child exited with %#x", what, (unsigned int)status);
+}
+
+/* Is the thread of this process in futex(2)? */
+static inline bool harness_waits(pid_t tid)
+{
+	char path[64], line[64] = "";
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", tid);
+	file = fopen(path, "r");
+	if (file == NULL || fgets(line, sizeof(line), file) == NULL)
+		line[0] = '\0';
+	if (file != NULL)
+		fclose(file);
+	return atoi(line) == SYS_futex && line[0] != '\0';
+}
+
+/* The path of the module that is built beside the tests (module.c). Not in a child: the test ends where there is none. */
+static inline const char *harness_module(void)
+{
+	static char path[512];
+	const char *directory = getenv("LIBPATCH_BUILD_DIR");
+
+	snprintf(path, sizeof(path), "%s/tests/regression/.libs/module.so", directory != NULL ? directory : ".");
+	if (access(path, R_OK) != 0)
+		SKIP("%s: %s", path, strerror(errno));
+	return path;
 }
 
 /* Call what a test wrote at `code`: a function without arguments. */

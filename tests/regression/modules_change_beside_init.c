@@ -13,31 +13,17 @@
 #include <stdatomic.h>
 #include <sys/syscall.h>
 
-static char module_path[512];
+static const char *module_path;
 static void *module;
 static uintptr_t in_module;
 static _Atomic pid_t other;
 static _Atomic bool done, held;
 
-static bool is_waiting(pid_t tid)
-{
-	char path[64], line[64] = "";
-	FILE *file;
-
-	snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", tid);
-	file = fopen(path, "r");
-	if (file == NULL || fgets(line, sizeof(line), file) == NULL)
-		line[0] = '\0';
-	if (file != NULL)
-		fclose(file);
-	return atoi(line) == SYS_futex && line[0] != '\0';
-}
-
 /* Until the other thread waits, or did not. */
 static void hold(void)
 {
 	held = true;
-	while (!done && (other == 0 || !is_waiting(other)))
+	while (!done && (other == 0 || !harness_waits(other)))
 		sched_yield();
 }
 
@@ -153,12 +139,8 @@ static void registered_by_another(void *unused)
 
 int main(void)
 {
-	const char *directory = getenv("LIBPATCH_BUILD_DIR");
-
-	snprintf(module_path, sizeof(module_path), "%s/tests/regression/.libs/module.so", directory != NULL ? directory : ".");
-	if (access(module_path, R_OK) != 0)
-		SKIP("%s: %s", module_path, strerror(errno));
 	harness_start();
+	module_path = harness_module();
 	harness_isolated("a module is closed", closed_beside_init, NULL);
 	harness_isolated("another thread registers", registered_by_another, NULL);
 	return harness_end();

@@ -13,7 +13,7 @@
 static unsigned int hits;
 static sem_t inside, leave;
 static bool park;
-static char module_path[512];
+static const char *module_path;
 
 static void called(void)
 {
@@ -171,15 +171,8 @@ static void function_goes(void *argument)
 
 int main(void)
 {
-	const char *directory = getenv("LIBPATCH_BUILD_DIR");
-
 	harness_start();
-	if (directory != NULL)
-		snprintf(module_path, sizeof(module_path), "%s/tests/regression/.libs/module.so", directory);
-	else
-		snprintf(module_path, sizeof(module_path), "tests/regression/.libs/module.so");
-	if (access(module_path, R_OK) != 0)
-		SKIP("%s: %s", module_path, strerror(errno));
+	module_path = harness_module();
 	harness_isolated("the procedure's module", procedure_goes, NULL);
 	harness_isolated("the procedure's module, with a thread in it", thread_is_inside, NULL);
 	harness_isolated("the patched module", function_goes, NULL);
