@@ -25,6 +25,7 @@ make=api
 mapped=module
 memory=base
 pad=arena
+stage=text
 arch/x86-64/call=arch/arch
 arch/x86-64/context=arch/arch
 arch/x86-64/decode=arch/arch

@@ -1,0 +1,134 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Staging: generated code that nobody can be led to yet is collected, and written many pieces at a time. What can be run is
+ * changed by text_apply() alone.
+ */
+#include "text.h"
+
+#include "heap.h"
+#include "inject.h"
+
+#include <string.h>
+
+struct text_staged {
+	struct text_staged *next;
+	struct text_staged **link;
+	uintptr_t address;
+	uint32_t length;
+	uint8_t bytes[];
+};
+
+/* Staged bytes are many, and all go at the same time. */
+#define CHUNK (256 * 1024UL)
+
+struct chunk {
+	struct chunk *next;
+	size_t used;
+	uint8_t bytes[];
+};
+
+static struct chunk *chunks;
+static struct text_staged *staged_list;
+static size_t staged_count;
+static uint64_t flush_epoch;
+
+static void *chunk_alloc(size_t size)
+{
+	struct chunk *chunk = chunks;
+	void *block;
+
+	size = ALIGN_UP(size, sizeof(void *));
+	if (chunk == NULL || CHUNK - sizeof(*chunk) - chunk->used < size) {
+		if (size > CHUNK - sizeof(*chunk))
+			return NULL;
+		chunk = heap_map(CHUNK);
+		if (chunk == NULL)
+			return NULL;
+		chunk->next = chunks;
+		chunks = chunk;
+	}
+	block = chunk->bytes + chunk->used;
+	chunk->used += size;
+	return block;
+}
+
+/* All but the last, which is begun anew. */
+static void free_chunks(void)
+{
+	while (chunks != NULL && chunks->next != NULL) {
+		struct chunk *chunk = chunks;
+
+		chunks = chunk->next;
+		heap_unmap((uintptr_t)chunk, CHUNK);
+		heap_disown(CHUNK);
+	}
+	if (chunks != NULL)
+		chunks->used = 0;
+}
+
+struct text_staged *text_stage(uintptr_t address, const void *bytes, uint32_t length)
+{
+	struct text_staged *staged;
+
+	if (INJECT(INJECT_ALLOC))
+		return NULL;
+	/* Nobody can be led there yet, so any time will do. What fails is tried again by whoever needs it. */
+	if (chunks != NULL && CHUNK - sizeof(*chunks) - chunks->used < ALIGN_UP(sizeof(*staged) + length, sizeof(void *)))
+		(void)text_flush();
+	staged = chunk_alloc(sizeof(*staged) + length);
+	if (staged == NULL)
+		return NULL;
+	staged->address = address;
+	staged->length = length;
+	memcpy(staged->bytes, bytes, length);
+	staged->next = staged_list;
+	staged->link = &staged_list;
+	if (staged_list != NULL)
+		staged_list->link = &staged->next;
+	staged_list = staged;
+	++staged_count;
+	return staged;
+}
+
+void text_unstage(struct text_staged *staged)
+{
+	*staged->link = staged->next;
+	if (staged->next != NULL)
+		staged->next->link = staged->link;
+	if (--staged_count == 0)
+		free_chunks();
+}
+
+/* Piecewise, so that it needs no memory. One that failed is in the list still, with all others: written twice is as once. */
+int text_flush(void)
+{
+	static struct text_write writes[8192];
+	size_t n = 0;
+	int error = 0;
+
+	if (staged_count == 0)
+		return 0;
+	for (struct text_staged *staged = staged_list; staged != NULL; staged = staged->next) {
+		writes[n++] = (struct text_write){
+			.address = staged->address, .bytes = staged->bytes, .length = staged->length
+		};
+		if (n < ARRAY_SIZE(writes) && staged->next != NULL)
+			continue;
+		if (text_apply(writes, n) != 0)
+			for (size_t i = 0; i < n && error == 0; ++i)
+				error = writes[i].error;
+		n = 0;
+	}
+	if (error != 0)
+		return error;
+	staged_list = NULL;
+	staged_count = 0;
+	free_chunks();
+	++flush_epoch;
+	return 0;
+}
+
+uint64_t text_flush_epoch(void)
+{
+	return flush_epoch;
+}
