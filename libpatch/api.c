@@ -36,8 +36,6 @@
 enum life { UNBORN, ALIVE, FINISHED };
 
 static _Atomic enum life life;
-/* Patches with a change for the next commit, and released ones until they are gone. */
-static struct patch *queue;
 
 /* ---- entering and leaving --------------------------------------------------------------------------------------- */
 
@@ -183,16 +181,7 @@ EXPORT patch_status patch_init(const struct patch_option *options, size_t n)
 
 /* ---- queueing --------------------------------------------------------------------------------------------------- */
 
-void api_enqueue(struct patch *patch)
-{
-	if (patch->queued)
-		return;
-	patch->queued = true;
-	patch->queue_next = queue;
-	queue = patch;
-}
-
-static void queue_regions(const struct patch *patch)
+static void queue_regions(struct patch *patch)
 {
 	for (size_t i = 0; i < patch->roles; ++i)
 		if (patch->sites[i].attachment.region != NULL)
@@ -224,7 +213,7 @@ static patch_status want(patch_t handle, bool enabled, const char *origin)
 			status = error_raise_at(PATCH_EFAULT, origin, "its code, or its procedure's, was unmapped", patch->located);
 		} else {
 			patch->wanted = enabled;
-			api_enqueue(patch);
+			handle_change(patch);
 		}
 	}
 	return api_leave(&scope, status);
@@ -247,7 +236,7 @@ static void release(struct patch *patch)
 	patch->unmade = ++order;
 	patch->released = true;
 	patch->wanted = false;
-	api_enqueue(patch);
+	handle_change(patch);
 }
 
 EXPORT patch_status patch_unmake(patch_t handle)
@@ -275,33 +264,30 @@ static bool is_pending(const struct patch *patch)
 	return false;
 }
 
+/* After a commit: false when it has a change still. */
+static bool settle(struct patch *patch)
+{
+	if (!patch->released)
+		return true;
+	if (is_pending(patch) || patch->enabled)
+		return false;
+	region_detach(patch);
+	quiesce_detached(patch);
+	return true;
+}
+
 /* With the lock held: everything queued, as one batch. */
 static patch_status commit_queue(void)
 {
-	struct patch *batch = queue;
 	patch_status status;
 
-	queue = NULL;
 	text_trust(0, 0);
 	gone_collect();
 	status = commit_run();
 	/* Modules come and go: what was learnt of them is good for one batch. */
 	site_forget();
 	heap_tidy();
-	while (batch != NULL) {
-		struct patch *patch = batch;
-
-		batch = patch->queue_next;
-		patch->queued = false;
-		if (!patch->released)
-			continue;
-		if (is_pending(patch) || patch->enabled) {
-			api_enqueue(patch);
-			continue;
-		}
-		region_detach(patch);
-		quiesce_detached(patch);
-	}
+	handle_settle(settle);
 	return status;
 }
 
@@ -341,8 +327,7 @@ static patch_status leave_and_destroy(const struct lock_scope *scope, patch_stat
 
 static void queue_all_regions(void)
 {
-	for (const struct patch *patch = queue; patch != NULL; patch = patch->queue_next)
-		queue_regions(patch);
+	handle_visit_changed(queue_regions);
 }
 
 /* A thread that meets a trap byte with SIGTRAP blocked is the process's end (kernel/signal.c, force_sig_info_to_task()). */

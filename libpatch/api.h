@@ -8,14 +8,9 @@
 #include "base.h"
 #include "lock.h"
 
-struct patch;
-
 /* Begin a public call: the thread's errors forgotten, the lock taken, the library initialised; else why not. */
 patch_status api_enter(struct lock_scope *scope, const char *origin);
 /* End it, with its status. */
 patch_status api_leave(const struct lock_scope *scope, patch_status status);
-
-/* The patch has a change for the next commit. */
-void api_enqueue(struct patch *patch);
 
 #endif

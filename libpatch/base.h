@@ -43,6 +43,15 @@ static inline size_t slot_for(uint64_t value, size_t count)
 	return value * 0x9E3779B97F4A7C15ULL >> (64 - __builtin_ctzl(count));
 }
 
+/* It will be read soon: of a structure all that passes over many of them look at. Any address will do. */
+#define FETCH(object) fetch(object, sizeof(*(object)))
+
+static inline void fetch(const void *object, size_t size)
+{
+	for (size_t at = 0; at < size; at += 64)
+		__builtin_prefetch((const uint8_t *)object + at);
+}
+
 /* Thread-local without __tls_get_addr, which locks and allocates (I9). */
 #define TLS_INITIAL_EXEC _Thread_local __attribute__((tls_model("initial-exec")))
 

@@ -17,12 +17,14 @@
 /* Entries whose `punned` is set. */
 static size_t punned;
 
-bool batch_begin(struct batch *batch, const struct region_queue *queue)
+bool batch_begin(struct batch *batch)
 {
-	*batch = (struct batch){ .count = queue->count };
-	batch->text_size = TEXTS * queue->length;
+	size_t length = region_queued_length();
+
+	*batch = (struct batch){ .count = region_queued() };
+	batch->text_size = TEXTS * length;
 	/* One write per byte at most, and one of the pad. */
-	batch->write_max = queue->length + queue->count;
+	batch->write_max = length + batch->count;
 	batch->jobs = heap_alloc(batch->count * sizeof(*batch->jobs));
 	batch->texts = heap_alloc(batch->text_size);
 	batch->writes = heap_alloc(batch->write_max * sizeof(*batch->writes));
@@ -30,8 +32,24 @@ bool batch_begin(struct batch *batch, const struct region_queue *queue)
 		batch_end(batch);
 		return false;
 	}
-	batch->queue = queue->first;
+	for (size_t i = 0; i < batch->count; ++i)
+		batch->jobs[i].region = region_queued_at(i);
 	return true;
+}
+
+/* What follows is on its way when it is needed: the region, then what that leads to. */
+static void fetch_ahead(const struct batch *batch, size_t index)
+{
+	if (index + 2 * AHEAD < batch->count)
+		region_fetch(batch->jobs[index + 2 * AHEAD].region);
+	if (index + AHEAD < batch->count)
+		region_fetch_further(batch->jobs[index + AHEAD].region);
+}
+
+struct job *batch_job(struct batch *batch, size_t index)
+{
+	fetch_ahead(batch, index);
+	return &batch->jobs[index];
 }
 
 void batch_end(struct batch *batch)
@@ -74,9 +92,10 @@ static bool has_punned(const struct region *region)
 	return false;
 }
 
-static void describe(struct job *job, struct region *region, uint8_t *texts)
+static void describe(struct job *job, uint8_t *texts)
 {
-	job->region = region;
+	struct region *region = job->region;
+
 	job->start = region->start;
 	job->texts = texts;
 	job->length = region->length;
@@ -150,18 +169,15 @@ static void check(struct batch *batch, struct job *job, struct view *view)
 
 void batch_check(struct batch *batch)
 {
-	struct region *region = batch->queue;
 	uint8_t *texts = batch->texts;
 	struct view view = { 0 };
 
-	/* One that fails is queued for the next commit. */
-	for (struct job *job = batch->jobs; region != NULL; ++job) {
-		struct region *next = region->queue_next;
+	for (size_t i = 0; i < batch->count; ++i) {
+		struct job *job = batch_job(batch, i);
 
-		describe(job, region, texts);
+		describe(job, texts);
 		check(batch, job, &view);
 		texts += (size_t)TEXTS * job->length;
-		region = next;
 	}
 }
 

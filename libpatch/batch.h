@@ -34,7 +34,6 @@ struct job {
 };
 
 struct batch {
-	struct region *queue;
 	struct job *jobs;
 	size_t count;
 	uint8_t *texts;
@@ -46,9 +45,11 @@ struct batch {
 	bool restored; /* somebody else put original bytes back */
 };
 
-/* Memory for them. False: there is none. */
-bool batch_begin(struct batch *batch, const struct region_queue *queue);
+/* Memory for the regions that are queued, which stay so. False: there is none. */
+bool batch_begin(struct batch *batch);
 void batch_end(struct batch *batch);
+/* One of the batch's jobs, of a pass over all of them that looks at their regions. */
+struct job *batch_job(struct batch *batch, size_t index);
 
 /* The patches of a region whose change failed keep the state they have; the next commit tries again. */
 void batch_fail(struct batch *batch, struct job *job, patch_status status, const char *message);

@@ -155,7 +155,7 @@ static void activate_install(const struct job *job, const struct trampoline *tra
 static void publish(struct batch *batch)
 {
 	for (size_t i = 0; i < batch->count; ++i) {
-		struct job *job = &batch->jobs[i];
+		struct job *job = batch_job(batch, i);
 		struct region *region = job->region;
 		struct trampoline *trampoline = region_trampoline(region);
 
@@ -210,11 +210,13 @@ static void settle_region(struct job *job)
 static void settle(struct batch *batch)
 {
 	for (size_t i = 0; i < batch->count; ++i) {
-		batch_record(&batch->jobs[i]);
-		if (batch->jobs[i].failed)
-			reset_hooks(batch->jobs[i].region);
+		struct job *job = batch_job(batch, i);
+
+		batch_record(job);
+		if (job->failed)
+			reset_hooks(job->region);
 		else
-			settle_region(&batch->jobs[i]);
+			settle_region(job);
 	}
 }
 
@@ -264,15 +266,18 @@ static patch_status interrupted(struct batch *batch, int error)
 }
 
 /* Will an entry be retired, or a punned jump be written? Not before all cores have seen what was written (I5, I11). */
-static bool is_sync_3_needed(const struct batch *batch)
+static bool is_sync_3_needed(struct batch *batch)
 {
-	for (size_t i = 0; i < batch->count; ++i)
-		if (batch_takes_part(&batch->jobs[i], 4) || retires(&batch->jobs[i]))
+	for (size_t i = 0; i < batch->count; ++i) {
+		const struct job *job = batch_job(batch, i);
+
+		if (batch_takes_part(job, 4) || retires(job))
 			return true;
+	}
 	return false;
 }
 
-static bool any_changes(const struct batch *batch)
+static bool any_changes(struct batch *batch)
 {
 	if (cut_short)
 		return true;
@@ -452,36 +457,38 @@ static patch_status run(struct batch *batch, bool whole)
 
 bool commit_needs_sigill(void)
 {
-	for (const struct region *region = region_queued(); region != NULL; region = region->queue_next)
+	for (size_t i = 0; i < region_queued(); ++i) {
+		const struct region *region = region_queued_at(i);
+
 		if (region_wanted(region) && region_needs_sigill(region, region_trampoline(region)))
 			return true;
+	}
 	return false;
 }
 
 bool commit_changes_text(void)
 {
-	for (const struct region *region = region_queued(); region != NULL; region = region->queue_next)
+	for (size_t i = 0; i < region_queued(); ++i) {
+		const struct region *region = region_queued_at(i);
+
 		if (phase_changes_text(region, region_wanted(region)))
 			return true;
+	}
 	return false;
 }
 
 static patch_status commit(bool whole)
 {
-	struct region_queue queue = region_take_queue();
 	struct batch batch;
 	patch_status status;
 
 	++commits;
-	if (queue.first == NULL)
+	if (region_queued() == 0)
 		return PATCH_OK;
-	if (!batch_begin(&batch, &queue)) {
-		for (struct region *region = queue.first, *next; region != NULL; region = next) {
-			next = region->queue_next;
-			region_queue(region);
-		}
+	if (!batch_begin(&batch))
 		return error_raise(PATCH_ENOMEM, ORIGIN, "out of memory", NULL);
-	}
+	/* What fails is queued for the next commit. */
+	region_queue_taken();
 	text_begin();
 	status = run(&batch, whole);
 	text_end();

@@ -98,10 +98,12 @@ static bool is_within(uintptr_t address, uintptr_t lower, uintptr_t upper)
 bool procedures_gone(uintptr_t lower, uintptr_t upper)
 {
 	bool used = false;
+	struct patch *patch;
+	size_t index = 0;
 
 	if (!quiesce_uses(lower, upper))
 		return true;
-	for (struct patch *patch = handle_first(); patch != NULL; patch = patch->all_next) {
+	while ((patch = handle_next(&index)) != NULL) {
 		if (!is_within(patch_refers_to(patch), lower, upper))
 			continue;
 		patch->wanted = false;
@@ -110,10 +112,11 @@ bool procedures_gone(uintptr_t lower, uintptr_t upper)
 			if (patch->sites[i].attachment.region != NULL && patch->enabled)
 				region_queue(patch->sites[i].attachment.region);
 	}
-	if (region_queued() != NULL)
+	if (region_queued() > 0)
 		commit_run();
 	quiesce_poll();
-	for (const struct patch *patch = handle_first(); patch != NULL; patch = patch->all_next)
+	index = 0;
+	while ((patch = handle_next(&index)) != NULL)
 		used |= ((patch->open || patch->waiting) &&
 			 is_within(patch_refers_to(patch), lower, upper)) ||
 			is_within((uintptr_t)patch->model.probe.destroy, lower, upper);

@@ -2,13 +2,14 @@
 #include "handle.h"
 
 #include "heap.h"
+#include "queue.h"
 #include "region.h"
 
 #define NONE UINT32_MAX
 
 struct slot {
-	struct patch *patch; /* NULL: free or revoked */
-	uint32_t generation; /* never 0 in a handle */
+	struct patch *patch; /* NULL: free */
+	uint32_t generation; /* never 0 in a handle; grows when that is revoked */
 	uint32_t next_free;
 };
 
@@ -17,9 +18,8 @@ static size_t slot_capacity;
 static size_t slot_count;
 static uint32_t first_free = NONE;
 static uint64_t live;
-/* Every patch there is. */
-static struct patch *all;
-static uint64_t all_count;
+static uint64_t all;
+static struct queue changed;
 
 static bool make_room(void)
 {
@@ -38,12 +38,18 @@ static bool make_room(void)
 	return true;
 }
 
+static void renew(struct slot *slot)
+{
+	if (++slot->generation == 0)
+		slot->generation = 1;
+}
+
 struct patch *handle_alloc(patch_t *handle, unsigned int roles)
 {
 	struct patch *patch;
 	uint32_t index = first_free;
 
-	if (index == NONE && !make_room())
+	if ((index == NONE && !make_room()) || !queue_reserve(&changed, all + 1))
 		return NULL;
 	patch = heap_alloc(patch_size(roles));
 	if (patch == NULL)
@@ -51,20 +57,13 @@ struct patch *handle_alloc(patch_t *handle, unsigned int roles)
 	if (index != NONE)
 		first_free = slots[index].next_free;
 	else
-		index = (uint32_t)slot_count++;
-	if (++slots[index].generation == 0)
-		slots[index].generation = 1;
+		renew(&slots[index = (uint32_t)slot_count++]);
 	slots[index].patch = patch;
 	patch->roles = (uint8_t)roles;
 	patch->slot = index;
 	*handle = (patch_t)((uintptr_t)slots[index].generation << 32 | index);
 	++live;
-	patch->all_next = all;
-	patch->all_link = &all;
-	if (all != NULL)
-		all->all_link = &patch->all_next;
-	all = patch;
-	++all_count;
+	++all;
 	return patch;
 }
 
@@ -79,32 +78,32 @@ struct patch *handle_get(patch_t handle)
 
 void handle_revoke(struct patch *patch)
 {
-	uint32_t index = patch->slot;
-
-	if (slots[index].patch != patch)
+	if (patch->revoked)
 		return;
-	slots[index].patch = NULL;
-	slots[index].next_free = first_free;
-	first_free = index;
+	patch->revoked = true;
+	renew(&slots[patch->slot]);
 	--live;
 }
 
 void handle_free(struct patch *patch)
 {
+	struct slot *slot = &slots[patch->slot];
+
 	handle_revoke(patch);
-	*patch->all_link = patch->all_next;
-	if (patch->all_next != NULL)
-		patch->all_next->all_link = patch->all_link;
-	--all_count;
+	slot->patch = NULL;
+	slot->next_free = first_free;
+	first_free = patch->slot;
+	--all;
 	heap_free(patch, patch_size(patch->roles));
 }
 
 void handle_revoke_all(void (*visit)(struct patch *patch))
 {
-	for (size_t i = 0; i < slot_count; ++i) {
-		struct patch *patch = slots[i].patch;
+	size_t index = 0;
+	struct patch *patch;
 
-		if (patch == NULL)
+	while ((patch = handle_next(&index)) != NULL) {
+		if (patch->revoked)
 			continue;
 		handle_revoke(patch);
 		visit(patch);
@@ -118,10 +117,49 @@ uint64_t handle_count(void)
 
 uint64_t handle_revoked_count(void)
 {
-	return all_count - live;
+	return all - live;
 }
 
-struct patch *handle_first(void)
+struct patch *handle_next(size_t *index)
 {
-	return all;
+	while (*index < slot_count) {
+		struct patch *patch = slots[(*index)++].patch;
+
+		if (patch != NULL)
+			return patch;
+	}
+	return NULL;
+}
+
+void handle_change(struct patch *patch)
+{
+	queue_add(&changed, patch, &patch->queued);
+}
+
+static struct patch *changed_at(size_t index, size_t count)
+{
+	if (index + AHEAD < count)
+		patch_fetch(changed.items[index + AHEAD]);
+	return changed.items[index];
+}
+
+void handle_visit_changed(void (*visit)(struct patch *patch))
+{
+	for (size_t i = 0; i < changed.count; ++i)
+		visit(changed_at(i, changed.count));
+}
+
+void handle_settle(bool (*settle)(struct patch *patch))
+{
+	size_t count = changed.count;
+
+	/* Those that stay move to the front. */
+	changed.count = 0;
+	for (size_t i = 0; i < count; ++i) {
+		struct patch *patch = changed_at(i, count);
+
+		patch->queued = 0;
+		if (!settle(patch))
+			handle_change(patch);
+	}
 }

@@ -23,7 +23,14 @@ void handle_revoke_all(void (*visit)(struct patch *patch));
 uint64_t handle_count(void);
 /* Patches whose handles were revoked. */
 uint64_t handle_revoked_count(void);
-/* Every patch, with a handle or without: the first one, linked by all_next. */
-struct patch *handle_first(void);
+/* Every patch, with a handle or without: the next one from *index on, which grows; NULL: no more. Begin with 0. */
+struct patch *handle_next(size_t *index);
+
+/* The patch has a change for the next commit. */
+void handle_change(struct patch *patch);
+/* Every patch that has. */
+void handle_visit_changed(void (*visit)(struct patch *patch));
+/* The same: from now on it has none, unless `settle` says false. */
+void handle_settle(bool (*settle)(struct patch *patch));
 
 #endif

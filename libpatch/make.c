@@ -225,7 +225,7 @@ static patch_status make_at(uintptr_t address, const struct request *request, pa
 	}
 	if (request->attr.initial_state == PATCH_ENABLED) {
 		patch->wanted = true;
-		api_enqueue(patch);
+		handle_change(patch);
 	}
 	return PATCH_OK;
 }

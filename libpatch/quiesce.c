@@ -10,6 +10,7 @@ static uint64_t last_ticket;
 /* Linked by quiet_next: closed but not known to be quiet; due; being destroyed. */
 static struct patch *waiting;
 static struct patch *due;
+static struct patch *due_last; /* unless there is none */
 static struct patch *dying;
 
 static void insert(struct patch **link, struct patch *patch)
@@ -53,13 +54,16 @@ void quiesce_set_open(struct patch *patch, bool open)
 	insert(&waiting, patch);
 }
 
+/* In order of patch_unmake(), in which they come as a rule. */
 static void become_due(struct patch *patch)
 {
-	struct patch **link = &due;
+	struct patch **link = due != NULL && due_last->unmade < patch->unmade ? &due_last->quiet_next : &due;
 
 	while (*link != NULL && (*link)->unmade < patch->unmade)
 		link = &(*link)->quiet_next;
 	insert(link, patch);
+	if (patch->quiet_next == NULL)
+		due_last = patch;
 }
 
 void quiesce_detached(struct patch *patch)
@@ -180,7 +184,10 @@ enum quiesce_state quiesce_state(uint64_t ticket)
 
 bool quiesce_uses(uintptr_t lower, uintptr_t upper)
 {
-	for (const struct patch *patch = handle_first(); patch != NULL; patch = patch->all_next)
+	const struct patch *patch;
+	size_t index = 0;
+
+	while ((patch = handle_next(&index)) != NULL)
 		if (patch_refers_to(patch) - lower < upper - lower ||
 		    (uintptr_t)patch->model.probe.destroy - lower < upper - lower)
 			return true;

@@ -2,10 +2,14 @@
 #include "region.h"
 
 #include "heap.h"
+#include "queue.h"
 
 #include <string.h>
 
-static struct region *queue;
+static struct queue queue;
+static size_t queued_length;
+/* That have memory. */
+static size_t allocated;
 static struct region_usage usage;
 
 /* Regions in the text, by page; pages may share a count. */
@@ -157,42 +161,46 @@ void region_set_next(struct region *region, struct trampoline *trampoline)
 
 void region_queue(struct region *region)
 {
-	if (region->queued)
-		return;
-	region->queued = true;
-	region->queue_next = queue;
-	queue = region;
+	if (!region->queued)
+		queued_length += region->length;
+	queue_add(&queue, region, &region->queued);
 }
 
-const struct region *region_queued(void)
+size_t region_queued(void)
 {
-	return queue;
+	return queue.count;
 }
 
-struct region_queue region_take_queue(void)
+struct region *region_queued_at(size_t index)
 {
-	struct region_queue taken = { .first = queue };
-
-	queue = NULL;
-	for (struct region *region = taken.first; region != NULL; region = region->queue_next) {
-		region->queued = false;
-		++taken.count;
-		taken.length += region->length;
-	}
-	return taken;
+	return queue.items[index];
 }
 
+size_t region_queued_length(void)
+{
+	return queued_length;
+}
+
+void region_queue_taken(void)
+{
+	for (size_t i = 0; i < queue.count; ++i)
+		region_queued_at(i)->queued = 0;
+	queue.count = 0;
+	queued_length = 0;
+}
+
+/* The last one gets its place. */
 static void unqueue(struct region *region)
 {
+	struct region *last;
+
 	if (!region->queued)
 		return;
-	for (struct region **link = &queue; *link != NULL; link = &(*link)->queue_next) {
-		if (*link == region) {
-			*link = region->queue_next;
-			break;
-		}
-	}
-	region->queued = false;
+	last = queue.items[--queue.count];
+	queue.items[region->queued - 1] = last;
+	last->queued = region->queued;
+	region->queued = 0;
+	queued_length -= region->length;
 }
 
 bool region_wanted(const struct region *region)
@@ -235,6 +243,12 @@ static size_t region_size(unsigned int count, unsigned int length)
 {
 	return sizeof(struct region) + count * sizeof(struct registry_entry *) + MAX(length, ARCH_JMP_SIZE) + length +
 	       count + 1;
+}
+
+static void give_back(struct region *region)
+{
+	--allocated;
+	heap_free(region, region_size(region->count, region->length));
 }
 
 /* Entries for every instruction: existing ones stay what they are until the region is committed. */
@@ -309,7 +323,7 @@ void region_discard(struct region *region)
 	}
 	drop_entries(region);
 	drop_pad(region);
-	heap_free(region, region_size(region->count, region->length));
+	give_back(region);
 }
 
 void region_bury(struct region *region)
@@ -378,7 +392,7 @@ void region_free(struct region *region)
 		registry_remove(region->pad_entry);
 	if (region->pad != 0)
 		arena_pad_free(region->pad);
-	heap_free(region, region_size(region->count, region->length));
+	give_back(region);
 }
 
 bool region_pad_fits(const struct region *region, uint8_t strategy, const uint8_t *original)
@@ -431,9 +445,12 @@ struct region *region_create(const struct plan *plan, bool exact, const uint8_t 
 		region->exact = exact;
 		return region;
 	}
+	if (!queue_reserve(&queue, allocated + 1))
+		return NULL;
 	region = heap_alloc(region_size(plan->count, plan->length));
 	if (region == NULL)
 		return NULL;
+	++allocated;
 	region->start = plan->start;
 	region->length = plan->length;
 	region->count = plan->count;

@@ -44,8 +44,8 @@ struct patch {
 	bool enabled;  /* by the last commit */
 	bool released; /* by patch_unmake(): goes at the next commit */
 	bool gone;     /* its code was unmapped: it is on no region any more */
-	bool queued;
-	struct patch *queue_next;
+	bool revoked;  /* its handle is unknown */
+	uint32_t queued; /* handle_change() */
 	/* Extent of the function around it, upper 0 when unknown; where the next one begins. */
 	uintptr_t lower;
 	uintptr_t upper;
@@ -64,8 +64,6 @@ struct patch {
 	struct hook *hooks;               /* that are its own, of any trampoline */
 	/* handle.c's. */
 	uint32_t slot;
-	struct patch *all_next;
-	struct patch **all_link;
 	/* quiesce.c's. */
 	bool open;    /* its slots hold its records */
 	bool waiting; /* they did, and a thread may use one still */
@@ -108,8 +106,7 @@ struct region {
 	bool forced;    /* a trap only because of another patch, which asked for it or needs the bytes */
 	bool installed; /* text differs from the original, or may */
 	bool gone;      /* by region_leave() */
-	bool queued;
-	struct region *queue_next;
+	uint32_t queued; /* queue_add() */
 	struct region *former; /* once it is gone: another one that began there */
 	struct attachment *attachments;
 	struct trampoline *current; /* what the text leads to, or led to last */
@@ -128,6 +125,20 @@ struct region {
 	uint8_t *offsets;  /* of the instructions, and the end: count + 1 */
 	struct registry_entry *entries[];
 };
+
+/* How many things in front of the one at hand a pass over all of them fetches. */
+#define AHEAD 6
+
+/* What commits look at. */
+static inline void patch_fetch(const struct patch *patch)
+{
+	fetch(patch, patch_size(1));
+}
+
+static inline void region_fetch(const struct region *region)
+{
+	fetch(region, sizeof(*region) + 64);
+}
 
 struct refusal {
 	const char *message;
@@ -173,6 +184,17 @@ static inline struct trampoline *region_trampoline(const struct region *region)
 	return region->next != NULL ? region->next : region->current;
 }
 
+/* What the region, which was fetched, leads to. */
+static inline void region_fetch_further(const struct region *region)
+{
+	/* It is the patch's, which is not there yet to be asked. */
+	if (region->attachments != NULL)
+		fetch((const uint8_t *)region->attachments - offsetof(struct patch, sites), patch_size(1));
+	fetch(region_trampoline(region), sizeof(struct trampoline));
+	for (unsigned int i = 0; i < region->count; ++i)
+		FETCH(region->entries[i]);
+}
+
 /* Has the trampoline's jump a trap byte of the SIGILL class on a boundary? */
 bool region_needs_sigill(const struct region *region, const struct trampoline *trampoline);
 
@@ -185,15 +207,15 @@ void region_usage(struct region_usage *usage);
 /* A trampoline went out of use: keep it for the same patches at the same place (I7). */
 void region_retire(struct region *region, struct trampoline *trampoline);
 
-/* Put on, or take whole off, the list of regions for the next commit. */
+/* Regions for the next commit. */
 void region_queue(struct region *region);
-const struct region *region_queued(void);
-struct region_queue {
-	struct region *first; /* linked by queue_next */
-	size_t count;
-	size_t length; /* of all of them */
-};
-struct region_queue region_take_queue(void);
+size_t region_queued(void);
+/* One of them, below region_queued(). */
+struct region *region_queued_at(size_t index);
+/* How long they are together. */
+size_t region_queued_length(void);
+/* They are for the caller to deal with. */
+void region_queue_taken(void);
 void region_set_installed(struct region *region, bool installed);
 
 /* ---- making and merging ----------------------------------------------------------------------------------------- */
