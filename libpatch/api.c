@@ -255,21 +255,12 @@ EXPORT patch_status patch_unmake(patch_t handle)
 	return api_leave(&scope, status);
 }
 
-/* Is any change of the patch still waiting for another commit? */
-static bool is_pending(const struct patch *patch)
-{
-	for (size_t i = 0; i < patch->roles; ++i)
-		if (patch->sites[i].attachment.region != NULL && patch->sites[i].attachment.region->queued)
-			return true;
-	return false;
-}
-
 /* After a commit: false when it has a change still. */
 static bool settle(struct patch *patch)
 {
 	if (!patch->released)
 		return true;
-	if (is_pending(patch) || patch->enabled)
+	if (patch_is_pending(patch) || patch->enabled)
 		return false;
 	region_detach(patch);
 	quiesce_detached(patch);
@@ -304,7 +295,7 @@ static void destroy_due(void)
 		lock_release(&scope);
 		if (patch == NULL)
 			break;
-		patch->model.probe.destroy(patch->model.probe.user_data);
+		patch->destroy(patch_procedure(patch).user_data);
 		lock_acquire(&scope);
 		quiesce_destroyed(patch);
 		lock_release(&scope);

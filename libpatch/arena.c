@@ -263,9 +263,8 @@ patch_status arena_alloc(size_t size, uintptr_t near, struct arena_reach reach, 
 	}
 	set_granules(arena, address, size, true);
 	code_bytes += size;
-	block->arena = arena;
 	block->address = address;
-	block->size = size;
+	block->size = (uint32_t)size;
 	return PATCH_OK;
 }
 
@@ -290,7 +289,11 @@ static void give_back(struct arena *arena, uintptr_t address, size_t size)
 
 void arena_free(const struct arena_block *block)
 {
-	give_back(block->arena, block->address, block->size);
+	struct arena *arena = arenas;
+
+	while (block->address - arena->code >= CODE_SIZE)
+		arena = arena->next;
+	give_back(arena, block->address, block->size);
 }
 
 static bool has_slot(const struct arena *arena, struct arena_reach reach)

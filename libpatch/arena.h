@@ -27,8 +27,6 @@
 #define ARENA_BLOCK_ROWS 8 /* offset of the rows in a block */
 #define ARENA_ROW_END 0xffff
 
-struct arena;
-
 /* Closed interval of addresses. */
 struct arena_reach {
 	uintptr_t lower;
@@ -36,9 +34,8 @@ struct arena_reach {
 };
 
 struct arena_block {
-	struct arena *arena;
 	uintptr_t address;
-	size_t size; /* a multiple of ARENA_GRANULE */
+	uint32_t size; /* a multiple of ARENA_GRANULE */
 };
 
 /* Everything within 2 GiB of a rel32 that ends at `address`, less a margin for the size of a trampoline. */

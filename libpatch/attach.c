@@ -34,7 +34,7 @@ static patch_status join(struct region *region, struct attachment *attachment, s
 /* A new region for the candidate, with what the inner regions hold and the attachment. */
 static patch_status establish(const struct fit *fit, struct attachment *attachment, struct refusal *refusal)
 {
-	struct region *region = region_create(&fit->plan, attachment->patch->exact, fit->original);
+	struct region *region = region_create(&fit->plan, fit->extent.exact, fit->original);
 	struct hookset set = { 0 };
 	struct trampoline *trampoline = NULL;
 	patch_status status = PATCH_ENOMEM;
@@ -80,11 +80,12 @@ static patch_status settle_in(const struct fit *fit, struct attachment *attachme
 }
 
 /* The best candidate that fits what is there, and for which there is memory. `from`: see struct plan_request. */
-static patch_status establish_at(struct attachment *attachment, int policy, uintptr_t from, struct refusal *refusal)
+static patch_status establish_at(struct attachment *attachment, int policy, uintptr_t from, const struct extent *extent,
+				 struct refusal *refusal)
 {
 	static struct fit fit;
 	uintptr_t address = attachment->address;
-	patch_status status = fit_begin(&fit, attachment->patch, address, policy, from, NULL, refusal);
+	patch_status status = fit_begin(&fit, extent, address, policy, from, NULL, refusal);
 
 	if (status != PATCH_OK)
 		return status;
@@ -109,7 +110,7 @@ static patch_status establish_at(struct attachment *attachment, int policy, uint
  * or, if it may not be one, takes the instruction in.
  */
 static patch_status establish_in_punned(struct region *region, struct attachment *attachment, int policy,
-					struct refusal *refusal)
+					const struct extent *extent, struct refusal *refusal)
 {
 	struct trampoline *trampoline = NULL;
 	uintptr_t start = region->start;
@@ -118,13 +119,13 @@ static patch_status establish_in_punned(struct region *region, struct attachment
 	bool is_new;
 
 	if (region_has_policy(region, PATCH_TRAP_POLICY_FORBID))
-		return establish_at(attachment, PATCH_TRAP_POLICY_FORBID, region->start, refusal);
+		return establish_at(attachment, PATCH_TRAP_POLICY_FORBID, region->start, extent, refusal);
 	status = hookset_build_trap(region, &trampoline, refusal);
 	if (status != PATCH_OK)
 		return status;
 	is_new = trampoline != NULL && trampoline != region->next && !trampoline->reachable;
 	region->owned = region->length;
-	status = establish_at(attachment, policy, 0, refusal);
+	status = establish_at(attachment, policy, 0, extent, refusal);
 	if (status != PATCH_OK || region_at(start) != region) {
 		/* Else it was taken in. */
 		if (status != PATCH_OK)
@@ -174,7 +175,8 @@ static patch_status join_by_trap(struct region *region, struct attachment *attac
 }
 
 /* From trap to jump: a window of several instructions was planned for one, others are planned again. */
-static patch_status join_by_jump(struct region *region, struct attachment *attachment, struct refusal *refusal)
+static patch_status join_by_jump(struct region *region, struct attachment *attachment, const struct extent *extent,
+				 struct refusal *refusal)
 {
 	patch_status status;
 
@@ -184,7 +186,7 @@ static patch_status join_by_jump(struct region *region, struct attachment *attac
 		return PATCH_ECONF;
 	}
 	if (region->count == 1 || region->length < ARCH_JMP_SIZE)
-		return establish_at(attachment, attachment->patch->policy, 0, refusal);
+		return establish_at(attachment, attachment->patch->policy, 0, extent, refusal);
 	status = join_as(region, PATCH_STRATEGY_CONSTRAINED_JUMP, attachment, refusal);
 	if (status == PATCH_OK)
 		region->forced = false;
@@ -192,7 +194,8 @@ static patch_status join_by_jump(struct region *region, struct attachment *attac
 }
 
 /* An instruction that a region has already: the window stays as a rule, but policies may ask for another strategy. */
-static patch_status join_region(struct region *region, struct attachment *attachment, struct refusal *refusal)
+static patch_status join_region(struct region *region, struct attachment *attachment, const struct extent *extent,
+				struct refusal *refusal)
 {
 	int policy = attachment->patch->policy;
 	bool trap = region->strategy == PATCH_STRATEGY_TRAP;
@@ -202,16 +205,17 @@ static patch_status join_region(struct region *region, struct attachment *attach
 	if (policy == PATCH_TRAP_POLICY_FORCE && !trap)
 		return join_by_trap(region, attachment, refusal);
 	if (policy == PATCH_TRAP_POLICY_FORBID && trap)
-		return join_by_jump(region, attachment, refusal);
+		return join_by_jump(region, attachment, extent, refusal);
 	/* Nobody forces it any more. */
 	if (policy == PATCH_TRAP_POLICY_ALLOW && trap && forced &&
-	    join_by_jump(region, attachment, refusal) == PATCH_OK)
+	    join_by_jump(region, attachment, extent, refusal) == PATCH_OK)
 		return PATCH_OK;
 	attachment->address = address;
 	return join(region, attachment, refusal);
 }
 
-patch_status attach(struct patch *patch, enum role role, uintptr_t address, struct refusal *refusal)
+patch_status attach(struct patch *patch, enum role role, uintptr_t address, const struct extent *extent,
+		    struct refusal *refusal)
 {
 	struct attachment *attachment = &patch->sites[role].attachment;
 	static uint8_t bytes[PLAN_LENGTH_MAX];
@@ -230,7 +234,7 @@ patch_status attach(struct patch *patch, enum role role, uintptr_t address, stru
 	attachment->role = role;
 	attachment->address = site;
 	if (region != NULL && !region_is_unused(region))
-		return join_region(region, attachment, refusal);
+		return join_region(region, attachment, extent, refusal);
 	/* The program may have loaded other code here since. */
 	if (region != NULL && (text_read(region->start, bytes, region->length, &error) != region->length ||
 			       memcmp(bytes, region->original, region->length) != 0))
@@ -245,15 +249,15 @@ patch_status attach(struct patch *patch, enum role role, uintptr_t address, stru
 		return PATCH_EBOUNDARY;
 	}
 
-	status = region != NULL ? establish_in_punned(region, attachment, patch->policy, refusal) :
-				  establish_at(attachment, patch->policy, 0, refusal);
+	status = region != NULL ? establish_in_punned(region, attachment, patch->policy, extent, refusal) :
+				  establish_at(attachment, patch->policy, 0, extent, refusal);
 	if (status == PATCH_OK)
 		attachment->region->forced = patch->policy == PATCH_TRAP_POLICY_FORCE;
 	return status;
 }
 
 patch_status attach_in_window(struct patch *patch, uintptr_t address, uintptr_t start, uintptr_t end,
-			      struct refusal *refusal)
+			      const struct extent *extent, struct refusal *refusal)
 {
 	struct attachment *attachment = &patch->sites[ROLE_SITE].attachment;
 	static struct fit fit;
@@ -264,6 +268,7 @@ patch_status attach_in_window(struct patch *patch, uintptr_t address, uintptr_t 
 	attachment->role = ROLE_SITE;
 	attachment->address = address;
 	*plan = (struct plan){ .site = address, .start = start, .strategy = PATCH_STRATEGY_JUMP };
+	fit.extent = *extent;
 	fit.inner_count = 0;
 	fit.original = fit.view;
 	if (end - start > PLAN_LENGTH_MAX || region_original(start, fit.view, PLAN_LENGTH_MAX) < end - start)

@@ -8,18 +8,20 @@
 
 #include "base.h"
 #include "region.h"
+#include "site.h"
 
 /*
- * Give the patch a place for one of its roles, and build the region's trampoline. On failure nothing has changed and
- * *refusal says why.
+ * Give the patch a place for one of its roles, and build the region's trampoline. `extent`: what is around its site. On failure
+ * nothing has changed and *refusal says why.
  */
-patch_status attach(struct patch *patch, enum role role, uintptr_t address, struct refusal *refusal);
+patch_status attach(struct patch *patch, enum role role, uintptr_t address, const struct extent *extent,
+		    struct refusal *refusal);
 
 /*
  * The same for a patch on an instruction whose window is given: [start, end), whole instructions, the first one of a jump's
  * length. Nothing is patched there.
  */
 patch_status attach_in_window(struct patch *patch, uintptr_t address, uintptr_t start, uintptr_t end,
-			      struct refusal *refusal);
+			      const struct extent *extent, struct refusal *refusal);
 
 #endif

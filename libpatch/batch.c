@@ -190,7 +190,7 @@ void batch_stage_pads(struct batch *batch)
 		if (!job->new_pad || job->failed)
 			continue;
 		trampoline_pad_bytes(region_trampoline(region), region->pad, region->pad_live);
-		if (text_stage(region->pad, region->pad_live, ARCH_JMP_SIZE) != NULL)
+		if (text_stage(region->pad, region->pad_live, ARCH_JMP_SIZE))
 			region->pad_reachable = true;
 		else
 			batch_fail(batch, job, PATCH_ENOMEM, "out of memory");

@@ -203,8 +203,10 @@ static void settle_region(struct job *job)
 		retire_entries(region);
 		region_set_installed(region, false);
 	}
+	/* One that failed elsewhere keeps its state: whichever of its regions is first. */
 	for (struct attachment *a = region->attachments; a != NULL; a = a->next)
-		a->patch->enabled = is_due(a->patch);
+		if (!patch_is_pending(a->patch))
+			a->patch->enabled = is_due(a->patch);
 }
 
 static void settle(struct batch *batch)

@@ -167,7 +167,7 @@ static const char *foreign(const struct fit *fit, const struct arch_insn *insn, 
 	struct space_mapping mapping;
 	bool readable;
 
-	if (byte == ARCH_INT3 && (fit->patch->upper != 0 ? address < fit->patch->upper : flows))
+	if (byte == ARCH_INT3 && (fit->extent.upper != 0 ? address < fit->extent.upper : flows))
 		return "an int3 that libpatch did not write is within the bytes of a jump";
 	if (insn->kind == ARCH_CALL && insn->target % PAGE_SIZE == 0 && space_mapping(insn->target, &mapping, &readable) &&
 	    mapping.special)
@@ -239,7 +239,7 @@ static bool try_last_resort(struct fit *fit)
 
 	if (request->policy != PATCH_TRAP_POLICY_FORBID || request->beyond != 0)
 		return false;
-	request->beyond = site_next_function_end(fit->patch);
+	request->beyond = site_next_function_end(&fit->extent);
 	request->candidate = plan_last_resort();
 	return request->beyond != 0;
 }
@@ -284,16 +284,16 @@ static patch_status unreadable(uintptr_t address, struct refusal *refusal)
 	return misfit(refusal, PATCH_EFAULT, "the address is not mapped", address);
 }
 
-patch_status fit_begin(struct fit *fit, const struct patch *patch, uintptr_t address, int policy, uintptr_t from,
+patch_status fit_begin(struct fit *fit, const struct extent *extent, uintptr_t address, int policy, uintptr_t from,
 		       const struct region *through, struct refusal *refusal)
 {
-	uintptr_t lower = MAX(patch->lower, patch->floor);
-	size_t before = patch->upper != 0 && address > lower ? MIN(address - lower, (size_t)FIT_BEFORE) : 0;
+	uintptr_t lower = MAX(extent->lower, extent->floor);
+	size_t before = extent->upper != 0 && address > lower ? MIN(address - lower, (size_t)FIT_BEFORE) : 0;
 	size_t size = region_original(address - before, fit->view, sizeof(fit->view));
 
 	if (size <= before)
 		return unreadable(address, refusal);
-	fit->patch = patch;
+	fit->extent = *extent;
 	fit->through = through;
 	fit->from = from;
 	fit->over = false;
@@ -303,17 +303,17 @@ patch_status fit_begin(struct fit *fit, const struct patch *patch, uintptr_t add
 		.bytes = fit->view + before,
 		.size = size - before,
 		.before = before,
-		.upper = patch->upper,
-		.limit = patch->limit,
-		.punnable = patch->exact ? 0 : patch->mapped,
+		.upper = extent->upper,
+		.limit = extent->limit,
+		.punnable = extent->exact ? 0 : extent->mapped,
 		.is_target = is_target,
 		.data = fit,
 		.from = from,
 		.policy = policy,
 		.no_calls = site_has_shadow_stack(),
 	};
-	if (patch->upper != 0) {
-		scan_set(patch->lower, patch->upper, region_original_at, region_is_original(patch->lower, patch->upper));
+	if (extent->upper != 0) {
+		scan_set(extent->lower, extent->upper, region_original_at, region_is_original(extent->lower, extent->upper));
 		fit->request.is_start = is_start;
 	}
 	return PATCH_OK;

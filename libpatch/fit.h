@@ -9,6 +9,7 @@
 #include "base.h"
 #include "plan.h"
 #include "region.h"
+#include "site.h"
 
 /* Bytes a plan may look at: the longest window on either side, one instruction more, and an endbr64. */
 #define FIT_BEFORE PLAN_LENGTH_MAX
@@ -21,7 +22,7 @@ struct fit {
 	struct region *inner[PLAN_INSNS_MAX * 2]; /* regions that it takes in */
 	size_t inner_count;
 	/* The rest is fit.c's. */
-	const struct patch *patch;
+	struct extent extent;
 	const struct region *through;
 	uintptr_t from;
 	struct plan_request request;
@@ -32,10 +33,10 @@ struct fit {
 };
 
 /*
- * Candidates for a hook of the patch on the instruction at address. `from`: see struct plan_request. `through`: this region is
+ * Candidates for a hook on the instruction at address, with this around it. `from`: see struct plan_request. `through`: this region is
  * thought away; or NULL. PATCH_OK; PATCH_EFAULT: not mapped.
  */
-patch_status fit_begin(struct fit *fit, const struct patch *patch, uintptr_t address, int policy, uintptr_t from,
+patch_status fit_begin(struct fit *fit, const struct extent *extent, uintptr_t address, int policy, uintptr_t from,
 		       const struct region *through, struct refusal *refusal);
 
 /* The next candidate: PATCH_OK, or why there is none, which is why the first of them did not do. */

@@ -119,6 +119,6 @@ bool procedures_gone(uintptr_t lower, uintptr_t upper)
 	while ((patch = handle_next(&index)) != NULL)
 		used |= ((patch->open || patch->waiting) &&
 			 is_within(patch_refers_to(patch), lower, upper)) ||
-			is_within((uintptr_t)patch->model.probe.destroy, lower, upper);
+			is_within((uintptr_t)patch->destroy, lower, upper);
 	return !used;
 }

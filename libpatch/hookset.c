@@ -24,29 +24,26 @@ static size_t describe(const struct attachment *attachment, struct hook *hooks)
 	*hook = (struct hook){
 		.address = attachment->address,
 		.when = when_of(attachment),
-		.lower = patch->lower,
-		.upper = patch->upper,
 		.code = {
-			.read = patch->model.probe.read_registers,
-			.write = patch->model.probe.write_registers,
-			.clobber = patch->model.probe.clobber_registers,
+			.read = patch->read,
+			.write = patch->write,
+			.clobber = patch->clobber,
 			.program_counter = patch->located,
 			.post = attachment->role == ROLE_RETURN,
+			.action = patch->action,
+			.stamp = patch->stamp,
 		},
-		.record = &patch->sites[attachment->role].record,
-		.owner = patch,
+		.record = patch_record(patch, attachment->role),
+		.owner = &patch->owner,
 	};
-	if (patch->model.type == PATCH_EXEC_MODEL_COUNT) {
-		hook->code.action = patch->count.action;
-		hook->code.stamp = patch->count.stamp;
-		hook->record = patch->count.counter;
-		return 1;
+	/* A function of more than 4 GiB is as good as not known. */
+	if (patch->upper - patch->lower <= UINT32_MAX) {
+		hook->lower = patch->lower;
+		hook->upper = patch->upper;
 	}
-	if (patch->model.type == MODEL_INSTEAD) {
+	if (patch->type == MODEL_INSTEAD)
 		hook->when = HOOK_INSTEAD;
-		return 1;
-	}
-	if (patch->paired || patch->model.type != PATCH_EXEC_MODEL_PROBE_AROUND)
+	if (patch->paired || patch->type != PATCH_EXEC_MODEL_PROBE_AROUND)
 		return 1;
 	hooks[1] = hooks[0];
 	hooks[1].when = HOOK_AFTER;
@@ -107,9 +104,14 @@ static bool make_pad_entry(struct region *region)
 	return true;
 }
 
-static bool is_released(const struct patch *patch)
+static struct patch *patch_of(struct hook_owner *owner)
 {
-	return patch->released;
+	return (struct patch *)((uint8_t *)owner - offsetof(struct patch, owner));
+}
+
+static bool is_released(const struct hook_owner *owner)
+{
+	return patch_of((struct hook_owner *)(uintptr_t)owner)->released;
 }
 
 /* Trampolines that a window has had, and what was wanted of one. */
@@ -170,6 +172,18 @@ static size_t count_alike(const struct hook *hooks, size_t count, const struct h
 	return alike;
 }
 
+static size_t count_of(const struct trampoline *trampoline, const struct hook *hook)
+{
+	size_t alike = 0;
+
+	for (size_t i = 0; i < trampoline->hook_count; ++i) {
+		struct hook built = trampoline_hook(trampoline, i);
+
+		alike += trampoline_alike(&built, hook);
+	}
+	return alike;
+}
+
 /* Where hooks for more than is wanted are put together: LARGER_MAX are too many. */
 struct layout {
 	struct hook *hooks;
@@ -188,18 +202,17 @@ static void add_place(struct layout *layout, const struct search *search, const 
 	if (count_at(layout->hooks, layout->count, place) > 0)
 		return;
 	for (size_t i = 0; i < largest->hook_count + search->count && layout->count < LARGER_MAX; ++i) {
-		const struct hook *hook = i < largest->hook_count ? &largest->hooks[i] :
-								     &search->hooks[i - largest->hook_count];
+		struct hook hook = i < largest->hook_count ? trampoline_hook(largest, i) : search->hooks[i - largest->hook_count];
 
-		if (trampoline_same_place(hook, place) && count_alike(layout->hooks + begin, layout->count - begin, hook) == 0)
-			layout->hooks[layout->count++] = *hook;
+		if (trampoline_same_place(&hook, place) && count_alike(layout->hooks + begin, layout->count - begin, &hook) == 0)
+			layout->hooks[layout->count++] = hook;
 	}
 	kinds = layout->count - begin;
 	/* Of what is done instead of the instruction there is one. */
 	if (place->when == HOOK_INSTEAD)
 		return;
 	if (spare > 1)
-		turns = MAX(turns, count_alike(largest->hooks, largest->hook_count, place));
+		turns = MAX(turns, count_of(largest, place));
 	for (size_t i = kinds; i < kinds * turns && layout->count < LARGER_MAX; ++i)
 		layout->hooks[layout->count++] = layout->hooks[begin + i % kinds];
 }
@@ -219,8 +232,11 @@ static patch_status build_larger(struct window *window, const struct search *sea
 		return PATCH_ENOMEM;
 	for (size_t i = 0; i < search->count; ++i)
 		add_place(&layout, search, &search->hooks[i], spare);
-	for (size_t i = 0; i < largest->hook_count; ++i)
-		add_place(&layout, search, &largest->hooks[i], spare);
+	for (size_t i = 0; i < largest->hook_count; ++i) {
+		struct hook hook = trampoline_hook(largest, i);
+
+		add_place(&layout, search, &hook, spare);
+	}
 	if (layout.count < LARGER_MAX)
 		status = trampoline_build(window, layout.hooks, layout.count, out, &message);
 	heap_free(layout.hooks, LARGER_MAX * sizeof(*layout.hooks));
@@ -240,19 +256,15 @@ static patch_status build(struct window *window, const struct search *search, st
 static void hand_over(struct trampoline *trampoline, const struct search *search)
 {
 	for (size_t i = 0; i < search->count; ++i) {
-		struct hook *hook = &trampoline->hooks[search->map[i]];
-		struct patch *patch = search->hooks[i].owner;
+		struct built_hook *hook = &trampoline->hooks[search->map[i]];
+		struct hook_owner *owner = search->hooks[i].owner;
 
-		if (hook->owner == patch)
+		if (hook->owner == owner)
 			continue;
-		hook->record = search->hooks[i].record;
-		hook->owner = patch;
-		hook->link = &patch->hooks;
-		hook->next = patch->hooks;
-		if (hook->next != NULL)
-			hook->next->link = &hook->next;
-		patch->hooks = hook;
-		atomic_store((_Atomic uintptr_t *)hook->code.slot, patch->open ? (uintptr_t)hook->record : 0);
+		hook->owner = owner;
+		hook->next = owner->hooks;
+		owner->hooks = hook;
+		atomic_store((_Atomic uintptr_t *)hook->slot, patch_of(owner)->open ? (uintptr_t)search->hooks[i].record : 0);
 	}
 }
 

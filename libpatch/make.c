@@ -108,7 +108,7 @@ static bool is_call(uintptr_t address, struct arch_insn *insn)
 }
 
 /* PROBE_AROUND: a hook behind the instruction, or, for a call, at its return address. */
-static patch_status attach_after(struct patch *patch, struct refusal *refusal)
+static patch_status attach_after(struct patch *patch, const struct extent *extent, struct refusal *refusal)
 {
 	uintptr_t address = patch->sites[ROLE_SITE].attachment.address;
 	uintptr_t returns_to;
@@ -130,38 +130,37 @@ static patch_status attach_after(struct patch *patch, struct refusal *refusal)
 		return PATCH_ENOTSUP;
 	}
 	patch->pair.program_counter = returns_to;
-	return attach(patch, ROLE_RETURN, returns_to, refusal);
+	return attach(patch, ROLE_RETURN, returns_to, extent, refusal);
 }
 
-/* What the hooks' slots will hold. */
-static void set_records(struct patch *patch)
+/* Both hooks go through around.c. */
+static void set_pair(struct patch *patch)
 {
-	for (size_t i = 0; i < patch->roles; ++i)
-		patch->sites[i].record = (struct hook_record){ patch->model.probe.procedure, patch->model.probe.user_data };
-	if (!patch->paired)
-		return;
+	const struct hook_record *record = &patch->sites[ROLE_SITE].record;
+
 	patch->pair.id = patch->order;
-	patch->pair.procedure = patch->model.probe.procedure;
-	patch->pair.user_data = patch->model.probe.user_data;
+	patch->pair.procedure = record->procedure;
+	patch->pair.user_data = record->user_data;
 	patch->sites[ROLE_SITE].record = (struct hook_record){ around_call, &patch->pair };
 	patch->sites[ROLE_RETURN].record = (struct hook_record){ around_return, &patch->pair };
 }
 
-static patch_status attach_all(struct patch *patch, struct refusal *refusal)
+static patch_status attach_all(struct patch *patch, const struct extent *extent, struct refusal *refusal)
 {
 	uintptr_t address = patch->located;
 	struct arch_insn insn;
 	patch_status status;
 
-	if (patch->model.type == PATCH_EXEC_MODEL_PROBE_AROUND) {
+	if (patch->type == PATCH_EXEC_MODEL_PROBE_AROUND) {
 		if (site_decode(address, &insn) && (insn.flags & ARCH_F_ENDBR))
 			address += insn.length;
 		patch->paired = is_call(address, &insn);
 	}
-	set_records(patch);
-	status = attach(patch, ROLE_SITE, patch->located, refusal);
-	if (status == PATCH_OK && patch->model.type == PATCH_EXEC_MODEL_PROBE_AROUND)
-		status = attach_after(patch, refusal);
+	if (patch->paired)
+		set_pair(patch);
+	status = attach(patch, ROLE_SITE, patch->located, extent, refusal);
+	if (status == PATCH_OK && patch->type == PATCH_EXEC_MODEL_PROBE_AROUND)
+		status = attach_after(patch, extent, refusal);
 	return status;
 }
 
@@ -184,22 +183,26 @@ static void set_model(struct patch *patch, const struct patch_exec_model *model)
 	};
 	uintptr_t counter = (uintptr_t)model->count.counter;
 
+	patch->type = (uint8_t)model->type;
 	if (model->type != PATCH_EXEC_MODEL_COUNT) {
-		patch->model = *model;
+		patch->read = model->probe.read_registers;
+		patch->write = model->probe.write_registers;
+		patch->clobber = model->probe.clobber_registers;
+		patch->destroy = model->probe.destroy;
+		patch->sites[ROLE_SITE].record = (struct hook_record){ model->probe.procedure, model->probe.user_data };
 		return;
 	}
-	/* No masks, no procedure, nothing to destroy. */
-	patch->model = (struct patch_exec_model){ .type = PATCH_EXEC_MODEL_COUNT };
 	if (model->count.kind == PATCH_COUNT_THREAD)
 		counter -= thread_pointer();
-	patch->count.counter = (const void *)counter;
-	patch->count.action = actions[model->count.kind];
-	patch->count.stamp = model->count.flags & PATCH_COUNT_TSC;
+	patch->sites[ROLE_SITE].counter = (const void *)counter;
+	patch->action = actions[model->count.kind];
+	patch->stamp = model->count.flags & PATCH_COUNT_TSC;
 }
 
 static patch_status make_at(uintptr_t address, const struct request *request, patch_t *out)
 {
 	struct refusal refusal = { "", 0 };
+	struct extent extent;
 	patch_status status;
 	struct patch *patch;
 
@@ -211,11 +214,14 @@ static patch_status make_at(uintptr_t address, const struct request *request, pa
 	}
 	patch->located = address;
 	set_model(patch, request->model);
-	patch->policy = request->attr.trap_policy;
+	patch->policy = (uint8_t)request->attr.trap_policy;
 	patch->order = ++order;
-	status = site_examine(patch, address, &refusal);
-	if (status == PATCH_OK)
-		status = attach_all(patch, &refusal);
+	status = site_examine(address, &extent, &refusal);
+	if (status == PATCH_OK) {
+		patch->lower = extent.lower;
+		patch->upper = extent.upper;
+		status = attach_all(patch, &extent, &refusal);
+	}
 	if (status != PATCH_OK) {
 		region_detach(patch);
 		handle_free(patch);

@@ -31,8 +31,11 @@ static void take_off(struct patch *patch)
 
 static void set_slots(const struct patch *patch, bool open)
 {
-	for (const struct hook *hook = patch->hooks; hook != NULL; hook = hook->next)
-		atomic_store((_Atomic uintptr_t *)hook->code.slot, open ? (uintptr_t)hook->record : 0);
+	for (const struct built_hook *hook = patch->owner.hooks; hook != NULL; hook = hook->next) {
+		enum role role = hook->when == HOOK_RETURNED ? ROLE_RETURN : ROLE_SITE;
+
+		atomic_store((_Atomic uintptr_t *)hook->slot, open ? (uintptr_t)patch_record(patch, role) : 0);
+	}
 }
 
 void quiesce_set_open(struct patch *patch, bool open)
@@ -136,7 +139,7 @@ struct patch *quiesce_take(void)
 		struct patch *patch = due;
 
 		take_off(patch);
-		if (patch->model.probe.destroy == NULL) {
+		if (patch->destroy == NULL) {
 			handle_free(patch);
 			continue;
 		}
@@ -189,7 +192,7 @@ bool quiesce_uses(uintptr_t lower, uintptr_t upper)
 
 	while ((patch = handle_next(&index)) != NULL)
 		if (patch_refers_to(patch) - lower < upper - lower ||
-		    (uintptr_t)patch->model.probe.destroy - lower < upper - lower)
+		    (uintptr_t)patch->destroy - lower < upper - lower)
 			return true;
 	return false;
 }

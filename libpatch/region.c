@@ -224,9 +224,9 @@ bool region_is_plain(const struct region *region)
 	bool any = false;
 
 	for (const struct attachment *a = region->attachments; a != NULL; a = a->next) {
-		if (a->patch->model.type != MODEL_INSTEAD && !a->patch->released)
+		if (a->patch->type != MODEL_INSTEAD && !a->patch->released)
 			return false;
-		any |= a->patch->model.type == MODEL_INSTEAD;
+		any |= a->patch->type == MODEL_INSTEAD;
 	}
 	return any && region->strategy == PATCH_STRATEGY_JUMP && region->offsets[1] >= ARCH_JMP_SIZE;
 }
@@ -506,8 +506,8 @@ void region_take_in(struct region *region, struct region *gone)
 void region_detach(struct patch *patch)
 {
 	/* Their code stays (I7), and serves the next patch that wants the same. */
-	while (patch->hooks != NULL)
-		trampoline_free_hook(patch->hooks);
+	while (patch->owner.hooks != NULL)
+		trampoline_free_hook(patch->owner.hooks);
 	for (size_t i = 0; i < patch->roles; ++i) {
 		struct attachment *attachment = &patch->sites[i].attachment;
 		struct region *region = attachment->region;

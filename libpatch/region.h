@@ -21,7 +21,7 @@ enum role {
 };
 
 /* Of patches of the library's own: at a system call, their record has an arch_instead_fn. Never given to patch_make(). */
-#define MODEL_INSTEAD 0x100
+#define MODEL_INSTEAD 0x80
 
 /* A patch's place in a region. */
 struct attachment {
@@ -34,60 +34,82 @@ struct attachment {
 
 #define ROLES 2
 
-/* What the caller of patch_make() asked for, and where it stands. Without a return site, memory ends in front of that. */
+/*
+ * What the caller of patch_make() asked for, and where it stands. Without a return site, memory ends in front of that. There may
+ * be a million of them: what commits look at is together.
+ */
 struct patch {
 	uint64_t order; /* of making */
 	uintptr_t located;
-	struct patch_exec_model model;
-	int policy;
-	bool wanted;   /* enabled by the next commit */
-	bool enabled;  /* by the last commit */
-	bool released; /* by patch_unmake(): goes at the next commit */
-	bool gone;     /* its code was unmapped: it is on no region any more */
-	bool revoked;  /* its handle is unknown */
-	uint32_t queued; /* handle_change() */
-	/* Extent of the function around it, upper 0 when unknown; where the next one begins. */
+	/* Extent of the function around it, upper 0 when unknown. */
 	uintptr_t lower;
 	uintptr_t upper;
-	uintptr_t limit;
-	uintptr_t barrier; /* no byte from here on may be changed */
-	uintptr_t floor;   /* none in front of here */
-	uintptr_t mapped;  /* end of the mapping */
-	bool exact;     /* its mapping is writable (text.h) */
-	bool paired;    /* around a call */
-	uint8_t roles;  /* that there is memory for */
-	struct {
-		const void *counter; /* or that, when nothing is called: its address or its distance from the thread pointer */
-		uint8_t action;      /* enum arch_action */
-		bool stamp;
-	} count;
-	struct hook *hooks;               /* that are its own, of any trampoline */
-	/* handle.c's. */
-	uint32_t slot;
+	uint64_t read;
+	uint64_t write;
+	uint64_t clobber;
+	void (*destroy)(void *user_data);
 	/* quiesce.c's. */
-	bool open;    /* its slots hold its records */
-	bool waiting; /* they did, and a thread may use one still */
-	bool used;    /* one does, as of the last look */
-	bool detached; /* nobody but quiesce.c knows it */
 	uint64_t ticket;   /* of its closing, or of its detachment */
-	uint64_t fence;    /* memory_fence_count() at its closing */
 	uint64_t unmade;   /* order of patch_unmake() */
-	const void *runner; /* the thread that runs its destroy function */
+	union {
+		uint64_t fence;     /* while it waits: memory_fence_count() at its closing */
+		const void *runner; /* while it is being destroyed: the thread that runs its destroy function */
+	};
 	struct patch *quiet_next;
 	struct patch **quiet_link;
+	uint32_t slot; /* handle.c's */
+
+	uint32_t queued; /* handle_change() */
+	uint8_t type;    /* enum patch_exec_model_type, or MODEL_INSTEAD */
+	uint8_t policy;
+	uint8_t action;  /* enum arch_action */
+	bool stamp;
+	uint8_t roles;   /* that there is memory for */
+	bool paired;     /* around a call */
+	bool wanted;     /* enabled by the next commit */
+	bool enabled;    /* by the last commit */
+	bool released;   /* by patch_unmake(): goes at the next commit */
+	bool gone;       /* its code was unmapped: it is on no region any more */
+	bool revoked;    /* its handle is unknown */
+	/* quiesce.c's. */
+	bool open;     /* its slots hold its records */
+	bool waiting;  /* they did, and a thread may use one still */
+	bool used;     /* one does, as of the last look */
+	bool detached; /* nobody but quiesce.c knows it */
+	struct hook_owner owner; /* of its hooks */
 	struct {
 		struct attachment attachment;
-		struct hook_record record; /* what its hooks' slots hold */
+		union {
+			struct hook_record record;
+			const void *counter; /* when nothing is called: its address or its distance from the thread pointer */
+		};
 	} sites[ROLES]; /* by role */
 	struct call_pair pair; /* of both calls */
 };
 
-/* What its hooks call, or the counter that they increase: 0 for one in thread-local storage. */
+/* What its hooks' slots hold. */
+static inline const void *patch_record(const struct patch *patch, enum role role)
+{
+	return patch->action == ARCH_CALL_PROCEDURE ? &patch->sites[role].record : patch->sites[role].counter;
+}
+
+/* What its hooks call, with what. Not of one that counts. */
+static inline struct hook_record patch_procedure(const struct patch *patch)
+{
+	return patch->paired ? (struct hook_record){ patch->pair.procedure, patch->pair.user_data } : patch->sites[ROLE_SITE].record;
+}
+
+/* The same, or the counter that they increase: 0 for one in thread-local storage. */
 static inline uintptr_t patch_refers_to(const struct patch *patch)
 {
-	if (patch->model.type != PATCH_EXEC_MODEL_COUNT)
-		return (uintptr_t)patch->model.probe.procedure;
-	return patch->count.action == ARCH_COUNT_THREAD ? 0 : (uintptr_t)patch->count.counter;
+	switch (patch->action) {
+	case ARCH_CALL_PROCEDURE:
+		return (uintptr_t)patch_procedure(patch).procedure;
+	case ARCH_COUNT_THREAD:
+		return 0;
+	default:
+		return (uintptr_t)patch->sites[ROLE_SITE].counter;
+	}
 }
 
 /* Its size with so many roles. */
@@ -129,15 +151,29 @@ struct region {
 /* How many things in front of the one at hand a pass over all of them fetches. */
 #define AHEAD 6
 
-/* What commits look at. */
+/* What commits look at. Of an attachment's patch: the patch is not there yet to be asked. */
 static inline void patch_fetch(const struct patch *patch)
 {
-	fetch(patch, patch_size(1));
+	fetch(&patch->queued, offsetof(struct patch, sites[1]) - offsetof(struct patch, queued));
+}
+
+static inline void attachment_fetch(const struct attachment *attachment)
+{
+	patch_fetch((const struct patch *)((const uint8_t *)attachment - offsetof(struct patch, sites)));
 }
 
 static inline void region_fetch(const struct region *region)
 {
 	fetch(region, sizeof(*region) + 64);
+}
+
+/* Does any part of the patch wait for another commit? In the middle of one: has any failed? */
+static inline bool patch_is_pending(const struct patch *patch)
+{
+	for (size_t i = 0; i < patch->roles; ++i)
+		if (patch->sites[i].attachment.region != NULL && patch->sites[i].attachment.region->queued)
+			return true;
+	return false;
 }
 
 struct refusal {
@@ -187,9 +223,8 @@ static inline struct trampoline *region_trampoline(const struct region *region)
 /* What the region, which was fetched, leads to. */
 static inline void region_fetch_further(const struct region *region)
 {
-	/* It is the patch's, which is not there yet to be asked. */
 	if (region->attachments != NULL)
-		fetch((const uint8_t *)region->attachments - offsetof(struct patch, sites), patch_size(1));
+		attachment_fetch(region->attachments);
 	fetch(region_trampoline(region), sizeof(struct trampoline));
 	for (unsigned int i = 0; i < region->count; ++i)
 		FETCH(region->entries[i]);

@@ -8,6 +8,7 @@
 #include "region.h"
 #include "registry.h"
 #include "signals.h"
+#include "site.h"
 
 struct replan {
 	struct replan *next;
@@ -84,8 +85,10 @@ static bool find_place(struct replan *replan)
 	static struct fit fit;
 	const struct patch *patch = replan->old->attachments->patch;
 	struct refusal refusal;
+	struct extent extent;
 
-	if (fit_begin(&fit, patch, hooked_address(replan->old), patch->policy, 0, replan->old, &refusal) != PATCH_OK)
+	if (site_examine(patch->located, &extent, &refusal) != PATCH_OK ||
+	    fit_begin(&fit, &extent, hooked_address(replan->old), patch->policy, 0, replan->old, &refusal) != PATCH_OK)
 		return false;
 	while (fit_next(&fit, &refusal) == PATCH_OK && fit.plan.candidate < plan_first_to_trap()) {
 		/* Nobody is on it, and it has the same window: it is what the new one begins with. */

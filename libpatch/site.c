@@ -78,7 +78,7 @@ static uintptr_t restorer(void)
 }
 
 /* May the bytes at address be patched, as far as their mapping goes? */
-static patch_status check_mapping(struct patch *patch, uintptr_t address, struct refusal *refusal)
+static patch_status check_mapping(struct extent *extent, uintptr_t address, struct refusal *refusal)
 {
 	struct space_mapping mapping;
 	patch_status status;
@@ -107,8 +107,8 @@ static patch_status check_mapping(struct patch *patch, uintptr_t address, struct
 		refusal->message = "the mapping is shared: other processes would see the patch";
 		return PATCH_ENOTSUP;
 	}
-	patch->exact = (mapping.protection & PROT_WRITE) != 0;
-	patch->mapped = mapping.upper;
+	extent->exact = (mapping.protection & PROT_WRITE) != 0;
+	extent->mapped = mapping.upper;
 	return PATCH_OK;
 }
 
@@ -146,65 +146,61 @@ static bool find_module(uintptr_t address, struct module *module)
 	return true;
 }
 
-patch_status site_examine(struct patch *patch, uintptr_t address, struct refusal *refusal)
+patch_status site_examine(uintptr_t address, struct extent *extent, struct refusal *refusal)
 {
 	struct critical critical;
 	struct module module;
 	patch_status status;
 
 	refusal->irritant = address;
-	patch->floor = 0;
-	patch->lower = 0;
-	patch->upper = 0;
-	patch->limit = UINTPTR_MAX;
+	*extent = (struct extent){ .limit = UINTPTR_MAX, .barrier = UINTPTR_MAX };
 	text_trust(0, 0);
-	patch->barrier = UINTPTR_MAX;
 	if (arena_contains(address)) {
 		refusal->message = "the address is in code that libpatch generated";
 		return PATCH_EPROTECTED;
 	}
-	status = check_mapping(patch, address, refusal);
+	status = check_mapping(extent, address, refusal);
 	if (status != PATCH_OK || !find_module(address, &module))
 		return status;
 	refusal->message = check_protected(&module, address);
 	if (refusal->message != NULL)
 		return PATCH_EPROTECTED;
-	if (!module_function(&module, address, &patch->lower, &patch->upper, &patch->limit)) {
-		patch->lower = 0;
-		patch->upper = 0;
+	if (!module_function(&module, address, &extent->lower, &extent->upper, &extent->limit)) {
+		extent->lower = 0;
+		extent->upper = 0;
 	}
-	refusal->message = critical_examine(&module, address, patch->lower, patch->upper, region_original, &critical);
+	refusal->message = critical_examine(&module, address, extent->lower, extent->upper, region_original, &critical);
 	if (refusal->message != NULL)
 		return PATCH_EPROTECTED;
 	/* Its unwind entry begins a byte early, so that it is found for return addresses: a window must not run into it. */
 	if (address < restorer()) {
-		patch->limit = MIN(patch->limit, restorer());
-		patch->barrier = restorer();
+		extent->limit = MIN(extent->limit, restorer());
+		extent->barrier = restorer();
 	}
-	if (critical.ceiling < patch->barrier) {
-		patch->limit = MIN(patch->limit, critical.ceiling);
-		patch->barrier = critical.ceiling;
+	if (critical.ceiling < extent->barrier) {
+		extent->limit = MIN(extent->limit, critical.ceiling);
+		extent->barrier = critical.ceiling;
 	}
-	patch->floor = critical.floor;
-	if (patch->upper == 0)
+	extent->floor = critical.floor;
+	if (extent->upper == 0)
 		return PATCH_OK;
-	scan_set(patch->lower, patch->upper, region_original_at, region_is_original(patch->lower, patch->upper));
-	if (address != patch->lower && scan_function() && !scan_is_start(address)) {
+	scan_set(extent->lower, extent->upper, region_original_at, region_is_original(extent->lower, extent->upper));
+	if (address != extent->lower && scan_function() && !scan_is_start(address)) {
 		refusal->message = "the address is not the start of an instruction of its function";
 		return PATCH_EBOUNDARY;
 	}
 	return PATCH_OK;
 }
 
-uintptr_t site_next_function_end(const struct patch *patch)
+uintptr_t site_next_function_end(const struct extent *extent)
 {
 	struct module module;
 	uintptr_t lower, upper;
 
-	if (patch->limit == UINTPTR_MAX || !module_find(patch->limit, &module) ||
-	    !module_function(&module, patch->limit, &lower, &upper, NULL) || lower != patch->limit)
+	if (extent->limit == UINTPTR_MAX || !module_find(extent->limit, &module) ||
+	    !module_function(&module, extent->limit, &lower, &upper, NULL) || lower != extent->limit)
 		return 0;
-	return MIN(upper, patch->barrier);
+	return MIN(upper, extent->barrier);
 }
 
 bool site_decode(uintptr_t address, struct arch_insn *insn)

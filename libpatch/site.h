@@ -9,11 +9,23 @@
 #include "base.h"
 #include "region.h"
 
-/* May a patch be placed at address? Fills in the patch's extents. PATCH_OK, or why not in *refusal. */
-patch_status site_examine(struct patch *patch, uintptr_t address, struct refusal *refusal);
+/* What there is around a site. */
+struct extent {
+	/* The function, upper 0 when unknown; where the next one begins. */
+	uintptr_t lower;
+	uintptr_t upper;
+	uintptr_t limit;
+	uintptr_t barrier; /* no byte from here on may be changed */
+	uintptr_t floor;   /* none in front of here */
+	uintptr_t mapped;  /* end of the mapping */
+	bool exact;        /* the mapping is writable (text.h) */
+};
 
-/* The end of the function that begins at patch->limit, as far as its bytes may be changed; 0: there is none. */
-uintptr_t site_next_function_end(const struct patch *patch);
+/* May a patch be placed at address? PATCH_OK, or why not in *refusal. */
+patch_status site_examine(uintptr_t address, struct extent *extent, struct refusal *refusal);
+
+/* The end of the function that begins at extent->limit, as far as its bytes may be changed; 0: there is none. */
+uintptr_t site_next_function_end(const struct extent *extent);
 
 /* The instruction at address, under patches; false when the bytes there are none. */
 bool site_decode(uintptr_t address, struct arch_insn *insn);

@@ -12,7 +12,6 @@
 
 struct text_staged {
 	struct text_staged *next;
-	struct text_staged **link;
 	uintptr_t address;
 	uint32_t length;
 	uint8_t bytes[];
@@ -30,7 +29,6 @@ struct chunk {
 static struct chunk *chunks;
 static struct text_staged *staged_list;
 static size_t staged_count;
-static uint64_t flush_epoch;
 
 static void *chunk_alloc(size_t size)
 {
@@ -66,35 +64,37 @@ static void free_chunks(void)
 		chunks->used = 0;
 }
 
-struct text_staged *text_stage(uintptr_t address, const void *bytes, uint32_t length)
+bool text_stage(uintptr_t address, const void *bytes, uint32_t length)
 {
 	struct text_staged *staged;
 
 	if (INJECT(INJECT_ALLOC))
-		return NULL;
+		return false;
 	/* Nobody can be led there yet, so any time will do. What fails is tried again by whoever needs it. */
 	if (chunks != NULL && CHUNK - sizeof(*chunks) - chunks->used < ALIGN_UP(sizeof(*staged) + length, sizeof(void *)))
 		(void)text_flush();
 	staged = chunk_alloc(sizeof(*staged) + length);
 	if (staged == NULL)
-		return NULL;
+		return false;
 	staged->address = address;
 	staged->length = length;
 	memcpy(staged->bytes, bytes, length);
 	staged->next = staged_list;
-	staged->link = &staged_list;
-	if (staged_list != NULL)
-		staged_list->link = &staged->next;
 	staged_list = staged;
 	++staged_count;
-	return staged;
+	return true;
 }
 
-void text_unstage(struct text_staged *staged)
+/* As a rule there is one chunk at most, and it is the last. */
+void text_unstage(uintptr_t address)
 {
-	*staged->link = staged->next;
-	if (staged->next != NULL)
-		staged->next->link = staged->link;
+	struct text_staged **link = &staged_list;
+
+	while (*link != NULL && (*link)->address != address)
+		link = &(*link)->next;
+	if (*link == NULL)
+		return;
+	*link = (*link)->next;
 	if (--staged_count == 0)
 		free_chunks();
 }
@@ -124,11 +124,5 @@ int text_flush(void)
 	staged_list = NULL;
 	staged_count = 0;
 	free_chunks();
-	++flush_epoch;
 	return 0;
-}
-
-uint64_t text_flush_epoch(void)
-{
-	return flush_epoch;
 }

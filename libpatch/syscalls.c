@@ -172,19 +172,19 @@ struct site {
 static struct site *sites;
 static struct syscalls_usage usage;
 
-static bool add(const struct patch *examined, uintptr_t address, uintptr_t start, arch_instead_fn *function)
+static bool add(const struct extent *extent, uintptr_t address, uintptr_t start, arch_instead_fn *function)
 {
 	struct site *site = heap_alloc(sizeof(*site));
 	struct refusal refusal;
 
 	if (site == NULL)
 		return false;
-	site->patch = *examined;
-	site->patch.located = address;
-	site->patch.model.type = MODEL_INSTEAD;
+	site->patch = (struct patch){
+		.roles = 1, .located = address, .lower = extent->lower, .upper = extent->upper, .type = MODEL_INSTEAD
+	};
 	site->patch.sites[ROLE_SITE].record.procedure = (void (*)(struct patch_exec_context *, uint8_t))(uintptr_t)function;
 	site->patch.wanted = true;
-	if (attach_in_window(&site->patch, address, start, address + SYSCALL_SIZE, &refusal) != PATCH_OK) {
+	if (attach_in_window(&site->patch, address, start, address + SYSCALL_SIZE, extent, &refusal) != PATCH_OK) {
 		region_detach(&site->patch);
 		heap_free(site, sizeof(*site));
 		return false;
@@ -233,15 +233,15 @@ static bool is_outside_code(uintptr_t address, struct segment *segment)
 /* True: it is patched, or need not be. */
 static bool consider(uintptr_t address, struct segment *segment)
 {
-	struct patch patch = { .roles = 1 };
 	struct refusal refusal;
+	struct extent extent;
 	struct found found;
 	patch_status status;
 
 	/* Most are, and their function need not be scanned. */
 	if (is_harmless(address, segment) || is_own(address))
 		return true;
-	status = site_examine(&patch, address, &refusal);
+	status = site_examine(address, &extent, &refusal);
 
 	/* Data, the kernel's, or our own. */
 	if (status == PATCH_EBOUNDARY || status == PATCH_EPROTECTED || status == PATCH_ENOTSUP)
@@ -249,13 +249,13 @@ static bool consider(uintptr_t address, struct segment *segment)
 	if (status != PATCH_OK)
 		return false;
 	/* libc's clone() and clone3() have no unwind entry. */
-	if (patch.upper == 0)
+	if (extent.upper == 0)
 		return (segment->libc && *(const uint8_t *)(address - ARCH_JMP_SIZE) == 0xB8 &&
-			add(&patch, address, address - ARCH_JMP_SIZE, mediate)) ||
+			add(&extent, address, address - ARCH_JMP_SIZE, mediate)) ||
 		       is_outside_code(address, segment);
 	if (!scan_is_start(address))
 		return true;
-	found = examine(address, patch.lower);
+	found = examine(address, extent.lower);
 	/* The number is given by somebody else, and everything is in place right in front: libc's syscall(). */
 	if (found.number < 0 && found.start != 0) {
 		struct arch_insn insn;
@@ -263,13 +263,13 @@ static bool consider(uintptr_t address, struct segment *segment)
 		if (!arch_decode((const uint8_t *)found.start, INSN_MAX, found.start, &insn) ||
 		    found.start + insn.length != address)
 			return segment->libc;
-		return add(&patch, address, found.start, mediate) || segment->libc;
+		return add(&extent, address, found.start, mediate) || segment->libc;
 	}
 	if (found.number < 0)
 		return segment->libc;
 	if (!concerns(found.number, segment))
 		return true;
-	return found.start != 0 && add(&patch, address, found.start, found.number == SYS_munmap ? unmap : mediate);
+	return found.start != 0 && add(&extent, address, found.start, found.number == SYS_munmap ? unmap : mediate);
 }
 
 static void search(struct segment *segment)

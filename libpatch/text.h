@@ -71,13 +71,10 @@ void text_end_whole(void);
  * Generated code waits here until text_flush(), or until there is much of it: thousands of trampolines become a few writes.
  * `address` is not yet reachable by any thread. The bytes are copied. text_unstage() drops one that was not flushed.
  */
-struct text_staged;
-struct text_staged *text_stage(uintptr_t address, const void *bytes, uint32_t length);
-void text_unstage(struct text_staged *staged);
-/* 0 or errno; after a failure everything stays staged. Handles from text_stage() are invalid after success. */
+bool text_stage(uintptr_t address, const void *bytes, uint32_t length);
+void text_unstage(uintptr_t address);
+/* 0 or errno; after a failure everything stays staged. */
 int text_flush(void);
-/* Grows with every flush that succeeded, also within text_stage(): tells whether a handle got since is still valid. */
-uint64_t text_flush_epoch(void);
 
 /*
  * Read memory that may not be mapped: bytes read, from the start, before the first unreadable page. When that is less than

@@ -11,6 +11,7 @@
 struct builder {
 	const struct window *window;
 	const struct hook *hooks;
+	const struct built_hook *built; /* the same ones, with their slots */
 	size_t count;
 	uintptr_t from[PLAN_INSNS_MAX];
 	uintptr_t to[PLAN_INSNS_MAX];
@@ -61,6 +62,7 @@ static void emit_before(struct builder *builder, struct arch_code *code, enum ho
 		if (at_instruction(builder, &builder->hooks[i], when)) {
 			struct arch_hook hook = builder->hooks[i].code;
 
+			hook.slot = builder->built[i].slot;
 			hook.at_entry = is_at_entry(builder, &builder->hooks[i]);
 			arch_emit_hook(code, &hook);
 		}
@@ -77,6 +79,7 @@ static void emit_after(struct arch_code *code, uintptr_t next, void *data)
 
 		if (!at_instruction(builder, hook, HOOK_AFTER))
 			continue;
+		after.slot = builder->built[i].slot;
 		if (hook->upper != 0 ? next >= hook->lower && next < hook->upper : next != 0)
 			after.program_counter = next;
 		after.at_entry = builder->insns[builder->index].kind == ARCH_RET;
@@ -174,7 +177,7 @@ static struct arena_reach reach_of(const struct builder *builder)
 	if (window->pad != 0)
 		arena_reach_intersect(&reach, arena_reach_of(window->pad));
 	for (size_t i = 0; i < builder->count; ++i)
-		arena_reach_intersect(&reach, arena_reach_of(builder->hooks[i].code.slot));
+		arena_reach_intersect(&reach, arena_reach_of(builder->built[i].slot));
 	return reach;
 }
 
@@ -247,7 +250,6 @@ static patch_status link_jump(struct trampoline *trampoline, struct window *wind
 	}
 	if (window->pad == 0 && find_pad(trampoline, window, &window->pad) != PATCH_OK)
 		return PATCH_ENOMEM;
-	trampoline->pad = window->pad;
 	write_jump(trampoline->jump, window->start, window->pad);
 	return PATCH_OK;
 }
@@ -256,36 +258,38 @@ static patch_status link_jump(struct trampoline *trampoline, struct window *wind
 
 static size_t trampoline_size(size_t hook_count, unsigned int count)
 {
-	return sizeof(struct trampoline) + hook_count * sizeof(struct hook) + count * sizeof(uint16_t);
+	return sizeof(struct trampoline) + hook_count * sizeof(struct built_hook) + count * sizeof(uint16_t);
 }
 
-void trampoline_free_hook(struct hook *hook)
+/* An owner has one or two of a trampoline's, and few trampolines. */
+void trampoline_free_hook(struct built_hook *hook)
 {
-	atomic_store((_Atomic uintptr_t *)hook->code.slot, 0);
+	struct built_hook **link;
+
+	atomic_store((_Atomic uintptr_t *)hook->slot, 0);
 	if (hook->owner == NULL)
 		return;
-	*hook->link = hook->next;
-	if (hook->next != NULL)
-		hook->next->link = hook->link;
+	for (link = &hook->owner->hooks; *link != hook; link = &(*link)->next)
+		;
+	*link = hook->next;
 	hook->owner = NULL;
 	hook->next = NULL;
-	hook->link = NULL;
 }
 
 void trampoline_free(struct trampoline *trampoline)
 {
 	for (size_t i = 0; i < trampoline->hook_count; ++i) {
-		struct hook *hook = &trampoline->hooks[i];
+		struct built_hook *hook = &trampoline->hooks[i];
 
-		if (hook->code.slot == 0)
+		if (hook->slot == 0)
 			continue;
 		trampoline_free_hook(hook);
-		arena_slot_free(hook->code.slot);
+		arena_slot_free(hook->slot);
 	}
-	if (trampoline->staged_code != NULL && trampoline->staged_epoch == text_flush_epoch())
-		text_unstage(trampoline->staged_code);
-	if (trampoline->block.size != 0)
+	if (trampoline->block.size != 0) {
+		text_unstage(trampoline->block.address);
 		arena_free(&trampoline->block);
+	}
 	heap_free(trampoline, trampoline_size(trampoline->hook_count, trampoline->count));
 }
 
@@ -297,16 +301,32 @@ bool trampoline_alike(const struct hook *a, const struct hook *b)
 	       a->code.action == b->code.action && a->code.stamp == b->code.stamp;
 }
 
+static uintptr_t jump_target(const struct trampoline *trampoline)
+{
+	int32_t displacement;
+
+	memcpy(&displacement, trampoline->jump + 1, sizeof(displacement));
+	return trampoline->start + ARCH_JMP_SIZE + displacement;
+}
+
 bool trampoline_is_for(const struct trampoline *trampoline, const struct window *window)
 {
 	return trampoline->start == window->start && trampoline->length == window->length &&
 	       trampoline->strategy == window->strategy &&
-	       (window->strategy == PATCH_STRATEGY_TRAP || trampoline->pad == window->pad);
+	       (window->strategy == PATCH_STRATEGY_TRAP || window->strategy == PATCH_STRATEGY_JUMP ||
+		jump_target(trampoline) == window->pad);
 }
 
 bool trampoline_same_place(const struct hook *a, const struct hook *b)
 {
 	return a->address == b->address && a->when == b->when;
+}
+
+static bool is_alike(const struct trampoline *trampoline, size_t index, const struct hook *wanted)
+{
+	struct hook hook = trampoline_hook(trampoline, index);
+
+	return trampoline_alike(&hook, wanted);
 }
 
 /* Where the hook is its patch's already: threads may be on their way to it, so that no other will do. */
@@ -316,7 +336,7 @@ static size_t own_index(const struct trampoline *trampoline, const struct hook *
 
 	while (i < trampoline->hook_count &&
 	       !(trampoline->hooks[i].owner != NULL && trampoline->hooks[i].owner == wanted->owner &&
-		 trampoline->hooks[i].record == wanted->record && trampoline_alike(&trampoline->hooks[i], wanted)))
+		 is_alike(trampoline, i, wanted)))
 		++i;
 	return i;
 }
@@ -324,7 +344,7 @@ static size_t own_index(const struct trampoline *trampoline, const struct hook *
 static size_t free_index(const struct trampoline *trampoline, const struct hook *wanted, size_t from)
 {
 	while (from < trampoline->hook_count &&
-	       !(trampoline->hooks[from].owner == NULL && trampoline_alike(&trampoline->hooks[from], wanted)))
+	       !(trampoline->hooks[from].owner == NULL && is_alike(trampoline, from, wanted)))
 		++from;
 	return from;
 }
@@ -337,7 +357,7 @@ static bool is_mapped(const uint16_t *map, size_t count, size_t index)
 }
 
 bool trampoline_fits(const struct trampoline *trampoline, const struct window *window, const struct hook *hooks, size_t count,
-		     bool (*ignore)(const struct patch *patch), uint16_t *map)
+		     bool (*ignore)(const struct hook_owner *owner), uint16_t *map)
 {
 	if (trampoline->hook_count < count || !trampoline_is_for(trampoline, window))
 		return false;
@@ -355,7 +375,7 @@ bool trampoline_fits(const struct trampoline *trampoline, const struct window *w
 		map[w] = (uint16_t)index;
 	}
 	for (size_t i = 0; i < trampoline->hook_count; ++i) {
-		const struct patch *owner = trampoline->hooks[i].owner;
+		const struct hook_owner *owner = trampoline->hooks[i].owner;
 
 		if (owner != NULL && !ignore(owner) && !is_mapped(map, count, i))
 			return false;
@@ -490,9 +510,7 @@ static patch_status emit_block(struct builder *builder, struct trampoline *tramp
 					       "generated code changed its size between passes";
 		return code.out_of_range ? PATCH_ENOMEM : PATCH_BUG;
 	}
-	trampoline->staged_code = text_stage(trampoline->block.address, builder->block, (uint32_t)(header + code_size));
-	trampoline->staged_epoch = text_flush_epoch();
-	if (trampoline->staged_code == NULL) {
+	if (!text_stage(trampoline->block.address, builder->block, (uint32_t)(header + code_size))) {
 		*message = "out of memory";
 		return PATCH_ENOMEM;
 	}
@@ -500,25 +518,52 @@ static patch_status emit_block(struct builder *builder, struct trampoline *tramp
 }
 
 /* Each with a slot of its own. */
-static bool copy_hooks(struct trampoline *trampoline, const struct window *window, const struct hook *hooks)
+static bool set_hooks(struct trampoline *trampoline, const struct hook *hooks)
 {
-	/* Of none there may be no list. */
-	if (trampoline->hook_count != 0)
-		memcpy(trampoline->hooks, hooks, trampoline->hook_count * sizeof(*hooks));
 	for (size_t i = 0; i < trampoline->hook_count; ++i) {
-		struct hook *hook = &trampoline->hooks[i];
+		const struct hook *hook = &hooks[i];
 
-		hook->owner = NULL;
-		hook->next = NULL;
-		hook->link = NULL;
-		hook->code.slot = 0;
-	}
-	for (size_t i = 0; i < trampoline->hook_count; ++i) {
-		trampoline->hooks[i].code.slot = arena_slot_alloc(window->start);
-		if (trampoline->hooks[i].code.slot == 0)
+		trampoline->hooks[i] = (struct built_hook){
+			.read = hook->code.read,
+			.write = hook->code.write,
+			.clobber = hook->code.clobber,
+			.before = hook->upper != 0 ? (uint32_t)(hook->address - hook->lower) : 0,
+			.behind = hook->upper != 0 ? (uint32_t)(hook->upper - hook->address) : 0,
+			.program_counter = (int16_t)(hook->code.program_counter - trampoline->start),
+			.at = (uint8_t)(hook->address - trampoline->start),
+			.when = (uint8_t)hook->when,
+			.post = hook->code.post,
+			.action = hook->code.action,
+			.stamp = hook->code.stamp,
+			.slot = arena_slot_alloc(trampoline->start),
+		};
+		if (trampoline->hooks[i].slot == 0)
 			return false;
 	}
 	return true;
+}
+
+struct hook trampoline_hook(const struct trampoline *trampoline, size_t index)
+{
+	const struct built_hook *hook = &trampoline->hooks[index];
+	uintptr_t address = trampoline->start + hook->at;
+
+	return (struct hook){
+		.address = address,
+		.when = (enum hook_when)hook->when,
+		.lower = hook->behind != 0 ? address - hook->before : 0,
+		.upper = hook->behind != 0 ? address + hook->behind : 0,
+		.code = {
+			.read = hook->read,
+			.write = hook->write,
+			.clobber = hook->clobber,
+			.program_counter = trampoline->start + (uintptr_t)(intptr_t)hook->program_counter,
+			.slot = hook->slot,
+			.post = hook->post,
+			.action = hook->action,
+			.stamp = hook->stamp,
+		},
+	};
 }
 
 patch_status trampoline_build(struct window *window, const struct hook *hooks, size_t count, struct trampoline **out,
@@ -526,26 +571,33 @@ patch_status trampoline_build(struct window *window, const struct hook *hooks, s
 {
 	/* Not on the stack, which may be a small sigaltstack. The library lock is held. */
 	static struct builder builder;
-	struct trampoline *trampoline = heap_alloc(trampoline_size(count, window->count));
+	struct trampoline *trampoline = NULL;
 	patch_status status;
 
+	/* No block has room for as many. */
+	if (count > ARENA_ROW_END) {
+		*message = "too many hooks on one group of instructions";
+		return PATCH_ENOMEM;
+	}
+	trampoline = heap_alloc(trampoline_size(count, window->count));
 	if (trampoline == NULL) {
 		*message = "out of memory";
 		return PATCH_ENOMEM;
 	}
-	trampoline->hook_count = count;
+	trampoline->hook_count = (uint16_t)count;
 	trampoline->start = window->start;
 	trampoline->length = window->length;
 	trampoline->count = window->count;
 	trampoline->strategy = window->strategy;
-	if (!copy_hooks(trampoline, window, hooks)) {
+	if (!set_hooks(trampoline, hooks)) {
 		*message = "out of memory";
 		trampoline_free(trampoline);
 		return PATCH_ENOMEM;
 	}
 
 	builder.window = window;
-	builder.hooks = trampoline->hooks;
+	builder.hooks = hooks;
+	builder.built = trampoline->hooks;
 	builder.count = count;
 	prepare(&builder);
 	status = emit_block(&builder, trampoline, false, message);

@@ -22,23 +22,41 @@ enum hook_when {
 	HOOK_INSTEAD   /* at a system call: its record has an arch_instead_fn, which goes into the code */
 };
 
-struct patch;
+/* Whose hooks they are: a patch. */
+struct hook_owner {
+	struct built_hook *hooks; /* of any trampoline */
+};
 
 /*
- * A hook as wanted, or as built. `code.program_counter` of HOOK_AFTER is the fallback for addresses outside the function. What
- * is called is not part of the code, but in the hook's slot: another patch can take over a hook that is free.
+ * A hook as wanted. `code.program_counter` of HOOK_AFTER is the fallback for addresses outside the function. What is called is
+ * not part of the code, but in the hook's slot: another patch can take over a hook that is free.
  */
 struct hook {
 	uintptr_t address; /* of the instruction */
 	enum hook_when when;
 	uintptr_t lower; /* of the function, for HOOK_AFTER; upper 0: unknown */
-	uintptr_t upper;
-	struct arch_hook code;
+	uintptr_t upper; /* less than 4 GiB away */
+	struct arch_hook code; /* without a slot */
 	const void *record; /* what the slot holds while the patch is enabled: a struct hook_record, or where a counter is */
-	/* Of a hook as built, all NULL while it is free: whose it is, and that patch's list of hooks. */
-	struct patch *owner;
-	struct hook *next;
-	struct hook **link;
+	struct hook_owner *owner;
+};
+
+/* The same as built: what tells it from others, in few bytes, as there is one per patch at least. */
+struct built_hook {
+	struct hook_owner *owner; /* NULL while it is free */
+	struct built_hook *next;  /* of the owner's */
+	uintptr_t slot;
+	uint64_t read;
+	uint64_t write;
+	uint64_t clobber;
+	uint32_t before; /* lower and upper, from the instruction */
+	uint32_t behind;
+	int16_t program_counter; /* from the window's start */
+	uint8_t at;              /* offset of the instruction */
+	uint8_t when;
+	uint8_t post;
+	uint8_t action;
+	bool stamp;
 };
 
 struct window {
@@ -56,17 +74,14 @@ struct window {
 struct trampoline {
 	struct trampoline *next; /* the owner's list */
 	struct arena_block block;
-	uintptr_t pad;    /* that the jump goes through; 0: none */
-	uint8_t jump[ARCH_JMP_SIZE]; /* at the window's start, to entry 0 or to the window's pad; punned bytes included */
-	bool reachable; /* some thread may have been led here: not to be reused for anything else (I7) */
-	uintptr_t start;  /* the window that it was built for */
+	uintptr_t start; /* the window that it was built for */
+	uint16_t hook_count;
 	uint8_t length;
 	uint8_t strategy;
 	uint8_t count;
-	struct text_staged *staged_code;
-	uint64_t staged_epoch;
-	size_t hook_count;
-	struct hook hooks[]; /* what it was built from, with the slots it got; then the entries, offsets from the block */
+	uint8_t jump[ARCH_JMP_SIZE]; /* at the window's start, to entry 0 or to the window's pad; punned bytes included */
+	bool reachable; /* some thread may have been led here: not to be reused for anything else (I7) */
+	struct built_hook hooks[]; /* what it was built from; then the entries, offsets from the block */
 };
 
 /*
@@ -81,6 +96,8 @@ void trampoline_pad_bytes(const struct trampoline *trampoline, uintptr_t pad, ui
 
 /* Was it built for the window? */
 bool trampoline_is_for(const struct trampoline *trampoline, const struct window *window);
+/* One of its hooks, as it was wanted, with its slot. */
+struct hook trampoline_hook(const struct trampoline *trampoline, size_t index);
 /* Would the hooks be the same code, but for their slots? */
 bool trampoline_alike(const struct hook *a, const struct hook *b);
 /* Are they called at the same instant, so that their order matters? */
@@ -92,10 +109,10 @@ bool trampoline_same_place(const struct hook *a, const struct hook *b);
  * already is the one for it.
  */
 bool trampoline_fits(const struct trampoline *trampoline, const struct window *window, const struct hook *hooks, size_t count,
-		     bool (*ignore)(const struct patch *patch), uint16_t *map);
+		     bool (*ignore)(const struct hook_owner *owner), uint16_t *map);
 
 /* The hook is free from now on: its slot is 0. */
-void trampoline_free_hook(struct hook *hook);
+void trampoline_free_hook(struct built_hook *hook);
 
 /* Free one that was never reachable. */
 void trampoline_free(struct trampoline *trampoline);

@@ -77,7 +77,7 @@ static struct hook make_hook(size_t offset, enum hook_when when, uintptr_t proce
 			.program_counter = (uintptr_t)place + offset,
 			.post = when != HOOK_BEFORE,
 		},
-		.owner = (struct patch *)procedure,
+		.owner = (struct hook_owner *)procedure,
 	};
 }
 
@@ -436,12 +436,14 @@ Test(trampoline, a_hook_without_masks)
 	struct listing expected = { .count = 0 };
 	struct cold_lines cold;
 	struct trampoline *trampoline;
+	struct hook built;
 	struct test_window w;
 
 	init();
 	MAKE_WINDOW(&w, PATCH_STRATEGY_JUMP, MOV_EAX_IMM);
 	trampoline = build(&w, &hook, 1);
-	list_hook(&expected, &cold, &trampoline->hooks[0].code, trampoline_entry(trampoline, 0), restores, ARRAY_SIZE(restores),
+	built = trampoline_hook(trampoline, 0);
+	list_hook(&expected, &cold, &built.code, trampoline_entry(trampoline, 0), restores, ARRAY_SIZE(restores),
 		  true);
 	ADD(&expected, "mov eax, 0x12345678", MOV_EAX_IMM);
 	ADD(&expected, "jmp behind the window", 0xE9);
@@ -464,7 +466,7 @@ Test(trampoline, a_hook_with_masks)
 		{ 0x4C, 0x8B, 0x5C, 0x24, 0x68 },                   /* r11 */
 		{ 0x4C, 0x8B, 0x64, 0x24, 0x70 },                   /* r12 */
 	};
-	struct hook hook = make_hook(0, HOOK_BEFORE, PROCEDURE);
+	struct hook hook = make_hook(0, HOOK_BEFORE, PROCEDURE), built;
 	struct listing expected = { .count = 0 };
 	struct cold_lines cold;
 	struct trampoline *trampoline;
@@ -478,7 +480,8 @@ Test(trampoline, a_hook_with_masks)
 	hook.lower -= 16;
 	MAKE_WINDOW(&w, PATCH_STRATEGY_JUMP, MOV_EAX_IMM);
 	trampoline = build(&w, &hook, 1);
-	list_hook(&expected, &cold, &trampoline->hooks[0].code, trampoline_entry(trampoline, 0), restores, ARRAY_SIZE(restores),
+	built = trampoline_hook(trampoline, 0);
+	list_hook(&expected, &cold, &built.code, trampoline_entry(trampoline, 0), restores, ARRAY_SIZE(restores),
 		  false);
 	ADD(&expected, "mov eax, 0x12345678", MOV_EAX_IMM);
 	ADD(&expected, "jmp behind the window", 0xE9);
@@ -505,7 +508,7 @@ static const uint8_t *find_reference(const struct trampoline *trampoline, const 
 /* Where the built hook looks at its slot. */
 static const uint8_t *find_hook(const struct trampoline *trampoline, size_t index)
 {
-	return find_reference(trampoline, "\x48\x8B\x0D", trampoline->hooks[index].code.slot);
+	return find_reference(trampoline, "\x48\x8B\x0D", trampoline->hooks[index].slot);
 }
 
 /*
@@ -730,13 +733,13 @@ Test(trampoline, a_trap_needs_no_pad)
 
 static uint16_t map[8];
 
-static bool ignore_none(const struct patch *patch)
+static bool ignore_none(const struct hook_owner *patch)
 {
 	(void)patch;
 	return false;
 }
 
-static bool ignore_all(const struct patch *patch)
+static bool ignore_all(const struct hook_owner *patch)
 {
 	(void)patch;
 	return true;
@@ -826,7 +829,7 @@ Test(trampoline, fits_in_order)
 /* Hooks that have a patch are for that one. */
 Test(trampoline, fits_around_hooks_in_use)
 {
-	struct patch *const a = (struct patch *)(uintptr_t)PROCEDURE, *const b = (struct patch *)(uintptr_t)(PROCEDURE + 1);
+	struct hook_owner *const a = (struct hook_owner *)(uintptr_t)PROCEDURE, *const b = (struct hook_owner *)(uintptr_t)(PROCEDURE + 1);
 	struct hook hooks[3], wanted[2];
 	struct trampoline *trampoline;
 	struct test_window w;
@@ -856,7 +859,7 @@ Test(trampoline, fits_around_hooks_in_use)
 	trampoline->hooks[1].owner = NULL;
 	cr_expect_not(fits(trampoline, &w.window, wanted, 2));
 	/* In the way, unless it does not matter. */
-	trampoline->hooks[0].owner = (struct patch *)&w;
+	trampoline->hooks[0].owner = (struct hook_owner *)&w;
 	cr_expect_not(fits(trampoline, &w.window, wanted, 2));
 	cr_expect(trampoline_fits(trampoline, &w.window, wanted, 2, ignore_all, map));
 	cr_expect_eq(map[0], 1);
@@ -947,7 +950,7 @@ Test(trampoline, far_hook)
 	ADD(&expected, "mov fs:[guard], rsp", 0x64, 0x48, 0x89, 0x24, 0x25);
 	add_u32(&expected, tls(&libpatch_hook_guard.guard));
 	ADD(&expected, "mov rax, [slot]", 0x48, 0xA1);
-	add_u64(&expected, trampoline->hooks[0].code.slot);
+	add_u64(&expected, trampoline->hooks[0].slot);
 	ADD(&expected, "mov rcx, rax", 0x48, 0x89, 0xC1);
 	ADD(&expected, "test rcx, rcx", 0x48, 0x85, 0xC9);
 	expect_listing(&expected, code_of(trampoline, 0));
