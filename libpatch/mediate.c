@@ -43,13 +43,16 @@ static bool is_writable(void *info, size_t size)
 
 /* ---- masks ------------------------------------------------------------------------------------------------------ */
 
-/* Signals that were held meanwhile, and are not blocked any more. */
-static void deliver(uint64_t unblocked)
+/*
+ * Signals that were held meanwhile, and are not blocked any more; until they are again, for a handler may end the time for which
+ * they are not (wait_blocked_after()), and what arrives in it is held once more.
+ */
+static void deliver(void)
 {
 	siginfo_t info;
 	int signo;
 
-	while ((signo = held_take(unblocked, &info)) != 0)
+	while ((signo = held_take(OWNED & ~virtual_blocked(), &info)) != 0)
 		raw_syscall(SYS_rt_tgsigqueueinfo, raw_syscall(SYS_getpid), raw_syscall(SYS_gettid), signo, &info);
 }
 
@@ -101,7 +104,7 @@ static long change_mask(long how, const uint64_t *set, uint64_t *old)
 		}
 	}
 	virtual_set_blocked(now);
-	deliver(OWNED & ~now);
+	deliver();
 	return result;
 }
 
@@ -120,7 +123,7 @@ static long wait_with_mask(struct arch_call *call, long *place, uint64_t *set)
 	*place = (long)set;
 	wait_begin_mask(OWNED & ~meanwhile, believed);
 	virtual_set_blocked(meanwhile);
-	deliver(OWNED & ~meanwhile);
+	deliver();
 	result = wait_call(call);
 	wait_end();
 	virtual_set_blocked(believed);

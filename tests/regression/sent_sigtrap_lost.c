@@ -197,6 +197,41 @@ static void suspend(void *argument)
 	CHECK_OK(patch_fini());
 }
 
+static volatile bool sends_another;
+
+static void on_trap_send(int signo)
+{
+	handled++;
+	if (sends_another) {
+		sends_another = false;
+		raise(signo);
+	}
+}
+
+/* One call lets one through: what arrives while that one is handled finds the thread's own mask, and stays pending. */
+static void suspend_once(void *argument)
+{
+	sigset_t none, set = traps();
+	int signo;
+
+	(void)argument;
+	start();
+	REQUIRE(signal(SIGTRAP, on_trap_send) == (void (*)(int))(uintptr_t)on_trap);
+	sigemptyset(&none);
+	block(SIG_BLOCK);
+	for (int i = 0; i < 10; i++) {
+		raise(SIGTRAP);
+		sends_another = true;
+		CHECK_EQ(sigsuspend(&none), -1);
+		CHECK_EQ(errno, EINTR);
+		CHECK_EQ(handled, i + 1);
+		CHECK(is_pending());
+		REQUIRE(sigwait(&set, &signo) == 0);
+		CHECK(!is_pending());
+	}
+	CHECK_OK(patch_fini());
+}
+
 static void *send_until(void *argument)
 {
 	const pthread_t *to = argument;
@@ -311,6 +346,7 @@ int main(void)
 	harness_isolated("taken", take, NULL);
 	harness_isolated("taken by a thread", take_in_a_thread, NULL);
 	harness_isolated("suspended", suspend, NULL);
+	harness_isolated("suspended, sent by the handler", suspend_once, NULL);
 	harness_isolated("suspended, sent by a thread", suspend_race, NULL);
 	harness_isolated("one shot, ignored, blocked", one_shot, NULL);
 	harness_isolated("bad addresses", bad_addresses, NULL);
