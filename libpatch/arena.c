@@ -6,6 +6,7 @@
 #include "inject.h"
 #include "range.h"
 #include "space.h"
+#include "text.h"
 
 #include <sys/mman.h>
 
@@ -45,6 +46,7 @@ struct arena {
 	uintptr_t free_slot; /* each holds the address of the next one */
 	uintptr_t code;
 	uintptr_t bump;
+	uintptr_t fresh; /* the first page that no block was ever in */
 	struct free_block *free[CLASSES];
 	uint8_t *eh_frame;
 	size_t eh_frame_size;
@@ -163,6 +165,7 @@ static struct arena *create(uintptr_t near, struct arena_reach reach)
 	arena->slots = base + TABLE_SIZE;
 	arena->code = arena->slots + SLOTS_SIZE;
 	arena->bump = arena->code;
+	arena->fresh = arena->code;
 	if (!describe(arena) ||
 	    !range_publish(&(struct range){ arena->code, arena->code + CODE_SIZE, arena->granules })) {
 		heap_unmap(base, ARENA_SIZE);
@@ -230,6 +233,8 @@ static uintptr_t take(struct arena *arena, size_t size, struct arena_reach reach
 	if (address + size > arena->code + CODE_SIZE || address < reach.lower || address + size > reach.upper)
 		return 0;
 	arena->bump += size;
+	for (; arena->fresh < arena->bump; arena->fresh += PAGE_SIZE)
+		text_stage_page(arena->fresh);
 	return address;
 }
 

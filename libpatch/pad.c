@@ -11,6 +11,7 @@
 #include "inject.h"
 #include "range.h"
 #include "space.h"
+#include "text.h"
 
 #include <sys/mman.h>
 
@@ -78,6 +79,7 @@ static void note_page(struct zone *zone, uintptr_t address)
 
 	zone->has_bits[page / 64] |= (uint64_t)1 << (page % 64);
 	++page_count;
+	text_stage_page(ALIGN_DOWN(address, PAGE_SIZE));
 }
 
 /* Where the first page with pads at or above the one of `address` begins, or the greatest address. */

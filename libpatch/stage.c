@@ -30,6 +30,10 @@ static struct chunk *chunks;
 static struct text_staged *staged_list;
 static size_t staged_count;
 
+/* Pages of which nothing is written yet, but staged at most. Those that are too many go without. */
+static uintptr_t pages[1024];
+static size_t page_count;
+
 static void *chunk_alloc(size_t size)
 {
 	struct chunk *chunk = chunks;
@@ -85,6 +89,12 @@ bool text_stage(uintptr_t address, const void *bytes, uint32_t length)
 	return true;
 }
 
+void text_stage_page(uintptr_t page)
+{
+	if (page_count < ARRAY_SIZE(pages))
+		pages[page_count++] = page;
+}
+
 /* As a rule there is one chunk at most, and it is the last. */
 void text_unstage(uintptr_t address)
 {
@@ -108,6 +118,8 @@ int text_flush(void)
 
 	if (staged_count == 0)
 		return 0;
+	text_touch(pages, page_count);
+	page_count = 0;
 	for (struct text_staged *staged = staged_list; staged != NULL; staged = staged->next) {
 		writes[n++] = (struct text_write){
 			.address = staged->address, .bytes = staged->bytes, .length = staged->length

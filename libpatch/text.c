@@ -535,6 +535,14 @@ static size_t apply_run(enum text_way *by, struct text_write *writes, size_t cou
 	return n;
 }
 
+void text_touch(const uintptr_t *pages, size_t count)
+{
+	static const uint8_t zero;
+
+	for (size_t i = 0; way == TEXT_PROC_MEM && i < count; ++i)
+		(void)write_proc_mem(&mem, pages[i], &zero, sizeof(zero));
+}
+
 size_t text_apply(struct text_write *writes, size_t count)
 {
 	/* It may stop working in the middle of a batch, and is back in favour with the next. */

@@ -55,6 +55,8 @@ void text_set_way(enum text_way way);
  * between them read right before. Returns the number of writes that failed.
  */
 size_t text_apply(struct text_write *writes, size_t count);
+/* Write one byte, 0, to each of these pages; as far as that is needed, and possible. A batch follows. */
+void text_touch(const uintptr_t *pages, size_t count);
 
 /* Between these two the way stays prepared, which saves every batch some system calls. The library lock is held. */
 void text_begin(void);
@@ -75,6 +77,12 @@ bool text_stage(uintptr_t address, const void *bytes, uint32_t length);
 void text_unstage(uintptr_t address);
 /* 0 or errno; after a failure everything stays staged. */
 int text_flush(void);
+/*
+ * Nothing was ever written to this page of private, anonymous memory. A hint: text_flush() writes to it before it reads it. Read
+ * first, it would be the kernel's page of zeros, and be replaced when it is written to, about which all other processors that
+ * run the program are told one by one (mm/memory.c, do_wp_page()).
+ */
+void text_stage_page(uintptr_t page);
 
 /*
  * Read memory that may not be mapped: bytes read, from the start, before the first unreadable page. When that is less than
