@@ -181,11 +181,17 @@ EXPORT patch_status patch_init(const struct patch_option *options, size_t n)
 
 /* ---- queueing --------------------------------------------------------------------------------------------------- */
 
+/* One that is, and was, without effect, on a region of which nothing is in the text, is none of the region's business. */
 static void queue_regions(struct patch *patch)
 {
-	for (size_t i = 0; i < patch->roles; ++i)
-		if (patch->sites[i].attachment.region != NULL)
-			region_queue(patch->sites[i].attachment.region);
+	bool has_effect = patch->wanted || patch->enabled || patch->open;
+
+	for (size_t i = 0; i < patch->roles; ++i) {
+		struct region *region = patch->sites[i].attachment.region;
+
+		if (region != NULL && (has_effect || region->installed))
+			region_queue(region);
+	}
 }
 
 /* ---- changing --------------------------------------------------------------------------------------------------- */

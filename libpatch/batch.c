@@ -34,6 +34,7 @@ bool batch_begin(struct batch *batch)
 	}
 	for (size_t i = 0; i < batch->count; ++i)
 		batch->jobs[i].region = region_queued_at(i);
+	region_queue_taken();
 	return true;
 }
 
@@ -181,22 +182,6 @@ void batch_check(struct batch *batch)
 	}
 }
 
-void batch_stage_pads(struct batch *batch)
-{
-	for (size_t i = 0; i < batch->count; ++i) {
-		struct job *job = &batch->jobs[i];
-		struct region *region = job->region;
-
-		if (!job->new_pad || job->failed)
-			continue;
-		trampoline_pad_bytes(region_trampoline(region), region->pad, region->pad_live);
-		if (text_stage(region->pad, region->pad_live, ARCH_JMP_SIZE))
-			region->pad_reachable = true;
-		else
-			batch_fail(batch, job, PATCH_ENOMEM, "out of memory");
-	}
-}
-
 /* ---- writing ---------------------------------------------------------------------------------------------------- */
 
 bool batch_takes_part(const struct job *job, int phase)
@@ -285,6 +270,47 @@ static void remember(struct job *job, const struct text_write *write)
 	job->written = true;
 }
 
+static void fail_write(struct batch *batch, struct job *job, int error, bool *told)
+{
+	batch_fail(batch, job, PATCH_ESYS, "the kernel refused to write the bytes");
+	if (!*told)
+		error_raise_sys(PATCH_ESYS, ORIGIN, "text could not be written", error);
+	*told = true;
+}
+
+void batch_write_pads(struct batch *batch)
+{
+	bool told = false;
+
+	batch->write_count = 0;
+	for (size_t i = 0; i < batch->count; ++i) {
+		struct job *job = batch_job(batch, i);
+		const struct region *region = job->region;
+
+		if (!job->new_pad || job->failed)
+			continue;
+		trampoline_pad_bytes(region_trampoline(region), region->pad, job->pad_bytes);
+		batch->writes[batch->write_count++] = (struct text_write){
+			.address = region->pad,
+			.bytes = job->pad_bytes,
+			.length = ARCH_JMP_SIZE,
+			.owner = job,
+		};
+	}
+	text_apply(batch->writes, batch->write_count);
+	for (size_t i = 0; i < batch->write_count; ++i) {
+		const struct text_write *write = &batch->writes[i];
+		struct job *job = write->owner;
+
+		if (write->error != 0) {
+			fail_write(batch, job, write->error, &told);
+			continue;
+		}
+		memcpy(job->region->pad_live, job->pad_bytes, ARCH_JMP_SIZE);
+		job->region->pad_reachable = true;
+	}
+}
+
 void batch_write(struct batch *batch, int phase)
 {
 	bool told = false;
@@ -311,10 +337,7 @@ void batch_write(struct batch *batch, int phase)
 				batch_fail(batch, job, PATCH_ECHANGED, CHANGED);
 		} else if (!job->failed) {
 			refresh(job);
-			batch_fail(batch, job, PATCH_ESYS, "the kernel refused to write the bytes");
-			if (!told)
-				error_raise_sys(PATCH_ESYS, ORIGIN, "text could not be written", write->error);
-			told = true;
+			fail_write(batch, job, write->error, &told);
 		}
 	}
 	for (size_t i = 0; phase == 0 && i < batch->count; ++i)

@@ -45,7 +45,7 @@ struct batch {
 	bool restored; /* somebody else put original bytes back */
 };
 
-/* Memory for the regions that are queued, which stay so. False: there is none. */
+/* All regions that are queued, which are not any more: what fails is queued for the next commit. False: no memory. */
 bool batch_begin(struct batch *batch);
 void batch_end(struct batch *batch);
 /* One of the batch's jobs, of a pass over all of them that looks at their regions. */
@@ -56,8 +56,8 @@ void batch_fail(struct batch *batch, struct job *job, patch_status status, const
 
 /* Step check (I8): the jobs, and does the text hold what we expect? */
 void batch_check(struct batch *batch);
-/* Pads that no thread was led to yet are written along with the generated code. */
-void batch_stage_pads(struct batch *batch);
+/* Write the pads that no thread was led to yet: in one go. */
+void batch_write_pads(struct batch *batch);
 
 /* What the text holds now (0), or is to hold after phase 1, 2, 3, by what is known now. */
 static inline const uint8_t *batch_text(const struct job *job, int phase)

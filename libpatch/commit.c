@@ -438,7 +438,6 @@ static patch_status run(struct batch *batch, bool whole)
 	batch_check(batch);
 	unseen |= batch->restored;
 	(void)INJECT(INJECT_COMMIT_CHECKED);
-	batch_stage_pads(batch);
 	error = text_flush();
 	if (error != 0) {
 		for (size_t i = 0; i < batch->count; ++i)
@@ -446,6 +445,7 @@ static patch_status run(struct batch *batch, bool whole)
 		return error_raise_sys(error == ENOMEM ? PATCH_ENOMEM : PATCH_ESYS, ORIGIN,
 				       "generated code could not be written", error);
 	}
+	batch_write_pads(batch);
 	publish(batch);
 	(void)INJECT(INJECT_COMMIT_PUBLISHED);
 	if (any_changes(batch))
@@ -459,7 +459,7 @@ static patch_status run(struct batch *batch, bool whole)
 
 bool commit_needs_sigill(void)
 {
-	for (size_t i = 0; i < region_queued(); ++i) {
+	for (size_t i = 0; trampoline_any_sigill() && i < region_queued(); ++i) {
 		const struct region *region = region_queued_at(i);
 
 		if (region_wanted(region) && region_needs_sigill(region, region_trampoline(region)))
@@ -485,12 +485,12 @@ static patch_status commit(bool whole)
 	patch_status status;
 
 	++commits;
-	if (region_queued() == 0)
+	if (region_queued() == 0) {
+		registry_poll();
 		return PATCH_OK;
+	}
 	if (!batch_begin(&batch))
 		return error_raise(PATCH_ENOMEM, ORIGIN, "out of memory", NULL);
-	/* What fails is queued for the next commit. */
-	region_queue_taken();
 	text_begin();
 	status = run(&batch, whole);
 	text_end();

@@ -74,7 +74,12 @@ void quiesce_detached(struct patch *patch)
 	quiesce_set_open(patch, false);
 	patch->ticket = ++last_ticket;
 	patch->detached = true;
-	if (!patch->waiting)
+	if (patch->waiting)
+		return;
+	/* Nobody is to be told of its end, and nobody asks. */
+	if (patch->destroy == NULL)
+		handle_free(patch);
+	else
 		become_due(patch);
 }
 
@@ -111,14 +116,14 @@ void quiesce_poll(void)
 
 	if (waiting == NULL || !is_fenced())
 		return;
-	for (struct patch *patch = waiting; patch != NULL; patch = patch->quiet_next)
-		patch->used = false;
-	if (!threads_visit(see, &unknown) || unknown)
-		return;
+	if (!threads_visit(see, &unknown))
+		unknown = true;
 	for (struct patch *patch = waiting, *next; patch != NULL; patch = next) {
 		next = patch->quiet_next;
-		if (patch->used)
+		if (patch->used || unknown) {
+			patch->used = false;
 			continue;
+		}
 		take_off(patch);
 		patch->waiting = false;
 		if (patch->detached)

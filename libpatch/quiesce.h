@@ -20,7 +20,7 @@ struct patch;
 /* Let its hooks call its procedure, or pass them over. */
 void quiesce_set_open(struct patch *patch, bool open);
 
-/* It was released and is in no region any more. */
+/* It was released and is in no region any more. The patch is not the caller's any more: it may be freed. */
 void quiesce_detached(struct patch *patch);
 
 /* Look at the threads, if anything waits for them. */

@@ -183,8 +183,11 @@ size_t region_queued_length(void)
 
 void region_queue_taken(void)
 {
-	for (size_t i = 0; i < queue.count; ++i)
+	for (size_t i = 0; i < queue.count; ++i) {
+		if (i + 2 * AHEAD < queue.count)
+			FETCH(&region_queued_at(i + 2 * AHEAD)->queued);
 		region_queued_at(i)->queued = 0;
+	}
 	queue.count = 0;
 	queued_length = 0;
 }

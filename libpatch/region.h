@@ -74,7 +74,7 @@ struct patch {
 	/* quiesce.c's. */
 	bool open;     /* its slots hold its records */
 	bool waiting;  /* they did, and a thread may use one still */
-	bool used;     /* one does, as of the last look */
+	bool used;     /* one does: during a look */
 	bool detached; /* nobody but quiesce.c knows it */
 	struct hook_owner owner; /* of its hooks */
 	struct {

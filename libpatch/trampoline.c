@@ -196,11 +196,21 @@ void trampoline_pad_bytes(const struct trampoline *trampoline, uintptr_t pad, ui
 	write_jump(bytes, pad, trampoline_entry(trampoline, 0));
 }
 
+static bool sigill;
+
+bool trampoline_any_sigill(void)
+{
+	return sigill;
+}
+
 static bool try_top(size_t index, uintptr_t source, uint32_t mask, uint32_t value, struct arena_reach reach, uintptr_t *pad)
 {
-	uint32_t top = (uint32_t)arch_top_trap_bytes[index] << 24;
+	uint8_t top = arch_top_trap_bytes[index];
 
-	return arena_pad_alloc(source, mask | 0xff000000U, value | top, reach, pad) == PATCH_OK;
+	if (arena_pad_alloc(source, mask | 0xff000000U, value | (uint32_t)top << 24, reach, pad) != PATCH_OK)
+		return false;
+	sigill |= arch_trap_class(top) == ARCH_TRAP_SIGILL;
+	return true;
 }
 
 /*

@@ -907,6 +907,9 @@ static bool are_right(const char *at)
 {
 	bool written = unseen_before, punned;
 
+	/* What is disabled and was so concerns no region. */
+	if (*at == '\0')
+		return retired == 0;
 	if (!is_step(&at, 'c'))
 		return false;
 	/* Generated code. */
@@ -948,6 +951,7 @@ static void step_through(const struct change *change, size_t i, int again)
 	EXPECT_STATUS(commit(), PATCH_OK);
 	expect_settled();
 	each(i, change->act);
+	active = count_active();
 	observed = true;
 	EXPECT_STATUS(commit(), PATCH_OK);
 	observed = false;
