@@ -9,7 +9,7 @@ cd "$source/libpatch" || exit 1
 levels='
 0 base inject
 1 error heap queue range process space arch/arch arch/x86-64/frame
-2 arch/x86-64/relocate plan scan text sync arena registry module owned threads sections handlers
+2 arch/x86-64/decode arch/x86-64/relocate plan scan text sync arena registry module owned threads sections handlers
 3 trampoline around critical held virtual wait lock
 4 region handle signals trap
 5 mediate quiesce site hookset phase batch
@@ -29,7 +29,7 @@ pad=arena
 stage=text
 arch/x86-64/call=arch/arch
 arch/x86-64/context=arch/arch
-arch/x86-64/decode=arch/arch
+arch/x86-64/common=arch/x86-64/decode
 arch/x86-64/emit=arch/arch
 arch/x86-64/instead=arch/arch
 arch/x86-64/relocate_far=arch/x86-64/relocate

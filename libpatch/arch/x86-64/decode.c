@@ -9,7 +9,7 @@
  * Accepted though its copy is not exact: an x87 instruction, after which fnstenv and fxsave store the copy's address and,
  * in far code, its ModRM byte.
  */
-#include "../arch.h"
+#include "decode.h"
 
 #include <Zydis/Zydis.h>
 
@@ -182,7 +182,7 @@ static void check_operand_size(struct arch_insn *insn, const struct prefixes *pr
 		refuse(insn, why);
 }
 
-bool arch_decode(const uint8_t *bytes, size_t size, uintptr_t address, struct arch_insn *insn)
+bool decode_any(const uint8_t *bytes, size_t size, uintptr_t address, struct arch_insn *insn)
 {
 	ZydisDecoder own;
 	ZydisDecoderContext context;
@@ -235,6 +235,11 @@ bool arch_decode(const uint8_t *bytes, size_t size, uintptr_t address, struct ar
 	}
 	check_operand_size(insn, &prefixes);
 	return true;
+}
+
+bool arch_decode(const uint8_t *bytes, size_t size, uintptr_t address, struct arch_insn *insn)
+{
+	return decode_common(bytes, size, address, insn) || decode_any(bytes, size, address, insn);
 }
 
 static uint16_t register_bit(ZydisRegister named)
