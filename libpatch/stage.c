@@ -31,8 +31,11 @@ static struct text_staged *staged_list;
 static size_t staged_count;
 
 /* Pages of which nothing is written yet, but staged at most. Those that are too many go without. */
-static uintptr_t pages[1024];
-static size_t page_count;
+static struct pages {
+	uintptr_t lower;
+	uintptr_t upper;
+} fresh[512];
+static size_t fresh_count;
 
 static void *chunk_alloc(size_t size)
 {
@@ -89,10 +92,24 @@ bool text_stage(uintptr_t address, const void *bytes, uint32_t length)
 	return true;
 }
 
+/* Code is laid out page after page, with pads elsewhere in between. */
 void text_stage_page(uintptr_t page)
 {
-	if (page_count < ARRAY_SIZE(pages))
-		pages[page_count++] = page;
+	for (size_t i = fresh_count; i > 0 && i + 4 > fresh_count; --i) {
+		if (fresh[i - 1].upper == page) {
+			fresh[i - 1].upper += PAGE_SIZE;
+			return;
+		}
+	}
+	if (fresh_count < ARRAY_SIZE(fresh))
+		fresh[fresh_count++] = (struct pages){ page, page + PAGE_SIZE };
+}
+
+static void touch_fresh(void)
+{
+	for (size_t i = 0; i < fresh_count; ++i)
+		text_touch(fresh[i].lower, fresh[i].upper);
+	fresh_count = 0;
 }
 
 /* As a rule there is one chunk at most, and it is the last. */
@@ -118,8 +135,7 @@ int text_flush(void)
 
 	if (staged_count == 0)
 		return 0;
-	text_touch(pages, page_count);
-	page_count = 0;
+	touch_fresh();
 	for (struct text_staged *staged = staged_list; staged != NULL; staged = staged->next) {
 		writes[n++] = (struct text_write){
 			.address = staged->address, .bytes = staged->bytes, .length = staged->length

@@ -535,12 +535,15 @@ static size_t apply_run(enum text_way *by, struct text_write *writes, size_t cou
 	return n;
 }
 
-void text_touch(const uintptr_t *pages, size_t count)
+void text_touch(uintptr_t lower, uintptr_t upper)
 {
-	static const uint8_t zero;
+	static uint8_t zeros[RUN_MAX];
+	size_t length;
 
-	for (size_t i = 0; way == TEXT_PROC_MEM && i < count; ++i)
-		(void)write_proc_mem(&mem, pages[i], &zero, sizeof(zero));
+	for (; way == TEXT_PROC_MEM && lower < upper; lower += length) {
+		length = MIN(upper - lower, sizeof(zeros));
+		(void)write_proc_mem(&mem, lower, zeros, length);
+	}
 }
 
 size_t text_apply(struct text_write *writes, size_t count)

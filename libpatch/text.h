@@ -55,8 +55,8 @@ void text_set_way(enum text_way way);
  * between them read right before. Returns the number of writes that failed.
  */
 size_t text_apply(struct text_write *writes, size_t count);
-/* Write one byte, 0, to each of these pages; as far as that is needed, and possible. A batch follows. */
-void text_touch(const uintptr_t *pages, size_t count);
+/* Fill these pages, of zeros, with zeros; as far as that is needed, and possible. A batch follows. */
+void text_touch(uintptr_t lower, uintptr_t upper);
 
 /* Between these two the way stays prepared, which saves every batch some system calls. The library lock is held. */
 void text_begin(void);

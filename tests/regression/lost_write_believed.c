@@ -39,10 +39,10 @@ static bool write_half(const struct seccomp_notif *call)
 	       pwritev((int)call->data.args[0], &half, 1, (off_t)call->data.args[3]) == (ssize_t)half.iov_len;
 }
 
-/* The library's first write to a page of its own is a 0 where one is: nothing is lost with it. */
+/* The library's first write to pages of its own is of zeros where there are such: nothing is lost with it. */
 static bool makes_page(const struct seccomp_notif *call)
 {
-	return call->data.args[2] == 1 && *(const char *)(uintptr_t)call->data.args[1] == 0;
+	return call->data.args[2] % 4096 == 0 && *(const char *)(uintptr_t)call->data.args[1] == 0;
 }
 
 /* The thread calls the C library only, and nothing that is patched. */
