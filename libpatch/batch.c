@@ -39,17 +39,15 @@ bool batch_begin(struct batch *batch)
 }
 
 /* What follows is on its way when it is needed: the region, then what that leads to. */
-static void fetch_ahead(const struct batch *batch, size_t index)
+struct job *batch_job(struct batch *batch, size_t index, unsigned int to_install, unsigned int to_remove)
 {
 	if (index + 2 * AHEAD < batch->count)
 		region_fetch(batch->jobs[index + 2 * AHEAD].region);
-	if (index + AHEAD < batch->count)
-		region_fetch_further(batch->jobs[index + AHEAD].region);
-}
+	if (index + AHEAD < batch->count) {
+		const struct job *job = &batch->jobs[index + AHEAD];
 
-struct job *batch_job(struct batch *batch, size_t index)
-{
-	fetch_ahead(batch, index);
+		region_fetch_further(job->region, job->install ? to_install : to_remove);
+	}
 	return &batch->jobs[index];
 }
 
@@ -174,7 +172,8 @@ void batch_check(struct batch *batch)
 	struct view view = { 0 };
 
 	for (size_t i = 0; i < batch->count; ++i) {
-		struct job *job = batch_job(batch, i);
+		/* What is to be done is not known yet. */
+		struct job *job = batch_job(batch, i, 0, REGION_PATCHES | REGION_TRAMPOLINE);
 
 		describe(job, texts);
 		check(batch, job, &view);
@@ -284,7 +283,7 @@ void batch_write_pads(struct batch *batch)
 
 	batch->write_count = 0;
 	for (size_t i = 0; i < batch->count; ++i) {
-		struct job *job = batch_job(batch, i);
+		struct job *job = batch_job(batch, i, REGION_TRAMPOLINE, 0);
 		const struct region *region = job->region;
 
 		if (!job->new_pad || job->failed)

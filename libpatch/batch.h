@@ -48,8 +48,11 @@ struct batch {
 /* All regions that are queued, which are not any more: what fails is queued for the next commit. False: no memory. */
 bool batch_begin(struct batch *batch);
 void batch_end(struct batch *batch);
-/* One of the batch's jobs, of a pass over all of them that looks at their regions. */
-struct job *batch_job(struct batch *batch, size_t index);
+/*
+ * One of the batch's jobs, of a pass over all of them that looks at their regions; and at more, by what is to be done: enum
+ * region_part.
+ */
+struct job *batch_job(struct batch *batch, size_t index, unsigned int to_install, unsigned int to_remove);
 
 /* The patches of a region whose change failed keep the state they have; the next commit tries again. */
 void batch_fail(struct batch *batch, struct job *job, patch_status status, const char *message);

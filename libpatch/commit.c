@@ -155,7 +155,7 @@ static void activate_install(const struct job *job, const struct trampoline *tra
 static void publish(struct batch *batch)
 {
 	for (size_t i = 0; i < batch->count; ++i) {
-		struct job *job = batch_job(batch, i);
+		struct job *job = batch_job(batch, i, REGION_PATCHES | REGION_TRAMPOLINE | REGION_ENTRIES, REGION_PATCHES | REGION_TRAMPOLINE);
 		struct region *region = job->region;
 		struct trampoline *trampoline = region_trampoline(region);
 
@@ -212,7 +212,7 @@ static void settle_region(struct job *job)
 static void settle(struct batch *batch)
 {
 	for (size_t i = 0; i < batch->count; ++i) {
-		struct job *job = batch_job(batch, i);
+		struct job *job = batch_job(batch, i, REGION_PATCHES | REGION_ENTRIES, REGION_PATCHES | REGION_ENTRIES);
 
 		batch_record(job);
 		if (job->failed)
@@ -271,7 +271,7 @@ static patch_status interrupted(struct batch *batch, int error)
 static bool is_sync_3_needed(struct batch *batch)
 {
 	for (size_t i = 0; i < batch->count; ++i) {
-		const struct job *job = batch_job(batch, i);
+		const struct job *job = batch_job(batch, i, REGION_ENTRIES, REGION_ENTRIES);
 
 		if (batch_takes_part(job, 4) || retires(job))
 			return true;

@@ -220,13 +220,21 @@ static inline struct trampoline *region_trampoline(const struct region *region)
 	return region->next != NULL ? region->next : region->current;
 }
 
+/* What a pass needs beside regions. More than that takes the place of what it needs. */
+enum region_part {
+	REGION_PATCHES = 1 << 0,
+	REGION_TRAMPOLINE = 1 << 1,
+	REGION_ENTRIES = 1 << 2
+};
+
 /* What the region, which was fetched, leads to. */
-static inline void region_fetch_further(const struct region *region)
+static inline void region_fetch_further(const struct region *region, unsigned int parts)
 {
-	if (region->attachments != NULL)
+	if ((parts & REGION_PATCHES) && region->attachments != NULL)
 		attachment_fetch(region->attachments);
-	fetch(region_trampoline(region), sizeof(struct trampoline));
-	for (unsigned int i = 0; i < region->count; ++i)
+	if (parts & REGION_TRAMPOLINE)
+		fetch(region_trampoline(region), sizeof(struct trampoline) + sizeof(struct built_hook));
+	for (unsigned int i = 0; (parts & REGION_ENTRIES) && i < region->count; ++i)
 		FETCH(region->entries[i]);
 }
 
