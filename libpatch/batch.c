@@ -23,8 +23,8 @@ bool batch_begin(struct batch *batch)
 
 	*batch = (struct batch){ .count = region_queued() };
 	batch->text_size = TEXTS * length;
-	/* One write per byte at most, and one of the pad. */
-	batch->write_max = length + batch->count;
+	/* One, and one of the pad. */
+	batch->write_max = 2 * batch->count;
 	batch->jobs = heap_alloc(batch->count * sizeof(*batch->jobs));
 	batch->texts = heap_alloc(batch->text_size);
 	batch->writes = heap_alloc(batch->write_max * sizeof(*batch->writes));
@@ -206,27 +206,25 @@ static const uint8_t *text_after(const struct job *job, int phase)
 	return rare;
 }
 
-static void add_writes(struct batch *batch, struct job *job, const uint8_t *wanted)
+/* From the first byte that changes to the last. Those between are written as they are, which nobody can tell. */
+static void add_write(struct batch *batch, struct job *job, const uint8_t *wanted)
 {
-	for (unsigned int at = 0; at < job->length;) {
-		unsigned int end = at;
+	unsigned int start = 0, end = job->length;
 
-		while (end < job->length && wanted[end] != job->texts[end])
-			++end;
-		if (end == at) {
-			++at;
-			continue;
-		}
-		batch->writes[batch->write_count++] = (struct text_write){
-			.address = job->start + at,
-			.bytes = wanted + at,
-			.length = end - at,
-			.exact = job->exact,
-			.expected = job->texts + at,
-			.owner = job,
-		};
-		at = end;
-	}
+	while (start < end && wanted[start] == job->texts[start])
+		++start;
+	if (start == end)
+		return;
+	while (wanted[end - 1] == job->texts[end - 1])
+		--end;
+	batch->writes[batch->write_count++] = (struct text_write){
+		.address = job->start + start,
+		.bytes = wanted + start,
+		.length = end - start,
+		.exact = job->exact,
+		.expected = job->texts + start,
+		.owner = job,
+	};
 }
 
 /* A pad is one instruction: trap byte, the rest, first byte. */
@@ -321,7 +319,7 @@ void batch_write(struct batch *batch, int phase)
 		if (job->pad_changes && !job->failed && phase >= 1 && phase <= 3)
 			add_pad_writes(batch, job, phase);
 		if (batch_takes_part(job, phase))
-			add_writes(batch, job, text_after(job, phase));
+			add_write(batch, job, text_after(job, phase));
 	}
 	text_apply(batch->writes, batch->write_count);
 	for (size_t i = 0; i < batch->write_count; ++i) {

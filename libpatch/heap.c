@@ -9,6 +9,9 @@
 #define CHUNK (256 * 1024UL)
 #define LARGE 8192UL
 #define POPULATE_FROM (4 * CHUNK)
+/* A large page of the processor, and what there is to be before the heap grows by such. */
+#define HUGE (2UL << 20)
+#define HUGE_FROM (4 * HUGE)
 
 /* Size classes: multiples of 16 up to 256, then four per power of two. */
 #define FINE 256UL
@@ -121,15 +124,45 @@ void *heap_map(size_t size)
 	return map(size, 0);
 }
 
-/* Whoever has filled some will fill the next: at once it costs a fraction of a page fault for each of its pages. */
-static void *map_chunk(void)
-{
-	return map(CHUNK, mapped >= POPULATE_FROM ? MAP_POPULATE : 0);
-}
-
 void heap_disown(size_t size)
 {
 	mapped -= ALIGN_UP(size, PAGE_SIZE);
+}
+
+/* A hint: where the system has large pages for those who ask. */
+static void want_huge(uintptr_t address, size_t size)
+{
+	raw_syscall(SYS_madvise, address, size, MADV_HUGEPAGE);
+}
+
+/* Of what is large enough for one at any address, what lies around it is given back. */
+static void *map_huge(void)
+{
+	const size_t size = 2 * HUGE - PAGE_SIZE;
+	uintptr_t wide = (uintptr_t)map(size, 0);
+	uintptr_t huge = ALIGN_UP(wide, HUGE);
+
+	if (wide == 0)
+		return NULL;
+	heap_disown(size - HUGE);
+	if (huge > wide)
+		heap_unmap(wide, huge - wide);
+	if (huge + HUGE < wide + size)
+		heap_unmap(huge + HUGE, wide + size - (huge + HUGE));
+	want_huge(huge, HUGE);
+	return (void *)huge;
+}
+
+/*
+ * Whoever has filled some will fill the next: at once it costs a fraction of a page fault for each of its pages. And who has many
+ * patches goes through them all, each of which is on another page, and finds few of those in the TLB unless they are large.
+ */
+static uint8_t *map_chunk(size_t *size)
+{
+	uint8_t *huge = mapped >= HUGE_FROM ? map_huge() : NULL;
+
+	*size = huge != NULL ? HUGE : CHUNK;
+	return huge != NULL ? huge : map(CHUNK, mapped >= POPULATE_FROM ? MAP_POPULATE : 0);
 }
 
 void *heap_alloc(size_t size)
@@ -142,6 +175,8 @@ void *heap_alloc(size_t size)
 		return NULL;
 	if (size > LARGE) {
 		block = heap_map(size);
+		if (block != NULL && size >= 2 * HUGE)
+			want_huge((uintptr_t)block, ALIGN_UP(size, PAGE_SIZE));
 		in_use += block != NULL ? ALIGN_UP(size, PAGE_SIZE) : 0;
 		return block;
 	}
@@ -155,12 +190,12 @@ void *heap_alloc(size_t size)
 		return block;
 	}
 	if (chunk_left < rounded) {
-		uint8_t *fresh = map_chunk();
+		uint8_t *fresh = map_chunk(&size);
 
 		if (fresh == NULL)
 			return NULL;
 		chunk = fresh;
-		chunk_left = CHUNK;
+		chunk_left = size;
 	}
 	block = chunk;
 	chunk += rounded;

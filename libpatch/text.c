@@ -450,6 +450,12 @@ static bool arrived(uintptr_t address, const uint8_t *bytes, size_t length)
 	return memcmp(seen, bytes, length) == 0;
 }
 
+/* Most writes are of one byte. */
+static inline bool is_same(const uint8_t *a, const uint8_t *b, size_t length)
+{
+	return length == 1 ? *a == *b : memcmp(a, b, length) == 0;
+}
+
 /*
  * Into run_bytes: what is there, and in it what is to be written. Writes that find something unexpected are marked. `again`:
  * they may have been done as part of a longer run. *sample: one that changes something.
@@ -462,16 +468,20 @@ static int join(struct text_write *writes, size_t n, uintptr_t start, uintptr_t 
 	if (text_read(start, run_bytes, end - start, &error) != end - start)
 		return error;
 	for (size_t i = 0; i < n; ++i) {
-		uint8_t *bytes = run_bytes + (writes[i].address - start);
-		bool there = memcmp(bytes, writes[i].bytes, writes[i].length) == 0;
+		const struct text_write *write = &writes[i];
+		uint8_t *bytes = run_bytes + (write->address - start);
+		bool there = (again || *sample == NULL) && is_same(bytes, write->bytes, write->length);
 
-		if (writes[i].expected != NULL && memcmp(bytes, writes[i].expected, writes[i].length) != 0 && !(again && there)) {
+		if (write->expected != NULL && !is_same(bytes, write->expected, write->length) && !(again && there)) {
 			writes[i].error = ESTALE;
 			continue;
 		}
-		if (!there)
-			*sample = &writes[i];
-		memcpy(bytes, writes[i].bytes, writes[i].length);
+		if (*sample == NULL && !there)
+			*sample = write;
+		if (write->length == 1)
+			*bytes = *write->bytes;
+		else
+			memcpy(bytes, write->bytes, write->length);
 	}
 	return 0;
 }
