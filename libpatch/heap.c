@@ -170,8 +170,11 @@ static void *map_huge(void)
  */
 static uint8_t *map_chunk(size_t *size)
 {
+	long before = refusal;
 	uint8_t *huge = mapped >= HUGE_FROM ? map_huge() : NULL;
 
+	/* Without it one gets by. */
+	refusal = before;
 	*size = huge != NULL ? HUGE : CHUNK;
 	return huge != NULL ? huge : map(CHUNK, mapped >= POPULATE_FROM ? MAP_POPULATE : 0);
 }

@@ -78,8 +78,11 @@ bool text_stage(uintptr_t address, const void *bytes, uint32_t length)
 	if (INJECT(INJECT_ALLOC))
 		return false;
 	/* Nobody can be led there yet, so any time will do. What fails is tried again by whoever needs it. */
-	if (chunks != NULL && CHUNK - sizeof(*chunks) - chunks->used < ALIGN_UP(sizeof(*staged) + length, sizeof(void *)))
+	if (chunks != NULL && CHUNK - sizeof(*chunks) - chunks->used < ALIGN_UP(sizeof(*staged) + length, sizeof(void *))) {
+		text_begin();
 		(void)text_flush();
+		text_end();
+	}
 	staged = chunk_alloc(sizeof(*staged) + length);
 	if (staged == NULL)
 		return false;
@@ -133,9 +136,10 @@ int text_flush(void)
 	size_t n = 0;
 	int error = 0;
 
+	/* Also for who writes there next by other means. */
+	touch_fresh();
 	if (staged_count == 0)
 		return 0;
-	touch_fresh();
 	for (struct text_staged *staged = staged_list; staged != NULL; staged = staged->next) {
 		writes[n++] = (struct text_write){
 			.address = staged->address, .bytes = staged->bytes, .length = staged->length

@@ -2,7 +2,8 @@
 /*
  * What all function entries of a large library cost in memory, once they are patched and the commit is over. Beside
  * what the library says of itself there is what the kernel says of the process. Pages of text that are not shared
- * with the file any more are counted apart: whoever writes to text, by whatever means, has them.
+ * with the file any more are counted apart: whoever writes to text, by whatever means, has them. The floor is the code of
+ * the hand-written stubs, of which each site needs its own.
  */
 #include "bench.h"
 #include "patch.h"
@@ -115,8 +116,30 @@ static void in_child(void *argument)
 	patch_fini();
 }
 
+#define STUB(name) { #name ": generated code", bench_##name##_stub, bench_##name##_stub_end }
+#define DECLARE(name) extern const char bench_##name##_stub[], bench_##name##_stub_end[]
+
+DECLARE(stub_inc);
+DECLARE(stub_sahf);
+DECLARE(stub_popf);
+DECLARE(stub_all_x87_zmm);
+
+static void add_stubs(void)
+{
+	static const struct {
+		const char *row;
+		const char *start;
+		const char *end;
+	} stubs[] = { STUB(stub_inc), STUB(stub_sahf), STUB(stub_popf), STUB(stub_all_x87_zmm) };
+
+	for (size_t i = 0; i < sizeof(stubs) / sizeof(*stubs); i++)
+		if (row_wanted(stubs[i].row))
+			series_add(GROUP, stubs[i].row, "all entries", "bytes/patch", (double)(stubs[i].end - stubs[i].start));
+}
+
 void group_size(void)
 {
+	add_stubs();
 	for (size_t i = 0; i < sizeof(rows) / sizeof(*rows); i++) {
 		char name[64];
 

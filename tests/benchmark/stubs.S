@@ -307,10 +307,12 @@ bench_stub_count:
 	END \name
 
 	.p2align 6
+	.globl	\name\()_stub, \name\()_stub_end
 \name\()_stub:
 	\code
 	movl	$1, %eax
 	jmp	\name\()_back
+\name\()_stub_end:
 .endm
 
 .macro MIDDLE_WITH_STUB name, code:vararg

@@ -713,6 +713,24 @@ Test(text, an_empty_flush_is_none)
 	cr_expect_eq(text_write_count(), count);
 }
 
+/* What makes a new page must not come when there is something on it. */
+Test(text, a_new_page_is_made_before_it_is_written_to)
+{
+	uint8_t *text = map_text(1, RX);
+	struct text_write write = { .address = (uintptr_t)text + 10, .bytes = (const uint8_t *)"\1", .length = 1 };
+
+	use_way(0);
+	text_begin();
+	text_stage_page((uintptr_t)text);
+	cr_expect_eq(text_flush(), 0);
+	cr_expect_eq(text_apply(&write, 1), 0);
+	cr_assert(text_stage((uintptr_t)text + 20, "\2", 1));
+	cr_expect_eq(text_flush(), 0);
+	text_end();
+	cr_expect_eq(text[10], 1);
+	cr_expect_eq(text[20], 2);
+}
+
 /* The first, a middle and the last of the list, and then all. */
 Test(text, unstaged_bytes_never_appear)
 {
