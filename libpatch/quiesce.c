@@ -57,11 +57,15 @@ void quiesce_set_open(struct patch *patch, bool open)
 	insert(&waiting, patch);
 }
 
-/* In order of patch_unmake(), in which they come as a rule. */
+/* In order of patch_unmake(), in which they come as a rule. Where nobody is to be told of its end, that is now. */
 static void become_due(struct patch *patch)
 {
 	struct patch **link = due != NULL && due_last->unmade < patch->unmade ? &due_last->quiet_next : &due;
 
+	if (patch->destroy == NULL) {
+		handle_free(patch);
+		return;
+	}
 	while (*link != NULL && (*link)->unmade < patch->unmade)
 		link = &(*link)->quiet_next;
 	insert(link, patch);
@@ -74,12 +78,7 @@ void quiesce_detached(struct patch *patch)
 	quiesce_set_open(patch, false);
 	patch->ticket = ++last_ticket;
 	patch->detached = true;
-	if (patch->waiting)
-		return;
-	/* Nobody is to be told of its end, and nobody asks. */
-	if (patch->destroy == NULL)
-		handle_free(patch);
-	else
+	if (!patch->waiting)
 		become_due(patch);
 }
 
@@ -140,19 +139,14 @@ bool quiesce_is_due(void)
 
 struct patch *quiesce_take(void)
 {
-	while (due != NULL) {
-		struct patch *patch = due;
+	struct patch *patch = due;
 
-		take_off(patch);
-		if (patch->destroy == NULL) {
-			handle_free(patch);
-			continue;
-		}
-		patch->runner = &libpatch_hook_guard;
-		insert(&dying, patch);
-		return patch;
-	}
-	return NULL;
+	if (patch == NULL)
+		return NULL;
+	take_off(patch);
+	patch->runner = &libpatch_hook_guard;
+	insert(&dying, patch);
+	return patch;
 }
 
 void quiesce_destroyed(struct patch *patch)

@@ -8,7 +8,7 @@
  *   waiting   they do not any more, since `ticket`, but a thread may have loaded one
  *   quiet     no thread uses it or will
  *   detached  released and committed: quiesce.c alone knows it. Once quiet it is due, its destroy function is called, and its
- *             memory is given back
+ *             memory is given back; without a destroy function at once
  */
 #ifndef LIBPATCH_QUIESCE_H
 #define LIBPATCH_QUIESCE_H
@@ -29,8 +29,8 @@ void quiesce_poll(void);
 /* Is a patch due? */
 bool quiesce_is_due(void);
 /*
- * Take the next patch that is due, in order of patch_unmake(); NULL: none has a destroy function. The caller calls that without
- * the library lock, then quiesce_destroyed().
+ * Take the next patch that is due, in order of patch_unmake(); NULL: none is. The caller calls its destroy function without the
+ * library lock, then quiesce_destroyed().
  */
 struct patch *quiesce_take(void);
 void quiesce_destroyed(struct patch *patch);
