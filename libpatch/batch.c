@@ -227,21 +227,29 @@ static void add_write(struct batch *batch, struct job *job, const uint8_t *wante
 	};
 }
 
-/* A pad is one instruction: trap byte, the rest, first byte. */
-static void add_pad_writes(struct batch *batch, struct job *job, int phase)
+/* Part of the jump that the pad is to be. */
+static void add_pad_write(struct batch *batch, struct job *job, unsigned int at, unsigned int length)
 {
 	const struct region *region = job->region;
-	unsigned int at = phase == 2 ? 1 : 0;
 
 	trampoline_pad_bytes(region_trampoline(region), region->pad, job->pad_bytes);
-	if (phase == 1)
-		job->pad_bytes[0] = ARCH_INT3;
 	batch->writes[batch->write_count++] = (struct text_write){
 		.address = region->pad + at,
 		.bytes = job->pad_bytes + at,
-		.length = phase == 2 ? ARCH_JMP_SIZE - 1 : 1,
+		.length = length,
 		.owner = job,
 	};
+}
+
+/* A pad is one instruction: trap byte, the rest, first byte. */
+static void add_pad_phase(struct batch *batch, struct job *job, int phase)
+{
+	if (phase == 2)
+		add_pad_write(batch, job, 1, ARCH_JMP_SIZE - 1);
+	else
+		add_pad_write(batch, job, 0, 1);
+	if (phase == 1)
+		job->pad_bytes[0] = ARCH_INT3;
 }
 
 /* A write failed, perhaps half-way: what there is now works by trap, and is what the next commit starts from. */
@@ -282,17 +290,9 @@ void batch_write_pads(struct batch *batch)
 	batch->write_count = 0;
 	for (size_t i = 0; i < batch->count; ++i) {
 		struct job *job = batch_job(batch, i, REGION_TRAMPOLINE, 0);
-		const struct region *region = job->region;
 
-		if (!job->new_pad || job->failed)
-			continue;
-		trampoline_pad_bytes(region_trampoline(region), region->pad, job->pad_bytes);
-		batch->writes[batch->write_count++] = (struct text_write){
-			.address = region->pad,
-			.bytes = job->pad_bytes,
-			.length = ARCH_JMP_SIZE,
-			.owner = job,
-		};
+		if (job->new_pad && !job->failed)
+			add_pad_write(batch, job, 0, ARCH_JMP_SIZE);
 	}
 	text_apply(batch->writes, batch->write_count);
 	for (size_t i = 0; i < batch->write_count; ++i) {
@@ -317,7 +317,7 @@ void batch_write(struct batch *batch, int phase)
 		struct job *job = &batch->jobs[i];
 
 		if (job->pad_changes && !job->failed && phase >= 1 && phase <= 3)
-			add_pad_writes(batch, job, phase);
+			add_pad_phase(batch, job, phase);
 		if (batch_takes_part(job, phase))
 			add_write(batch, job, text_after(job, phase));
 	}
