@@ -78,11 +78,8 @@ bool text_stage(uintptr_t address, const void *bytes, uint32_t length)
 	if (INJECT(INJECT_ALLOC))
 		return false;
 	/* Nobody can be led there yet, so any time will do. What fails is tried again by whoever needs it. */
-	if (chunks != NULL && CHUNK - sizeof(*chunks) - chunks->used < ALIGN_UP(sizeof(*staged) + length, sizeof(void *))) {
-		text_begin();
+	if (chunks != NULL && CHUNK - sizeof(*chunks) - chunks->used < ALIGN_UP(sizeof(*staged) + length, sizeof(void *)))
 		(void)text_flush();
-		text_end();
-	}
 	staged = chunk_alloc(sizeof(*staged) + length);
 	if (staged == NULL)
 		return false;

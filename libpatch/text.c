@@ -450,12 +450,6 @@ static bool arrived(uintptr_t address, const uint8_t *bytes, size_t length)
 	return memcmp(seen, bytes, length) == 0;
 }
 
-/* Most writes are of one byte. */
-static inline bool is_same(const uint8_t *a, const uint8_t *b, size_t length)
-{
-	return length == 1 ? *a == *b : memcmp(a, b, length) == 0;
-}
-
 /*
  * Into run_bytes: what is there, and in it what is to be written. Writes that find something unexpected are marked. `again`:
  * they may have been done as part of a longer run. *sample: one that changes something.
@@ -470,18 +464,15 @@ static int join(struct text_write *writes, size_t n, uintptr_t start, uintptr_t 
 	for (size_t i = 0; i < n; ++i) {
 		const struct text_write *write = &writes[i];
 		uint8_t *bytes = run_bytes + (write->address - start);
-		bool there = (again || *sample == NULL) && is_same(bytes, write->bytes, write->length);
+		bool there = (again || *sample == NULL) && memcmp(bytes, write->bytes, write->length) == 0;
 
-		if (write->expected != NULL && !is_same(bytes, write->expected, write->length) && !(again && there)) {
+		if (write->expected != NULL && memcmp(bytes, write->expected, write->length) != 0 && !(again && there)) {
 			writes[i].error = ESTALE;
 			continue;
 		}
 		if (*sample == NULL && !there)
 			*sample = write;
-		if (write->length == 1)
-			*bytes = *write->bytes;
-		else
-			memcpy(bytes, write->bytes, write->length);
+		memcpy(bytes, write->bytes, write->length);
 	}
 	return 0;
 }

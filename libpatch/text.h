@@ -75,7 +75,7 @@ void text_end_whole(void);
  */
 bool text_stage(uintptr_t address, const void *bytes, uint32_t length);
 void text_unstage(uintptr_t address);
-/* 0 or errno; after a failure everything stays staged. Called between text_begin() and text_end(). */
+/* 0 or errno; after a failure everything stays staged. With nothing staged, between text_begin() and text_end() only. */
 int text_flush(void);
 /*
  * Nothing was ever written to this page of private, anonymous memory. A hint: text_flush() writes to it before it reads it. Read
