@@ -11,8 +11,11 @@ enum layout {
 	IMM8,
 	IMM32,
 	IMM_FULL, /* as wide as the register */
+	/* Not with REX, from here on. */
+	BARE,     /* the opcode is all */
 	REL8,
 	REL32,
+	/* With ModRM, from here on. */
 	MODRM,
 	MODRM_IMM8,
 	MODRM_IMM32
@@ -38,18 +41,18 @@ static const uint8_t primary[256] = {
 	[0x83] = MODRM_IMM8,
 	[0x84 ... 0x8B] = MODRM, /* test, xchg, mov */
 	[0x8D] = MODRM,          /* lea */
-	[0x90] = ALONE,          /* nop */
+	[0x90] = BARE,           /* nop */
 	[0x98 ... 0x99] = ALONE, /* cdqe, cqo */
 	[0xA8] = IMM8,           /* test */
 	[0xA9] = IMM32,
 	[0xB0 ... 0xB7] = IMM8,  /* mov */
 	[0xB8 ... 0xBF] = IMM_FULL,
 	[0xC0 ... 0xC1] = MODRM_IMM8,
-	[0xC3] = ALONE,          /* ret */
+	[0xC3] = BARE,           /* ret */
 	[0xC6] = MODRM_IMM8,     /* mov */
 	[0xC7] = MODRM_IMM32,
 	[0xC9] = ALONE,          /* leave */
-	[0xCC] = ALONE,          /* int3 */
+	[0xCC] = BARE,           /* int3 */
 	[0xD0 ... 0xD3] = MODRM,
 	[0xE8 ... 0xE9] = REL32, /* call, jmp */
 	[0xEB] = REL8,
@@ -75,7 +78,6 @@ static const uint8_t secondary[256] = {
 };
 
 struct fields {
-	bool escaped; /* by 0F */
 	uint8_t rex;  /* 0: none */
 	uint8_t opcode;
 	uint8_t modrm;
@@ -87,7 +89,7 @@ static unsigned int reg_of(const struct fields *fields)
 	return fields->modrm >> 3 & 7;
 }
 
-/* Those whose ModRM, or REX, makes something else of them. Kinds are set. */
+/* False: its ModRM makes something else of it. Kinds are set. */
 static bool is_known(struct fields *fields, struct arch_insn *insn)
 {
 	switch (fields->opcode) {
@@ -113,34 +115,33 @@ static bool is_known(struct fields *fields, struct arch_insn *insn)
 		return (1U << reg_of(fields) & 0x57) != 0; /* inc, dec, call, jmp, push */
 	case 0x90:
 		insn->flags |= ARCH_F_NOP | ARCH_F_PADDING;
-		return fields->rex == 0;
+		return true;
 	case 0xC3:
 		insn->kind = ARCH_RET;
 		insn->flags |= ARCH_F_NOFALL;
-		return fields->rex == 0;
+		return true;
 	case 0xCC:
 		insn->kind = ARCH_TRAP;
 		insn->flags |= ARCH_F_PADDING;
-		return fields->rex == 0;
+		return true;
 	case 0xE8:
 		insn->kind = ARCH_CALL;
-		return fields->rex == 0;
+		return true;
 	case 0xE9: case 0xEB:
 		insn->kind = ARCH_JMP;
 		insn->flags |= ARCH_F_NOFALL;
-		return fields->rex == 0;
+		return true;
+	default:
+		if (fields->layout == REL8)
+			insn->kind = ARCH_JCC;
+		return true;
 	}
-	if (fields->layout == REL8)
-		insn->kind = ARCH_JCC;
-	return fields->layout != REL8 || fields->rex == 0;
 }
 
 static bool is_known_secondary(const struct fields *fields, struct arch_insn *insn)
 {
-	if (fields->layout == REL32) {
+	if (fields->layout == REL32)
 		insn->kind = ARCH_JCC;
-		return fields->rex == 0;
-	}
 	if (fields->opcode == 0x1F)
 		insn->flags |= ARCH_F_NOP | ARCH_F_PADDING;
 	/* Of nop and set, the register field is not used, and expected to be 0. */
@@ -197,7 +198,7 @@ static bool measure_operand(const struct fields *fields, const uint8_t *behind, 
 bool decode_common(const uint8_t *bytes, size_t size, uintptr_t address, struct arch_insn *insn)
 {
 	struct fields fields = { 0 };
-	bool relative = false;
+	bool escaped = false, relative = false;
 	size_t at = 0, operand, immediate;
 
 	*insn = (struct arch_insn){ 0 };
@@ -212,20 +213,21 @@ bool decode_common(const uint8_t *bytes, size_t size, uintptr_t address, struct 
 		fields.rex = bytes[at++];
 	insn->opcode_offset = (uint8_t)at;
 	if (at < size && bytes[at] == 0x0F) {
-		fields.escaped = true;
+		escaped = true;
 		++at;
 	}
 	if (at >= size)
 		return false;
 	fields.opcode = bytes[at++];
-	fields.layout = (fields.escaped ? secondary : primary)[fields.opcode];
-	if (fields.layout == OTHER || (fields.layout >= MODRM && at >= size))
+	fields.layout = (escaped ? secondary : primary)[fields.opcode];
+	if (fields.layout == OTHER || (fields.layout >= MODRM && at >= size) ||
+	    (fields.layout >= BARE && fields.layout < MODRM && fields.rex != 0))
 		return false;
 	if (fields.layout >= MODRM) {
 		insn->modrm_offset = (uint8_t)at;
 		fields.modrm = bytes[at++];
 	}
-	if (!(fields.escaped ? is_known_secondary(&fields, insn) : is_known(&fields, insn)))
+	if (!(escaped ? is_known_secondary(&fields, insn) : is_known(&fields, insn)))
 		return false;
 	if (fields.layout >= MODRM) {
 		if (!measure_operand(&fields, bytes + at, size - at, &operand, &relative, insn))
