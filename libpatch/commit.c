@@ -155,7 +155,8 @@ static void activate_install(const struct job *job, const struct trampoline *tra
 static void publish(struct batch *batch)
 {
 	for (size_t i = 0; i < batch->count; ++i) {
-		struct job *job = batch_job(batch, i, REGION_PATCHES | REGION_TRAMPOLINE | REGION_ENTRIES, REGION_PATCHES | REGION_TRAMPOLINE);
+		struct job *job = batch_job(batch, i, REGION_PATCHES | REGION_TRAMPOLINE | REGION_ENTRIES,
+					    REGION_PATCHES | REGION_TRAMPOLINE);
 		struct region *region = job->region;
 		struct trampoline *trampoline = region_trampoline(region);
 

@@ -196,6 +196,7 @@ void trampoline_pad_bytes(const struct trampoline *trampoline, uintptr_t pad, ui
 	write_jump(bytes, pad, trampoline_entry(trampoline, 0));
 }
 
+/* Some jump has a trap byte of the SIGILL class on a boundary, or had. */
 static bool sigill;
 
 bool trampoline_any_sigill(void)
