@@ -13,29 +13,40 @@
 	"the bytes are not the ones that were there: a debugger, a probe of the kernel, or the program changed them"
 
 #define TEXTS 4
+/* Of a region, and of its pad. */
+#define WRITES 2
 
 /* Entries whose `punned` is set. */
 static size_t punned;
 
-bool batch_begin(struct batch *batch)
+bool batch_begin(struct batch *batch, const struct agenda *agenda)
 {
-	size_t length = region_queued_length();
+	*batch = (struct batch){ .largest = agenda->largest, .longest = agenda->longest };
+	batch->jobs = heap_alloc(batch->largest * sizeof(*batch->jobs));
+	batch->texts = heap_alloc(TEXTS * batch->longest);
+	batch->writes = heap_alloc(WRITES * batch->largest * sizeof(*batch->writes));
+	if (batch->jobs != NULL && batch->texts != NULL && batch->writes != NULL)
+		return true;
+	batch_end(batch);
+	return false;
+}
 
-	*batch = (struct batch){ .count = region_queued() };
-	batch->text_size = TEXTS * length;
-	/* One, and one of the pad. */
-	batch->write_max = 2 * batch->count;
-	batch->jobs = heap_alloc(batch->count * sizeof(*batch->jobs));
-	batch->texts = heap_alloc(batch->text_size);
-	batch->writes = heap_alloc(batch->write_max * sizeof(*batch->writes));
-	if (batch->jobs == NULL || batch->texts == NULL || batch->writes == NULL) {
-		batch_end(batch);
-		return false;
-	}
+void batch_load(struct batch *batch, const struct agenda *agenda)
+{
+	batch->count = agenda->next - agenda->first;
+	batch->restored = false;
 	for (size_t i = 0; i < batch->count; ++i)
-		batch->jobs[i].region = region_queued_at(i);
-	region_queue_taken();
-	return true;
+		batch->jobs[i] = (struct job){ .region = agenda->items[agenda->first + i].region };
+}
+
+void batch_report(const struct batch *batch, struct agenda *agenda)
+{
+	for (size_t i = 0; i < batch->count; ++i) {
+		const struct job *job = &batch->jobs[i];
+
+		agenda->items[agenda->first + i].gone = job->gone;
+		agenda->broken |= job->failed && (job->install || !job->gone);
+	}
 }
 
 /* What follows is on its way when it is needed: the region, then what that leads to. */
@@ -53,15 +64,14 @@ struct job *batch_job(struct batch *batch, size_t index, unsigned int to_install
 
 void batch_end(struct batch *batch)
 {
-	heap_free(batch->jobs, batch->count * sizeof(*batch->jobs));
-	heap_free(batch->texts, batch->text_size);
-	heap_free(batch->writes, batch->write_max * sizeof(*batch->writes));
+	heap_free(batch->jobs, batch->largest * sizeof(*batch->jobs));
+	heap_free(batch->texts, TEXTS * batch->longest);
+	heap_free(batch->writes, WRITES * batch->largest * sizeof(*batch->writes));
 }
 
-void batch_fail(struct batch *batch, struct job *job, patch_status status, const char *message)
+void batch_fail(struct job *job, patch_status status, const char *message)
 {
 	job->failed = true;
-	batch->broken = true;
 	error_raise_at(status, ORIGIN, message, job->start);
 	region_queue(job->region);
 }
@@ -108,14 +118,12 @@ static void describe(struct job *job, uint8_t *texts)
 }
 
 /* The module was unmapped, and everything of ours in it with it. */
-static void lose(struct batch *batch, struct job *job)
+static void lose(struct job *job)
 {
 	job->failed = true;
 	job->gone = true;
-	if (job->install) {
-		batch->broken = true;
+	if (job->install)
 		error_raise_at(PATCH_EFAULT, ORIGIN, "the code was unmapped", job->start);
-	}
 }
 
 /*
@@ -131,7 +139,7 @@ static void compare(struct batch *batch, struct job *job, const uint8_t *text)
 		return;
 	for (unsigned int at = 0; at < job->length; ++at) {
 		if (text[at] != job->texts[at] && text[at] != region->original[at]) {
-			batch_fail(batch, job, PATCH_ECHANGED, CHANGED);
+			batch_fail(job, PATCH_ECHANGED, CHANGED);
 			return;
 		}
 	}
@@ -160,9 +168,9 @@ static void check(struct batch *batch, struct job *job, struct view *view)
 	if (job->start + job->length <= view->start + view->size)
 		compare(batch, job, bytes + (job->start - view->start));
 	else if (view->error == EFAULT)
-		lose(batch, job);
+		lose(job);
 	else
-		batch_fail(batch, job, PATCH_ESYS,
+		batch_fail(job, PATCH_ESYS,
 			   "the text cannot be read: the kernel refuses process_vm_readv() and reading /proc/self/mem");
 }
 
@@ -275,9 +283,9 @@ static void remember(struct job *job, const struct text_write *write)
 	job->written = true;
 }
 
-static void fail_write(struct batch *batch, struct job *job, int error, bool *told)
+static void fail_write(struct job *job, int error, bool *told)
 {
-	batch_fail(batch, job, PATCH_ESYS, "the kernel refused to write the bytes");
+	batch_fail(job, PATCH_ESYS, "the kernel refused to write the bytes");
 	if (!*told)
 		error_raise_sys(PATCH_ESYS, ORIGIN, "text could not be written", error);
 	*told = true;
@@ -300,7 +308,7 @@ void batch_write_pads(struct batch *batch)
 		struct job *job = write->owner;
 
 		if (write->error != 0) {
-			fail_write(batch, job, write->error, &told);
+			fail_write(job, write->error, &told);
 			continue;
 		}
 		memcpy(job->region->pad_live, job->pad_bytes, ARCH_JMP_SIZE);
@@ -331,10 +339,10 @@ void batch_write(struct batch *batch, int phase)
 		} else if (write->error == ESTALE) {
 			/* What is foreign must not be taken for expected: not refresh(). What was written works by trap. */
 			if (!job->failed)
-				batch_fail(batch, job, PATCH_ECHANGED, CHANGED);
+				batch_fail(job, PATCH_ECHANGED, CHANGED);
 		} else if (!job->failed) {
 			refresh(job);
-			fail_write(batch, job, write->error, &told);
+			fail_write(job, write->error, &told);
 		}
 	}
 	for (size_t i = 0; phase == 0 && i < batch->count; ++i)

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The regions of one commit: what the phases of the protocol are to write for each, and what was written. All that phases need
- * is here, one after the other: they go through thousands of regions, each of which is somewhere else in memory.
+ * Regions that go through the protocol together: what its phases are to write for each, and what was written. All that phases
+ * need is here, one after the other: each region is somewhere else in memory.
  */
 #ifndef LIBPATCH_BATCH_H
 #define LIBPATCH_BATCH_H
 
+#include "agenda.h"
 #include "base.h"
 #include "region.h"
 #include "text.h"
@@ -37,17 +38,21 @@ struct batch {
 	struct job *jobs;
 	size_t count;
 	uint8_t *texts;
-	size_t text_size;
 	struct text_write *writes;
 	size_t write_count;
-	size_t write_max;
-	bool broken;   /* some job failed */
 	bool restored; /* somebody else put original bytes back */
+	/* That there is memory for. */
+	size_t largest;
+	size_t longest;
 };
 
-/* All regions that are queued, which are not any more: what fails is queued for the next commit. False: no memory. */
-bool batch_begin(struct batch *batch);
+/* Memory for any batch of the agenda. False: there is none. */
+bool batch_begin(struct batch *batch, const struct agenda *agenda);
 void batch_end(struct batch *batch);
+/* The regions of the agenda's batch at hand. */
+void batch_load(struct batch *batch, const struct agenda *agenda);
+/* What has become of them. */
+void batch_report(const struct batch *batch, struct agenda *agenda);
 /*
  * One of the batch's jobs, of a pass over all of them that looks at their regions; and at more, by what is to be done: enum
  * region_part.
@@ -55,7 +60,7 @@ void batch_end(struct batch *batch);
 struct job *batch_job(struct batch *batch, size_t index, unsigned int to_install, unsigned int to_remove);
 
 /* The patches of a region whose change failed keep the state they have; the next commit tries again. */
-void batch_fail(struct batch *batch, struct job *job, patch_status status, const char *message);
+void batch_fail(struct job *job, patch_status status, const char *message);
 
 /* Step check (I8): the jobs, and does the text hold what we expect? */
 void batch_check(struct batch *batch);

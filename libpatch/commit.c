@@ -223,17 +223,6 @@ static void settle(struct batch *batch)
 	}
 }
 
-/* Those that share a page went with the first one; they stay allocated until gone_collect(). */
-static void end_gone(struct batch *batch)
-{
-	for (size_t i = 0; i < batch->count; ++i) {
-		const struct region *region = batch->jobs[i].region;
-
-		if (batch->jobs[i].gone && !region->gone)
-			module_gone(ALIGN_DOWN(region->start, PAGE_SIZE), region->start + region->length);
-	}
-}
-
 /* ---- the batch -------------------------------------------------------------------------------------------------- */
 
 static void write_phase(struct batch *batch, int phase)
@@ -250,7 +239,10 @@ static int sync_written(void)
 	return error;
 }
 
-/* Interrupted: what is in the text stays and works; the next commit goes on from there. */
+/*
+ * Interrupted: what is in the text stays and works; the next commit goes on from there. Patches are in the state that their hooks
+ * are in: those of removals are closed.
+ */
 static patch_status interrupted(struct batch *batch, int error)
 {
 	cut_short = true;
@@ -259,10 +251,11 @@ static patch_status interrupted(struct batch *batch, int error)
 
 		batch_record(job);
 		region_queue(job->region);
-		if (!job->install || job->failed || !job->region->installed)
-			continue;
-		for (struct attachment *a = job->region->attachments; a != NULL; a = a->next)
-			a->patch->enabled = is_due(a->patch);
+		if (job->failed)
+			reset_hooks(job->region);
+		else if (!job->install || job->region->installed)
+			for (struct attachment *a = job->region->attachments; a != NULL; a = a->next)
+				a->patch->enabled = is_due(a->patch);
 	}
 	return error_raise_sys(PATCH_ESYS, ORIGIN, "core synchronisation failed; the next commit completes the batch",
 			       error);
@@ -326,7 +319,7 @@ static void spare_what_is_read(struct batch *batch)
 				before & 1ULL << (63 - back) ? registry_find(job->start - back) : NULL;
 
 			if (entry != NULL && entry->punned)
-				batch_fail(batch, job, PATCH_ECONF, "a jump in front of it, which reads its bytes, could not be removed");
+				batch_fail(job, PATCH_ECONF, "a jump in front of it, which reads its bytes, could not be removed");
 		}
 	}
 }
@@ -347,7 +340,7 @@ static void write_punned(struct batch *batch)
 		/* I8, for bytes that are not ours to change. */
 		if (text_read(region->start, text, sizeof(text), &error) != sizeof(text) ||
 		    memcmp(text + region->length, region->original + region->length, sizeof(text) - region->length) != 0) {
-			batch_fail(batch, job, PATCH_ECHANGED, "the bytes behind it, which its jump would consist of, were changed");
+			batch_fail(job, PATCH_ECHANGED, "the bytes behind it, which its jump would consist of, were changed");
 			continue;
 		}
 		batch_set_punned(region->entries[0], true);
@@ -419,7 +412,7 @@ static patch_status change_text_whole(struct batch *batch)
 
 		if (job->install && job->changes && !job->failed &&
 		    (job->pad_changes || !phase_is_one_instruction(job->region, job->install, batch_text(job, 0))))
-			batch_fail(batch, job, PATCH_ECONF, "more than one instruction would change");
+			batch_fail(job, PATCH_ECONF, "more than one instruction would change");
 	}
 	text_begin_whole();
 	write_phase(batch, PHASE_WHOLE);
@@ -431,6 +424,14 @@ static patch_status change_text_whole(struct batch *batch)
 	return PATCH_OK;
 }
 
+/* Nothing has been done to the text. */
+static patch_status unwritten(struct batch *batch, int error)
+{
+	for (size_t i = 0; i < batch->count; ++i)
+		region_queue(batch->jobs[i].region);
+	return error_raise_sys(error == ENOMEM ? PATCH_ENOMEM : PATCH_ESYS, ORIGIN, "generated code could not be written", error);
+}
+
 static patch_status run(struct batch *batch, bool whole)
 {
 	patch_status status = PATCH_OK;
@@ -439,23 +440,74 @@ static patch_status run(struct batch *batch, bool whole)
 	batch_check(batch);
 	unseen |= batch->restored;
 	(void)INJECT(INJECT_COMMIT_CHECKED);
+	/* All of it, also that of batches to come. */
 	error = text_flush();
-	if (error != 0) {
-		for (size_t i = 0; i < batch->count; ++i)
-			region_queue(batch->jobs[i].region);
-		return error_raise_sys(error == ENOMEM ? PATCH_ENOMEM : PATCH_ESYS, ORIGIN,
-				       "generated code could not be written", error);
-	}
+	if (error != 0)
+		return unwritten(batch, error);
 	batch_write_pads(batch);
 	publish(batch);
 	(void)INJECT(INJECT_COMMIT_PUBLISHED);
 	if (any_changes(batch))
 		status = whole ? change_text_whole(batch) : change_text(batch);
-	if (status != PATCH_OK)
-		return status;
-	settle(batch);
+	if (status == PATCH_OK)
+		settle(batch);
+	return status;
+}
+
+/* ---- all batches ------------------------------------------------------------------------------------------------ */
+
+/* Those that share a page went with the first one; they stay allocated until gone_collect(). */
+static void end_gone(const struct agenda *agenda)
+{
+	for (size_t i = 0; i < agenda->next; ++i) {
+		const struct region *region = agenda->items[i].region;
+
+		if (agenda->items[i].gone && !region->gone)
+			module_gone(ALIGN_DOWN(region->start, PAGE_SIZE), region->start + region->length);
+	}
+}
+
+static patch_status run_all(struct agenda *agenda, struct batch *batch, bool whole)
+{
+	patch_status status = PATCH_OK;
+
+	text_begin();
+	while (status == PATCH_OK && agenda_next(agenda)) {
+		batch_load(batch, agenda);
+		status = run(batch, whole);
+		batch_report(batch, agenda);
+	}
+	text_end();
+	agenda_put_back(agenda);
+	end_gone(agenda);
+	return status == PATCH_OK && agenda->broken ? PATCH_EFAIL : status;
+}
+
+static patch_status commit_queued(bool whole)
+{
+	struct agenda agenda;
+	struct batch batch;
+	patch_status status;
+
+	if (agenda_begin(&agenda) && batch_begin(&batch, &agenda)) {
+		status = run_all(&agenda, &batch, whole);
+		batch_end(&batch);
+	} else {
+		agenda_put_back(&agenda);
+		status = error_raise(PATCH_ENOMEM, ORIGIN, "out of memory", NULL);
+	}
+	agenda_end(&agenda);
+	return status;
+}
+
+static patch_status commit(bool whole)
+{
+	patch_status status;
+
+	++commits;
+	status = region_queued() > 0 ? commit_queued(whole) : PATCH_OK;
 	registry_poll();
-	return batch->broken ? PATCH_EFAIL : PATCH_OK;
+	return status;
 }
 
 bool commit_needs_sigill(void)
@@ -478,26 +530,6 @@ bool commit_changes_text(void)
 			return true;
 	}
 	return false;
-}
-
-static patch_status commit(bool whole)
-{
-	struct batch batch;
-	patch_status status;
-
-	++commits;
-	if (region_queued() == 0) {
-		registry_poll();
-		return PATCH_OK;
-	}
-	if (!batch_begin(&batch))
-		return error_raise(PATCH_ENOMEM, ORIGIN, "out of memory", NULL);
-	text_begin();
-	status = run(&batch, whole);
-	text_end();
-	end_gone(&batch);
-	batch_end(&batch);
-	return status;
 }
 
 patch_status commit_run(void)

@@ -7,7 +7,6 @@
 #include <string.h>
 
 static struct queue queue;
-static size_t queued_length;
 /* That have memory. */
 static size_t allocated;
 static struct region_usage usage;
@@ -161,8 +160,6 @@ void region_set_next(struct region *region, struct trampoline *trampoline)
 
 void region_queue(struct region *region)
 {
-	if (!region->queued)
-		queued_length += region->length;
 	queue_add(&queue, region, &region->queued);
 }
 
@@ -176,20 +173,11 @@ struct region *region_queued_at(size_t index)
 	return queue.items[index];
 }
 
-size_t region_queued_length(void)
-{
-	return queued_length;
-}
-
 void region_queue_taken(void)
 {
-	for (size_t i = 0; i < queue.count; ++i) {
-		if (i + 2 * AHEAD < queue.count)
-			FETCH(&region_queued_at(i + 2 * AHEAD)->queued);
+	for (size_t i = 0; i < queue.count; ++i)
 		region_queued_at(i)->queued = 0;
-	}
 	queue.count = 0;
-	queued_length = 0;
 }
 
 /* The last one gets its place. */
@@ -203,7 +191,6 @@ static void unqueue(struct region *region)
 	queue.items[region->queued - 1] = last;
 	last->queued = region->queued;
 	region->queued = 0;
-	queued_length -= region->length;
 }
 
 bool region_wanted(const struct region *region)

@@ -255,8 +255,6 @@ void region_queue(struct region *region);
 size_t region_queued(void);
 /* One of them, below region_queued(). */
 struct region *region_queued_at(size_t index);
-/* How long they are together. */
-size_t region_queued_length(void);
 /* They are for the caller to deal with. */
 void region_queue_taken(void);
 void region_set_installed(struct region *region, bool installed);

@@ -4,6 +4,7 @@
 #include "heap.h"
 #include "inject.h"
 #include "process.h"
+#include "sort.h"
 
 #include <string.h>
 #include <sys/mman.h>
@@ -334,57 +335,6 @@ const char *text_refusal(void)
 
 /* ---- batches ---------------------------------------------------------------------------------------------------- */
 
-static void sift_down(struct text_write *writes, size_t root, size_t count)
-{
-	for (;;) {
-		size_t child = 2 * root + 1;
-		struct text_write swap;
-
-		if (child >= count)
-			return;
-		if (child + 1 < count && writes[child + 1].address > writes[child].address)
-			++child;
-		if (writes[root].address >= writes[child].address)
-			return;
-		swap = writes[root];
-		writes[root] = writes[child];
-		writes[child] = swap;
-		root = child;
-	}
-}
-
-static void reverse(struct text_write *writes, size_t count)
-{
-	for (size_t i = 0, k = count - 1; i < k; ++i, --k) {
-		struct text_write swap = writes[i];
-
-		writes[i] = writes[k];
-		writes[k] = swap;
-	}
-}
-
-/* Heapsort: in place, no recursion. Batches mostly come sorted, up or down: those take one pass. */
-static void sort(struct text_write *writes, size_t count)
-{
-	size_t i = 1;
-
-	if (count > 1 && writes[0].address > writes[count - 1].address)
-		reverse(writes, count);
-	while (i < count && writes[i - 1].address <= writes[i].address)
-		++i;
-	if (i >= count)
-		return;
-	for (i = count / 2; i-- > 0;)
-		sift_down(writes, i, count);
-	for (i = count; i-- > 1;) {
-		struct text_write swap = writes[0];
-
-		writes[0] = writes[i];
-		writes[i] = swap;
-		sift_down(writes, 0, i);
-	}
-}
-
 /*
  * May the run that ends at `end` take in the next write? Adjacent ones always, others when no page between them is without
  * writes. `page`: only within the same one.
@@ -555,7 +505,7 @@ size_t text_apply(struct text_write *writes, size_t count)
 
 	if (count == 0)
 		return 0;
-	sort(writes, count);
+	sort_by_address(writes, count, sizeof(*writes));
 	for (size_t i = 0; i < count;)
 		i += apply_run(&by, writes + i, count - i, by == TEXT_PAGE_SWAP ? ONE_PAGE : PAGES, &failed);
 	if (!kept)

@@ -24,7 +24,7 @@
 enum text_way { TEXT_NONE, TEXT_PROC_MEM, TEXT_MPROTECT, TEXT_PAGE_SWAP };
 
 struct text_write {
-	uintptr_t address;
+	uintptr_t address; /* first: sort_by_address() */
 	const uint8_t *bytes;
 	uint32_t length;
 	/*

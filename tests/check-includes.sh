@@ -8,12 +8,12 @@ cd "$source/libpatch" || exit 1
 
 levels='
 0 base inject
-1 error heap queue range process space arch/arch arch/x86-64/frame
+1 error heap sort queue range process space arch/arch arch/x86-64/frame
 2 arch/x86-64/decode arch/x86-64/relocate plan scan text sync arena registry module owned threads sections handlers
 3 trampoline around critical held virtual wait lock
 4 region handle signals trap
-5 mediate quiesce site hookset phase batch
-6 fit gone commit
+5 mediate quiesce site hookset phase agenda
+6 fit gone batch commit
 7 attach replan
 8 syscalls
 9 api

@@ -316,12 +316,13 @@ patch_status patch_enable(patch_t patch);
 patch_status patch_disable(patch_t patch);
 
 /*
- * Apply everything queued, by any thread, as one batch, while threads run.
+ * Apply everything queued, by any thread, as one batch, while threads run. Patches come into effect one after the other.
  *
  * PATCH_OK, also with nothing queued; PATCH_EINIT, PATCH_EFINI; PATCH_EFAIL when some patches could not be changed:
  * patch_last_error() has a chain with one error for each of the first few; the rest of the batch is in effect, the
  * failed ones have the state they had and their change stays queued for the next commit. PATCH_ESYS when core
- * synchronisation or writing failed half-way: the sites keep working, and the next commit completes the batch.
+ * synchronisation or writing failed half-way: the sites keep working, patch_info() tells what is in effect, and the next commit
+ * completes the batch.
  * PATCH_EBLOCKED when a thread blocks SIGTRAP or SIGILL by means that the library cannot mediate: nothing was changed.
  *
  * Thread safe, signal safe, callable from probes. Waits for other threads' commits, never for probes. Destroys
