@@ -47,14 +47,13 @@ static size_t batch_size(void)
 	return now.count && now.count < now.sites.count ? now.count : now.sites.count;
 }
 
-static uint64_t add(const struct row *row, const char *what, uint64_t start)
+/* Told when all that is to be measured is over: it takes longer than a patch does. */
+static void add(const struct row *row, const char *what, uint64_t start, uint64_t end)
 {
-	const uint64_t end = now_ns();
 	char name[64];
 
 	snprintf(name, sizeof(name), "%s: %s", row->name, what);
 	child_add(name, which, UNIT, (double)(end - start) / 1e3 / (double)batch_size());
-	return now_ns();
 }
 
 static void give_up(const struct row *row, const char *what, const char *reason)
@@ -94,31 +93,37 @@ static bool make_batch(const struct row *row, unsigned int batch, patch_t *patch
 static bool cycle(const struct row *row, unsigned int batch, patch_t *patches)
 {
 	const size_t size = batch_size();
-	uint64_t start = now_ns(), own = thread_ns(), installed, at, disabled;
+	const uint64_t start = now_ns(), own_start = thread_ns();
+	uint64_t made, installed, own, changed, disabled, unmade;
 
 	if (!make_batch(row, batch, patches))
 		return false;
-	at = add(row, "make", start);
+	made = now_ns();
 	if (patch_commit()) {
 		give_up(row, "make + commit", bench_last_error());
 		return false;
 	}
-	installed = thread_ns();
-	add(row, "commit", at);
-	add(row, "make + commit", start);
-	/* Without what others take of the processor, and without waiting for other processors. */
-	add(row, "make + commit, processor time", now_ns() - (installed - own));
+	installed = now_ns();
+	own = thread_ns();
 
-	disabled = at = now_ns();
+	changed = now_ns();
 	for (size_t i = 0; i < size; i++)
 		patch_disable(patches[i]);
 	patch_commit();
-	at = add(row, "disable + commit", at);
+	disabled = now_ns();
 	for (size_t i = 0; i < size; i++)
 		patch_unmake(patches[i]);
 	patch_commit();
-	add(row, "unmake + commit", at);
-	add(row, "disable + unmake", disabled);
+	unmade = now_ns();
+
+	add(row, "make", start, made);
+	add(row, "commit", made, installed);
+	add(row, "make + commit", start, installed);
+	/* Without what others take of the processor, and without waiting for other processors. */
+	add(row, "make + commit, processor time", own_start, own);
+	add(row, "disable + commit", changed, disabled);
+	add(row, "unmake + commit", disabled, unmade);
+	add(row, "disable + unmake", changed, unmade);
 	return true;
 }
 
@@ -185,22 +190,24 @@ static void text_alone(const struct row *row)
 {
 	int memory = open("/proc/self/mem", O_RDWR | O_CLOEXEC);
 	const char *reason = memory < 0 ? "no /proc/self/mem" : NULL;
-	uint64_t start;
+	uint64_t start, first, again;
 
 	if (syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0))
 		reason = "no membarrier";
 	start = now_ns();
 	if (!reason)
 		reason = phases(memory, batch_size(), 2);
-	if (!reason)
-		start = add(row, "first", start);
+	first = now_ns();
 	if (!reason)
 		reason = phases(memory, batch_size(), 3);
-	if (!reason)
-		add(row, "again", start);
-	else
-		give_up(row, "first", reason);
+	again = now_ns();
 	close(memory);
+	if (reason) {
+		give_up(row, "first", reason);
+		return;
+	}
+	add(row, "first", start, first);
+	add(row, "again", first, again);
 }
 
 /* ---- the kernel's ---- */
@@ -224,7 +231,7 @@ static void uprobes(const struct row *row)
 	for (unsigned int batch = 0; batch < now.batches && batch < (now.count > 1 ? 1 : 8); batch++) {
 		const size_t size = batch_size();
 		size_t attached = 0;
-		uint64_t start;
+		uint64_t start, done;
 
 		offsets_of(batch, offsets);
 		start = now_ns();
@@ -236,10 +243,11 @@ static void uprobes(const struct row *row)
 			give_up(row, "attach", reason);
 			return;
 		}
-		start = add(row, "attach", start);
+		done = now_ns();
 		for (size_t i = 0; i < attached; i++)
 			close(events[i]);
-		add(row, "detach", start);
+		add(row, "detach", done, now_ns());
+		add(row, "attach", start, done);
 	}
 }
 
@@ -268,7 +276,7 @@ static void uprobe_multi(const struct row *row)
 	int program = uprobe_program(true, &reason);
 
 	for (unsigned int batch = 0; !reason && batch < now.batches && batch < 8; batch++) {
-		uint64_t start;
+		uint64_t start, done;
 		size_t count;
 		int link;
 
@@ -291,9 +299,10 @@ static void uprobe_multi(const struct row *row)
 			reason = "the kernel refuses these sites";
 			break;
 		}
-		start = add(row, "attach", start);
+		done = now_ns();
 		close(link);
-		add(row, "detach", start);
+		add(row, "detach", done, now_ns());
+		add(row, "attach", start, done);
 	}
 	if (reason)
 		give_up(row, "attach", reason);
@@ -378,11 +387,17 @@ static void run_case(size_t count, bool running, double seconds)
 	for (size_t i = 0; i < ROWS; i++)
 		usable[i] = row_wanted(rows[i].name) && batch_size() <= rows[i].largest &&
 			    (!options.quick || rows[i].batches == ours);
-	do {
-		for (size_t i = 0; i < ROWS; i++)
+	/* Back and forth: what one leaves to the kernel to clear up is in the way of the next, which is to be another each time. */
+	for (bool forth = true; ; forth = !forth) {
+		for (size_t k = 0; k < ROWS; k++) {
+			const size_t i = forth ? k : ROWS - 1 - k;
+
 			if (usable[i])
 				usable[i] = run_row(&rows[i]);
-	} while (now_ns() < end);
+		}
+		if (now_ns() >= end)
+			break;
+	}
 	for (size_t i = 0; i < ROWS; i++)
 		if (usable[i] && rows[i].batches == ours) {
 			relate(rows[i].name, true);
