@@ -9,6 +9,7 @@
 #include "arena.h"
 #include "base.h"
 #include "commit.h"
+#include "earlier.h"
 #include "error.h"
 #include "gone.h"
 #include "handle.h"
@@ -95,7 +96,7 @@ static patch_status set_up(bool allow_wx)
 	if (error != 0)
 		return error_raise_sys(PATCH_ESYS, "patch_init",
 				       "/proc/self/maps, which tells what code is and where memory is free, cannot be read", error);
-	if (!mediate_can_look())
+	if (!earlier_can_look())
 		return error_raise(PATCH_ESYS, "patch_init",
 				   "/proc/self/task, which tells what signals the threads block, cannot be read", NULL);
 	heap_take_refusal();
@@ -150,7 +151,7 @@ static patch_status begin(void)
 	if (!beginning.locked)
 		return error_raise(PATCH_EFAIL, "patch_init", lock_refusal(), NULL);
 	lock_release(&beginning.scope);
-	mediate_wait_for_libc();
+	earlier_wait_for_libc();
 	return PATCH_OK;
 }
 
@@ -330,11 +331,11 @@ static void queue_all_regions(void)
 /* A thread that meets a trap byte with SIGTRAP blocked is the process's end (kernel/signal.c, force_sig_info_to_task()). */
 static patch_status check_threads(const char *origin)
 {
-	int thread = commit_changes_text() ? mediate_blocking_thread() : 0;
+	int thread = commit_changes_text() ? earlier_blocking_thread() : 0;
 
 	if (thread == 0)
 		return PATCH_OK;
-	if (thread == MEDIATE_NOT_KNOWN)
+	if (thread == EARLIER_NOT_KNOWN)
 		return error_raise(PATCH_ESYS, origin, "/proc/self/task, which tells what signals the threads block, cannot be read: "
 				   "one that blocks SIGTRAP or SIGILL would be killed", NULL);
 	return error_raise_at(PATCH_EBLOCKED, origin, "a thread blocks SIGTRAP or SIGILL by means that libpatch does not see, and "
@@ -367,6 +368,7 @@ EXPORT patch_status patch_commit(void)
 	if (status != PATCH_OK)
 		return api_leave(&scope, status);
 	status = commit_queue();
+	mediate_look_for_handlers();
 	if (status == PATCH_OK && replan_begin()) {
 		/* Nobody asked for this. What fails of it works as it is, and is on the list for the next commit. */
 		commit_queue();

@@ -3,8 +3,8 @@
  * Can a handler of the program interrupt the library? Then signals are blocked under the library lock, by two system calls each
  * time. Where the program never had a handler, of the owned signals neither, they need not be.
  *
- *  - That there are none is known only when all system calls that install one are mediated, and from a time on at which the
- *    process had one thread: no other can have been about to make such a call.
+ *  - That there are none is known only when all system calls that install one are mediated, and every thread that was there
+ *    before is seen to be in no such call (earlier.h).
  *  - A thread enters (adds one to a count) and then looks whether there are handlers. Who is about to install one says so first,
  *    and then waits until the count is 0. Of the two, at least one sees the other: either signals are blocked, or the handler
  *    is installed when the thread is out.
@@ -14,6 +14,9 @@
 #define LIBPATCH_HANDLERS_H
 
 #include "base.h"
+
+/* Is it known whether there are any? */
+bool handlers_are_known(void);
 
 /* There are none, unless handlers_expected() was called before. Once; not by a thread that is in. */
 void handlers_begin(void);

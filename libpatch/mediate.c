@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "mediate.h"
 
+#include "earlier.h"
 #include "handlers.h"
 #include "held.h"
 #include "lock.h"
@@ -12,7 +13,6 @@
 
 #include <libpatch/tools.h>
 #include <sched.h>
-#include <time.h>
 
 #define OWNED SIGNALS_OWNED
 /* The kernel's sigset_t (arch/x86/include/asm/signal.h). */
@@ -488,128 +488,39 @@ bool mediate(struct arch_call *call)
 
 /* ---- what was there before -------------------------------------------------------------------------------------- */
 
-/* Threads that blocked owned signals; once one is found clean it stays so, because it can only change it by a mediated call. */
-#define REMEMBERED 256
-
-static int blocking[REMEMBERED];
-static size_t blocking_count;
-static bool incomplete;
-
-void mediate_incomplete(void)
+static bool any_handler(void)
 {
-	incomplete = true;
-}
-
-static bool remember(pid_t tid, uint64_t blocked, void *data)
-{
-	if (!signals_are_blocked(blocked) || tid == *(const pid_t *)data)
-		return true;
-	if (blocking_count < REMEMBERED)
-		blocking[blocking_count++] = tid;
-	else
-		incomplete = true;
-	return true;
-}
-
-static bool find(pid_t tid, uint64_t blocked, void *data)
-{
-	if (signals_are_blocked(blocked) && tid != (pid_t)raw_syscall(SYS_gettid))
-		*(int *)data = tid;
-	return *(int *)data == 0;
-}
-
-int mediate_blocking_thread(void)
-{
-	uint64_t blocked;
-	int found = 0;
-
-	if (incomplete) {
-		bool known = process_threads(find, &found);
-
-		return found != 0 || known || process_has_one_thread() ? found : MEDIATE_NOT_KNOWN;
-	}
-	while (blocking_count > 0) {
-		int tid = blocking[blocking_count - 1];
-
-		if (!process_blocked(tid, &blocked))
-			return MEDIATE_NOT_KNOWN;
-		if (signals_are_blocked(blocked))
-			return tid;
-		--blocking_count;
-	}
-	return 0;
-}
-
-static bool visit_nothing(pid_t tid, uint64_t blocked, void *data)
-{
-	(void)tid;
-	(void)blocked;
-	(void)data;
-	return true;
-}
-
-bool mediate_can_look(void)
-{
-	return process_has_one_thread() || process_threads(visit_nothing, NULL);
-}
-
-/*
- * While libc makes a thread, and until that one runs, both block all signals, and the two that libc keeps for itself, which no
- * program can block by its functions. They are past it soon, unless a debugger stopped them.
- */
-#define LIBC_ONLY (SIGNALS_BIT(32) | SIGNALS_BIT(33))
-#define FIRST_NAP_NS 50000
-#define LONGEST_NAP_NS 2000000
-#define LONGEST_WAIT_NS 1000000000
-
-static bool is_in_libc(int tid)
-{
-	uint64_t blocked;
-
-	return process_blocked(tid, &blocked) && signals_are_blocked(blocked) && (blocked & LIBC_ONLY) == LIBC_ONLY;
-}
-
-static bool any_in_libc(void)
-{
-	for (size_t i = 0; i < blocking_count; ++i)
-		if (is_in_libc(blocking[i]))
-			return true;
-	return false;
-}
-
-void mediate_wait_for_libc(void)
-{
-	struct timespec nap = { 0, FIRST_NAP_NS };
-	struct lock_scope scope;
-
-	for (long waited = 0; waited < LONGEST_WAIT_NS && lock_acquire(&scope); waited += nap.tv_nsec) {
-		bool any = any_in_libc();
-
-		lock_release(&scope);
-		if (!any)
-			return;
-		raw_syscall(SYS_nanosleep, &nap, NULL);
-		nap.tv_nsec = MIN(nap.tv_nsec * 2, LONGEST_NAP_NS);
-	}
-}
-
-void mediate_adopt(uint64_t *mask)
-{
-	pid_t self = (pid_t)raw_syscall(SYS_gettid);
-	/* Asked for first: one that installed a handler after it was looked for, and ended, was there. */
-	bool alone = process_has_one_thread();
-
 	for (long signo = 1; signo <= SIGNALS; ++signo) {
 		struct kernel_sigaction action;
-		uint64_t withheld;
 
 		if (signals_owned((int)signo))
 			virtual_action(signals_slot((int)signo), &action);
 		else if (raw_syscall(SYS_rt_sigaction, signo, NULL, &action, SET_SIZE) != 0)
 			continue;
 		if (is_handler(signo, &action))
-			handlers_expect();
-		if (signals_owned((int)signo))
+			return true;
+	}
+	return false;
+}
+
+/* In this order: what a call has installed that is over is seen. */
+void mediate_look_for_handlers(void)
+{
+	if (handlers_are_known() || !earlier_is_over())
+		return;
+	if (any_handler())
+		handlers_expect();
+	else
+		handlers_begin();
+}
+
+void mediate_adopt(uint64_t *mask)
+{
+	for (long signo = 1; signo <= SIGNALS; ++signo) {
+		struct kernel_sigaction action;
+		uint64_t withheld;
+
+		if (signals_owned((int)signo) || raw_syscall(SYS_rt_sigaction, signo, NULL, &action, SET_SIZE) != 0)
 			continue;
 		withheld = action.mask & OWNED;
 		if (withheld == 0)
@@ -620,10 +531,8 @@ void mediate_adopt(uint64_t *mask)
 	}
 	adopt_own();
 	*mask &= ~OWNED;
-	if (alone && !incomplete)
-		handlers_begin();
-	if (!alone && !process_threads(remember, &self))
-		incomplete = true;
+	earlier_look();
+	mediate_look_for_handlers();
 }
 
 void mediate_release(void)

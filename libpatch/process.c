@@ -61,9 +61,16 @@ static unsigned long task_links(void)
 	return error == 0 ? status.st_nlink : 0;
 }
 
+size_t process_thread_count(void)
+{
+	unsigned long links = task_links();
+
+	return links > 2 ? links - 2 : 0;
+}
+
 bool process_has_one_thread(void)
 {
-	return task_links() == 3;
+	return process_thread_count() == 1;
 }
 
 /* ---- what threads block ----------------------------------------------------------------------------------------- */
@@ -178,15 +185,53 @@ static bool read_blocked(const char *tid, uint64_t *blocked)
 	return line != NULL || length == -ESRCH || (length == -ENOENT && task_links() != 0);
 }
 
+struct digits {
+	char text[16];
+};
+
+static struct digits digits_of(pid_t tid)
+{
+	struct digits digits = { "" };
+	size_t length = 1;
+
+	for (unsigned int rest = (unsigned int)tid / 10; rest != 0; rest /= 10)
+		++length;
+	for (unsigned int rest = (unsigned int)tid; length > 0; rest /= 10)
+		digits.text[--length] = (char)('0' + rest % 10);
+	return digits;
+}
+
 bool process_blocked(pid_t tid, uint64_t *blocked)
 {
-	char digits[16];
-	size_t at = sizeof(digits) - 1;
+	return read_blocked(digits_of(tid).text, blocked);
+}
 
-	digits[at] = '\0';
-	for (unsigned int rest = (unsigned int)tid; at > 0 && (rest != 0 || digits[at] == '\0'); rest /= 10)
-		digits[--at] = (char)('0' + rest % 10);
-	return read_blocked(digits + at, blocked);
+uint64_t process_user_time(pid_t tid)
+{
+	/* include/linux/posix-timers_types.h: of a thread, CPUCLOCK_VIRT. */
+	clockid_t clock = (clockid_t)(~(unsigned int)tid << 3 | 4 | 1);
+	struct timespec time = { 0 };
+
+	if (raw_syscall(SYS_clock_gettime, clock, &time) != 0)
+		return 0;
+	return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+}
+
+long process_waits_in(pid_t tid)
+{
+	char text[256];
+	long length = read_of_thread(digits_of(tid).text, "/syscall", text, sizeof(text));
+	long number = 0;
+
+	if (length == -ESRCH || (length == -ENOENT && task_links() != 0))
+		return PROCESS_GONE;
+	if (length > 0 && text[0] == '-')
+		return -1;
+	if (length <= 0 || text[0] < '0' || text[0] > '9')
+		return PROCESS_RUNS;
+	for (const char *digit = text; *digit >= '0' && *digit <= '9'; ++digit)
+		number = number * 10 + (*digit - '0');
+	return number;
 }
 
 bool process_threads(process_visit_fn *visit, void *data)

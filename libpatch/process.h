@@ -37,6 +37,9 @@ bool process_is_borrowed(void);
 /* Has the process one thread? False, too, when that cannot be found out. */
 bool process_has_one_thread(void);
 
+/* How many it has; 0: it cannot be found out. */
+size_t process_thread_count(void);
+
 /*
  * Visit every thread of the process with the signals that it blocks, as /proc/self/task/TID/status has them, until `visit`
  * returns false. Threads that begin or end meanwhile may be missed. Workers of io_uring, which never run the program's code,
@@ -46,5 +49,19 @@ typedef bool process_visit_fn(pid_t tid, uint64_t blocked, void *data);
 bool process_threads(process_visit_fn *visit, void *data);
 /* The signals that one thread blocks; none when there is no such thread. False: they cannot be known. */
 bool process_blocked(pid_t tid, uint64_t *blocked);
+
+/*
+ * Time for which a thread has executed the program's code: it grows only when the kernel's tick finds it at that, or where the
+ * kernel measures it exactly (kernel/sched/cputime.c, account_user_time()). 0: not known.
+ */
+uint64_t process_user_time(pid_t tid);
+
+/*
+ * What a thread waits in: a system call, by its number, or the kernel otherwise, negative. PROCESS_RUNS: in nothing, or it cannot
+ * be told. PROCESS_GONE: there is no such thread. (/proc/PID/syscall, fs/proc/base.c.)
+ */
+#define PROCESS_RUNS (1L << 32)
+#define PROCESS_GONE (2L << 32)
+long process_waits_in(pid_t tid);
 
 #endif

@@ -4,6 +4,7 @@
 #include "arch/arch.h"
 #include "attach.h"
 #include "commit.h"
+#include "earlier.h"
 #include "error.h"
 #include "gone.h"
 #include "heap.h"
@@ -58,7 +59,7 @@ static int add_segments(struct dl_phdr_info *info, size_t size, void *data)
 		if (header->p_type != PT_LOAD || !(header->p_flags & PF_X) || !(header->p_flags & PF_R))
 			continue;
 		if (segment_count == SEGMENTS) {
-			mediate_incomplete();
+			earlier_incomplete();
 			libc_incomplete = true;
 			return 1;
 		}
@@ -280,7 +281,7 @@ static void search(struct segment *segment)
 	/* The rarer byte of the two. */
 	while (at < end && (at = memchr(at, 0x05, (size_t)(end - at))) != NULL) {
 		if (is_syscall(at - 1) && !consider((uintptr_t)at - 1, segment)) {
-			mediate_incomplete();
+			earlier_incomplete();
 			libc_incomplete |= segment->libc;
 		}
 		++at;
@@ -298,7 +299,7 @@ void syscalls_patch(void)
 		search(&segments[i]);
 	whole = commit_run_whole() == PATCH_OK;
 	if (!whole)
-		mediate_incomplete();
+		earlier_incomplete();
 	lock_set_forks(whole && !libc_incomplete ? LOCK_FORKS_BY_CALL : LOCK_FORKS_BY_HANDLER);
 	site_forget();
 	/* What did not do is no error of the caller's. */

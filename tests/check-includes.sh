@@ -12,7 +12,7 @@ levels='
 2 arch/x86-64/decode arch/x86-64/relocate plan scan text sync arena registry module owned threads sections handlers
 3 trampoline around critical held virtual wait lock
 4 region handle signals trap
-5 mediate quiesce site hookset phase agenda
+5 mediate earlier quiesce site hookset phase agenda
 6 fit gone batch commit
 7 attach replan
 8 syscalls

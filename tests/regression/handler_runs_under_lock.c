@@ -9,9 +9,13 @@
 #include "inject.h"
 
 #include <dlfcn.h>
+#include <fcntl.h>
+#include <linux/userfaultfd.h>
+#include <poll.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdatomic.h>
+#include <sys/ioctl.h>
 #include <sys/syscall.h>
 
 static patch_t patch;
@@ -101,6 +105,8 @@ static void before(void *signo)
 	CHECK_EQ(seen, BLOCKED);
 }
 
+/* ---- threads from before ---------------------------------------------------------------------------------------- */
+
 static void *wait_for_end(void *unused)
 {
 	(void)unused;
@@ -109,16 +115,90 @@ static void *wait_for_end(void *unused)
 	return NULL;
 }
 
-/* One of them could be about to install one. */
-static void threads(void *unused)
+static void *run_for_ever(void *unused)
+{
+	(void)unused;
+	for (;;)
+		__asm__ volatile("pause");
+	return NULL;
+}
+
+static void start(void *(*run)(void *), void *argument)
 {
 	pthread_t thread;
 
-	(void)unused;
-	REQUIRE(pthread_create(&thread, NULL, wait_for_end, NULL) == 0);
+	REQUIRE(pthread_create(&thread, NULL, run, argument) == 0);
+}
+
+/* They could be about to install one until they are seen to wait for something else, or to execute the program's code. */
+static void threads(void *busy)
+{
+	start(wait_for_end, NULL);
+	start(busy != NULL ? run_for_ever : wait_for_end, NULL);
 	begin();
+	do
+		change();
+	while (seen == BLOCKED);
+	CHECK_EQ(seen, UNBLOCKED);
+	REQUIRE(signal(SIGUSR1, on_signal) == SIG_DFL);
 	change();
 	CHECK_EQ(seen, BLOCKED);
+}
+
+struct kernel_action {
+	void *handler;
+	unsigned long flags;
+	void *restorer;
+	uint64_t mask;
+};
+
+static void *install_from(void *action)
+{
+	syscall(SYS_rt_sigaction, SIGUSR1, action, NULL, sizeof(uint64_t));
+	return wait_for_end(NULL);
+}
+
+/* A page that whoever reads it waits for; returns a descriptor that becomes readable then, or -1. */
+static int make_awaited(void *page)
+{
+	struct uffdio_api api = { .api = UFFD_API };
+	struct uffdio_register range = { .range = { (uintptr_t)page, 4096 }, .mode = UFFDIO_REGISTER_MODE_MISSING };
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+
+	if (fd < 0 || ioctl(fd, UFFDIO_API, &api) != 0 || ioctl(fd, UFFDIO_REGISTER, &range) != 0)
+		return -1;
+	return fd;
+}
+
+/* One that is in the kernel, on its way to install one, which it was when nothing was mediated. */
+static void thread_in_the_call(void *unused)
+{
+	const struct kernel_action action = { .handler = on_signal };
+	void *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	static uint8_t contents[4096] __attribute__((aligned(4096)));
+	struct uffdio_copy copy = { .dst = (uintptr_t)page, .src = (uintptr_t)contents, .len = sizeof(contents) };
+	struct pollfd awaited = { .fd = make_awaited(page), .events = POLLIN };
+
+	(void)unused;
+	if (awaited.fd < 0) {
+		harness_say("a thread in the call: not tried, there is no userfaultfd here (errno %d)\n", errno);
+		return;
+	}
+	memcpy(contents, &action, sizeof(action));
+	start(install_from, page);
+	REQUIRE(poll(&awaited, 1, -1) == 1);
+	begin();
+	for (int i = 0; i < 20; i++) {
+		change();
+		CHECK_EQ(seen, BLOCKED);
+	}
+	REQUIRE(ioctl(awaited.fd, UFFDIO_COPY, &copy) == 0);
+	/* It was no mediated call, so that nobody but the kernel knows of the handler. */
+	for (int i = 0; i < 20; i++) {
+		change();
+		CHECK_EQ(seen, BLOCKED);
+		usleep(1000);
+	}
 }
 
 /* The child of a thread that was in alone is: it has the other's count, but not the other. */
@@ -198,13 +278,15 @@ int main(void)
 	harness_start();
 	harness_isolated("a handler from before", before, (void *)SIGUSR1);
 	harness_isolated("a handler from before for SIGTRAP", before, (void *)SIGTRAP);
-	harness_isolated("threads from before", threads, NULL);
 	if (!may_have_none) {
 		harness_say("not tried without handlers: a sanitizer's library is in the program\n");
 		return harness_end();
 	}
 	harness_isolated("handlers installed by libc", none_and_then_some, NULL);
 	harness_isolated("handlers installed by a system call", none_and_then_some, (void *)1);
+	harness_isolated("threads from before that wait", threads, NULL);
+	harness_isolated("threads from before that run", threads, (void *)1);
+	harness_isolated("a thread from before that is in the call", thread_in_the_call, NULL);
 	harness_isolated("child", child, NULL);
 	harness_isolated("another thread is in the library", other_thread, NULL);
 	return harness_end();
