@@ -13,9 +13,10 @@
 #define HUGE (2UL << 20)
 #define HUGE_FROM (4 * HUGE)
 
-/* Size classes: multiples of 16 up to 256, then four per power of two. */
+/* Size classes: multiples of 8 up to 256, then four per power of two. */
+#define STEP 8UL
 #define FINE 256UL
-#define CLASSES 48
+#define CLASSES 56
 
 struct free_block {
 	struct free_block *next;
@@ -38,14 +39,14 @@ static struct slab {
 
 static unsigned int size_class(size_t size, size_t *rounded)
 {
-	size_t step = 16;
+	size_t step = STEP;
 	size_t limit = FINE;
 	unsigned int base = 0;
 
 	if (size == 0)
 		size = 1;
 	while (size > limit) {
-		base += limit == FINE ? FINE / 16 - 4 : 4;
+		base += limit == FINE ? FINE / STEP - 4 : 4;
 		limit *= 2;
 		step = limit / 8;
 	}

@@ -8,7 +8,7 @@
 
 #include "base.h"
 
-/* Zeroed memory, 16-byte aligned; NULL when the kernel has none. */
+/* Zeroed memory, 8-byte aligned; NULL when the kernel has none. */
 void *heap_alloc(size_t size);
 /* `size` as given to heap_alloc(). NULL is ignored. */
 void heap_free(void *block, size_t size);

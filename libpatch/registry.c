@@ -6,6 +6,7 @@
 
 #define _LGPL_SOURCE
 #include <urcu/flavor.h>
+#include <urcu/rculfhash.h>
 
 /* Fixed: resizing starts threads and takes mutexes (src/rculfhash.c, partition_resize_helper). */
 #define BUCKETS (1UL << 16)
@@ -57,6 +58,19 @@ static bool drained(unsigned int index)
 	return unlocks == locks;
 }
 
+/* Code that is patched, or runs, together. */
+#define LINE 64
+
+/* One that has entries. Its list changes with the library lock held. */
+struct line {
+	struct cds_lfht_node node;
+	uintptr_t number; /* of its addresses, divided by LINE */
+	struct registry_entry *_Atomic entries;
+	/* Taken out, but readers may have it still. */
+	struct line *removed_next;
+	uint64_t removed_epoch;
+};
+
 /* ---- deferred freeing ------------------------------------------------------------------------------------------- */
 
 /*
@@ -65,20 +79,14 @@ static bool drained(unsigned int index)
  * e's: from epoch e + 2 on nobody holds it.
  */
 static struct registry_entry *removed;
+static struct line *removed_lines;
 /* Entries whose `hot` is set. */
 static size_t hot;
 
 static void unreport(const struct registry_entry *entry);
 
-void registry_poll(void)
+static void free_entries(uint64_t now)
 {
-	uint64_t now = atomic_load_explicit(&epoch, memory_order_relaxed);
-
-	if (removed == NULL)
-		return;
-	for (int i = 0; i < 2 && drained((now & 1) ^ 1); ++i)
-		atomic_store(&epoch, ++now);
-
 	for (struct registry_entry **link = &removed; *link != NULL;) {
 		struct registry_entry *entry = *link;
 
@@ -90,6 +98,32 @@ void registry_poll(void)
 		unreport(entry);
 		heap_free(entry, sizeof(*entry));
 	}
+}
+
+static void free_lines(uint64_t now)
+{
+	for (struct line **link = &removed_lines; *link != NULL;) {
+		struct line *line = *link;
+
+		if (line->removed_epoch + 2 > now) {
+			link = &line->removed_next;
+			continue;
+		}
+		*link = line->removed_next;
+		heap_free(line, sizeof(*line));
+	}
+}
+
+void registry_poll(void)
+{
+	uint64_t now = atomic_load_explicit(&epoch, memory_order_relaxed);
+
+	if (removed == NULL && removed_lines == NULL)
+		return;
+	for (int i = 0; i < 2 && drained((now & 1) ^ 1); ++i)
+		atomic_store(&epoch, ++now);
+	free_entries(now);
+	free_lines(now);
 }
 
 /* ---- the table -------------------------------------------------------------------------------------------------- */
@@ -141,29 +175,25 @@ static const struct rcu_flavor_struct flavor = {
 };
 
 #define CACHE_LINE 64UL
-/* Code that is patched, or runs, together. */
-#define LINE 64
 
 /*
- * Of `count` slots the one for the line of code around the address. `together` lines side by side have slots side by side, which
- * share a line of the cache: who needs one will need the next.
+ * Of `count` slots the one for the line of code. `together` lines side by side have slots side by side, which share a line of the
+ * cache: who needs one will need the next.
  */
-static size_t slot_of(uintptr_t address, size_t count, size_t together)
+static size_t slot_of(uintptr_t line, size_t count, size_t together)
 {
-	uintptr_t line = address / LINE;
-
 	return slot_for(line / together, count / together) * together + line % together;
 }
 
-/* A line's entries share a bucket, whose number is the low bits, and differ above. */
-static unsigned long hash(uintptr_t address)
+/* The low bits are the bucket's number. */
+static unsigned long hash(uintptr_t line)
 {
-	return slot_of(address, BUCKETS, CACHE_LINE / sizeof(struct cds_lfht_node)) | address * BUCKETS;
+	return slot_of(line, BUCKETS, CACHE_LINE / sizeof(struct cds_lfht_node)) | line * BUCKETS;
 }
 
 static int matches(struct cds_lfht_node *node, const void *key)
 {
-	return container_of(node, struct registry_entry, node)->address == (uintptr_t)key;
+	return container_of(node, struct line, node)->number == (uintptr_t)key;
 }
 
 patch_status registry_init(void)
@@ -173,16 +203,36 @@ patch_status registry_init(void)
 	return table != NULL ? PATCH_OK : PATCH_ENOMEM;
 }
 
-struct registry_entry *registry_lookup(uintptr_t address)
+static struct line *find_line(uintptr_t number)
 {
 	struct cds_lfht_iter iter;
 	struct cds_lfht_node *node;
 
 	if (table == NULL)
 		return NULL;
-	cds_lfht_lookup(table, hash(address), matches, (const void *)address, &iter);
+	cds_lfht_lookup(table, hash(number), matches, (const void *)number, &iter);
 	node = cds_lfht_iter_get_node(&iter);
-	return node != NULL ? container_of(node, struct registry_entry, node) : NULL;
+	return node != NULL ? container_of(node, struct line, node) : NULL;
+}
+
+/* Acquire pairs with release in registry_add(). */
+static struct registry_entry *next_of(struct registry_entry *_Atomic *link)
+{
+	return atomic_load_explicit(link, memory_order_acquire);
+}
+
+static struct registry_entry *find_in(struct line *line, uintptr_t address)
+{
+	struct registry_entry *entry = line != NULL ? next_of(&line->entries) : NULL;
+
+	while (entry != NULL && entry->address != address)
+		entry = next_of(&entry->next);
+	return entry;
+}
+
+struct registry_entry *registry_lookup(uintptr_t address)
+{
+	return find_in(find_line(address / LINE), address);
 }
 
 /* Entries per 64 KiB of addresses, which may share a counter: most code that is unmapped was never patched. */
@@ -208,6 +258,21 @@ bool registry_may_have(uintptr_t lower, uintptr_t upper)
 	return false;
 }
 
+/* *more: it is not the only one. */
+static struct registry_entry *first_within(struct line *line, uintptr_t lower, uintptr_t upper, bool *more)
+{
+	struct registry_entry *first = NULL;
+
+	*more = false;
+	for (struct registry_entry *entry = next_of(&line->entries); entry != NULL && !*more; entry = next_of(&entry->next)) {
+		if (entry->address < lower || entry->address >= upper)
+			continue;
+		*more = first != NULL;
+		first = first != NULL ? first : entry;
+	}
+	return first;
+}
+
 /* The table is walked once, on from where the call before left it. */
 struct registry_entry *registry_next_within(uintptr_t lower, uintptr_t upper)
 {
@@ -222,11 +287,13 @@ struct registry_entry *registry_next_within(uintptr_t lower, uintptr_t upper)
 	walked_lower = lower;
 	walked_upper = upper;
 	while ((node = cds_lfht_iter_get_node(&iter)) != NULL) {
-		struct registry_entry *entry = container_of(node, struct registry_entry, node);
+		bool more;
+		struct registry_entry *entry = first_within(container_of(node, struct line, node), lower, upper, &more);
 
-		/* Before the entry is taken out. */
-		cds_lfht_next(table, &iter);
-		if (entry->address >= lower && entry->address < upper)
+		/* With its last entry the line is taken out: on to the next before that. */
+		if (!more)
+			cds_lfht_next(table, &iter);
+		if (entry != NULL)
 			return entry;
 	}
 	walked_lower = 0;
@@ -238,58 +305,105 @@ struct registry_entry *registry_next_within(uintptr_t lower, uintptr_t upper)
  * A bit per address that has, or had, an entry; lines of 64 addresses share words. Never cleared: an entry that is removed is
  * looked up in vain now and then.
  */
-#define LINES (1UL << 16)
+#define WORDS (1UL << 16)
 
-static uint64_t lines[LINES];
+static uint64_t words[WORDS];
 
-static uint64_t *line_of(uintptr_t address)
+static uint64_t *word_of(uintptr_t address)
 {
-	return &lines[slot_of(address, LINES, CACHE_LINE / sizeof(lines[0]))];
+	return &words[slot_of(address / LINE, WORDS, CACHE_LINE / sizeof(words[0]))];
 }
 
 uint64_t registry_may_have_before(uintptr_t address)
 {
 	unsigned int bit = address % LINE;
-	uint64_t bits = *line_of(address) << (LINE - 1 - bit);
+	uint64_t bits = *word_of(address) << (LINE - 1 - bit);
 
 	if (bit < LINE - 1)
-		bits |= *line_of(address - LINE) >> (bit + 1);
+		bits |= *word_of(address - LINE) >> (bit + 1);
 	return bits;
 }
 
 static bool may_have(uintptr_t address)
 {
-	return *line_of(address) >> (address % LINE) & 1;
+	return *word_of(address) >> (address % LINE) & 1;
+}
+
+/* Writers': the lock keeps lines and entries from going away, and who asks for one address mostly asks for those around it. */
+static struct line *last;
+
+static struct line *line_at(uintptr_t number)
+{
+	if (last == NULL || last->number != number)
+		last = find_line(number);
+	return last;
 }
 
 struct registry_entry *registry_find(uintptr_t address)
 {
-	/* The lock keeps entries from going away. */
-	return may_have(address) ? registry_lookup(address) : NULL;
+	return may_have(address) ? find_in(line_at(address / LINE), address) : NULL;
+}
+
+static struct line *add_line(uintptr_t number)
+{
+	struct line *line = heap_alloc(sizeof(*line));
+
+	if (line == NULL)
+		return NULL;
+	line->number = number;
+	cds_lfht_node_init(&line->node);
+	cds_lfht_add(table, hash(number), &line->node);
+	return line;
 }
 
 struct registry_entry *registry_add(uintptr_t address)
 {
 	struct registry_entry *entry = heap_alloc(sizeof(*entry));
+	struct line *line = entry != NULL ? line_at(address / LINE) : NULL;
 
-	if (entry == NULL)
+	if (entry != NULL && line == NULL)
+		line = add_line(address / LINE);
+	if (line == NULL) {
+		heap_free(entry, sizeof(*entry));
 		return NULL;
+	}
 	entry->address = address;
-	cds_lfht_node_init(&entry->node);
-	cds_lfht_add(table, hash(address), &entry->node);
+	atomic_store_explicit(&entry->next, next_of(&line->entries), memory_order_relaxed);
+	/* Release: the entry is complete for whoever finds it. */
+	atomic_store_explicit(&line->entries, entry, memory_order_release);
 	++*share_of(address);
-	*line_of(address) |= (uint64_t)1 << (address % LINE);
+	*word_of(address) |= (uint64_t)1 << (address % LINE);
 	return entry;
+}
+
+/* Readers that are at the entry go on from there: it keeps its `next`. */
+static void unlink_entry(struct line *line, struct registry_entry *entry)
+{
+	struct registry_entry *_Atomic *link = &line->entries;
+
+	while (next_of(link) != entry)
+		link = &next_of(link)->next;
+	atomic_store_explicit(link, next_of(&entry->next), memory_order_release);
 }
 
 void registry_remove(struct registry_entry *entry)
 {
-	cds_lfht_del(table, &entry->node);
+	uint64_t now = atomic_load_explicit(&epoch, memory_order_relaxed);
+	struct line *line = line_at(entry->address / LINE);
+
+	unlink_entry(line, entry);
 	--*share_of(entry->address);
 	hot -= entry->hot;
-	entry->removed_epoch = atomic_load_explicit(&epoch, memory_order_relaxed);
+	entry->removed_epoch = now;
 	entry->removed_next = removed;
 	removed = entry;
+	if (next_of(&line->entries) != NULL)
+		return;
+	last = NULL;
+	cds_lfht_del(table, &line->node);
+	line->removed_epoch = now;
+	line->removed_next = removed_lines;
+	removed_lines = line;
 }
 
 static void set_state(struct registry_entry *entry, enum registry_state state, unsigned int classes)

@@ -9,15 +9,14 @@
  *  R2 An entry found stays valid until registry_read_unlock(): memory is reused only after a grace period.
  *  R3 Writers never wait for readers: what is to be freed waits, and is freed by a later registry_poll().
  *
- * The table is liburcu's cds_lfht with a fixed number of buckets; the read side is ours, striped counters in the manner
- * of the kernel's sleepable RCU (kernel/rcu/srcutree.c), because liburcu-bp registers readers under a mutex.
+ * The table is liburcu's cds_lfht with a fixed number of buckets. What is in it are lines of 64 bytes of code, each with a list of
+ * its entries: whoever patches one instruction mostly patches, or asks for, those beside it. The read side is ours, striped counters
+ * in the manner of the kernel's sleepable RCU (kernel/rcu/srcutree.c), because liburcu-bp registers readers under a mutex.
  */
 #ifndef LIBPATCH_REGISTRY_H
 #define LIBPATCH_REGISTRY_H
 
 #include "base.h"
-
-#include <urcu/rculfhash.h>
 
 struct region;
 
@@ -36,7 +35,7 @@ enum registry_state {
 #define REGISTRY_GENERATION ((uint64_t)1 << 8)
 
 struct registry_entry {
-	struct cds_lfht_node node;
+	struct registry_entry *_Atomic next; /* of the same line of code */
 	uintptr_t address;
 	_Atomic uint64_t state;
 	_Atomic uintptr_t target; /* where a trap here goes on, while active */

@@ -292,6 +292,135 @@ Test(registry, readers_nest)
 	cr_expect(is_freed(entry));
 }
 
+/* ---- a line of code: 64 bytes whose entries are in one list ------------------------------------------------------ */
+
+#define LINE 64
+/* Its first byte. */
+#define FIRST (BASE / LINE * LINE)
+
+/* In every order of removal by step: what is not removed stays found, and nothing of the line stays in the end. */
+Test(registry, entries_of_a_line)
+{
+	struct registry_entry *entries[LINE];
+	uint64_t before;
+	size_t step, i;
+
+	init();
+	/* Memory of all of them is taken once. */
+	registry_remove(registry_add(FIRST));
+	poll_often();
+	before = heap_in_use();
+	for (step = 1; step < LINE; step += 2) {
+		for (i = 0; i < LINE; i++) {
+			entries[i] = registry_add(FIRST + i);
+			cr_assert_not_null(entries[i]);
+		}
+		for (i = 0; i < LINE; i++) {
+			size_t gone = i * step % LINE, k;
+
+			registry_remove(entries[gone]);
+			entries[gone] = NULL;
+			for (k = 0; k < LINE; k++)
+				cr_assert_eq(registry_find(FIRST + k), entries[k]);
+		}
+		poll_often();
+		cr_expect_eq(heap_in_use(), before, "step %zu", step);
+	}
+}
+
+/* Each once, whichever are removed while they are gone through: those of one line, of the next, not those outside. */
+Test(registry, within_lines)
+{
+	const uintptr_t lower = FIRST + 10, upper = FIRST + 3 * LINE - 10;
+	struct registry_entry *entry;
+	size_t count = 0;
+	uintptr_t at;
+
+	init();
+	for (at = FIRST; at < FIRST + 3 * LINE; at += 5)
+		cr_assert_not_null(registry_add(at));
+	while ((entry = registry_next_within(lower, upper)) != NULL) {
+		cr_assert(entry->address >= lower && entry->address < upper);
+		cr_assert_eq(registry_find(entry->address), entry);
+		registry_remove(entry);
+		cr_assert_lt(count++, 3 * LINE);
+	}
+	for (at = FIRST; at < FIRST + 3 * LINE; at += 5) {
+		cr_expect_eq(registry_find(at) == NULL, at >= lower && at < upper);
+		count += at < lower || at >= upper;
+	}
+	cr_expect_eq(count, (3 * LINE + 4) / 5);
+}
+
+/* R2: a reader may be at the line itself when its last entry is removed. */
+Test(registry, a_reader_keeps_the_line)
+{
+	uint64_t without, with;
+	struct registry_entry *entry;
+	registry_token token;
+
+	init();
+	registry_remove(registry_add(FIRST));
+	poll_often();
+	without = heap_in_use();
+	entry = registry_add(FIRST);
+	with = heap_in_use();
+	token = registry_read_lock();
+	cr_assert_eq(registry_lookup(FIRST), entry);
+	registry_remove(entry);
+	poll_often();
+	cr_expect_eq(heap_in_use(), with, "%ld bytes were freed", (long)(with - heap_in_use()));
+	registry_read_unlock(token);
+	poll_often();
+	cr_expect_eq(heap_in_use(), without);
+}
+
+static _Atomic bool ended;
+static uint64_t looks;
+
+/* Entries at even addresses stay. */
+static void *look(void *unused)
+{
+	(void)unused;
+	for (looks = 0; !ended; looks++) {
+		registry_token token = registry_read_lock();
+		uintptr_t at = FIRST + looks % LINE;
+		const struct registry_entry *entry = registry_lookup(at);
+
+		if (entry != NULL ? entry->address != at : at % 2 == 0)
+			abort();
+		registry_read_unlock(token);
+	}
+	return NULL;
+}
+
+/* A reader is somewhere in the list at any time, while entries come, go, and are given back. */
+Test(registry, a_line_changes_under_a_reader, .timeout = 60)
+{
+	struct registry_entry *odd[LINE] = { NULL };
+	pthread_t thread;
+	size_t i;
+
+	init();
+	for (i = 0; i < LINE; i += 2)
+		registry_add(FIRST + i);
+	cr_assert_eq(pthread_create(&thread, NULL, look, NULL), 0);
+	for (i = 0; i < 200000; i++) {
+		const size_t at = (i * 37 % LINE) | 1;
+
+		if (odd[at] == NULL) {
+			odd[at] = registry_add(FIRST + at);
+		} else {
+			registry_remove(odd[at]);
+			odd[at] = NULL;
+		}
+		registry_poll();
+	}
+	ended = true;
+	pthread_join(thread, NULL);
+	cr_expect_gt(looks, 0);
+}
+
 /* ---- many ------------------------------------------------------------------------------------------------------- */
 
 Test(registry, many_entries)
