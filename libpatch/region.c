@@ -11,14 +11,14 @@ static struct queue queue;
 static size_t allocated;
 static struct region_usage usage;
 
-/* Regions in the text, by page; pages may share a count. */
+/* Regions in the text, by page; pages far apart may share a count. */
 #define COUNTS (1UL << 16)
 
 static uint32_t *installed_on(uintptr_t page)
 {
 	static uint32_t counts[COUNTS];
 
-	return &counts[slot_for(page, COUNTS)];
+	return &counts[page % COUNTS];
 }
 
 bool region_is_original(uintptr_t lower, uintptr_t upper)

@@ -174,11 +174,9 @@ static const struct rcu_flavor_struct flavor = {
 	.unregister_rculfhash_atfork = atfork_nothing,
 };
 
-#define CACHE_LINE 64UL
-
 /*
- * Of `count` slots the one for the line of code. `together` lines side by side have slots side by side, which share a line of the
- * cache: who needs one will need the next.
+ * Of `count` slots the one for the line of code. `together` lines side by side have slots side by side, on one page: who needs one
+ * will need the next, and of many pages few are in the TLB.
  */
 static size_t slot_of(uintptr_t line, size_t count, size_t together)
 {
@@ -188,7 +186,7 @@ static size_t slot_of(uintptr_t line, size_t count, size_t together)
 /* The low bits are the bucket's number. */
 static unsigned long hash(uintptr_t line)
 {
-	return slot_of(line, BUCKETS, CACHE_LINE / sizeof(struct cds_lfht_node)) | line * BUCKETS;
+	return slot_of(line, BUCKETS, PAGE_SIZE / sizeof(struct cds_lfht_node)) | line * BUCKETS;
 }
 
 static int matches(struct cds_lfht_node *node, const void *key)
@@ -305,13 +303,13 @@ struct registry_entry *registry_next_within(uintptr_t lower, uintptr_t upper)
  * A bit per address that has, or had, an entry; lines of 64 addresses share words. Never cleared: an entry that is removed is
  * looked up in vain now and then.
  */
-#define WORDS (1UL << 16)
+#define WORDS (1UL << 18)
 
 static uint64_t words[WORDS];
 
 static uint64_t *word_of(uintptr_t address)
 {
-	return &words[slot_of(address / LINE, WORDS, CACHE_LINE / sizeof(words[0]))];
+	return &words[slot_of(address / LINE, WORDS, PAGE_SIZE / sizeof(words[0]))];
 }
 
 uint64_t registry_may_have_before(uintptr_t address)
