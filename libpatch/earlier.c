@@ -126,37 +126,53 @@ static struct suspect {
 	uint64_t user_time;
 } suspects[REMEMBERED];
 static size_t suspect_count;
-static size_t visited;
 static enum { NOT_LISTED, LISTED, OVER } handlers;
+
+struct listing {
+	pid_t self;
+	bool self_seen;
+	size_t visited;
+};
 
 static bool suspect(pid_t tid, uint64_t blocked, void *data)
 {
+	struct listing *listing = data;
+	struct suspect *suspect = &suspects[suspect_count];
+
 	(void)blocked;
-	++visited;
-	if (tid == *(const pid_t *)data)
+	++listing->visited;
+	listing->self_seen |= tid == listing->self;
+	if (tid == listing->self)
 		return true;
 	if (suspect_count == REMEMBERED)
 		return false;
-	suspects[suspect_count++] = (struct suspect){ tid, process_user_time(tid) };
+	suspect->tid = tid;
+	if (!process_user_time(tid, &suspect->user_time))
+		suspect->user_time = UINT64_MAX;
+	++suspect_count;
 	return true;
 }
 
-/* One that begins or ends meanwhile makes the directory skip others. */
+/*
+ * One that begins or ends meanwhile makes the directory skip others. Where the calling thread is not in it, its numbers are those
+ * of another namespace.
+ */
 static bool list_suspects(void)
 {
-	pid_t self = (pid_t)raw_syscall(SYS_gettid);
+	struct listing listing = { .self = (pid_t)raw_syscall(SYS_gettid) };
 	size_t count = process_thread_count();
 
 	suspect_count = 0;
-	visited = 0;
-	return process_threads(suspect, &self) && visited == count && process_thread_count() == count;
+	return process_threads(suspect, &listing) && listing.self_seen && listing.visited == count &&
+	       process_thread_count() == count;
 }
 
 static bool is_past(const struct suspect *suspect)
 {
+	uint64_t user_time;
 	long call;
 
-	if (process_user_time(suspect->tid) > suspect->user_time)
+	if (process_user_time(suspect->tid, &user_time) && user_time > suspect->user_time)
 		return true;
 	call = process_waits_in(suspect->tid);
 	return call != PROCESS_RUNS && call != SYS_rt_sigaction;

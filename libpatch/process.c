@@ -172,6 +172,12 @@ static bool is_kernel_worker(const char *tid)
 	return (flags & PF_IO_WORKER) != 0;
 }
 
+/* By what reading a file of its directory came to. */
+static bool is_gone(long length)
+{
+	return length == -ESRCH || (length == -ENOENT && task_links() != 0);
+}
+
 /* Of one that has ended: none. */
 static bool read_blocked(const char *tid, uint64_t *blocked)
 {
@@ -182,7 +188,7 @@ static bool read_blocked(const char *tid, uint64_t *blocked)
 	*blocked = line != NULL ? hexadecimal(line) : 0;
 	if (*blocked != 0 && is_kernel_worker(tid))
 		*blocked = 0;
-	return line != NULL || length == -ESRCH || (length == -ENOENT && task_links() != 0);
+	return line != NULL || is_gone(length);
 }
 
 struct digits {
@@ -206,24 +212,27 @@ bool process_blocked(pid_t tid, uint64_t *blocked)
 	return read_blocked(digits_of(tid).text, blocked);
 }
 
-uint64_t process_user_time(pid_t tid)
+bool process_user_time(pid_t tid, uint64_t *ns)
 {
 	/* include/linux/posix-timers_types.h: of a thread, CPUCLOCK_VIRT. */
 	clockid_t clock = (clockid_t)(~(unsigned int)tid << 3 | 4 | 1);
-	struct timespec time = { 0 };
+	struct timespec time;
 
 	if (raw_syscall(SYS_clock_gettime, clock, &time) != 0)
-		return 0;
-	return (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+		return false;
+	*ns = (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+	return true;
 }
 
 long process_waits_in(pid_t tid)
 {
+	const struct digits digits = digits_of(tid);
 	char text[256];
-	long length = read_of_thread(digits_of(tid).text, "/syscall", text, sizeof(text));
+	long length = read_of_thread(digits.text, "/syscall", text, sizeof(text));
 	long number = 0;
 
-	if (length == -ESRCH || (length == -ENOENT && task_links() != 0))
+	/* Some systems have no such file. */
+	if (is_gone(length) && is_gone(read_of_thread(digits.text, "/stat", text, sizeof(text))))
 		return PROCESS_GONE;
 	if (length > 0 && text[0] == '-')
 		return -1;

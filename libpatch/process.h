@@ -52,9 +52,9 @@ bool process_blocked(pid_t tid, uint64_t *blocked);
 
 /*
  * Time for which a thread has executed the program's code: it grows only when the kernel's tick finds it at that, or where the
- * kernel measures it exactly (kernel/sched/cputime.c, account_user_time()). 0: not known.
+ * kernel measures it exactly (kernel/sched/cputime.c, account_user_time()). False: not known.
  */
-uint64_t process_user_time(pid_t tid);
+bool process_user_time(pid_t tid, uint64_t *ns);
 
 /*
  * What a thread waits in: a system call, by its number, or the kernel otherwise, negative. PROCESS_RUNS: in nothing, or it cannot
