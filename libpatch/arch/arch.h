@@ -6,7 +6,7 @@
 #ifndef LIBPATCH_ARCH_ARCH_H
 #define LIBPATCH_ARCH_ARCH_H
 
-#include "../base.h"
+#include "base/base.h"
 
 /* ---- decoding --------------------------------------------------------------------------------------------------- */
 

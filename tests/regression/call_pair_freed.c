@@ -5,7 +5,7 @@
  */
 #include "harness.h"
 
-#include "inject.h"
+#include "base/inject.h"
 
 /* Both n + 8. */
 unsigned long caller(unsigned long n), other_caller(unsigned long n);

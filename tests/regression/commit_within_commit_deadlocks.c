@@ -5,7 +5,7 @@
  */
 #include "targets.h"
 
-#include "inject.h"
+#include "base/inject.h"
 
 static unsigned int hits, handled, entered;
 

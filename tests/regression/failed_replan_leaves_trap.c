@@ -5,7 +5,7 @@
  */
 #include "harness.h"
 
-#include "inject.h"
+#include "base/inject.h"
 
 #define TURNS 5000
 #define STEPS 8

@@ -6,7 +6,7 @@
  */
 #include "targets.h"
 
-#include "inject.h"
+#include "base/inject.h"
 
 #define CALLS_MAX 200 /* more than the writes that restore libc's system calls, too */
 

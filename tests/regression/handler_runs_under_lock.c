@@ -6,7 +6,7 @@
  */
 #include "targets.h"
 
-#include "inject.h"
+#include "base/inject.h"
 
 #include <dlfcn.h>
 #include <fcntl.h>

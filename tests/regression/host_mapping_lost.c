@@ -6,7 +6,7 @@
  */
 #include "targets.h"
 
-#include "inject.h"
+#include "base/inject.h"
 
 #define PAGES 64
 #define MAPPINGS 512

@@ -6,7 +6,7 @@
  */
 #include "harness.h"
 
-#include "inject.h"
+#include "base/inject.h"
 
 #define COUNT 3000
 

@@ -7,7 +7,7 @@
 #include "targets.h"
 
 #include "seccomp.h"
-#include "text.h"
+#include "sys/text.h"
 
 #include <pthread.h>
 #include <sys/ioctl.h>

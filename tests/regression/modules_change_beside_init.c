@@ -5,7 +5,7 @@
  */
 #include "targets.h"
 
-#include "inject.h"
+#include "base/inject.h"
 
 #include <dlfcn.h>
 #include <pthread.h>

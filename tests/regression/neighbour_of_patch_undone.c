@@ -5,8 +5,8 @@
  */
 #include "targets.h"
 
-#include "inject.h"
-#include "text.h"
+#include "base/inject.h"
+#include "sys/text.h"
 
 /* Near enough to be written at once, if they were somewhere else. */
 #define SITES 3

@@ -6,7 +6,7 @@
  */
 #include "targets.h"
 
-#include "inject.h"
+#include "base/inject.h"
 
 /* grown: two bytes in front of a five-byte instruction; grown_far: three instructions in front of one. */
 long grown(long a), grown_far(long a);

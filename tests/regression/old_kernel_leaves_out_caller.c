@@ -6,7 +6,7 @@
 #include "targets.h"
 
 #include "seccomp.h"
-#include "sync.h"
+#include "sys/membarrier.h"
 
 #include <sys/utsname.h>
 

@@ -5,7 +5,7 @@
  */
 #include "harness.h"
 
-#include "inject.h"
+#include "base/inject.h"
 #include "short.h"
 
 typedef unsigned long (*function)(unsigned long n);

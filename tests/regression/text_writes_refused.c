@@ -7,9 +7,9 @@
  */
 #include "targets.h"
 
-#include "inject.h"
+#include "base/inject.h"
 #include "seccomp.h"
-#include "text.h"
+#include "sys/text.h"
 
 #include <fcntl.h>
 #include <pthread.h>

@@ -7,7 +7,7 @@
  */
 #include "targets.h"
 
-#include "inject.h"
+#include "base/inject.h"
 
 uint64_t plain(uint64_t a), dies(uint64_t a), dies_inside(uint64_t a);
 uint64_t enter_plain_second(uint64_t a), enter_dies_second(uint64_t a);

@@ -9,8 +9,8 @@
 
 #include <ucontext.h>
 
-#include "gone.h"
-#include "lock.h"
+#include "patch/unmapped.h"
+#include "runtime/lock.h"
 
 #define SIZE 4096
 #define CYCLES 600

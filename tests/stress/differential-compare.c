@@ -5,7 +5,7 @@
  */
 #include "differential.h"
 
-#include "arena.h"
+#include "code/arena.h"
 
 #include <signal.h>
 

@@ -8,11 +8,11 @@
  */
 #include "differential.h"
 
-#include "arena.h"
-#include "plan.h"
-#include "space.h"
-#include "text.h"
-#include "trampoline.h"
+#include "code/arena.h"
+#include "plan/plan.h"
+#include "sys/maps.h"
+#include "sys/text.h"
+#include "code/trampoline.h"
 
 #include <sys/mman.h>
 

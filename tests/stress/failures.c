@@ -9,11 +9,11 @@
  */
 #include "stress.h"
 
-#include "arena.h"
-#include "heap.h"
-#include "inject.h"
-#include "range.h"
-#include "text.h"
+#include "code/arena.h"
+#include "base/heap.h"
+#include "base/inject.h"
+#include "code/code_ranges.h"
+#include "sys/text.h"
 
 #include <dirent.h>
 

@@ -9,7 +9,7 @@
  */
 #include "stress.h"
 
-#include "inject.h"
+#include "base/inject.h"
 
 #define STEPS 60
 #define PATCHES 64

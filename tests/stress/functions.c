@@ -16,9 +16,9 @@
 #include "stress.h"
 
 #include "functions.h"
-#include "inject.h"
-#include "region.h"
-#include "registry.h"
+#include "base/inject.h"
+#include "patch/region.h"
+#include "trap/registry.h"
 
 #include <fcntl.h>
 #include <sys/ucontext.h>

@@ -55,8 +55,8 @@ static bool is_over(void)
 /* ---- stops -------------------------------------------------------------------------------------------------------- */
 
 #ifdef TORTURE_STOPS
-#include "base.h"
-#include "inject.h"
+#include "base/base.h"
+#include "base/inject.h"
 
 /* Under the library's lock, or in its handler: nothing of libc, which is patched. */
 static GP_ONLY int stop_sometimes(enum inject_point point)

@@ -7,11 +7,11 @@
 #include "bytes.h"
 
 #include "arch/arch.h"
-#include "arena.h"
-#include "inject.h"
-#include "region.h"
-#include "registry.h"
-#include "text.h"
+#include "code/arena.h"
+#include "base/inject.h"
+#include "patch/region.h"
+#include "trap/registry.h"
+#include "sys/text.h"
 
 #include <libpatch/patch.h>
 #include <pthread.h>

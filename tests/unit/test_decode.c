@@ -4,7 +4,7 @@
  */
 #include "bytes.h"
 
-#include "arch/x86-64/decode.h"
+#include "arch/x86_64/decode.h"
 
 #include <pthread.h>
 #include <stdlib.h>

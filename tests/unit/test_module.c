@@ -3,7 +3,7 @@
  * module.c, mapped.c and eh_frame.c against an independent reading of the same modules' .eh_frame sections, and against
  * tables made by hand and broken at random.
  */
-#include "module.h"
+#include "elf/module.h"
 
 #include <criterion/criterion.h>
 #include <dlfcn.h>

@@ -3,7 +3,7 @@
  * Executable memory at wanted addresses: pads at the addresses that a constrained displacement can express, blocks and
  * slots within reach, and nothing where the program break or the main stack will grow.
  */
-#include "../../libpatch/pad.c"
+#include "code/pad.c"
 
 #include "bytes.h"
 

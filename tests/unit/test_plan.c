@@ -4,7 +4,7 @@
  */
 #include "bytes.h"
 
-#include "plan.h"
+#include "plan/plan.h"
 
 #define SITE 0x555500001000UL
 

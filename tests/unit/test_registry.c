@@ -5,8 +5,8 @@
 #include "bytes.h"
 
 #include "arch/arch.h"
-#include "heap.h"
-#include "registry.h"
+#include "base/heap.h"
+#include "trap/registry.h"
 
 #include <pthread.h>
 #include <sched.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /* Where a module has no code, as its file says; and that no other file is believed. */
-#include "sections.h"
+#include "elf/sections.h"
 
 #include <criterion/criterion.h>
 

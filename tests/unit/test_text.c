@@ -4,8 +4,8 @@
  */
 #include "bytes.h"
 
-#include "inject.h"
-#include "text.h"
+#include "base/inject.h"
+#include "sys/text.h"
 
 #include <dirent.h>
 #include <fcntl.h>

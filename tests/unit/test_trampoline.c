@@ -5,12 +5,12 @@
 #define _GNU_SOURCE
 #include "bytes.h"
 
-#include "arch/x86-64/call.h"
-#include "arena.h"
-#include "heap.h"
-#include "plan.h"
-#include "text.h"
-#include "trampoline.h"
+#include "arch/x86_64/hook_call.h"
+#include "code/arena.h"
+#include "base/heap.h"
+#include "plan/plan.h"
+#include "sys/text.h"
+#include "code/trampoline.h"
 
 #include <stdlib.h>
 

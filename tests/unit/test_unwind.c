@@ -4,8 +4,8 @@
  * its own unwind table. Backtraces from procedures and from signals at every instruction, exceptions, forced unwinds.
  */
 #include "arch/arch.h"
-#include "arch/x86-64/frame.h"
-#include "arena.h"
+#include "arch/x86_64/hook_frame.h"
+#include "code/arena.h"
 
 #include <criterion/criterion.h>
 #include <pthread.h>

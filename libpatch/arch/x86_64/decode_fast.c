@@ -1,0 +1,252 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Encodings (Intel SDM vol. 2, 2.1 and 2.2, tables A-2, A-3 and A-6) without prefixes but one REX, whose every form has the same
+ * layout and none is invalid: what is not so is left out of the tables, or looked at by is_known().
+ */
+#include "arch/x86_64/decode.h"
+
+enum layout {
+	OTHER,    /* not for here */
+	ALONE,    /* the opcode is all */
+	IMM8,
+	IMM32,
+	IMM_FULL, /* as wide as the register */
+	/* Not with REX, from here on. */
+	BARE,     /* the opcode is all */
+	REL8,
+	REL32,
+	/* With ModRM, from here on. */
+	MODRM,
+	MODRM_IMM8,
+	MODRM_IMM32
+};
+
+/* Operation on eax or al, registers and memory: eight opcodes in a row, of which the last two are something else. */
+#define ARITHMETIC(first)                                                                                              \
+	[first] = MODRM, [(first) + 1] = MODRM, [(first) + 2] = MODRM, [(first) + 3] = MODRM, [(first) + 4] = IMM8,    \
+	[(first) + 5] = IMM32
+
+static const uint8_t primary[256] = {
+	ARITHMETIC(0x00), ARITHMETIC(0x08), ARITHMETIC(0x10), ARITHMETIC(0x18),
+	ARITHMETIC(0x20), ARITHMETIC(0x28), ARITHMETIC(0x30), ARITHMETIC(0x38),
+	[0x50 ... 0x5F] = ALONE, /* push, pop */
+	[0x63] = MODRM,          /* movsxd */
+	[0x68] = IMM32,          /* push */
+	[0x69] = MODRM_IMM32,    /* imul */
+	[0x6A] = IMM8,
+	[0x6B] = MODRM_IMM8,
+	[0x70 ... 0x7F] = REL8,
+	[0x80] = MODRM_IMM8,
+	[0x81] = MODRM_IMM32,
+	[0x83] = MODRM_IMM8,
+	[0x84 ... 0x8B] = MODRM, /* test, xchg, mov */
+	[0x8D] = MODRM,          /* lea */
+	[0x90] = BARE,           /* nop */
+	[0x98 ... 0x99] = ALONE, /* cdqe, cqo */
+	[0xA8] = IMM8,           /* test */
+	[0xA9] = IMM32,
+	[0xB0 ... 0xB7] = IMM8,  /* mov */
+	[0xB8 ... 0xBF] = IMM_FULL,
+	[0xC0 ... 0xC1] = MODRM_IMM8,
+	[0xC3] = BARE,           /* ret */
+	[0xC6] = MODRM_IMM8,     /* mov */
+	[0xC7] = MODRM_IMM32,
+	[0xC9] = ALONE,          /* leave */
+	[0xCC] = BARE,           /* int3 */
+	[0xD0 ... 0xD3] = MODRM,
+	[0xE8 ... 0xE9] = REL32, /* call, jmp */
+	[0xEB] = REL8,
+	[0xF6] = MODRM,          /* and, of test, an immediate */
+	[0xF7] = MODRM,
+	[0xFE ... 0xFF] = MODRM,
+};
+
+/* Behind 0F. */
+static const uint8_t secondary[256] = {
+	[0x10 ... 0x11] = MODRM, /* movups */
+	[0x1F] = MODRM,          /* nop */
+	[0x28 ... 0x29] = MODRM, /* movaps */
+	[0x2E ... 0x2F] = MODRM, /* ucomiss, comiss */
+	[0x40 ... 0x4F] = MODRM, /* cmov */
+	[0x54] = MODRM,          /* andps */
+	[0x57] = MODRM,          /* xorps */
+	[0x80 ... 0x8F] = REL32,
+	[0x90 ... 0x9F] = MODRM, /* set */
+	[0xAF] = MODRM,          /* imul */
+	[0xB6 ... 0xB7] = MODRM, /* movzx */
+	[0xBE ... 0xBF] = MODRM, /* movsx */
+};
+
+struct fields {
+	uint8_t rex;  /* 0: none */
+	uint8_t opcode;
+	uint8_t modrm;
+	enum layout layout;
+};
+
+static unsigned int reg_of(const struct fields *fields)
+{
+	return fields->modrm >> 3 & 7;
+}
+
+/* False: its ModRM makes something else of it. Kinds are set. */
+static bool is_known(struct fields *fields, struct arch_insn *insn)
+{
+	switch (fields->opcode) {
+	case 0x8D:
+		return fields->modrm >> 6 != 3;
+	case 0xC0: case 0xC1: case 0xD0: case 0xD1: case 0xD2: case 0xD3:
+		return reg_of(fields) != 6;
+	case 0xC6: case 0xC7:
+		return reg_of(fields) == 0;
+	case 0xF6: case 0xF7:
+		if (reg_of(fields) == 0)
+			fields->layout = fields->opcode == 0xF6 ? MODRM_IMM8 : MODRM_IMM32;
+		return reg_of(fields) != 1;
+	case 0xFE:
+		return reg_of(fields) <= 1;
+	case 0xFF:
+		if (reg_of(fields) == 2) {
+			insn->kind = ARCH_CALL_IND;
+		} else if (reg_of(fields) == 4) {
+			insn->kind = ARCH_JMP_IND;
+			insn->flags |= ARCH_F_NOFALL;
+		}
+		return (1U << reg_of(fields) & 0x57) != 0; /* inc, dec, call, jmp, push */
+	case 0x90:
+		insn->flags |= ARCH_F_NOP | ARCH_F_PADDING;
+		return true;
+	case 0xC3:
+		insn->kind = ARCH_RET;
+		insn->flags |= ARCH_F_NOFALL;
+		return true;
+	case 0xCC:
+		insn->kind = ARCH_TRAP;
+		insn->flags |= ARCH_F_PADDING;
+		return true;
+	case 0xE8:
+		insn->kind = ARCH_CALL;
+		return true;
+	case 0xE9: case 0xEB:
+		insn->kind = ARCH_JMP;
+		insn->flags |= ARCH_F_NOFALL;
+		return true;
+	default:
+		if (fields->layout == REL8)
+			insn->kind = ARCH_JCC;
+		return true;
+	}
+}
+
+static bool is_known_secondary(const struct fields *fields, struct arch_insn *insn)
+{
+	if (fields->layout == REL32)
+		insn->kind = ARCH_JCC;
+	if (fields->opcode == 0x1F)
+		insn->flags |= ARCH_F_NOP | ARCH_F_PADDING;
+	/* Of nop and set, the register field is not used, and expected to be 0. */
+	return (fields->opcode != 0x1F && fields->opcode >> 4 != 9) || reg_of(fields) == 0;
+}
+
+static size_t immediate_size(const struct fields *fields)
+{
+	switch (fields->layout) {
+	case IMM8: case MODRM_IMM8: case REL8:
+		return 1;
+	case IMM32: case MODRM_IMM32: case REL32:
+		return 4;
+	case IMM_FULL:
+		return fields->rex & 8 ? 8 : 4;
+	default:
+		return 0;
+	}
+}
+
+static int32_t signed32(const uint8_t *bytes)
+{
+	int32_t value;
+
+	__builtin_memcpy(&value, bytes, sizeof(value));
+	return value;
+}
+
+/*
+ * Of a memory operand: the bytes behind ModRM, SIB and displacement. *relative: that is from the instruction's end. False: some
+ * are not there.
+ */
+static bool measure_operand(const struct fields *fields, const uint8_t *behind, size_t size, size_t *length, bool *relative,
+			    struct arch_insn *insn)
+{
+	unsigned int mod = fields->modrm >> 6, base = fields->modrm & 7;
+	size_t sib = mod != 3 && base == 4;
+
+	*length = 0;
+	*relative = mod == 0 && base == 5;
+	if (mod == 3)
+		return true;
+	if (sib) {
+		if (size == 0)
+			return false;
+		base = behind[0] & 7;
+		if (base == 4 && !(fields->rex & 1) && !(insn->flags & ARCH_F_NOP))
+			insn->flags |= ARCH_F_MEM_RSP;
+	}
+	*length = sib + (mod == 1 ? 1 : mod == 2 || base == 5 ? 4 : 0);
+	return *length <= size;
+}
+
+bool decode_common(const uint8_t *bytes, size_t size, uintptr_t address, struct arch_insn *insn)
+{
+	struct fields fields = { 0 };
+	bool escaped = false, relative = false;
+	size_t at = 0, operand, immediate;
+
+	*insn = (struct arch_insn){ 0 };
+	if (size >= ARCH_ENDBR_SIZE && arch_is_endbr(bytes)) {
+		insn->length = ARCH_ENDBR_SIZE;
+		insn->opcode_offset = 1;
+		insn->modrm_offset = 3;
+		insn->flags = ARCH_F_ENDBR;
+		return true;
+	}
+	if (size > 0 && (bytes[0] & 0xF0) == 0x40)
+		fields.rex = bytes[at++];
+	insn->opcode_offset = (uint8_t)at;
+	if (at < size && bytes[at] == 0x0F) {
+		escaped = true;
+		++at;
+	}
+	if (at >= size)
+		return false;
+	fields.opcode = bytes[at++];
+	fields.layout = (escaped ? secondary : primary)[fields.opcode];
+	if (fields.layout == OTHER || (fields.layout >= MODRM && at >= size) ||
+	    (fields.layout >= BARE && fields.layout < MODRM && fields.rex != 0))
+		return false;
+	if (fields.layout >= MODRM) {
+		insn->modrm_offset = (uint8_t)at;
+		fields.modrm = bytes[at++];
+	}
+	if (!(escaped ? is_known_secondary(&fields, insn) : is_known(&fields, insn)))
+		return false;
+	if (fields.layout >= MODRM) {
+		if (!measure_operand(&fields, bytes + at, size - at, &operand, &relative, insn))
+			return false;
+		if (relative && !(insn->flags & ARCH_F_NOP))
+			insn->disp_offset = (uint8_t)at;
+		at += operand;
+	}
+	immediate = immediate_size(&fields);
+	if (size - at < immediate)
+		return false;
+	insn->length = (uint8_t)(at + immediate);
+	if (insn->disp_offset != 0)
+		insn->target = address + insn->length + (uintptr_t)(intptr_t)signed32(bytes + insn->disp_offset);
+	if (fields.layout == REL8 || fields.layout == REL32) {
+		insn->rel_offset = (uint8_t)at;
+		insn->rel_size = (uint8_t)immediate;
+		insn->target = address + insn->length +
+			       (uintptr_t)(intptr_t)(immediate == 1 ? (int8_t)bytes[at] : signed32(bytes + at));
+	}
+	return true;
+}

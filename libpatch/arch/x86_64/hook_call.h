@@ -1,0 +1,49 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What hooks call in the library (call.S): with the record in rcx and the procedure's arguments in rdi and esi, from a frame as
+ * in frame.h. They call the procedure; each has an unwind description of the ordinary kind.
+ */
+#ifndef LIBPATCH_ARCH_X86_64_CALL_H
+#define LIBPATCH_ARCH_X86_64_CALL_H
+
+#include "base/base.h"
+
+typedef void arch_call_fn(void);
+
+/*
+ * Of a hook that met another guard than 0, which is in rax: may it run? ZF says yes, with 0 in rax then, see threads_may_run().
+ * Keeps every other register but flags.
+ */
+arch_call_fn libpatch_may_run;
+
+/* With an aligned stack. */
+arch_call_fn libpatch_call_aligned;
+
+/*
+ * With an aligned stack, and a standard-format XSAVE image in the context that is filled and put back by moves: up to SSE, AVX,
+ * AVX-512. `all`: x87 state, too.
+ */
+arch_call_fn libpatch_call_sse;
+arch_call_fn libpatch_call_avx;
+arch_call_fn libpatch_call_avx512;
+arch_call_fn libpatch_call_all_sse;
+arch_call_fn libpatch_call_all_avx;
+arch_call_fn libpatch_call_all_avx512;
+/* The same by XSAVE and XRSTOR, for layouts that the others do not know. */
+arch_call_fn libpatch_call_xsave;
+
+/* Which of them preserves what the clobber mask names; NULL: nothing is to be preserved. */
+arch_call_fn *arch_call_extended(uint64_t clobber);
+
+/* For those: the layout, by xsave.c. Written once, before there are hooks. */
+struct call_layout {
+	uint32_t mask; /* of XSAVE */
+	uint32_t mxcsr_mask;
+	/* Where components are in the image. */
+	uint32_t opmask;
+	uint32_t zmm_hi256;
+	uint32_t hi16_zmm;
+};
+extern struct call_layout libpatch_call_layout __attribute__((visibility("hidden")));
+
+#endif

@@ -1,0 +1,562 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The code of a hook: saves what the masks and the System V ABI demand, calls the procedure, puts everything back. Frame
+ * layout in frame.h. Nothing of the program's is touched outside the frame; flags are kept from the first instruction to
+ * the last.
+ *
+ * What a hit executes is one straight line without a taken branch. All else goes behind the trampoline's last instruction:
+ * arch_emit_cold().
+ */
+#include "arch/arch.h"
+
+#include "arch/x86_64/hook_call.h"
+#include "arch/x86_64/hook_frame.h"
+
+enum hardware_register { RAX = 0, RCX = 1, RDX = 2, RBX = 3, RSP = 4, RBP = 5, RSI = 6, RDI = 7, R8 = 8 };
+
+/* Hardware number of general_purpose_registers[i]. */
+static const uint8_t hardware[PATCH_ARCH_GREGS_COUNT] = { RAX, RBX, RCX, RDX, RSI, RDI, RBP, 8, 9, 10, 11, 12, 13, 14, 15 };
+
+#define MASK(name) ((uint64_t)1 << PATCH_X86_64_##name)
+/* What a function may destroy (System V AMD64 psABI, 3.2.1). */
+#define CALLER_SAVED                                                                                                   \
+	(MASK(RAX) | MASK(RCX) | MASK(RDX) | MASK(RSI) | MASK(RDI) | MASK(R8) | MASK(R9) | MASK(R10) | MASK(R11))
+
+/* Shown before rdi points to the context. */
+#define EARLY (MASK(RAX) | MASK(RCX) | MASK(RDI))
+
+#define PRIVATE(i) (ARCH_HOOK_FRAME_REGISTERS + 8 * (i))
+#define CONTEXT(field) (ARCH_HOOK_FRAME_CONTEXT + (int32_t)offsetof(struct patch_exec_context, field))
+#define OFFERED(i) (CONTEXT(general_purpose_registers) + 8 * (int32_t)(i))
+
+_Static_assert(ARCH_HOOK_FRAME_CONTEXT + sizeof(struct patch_exec_context) <= ARCH_HOOK_FRAME_SIZE, "frame layout");
+_Static_assert(ARCH_HOOK_FRAME_TOTAL % 16 == 8, "emit_call()");
+_Static_assert(PRIVATE(PATCH_ARCH_GREGS_COUNT) == ARCH_HOOK_FRAME_CONTEXT, "frame layout");
+_Static_assert(offsetof(struct patch_exec_context, user_data) == 0x88, "interface");
+_Static_assert(offsetof(struct patch_exec_context, extended_states) == 0x90, "interface");
+
+static inline void emit(struct arch_code *code, const char *bytes, size_t size)
+{
+	arch_emit_bytes(code, bytes, size);
+}
+#define EMIT(literal) emit(code, literal, sizeof(literal) - 1)
+
+/* opcode reg, [base + offset], 64 bits wide; base: rsp or rdi. Inline, so that each piece has a known number of bytes. */
+static inline __attribute__((always_inline)) void emit_slot(struct arch_code *code, uint8_t opcode, uint8_t reg, uint8_t base,
+							    int32_t offset)
+{
+	const bool is_short = offset >= -128 && offset < 128;
+	const size_t size = base == RSP ? 4 : 3; /* with a SIB byte */
+	const uint8_t modrm = (is_short ? 0x40 : 0x80) | (reg & 7) << 3 | base;
+	uint8_t bytes[4 + sizeof(offset)] = { reg >= R8 ? 0x4C : 0x48, opcode, modrm, 0x24 };
+
+	__builtin_memcpy(bytes + size, &offset, sizeof(offset)); /* little endian: of a short one the first byte */
+	arch_emit_bytes(code, bytes, size + (is_short ? 1 : sizeof(offset)));
+}
+
+static void emit_store(struct arch_code *code, int32_t offset, uint8_t reg)
+{
+	emit_slot(code, 0x89, reg, RSP, offset);
+}
+
+static void emit_load(struct arch_code *code, uint8_t reg, int32_t offset)
+{
+	emit_slot(code, 0x8B, reg, RSP, offset);
+}
+
+static void emit_lea(struct arch_code *code, uint8_t reg, int32_t offset)
+{
+	emit_slot(code, 0x8D, reg, RSP, offset);
+}
+
+/* mov rax, value */
+static void emit_set_rax(struct arch_code *code, uint64_t value)
+{
+	if (value <= UINT32_MAX) {
+		EMIT("\xB8");
+		arch_emit_u32(code, (uint32_t)value);
+	} else {
+		EMIT("\x48\xB8");
+		arch_emit_u64(code, value);
+	}
+}
+
+/* Static thread-local storage has the same offset from %fs in every thread (ELF TLS, variant II). */
+static int32_t tls_offset(const void *variable)
+{
+	uintptr_t base;
+
+	__asm__("mov %%fs:0, %0" : "=r"(base));
+	return (int32_t)((uintptr_t)variable - base);
+}
+
+/* Where errno is. */
+static int32_t errno_offset;
+
+/* Early: __errno_location() must not be called under the library lock, when it may be patched (I9). */
+__attribute__((constructor(101))) static void locate_errno(void)
+{
+	errno_offset = tls_offset(&errno);
+}
+
+/* An opcode with a rel32 to what is emitted later: returns where the field ends. */
+static uint32_t emit_forward(struct arch_code *code, const char *opcode, size_t size)
+{
+	emit(code, opcode, size);
+	arch_emit_u32(code, 0);
+	return (uint32_t)code->size;
+}
+#define EMIT_FORWARD(literal) emit_forward(code, literal, sizeof(literal) - 1)
+
+/* A rel32 to an earlier offset. */
+static void emit_back(struct arch_code *code, size_t to)
+{
+	arch_emit_u32(code, (uint32_t)(to - (code->size + 4)));
+}
+
+/* Fixed opcodes with a 32-bit %fs displacement. */
+static void emit_fs(struct arch_code *code, const char *opcode, size_t size, int32_t offset)
+{
+	emit(code, opcode, size);
+	arch_emit_u32(code, (uint32_t)offset);
+}
+#define EMIT_FS(literal, offset) emit_fs(code, literal, sizeof(literal) - 1, offset)
+
+/* mov rax, [operand of an FF /4], with the program's registers but rsp, which is the frame's base. */
+static void emit_load_operand(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
+{
+	uint8_t rex = 0x48;
+	uint8_t modrm = bytes[insn->modrm_offset] & 0xC7;
+	size_t at = insn->modrm_offset + 1U;
+
+	for (unsigned int i = 0; i < insn->opcode_offset; ++i) {
+		/* Of the prefixes, FS, GS, address size and the extensions of base and index matter here. */
+		if (bytes[i] == 0x64 || bytes[i] == 0x65 || bytes[i] == 0x67)
+			arch_emit_u8(code, bytes[i]);
+		else if ((bytes[i] & 0xF0) == 0x40)
+			rex |= bytes[i] & 3;
+	}
+	if (code->far && insn->disp_offset != 0) {
+		EMIT("\x48\xA1"); /* mov rax, [moffs64] */
+		arch_emit_u64(code, insn->target);
+		return;
+	}
+	arch_emit_u8(code, rex);
+	arch_emit_u8(code, 0x8B);
+	if (insn->flags & ARCH_F_MEM_RSP) {
+		int32_t disp = ARCH_HOOK_FRAME_TOTAL;
+
+		arch_emit_u8(code, (modrm & 0x3F) | 0x80);
+		arch_emit_u8(code, bytes[at++]);
+		if (modrm >> 6 == 1) {
+			disp += (int8_t)bytes[at];
+		} else if (modrm >> 6 == 2) {
+			int32_t own;
+
+			__builtin_memcpy(&own, bytes + at, sizeof(own));
+			disp += own;
+		}
+		arch_emit_u32(code, (uint32_t)disp);
+		return;
+	}
+	arch_emit_u8(code, modrm);
+	if (insn->disp_offset != 0)
+		arch_emit_rel32(code, insn->target, 0);
+	else
+		arch_emit_bytes(code, bytes + at, insn->length - at);
+}
+
+/* rax: where an indirect jump or a return leads, if that is in the function, else program_counter. Uses rcx. */
+static void emit_where_to(struct arch_code *code, const struct arch_hook *hook)
+{
+	uint32_t inside;
+
+	if (hook->leaves->kind == ARCH_RET) {
+		emit_load(code, RAX, ARCH_HOOK_FRAME_TOTAL);
+	} else {
+		emit_load(code, RAX, PRIVATE(PATCH_X86_64_RAX));
+		emit_load(code, RCX, PRIVATE(PATCH_X86_64_RCX));
+		emit_load_operand(code, hook->leaves_bytes, hook->leaves);
+	}
+	EMIT("\x48\xB9");         /* mov rcx, -lower */
+	arch_emit_u64(code, -hook->lower);
+	EMIT("\x48\x01\xC1"      /* add rcx, rax */
+	     "\x48\x81\xF9");    /* cmp rcx, upper - lower */
+	arch_emit_u32(code, (uint32_t)(hook->upper - hook->lower));
+	inside = EMIT_FORWARD("\x0F\x82"); /* jb inside */
+	EMIT("\x48\xB8");         /* mov rax, program_counter */
+	arch_emit_u64(code, hook->program_counter);
+	arch_emit_label(code, inside);
+}
+
+/* What a return takes off the stack: ret, ret imm16. */
+static int32_t popped_by(const struct arch_hook *hook)
+{
+	const uint8_t *operand;
+
+	if (hook->leaves == NULL || hook->leaves->kind != ARCH_RET)
+		return 0;
+	operand = hook->leaves_bytes + hook->leaves->opcode_offset;
+	return operand[0] == 0xC2 ? 8 + (operand[1] | operand[2] << 8) : 8;
+}
+
+
+/* mov rax, the address reported. */
+static void emit_program_counter(struct arch_code *code, const struct arch_hook *hook)
+{
+	if (code->far || hook->program_counter <= UINT32_MAX) {
+		emit_set_rax(code, hook->program_counter);
+	} else {
+		EMIT("\x48\x8D\x05"); /* lea rax, [rip + ...] */
+		arch_emit_rel32(code, hook->program_counter, 0);
+	}
+}
+
+/* mov [rdi + offset], reg, for offsets in the context. */
+static void emit_context_store(struct arch_code *code, size_t offset, uint8_t reg)
+{
+	emit_slot(code, 0x89, reg, RDI, (int32_t)offset);
+}
+#define CONTEXT_STORE(field, reg) emit_context_store(code, offsetof(struct patch_exec_context, field), reg)
+
+/* rcx holds the record, before and after, rdi points to the context afterwards, RFLAGS are in rax. */
+static void emit_context(struct arch_code *code, const struct arch_hook *hook, uint64_t offered)
+{
+	bool leads = hook->leaves != NULL && hook->upper != 0 && hook->upper - hook->lower <= INT32_MAX;
+
+	if (leads) {
+		emit_where_to(code, hook);
+		emit_load(code, RCX, ARCH_HOOK_FRAME_RECORD);
+	}
+	emit_lea(code, RDI, ARCH_HOOK_FRAME_CONTEXT);
+	for (unsigned int i = 0; i < PATCH_ARCH_GREGS_COUNT; ++i)
+		if (offered & ~EARLY & (uint64_t)1 << i)
+			emit_context_store(code, offsetof(struct patch_exec_context, general_purpose_registers) + 8 * i, hardware[i]);
+	if (!leads)
+		emit_program_counter(code, hook);
+	CONTEXT_STORE(program_counter, RAX);
+	emit_lea(code, RAX, ARCH_HOOK_FRAME_TOTAL + popped_by(hook));
+	CONTEXT_STORE(stack_pointer, RAX);
+	EMIT("\x48\x8B\x41\x08"); /* mov rax, [rcx + user_data] */
+	CONTEXT_STORE(user_data, RAX);
+	EMIT("\x48\x8B\x04\x24"); /* mov rax, [rsp] */
+	CONTEXT_STORE(status_register, RAX);
+}
+
+/* call [rip + ...]; arch_emit_cold() puts the address of the function, the library's, there. */
+static void emit_call_library(struct arch_code *code, void (*function)(void))
+{
+	uint32_t field = EMIT_FORWARD("\xFF\x15");
+
+	if (code->cold == NULL || code->cold->call_count == ARRAY_SIZE(code->cold->calls)) {
+		code->out_of_range = true;
+		return;
+	}
+	code->cold->calls[code->cold->call_count++] = (struct arch_cold_call){ (uintptr_t)function, field };
+}
+
+/*
+ * rdi, esi, and rcx, the record, are set. The base of the frame is a multiple of 16 where the program's stack pointer is what
+ * the ABI says for a function's entry, and in functions without a frame of their own; within others there is mostly one word to
+ * be put on top. emit_unaligned() does it where the guess is wrong.
+ */
+static void emit_call(struct arch_code *code, const struct arch_hook *hook, struct arch_cold_hook *cold)
+{
+	const uint8_t row = ARCH_ROW_CFA_FRAME;
+
+	if (hook->at_entry) {
+		EMIT("\x40\xF6\xC4\x0F");                 /* test spl, 15 */
+		cold->unaligned = EMIT_FORWARD("\x0F\x85"); /* jne unaligned */
+		EMIT("\xFF\x11");                         /* call [rcx + procedure] */
+		cold->called = (uint32_t)code->size;
+		cold->at_entry = true;
+		return;
+	}
+	EMIT("\x50");                                     /* push rax */
+	arch_emit_row(code, row + 1);
+	EMIT("\x40\xF6\xC4\x0F");                         /* test spl, 15 */
+	cold->unaligned = EMIT_FORWARD("\x0F\x85");         /* jne unaligned */
+	EMIT("\xFF\x11");                                 /* call [rcx + procedure] */
+	EMIT("\x58");                                     /* pop rax */
+	arch_emit_row(code, row);
+	cold->called = (uint32_t)code->size;
+}
+
+/* One word more than emit_call() has guessed, or less. A stack that is not even a multiple of 8 the library aligns. */
+static void emit_unaligned(struct arch_code *code, const struct arch_cold_hook *cold)
+{
+	const uint8_t row = ARCH_ROW_CFA_FRAME;
+
+	arch_emit_row(code, cold->at_entry ? row : row + 1);
+	arch_emit_label(code, cold->unaligned);
+	arch_emit_u8(code, cold->at_entry ? 0x50 : 0x58); /* push rax, pop rax */
+	arch_emit_row(code, cold->at_entry ? row + 1 : row);
+	EMIT("\x40\xF6\xC4\x0F"                         /* test spl, 15 */
+	     "\x75\x04"                                 /* jne odd */
+	     "\xFF\x11"                                 /* call [rcx + procedure] */
+	     "\xEB\x06");                               /* jmp back */
+	emit_call_library(code, libpatch_call_aligned);   /* odd: */
+	if (cold->at_entry) {                             /* back: */
+		EMIT("\x58");                             /* pop rax */
+		arch_emit_row(code, row);
+	}
+	EMIT("\xE9");                                     /* jmp called */
+	emit_back(code, cold->called);
+}
+
+/* rcx: what the slot holds. May change rax. */
+static void emit_load_slot(struct arch_code *code, const struct arch_hook *hook)
+{
+	if (code->far) {
+		EMIT("\x48\xA1");     /* mov rax, [slot] */
+		arch_emit_u64(code, hook->slot);
+		EMIT("\x48\x89\xC1"); /* mov rcx, rax */
+	} else {
+		EMIT("\x48\x8B\x0D"); /* mov rcx, [rip + slot] */
+		arch_emit_rel32(code, hook->slot, 0);
+	}
+}
+
+/* RFLAGS as they were, rax, the stack. */
+static void emit_leave(struct arch_code *code, struct arch_cold_hook *cold)
+{
+	if (!arch_has_sahf()) {
+		emit_load(code, RAX, PRIVATE(PATCH_X86_64_RAX));
+		EMIT("\x9D"); /* popfq */
+		arch_emit_row(code, ARCH_ROW_CFA_FRAME - 1);
+		emit_lea(code, RSP, ARCH_HOOK_FRAME_TOTAL - 8);
+		arch_emit_row(code, 0);
+		return;
+	}
+	/*
+	 * popfq takes four times as long as all of this, and is needed for DF only: what else there is in RFLAGS beside the
+	 * arithmetic flags (TF, AC, ID, ...) is as the program had it, or as the procedure has set it on purpose.
+	 */
+	EMIT("\x0F\xB6\x44\x24\x01"  /* movzx eax, byte [rsp + ARCH_HOOK_FRAME_FLAGS + 1] */
+	     "\xA8\x04");            /* test al, DF >> 8 */
+	cold->direction = EMIT_FORWARD("\x0F\x85"); /* jne direction */
+	EMIT("\x24\x08"              /* and al, OF >> 8 */
+	     "\x04\x78"              /* add al, 128 - (OF >> 8): overflows if it is set */
+	     "\x8A\x24\x24"          /* mov ah, [rsp + ARCH_HOOK_FRAME_FLAGS] */
+	     "\x9E");                /* sahf: all of them but OF */
+	emit_load(code, RAX, PRIVATE(PATCH_X86_64_RAX));
+	emit_lea(code, RSP, ARCH_HOOK_FRAME_TOTAL);
+	arch_emit_row(code, 0);
+}
+
+/*
+ * Without a call, a guard or a frame: what is needed of registers is pushed below the red zone. No instruction changes flags but
+ * an atomic increment, around which they are kept in ax. A slot that is 0 is a closed hook.
+ */
+static void emit_count(struct arch_code *code, const struct arch_hook *hook)
+{
+	const uint8_t row = ARCH_HOOK_RED_ZONE / 8;
+	size_t closed;
+
+	arch_emit_row(code, 0);
+	EMIT("\x48\x8D\x64\x24\x80"); /* lea rsp, [rsp - 128] */
+	arch_emit_row(code, row);
+	EMIT("\x51");                 /* push rcx */
+	arch_emit_row(code, row + 1);
+	EMIT("\x50");                 /* push rax */
+	arch_emit_row(code, row + 2);
+	emit_load_slot(code, hook);
+	EMIT("\xE3\x00");             /* jrcxz closed */
+	closed = code->size;
+	if (hook->action != ARCH_COUNT_ATOMIC) {
+		const char *prefix = hook->action == ARCH_COUNT_THREAD ? "\x64" : "\x3E"; /* fs:, ds: */
+
+		arch_emit_bytes(code, prefix, 1);
+		EMIT("\x48\x8B\x01");     /* mov rax, [rcx] */
+		EMIT("\x48\x8D\x40\x01"); /* lea rax, [rax + 1] */
+		arch_emit_bytes(code, prefix, 1);
+		EMIT("\x48\x89\x01");     /* mov [rcx], rax */
+	} else if (arch_has_sahf()) {
+		EMIT("\x9F"              /* lahf */
+		     "\x0F\x90\xC0"      /* seto al */
+		     "\xF0\x48\xFF\x01"  /* lock inc qword [rcx] */
+		     "\x04\x7F"          /* add al, 127 */
+		     "\x9E");            /* sahf */
+	} else {
+		EMIT("\x9C");             /* pushfq */
+		arch_emit_row(code, row + 3);
+		EMIT("\xF0\x48\xFF\x01"  /* lock inc qword [rcx] */
+		     "\x9D");            /* popfq */
+		arch_emit_row(code, row + 2);
+	}
+	if (hook->stamp) {
+		EMIT("\x52");             /* push rdx */
+		arch_emit_row(code, row + 3);
+		EMIT("\x50");             /* push rax */
+		arch_emit_row(code, row + 4);
+		/* Put together in memory: a shift would change flags. */
+		EMIT("\x0F\x31"          /* rdtsc */
+		     "\x89\x04\x24"      /* mov [rsp], eax */
+		     "\x89\x54\x24\x04"  /* mov [rsp + 4], edx */
+		     "\x58");            /* pop rax */
+		arch_emit_row(code, row + 3);
+		if (hook->action == ARCH_COUNT_THREAD)
+			EMIT("\x64");     /* fs: */
+		EMIT("\x48\x89\x41\x08"  /* mov [rcx + 8], rax */
+		     "\x5A");            /* pop rdx */
+		arch_emit_row(code, row + 2);
+	}
+	if (code->bytes != NULL && closed <= code->capacity)
+		code->bytes[closed - 1] = (uint8_t)(code->size - closed);
+	EMIT("\x58");                 /* pop rax */
+	arch_emit_row(code, row + 1);
+	EMIT("\x59");                 /* pop rcx */
+	arch_emit_row(code, row);
+	emit_lea(code, RSP, ARCH_HOOK_RED_ZONE);
+	arch_emit_row(code, 0);
+}
+
+void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
+{
+	const uint64_t general = PATCH_REGS_GP_ONLY;
+	const int32_t guard = tls_offset(&libpatch_hook_guard.guard);
+	const int32_t error = errno_offset != 0 ? errno_offset : tls_offset(&errno);
+	uint64_t destroyed = CALLER_SAVED | (hook->clobber & general);
+	uint64_t offered = (hook->read | hook->write) & general;
+	uint64_t written = hook->write & general;
+	arch_call_fn *extended = arch_call_extended(hook->clobber);
+	struct arch_cold_hook unused, *cold = &unused;
+
+	if (hook->action != ARCH_CALL_PROCEDURE) {
+		emit_count(code, hook);
+		return;
+	}
+	if (code->cold != NULL && code->cold->hook_count < ARRAY_SIZE(code->cold->hooks))
+		cold = &code->cold->hooks[code->cold->hook_count++];
+	else
+		code->out_of_range = true;
+	*cold = (struct arch_cold_hook){ .original = code->original };
+
+	arch_emit_row(code, 0);
+	emit_lea(code, RSP, -(ARCH_HOOK_FRAME_TOTAL - 8));
+	arch_emit_row(code, ARCH_ROW_CFA_FRAME - 1);
+	EMIT("\x9C"); /* pushfq */
+	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
+	emit_store(code, PRIVATE(PATCH_X86_64_RAX), RAX);
+	if (offered & MASK(RAX))
+		emit_store(code, OFFERED(PATCH_X86_64_RAX), RAX);
+
+	/*
+	 * The order of the next four is what quiescence rests on (threads.h): no record in the frame, the guard, the slot
+	 * read, the record in the frame.
+	 */
+	EMIT_FS("\x64\x48\x8B\x04\x25", guard); /* mov rax, fs:[guard] */
+	EMIT("\x48\x85\xC0");                   /* test rax, rax */
+	cold->guarded = EMIT_FORWARD("\x0F\x85"); /* jne guarded */
+	cold->fresh = (uint32_t)code->size;
+	emit_store(code, PRIVATE(PATCH_X86_64_RCX), RCX);
+	if (offered & MASK(RCX))
+		emit_store(code, OFFERED(PATCH_X86_64_RCX), RCX);
+	emit_store(code, ARCH_HOOK_FRAME_RECORD, RAX);
+	EMIT_FS("\x64\x48\x89\x24\x25", guard); /* mov fs:[guard], rsp */
+	emit_load_slot(code, hook);
+	EMIT("\x48\x85\xC9");                   /* test rcx, rcx */
+	cold->closed = EMIT_FORWARD("\x0F\x84"); /* je closed */
+	emit_store(code, ARCH_HOOK_FRAME_RECORD, RCX);
+	EMIT_FS("\x64\x8B\x04\x25", error);     /* mov eax, fs:[errno] */
+	EMIT("\x89\x44\x24\x10");               /* mov [rsp + ARCH_HOOK_FRAME_ERRNO], eax */
+
+	for (unsigned int i = 0; i < PATCH_ARCH_GREGS_COUNT; ++i)
+		if (destroyed & ~written & ~(MASK(RAX) | MASK(RCX)) & (uint64_t)1 << i)
+			emit_store(code, PRIVATE(i), hardware[i]);
+	if (offered & MASK(RDI))
+		emit_store(code, OFFERED(PATCH_X86_64_RDI), RDI);
+	emit_context(code, hook, offered);
+	/* cld takes longer than to see that it is not needed. */
+	EMIT("\xF6\xC4\x04");                  /* test ah, DF >> 8 */
+	cold->backwards = EMIT_FORWARD("\x0F\x85"); /* jne backwards */
+	cold->forwards = (uint32_t)code->size;
+	EMIT("\x31\xF6");                       /* xor esi, esi */
+	if (extended != NULL) {
+		if (hook->post)
+			EMIT("\xFF\xC6");       /* inc esi */
+		emit_call_library(code, extended);
+	} else {
+		CONTEXT_STORE(extended_states, RSI);
+		if (hook->post)
+			EMIT("\xFF\xC6");       /* inc esi */
+		emit_call(code, hook, cold);
+	}
+
+	EMIT("\x8B\x44\x24\x10");               /* mov eax, [rsp + ARCH_HOOK_FRAME_ERRNO] */
+	EMIT_FS("\x64\x89\x04\x25", error);     /* mov fs:[errno], eax */
+	EMIT("\x31\xC0");                       /* xor eax, eax */
+	EMIT_FS("\x64\x48\x89\x04\x25", guard); /* mov fs:[guard], rax */
+	for (unsigned int i = 1; i < PATCH_ARCH_GREGS_COUNT; ++i) {
+		if (written & (uint64_t)1 << i)
+			emit_load(code, hardware[i], OFFERED(i));
+		else if (destroyed & (uint64_t)1 << i)
+			emit_load(code, hardware[i], PRIVATE(i));
+	}
+	if (written & MASK(RAX)) {
+		emit_load(code, RAX, OFFERED(PATCH_X86_64_RAX));
+		emit_store(code, PRIVATE(PATCH_X86_64_RAX), RAX);
+	}
+	cold->passed_over = (uint32_t)code->size;
+	emit_leave(code, cold);
+	cold->done = (uint32_t)code->size;
+}
+
+/* What one hook executes seldom. */
+static void emit_cold_hook(struct arch_code *code, const struct arch_cold_hook *cold)
+{
+	const int32_t guard = tls_offset(&libpatch_hook_guard.guard);
+
+	code->original = cold->original;
+	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
+	arch_emit_label(code, cold->closed);
+	EMIT_FS("\x64\x48\x89\x0C\x25", guard);   /* mov fs:[guard], rcx */
+	emit_load(code, RCX, PRIVATE(PATCH_X86_64_RCX));
+	EMIT("\xE9");                             /* jmp passed_over */
+	emit_back(code, cold->passed_over);
+	arch_emit_label(code, cold->guarded);
+	emit_call_library(code, libpatch_may_run);
+	EMIT("\x0F\x84");                         /* je fresh */
+	emit_back(code, cold->fresh);
+	EMIT("\xE9");                             /* jmp passed_over */
+	emit_back(code, cold->passed_over);
+	arch_emit_label(code, cold->backwards);
+	EMIT("\xFC"                              /* cld */
+	     "\xE9");                            /* jmp forwards */
+	emit_back(code, cold->forwards);
+	if (cold->unaligned != 0)
+		emit_unaligned(code, cold);
+	if (cold->direction != 0) {
+		arch_emit_row(code, ARCH_ROW_CFA_FRAME);
+		arch_emit_label(code, cold->direction);
+		emit_load(code, RAX, PRIVATE(PATCH_X86_64_RAX));
+		EMIT("\x9D");                     /* popfq */
+		arch_emit_row(code, ARCH_ROW_CFA_FRAME - 1);
+		emit_lea(code, RSP, ARCH_HOOK_FRAME_TOTAL - 8);
+		arch_emit_row(code, 0);
+		EMIT("\xE9");                     /* jmp done */
+		emit_back(code, cold->done);
+	}
+}
+
+void arch_emit_cold(struct arch_code *code)
+{
+	struct arch_cold *cold = code->cold;
+
+	for (size_t i = 0; i < cold->hook_count; ++i)
+		emit_cold_hook(code, &cold->hooks[i]);
+	/* One constant for all calls of a function. */
+	for (size_t i = 0; i < cold->call_count; ++i) {
+		uintptr_t function = cold->calls[i].function;
+
+		if (function == 0)
+			continue;
+		arch_emit_constant(code, cold->calls[i].field, function);
+		for (size_t j = i + 1; j < cold->call_count; ++j) {
+			if (cold->calls[j].function != function)
+				continue;
+			arch_emit_label_at(code, cold->calls[j].field, code->size - sizeof(uint64_t));
+			cold->calls[j].function = 0;
+		}
+	}
+}

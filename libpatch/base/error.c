@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "base/error.h"
+
+#include <string.h>
+
+struct record {
+	struct patch_error error;
+	char irritant[ERROR_IRRITANT_SIZE];
+};
+
+static TLS_INITIAL_EXEC struct record chain[ERROR_CHAIN];
+static TLS_INITIAL_EXEC unsigned int chain_length;
+
+void error_reset(void)
+{
+	chain_length = 0;
+}
+
+size_t error_count(void)
+{
+	return chain_length;
+}
+
+void error_truncate(size_t count)
+{
+	if (count < chain_length)
+		chain_length = count;
+}
+
+static struct record *append(patch_status code, const char *origin, const char *message)
+{
+	struct record *record;
+
+	if (chain_length == ERROR_CHAIN)
+		return NULL;
+	record = &chain[chain_length++];
+	record->error.code = code;
+	record->error.origin = origin;
+	record->error.message = message;
+	record->error.irritant = "";
+	return record;
+}
+
+patch_status error_raise(patch_status code, const char *origin, const char *message, const char *irritant)
+{
+	struct record *record = append(code, origin, message);
+
+	if (record != NULL && irritant != NULL)
+		record->error.irritant = irritant;
+	return code;
+}
+
+static void format(char *out, uint64_t value, unsigned int radix, const char *prefix)
+{
+	char digits[ERROR_IRRITANT_SIZE];
+	size_t n = 0;
+
+	while (*prefix != '\0')
+		*out++ = *prefix++;
+	do {
+		digits[n++] = "0123456789abcdef"[value % radix];
+		value /= radix;
+	} while (value != 0);
+	while (n > 0)
+		*out++ = digits[--n];
+	*out = '\0';
+}
+
+patch_status error_raise_at(patch_status code, const char *origin, const char *message, uintptr_t address)
+{
+	struct record *record = append(code, origin, message);
+
+	if (record != NULL) {
+		format(record->irritant, address, 16, "0x");
+		record->error.irritant = record->irritant;
+	}
+	return code;
+}
+
+patch_status error_raise_sys(patch_status code, const char *origin, const char *message, long error)
+{
+	struct record *record = append(code, origin, message);
+
+	if (record != NULL) {
+		format(record->irritant, error < 0 ? -error : error, 10, "errno ");
+		record->error.irritant = record->irritant;
+	}
+	return code;
+}
+
+void error_save(struct error_chain *saved)
+{
+	saved->count = chain_length;
+	for (unsigned int i = 0; i < chain_length; ++i) {
+		saved->errors[i] = chain[i].error;
+		memcpy(saved->irritants[i], chain[i].irritant, sizeof(chain[i].irritant));
+	}
+}
+
+/* Irritants that were formatted are where they were: in the chain. */
+void error_restore(const struct error_chain *saved)
+{
+	chain_length = (unsigned int)saved->count;
+	for (unsigned int i = 0; i < chain_length; ++i) {
+		chain[i].error = saved->errors[i];
+		memcpy(chain[i].irritant, saved->irritants[i], sizeof(chain[i].irritant));
+	}
+}
+
+patch_status error_last(struct patch_error *out)
+{
+	if (chain_length == 0) {
+		*out = (struct patch_error){ PATCH_OK, "", "", "", NULL };
+		return PATCH_OK;
+	}
+	for (unsigned int i = 0; i < chain_length; ++i)
+		chain[i].error.next = i + 1 < chain_length ? &chain[i + 1].error : NULL;
+	*out = chain[0].error;
+	return (patch_status)out->code;
+}

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Per-thread chain of errors: the funnel through which every failure leaves the library.
+ *
+ * Messages and origins are string literals; nothing is allocated. Async-signal-safe.
+ */
+#ifndef LIBPATCH_ERROR_H
+#define LIBPATCH_ERROR_H
+
+#include "base/base.h"
+
+/* Errors kept of one call; the first ones, because they are the causes. */
+#define ERROR_CHAIN 4
+#define ERROR_IRRITANT_SIZE 24
+
+/* Forget the thread's errors: at the start of every public call that can fail. */
+void error_reset(void);
+
+/* Append an error and return `code`. `irritant` is a literal or outlives the call that failed; NULL for none. */
+patch_status error_raise(patch_status code, const char *origin, const char *message, const char *irritant);
+/* The same, about an address. */
+patch_status error_raise_at(patch_status code, const char *origin, const char *message, uintptr_t address);
+/* The same, about the errno of a system call (positive or negative). */
+patch_status error_raise_sys(patch_status code, const char *origin, const char *message, long error);
+
+/* How many errors the thread has; drop those behind the first `count`. */
+size_t error_count(void);
+void error_truncate(size_t count);
+
+/* Errors put aside while code of the host runs that may call the library. */
+struct error_chain {
+	size_t count;
+	struct patch_error errors[ERROR_CHAIN];
+	char irritants[ERROR_CHAIN][ERROR_IRRITANT_SIZE];
+};
+void error_save(struct error_chain *chain);
+void error_restore(const struct error_chain *chain);
+
+patch_status error_last(struct patch_error *out);
+
+#endif

@@ -1,0 +1,265 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "base/heap.h"
+
+#include "base/inject.h"
+
+#include <string.h>
+#include <sys/mman.h>
+
+#define CHUNK (256 * 1024UL)
+#define LARGE 8192UL
+#define POPULATE_FROM (4 * CHUNK)
+/* A large page of the processor, and what there is to be before the heap grows by such. */
+#define HUGE (2UL << 20)
+#define HUGE_FROM (4 * HUGE)
+
+/* Size classes: multiples of 8 up to 256, then four per power of two. */
+#define STEP 8UL
+#define FINE 256UL
+#define CLASSES 56
+
+struct free_block {
+	struct free_block *next;
+};
+
+static struct free_block *free_blocks[CLASSES];
+static uint8_t *chunk;
+static size_t chunk_left;
+
+/*
+ * Part of a chunk for blocks of one class, twice as large as the one before: what is made for each of many patches lies side by
+ * side, which the processor notices when they are gone through.
+ */
+#define SLAB_MAX (64 * 1024UL)
+static struct slab {
+	uint8_t *next;
+	size_t left;
+	size_t size;
+} slabs[CLASSES];
+
+static unsigned int size_class(size_t size, size_t *rounded)
+{
+	size_t step = STEP;
+	size_t limit = FINE;
+	unsigned int base = 0;
+
+	if (size == 0)
+		size = 1;
+	while (size > limit) {
+		base += limit == FINE ? FINE / STEP - 4 : 4;
+		limit *= 2;
+		step = limit / 8;
+	}
+	*rounded = ALIGN_UP(size, step);
+	return base + (unsigned int)(*rounded / step);
+}
+
+static uint64_t mapped;
+static uint64_t in_use;
+
+/* What the kernel refused to unmap: it may need a mapping more for that, at the limit of their number. */
+#define REFUSED 64
+static struct {
+	uintptr_t address;
+	size_t size;
+} refused[REFUSED];
+
+static long refusal;
+
+void heap_note_refusal(long error)
+{
+	refusal = error;
+}
+
+long heap_take_refusal(void)
+{
+	long taken = refusal;
+
+	refusal = 0;
+	return taken;
+}
+
+uint64_t heap_in_use(void)
+{
+	return in_use;
+}
+
+static bool unmap(uintptr_t address, size_t size)
+{
+	return raw_syscall(SYS_munmap, address, size) == 0;
+}
+
+void heap_unmap(uintptr_t address, size_t size)
+{
+	size = ALIGN_UP(size, PAGE_SIZE);
+	if (unmap(address, size))
+		return;
+	for (size_t i = 0; i < REFUSED; ++i) {
+		if (refused[i].size != 0)
+			continue;
+		refused[i].address = address;
+		refused[i].size = size;
+		return;
+	}
+}
+
+void heap_tidy(void)
+{
+	for (size_t i = 0; i < REFUSED; ++i)
+		if (refused[i].size != 0 && unmap(refused[i].address, refused[i].size))
+			refused[i].size = 0;
+}
+
+uint64_t heap_mapped(void)
+{
+	return mapped;
+}
+
+static void *map(size_t size, int flags)
+{
+	long result;
+
+	if (INJECT(INJECT_MMAP))
+		return NULL;
+	result = raw_syscall(SYS_mmap, NULL, ALIGN_UP(size, PAGE_SIZE), PROT_READ | PROT_WRITE,
+			     MAP_PRIVATE | MAP_ANONYMOUS | flags, -1, 0);
+	if (result < 0) {
+		heap_note_refusal(result);
+		return NULL;
+	}
+	mapped += ALIGN_UP(size, PAGE_SIZE);
+	return (void *)result;
+}
+
+void *heap_map(size_t size)
+{
+	return map(size, 0);
+}
+
+void heap_disown(size_t size)
+{
+	mapped -= ALIGN_UP(size, PAGE_SIZE);
+}
+
+/* A hint: where the system has large pages for those who ask. */
+static void want_huge(uintptr_t address, size_t size)
+{
+	raw_syscall(SYS_madvise, address, size, MADV_HUGEPAGE);
+}
+
+/* Of what is large enough for one at any address, what lies around it is given back. */
+static void *map_huge(void)
+{
+	const size_t size = 2 * HUGE - PAGE_SIZE;
+	uintptr_t wide = (uintptr_t)map(size, 0);
+	uintptr_t huge = ALIGN_UP(wide, HUGE);
+
+	if (wide == 0)
+		return NULL;
+	heap_disown(size - HUGE);
+	if (huge > wide)
+		heap_unmap(wide, huge - wide);
+	if (huge + HUGE < wide + size)
+		heap_unmap(huge + HUGE, wide + size - (huge + HUGE));
+	want_huge(huge, HUGE);
+	return (void *)huge;
+}
+
+/*
+ * Whoever has filled some will fill the next: at once it costs a fraction of a page fault for each of its pages. And who has many
+ * patches goes through them all, each of which is on another page, and finds few of those in the TLB unless they are large.
+ */
+static uint8_t *map_chunk(size_t *size)
+{
+	long before = refusal;
+	uint8_t *huge = mapped >= HUGE_FROM ? map_huge() : NULL;
+
+	/* Without it one gets by. */
+	refusal = before;
+	*size = huge != NULL ? HUGE : CHUNK;
+	return huge != NULL ? huge : map(CHUNK, mapped >= POPULATE_FROM ? MAP_POPULATE : 0);
+}
+
+static bool refill(struct slab *slab, size_t block)
+{
+	if (chunk_left < block) {
+		size_t size;
+		uint8_t *fresh = map_chunk(&size);
+
+		if (fresh == NULL)
+			return false;
+		chunk = fresh;
+		chunk_left = size;
+	}
+	slab->size = MAX(MIN(MIN(2 * slab->size, SLAB_MAX), chunk_left) / block, (size_t)1) * block;
+	slab->next = chunk;
+	slab->left = slab->size;
+	chunk += slab->size;
+	chunk_left -= slab->size;
+	return true;
+}
+
+void *heap_alloc(size_t size)
+{
+	unsigned int class;
+	size_t rounded;
+	void *block;
+
+	if (INJECT(INJECT_ALLOC))
+		return NULL;
+	if (size > LARGE) {
+		block = heap_map(size);
+		if (block != NULL && size >= 2 * HUGE)
+			want_huge((uintptr_t)block, ALIGN_UP(size, PAGE_SIZE));
+		in_use += block != NULL ? ALIGN_UP(size, PAGE_SIZE) : 0;
+		return block;
+	}
+
+	class = size_class(size, &rounded);
+	if (free_blocks[class] != NULL) {
+		block = free_blocks[class];
+		free_blocks[class] = free_blocks[class]->next;
+		memset(block, 0, rounded);
+		in_use += rounded;
+		return block;
+	}
+	if (slabs[class].left < rounded && !refill(&slabs[class], rounded))
+		return NULL;
+	block = slabs[class].next;
+	slabs[class].next += rounded;
+	slabs[class].left -= rounded;
+	in_use += rounded;
+	return block;
+}
+
+void heap_free(void *block, size_t size)
+{
+	struct free_block *freed = block;
+	unsigned int class;
+	size_t rounded;
+
+	if (block == NULL)
+		return;
+	if (size > LARGE) {
+		heap_unmap((uintptr_t)block, size);
+		mapped -= ALIGN_UP(size, PAGE_SIZE);
+		in_use -= ALIGN_UP(size, PAGE_SIZE);
+		return;
+	}
+	class = size_class(size, &rounded);
+	in_use -= rounded;
+	freed->next = free_blocks[class];
+	free_blocks[class] = freed;
+}
+
+void *heap_grow(void *block, size_t old_size, size_t new_size)
+{
+	void *fresh = heap_alloc(new_size);
+
+	if (fresh == NULL)
+		return NULL;
+	if (block != NULL)
+		memcpy(fresh, block, MIN(old_size, new_size));
+	heap_free(block, old_size);
+	return fresh;
+}

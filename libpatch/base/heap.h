@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The library's own heap, because patch_make() may run in a signal handler that interrupted malloc, and because the
+ * host may interpose malloc (I9). Called with the library lock held.
+ */
+#ifndef LIBPATCH_HEAP_H
+#define LIBPATCH_HEAP_H
+
+#include "base/base.h"
+
+/* Zeroed memory, 8-byte aligned; NULL when the kernel has none. */
+void *heap_alloc(size_t size);
+/* `size` as given to heap_alloc(). NULL is ignored. */
+void heap_free(void *block, size_t size);
+/* A longer block with the same contents; the old one is freed. NULL and the old one intact on failure. */
+void *heap_grow(void *block, size_t old_size, size_t new_size);
+
+/* Fresh zeroed pages anywhere, writable, or NULL. */
+void *heap_map(size_t size);
+
+/* Why the kernel last refused to map memory: -errno. Taken, it is 0 until the next time. */
+void heap_note_refusal(long error);
+long heap_take_refusal(void);
+
+/* A mapping that was given away, or unmapped. */
+void heap_disown(size_t size);
+/* Unmap pages, of whatever kind. What the kernel refuses is tried again by heap_tidy(). */
+void heap_unmap(uintptr_t address, size_t size);
+void heap_tidy(void);
+
+/* Bytes handed out by heap_alloc() and not freed, as rounded. For tests. */
+uint64_t heap_in_use(void);
+/* Bytes mapped and not given back. */
+uint64_t heap_mapped(void);
+
+#endif

@@ -1,0 +1,396 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "code/arena.h"
+
+#include "arch/arch.h"
+#include "base/heap.h"
+#include "base/inject.h"
+#include "code/code_ranges.h"
+#include "sys/maps.h"
+#include "sys/text.h"
+
+#include <sys/mman.h>
+
+#define CODE_SIZE (1UL << 20)
+#define GRANULES (CODE_SIZE / ARENA_GRANULE)
+#define TABLE_SIZE (GRANULES * sizeof(uint16_t))
+/* No hook is smaller than 256 bytes. */
+#define SLOTS_SIZE (CODE_SIZE / 256 * sizeof(uint64_t))
+#define ARENA_SIZE (TABLE_SIZE + SLOTS_SIZE + CODE_SIZE)
+
+/* Granule that belongs to no block. */
+#define NO_BLOCK 0xffff
+
+/* Freed blocks are kept by their exact number of granules, up to this many. */
+#define CLASSES 128
+
+#define RESERVE_TRIES 8
+
+/* What a rel32 may miss: the size of the largest trampoline and then some. */
+#define REACH_MARGIN (1UL << 16)
+
+struct free_block {
+	struct free_block *next;
+	uintptr_t address;
+};
+
+/* libgcc's `struct object` (unwind-dw2-fde.h) has seven words; it is only ever passed around. */
+struct unwind_object {
+	uintptr_t words[16];
+};
+
+struct arena {
+	struct arena *next;
+	uint16_t *granules;
+	uintptr_t slots;
+	size_t slot_count;
+	uintptr_t free_slot; /* each holds the address of the next one */
+	uintptr_t code;
+	uintptr_t bump;
+	uintptr_t fresh; /* the first page that no block was ever in */
+	struct free_block *free[CLASSES];
+	uint8_t *eh_frame;
+	size_t eh_frame_size;
+	struct unwind_object unwind;
+	struct arena *unregistered_next;
+};
+
+static struct arena *arenas;
+static struct arena *_Atomic unregistered;
+static uint64_t code_bytes;
+
+void __register_frame_info(const void *begin, struct unwind_object *object);
+
+struct arena_reach arena_reach_of(uintptr_t address)
+{
+	struct arena_reach reach;
+
+	reach.lower = address > 0x80000000UL - REACH_MARGIN ? address - (0x80000000UL - REACH_MARGIN) : 0;
+	reach.upper = address < UINTPTR_MAX - 0x80000000UL ? address + (0x80000000UL - REACH_MARGIN) : UINTPTR_MAX;
+	return reach;
+}
+
+bool arena_reach_intersect(struct arena_reach *reach, struct arena_reach other)
+{
+	reach->lower = MAX(reach->lower, other.lower);
+	reach->upper = MIN(reach->upper, other.upper);
+	return reach->lower <= reach->upper;
+}
+
+/* ---- placing a new arena ---------------------------------------------------------------------------------------- */
+
+struct search {
+	struct arena_reach reach;
+	uintptr_t near;
+	uintptr_t best;
+	uintptr_t best_distance;
+};
+
+/* Nearest first; below the site's module rather than above it, where the program break and the stacks are. */
+static bool consider(uintptr_t lower, uintptr_t upper, void *data)
+{
+	struct search *search = data;
+	uintptr_t base;
+	uintptr_t distance;
+
+	lower = MAX(lower, search->reach.lower);
+	upper = MIN(upper, search->reach.upper);
+	if (lower >= upper || upper - lower < ARENA_SIZE)
+		return true;
+	if (lower < search->near) {
+		base = ALIGN_DOWN(upper - ARENA_SIZE, PAGE_SIZE);
+		distance = search->near - base;
+	} else {
+		base = ALIGN_UP(lower, PAGE_SIZE);
+		distance = base - search->near + (1UL << 32);
+	}
+	if (base >= lower && base + ARENA_SIZE <= upper && distance < search->best_distance) {
+		search->best = base;
+		search->best_distance = distance;
+	}
+	return true;
+}
+
+/* Describe once, at creation: registering allocates and slows every throw down (hazard 26). */
+static bool describe(struct arena *arena)
+{
+	uintptr_t table = (uintptr_t)arena->granules;
+	size_t size = arch_unwind_describe(NULL, 0, arena->code, CODE_SIZE, table);
+
+	arena->eh_frame = heap_alloc(size);
+	if (arena->eh_frame == NULL)
+		return false;
+	arena->eh_frame_size = size;
+	arch_unwind_describe(arena->eh_frame, size, arena->code, CODE_SIZE, table);
+	return true;
+}
+
+/*
+ * One mapping, so that nobody can get in between; then its head is made writable, by a mapping, as mprotect() may be filtered.
+ * 0: none.
+ */
+static uintptr_t reserve(uintptr_t near, struct arena_reach reach)
+{
+	long error = -EEXIST;
+
+	/* Somebody else may take the gap that was found. */
+	for (int tries = 0; tries < RESERVE_TRIES && error == -EEXIST; ++tries) {
+		struct search search = { .reach = reach, .near = near, .best_distance = UINTPTR_MAX };
+
+		if (!space_gaps(consider, &search) || search.best == 0)
+			return 0;
+		error = space_map(search.best, ARENA_SIZE, PROT_READ | PROT_EXEC);
+		if (error != 0)
+			continue;
+		error = raw_syscall(SYS_mmap, search.best, TABLE_SIZE + SLOTS_SIZE, PROT_READ | PROT_WRITE,
+				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
+		if (error > 0)
+			return search.best;
+		heap_note_refusal(error);
+		heap_unmap(search.best, ARENA_SIZE);
+	}
+	return 0;
+}
+
+static struct arena *create(uintptr_t near, struct arena_reach reach)
+{
+	struct arena *arena = heap_alloc(sizeof(*arena));
+	uintptr_t base;
+
+	if (arena == NULL)
+		return NULL;
+	base = reserve(near, reach);
+	if (base == 0)
+		goto fail;
+	arena->granules = (uint16_t *)base;
+	arena->slots = base + TABLE_SIZE;
+	arena->code = arena->slots + SLOTS_SIZE;
+	arena->bump = arena->code;
+	arena->fresh = arena->code;
+	if (!describe(arena) ||
+	    !range_publish(&(struct range){ arena->code, arena->code + CODE_SIZE, arena->granules })) {
+		heap_unmap(base, ARENA_SIZE);
+		goto fail;
+	}
+	arena->next = arenas;
+	arenas = arena;
+	arena->unregistered_next = atomic_load(&unregistered);
+	while (!atomic_compare_exchange_weak(&unregistered, &arena->unregistered_next, arena))
+		;
+	return arena;
+fail:
+	heap_free(arena->eh_frame, arena->eh_frame_size);
+	heap_free(arena, sizeof(*arena));
+	return NULL;
+}
+
+bool arena_has_unregistered(void)
+{
+	return atomic_load(&unregistered) != NULL;
+}
+
+void arena_register_unwind(void)
+{
+	struct arena *arena = atomic_exchange(&unregistered, NULL);
+
+	while (arena != NULL) {
+		struct arena *next = arena->unregistered_next;
+
+		__register_frame_info(arena->eh_frame, &arena->unwind);
+		arena = next;
+	}
+}
+
+/* ---- blocks ----------------------------------------------------------------------------------------------------- */
+
+static void set_granules(struct arena *arena, uintptr_t address, size_t size, bool used)
+{
+	size_t first = (address - arena->code) / ARENA_GRANULE;
+
+	for (size_t i = 0; i < size / ARENA_GRANULE; ++i)
+		arena->granules[first + i] = used ? (uint16_t)i : NO_BLOCK;
+}
+
+static uintptr_t take(struct arena *arena, size_t size, struct arena_reach reach)
+{
+	size_t class = size / ARENA_GRANULE;
+	uintptr_t address;
+
+	if (class < CLASSES) {
+		struct free_block **link = &arena->free[class];
+
+		while (*link != NULL && ((*link)->address < reach.lower || (*link)->address + size > reach.upper))
+			link = &(*link)->next;
+		if (*link != NULL) {
+			struct free_block *block = *link;
+
+			address = block->address;
+			*link = block->next;
+			heap_free(block, sizeof(*block));
+			return address;
+		}
+	}
+	address = arena->bump;
+	if (address + size > arena->code + CODE_SIZE || address < reach.lower || address + size > reach.upper)
+		return 0;
+	arena->bump += size;
+	for (; arena->fresh < arena->bump; arena->fresh += PAGE_SIZE)
+		text_stage_page(arena->fresh);
+	return address;
+}
+
+uintptr_t arena_next(struct arena_reach reach)
+{
+	for (const struct arena *arena = arenas; arena != NULL; arena = arena->next)
+		if (arena->bump < arena->code + CODE_SIZE && arena->bump >= reach.lower && arena->bump <= reach.upper)
+			return arena->bump;
+	return 0;
+}
+
+patch_status arena_alloc(size_t size, uintptr_t near, struct arena_reach reach, struct arena_block *block)
+{
+	uintptr_t address = 0;
+	struct arena *arena;
+
+	size = ALIGN_UP(size, ARENA_GRANULE);
+	if (size > CODE_SIZE || INJECT(INJECT_ALLOC))
+		return PATCH_ENOMEM;
+	for (arena = arenas; arena != NULL; arena = arena->next) {
+		address = take(arena, size, reach);
+		if (address != 0)
+			break;
+	}
+	if (arena == NULL) {
+		arena = create(near, reach);
+		if (arena != NULL)
+			address = take(arena, size, reach);
+		if (address == 0)
+			return PATCH_ENOMEM;
+	}
+	set_granules(arena, address, size, true);
+	code_bytes += size;
+	block->address = address;
+	block->size = (uint32_t)size;
+	return PATCH_OK;
+}
+
+static void give_back(struct arena *arena, uintptr_t address, size_t size)
+{
+	size_t class = size / ARENA_GRANULE;
+	struct free_block *freed;
+
+	set_granules(arena, address, size, false);
+	code_bytes -= size;
+	if (address + size == arena->bump) {
+		arena->bump = address;
+		return;
+	}
+	freed = class < CLASSES ? heap_alloc(sizeof(*freed)) : NULL;
+	if (freed == NULL)
+		return;
+	freed->address = address;
+	freed->next = arena->free[class];
+	arena->free[class] = freed;
+}
+
+void arena_free(const struct arena_block *block)
+{
+	struct arena *arena = arenas;
+
+	while (block->address - arena->code >= CODE_SIZE)
+		arena = arena->next;
+	give_back(arena, block->address, block->size);
+}
+
+static bool has_slot(const struct arena *arena, struct arena_reach reach)
+{
+	return (arena->free_slot != 0 || arena->slot_count < SLOTS_SIZE / sizeof(uint64_t)) &&
+	       arena->slots >= reach.lower && arena->slots + SLOTS_SIZE <= reach.upper;
+}
+
+static uintptr_t slot_within(struct arena_reach reach, uintptr_t near)
+{
+	struct arena *arena = arenas;
+	uintptr_t slot;
+
+	while (arena != NULL && !has_slot(arena, reach))
+		arena = arena->next;
+	if (arena == NULL)
+		arena = create(near, reach);
+	if (arena == NULL)
+		return 0;
+	slot = arena->free_slot;
+	if (slot == 0)
+		return arena->slots + arena->slot_count++ * sizeof(uint64_t);
+	arena->free_slot = *(uintptr_t *)slot;
+	*(uintptr_t *)slot = 0;
+	return slot;
+}
+
+uintptr_t arena_slot_alloc(uintptr_t near)
+{
+	uintptr_t slot = slot_within(arena_reach_of(near), near);
+
+	return slot != 0 ? slot : slot_within(arena_reach_everything(), near);
+}
+
+void arena_slot_free(uintptr_t slot)
+{
+	struct arena *arena = arenas;
+
+	while (slot - arena->slots >= SLOTS_SIZE)
+		arena = arena->next;
+	*(uintptr_t *)slot = arena->free_slot;
+	arena->free_slot = slot;
+}
+
+/* ---- pc -> original --------------------------------------------------------------------------------------------- */
+
+static bool original_of_block(const struct range *range, uintptr_t pc, uintptr_t *original)
+{
+	size_t granule = (pc - range->lower) / ARENA_GRANULE;
+	uint16_t back = range->granules[granule];
+	const struct arch_row *row;
+	uintptr_t block;
+
+	if (back == NO_BLOCK)
+		return false;
+	block = range->lower + (granule - back) * ARENA_GRANULE;
+	row = (const struct arch_row *)(block + ARENA_BLOCK_ROWS);
+	/* A block that is not written yet has no rows. */
+	if (row->code == 0 || pc - block < row->code)
+		return false;
+	while (row[1].code <= pc - block && row[1].code != ARENA_ROW_END)
+		++row;
+	*original = *(const uint64_t *)block + row->original;
+	return true;
+}
+
+bool arena_original_pc(uintptr_t pc, uintptr_t *original)
+{
+	const struct range *range = range_find(pc);
+
+	if (range == NULL)
+		return false;
+	if (range->granules == NULL) {
+		/* A pad: one jump to the block that it serves. */
+		if (*(const uint8_t *)pc != ARCH_JMP_REL32 || pc + ARCH_JMP_SIZE > range->upper)
+			return false;
+		pc += ARCH_JMP_SIZE + *(const int32_t *)(pc + 1);
+		range = range_find(pc);
+		if (range == NULL || range->granules == NULL)
+			return false;
+	}
+	return original_of_block(range, pc, original);
+}
+
+bool arena_contains(uintptr_t pc)
+{
+	return range_find(pc) != NULL;
+}
+
+void arena_usage(struct arena_usage *usage)
+{
+	usage->mappings = range_count();
+	usage->code_bytes = code_bytes;
+	arena_pad_usage(usage);
+}

@@ -1,0 +1,635 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "code/trampoline.h"
+
+#include "base/heap.h"
+
+#include <string.h>
+
+/* Rows address code with 16 bits; this many of them leave room for the code. */
+#define ROWS_MAX 2048
+
+struct builder {
+	const struct window *window;
+	const struct hook *hooks;
+	const struct built_hook *built; /* the same ones, with their slots */
+	size_t count;
+	uintptr_t from[PLAN_INSNS_MAX];
+	uintptr_t to[PLAN_INSNS_MAX];
+	uint16_t entries[PLAN_INSNS_MAX];
+	uint8_t index; /* of the instruction being emitted */
+	const struct arch_insn *insns; /* the window's */
+	struct arch_insn decoded[PLAN_INSNS_MAX];
+	struct arch_cold cold;
+	struct arch_row rows[ROWS_MAX + 1];
+	uint8_t block[ARENA_ROW_END];
+};
+
+const char *trampoline_refuses_after(const struct arch_insn *insn)
+{
+	switch (insn->kind) {
+	case ARCH_TRAP:
+		return "control never comes back behind a trapping instruction";
+	case ARCH_XBEGIN:
+		return "a call behind xbegin would abort the transaction";
+	default:
+		return NULL;
+	}
+}
+
+static bool at_instruction(const struct builder *builder, const struct hook *hook, enum hook_when when)
+{
+	return hook->address == builder->from[builder->index] && hook->when == when;
+}
+
+/*
+ * Behind an endbr64 the located address is the function's, still. Of code without unwind entries only the alignment speaks.
+ * A wrong guess costs time only.
+ */
+static bool is_at_entry(const struct builder *builder, const struct hook *hook)
+{
+	uintptr_t located = hook->code.program_counter;
+
+	if (builder->insns[builder->index].kind == ARCH_RET)
+		return true;
+	if (hook->when != HOOK_BEFORE)
+		return false;
+	return hook->upper == 0 ? located % 16 == 0 : hook->address == hook->lower || located == hook->lower;
+}
+
+static void emit_before(struct builder *builder, struct arch_code *code, enum hook_when when)
+{
+	for (size_t i = 0; i < builder->count; ++i)
+		if (at_instruction(builder, &builder->hooks[i], when)) {
+			struct arch_hook hook = builder->hooks[i].code;
+
+			hook.slot = builder->built[i].slot;
+			hook.at_entry = is_at_entry(builder, &builder->hooks[i]);
+			arch_emit_hook(code, &hook);
+		}
+}
+
+/* Hooks of the instruction on one way out of it; `next` is where control goes, 0 when only known at run time. */
+static void emit_after(struct arch_code *code, uintptr_t next, void *data)
+{
+	const struct builder *builder = data;
+
+	for (size_t i = builder->count; i-- > 0;) {
+		const struct hook *hook = &builder->hooks[i];
+		struct arch_hook after = hook->code;
+
+		if (!at_instruction(builder, hook, HOOK_AFTER))
+			continue;
+		after.slot = builder->built[i].slot;
+		if (hook->upper != 0 ? next >= hook->lower && next < hook->upper : next != 0)
+			after.program_counter = next;
+		after.at_entry = builder->insns[builder->index].kind == ARCH_RET;
+		if (next == 0) {
+			after.leaves = &builder->insns[builder->index];
+			after.leaves_bytes = builder->window->original + builder->window->offsets[builder->index];
+			after.lower = hook->lower;
+			after.upper = hook->upper;
+		}
+		arch_emit_hook(code, &after);
+	}
+}
+
+static const struct hook *find_hook(const struct builder *builder, enum hook_when when)
+{
+	for (size_t i = 0; i < builder->count; ++i)
+		if (at_instruction(builder, &builder->hooks[i], when))
+			return &builder->hooks[i];
+	return NULL;
+}
+
+static void emit_copy(struct builder *builder, struct arch_code *code, const uint8_t *bytes, uintptr_t address,
+		      const struct arch_map *map)
+{
+	const struct hook *instead = find_hook(builder, HOOK_INSTEAD);
+	const struct arch_insn *insn = &builder->insns[builder->index];
+
+	if (instead != NULL)
+		arch_emit_instead(code, (arch_instead_fn *)(uintptr_t)((const struct hook_record *)instead->record)->procedure,
+				  bytes, insn, address, map);
+	else
+		arch_relocate(code, bytes, insn, address, map);
+}
+
+/* Returns whether control can leave the instruction at its end. */
+static bool emit_instruction(struct builder *builder, struct arch_code *code, const struct arch_map *map)
+{
+	const struct window *window = builder->window;
+	uint8_t offset = window->offsets[builder->index];
+	const uint8_t *bytes = window->original + offset;
+	uintptr_t address = window->start + offset;
+	const struct arch_insn *insn = &builder->insns[builder->index];
+
+	code->original = offset;
+	arch_emit_row(code, 0);
+	emit_before(builder, code, HOOK_RETURNED);
+	emit_before(builder, code, HOOK_BEFORE);
+	if (find_hook(builder, HOOK_AFTER) == NULL) {
+		emit_copy(builder, code, bytes, address, map);
+	} else if (insn->kind == ARCH_PLAIN) {
+		emit_copy(builder, code, bytes, address, map);
+		/* Behind the instruction: the program is at the next one. */
+		code->original = offset + insn->length;
+		emit_after(code, address + insn->length, builder);
+	} else {
+		arch_relocate_around(code, bytes, insn, address, map, emit_after, builder);
+	}
+	return !(insn->flags & ARCH_F_NOFALL);
+}
+
+static void emit_all(struct builder *builder, struct arch_code *code)
+{
+	const struct window *window = builder->window;
+	struct arch_map map = { builder->from, builder->to, window->count };
+	bool falls = true;
+
+	builder->cold.hook_count = 0;
+	builder->cold.call_count = 0;
+	code->cold = &builder->cold;
+	for (unsigned int i = 0; i < window->count; ++i) {
+		builder->index = (uint8_t)i;
+		builder->entries[i] = (uint16_t)code->size;
+		falls = emit_instruction(builder, code, &map);
+	}
+	if (falls) {
+		code->original = window->length;
+		arch_emit_row(code, 0);
+		arch_emit_jmp(code, window->start + window->length);
+	}
+	arch_emit_cold(code);
+}
+
+/* Where the block must lie for every displacement in it to reach. */
+static struct arena_reach reach_of(const struct builder *builder)
+{
+	const struct window *window = builder->window;
+	struct arena_reach reach = arena_reach_of(window->start);
+
+	for (unsigned int i = 0; i < window->count; ++i) {
+		uintptr_t target = builder->insns[i].target;
+
+		if (target != 0 && !arena_reach_intersect(&reach, arena_reach_of(target)))
+			break;
+	}
+	if (window->pad != 0)
+		arena_reach_intersect(&reach, arena_reach_of(window->pad));
+	for (size_t i = 0; i < builder->count; ++i)
+		arena_reach_intersect(&reach, arena_reach_of(builder->built[i].slot));
+	return reach;
+}
+
+/* ---- the jump --------------------------------------------------------------------------------------------------- */
+
+static void write_jump(uint8_t bytes[ARCH_JMP_SIZE], uintptr_t from, uintptr_t to)
+{
+	uint32_t displacement = (uint32_t)(to - (from + ARCH_JMP_SIZE));
+
+	bytes[0] = ARCH_JMP_REL32;
+	memcpy(bytes + 1, &displacement, sizeof(displacement));
+}
+
+void trampoline_pad_bytes(const struct trampoline *trampoline, uintptr_t pad, uint8_t bytes[ARCH_JMP_SIZE])
+{
+	write_jump(bytes, pad, trampoline_entry(trampoline, 0));
+}
+
+/* Some jump has a trap byte of the SIGILL class on a boundary, or had. */
+static bool sigill;
+
+bool trampoline_any_sigill(void)
+{
+	return sigill;
+}
+
+static bool try_top(size_t index, uintptr_t source, uint32_t mask, uint32_t value, struct arena_reach reach, uintptr_t *pad)
+{
+	uint8_t top = arch_top_trap_bytes[index];
+
+	if (arena_pad_alloc(source, mask | 0xff000000U, value | (uint32_t)top << 24, reach, pad) != PATCH_OK)
+		return false;
+	sigill |= arch_trap_class(top) == ARCH_TRAP_SIGILL;
+	return true;
+}
+
+/*
+ * A pad for a jump whose bytes on boundaries must be trap bytes, of which only the top one has a choice, and whose bytes
+ * behind the window are what they are.
+ */
+static patch_status find_pad(const struct trampoline *trampoline, const struct window *window, uintptr_t *pad)
+{
+	static size_t worked = 1;
+	struct arena_reach reach = arena_reach_of(trampoline->block.address);
+	unsigned int boundaries = plan_boundaries(window->offsets, window->count);
+	uintptr_t source = window->start + ARCH_JMP_SIZE;
+	uint32_t mask = 0;
+	uint32_t value = 0;
+
+	for (unsigned int i = 0; i < 4; ++i) {
+		bool punned = i + 1 >= window->length;
+
+		if (punned || (boundaries & 1U << i && i < 3)) {
+			mask |= 0xffU << (8 * i);
+			value |= (uint32_t)(punned ? window->original[i + 1] : ARCH_INT3) << (8 * i);
+		}
+	}
+	if (!(boundaries & 8))
+		return arena_pad_alloc(source, mask, value, reach, pad);
+
+	/* int3, then what last worked instead: the neighbours of a site have the same memory around them. */
+	if (try_top(0, source, mask, value, reach, pad) || try_top(worked, source, mask, value, reach, pad))
+		return PATCH_OK;
+	for (size_t i = 1; i < arch_top_trap_byte_count; ++i) {
+		if (i != worked && try_top(i, source, mask, value, reach, pad)) {
+			worked = i;
+			return PATCH_OK;
+		}
+	}
+	*pad = 0;
+	return PATCH_ENOMEM;
+}
+
+static patch_status link_jump(struct trampoline *trampoline, struct window *window)
+{
+	if (window->strategy == PATCH_STRATEGY_TRAP)
+		return PATCH_OK;
+	if (window->strategy == PATCH_STRATEGY_JUMP) {
+		write_jump(trampoline->jump, window->start, trampoline_entry(trampoline, 0));
+		return PATCH_OK;
+	}
+	if (window->pad == 0 && find_pad(trampoline, window, &window->pad) != PATCH_OK)
+		return PATCH_ENOMEM;
+	write_jump(trampoline->jump, window->start, window->pad);
+	return PATCH_OK;
+}
+
+/* ---- building --------------------------------------------------------------------------------------------------- */
+
+static size_t trampoline_size(size_t hook_count, unsigned int count)
+{
+	return sizeof(struct trampoline) + hook_count * sizeof(struct built_hook) + count * sizeof(uint16_t);
+}
+
+/* An owner has one or two of a trampoline's, and few trampolines. */
+void trampoline_free_hook(struct built_hook *hook)
+{
+	struct built_hook **link;
+
+	atomic_store((_Atomic uintptr_t *)hook->slot, 0);
+	if (hook->owner == NULL)
+		return;
+	for (link = &hook->owner->hooks; *link != hook; link = &(*link)->next)
+		;
+	*link = hook->next;
+	hook->owner = NULL;
+	hook->next = NULL;
+}
+
+void trampoline_free(struct trampoline *trampoline)
+{
+	for (size_t i = 0; i < trampoline->hook_count; ++i) {
+		struct built_hook *hook = &trampoline->hooks[i];
+
+		if (hook->slot == 0)
+			continue;
+		trampoline_free_hook(hook);
+		arena_slot_free(hook->slot);
+	}
+	if (trampoline->block.size != 0) {
+		text_unstage(trampoline->block.address);
+		arena_free(&trampoline->block);
+	}
+	heap_free(trampoline, trampoline_size(trampoline->hook_count, trampoline->count));
+}
+
+bool trampoline_alike(const struct hook *a, const struct hook *b)
+{
+	return a->address == b->address && a->when == b->when && a->lower == b->lower && a->upper == b->upper &&
+	       a->code.read == b->code.read && a->code.write == b->code.write && a->code.clobber == b->code.clobber &&
+	       a->code.program_counter == b->code.program_counter && a->code.post == b->code.post &&
+	       a->code.action == b->code.action && a->code.stamp == b->code.stamp;
+}
+
+static uintptr_t jump_target(const struct trampoline *trampoline)
+{
+	int32_t displacement;
+
+	memcpy(&displacement, trampoline->jump + 1, sizeof(displacement));
+	return trampoline->start + ARCH_JMP_SIZE + displacement;
+}
+
+bool trampoline_is_for(const struct trampoline *trampoline, const struct window *window)
+{
+	return trampoline->start == window->start && trampoline->length == window->length &&
+	       trampoline->strategy == window->strategy &&
+	       (window->strategy == PATCH_STRATEGY_TRAP || window->strategy == PATCH_STRATEGY_JUMP ||
+		jump_target(trampoline) == window->pad);
+}
+
+bool trampoline_same_place(const struct hook *a, const struct hook *b)
+{
+	return a->address == b->address && a->when == b->when;
+}
+
+static bool is_alike(const struct trampoline *trampoline, size_t index, const struct hook *wanted)
+{
+	struct hook hook = trampoline_hook(trampoline, index);
+
+	return trampoline_alike(&hook, wanted);
+}
+
+/* Where the hook is its patch's already: threads may be on their way to it, so that no other will do. */
+static size_t own_index(const struct trampoline *trampoline, const struct hook *wanted)
+{
+	size_t i = 0;
+
+	while (i < trampoline->hook_count &&
+	       !(trampoline->hooks[i].owner != NULL && trampoline->hooks[i].owner == wanted->owner &&
+		 is_alike(trampoline, i, wanted)))
+		++i;
+	return i;
+}
+
+static size_t free_index(const struct trampoline *trampoline, const struct hook *wanted, size_t from)
+{
+	while (from < trampoline->hook_count &&
+	       !(trampoline->hooks[from].owner == NULL && is_alike(trampoline, from, wanted)))
+		++from;
+	return from;
+}
+
+static bool is_mapped(const uint16_t *map, size_t count, size_t index)
+{
+	while (count > 0 && map[count - 1] != index)
+		--count;
+	return count > 0;
+}
+
+bool trampoline_fits(const struct trampoline *trampoline, const struct window *window, const struct hook *hooks, size_t count,
+		     bool (*ignore)(const struct hook_owner *owner), uint16_t *map)
+{
+	if (trampoline->hook_count < count || !trampoline_is_for(trampoline, window))
+		return false;
+	/* The first one that will do is the best: none of those behind it is lost. */
+	for (size_t w = 0; w < count; ++w) {
+		size_t index = own_index(trampoline, &hooks[w]), from = 0;
+
+		for (size_t before = w; before > 0 && from == 0; --before)
+			if (trampoline_same_place(&hooks[before - 1], &hooks[w]))
+				from = map[before - 1] + 1U;
+		if (index == trampoline->hook_count)
+			index = free_index(trampoline, &hooks[w], from);
+		if (index < from || index == trampoline->hook_count)
+			return false;
+		map[w] = (uint16_t)index;
+	}
+	for (size_t i = 0; i < trampoline->hook_count; ++i) {
+		const struct hook_owner *owner = trampoline->hooks[i].owner;
+
+		if (owner != NULL && !ignore(owner) && !is_mapped(map, count, i))
+			return false;
+	}
+	return true;
+}
+
+/* Header of a block (arena.h), then the code behind it. */
+static size_t header_size(size_t rows)
+{
+	return ALIGN_UP(ARENA_BLOCK_ROWS + (rows + 1) * sizeof(struct arch_row), ARENA_GRANULE);
+}
+
+static void finish_header(struct builder *builder, const struct arch_code *code, size_t header)
+{
+	uint64_t site = builder->window->start;
+
+	memset(builder->block, 0, header);
+	memcpy(builder->block, &site, sizeof(site));
+	for (size_t i = 0; i < code->row_count; ++i)
+		builder->rows[i].code = (uint16_t)(builder->rows[i].code + header);
+	builder->rows[code->row_count].code = ARENA_ROW_END;
+	memcpy(builder->block + ARENA_BLOCK_ROWS, builder->rows, (code->row_count + 1) * sizeof(builder->rows[0]));
+}
+
+static void prepare(struct builder *builder)
+{
+	const struct window *window = builder->window;
+
+	builder->insns = window->insns != NULL ? window->insns : builder->decoded;
+	for (unsigned int i = 0; i < window->count; ++i) {
+		uint8_t offset = window->offsets[i];
+
+		builder->from[i] = window->start + offset;
+		if (window->insns == NULL)
+			arch_decode(window->original + offset, window->offsets[i + 1] - offset, builder->from[i],
+				    &builder->decoded[i]);
+	}
+}
+
+static const char *refuses_far(const struct builder *builder)
+{
+	const struct window *window = builder->window;
+	const char *why = NULL;
+
+	for (unsigned int i = 0; i < window->count && why == NULL; ++i) {
+		uint8_t offset = window->offsets[i];
+		const uint8_t *bytes = window->original + offset;
+		const struct arch_insn *insn = &builder->insns[i];
+
+		why = arch_refuses_far(bytes, insn);
+		/* It is made by a return. Calls are not displaced at all then (plan.c). */
+		if (window->shadow_stack && insn->kind == ARCH_JMP_IND && insn->disp_offset != 0)
+			why = "no free memory within 2 GiB, and farther away a jump through a RIP-relative operand cannot be "
+			      "displaced while the thread has a user shadow stack";
+	}
+	return why;
+}
+
+/* Does an instruction of the window branch into it, to code that is not emitted yet? */
+static bool branches_inside(const struct builder *builder)
+{
+	const struct window *window = builder->window;
+
+	for (unsigned int i = 0; i < window->count; ++i)
+		if (builder->insns[i].target - window->start < window->length)
+			return true;
+	return false;
+}
+
+/* For code at `base`, behind a header of so many bytes. Sizes do not depend on `base`, but modulo ARENA_GRANULE. */
+static void emit_pass(struct builder *builder, struct arch_code *code, uintptr_t base, size_t header, bool far)
+{
+	*code = (struct arch_code){
+		.bytes = builder->block + header,
+		.capacity = sizeof(builder->block) - header,
+		.base = base + header,
+		.far = far,
+		.rows = builder->rows,
+		.row_capacity = ROWS_MAX,
+	};
+	emit_all(builder, code);
+}
+
+/*
+ * `far`: anywhere. Only a trap can lead there. The first pass finds the size and the entries, the second has the addresses; the
+ * first will do if it guessed them.
+ */
+static patch_status emit_block(struct builder *builder, struct trampoline *trampoline, bool far, const char **message)
+{
+	/* Of the last with as many instructions. */
+	static size_t headers[PLAN_INSNS_MAX + 1];
+	const struct window *window = builder->window;
+	struct arena_reach reach = far ? arena_reach_everything() : reach_of(builder);
+	uintptr_t guess = branches_inside(builder) ? 0 : arena_next(reach);
+	size_t guessed_header = MAX(headers[window->count], (size_t)ARENA_GRANULE);
+	struct arch_code code;
+	size_t header, code_size, row_count;
+	uint16_t *entries;
+	patch_status status;
+
+	/* What is nowhere yet is not in range, nor need it be. */
+	for (unsigned int i = 0; i < window->count; ++i)
+		builder->to[i] = window->start;
+	emit_pass(builder, &code, guess != 0 ? guess : ALIGN_DOWN(window->start, ARENA_GRANULE), guessed_header, far);
+	row_count = code.row_count;
+	code_size = code.size;
+	if (row_count > ROWS_MAX || code_size > sizeof(builder->block) - header_size(row_count)) {
+		*message = "too many hooks on one group of instructions";
+		return PATCH_ENOMEM;
+	}
+	header = header_size(row_count);
+	headers[window->count] = header;
+	status = reach.lower <= reach.upper ?
+			 arena_alloc(header + code_size, window->start, reach, &trampoline->block) :
+			 PATCH_ENOMEM;
+	if (status != PATCH_OK) {
+		*message = "no free memory within 2 GiB of the site and of what its instructions refer to";
+		return status;
+	}
+	if (trampoline->block.address != guess || header != guessed_header) {
+		for (unsigned int i = 0; i < window->count; ++i)
+			builder->to[i] = trampoline->block.address + header + builder->entries[i];
+		emit_pass(builder, &code, trampoline->block.address, header, far);
+	}
+	finish_header(builder, &code, header);
+	entries = (uint16_t *)&trampoline->hooks[trampoline->hook_count];
+	for (unsigned int i = 0; i < window->count; ++i)
+		entries[i] = (uint16_t)(builder->entries[i] + header);
+	if (code.size != code_size || code.row_count != row_count || code.out_of_range) {
+		*message = code.out_of_range ? "an operand is out of reach of the generated code" :
+					       "generated code changed its size between passes";
+		return code.out_of_range ? PATCH_ENOMEM : PATCH_BUG;
+	}
+	if (!text_stage(trampoline->block.address, builder->block, (uint32_t)(header + code_size))) {
+		*message = "out of memory";
+		return PATCH_ENOMEM;
+	}
+	return PATCH_OK;
+}
+
+/* Each with a slot of its own. */
+static bool set_hooks(struct trampoline *trampoline, const struct hook *hooks)
+{
+	for (size_t i = 0; i < trampoline->hook_count; ++i) {
+		const struct hook *hook = &hooks[i];
+
+		trampoline->hooks[i] = (struct built_hook){
+			.read = hook->code.read,
+			.write = hook->code.write,
+			.clobber = hook->code.clobber,
+			.before = hook->upper != 0 ? (uint32_t)(hook->address - hook->lower) : 0,
+			.behind = hook->upper != 0 ? (uint32_t)(hook->upper - hook->address) : 0,
+			.program_counter = (int16_t)(hook->code.program_counter - trampoline->start),
+			.at = (uint8_t)(hook->address - trampoline->start),
+			.when = (uint8_t)hook->when,
+			.post = hook->code.post,
+			.action = hook->code.action,
+			.stamp = hook->code.stamp,
+			.slot = arena_slot_alloc(trampoline->start),
+		};
+		if (trampoline->hooks[i].slot == 0)
+			return false;
+	}
+	return true;
+}
+
+struct hook trampoline_hook(const struct trampoline *trampoline, size_t index)
+{
+	const struct built_hook *hook = &trampoline->hooks[index];
+	uintptr_t address = trampoline->start + hook->at;
+
+	return (struct hook){
+		.address = address,
+		.when = (enum hook_when)hook->when,
+		.lower = hook->behind != 0 ? address - hook->before : 0,
+		.upper = hook->behind != 0 ? address + hook->behind : 0,
+		.code = {
+			.read = hook->read,
+			.write = hook->write,
+			.clobber = hook->clobber,
+			.program_counter = trampoline->start + (uintptr_t)(intptr_t)hook->program_counter,
+			.slot = hook->slot,
+			.post = hook->post,
+			.action = hook->action,
+			.stamp = hook->stamp,
+		},
+	};
+}
+
+patch_status trampoline_build(struct window *window, const struct hook *hooks, size_t count, struct trampoline **out,
+			      const char **message)
+{
+	/* Not on the stack, which may be a small sigaltstack. The library lock is held. */
+	static struct builder builder;
+	struct trampoline *trampoline = NULL;
+	patch_status status;
+
+	/* No block has room for as many. */
+	if (count > ARENA_ROW_END) {
+		*message = "too many hooks on one group of instructions";
+		return PATCH_ENOMEM;
+	}
+	trampoline = heap_alloc(trampoline_size(count, window->count));
+	if (trampoline == NULL) {
+		*message = "out of memory";
+		return PATCH_ENOMEM;
+	}
+	trampoline->hook_count = (uint16_t)count;
+	trampoline->start = window->start;
+	trampoline->length = window->length;
+	trampoline->count = window->count;
+	trampoline->strategy = window->strategy;
+	if (!set_hooks(trampoline, hooks)) {
+		*message = "out of memory";
+		trampoline_free(trampoline);
+		return PATCH_ENOMEM;
+	}
+
+	builder.window = window;
+	builder.hooks = hooks;
+	builder.built = trampoline->hooks;
+	builder.count = count;
+	prepare(&builder);
+	status = emit_block(&builder, trampoline, false, message);
+	/* Without a place for it: */
+	if (status == PATCH_ENOMEM && trampoline->block.size == 0 && window->strategy == PATCH_STRATEGY_TRAP) {
+		const char *why = refuses_far(&builder);
+
+		if (why != NULL)
+			*message = why;
+		else
+			status = emit_block(&builder, trampoline, true, message);
+	}
+	if (status == PATCH_OK) {
+		status = link_jump(trampoline, window);
+		if (status != PATCH_OK)
+			*message = "no free memory at any address that a jump at the site can reach";
+	}
+	if (status != PATCH_OK) {
+		trampoline_free(trampoline);
+		return status;
+	}
+	*out = trampoline;
+	return PATCH_OK;
+}

@@ -1,0 +1,37 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * THE protocol: from what is wanted to what is in the text, for a batch of regions, while threads run through them.
+ * doc/protocol.md states the invariants cited as I1 to I11.
+ */
+#ifndef LIBPATCH_COMMIT_H
+#define LIBPATCH_COMMIT_H
+
+#include "base/base.h"
+
+/*
+ * Bring every queued region to the state that its patches want. PATCH_OK, PATCH_EFAIL when some regions could not be
+ * changed, PATCH_ESYS when the batch was cut short and waits for the next commit; errors are in the thread's chain. With
+ * the library lock held.
+ */
+patch_status commit_run(void);
+
+/*
+ * The same, without a trap byte at any time: for code that runs where a trap would be fatal. Every change is one write that
+ * threads see whole (text_begin_whole()); regions that are to be installed, and of which more than one instruction would
+ * change, fail.
+ */
+patch_status commit_run_whole(void);
+
+/* Signals that the queued regions' trap bytes raise besides SIGTRAP: true when one needs SIGILL. */
+bool commit_needs_sigill(void);
+
+/* Would the queued regions change text? */
+bool commit_changes_text(void);
+
+/* The region is about to go with its code: no jump of it is in the text that would read other bytes (I11). */
+struct region;
+void commit_clear_punned(const struct region *region);
+
+uint64_t commit_count(void);
+
+#endif

@@ -1,0 +1,120 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "commit/phase.h"
+
+#include "arch/arch.h"
+#include "code/trampoline.h"
+
+#include <string.h>
+
+void phase_final_bytes(const struct region *region, bool install, uint8_t *bytes)
+{
+	memcpy(bytes, region->original, region->length);
+	if (!install)
+		return;
+	for (unsigned int i = 0; i < region->count && !region_is_plain(region); ++i)
+		if (region->strategy != PATCH_STRATEGY_TRAP || region_is_hooked(region, region->offsets[i]))
+			bytes[region->offsets[i]] = ARCH_INT3;
+	/* The jump's bytes on boundaries are trap bytes: trampoline.c chose its target so. */
+	if (region->strategy != PATCH_STRATEGY_TRAP)
+		memcpy(bytes, region_trampoline(region)->jump, MIN(region->length, ARCH_JMP_SIZE));
+}
+
+static bool is_trap(uint8_t byte)
+{
+	return arch_trap_class(byte) != ARCH_TRAP_NONE;
+}
+
+/* Phase 0: no jump is left that reads bytes behind its own region. Somebody else may have taken it away already. */
+void phase_0_bytes(const struct region *region, const uint8_t *live, uint8_t *bytes)
+{
+	memcpy(bytes, live, region->length);
+	for (unsigned int i = 0; i < region->count; ++i)
+		if (region->entries[i]->punned && bytes[region->offsets[i]] != region->original[region->offsets[i]])
+			bytes[region->offsets[i]] = ARCH_INT3;
+}
+
+/* Bytes behind an instruction's first one that are not original: somebody else has put back the first one only. */
+static bool has_strange_tail(const struct region *region, const uint8_t *live, unsigned int i)
+{
+	unsigned int at = region->offsets[i] + 1U;
+
+	return memcmp(live + at, region->original + at, region->offsets[i + 1] - at) != 0;
+}
+
+/*
+ * Phase 1: the first byte and every boundary hold trap bytes; a boundary's is the final one if it was none (I4). Where no trap
+ * byte is to stay, only what is not original any more: a region taken in, with a first byte of its own, may be all that was
+ * ever installed.
+ */
+static uint8_t trap_for(const struct region *region, bool install, const uint8_t *live, const uint8_t *final, unsigned int i)
+{
+	unsigned int at = region->offsets[i];
+
+	if (install && at == 0)
+		return ARCH_INT3;
+	if (is_trap(live[at]))
+		return live[at];
+	if (install && is_trap(final[at]))
+		return final[at];
+	return live[at] != region->original[at] || has_strange_tail(region, live, i) ? ARCH_INT3 : live[at];
+}
+
+static void phase_1_bytes(const struct region *region, bool install, const uint8_t *live, const uint8_t *final, uint8_t *bytes)
+{
+	memcpy(bytes, live, region->length);
+	for (unsigned int i = 0; i < region->count; ++i)
+		bytes[region->offsets[i]] = trap_for(region, install, live, final, i);
+}
+
+/* Phase 2: everything but the first byte and boundaries that are to hold no trap byte: those are last (I2). */
+static void phase_2_bytes(const struct region *region, bool install, const uint8_t *live, const uint8_t *final, uint8_t *bytes)
+{
+	memcpy(bytes, final, region->length);
+	bytes[0] = live[0];
+	for (unsigned int i = 1; i < region->count; ++i) {
+		unsigned int at = region->offsets[i];
+
+		if (!install || !is_trap(final[at]))
+			bytes[at] = live[at];
+	}
+}
+
+/* Phase 3: the first byte and the other boundaries; but a jump that reads bytes of others waits for theirs. */
+static void phase_3_bytes(const struct region *region, bool install, const uint8_t *final, uint8_t *bytes)
+{
+	memcpy(bytes, final, region->length);
+	if (install && region->strategy == PATCH_STRATEGY_PUNNED_JUMP)
+		bytes[0] = ARCH_INT3;
+}
+
+bool phase_texts(const struct region *region, bool install, uint8_t *texts)
+{
+	const uint8_t *live = texts;
+	uint8_t *after_1 = texts + region->length;
+	uint8_t *after_2 = after_1 + region->length;
+	uint8_t *after_3 = after_2 + region->length;
+	uint8_t final[PLAN_LENGTH_MAX];
+
+	phase_final_bytes(region, install, final);
+	phase_1_bytes(region, install, live, final, after_1);
+	phase_2_bytes(region, install, after_1, final, after_2);
+	phase_3_bytes(region, install, final, after_3);
+	return memcmp(final, live, region->length) != 0;
+}
+
+bool phase_is_one_instruction(const struct region *region, bool install, const uint8_t *live)
+{
+	uint8_t final[PLAN_LENGTH_MAX];
+
+	phase_final_bytes(region, install, final);
+	return memcmp(final + region->offsets[1], live + region->offsets[1],
+		      region->length - region->offsets[1]) == 0;
+}
+
+bool phase_changes_text(const struct region *region, bool install)
+{
+	uint8_t final[PLAN_LENGTH_MAX];
+
+	phase_final_bytes(region, install, final);
+	return memcmp(final, region->live, region->length) != 0;
+}

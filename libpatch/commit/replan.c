@@ -1,0 +1,174 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "commit/replan.h"
+
+#include "plan/candidates.h"
+#include "patch/unmapped.h"
+#include "base/heap.h"
+#include "patch/hookset.h"
+#include "patch/region.h"
+#include "trap/registry.h"
+#include "trap/signals.h"
+#include "plan/site.h"
+
+struct replan {
+	struct replan *next;
+	struct region *old;
+	struct region *new; /* owns no entries yet */
+	struct trampoline *trampoline;
+	uint8_t strategy; /* of the old one, and what it owned */
+	uint8_t owned;
+	bool forced;
+};
+
+static struct replan *replans;
+
+/* The one address that all its patches are at, or 0. */
+static uintptr_t hooked_address(const struct region *region)
+{
+	const struct attachment *first = region->attachments;
+
+	for (const struct attachment *a = first; a != NULL; a = a->next)
+		if (a->address != first->address || a->patch->released)
+			return 0;
+	return first != NULL ? first->address : 0;
+}
+
+static bool is_worth_it(const struct registry_entry *entry)
+{
+	const struct region *region = entry->region;
+
+	return region != NULL && region->installed && !region->queued && region->strategy != PATCH_STRATEGY_TRAP &&
+	       entry != region->entries[0] && hooked_address(region) != 0;
+}
+
+/* The new region with its trampoline, or nothing. */
+static bool build(struct replan *replan, const struct fit *fit, struct refusal *refusal)
+{
+	struct region *region = region_create(&fit->plan, replan->old->exact, fit->original);
+	struct hookset set = { 0 };
+	bool built;
+
+	if (region == NULL)
+		return false;
+	built = region_make_entries(region) && hookset_add_region(&set, replan->old) &&
+		hookset_build(&set, region, fit->plan.insns, &replan->trampoline, refusal) == PATCH_OK;
+	hookset_free(&set);
+	/* Owning one more signal takes the lock off: not in the middle of this. */
+	if (built && region_needs_sigill(region, replan->trampoline) && !signals_owned(SIGILL)) {
+		if (!replan->trampoline->reachable)
+			trampoline_free(replan->trampoline);
+		built = false;
+	}
+	if (!built)
+		region_discard(region);
+	replan->new = region;
+	return built;
+}
+
+/* Another region that is on its way has bytes of the candidate, or reads them (I11). */
+static bool is_taken(const struct plan *plan)
+{
+	uintptr_t end = plan->start + MAX(plan->length, ARCH_JMP_SIZE);
+
+	for (const struct replan *other = replans; other != NULL; other = other->next) {
+		const struct region *region = other->new;
+
+		if (plan->start < region->start + region->owned && region->start < end)
+			return true;
+	}
+	return false;
+}
+
+/* The best candidate whose boundaries are not known to be led to, the reported one included. */
+static bool find_place(struct replan *replan)
+{
+	static struct fit fit;
+	const struct patch *patch = replan->old->attachments->patch;
+	struct refusal refusal;
+	struct extent extent;
+
+	if (site_examine(patch->located, &extent, &refusal) != PATCH_OK ||
+	    fit_begin(&fit, &extent, hooked_address(replan->old), patch->policy, 0, replan->old, &refusal) != PATCH_OK)
+		return false;
+	while (fit_next(&fit, &refusal) == PATCH_OK && fit.plan.candidate < plan_first_to_trap()) {
+		/* Nobody is on it, and it has the same window: it is what the new one begins with. */
+		if (fit.inner_count == 1 && region_is_unused(fit.inner[0]))
+			region_bury(fit.inner[--fit.inner_count]);
+		if (fit.inner_count == 0 && !is_taken(&fit.plan) && build(replan, &fit, &refusal))
+			return true;
+	}
+	return false;
+}
+
+static bool begin(struct registry_entry *entry)
+{
+	struct replan *replan = heap_alloc(sizeof(*replan));
+	struct trampoline *trap;
+	struct refusal refusal;
+
+	if (replan == NULL)
+		return false;
+	replan->old = entry->region;
+	registry_set_hot(entry);
+	if (!find_place(replan)) {
+		heap_free(replan, sizeof(*replan));
+		return false;
+	}
+	if (hookset_build_trap(replan->old, &trap, &refusal) != PATCH_OK) {
+		region_discard(replan->new);
+		heap_free(replan, sizeof(*replan));
+		return false;
+	}
+	replan->strategy = replan->old->strategy;
+	replan->owned = replan->old->owned;
+	replan->forced = replan->old->forced;
+	replan->old->strategy = PATCH_STRATEGY_TRAP;
+	replan->old->owned = replan->old->length;
+	replan->old->forced = true;
+	region_set_next(replan->old, trap);
+	region_queue(replan->old);
+	replan->next = replans;
+	replans = replan;
+	return true;
+}
+
+bool replan_begin(void)
+{
+	struct registry_entry *entry;
+	bool any = false;
+
+	while ((entry = registry_take_reported()) != NULL)
+		if (is_worth_it(entry) && begin(entry))
+			any = true;
+	return any;
+}
+
+void replan_go_on(void)
+{
+	while (replans != NULL) {
+		struct replan *replan = replans;
+		struct region *new = replan->new;
+
+		replans = replan->next;
+		if (replan->old->gone) {
+			if (!replan->trampoline->reachable)
+				trampoline_free(replan->trampoline);
+			gone_abandon(new);
+		} else if (replan->old->queued) {
+			/* It failed, and goes back to what it was: a trap is not what every patch may be. */
+			replan->old->strategy = replan->strategy;
+			replan->old->owned = replan->owned;
+			replan->old->forced = replan->forced;
+			region_set_next(replan->old, replan->old->current);
+			if (!replan->trampoline->reachable)
+				trampoline_free(replan->trampoline);
+			region_discard(new);
+		} else {
+			region_own_entries(new);
+			region_take_in(new, replan->old);
+			region_set_next(new, replan->trampoline);
+			region_queue(new);
+		}
+		heap_free(replan, sizeof(*replan));
+	}
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What one commit is to do: the regions that were queued, in order of address, in batches. A batch goes through all steps of the
+ * protocol before the next one begins, so that what all steps need of it - text, regions, entries - stays in the processor's
+ * caches.
+ */
+#ifndef LIBPATCH_AGENDA_H
+#define LIBPATCH_AGENDA_H
+
+#include "base/base.h"
+#include "patch/region.h"
+
+struct agenda_item {
+	uintptr_t start; /* of the region; first: sort_by_address() */
+	struct region *region;
+	uint8_t length;
+	bool gone; /* its code is not mapped any more */
+};
+
+struct agenda {
+	struct agenda_item *items;
+	size_t count;
+	size_t first; /* of the batch at hand */
+	size_t next;  /* behind it */
+	size_t largest; /* batch: regions */
+	size_t longest; /* batch: bytes of all its regions */
+	bool broken;    /* some change was not made */
+};
+
+/* Takes all that is queued. False: out of memory, and everything is queued as before. */
+bool agenda_begin(struct agenda *agenda);
+/* What was in no batch is queued again. */
+void agenda_put_back(struct agenda *agenda);
+void agenda_end(struct agenda *agenda);
+
+/* The next batch: [first, next). False: that was all. */
+bool agenda_next(struct agenda *agenda);
+
+#endif

@@ -1,0 +1,269 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * module_find(): no lock, no allocation, and no call but _dl_find_object (glibc manual: AS-Safe). Without it dl_iterate_phdr
+ * is used, which locks: module_find() must then stay out of signal handlers.
+ *
+ * The module must stay loaded during the call; that is the caller's business.
+ */
+#ifdef HAVE_CONFIG_H
+#include "config.h"
+#endif
+
+#include "elf/module.h"
+
+#include <dlfcn.h>
+#include <elf.h>
+#include <link.h>
+#include <sys/auxv.h>
+
+static struct {
+	const Elf64_Phdr *headers;
+	size_t count;
+	bool known;
+} program;
+
+/* Before anything can be patched, so that nothing of libc is called under the library lock. */
+__attribute__((constructor(101))) static void read_auxiliary_vector(void)
+{
+	if (getauxval(AT_PHENT) == sizeof(Elf64_Phdr)) {
+		program.headers = (const Elf64_Phdr *)getauxval(AT_PHDR);
+		program.count = getauxval(AT_PHNUM);
+	}
+	program.known = true;
+}
+
+const void *module_program_headers(size_t *count)
+{
+	/* Called by what runs before all constructors. */
+	if (!program.known)
+		read_auxiliary_vector();
+	*count = program.headers != NULL ? program.count : 0;
+	return program.headers;
+}
+
+/* Bounds and unwind table by program headers. False when no segment is around address. */
+static bool module_describe(struct module *module, uintptr_t address, const Elf64_Phdr *headers, size_t count,
+			    uintptr_t bias)
+{
+	uintptr_t lower = UINTPTR_MAX;
+	uintptr_t upper = 0;
+	const void *eh_frame_hdr = NULL;
+	bool found = false;
+
+	for (size_t i = 0; i < count; i++) {
+		uintptr_t start = bias + headers[i].p_vaddr;
+		uintptr_t end = start + headers[i].p_memsz;
+
+		if (headers[i].p_type == PT_GNU_EH_FRAME)
+			eh_frame_hdr = (const void *)start;
+		if (headers[i].p_type != PT_LOAD)
+			continue;
+		start = ALIGN_DOWN(start, PAGE_SIZE);
+		end = ALIGN_UP(end, PAGE_SIZE);
+		lower = MIN(lower, start);
+		upper = MAX(upper, end);
+		found = found || (address >= start && address < end);
+	}
+	if (!found)
+		return false;
+	module->lower = lower;
+	module->upper = upper;
+	module->eh_frame_hdr = eh_frame_hdr;
+	module->headers = headers;
+	module->header_count = count;
+	module->bias = bias;
+	return true;
+}
+
+#ifdef HAVE_DL_FIND_OBJECT
+
+/*
+ * _dl_find_object reports one segment only of a program with holes between its segments, and of a static program the
+ * code without its unwind table (glibc 2.36): the program itself is described by the headers the kernel passes.
+ */
+static bool module_is_program(struct module *module, uintptr_t address, const struct link_map *map)
+{
+	size_t count;
+	const Elf64_Phdr *headers = module_program_headers(&count);
+	uintptr_t bias = map->l_addr;
+
+	if (headers == NULL)
+		return false;
+	for (size_t i = 0; i < count; i++) {
+		if (headers[i].p_type == PT_PHDR)
+			bias = (uintptr_t)headers - headers[i].p_vaddr;
+	}
+	/* Without PT_PHDR the bias is the found object's: it must be the program's own. */
+	return module_describe(module, address, headers, count, bias) && (uintptr_t)headers >= module->lower &&
+	       (uintptr_t)headers < module->upper;
+}
+
+/* Libraries are mapped as a whole, the ELF header at the start, as a rule with the program headers on the same page. */
+static bool module_is_library(struct module *module, uintptr_t address, const struct dl_find_object *object)
+{
+	const Elf64_Ehdr *elf = object->dlfo_map_start;
+	const Elf64_Phdr *headers;
+
+	if (elf == NULL || (uintptr_t)elf % PAGE_SIZE != 0)
+		return false;
+	if (elf->e_ident[EI_MAG0] != ELFMAG0 || elf->e_ident[EI_MAG1] != ELFMAG1 || elf->e_ident[EI_MAG2] != ELFMAG2 ||
+	    elf->e_ident[EI_MAG3] != ELFMAG3 || elf->e_ident[EI_CLASS] != ELFCLASS64)
+		return false;
+	if (elf->e_phentsize != sizeof(*headers) || elf->e_phoff % _Alignof(Elf64_Phdr) != 0 ||
+	    elf->e_phoff > PAGE_SIZE || elf->e_phnum > (PAGE_SIZE - elf->e_phoff) / sizeof(*headers))
+		return false;
+	headers = (const Elf64_Phdr *)((uintptr_t)elf + elf->e_phoff);
+	for (size_t i = 0; i < elf->e_phnum; i++) {
+		if (headers[i].p_type == PT_LOAD)
+			return module_describe(module, address, headers, elf->e_phnum,
+					       (uintptr_t)elf - ALIGN_DOWN(headers[i].p_vaddr, PAGE_SIZE));
+	}
+	return false;
+}
+
+bool module_find(uintptr_t address, struct module *out)
+{
+	struct dl_find_object object;
+	struct module module = {0};
+
+	if (_dl_find_object((void *)address, &object) != 0)
+		return false;
+	if (!module_is_program(&module, address, object.dlfo_link_map) &&
+	    !module_is_library(&module, address, &object)) {
+		module = (struct module){.lower = (uintptr_t)object.dlfo_map_start,
+					 .upper = (uintptr_t)object.dlfo_map_end};
+	}
+	module.identity = object.dlfo_link_map;
+	module.eh_frame_hdr = object.dlfo_eh_frame;
+	*out = module;
+	return true;
+}
+
+#else
+
+struct find_request {
+	uintptr_t address;
+	struct module *out;
+};
+
+static int find_visit(struct dl_phdr_info *info, size_t size, void *data)
+{
+	struct find_request *request = data;
+	struct module module = {.identity = info->dlpi_phdr};
+
+	(void)size;
+	if (!module_describe(&module, request->address, info->dlpi_phdr, info->dlpi_phnum, info->dlpi_addr))
+		return 0;
+	*request->out = module;
+	return 1;
+}
+
+bool module_find(uintptr_t address, struct module *out)
+{
+	struct find_request request = {.address = address, .out = out};
+
+	return dl_iterate_phdr(find_visit, &request) == 1;
+}
+
+#endif
+
+/* ---- what a module refers to ------------------------------------------------------------------------------------ */
+
+struct references {
+	const Elf64_Sym *symbols;
+	const char *names;
+	const Elf64_Rela *tables[2]; /* of data, and of calls */
+	size_t counts[2];
+};
+
+static bool is_same_name(const char *a, const char *b)
+{
+	while (*a != '\0' && *a == *b) {
+		++a;
+		++b;
+	}
+	return *a == *b;
+}
+
+/* The dynamic linker writes addresses over the offsets that it finds there, in most modules. */
+static uintptr_t address_of(const struct module *module, uintptr_t value)
+{
+	return value < module->lower ? module->bias + value : value;
+}
+
+static bool read_dynamic(const struct module *module, struct references *references)
+{
+	const Elf64_Phdr *headers = module->headers;
+	const Elf64_Dyn *dynamic = NULL;
+
+	for (size_t i = 0; headers != NULL && i < module->header_count; ++i)
+		if (headers[i].p_type == PT_DYNAMIC)
+			dynamic = (const Elf64_Dyn *)(module->bias + headers[i].p_vaddr);
+	for (; dynamic != NULL && dynamic->d_tag != DT_NULL; ++dynamic) {
+		uintptr_t value = dynamic->d_un.d_ptr;
+
+		switch (dynamic->d_tag) {
+		case DT_SYMTAB:
+			references->symbols = (const Elf64_Sym *)address_of(module, value);
+			break;
+		case DT_STRTAB:
+			references->names = (const char *)address_of(module, value);
+			break;
+		case DT_RELA:
+			references->tables[0] = (const Elf64_Rela *)address_of(module, value);
+			break;
+		case DT_RELASZ:
+			references->counts[0] = value / sizeof(Elf64_Rela);
+			break;
+		case DT_JMPREL:
+			references->tables[1] = (const Elf64_Rela *)address_of(module, value);
+			break;
+		case DT_PLTRELSZ:
+			references->counts[1] = value / sizeof(Elf64_Rela);
+			break;
+		default:
+			break;
+		}
+	}
+	return references->symbols != NULL && references->names != NULL;
+}
+
+bool module_refers_to(const struct module *module, const char *symbol)
+{
+	struct references references = {0};
+
+	if (!read_dynamic(module, &references))
+		return false;
+	for (int table = 0; table < 2; ++table) {
+		for (size_t i = 0; references.tables[table] != NULL && i < references.counts[table]; ++i) {
+			const Elf64_Sym *found = &references.symbols[ELF64_R_SYM(references.tables[table][i].r_info)];
+
+			if (is_same_name(references.names + found->st_name, symbol))
+				return true;
+		}
+	}
+	return false;
+}
+
+struct held_call {
+	void (*function)(void *);
+	void *data;
+};
+
+/* Called with the lock held. One call is enough. */
+static int call_held(struct dl_phdr_info *info, size_t size, void *data)
+{
+	const struct held_call *call = data;
+
+	(void)info;
+	(void)size;
+	call->function(call->data);
+	return 1;
+}
+
+void module_hold_all(void (*function)(void *), void *data)
+{
+	struct held_call call = { function, data };
+
+	dl_iterate_phdr(call_held, &call);
+}

@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Handles of patches: an index and a generation, so that a handle that was released, or never was one, is told. Called with
+ * the library lock held.
+ */
+#ifndef LIBPATCH_HANDLE_H
+#define LIBPATCH_HANDLE_H
+
+#include "base/base.h"
+
+struct patch;
+
+/* A zeroed patch with a handle; NULL when out of memory. */
+struct patch *handle_alloc(patch_t *handle, unsigned int roles);
+/* The patch, or NULL. */
+struct patch *handle_get(patch_t handle);
+/* From now on the handle is unknown. The patch stays. */
+void handle_revoke(struct patch *patch);
+/* Free the patch; revokes if that was not done. */
+void handle_free(struct patch *patch);
+/* Revoke them all; visits each patch that had a handle. */
+void handle_revoke_all(void (*visit)(struct patch *patch));
+uint64_t handle_count(void);
+/* Patches whose handles were revoked. */
+uint64_t handle_revoked_count(void);
+/* Every patch, with a handle or without: the next one from *index on, which grows; NULL: no more. Begin with 0. */
+struct patch *handle_next(size_t *index);
+
+/* The patch has a change for the next commit. */
+void handle_change(struct patch *patch);
+/* Every patch that has. */
+void handle_visit_changed(void (*visit)(struct patch *patch));
+/* The same: from now on it has none, unless `settle` says false. */
+void handle_settle(bool (*settle)(struct patch *patch));
+
+#endif

@@ -1,0 +1,322 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "patch/hookset.h"
+
+#include "base/heap.h"
+#include "plan/site.h"
+
+/* From so many on, one with hooks that are not wanted will do, too. */
+#define SPARE_FROM 8
+/* Then a new one has room for so many times what is wanted; with fewer hooks than this. */
+#define SPARE 2
+#define LARGER_MAX 256
+
+static enum hook_when when_of(const struct attachment *attachment)
+{
+	return attachment->role == ROLE_RETURN ? HOOK_RETURNED : HOOK_BEFORE;
+}
+
+/* The hooks that one attachment stands for: one, or two for PROBE_AROUND on anything but a call. */
+static size_t describe(const struct attachment *attachment, struct hook *hooks)
+{
+	struct patch *patch = attachment->patch;
+	struct hook *hook = &hooks[0];
+
+	*hook = (struct hook){
+		.address = attachment->address,
+		.when = when_of(attachment),
+		.code = {
+			.read = patch->read,
+			.write = patch->write,
+			.clobber = patch->clobber,
+			.program_counter = patch->located,
+			.post = attachment->role == ROLE_RETURN,
+			.action = patch->action,
+			.stamp = patch->stamp,
+		},
+		.record = patch_record(patch, attachment->role),
+		.owner = &patch->owner,
+	};
+	/* A function of more than 4 GiB is as good as not known. */
+	if (patch->upper - patch->lower <= UINT32_MAX) {
+		hook->lower = patch->lower;
+		hook->upper = patch->upper;
+	}
+	if (patch->type == MODEL_INSTEAD)
+		hook->when = HOOK_INSTEAD;
+	if (patch->paired || patch->type != PATCH_EXEC_MODEL_PROBE_AROUND)
+		return 1;
+	hooks[1] = hooks[0];
+	hooks[1].when = HOOK_AFTER;
+	hooks[1].code.post = 1;
+	return 2;
+}
+
+static bool precedes(const struct attachment *a, const struct attachment *b)
+{
+	if (a->address != b->address)
+		return a->address < b->address;
+	return a->patch->order < b->patch->order;
+}
+
+bool hookset_add(struct hookset *set, struct attachment *attachment)
+{
+	size_t at;
+
+	if (set->count == set->capacity) {
+		size_t capacity = MAX(set->capacity * 2, (size_t)8);
+		struct attachment **list = heap_grow(set->list, set->capacity * sizeof(*list),
+						     capacity * sizeof(*list));
+
+		if (list == NULL)
+			return false;
+		set->list = list;
+		set->capacity = capacity;
+	}
+	for (at = set->count; at > 0 && precedes(attachment, set->list[at - 1]); --at)
+		set->list[at] = set->list[at - 1];
+	set->list[at] = attachment;
+	++set->count;
+	return true;
+}
+
+bool hookset_add_region(struct hookset *set, const struct region *region)
+{
+	for (struct attachment *a = region->attachments; a != NULL; a = a->next)
+		if (!a->patch->released && !hookset_add(set, a))
+			return false;
+	return true;
+}
+
+void hookset_free(struct hookset *set)
+{
+	heap_free(set->list, set->capacity * sizeof(*set->list));
+}
+
+/* Needed once a pad that threads may be at is led to another trampoline. */
+static bool make_pad_entry(struct region *region)
+{
+	if (!region->pad_reachable || region->pad_entry != NULL)
+		return true;
+	region->pad_entry = registry_add(region->pad);
+	if (region->pad_entry == NULL)
+		return false;
+	region->pad_entry->length = ARCH_JMP_SIZE;
+	return true;
+}
+
+static struct patch *patch_of(struct hook_owner *owner)
+{
+	return (struct patch *)((uint8_t *)owner - offsetof(struct patch, owner));
+}
+
+static bool is_released(const struct hook_owner *owner)
+{
+	return patch_of((struct hook_owner *)(uintptr_t)owner)->released;
+}
+
+/* Trampolines that a window has had, and what was wanted of one. */
+struct search {
+	const struct window *window;
+	const struct hook *hooks;
+	size_t count;
+	uint16_t *map;
+	const struct trampoline *now; /* that the text leads to, or is about to */
+	struct trampoline *best;
+	struct trampoline *largest; /* of all for the window */
+	size_t others; /* for the window, but that one */
+};
+
+/* The best is the one with the fewest hooks that are not wanted. */
+static void consider(struct search *search, struct trampoline *trampoline)
+{
+	if (trampoline == NULL || !trampoline_is_for(trampoline, search->window))
+		return;
+	search->others += trampoline != search->now;
+	if (search->largest == NULL || trampoline->hook_count > search->largest->hook_count)
+		search->largest = trampoline;
+	if (search->best != NULL && search->best->hook_count <= trampoline->hook_count)
+		return;
+	if (trampoline_fits(trampoline, search->window, search->hooks, search->count, is_released, search->map))
+		search->best = trampoline;
+}
+
+static struct trampoline *find(struct region *region, struct search *search)
+{
+	search->now = region_trampoline(region);
+	consider(search, region->next);
+	consider(search, region->current);
+	for (struct trampoline *old = region->old; old != NULL; old = old->next)
+		consider(search, old);
+	/* Hooks that are not wanted take their time, too; but this must not go on for ever. */
+	if (search->best != NULL && search->best->hook_count > search->count && search->others < SPARE_FROM)
+		return NULL;
+	return search->best;
+}
+
+/* How many of these hooks have the place of this one. */
+static size_t count_at(const struct hook *hooks, size_t count, const struct hook *place)
+{
+	size_t at = 0;
+
+	for (size_t i = 0; i < count; ++i)
+		at += trampoline_same_place(&hooks[i], place);
+	return at;
+}
+
+static size_t count_alike(const struct hook *hooks, size_t count, const struct hook *hook)
+{
+	size_t alike = 0;
+
+	for (size_t i = 0; i < count; ++i)
+		alike += trampoline_alike(&hooks[i], hook);
+	return alike;
+}
+
+static size_t count_of(const struct trampoline *trampoline, const struct hook *hook)
+{
+	size_t alike = 0;
+
+	for (size_t i = 0; i < trampoline->hook_count; ++i) {
+		struct hook built = trampoline_hook(trampoline, i);
+
+		alike += trampoline_alike(&built, hook);
+	}
+	return alike;
+}
+
+/* Where hooks for more than is wanted are put together: LARGER_MAX are too many. */
+struct layout {
+	struct hook *hooks;
+	size_t count;
+};
+
+/*
+ * All kinds of hooks that are needed at the place, or were, in turn, so that any order of them is among that; for `spare` times
+ * as many as are wanted, so that later ones find a place behind those that stay.
+ */
+static void add_place(struct layout *layout, const struct search *search, const struct hook *place, size_t spare)
+{
+	const struct trampoline *largest = search->largest;
+	size_t begin = layout->count, kinds, turns = spare * count_at(search->hooks, search->count, place);
+
+	if (count_at(layout->hooks, layout->count, place) > 0)
+		return;
+	for (size_t i = 0; i < largest->hook_count + search->count && layout->count < LARGER_MAX; ++i) {
+		struct hook hook = i < largest->hook_count ? trampoline_hook(largest, i) : search->hooks[i - largest->hook_count];
+
+		if (trampoline_same_place(&hook, place) && count_alike(layout->hooks + begin, layout->count - begin, &hook) == 0)
+			layout->hooks[layout->count++] = hook;
+	}
+	kinds = layout->count - begin;
+	/* Of what is done instead of the instruction there is one. */
+	if (place->when == HOOK_INSTEAD)
+		return;
+	if (spare > 1)
+		turns = MAX(turns, count_of(largest, place));
+	for (size_t i = kinds; i < kinds * turns && layout->count < LARGER_MAX; ++i)
+		layout->hooks[layout->count++] = layout->hooks[begin + i % kinds];
+}
+
+/*
+ * Where there are many already, a new one is built for more than is wanted: for all that the largest can do, and all orders. So
+ * there will be few: one more is needed only when in each that there is a patch that stays has one of the last places.
+ */
+static patch_status build_larger(struct window *window, const struct search *search, size_t spare, struct trampoline **out)
+{
+	const struct trampoline *largest = search->largest;
+	struct layout layout = { .hooks = heap_alloc(LARGER_MAX * sizeof(*layout.hooks)) };
+	const char *message;
+	patch_status status = PATCH_ENOMEM;
+
+	if (layout.hooks == NULL)
+		return PATCH_ENOMEM;
+	for (size_t i = 0; i < search->count; ++i)
+		add_place(&layout, search, &search->hooks[i], spare);
+	for (size_t i = 0; i < largest->hook_count; ++i) {
+		struct hook hook = trampoline_hook(largest, i);
+
+		add_place(&layout, search, &hook, spare);
+	}
+	if (layout.count < LARGER_MAX)
+		status = trampoline_build(window, layout.hooks, layout.count, out, &message);
+	heap_free(layout.hooks, LARGER_MAX * sizeof(*layout.hooks));
+	return status;
+}
+
+static patch_status build(struct window *window, const struct search *search, struct trampoline **out, const char **message)
+{
+	if (search->others >= SPARE_FROM && search->largest != NULL)
+		for (size_t spare = SPARE; spare > 0; --spare)
+			if (build_larger(window, search, spare, out) == PATCH_OK)
+				return PATCH_OK;
+	return trampoline_build(window, search->hooks, search->count, out, message);
+}
+
+/* The hooks are their patches' from now on, and open if those are. */
+static void hand_over(struct trampoline *trampoline, const struct search *search)
+{
+	for (size_t i = 0; i < search->count; ++i) {
+		struct built_hook *hook = &trampoline->hooks[search->map[i]];
+		struct hook_owner *owner = search->hooks[i].owner;
+
+		if (hook->owner == owner)
+			continue;
+		hook->owner = owner;
+		hook->next = owner->hooks;
+		owner->hooks = hook;
+		atomic_store((_Atomic uintptr_t *)hook->slot, patch_of(owner)->open ? (uintptr_t)search->hooks[i].record : 0);
+	}
+}
+
+static struct window window_of(const struct region *region, const struct arch_insn *insns)
+{
+	return (struct window){ region->start,   region->length,   region->count, region->strategy,
+				region->offsets, region->original, insns, region->pad, site_has_shadow_stack() };
+}
+
+/* A trampoline for these attachments: one the region has, or a new one. */
+patch_status hookset_build(const struct hookset *set, struct region *region, const struct arch_insn *insns, struct trampoline **out,
+			   struct refusal *refusal)
+{
+	size_t hooks_size = set->count * 2 * sizeof(struct hook);
+	size_t map_size = set->count * 2 * sizeof(uint16_t);
+	struct window window = window_of(region, insns);
+	struct hook *hooks = heap_alloc(hooks_size);
+	struct search search = { .window = &window, .hooks = hooks, .map = heap_alloc(map_size) };
+	patch_status status = PATCH_ENOMEM;
+
+	refusal->irritant = region->start;
+	refusal->message = "out of memory";
+	if (hooks != NULL && search.map != NULL && make_pad_entry(region)) {
+		for (size_t i = 0; i < set->count; ++i)
+			search.count += describe(set->list[i], &hooks[search.count]);
+		status = PATCH_OK;
+		*out = find(region, &search);
+		if (*out == NULL)
+			status = build(&window, &search, out, &refusal->message);
+		region->pad = window.pad;
+	}
+	if (status == PATCH_OK) {
+		trampoline_fits(*out, &window, hooks, search.count, is_released, search.map);
+		hand_over(*out, &search);
+	}
+	heap_free(hooks, hooks_size);
+	heap_free(search.map, map_size);
+	return status;
+}
+
+patch_status hookset_build_trap(struct region *region, struct trampoline **out, struct refusal *refusal)
+{
+	struct hookset set = { 0 };
+	uint8_t strategy = region->strategy;
+	patch_status status = PATCH_ENOMEM;
+
+	*refusal = (struct refusal){ "out of memory", region->start };
+	*out = NULL;
+	region->strategy = PATCH_STRATEGY_TRAP;
+	if (hookset_add_region(&set, region))
+		status = set.count == 0 ? PATCH_OK : hookset_build(&set, region, NULL, out, refusal);
+	hookset_free(&set);
+	region->strategy = strategy;
+	return status;
+}

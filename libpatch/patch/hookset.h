@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The patches that shall share a region, and the trampoline that serves them: one that the region has had, when it does just
+ * that, else a new one. Called with the library lock held.
+ */
+#ifndef LIBPATCH_HOOKSET_H
+#define LIBPATCH_HOOKSET_H
+
+#include "base/base.h"
+#include "patch/region.h"
+
+/* Attachments by address, at equal addresses in order of making. Begins zeroed. */
+struct hookset {
+	struct attachment **list;
+	size_t count;
+	size_t capacity;
+};
+
+/* False: out of memory. */
+bool hookset_add(struct hookset *set, struct attachment *attachment);
+/* All of the region's that are not released. */
+bool hookset_add_region(struct hookset *set, const struct region *region);
+void hookset_free(struct hookset *set);
+
+/* PATCH_OK; PATCH_ENOMEM with its reason in *refusal. The hooks are the patches' then. */
+patch_status hookset_build(const struct hookset *set, struct region *region, const struct arch_insn *insns, struct trampoline **out,
+			   struct refusal *refusal);
+/* The same for what the region has, as a trap. NULL when it has nothing. */
+patch_status hookset_build_trap(struct region *region, struct trampoline **out, struct refusal *refusal);
+
+#endif

@@ -1,0 +1,197 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "patch/quiesce.h"
+
+#include "patch/handle.h"
+#include "patch/region.h"
+#include "sys/membarrier.h"
+#include "runtime/hook_threads.h"
+
+static uint64_t last_ticket;
+/* Linked by quiet_next: closed but not known to be quiet; due; being destroyed. */
+static struct patch *waiting;
+static struct patch *due;
+static struct patch *due_last; /* unless there is none */
+static struct patch *dying;
+
+static void insert(struct patch **link, struct patch *patch)
+{
+	patch->quiet_next = *link;
+	patch->quiet_link = link;
+	if (*link != NULL)
+		(*link)->quiet_link = &patch->quiet_next;
+	*link = patch;
+}
+
+static void take_off(struct patch *patch)
+{
+	*patch->quiet_link = patch->quiet_next;
+	if (patch->quiet_next != NULL)
+		patch->quiet_next->quiet_link = patch->quiet_link;
+}
+
+static void set_slots(const struct patch *patch, bool open)
+{
+	for (const struct built_hook *hook = patch->owner.hooks; hook != NULL; hook = hook->next) {
+		enum role role = hook->when == HOOK_RETURNED ? ROLE_RETURN : ROLE_SITE;
+
+		atomic_store((_Atomic uintptr_t *)hook->slot, open ? (uintptr_t)patch_record(patch, role) : 0);
+	}
+}
+
+void quiesce_set_open(struct patch *patch, bool open)
+{
+	if (open == patch->open)
+		return;
+	set_slots(patch, open);
+	patch->open = open;
+	if (open) {
+		if (patch->waiting)
+			take_off(patch);
+		patch->waiting = false;
+		return;
+	}
+	patch->fence = memory_fence_count();
+	patch->ticket = ++last_ticket;
+	/* One that waited before, and was opened meanwhile, waits anew. */
+	patch->waiting = true;
+	insert(&waiting, patch);
+}
+
+/* In order of patch_unmake(), in which they come as a rule. Where nobody is to be told of its end, that is now. */
+static void become_due(struct patch *patch)
+{
+	struct patch **link = due != NULL && due_last->unmade < patch->unmade ? &due_last->quiet_next : &due;
+
+	if (patch->destroy == NULL) {
+		handle_free(patch);
+		return;
+	}
+	while (*link != NULL && (*link)->unmade < patch->unmade)
+		link = &(*link)->quiet_next;
+	insert(link, patch);
+	if (patch->quiet_next == NULL)
+		due_last = patch;
+}
+
+void quiesce_detached(struct patch *patch)
+{
+	quiesce_set_open(patch, false);
+	patch->ticket = ++last_ticket;
+	patch->detached = true;
+	if (!patch->waiting)
+		become_due(patch);
+}
+
+/* ---- looking ---------------------------------------------------------------------------------------------------- */
+
+static bool is_record_of(const struct patch *patch, uintptr_t record)
+{
+	for (size_t i = 0; i < patch->roles; ++i)
+		if (record == (uintptr_t)&patch->sites[i].record)
+			return true;
+	return false;
+}
+
+static void see(uintptr_t record, void *data)
+{
+	bool *unknown = data;
+
+	if (record == 0)
+		*unknown = true;
+	for (struct patch *patch = waiting; patch != NULL; patch = patch->quiet_next)
+		if (is_record_of(patch, record))
+			patch->used = true;
+}
+
+/* The first one was closed last. */
+static bool is_fenced(void)
+{
+	return waiting->fence != memory_fence_count() || memory_fence() == 0;
+}
+
+void quiesce_poll(void)
+{
+	bool unknown = false;
+
+	if (waiting == NULL || !is_fenced())
+		return;
+	if (!threads_visit(see, &unknown))
+		unknown = true;
+	for (struct patch *patch = waiting, *next; patch != NULL; patch = next) {
+		next = patch->quiet_next;
+		if (patch->used || unknown) {
+			patch->used = false;
+			continue;
+		}
+		take_off(patch);
+		patch->waiting = false;
+		if (patch->detached)
+			become_due(patch);
+	}
+}
+
+/* ---- destroying ------------------------------------------------------------------------------------------------- */
+
+bool quiesce_is_due(void)
+{
+	return due != NULL;
+}
+
+struct patch *quiesce_take(void)
+{
+	struct patch *patch = due;
+
+	if (patch == NULL)
+		return NULL;
+	take_off(patch);
+	patch->runner = &libpatch_hook_guard;
+	insert(&dying, patch);
+	return patch;
+}
+
+void quiesce_destroyed(struct patch *patch)
+{
+	take_off(patch);
+	handle_free(patch);
+}
+
+/* ---- asking ----------------------------------------------------------------------------------------------------- */
+
+uint64_t quiesce_ticket(void)
+{
+	return last_ticket;
+}
+
+static bool has_up_to(const struct patch *list, uint64_t ticket, const void *but_runner)
+{
+	for (; list != NULL; list = list->quiet_next)
+		if (list->ticket <= ticket && (but_runner == NULL || list->runner != but_runner))
+			return true;
+	return false;
+}
+
+enum quiesce_state quiesce_state(uint64_t ticket)
+{
+	uintptr_t record = threads_own_record();
+
+	for (const struct patch *patch = waiting; patch != NULL; patch = patch->quiet_next)
+		if (patch->ticket <= ticket && is_record_of(patch, record))
+			return QUIESCE_SELF;
+	/* A destroy function that asks does not wait for itself. */
+	if (has_up_to(waiting, ticket, NULL) || has_up_to(due, ticket, NULL) ||
+	    has_up_to(dying, ticket, &libpatch_hook_guard))
+		return QUIESCE_BUSY;
+	return QUIESCE_QUIET;
+}
+
+bool quiesce_uses(uintptr_t lower, uintptr_t upper)
+{
+	const struct patch *patch;
+	size_t index = 0;
+
+	while ((patch = handle_next(&index)) != NULL)
+		if (patch_refers_to(patch) - lower < upper - lower ||
+		    (uintptr_t)patch->destroy - lower < upper - lower)
+			return true;
+	return false;
+}

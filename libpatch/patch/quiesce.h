@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * When a patch is gone: opening and closing its hooks, and finding out that no thread uses its records any more (threads.h has
+ * the argument). Nothing waits: who finds a thread in a procedure leaves the patch for the next one who looks. Called with the
+ * library lock held.
+ *
+ *   open      its slots hold its records
+ *   waiting   they do not any more, since `ticket`, but a thread may have loaded one
+ *   quiet     no thread uses it or will
+ *   detached  released and committed: quiesce.c alone knows it. Once quiet it is due, its destroy function is called, and its
+ *             memory is given back; without a destroy function at once
+ */
+#ifndef LIBPATCH_QUIESCE_H
+#define LIBPATCH_QUIESCE_H
+
+#include "base/base.h"
+
+struct patch;
+
+/* Let its hooks call its procedure, or pass them over. */
+void quiesce_set_open(struct patch *patch, bool open);
+
+/* It was released and is in no region any more. The patch is not the caller's any more: it may be freed. */
+void quiesce_detached(struct patch *patch);
+
+/* Look at the threads, if anything waits for them. */
+void quiesce_poll(void);
+
+/* Is a patch due? */
+bool quiesce_is_due(void);
+/*
+ * Take the next patch that is due, in order of patch_unmake(); NULL: none is. The caller calls its destroy function without the
+ * library lock, then quiesce_destroyed().
+ */
+struct patch *quiesce_take(void);
+void quiesce_destroyed(struct patch *patch);
+
+/* What was closed or detached until now has a ticket up to this one. */
+uint64_t quiesce_ticket(void);
+enum quiesce_state {
+	QUIESCE_QUIET, /* whatever has a ticket up to the given one is quiet, and what is detached of it destroyed */
+	QUIESCE_BUSY,
+	QUIESCE_SELF   /* and will be as long as the calling thread does not return from a procedure */
+};
+enum quiesce_state quiesce_state(uint64_t ticket);
+
+/* Is the procedure or the destroy function of any patch, also of one that is not gone yet, in [lower, upper)? */
+bool quiesce_uses(uintptr_t lower, uintptr_t upper);
+
+#endif

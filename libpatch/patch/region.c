@@ -1,0 +1,515 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "patch/region.h"
+
+#include "base/heap.h"
+#include "base/ptr_vec.h"
+
+#include <string.h>
+
+static struct queue queue;
+/* That have memory. */
+static size_t allocated;
+static struct region_usage usage;
+
+/* Regions in the text, by page; pages far apart may share a count. */
+#define COUNTS (1UL << 16)
+
+static uint32_t *installed_on(uintptr_t page)
+{
+	static uint32_t counts[COUNTS];
+
+	return &counts[page % COUNTS];
+}
+
+bool region_is_original(uintptr_t lower, uintptr_t upper)
+{
+	for (uintptr_t page = lower / PAGE_SIZE; usage.installed > 0 && page <= (upper - 1) / PAGE_SIZE; ++page)
+		if (*installed_on(page) != 0)
+			return false;
+	return true;
+}
+
+/* ---- original bytes --------------------------------------------------------------------------------------------- */
+
+struct region *region_at(uintptr_t address)
+{
+	struct registry_entry *entry = registry_find(address);
+
+	return entry != NULL ? entry->region : NULL;
+}
+
+struct region *region_covering(uintptr_t address)
+{
+	uint64_t before = registry_may_have_before(address);
+
+	while (before != 0) {
+		unsigned int back = (unsigned int)__builtin_clzll(before);
+		struct region *region;
+
+		if (back >= INSN_MAX)
+			break;
+		region = region_at(address - back);
+		if (region != NULL)
+			return address < region->start + region->owned ? region : NULL;
+		before &= ~(1ULL << (63 - back));
+	}
+	return NULL;
+}
+
+bool region_is_hooked(const struct region *region, unsigned int offset)
+{
+	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
+		if (!a->patch->released && a->address == region->start + offset)
+			return true;
+	return false;
+}
+
+size_t region_original_at(uintptr_t address, const uint8_t **bytes)
+{
+	struct region *region;
+
+	if (usage.installed == 0)
+		return 0;
+	region = region_at(address);
+	if (region == NULL || !region->installed)
+		return 0;
+	*bytes = region->original + (address - region->start);
+	return region->length - (address - region->start);
+}
+
+size_t region_original(uintptr_t address, uint8_t *bytes, size_t size)
+{
+	struct region *region;
+	int error;
+	size_t got = text_read(address, bytes, size, &error);
+
+	if (usage.installed == 0 || got == 0 || region_is_original(address, address + got))
+		return got;
+	region = region_covering(address);
+	for (size_t at = 0; at < got; ++at) {
+		uintptr_t here = address + at;
+
+		if (region == NULL || here >= region->start + region->length)
+			region = region_at(here);
+		if (region != NULL && region->installed && here >= region->start &&
+		    here < region->start + region->length)
+			bytes[at] = region->original[here - region->start];
+	}
+	return got;
+}
+
+/* ---- life of a region ------------------------------------------------------------------------------------------- */
+
+void region_set_installed(struct region *region, bool installed)
+{
+	if (region->installed != installed) {
+		int change = installed ? 1 : -1;
+		uintptr_t last = region->start + region->length - 1;
+
+		usage.installed += change;
+		*installed_on(region->start / PAGE_SIZE) += change;
+		if (last / PAGE_SIZE != region->start / PAGE_SIZE)
+			*installed_on(last / PAGE_SIZE) += change;
+	}
+	region->installed = installed;
+}
+
+void region_usage(struct region_usage *out)
+{
+	*out = usage;
+}
+
+void region_retire(struct region *region, struct trampoline *trampoline)
+{
+	if (trampoline == NULL)
+		return;
+	if (!trampoline->reachable) {
+		trampoline_free(trampoline);
+		return;
+	}
+	usage.retired_bytes += trampoline->block.size;
+	trampoline->next = region->old;
+	region->old = trampoline;
+}
+
+/* Take a trampoline that is to be used again off the old ones. */
+static void recall(struct region *region, const struct trampoline *trampoline)
+{
+	for (struct trampoline **link = &region->old; *link != NULL; link = &(*link)->next) {
+		if (*link == trampoline) {
+			*link = trampoline->next;
+			usage.retired_bytes -= trampoline->block.size;
+			return;
+		}
+	}
+}
+
+void region_set_next(struct region *region, struct trampoline *trampoline)
+{
+	struct trampoline *before = region->next;
+
+	if (trampoline == before)
+		return;
+	region->next = NULL;
+	if (trampoline != region->current) {
+		recall(region, trampoline);
+		region->next = trampoline;
+	}
+	region_retire(region, before);
+}
+
+void region_queue(struct region *region)
+{
+	queue_add(&queue, region, &region->queued);
+}
+
+size_t region_queued(void)
+{
+	return queue.count;
+}
+
+struct region *region_queued_at(size_t index)
+{
+	return queue.items[index];
+}
+
+void region_queue_taken(void)
+{
+	for (size_t i = 0; i < queue.count; ++i)
+		region_queued_at(i)->queued = 0;
+	queue.count = 0;
+}
+
+/* The last one gets its place. */
+static void unqueue(struct region *region)
+{
+	struct region *last;
+
+	if (!region->queued)
+		return;
+	last = queue.items[--queue.count];
+	queue.items[region->queued - 1] = last;
+	last->queued = region->queued;
+	region->queued = 0;
+}
+
+bool region_wanted(const struct region *region)
+{
+	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
+		if (a->patch->wanted && !a->patch->released)
+			return true;
+	return false;
+}
+
+bool region_has_policy(const struct region *region, int policy)
+{
+	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
+		if (!a->patch->released && a->patch->policy == policy)
+			return true;
+	return false;
+}
+
+bool region_is_plain(const struct region *region)
+{
+	bool any = false;
+
+	for (const struct attachment *a = region->attachments; a != NULL; a = a->next) {
+		if (a->patch->type != MODEL_INSTEAD && !a->patch->released)
+			return false;
+		any |= a->patch->type == MODEL_INSTEAD;
+	}
+	return any && region->strategy == PATCH_STRATEGY_JUMP && region->offsets[1] >= ARCH_JMP_SIZE;
+}
+
+bool region_needs_sigill(const struct region *region, const struct trampoline *trampoline)
+{
+	/* Only the top byte of a displacement is ever one of that class. */
+	return region->strategy != PATCH_STRATEGY_TRAP && (plan_boundaries(region->offsets, region->count) & 8) &&
+	       arch_trap_class(trampoline->jump[ARCH_JMP_SIZE - 1]) == ARCH_TRAP_SIGILL;
+}
+
+/* One piece of memory: the structure, its entries, original and live bytes, offsets. */
+static size_t region_size(unsigned int count, unsigned int length)
+{
+	return sizeof(struct region) + count * sizeof(struct registry_entry *) + MAX(length, ARCH_JMP_SIZE) + length +
+	       count + 1;
+}
+
+static void give_back(struct region *region)
+{
+	--allocated;
+	heap_free(region, region_size(region->count, region->length));
+}
+
+/* Entries for every instruction: existing ones stay what they are until the region is committed. */
+bool region_make_entries(struct region *region)
+{
+	for (unsigned int i = 0; i < region->count; ++i) {
+		uintptr_t address = region->start + region->offsets[i];
+		struct registry_entry *entry = registry_find(address);
+
+		if (entry == NULL)
+			entry = registry_add(address);
+		if (entry == NULL)
+			return false;
+		region->entries[i] = entry;
+	}
+	return true;
+}
+
+static void drop_entries(struct region *region)
+{
+	for (unsigned int i = 0; i < region->count; ++i) {
+		struct registry_entry *entry = region->entries[i];
+
+		if (entry != NULL && entry->region == NULL && entry->former == NULL &&
+		    REGISTRY_STATE(atomic_load(&entry->state)) == REGISTRY_DORMANT)
+			registry_remove(entry);
+	}
+}
+
+void region_own_entries(struct region *region)
+{
+	++usage.regions;
+	for (unsigned int i = 0; i < region->count; ++i) {
+		struct registry_entry *entry = region->entries[i];
+		uint8_t offset = region->offsets[i];
+		uint8_t length = region->offsets[i + 1] - offset;
+		const uint8_t *bytes = region->original + offset;
+		struct arch_insn insn;
+
+		entry->length = length;
+		entry->traps = arch_may_trap(bytes, length) &&
+			       arch_decode(bytes, length, region->start + offset, &insn) && insn.kind == ARCH_TRAP;
+		entry->region = region;
+		entry->index = (uint16_t)i;
+	}
+}
+
+/* A pad that some thread may be led to stays (I7). */
+static void drop_pad(struct region *region)
+{
+	if (region->pad != 0 && !region->pad_reachable)
+		arena_pad_free(region->pad);
+}
+
+/* May a thread be in its trampolines or at its pad, or come back there? */
+static bool is_reachable(const struct region *region)
+{
+	return region->current != NULL || region->old != NULL || region->pad_reachable;
+}
+
+void region_discard(struct region *region)
+{
+	if (is_reachable(region)) {
+		/* Its first instruction was patched, so it has an entry for good. */
+		struct registry_entry *first = registry_find(region->start);
+
+		if (region->current != NULL)
+			usage.retired_bytes += region->current->block.size;
+		region->former = first->former;
+		first->former = region;
+		return;
+	}
+	drop_entries(region);
+	drop_pad(region);
+	give_back(region);
+}
+
+void region_bury(struct region *region)
+{
+	unqueue(region);
+	for (unsigned int i = 0; i < region->count; ++i)
+		if (region->entries[i]->region == region)
+			region->entries[i]->region = NULL;
+	region_set_installed(region, false);
+	--usage.regions;
+	region_retire(region, region->next);
+	region->next = NULL;
+	region_discard(region);
+}
+
+void region_leave(struct region *region, struct region **list)
+{
+	unqueue(region);
+	/* Some may lie outside, and stay. */
+	for (unsigned int i = 0; i < region->count; ++i) {
+		struct registry_entry *entry = region->entries[i];
+
+		if (REGISTRY_STATE(atomic_load(&entry->state)) == REGISTRY_ACTIVE)
+			registry_retire(entry);
+		entry->region = NULL;
+	}
+	region_set_installed(region, false);
+	--usage.regions;
+	region->gone = true;
+	region->former = *list;
+	*list = region;
+}
+
+void region_leave_former(struct registry_entry *first, struct region **list)
+{
+	while (first->former != NULL) {
+		struct region *region = first->former;
+
+		first->former = region->former;
+		if (region->current != NULL)
+			usage.retired_bytes -= region->current->block.size;
+		region->gone = true;
+		region->former = *list;
+		*list = region;
+	}
+}
+
+static void free_trampoline(struct trampoline *trampoline)
+{
+	if (trampoline != NULL)
+		trampoline_free(trampoline);
+}
+
+void region_free(struct region *region)
+{
+	free_trampoline(region->next);
+	free_trampoline(region->current);
+	while (region->old != NULL) {
+		struct trampoline *old = region->old;
+
+		region->old = old->next;
+		usage.retired_bytes -= old->block.size;
+		trampoline_free(old);
+	}
+	if (region->pad_entry != NULL)
+		registry_remove(region->pad_entry);
+	if (region->pad != 0)
+		arena_pad_free(region->pad);
+	give_back(region);
+}
+
+bool region_pad_fits(const struct region *region, uint8_t strategy, const uint8_t *original)
+{
+	return strategy != PATCH_STRATEGY_PUNNED_JUMP || region->pad == 0 ||
+	       memcmp(region->original, original, ARCH_JMP_SIZE) == 0;
+}
+
+/* One that went, for the same window of the same code. */
+static struct region *revive(const struct plan *plan, const uint8_t *original)
+{
+	struct registry_entry *entry = registry_find(plan->start);
+	struct region **link = entry != NULL ? &entry->former : NULL;
+
+	for (; link != NULL && *link != NULL; link = &(*link)->former) {
+		struct region *region = *link;
+
+		if (region->length != plan->length || region->count != plan->count ||
+		    memcmp(region->offsets, plan->offsets, plan->count + 1U) != 0 ||
+		    memcmp(region->original, original, plan->length) != 0 ||
+		    !region_pad_fits(region, plan->strategy, original))
+			continue;
+		*link = region->former;
+		region->former = NULL;
+		if (region->current != NULL)
+			usage.retired_bytes -= region->current->block.size;
+		memcpy(region->live, original, plan->length);
+		region->forced = false;
+		return region;
+	}
+	return NULL;
+}
+
+void region_set_strategy(struct region *region, uint8_t strategy, const uint8_t *original)
+{
+	region->strategy = strategy;
+	region->owned = region->length;
+	if (strategy == PATCH_STRATEGY_PUNNED_JUMP) {
+		region->owned = ARCH_JMP_SIZE;
+		memcpy(region->original, original, ARCH_JMP_SIZE);
+	}
+}
+
+struct region *region_create(const struct plan *plan, bool exact, const uint8_t *original)
+{
+	struct region *region = revive(plan, original);
+
+	if (region != NULL) {
+		region_set_strategy(region, plan->strategy, original);
+		region->exact = exact;
+		return region;
+	}
+	if (!queue_reserve(&queue, allocated + 1))
+		return NULL;
+	region = heap_alloc(region_size(plan->count, plan->length));
+	if (region == NULL)
+		return NULL;
+	++allocated;
+	region->start = plan->start;
+	region->length = plan->length;
+	region->count = plan->count;
+	region->original = (uint8_t *)&region->entries[plan->count];
+	region->live = region->original + MAX(plan->length, ARCH_JMP_SIZE);
+	region->offsets = region->live + plan->length;
+	region->exact = exact;
+	memcpy(region->offsets, plan->offsets, plan->count + 1);
+	region_set_strategy(region, plan->strategy, original);
+	memcpy(region->original, original, plan->length);
+	memcpy(region->live, original, plan->length);
+	return region;
+}
+
+bool region_is_unused(const struct region *region)
+{
+	return !region->installed && region->attachments == NULL;
+}
+
+/* ---- members ---------------------------------------------------------------------------------------------------- */
+
+void region_append(struct region *region, struct attachment *attachment)
+{
+	struct attachment **link = &region->attachments;
+
+	while (*link != NULL && (*link)->patch->order <= attachment->patch->order)
+		link = &(*link)->next;
+	attachment->next = *link;
+	*link = attachment;
+	attachment->region = region;
+}
+
+void region_take_in(struct region *region, struct region *gone)
+{
+	uintptr_t lower = MAX(region->start, gone->start);
+	uintptr_t upper = MIN(region->start + region->length, gone->start + gone->length);
+
+	memcpy(region->live + (lower - region->start), gone->live + (lower - gone->start), upper - lower);
+	while (gone->attachments != NULL) {
+		struct attachment *attachment = gone->attachments;
+
+		gone->attachments = attachment->next;
+		region_append(region, attachment);
+	}
+	if (gone->installed)
+		region_set_installed(region, true);
+	/* A commit that failed left it on the list, and its patches may be on no other. */
+	if (gone->queued)
+		region_queue(region);
+	region_bury(gone);
+}
+
+void region_detach(struct patch *patch)
+{
+	/* Their code stays (I7), and serves the next patch that wants the same. */
+	while (patch->owner.hooks != NULL)
+		trampoline_free_hook(patch->owner.hooks);
+	for (size_t i = 0; i < patch->roles; ++i) {
+		struct attachment *attachment = &patch->sites[i].attachment;
+		struct region *region = attachment->region;
+
+		if (region == NULL)
+			continue;
+		for (struct attachment **link = &region->attachments; *link != NULL; link = &(*link)->next) {
+			if (*link == attachment) {
+				*link = attachment->next;
+				break;
+			}
+		}
+		attachment->region = NULL;
+	}
+}

@@ -1,0 +1,124 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "patch/unmapped.h"
+
+#include "commit/commit.h"
+#include "patch/handle.h"
+#include "patch/quiesce.h"
+#include "patch/region.h"
+#include "trap/registry.h"
+#include "plan/site.h"
+#include "sys/text.h"
+
+#include <string.h>
+
+/* Their code is gone, or about to go. */
+static struct region *leaving;
+
+static void end_patch(struct patch *patch)
+{
+	patch->wanted = false;
+	patch->enabled = false;
+	patch->gone = true;
+	quiesce_set_open(patch, false);
+	/* A part of it may lie elsewhere: that goes by the protocol. */
+	for (size_t i = 0; i < patch->roles; ++i)
+		if (patch->sites[i].attachment.region != NULL && patch->sites[i].attachment.region->installed)
+			region_queue(patch->sites[i].attachment.region);
+	region_detach(patch);
+}
+
+static void end_region(struct region *region)
+{
+	while (region->attachments != NULL)
+		end_patch(region->attachments->patch);
+	commit_clear_punned(region);
+	region_leave(region, &leaving);
+}
+
+/* Nobody looks it up again (I6); memory is freed once no handler can hold it (R2). */
+static void end_entry(struct registry_entry *entry)
+{
+	if (entry->region != NULL)
+		end_region(entry->region);
+	region_leave_former(entry, &leaving);
+	registry_remove(entry);
+}
+
+void module_gone(uintptr_t lower, uintptr_t upper)
+{
+	struct registry_entry *entry;
+	struct region *region;
+
+	if (!registry_may_have(lower, upper))
+		return;
+	/* The last instruction in front may reach into it. */
+	region = region_covering(lower);
+	if (region != NULL && region->start < lower)
+		end_region(region);
+	site_forget();
+	while ((entry = registry_next_within(lower, upper)) != NULL)
+		end_entry(entry);
+}
+
+static bool is_there(const struct region *region)
+{
+	uint8_t text[PLAN_LENGTH_MAX];
+	int error;
+
+	return text_read(region->start, text, region->length, &error) == region->length &&
+	       memcmp(text, region->live, region->length) == 0 &&
+	       memcmp(text, region->original, region->length) != 0;
+}
+
+void gone_abandon(struct region *region)
+{
+	region->former = leaving;
+	leaving = region;
+}
+
+void gone_collect(void)
+{
+	for (struct region **link = &leaving; *link != NULL;) {
+		struct region *region = *link;
+
+		if (is_there(region)) {
+			link = &region->former;
+			continue;
+		}
+		*link = region->former;
+		region_free(region);
+	}
+}
+
+static bool is_within(uintptr_t address, uintptr_t lower, uintptr_t upper)
+{
+	return address - lower < upper - lower;
+}
+
+bool procedures_gone(uintptr_t lower, uintptr_t upper)
+{
+	bool used = false;
+	struct patch *patch;
+	size_t index = 0;
+
+	if (!quiesce_uses(lower, upper))
+		return true;
+	while ((patch = handle_next(&index)) != NULL) {
+		if (!is_within(patch_refers_to(patch), lower, upper))
+			continue;
+		patch->wanted = false;
+		patch->gone = true;
+		for (size_t i = 0; i < patch->roles; ++i)
+			if (patch->sites[i].attachment.region != NULL && patch->enabled)
+				region_queue(patch->sites[i].attachment.region);
+	}
+	if (region_queued() > 0)
+		commit_run();
+	quiesce_poll();
+	index = 0;
+	while ((patch = handle_next(&index)) != NULL)
+		used |= ((patch->open || patch->waiting) &&
+			 is_within(patch_refers_to(patch), lower, upper)) ||
+			is_within((uintptr_t)patch->destroy, lower, upper);
+	return !used;
+}

@@ -1,0 +1,287 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "plan/attach.h"
+
+#include "plan/candidates.h"
+#include "patch/hookset.h"
+#include "plan/plan.h"
+#include "sys/text.h"
+
+#include <string.h>
+
+/* ---- joining ---------------------------------------------------------------------------------------------------- */
+
+/* One more on an existing region, its window as it is. */
+static patch_status join(struct region *region, struct attachment *attachment, struct refusal *refusal)
+{
+	struct hookset set = { 0 };
+	struct trampoline *trampoline;
+	patch_status status = PATCH_ENOMEM;
+
+	refusal->message = "out of memory";
+	refusal->irritant = attachment->address;
+	if (hookset_add_region(&set, region) && hookset_add(&set, attachment))
+		status = hookset_build(&set, region, NULL, &trampoline, refusal);
+	hookset_free(&set);
+	if (status != PATCH_OK)
+		return status;
+	region_set_next(region, trampoline);
+	region_append(region, attachment);
+	if (region->installed)
+		region_queue(region);
+	return PATCH_OK;
+}
+
+/* A new region for the candidate, with what the inner regions hold and the attachment. */
+static patch_status establish(const struct fit *fit, struct attachment *attachment, struct refusal *refusal)
+{
+	struct region *region = region_create(&fit->plan, fit->extent.exact, fit->original);
+	struct hookset set = { 0 };
+	struct trampoline *trampoline = NULL;
+	patch_status status = PATCH_ENOMEM;
+	bool gathered;
+
+	refusal->message = "out of memory";
+	refusal->irritant = fit->plan.start;
+	if (region == NULL)
+		return PATCH_ENOMEM;
+	gathered = region_make_entries(region) && hookset_add(&set, attachment);
+	for (size_t i = 0; i < fit->inner_count; ++i)
+		gathered = gathered && hookset_add_region(&set, fit->inner[i]);
+	if (gathered)
+		status = hookset_build(&set, region, fit->plan.insns, &trampoline, refusal);
+	hookset_free(&set);
+	if (status != PATCH_OK) {
+		region_discard(region);
+		return status;
+	}
+
+	/* Nothing fails from here on. */
+	region_own_entries(region);
+	for (size_t i = 0; i < fit->inner_count; ++i)
+		region_take_in(region, fit->inner[i]);
+	region_set_next(region, trampoline);
+	region_append(region, attachment);
+	if (region->installed)
+		region_queue(region);
+	return PATCH_OK;
+}
+
+/* The region for the candidate: the one that was there before, or a new one. */
+static patch_status settle_in(const struct fit *fit, struct attachment *attachment, struct refusal *refusal)
+{
+	struct region *region = fit->inner_count == 1 ? fit->inner[0] : NULL;
+
+	/* An unused one that was left has the same window. */
+	if (region == NULL || !region_is_unused(region) ||
+	    !region_pad_fits(region, fit->plan.strategy, fit->original))
+		return establish(fit, attachment, refusal);
+	region_set_strategy(region, fit->plan.strategy, fit->original);
+	return join(region, attachment, refusal);
+}
+
+/* The best candidate that fits what is there, and for which there is memory. `from`: see struct plan_request. */
+static patch_status establish_at(struct attachment *attachment, int policy, uintptr_t from, const struct extent *extent,
+				 struct refusal *refusal)
+{
+	static struct fit fit;
+	uintptr_t address = attachment->address;
+	patch_status status = fit_begin(&fit, extent, address, policy, from, NULL, refusal);
+
+	if (status != PATCH_OK)
+		return status;
+	for (;;) {
+		status = fit_next(&fit, refusal);
+		if (status != PATCH_OK)
+			break;
+		attachment->address = fit.plan.site;
+		status = settle_in(&fit, attachment, refusal);
+		if (status == PATCH_OK)
+			break;
+		attachment->address = address;
+		fit_reject(&fit, status, refusal);
+	}
+	return status;
+}
+
+/* ---- bytes that a jump reads ------------------------------------------------------------------------------------ */
+
+/*
+ * The attachment's instruction is among the bytes that a punned jump reads. The region gives way, and is a trap from now on;
+ * or, if it may not be one, takes the instruction in.
+ */
+static patch_status establish_in_punned(struct region *region, struct attachment *attachment, int policy,
+					const struct extent *extent, struct refusal *refusal)
+{
+	struct trampoline *trampoline = NULL;
+	uintptr_t start = region->start;
+	uint8_t owned = region->owned;
+	patch_status status;
+	bool is_new;
+
+	if (region_has_policy(region, PATCH_TRAP_POLICY_FORBID))
+		return establish_at(attachment, PATCH_TRAP_POLICY_FORBID, region->start, extent, refusal);
+	status = hookset_build_trap(region, &trampoline, refusal);
+	if (status != PATCH_OK)
+		return status;
+	is_new = trampoline != NULL && trampoline != region->next && !trampoline->reachable;
+	region->owned = region->length;
+	status = establish_at(attachment, policy, 0, extent, refusal);
+	if (status != PATCH_OK || region_at(start) != region) {
+		/* Else it was taken in. */
+		if (status != PATCH_OK)
+			region->owned = owned;
+		if (is_new)
+			trampoline_free(trampoline);
+		return status;
+	}
+	region->strategy = PATCH_STRATEGY_TRAP;
+	region->forced = true;
+	if (trampoline != NULL)
+		region_set_next(region, trampoline);
+	if (region->installed)
+		region_queue(region);
+	return PATCH_OK;
+}
+
+static patch_status join_as(struct region *region, uint8_t strategy, struct attachment *attachment,
+			    struct refusal *refusal)
+{
+	uint8_t before = region->strategy, owned = region->owned;
+	patch_status status;
+
+	region_set_strategy(region, strategy, NULL);
+	status = join(region, attachment, refusal);
+	if (status != PATCH_OK) {
+		region->strategy = before;
+		region->owned = owned;
+	}
+	return status;
+}
+
+/* From jump to trap, on the hooked instructions of the window. */
+static patch_status join_by_trap(struct region *region, struct attachment *attachment, struct refusal *refusal)
+{
+	patch_status status;
+
+	if (region_has_policy(region, PATCH_TRAP_POLICY_FORBID)) {
+		refusal->message = "the bytes belong to a patch that must not be resident as a trap";
+		refusal->irritant = region->start;
+		return PATCH_ECONF;
+	}
+	status = join_as(region, PATCH_STRATEGY_TRAP, attachment, refusal);
+	if (status == PATCH_OK)
+		region->forced = true;
+	return status;
+}
+
+/* From trap to jump: a window of several instructions was planned for one, others are planned again. */
+static patch_status join_by_jump(struct region *region, struct attachment *attachment, const struct extent *extent,
+				 struct refusal *refusal)
+{
+	patch_status status;
+
+	if (region_has_policy(region, PATCH_TRAP_POLICY_FORCE)) {
+		refusal->message = "the bytes belong to a patch that must be resident as a trap";
+		refusal->irritant = region->start;
+		return PATCH_ECONF;
+	}
+	if (region->count == 1 || region->length < ARCH_JMP_SIZE)
+		return establish_at(attachment, attachment->patch->policy, 0, extent, refusal);
+	status = join_as(region, PATCH_STRATEGY_CONSTRAINED_JUMP, attachment, refusal);
+	if (status == PATCH_OK)
+		region->forced = false;
+	return status;
+}
+
+/* An instruction that a region has already: the window stays as a rule, but policies may ask for another strategy. */
+static patch_status join_region(struct region *region, struct attachment *attachment, const struct extent *extent,
+				struct refusal *refusal)
+{
+	int policy = attachment->patch->policy;
+	bool trap = region->strategy == PATCH_STRATEGY_TRAP;
+	bool forced = region->forced && !region_has_policy(region, PATCH_TRAP_POLICY_FORCE);
+	uintptr_t address = attachment->address;
+
+	if (policy == PATCH_TRAP_POLICY_FORCE && !trap)
+		return join_by_trap(region, attachment, refusal);
+	if (policy == PATCH_TRAP_POLICY_FORBID && trap)
+		return join_by_jump(region, attachment, extent, refusal);
+	/* Nobody forces it any more. */
+	if (policy == PATCH_TRAP_POLICY_ALLOW && trap && forced &&
+	    join_by_jump(region, attachment, extent, refusal) == PATCH_OK)
+		return PATCH_OK;
+	attachment->address = address;
+	return join(region, attachment, refusal);
+}
+
+patch_status attach(struct patch *patch, enum role role, uintptr_t address, const struct extent *extent,
+		    struct refusal *refusal)
+{
+	struct attachment *attachment = &patch->sites[role].attachment;
+	static uint8_t bytes[PLAN_LENGTH_MAX];
+	uintptr_t site = address; /* behind an endbr64 */
+	struct region *region;
+	patch_status status;
+	int error;
+
+	region = region_at(address);
+	if (region == NULL && text_read(address, bytes, ARCH_ENDBR_SIZE, &error) == ARCH_ENDBR_SIZE &&
+	    arch_is_endbr(bytes)) {
+		site = address + ARCH_ENDBR_SIZE;
+		region = region_at(site);
+	}
+	attachment->patch = patch;
+	attachment->role = role;
+	attachment->address = site;
+	if (region != NULL && !region_is_unused(region))
+		return join_region(region, attachment, extent, refusal);
+	/* The program may have loaded other code here since. */
+	if (region != NULL && (text_read(region->start, bytes, region->length, &error) != region->length ||
+			       memcmp(bytes, region->original, region->length) != 0))
+		region_bury(region);
+	attachment->address = address;
+	region = region_covering(site);
+	if (region != NULL && region_is_unused(region))
+		region = NULL;
+	if (region != NULL && site - region->start < region->length) {
+		refusal->message = "the address is inside an instruction that is patched";
+		refusal->irritant = site;
+		return PATCH_EBOUNDARY;
+	}
+
+	status = region != NULL ? establish_in_punned(region, attachment, patch->policy, extent, refusal) :
+				  establish_at(attachment, patch->policy, 0, extent, refusal);
+	if (status == PATCH_OK)
+		attachment->region->forced = patch->policy == PATCH_TRAP_POLICY_FORCE;
+	return status;
+}
+
+patch_status attach_in_window(struct patch *patch, uintptr_t address, uintptr_t start, uintptr_t end,
+			      const struct extent *extent, struct refusal *refusal)
+{
+	struct attachment *attachment = &patch->sites[ROLE_SITE].attachment;
+	static struct fit fit;
+	struct plan *plan = &fit.plan;
+
+	*refusal = (struct refusal){ "the window is not what it was", start };
+	attachment->patch = patch;
+	attachment->role = ROLE_SITE;
+	attachment->address = address;
+	*plan = (struct plan){ .site = address, .start = start, .strategy = PATCH_STRATEGY_JUMP };
+	fit.extent = *extent;
+	fit.inner_count = 0;
+	fit.original = fit.view;
+	if (end - start > PLAN_LENGTH_MAX || region_original(start, fit.view, PLAN_LENGTH_MAX) < end - start)
+		return PATCH_EFAULT;
+	while (start + plan->length < end) {
+		struct arch_insn *insn = &plan->insns[plan->count];
+
+		if (region_at(start + plan->length) != NULL || plan->count == PLAN_INSNS_MAX ||
+		    !arch_decode(fit.view + plan->length, end - start - plan->length, start + plan->length, insn) ||
+		    (insn->flags & ARCH_F_REFUSED))
+			return PATCH_ECONF;
+		plan->length += insn->length;
+		plan->offsets[++plan->count] = plan->length;
+	}
+	return settle_in(&fit, attachment, refusal);
+}

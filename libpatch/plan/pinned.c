@@ -1,0 +1,195 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "plan/pinned.h"
+
+#include "sys/text.h"
+
+#include <elf.h>
+#include <string.h>
+
+/* include/uapi/linux/rseq.h; the signature is that of x86 (glibc, sysdeps/unix/sysv/linux/x86/bits/rseq.h). */
+struct descriptor {
+	uint32_t version;
+	uint32_t flags;
+	uint64_t start;
+	uint64_t length; /* to behind the instruction that commits */
+	uint64_t abort;
+};
+#define SIGNATURE 0x53053053
+/* ud1 signature(%rip), %edi */
+#define SIGNATURE_INSN 7
+
+#define RANGES_MAX 1024
+
+/* Ascending is not needed: a module has few. */
+static struct {
+	uintptr_t lower;
+	uintptr_t upper;
+} ranges[RANGES_MAX];
+static size_t range_count;
+static bool too_many;
+/* The module that they are of. */
+static struct module scanned;
+
+static void add(uintptr_t lower, uintptr_t upper)
+{
+	if (range_count == RANGES_MAX) {
+		too_many = true;
+		return;
+	}
+	ranges[range_count].lower = lower;
+	ranges[range_count].upper = upper;
+	++range_count;
+}
+
+static bool is_within(const struct module *module, uint64_t address)
+{
+	return address >= module->lower && address < module->upper;
+}
+
+static void consider(const struct module *module, const struct descriptor *descriptor)
+{
+	uint32_t signature;
+	int error;
+
+	if (descriptor->version != 0 || descriptor->flags > 7 || !is_within(module, descriptor->start) ||
+	    !is_within(module, descriptor->abort) || descriptor->length == 0 ||
+	    !is_within(module, descriptor->start + descriptor->length - 1) ||
+	    descriptor->abort - descriptor->start < descriptor->length)
+		return;
+	if (text_read(descriptor->abort - sizeof(signature), &signature, sizeof(signature), &error) != sizeof(signature) ||
+	    signature != SIGNATURE)
+		return;
+	/*
+	 * With the instruction in front, which as a rule registers the sequence: a thread that is interrupted behind it must
+	 * be at the sequence's start, else the kernel takes it for one that has left.
+	 */
+	add(descriptor->start - INSN_MAX, descriptor->start + descriptor->length);
+	add(descriptor->abort - SIGNATURE_INSN, descriptor->abort);
+}
+
+/* Descriptors are data of the module, aligned to their size, and relocated by now. No section headers are needed. */
+static void scan_segment(const struct module *module, uintptr_t lower, uintptr_t upper)
+{
+	static struct descriptor view[512];
+
+	lower = ALIGN_UP(lower, sizeof(view[0]));
+	while (lower + sizeof(view[0]) <= upper) {
+		int error;
+		size_t size = text_read(lower, view, MIN(sizeof(view), upper - lower), &error);
+
+		for (size_t i = 0; i < size / sizeof(view[0]); ++i)
+			consider(module, &view[i]);
+		lower += MAX(ALIGN_DOWN(size, sizeof(view[0])), sizeof(view[0]));
+		/* A page that is not there. */
+		if (size == 0)
+			lower = ALIGN_UP(lower, PAGE_SIZE);
+	}
+}
+
+static void scan_module(const struct module *module)
+{
+	const Elf64_Phdr *headers = module->headers;
+
+	range_count = 0;
+	too_many = false;
+	scanned = *module;
+	for (size_t i = 0; i < module->header_count; ++i) {
+		uintptr_t lower = module->bias + headers[i].p_vaddr;
+
+		/* Not code, and not what the program fills in: descriptors come from the file. */
+		if (headers[i].p_type == PT_LOAD && !(headers[i].p_flags & PF_X) && (headers[i].p_flags & PF_R))
+			scan_segment(module, lower, lower + headers[i].p_filesz);
+	}
+}
+
+/* Not by its identity alone, which is an address that another module may have had. */
+static bool is_scanned(const struct module *module)
+{
+	return scanned.identity == module->identity && scanned.lower == module->lower && scanned.upper == module->upper &&
+	       scanned.eh_frame_hdr == module->eh_frame_hdr && scanned.header_count == module->header_count;
+}
+
+/*
+ * glibc's __syscall_cancel_arch and musl's __syscall_cp_asm, whose bounds are in no dynamic symbol table:
+ *	mov %r9,%r10; mov 8(%rsp),%r8; mov 16(%rsp),%r9; mov %r11,8(%rsp); syscall
+ */
+static const uint8_t cancellable[] = { 0x4D, 0x89, 0xCA, 0x4C, 0x8B, 0x44, 0x24, 0x08, 0x4C, 0x8B,
+				       0x4C, 0x24, 0x10, 0x4C, 0x89, 0x5C, 0x24, 0x08, 0x0F, 0x05 };
+/* From the look at the cancellation state to there, at most. */
+#define CANCELLABLE_BEFORE 40
+/* A window that began behind the address would end before. */
+#define AROUND 192
+/* How much of what is behind a function matters: an instruction that its last window runs into, and all of the above. */
+#define BEYOND (INSN_MAX + CANCELLABLE_BEFORE + sizeof(cancellable) + 16)
+#define SYSCALL_1 0x0F
+#define SYSCALL_2 0x05
+
+static uint64_t word_at(const uint8_t *bytes)
+{
+	uint64_t word;
+
+	memcpy(&word, bytes, sizeof(word));
+	return word;
+}
+
+/* Of the function, what a window could touch: it may run over the function's end, but does not begin in front of it. */
+static uintptr_t find_cancellable(uintptr_t address, uintptr_t function, uintptr_t end,
+				  size_t (*original)(uintptr_t, uint8_t *, size_t))
+{
+	static uint8_t view[2 * AROUND];
+	uintptr_t lower = address - AROUND;
+	uintptr_t upper = address + AROUND;
+	size_t size;
+
+	if (end != 0) {
+		lower = MAX(lower, function);
+		upper = MIN(upper, end + BEYOND);
+	}
+	size = original(lower, view, upper - lower);
+	if (size <= address - lower) {
+		lower = ALIGN_DOWN(address, PAGE_SIZE);
+		size = original(lower, view, MIN(sizeof(view), upper - lower));
+	}
+	/* By its last two bytes, which are rare; eight at a time. */
+	for (size_t i = sizeof(cancellable); i <= size; ++i) {
+		while (i + sizeof(uint64_t) <= size &&
+		       !bytes_have_zero((word_at(view + i - 2) ^ SYSCALL_1 * BYTES_ONE) |
+					(word_at(view + i - 1) ^ SYSCALL_2 * BYTES_ONE)))
+			i += sizeof(uint64_t);
+		if (view[i - 1] == SYSCALL_2 && view[i - 2] == SYSCALL_1 &&
+		    memcmp(view + i - sizeof(cancellable), cancellable, sizeof(cancellable)) == 0)
+			return lower + i - sizeof(cancellable);
+	}
+	return 0;
+}
+
+static bool bound(uintptr_t lower, uintptr_t upper, uintptr_t address, struct critical *out)
+{
+	if (address >= lower && address < upper)
+		return false;
+	if (upper <= address)
+		out->floor = MAX(out->floor, upper);
+	else
+		out->ceiling = MIN(out->ceiling, lower);
+	return true;
+}
+
+const char *critical_examine(const struct module *module, uintptr_t address, uintptr_t lower, uintptr_t upper,
+			     size_t (*original)(uintptr_t address, uint8_t *bytes, size_t size), struct critical *out)
+{
+	uintptr_t found;
+
+	out->floor = 0;
+	out->ceiling = UINTPTR_MAX;
+	if (!is_scanned(module))
+		scan_module(module);
+	if (too_many)
+		return "the module has more restartable sequences than can be remembered";
+	for (size_t i = 0; i < range_count; ++i)
+		if (!bound(ranges[i].lower, ranges[i].upper, address, out))
+			return "the code is a restartable sequence (rseq), which works only where it is";
+	found = find_cancellable(address, lower, upper, original);
+	if (found != 0 && !bound(found - CANCELLABLE_BEFORE, found + sizeof(cancellable), address, out))
+		return "the system call is a cancellation point, which works only where it is";
+	return NULL;
+}

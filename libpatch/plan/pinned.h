@@ -1,0 +1,31 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Code that works only where it is, because somebody compares program counters with its bounds (hazard 13):
+ *
+ *  - restartable sequences (rseq): the kernel leads a thread that it interrupts in one to the abort handler; at an int3 it
+ *    has done so before anybody sees where the trap was, and in a displaced copy it never does. It also looks for a
+ *    signature in front of the abort handler.
+ *  - the system calls that are cancellation points (glibc from 2.41 on, musl): the handler of the cancellation signal looks
+ *    whether the call was made already.
+ *
+ * Called with the library lock held.
+ */
+#ifndef LIBPATCH_CRITICAL_H
+#define LIBPATCH_CRITICAL_H
+
+#include "base/base.h"
+#include "elf/module.h"
+
+struct critical {
+	/* Nothing below `floor` or from `ceiling` on may be changed by a patch at the address. */
+	uintptr_t floor;
+	uintptr_t ceiling;
+};
+
+/*
+ * NULL, and the bounds; or why the address must not be patched. [lower, upper): the function around it, upper 0 when unknown.
+ * `original`: reads text as it is without patches.
+ */
+const char *critical_examine(const struct module *module, uintptr_t address, uintptr_t lower, uintptr_t upper,
+			     size_t (*original)(uintptr_t address, uint8_t *bytes, size_t size), struct critical *out);
+#endif

@@ -1,0 +1,293 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "plan/plan.h"
+
+#include <string.h>
+
+static patch_status refuse(struct plan *plan, patch_status status, const char *message, uintptr_t where)
+{
+	plan->message = message;
+	plan->irritant = where;
+	return status;
+}
+
+#define TOO_MUCH "joining the patches around it would displace too much at once"
+#define SHADOW_STACK "a call cannot be displaced while the thread has a user shadow stack"
+
+static bool is_call(const struct arch_insn *insn)
+{
+	return insn->kind == ARCH_CALL || insn->kind == ARCH_CALL_IND;
+}
+
+static bool is_target(const struct plan_request *request, uintptr_t address)
+{
+	return request->is_target != NULL && request->is_target(address, request->data);
+}
+
+/* Where the function branches into the middle of the instruction at the address, or 0. */
+static uintptr_t target_inside(const struct plan_request *request, uintptr_t address, const struct arch_insn *insn)
+{
+	for (unsigned int i = 1; i < insn->length; ++i)
+		if (is_target(request, address + i))
+			return address + i;
+	return 0;
+}
+
+/* ---- candidates ------------------------------------------------------------------------------------------------- */
+
+/* How the boundaries of a window are met: see plan_site(). */
+enum level { QUIET, RETURNED_TO, BRANCHED_TO, ENTERED, LEVELS };
+
+enum shape { FORWARD, BACKWARD, PUNNED, SHAPES };
+
+/* How far in front of a site a window may begin: a jump's length and an instruction. */
+#define BACKWARDS_MAX (ARCH_JMP_SIZE + INSN_MAX)
+/* Of one shape at one level: more than there can be. */
+#define VARIANTS 32
+#define LAST_RESORT (ENTERED * SHAPES * VARIANTS)
+#define TRAP_RESORT (LEVELS * SHAPES * VARIANTS)
+
+unsigned int plan_first_to_trap(void)
+{
+	return BRANCHED_TO * SHAPES * VARIANTS;
+}
+
+unsigned int plan_last_resort(void)
+{
+	return LAST_RESORT;
+}
+
+/*
+ * Why the window can not grow by this instruction, or NULL. Behind the function's end only padding may be taken: bytes
+ * that control never reaches and that no other function owns.
+ */
+static const char *obstacle(const struct plan_request *request, enum level level, const struct arch_insn *insn,
+			    uintptr_t address)
+{
+	uintptr_t end = address + insn->length;
+
+	if (end > request->limit && (level < ENTERED || address < request->limit || end > request->beyond))
+		return "the function ends within the bytes of a jump, and another begins";
+	if (request->upper != 0 && address >= request->upper && address < request->limit &&
+	    !(insn->flags & ARCH_F_PADDING))
+		return "the function ends within the bytes of a jump";
+	if (insn->flags & ARCH_F_REFUSED)
+		return insn->why;
+	if (request->no_calls && is_call(insn))
+		return SHADOW_STACK;
+	return NULL;
+}
+
+/* Does control go on behind it by itself, or only by a return or a branch from elsewhere? */
+static bool flows_on(const struct arch_insn *insn)
+{
+	return !(insn->flags & ARCH_F_NOFALL) && !is_call(insn);
+}
+
+/* How the boundary is met that is at `address`, where `insn` is, behind `last`. */
+static enum level level_of(const struct plan_request *request, const struct arch_insn *last,
+			   const struct arch_insn *insn, uintptr_t address)
+{
+	if (address == request->limit)
+		return ENTERED;
+	if (is_target(request, address))
+		return BRANCHED_TO;
+	if (insn->flags & ARCH_F_ENDBR || (!flows_on(last) && !(insn->flags & ARCH_F_PADDING)))
+		return RETURNED_TO;
+	return QUIET;
+}
+
+/*
+ * The window of whole instructions from plan->start to `end` or behind it, with boundaries up to `level`. From its start
+ * control must flow to the site, or the jump would not be met: but where the start is given and boundaries may trap, the
+ * site's may be one. `at_site` is the site's instruction. NULL, or why not and *where.
+ */
+static const char *build(const struct plan_request *request, enum level level, uintptr_t end,
+			 const struct arch_insn *at_site, struct plan *plan, uintptr_t *where)
+{
+	const uint8_t *bytes = request->bytes + (plan->start - request->site);
+	size_t size = request->size - (plan->start - request->site);
+	bool flows = request->from == 0 || level < BRANCHED_TO;
+
+	plan->length = 0;
+	plan->count = 0;
+	while (plan->start + plan->length < end) {
+		uintptr_t address = plan->start + plan->length;
+		struct arch_insn *insn = &plan->insns[plan->count];
+		const char *why;
+
+		*where = address;
+		if (plan->count == PLAN_INSNS_MAX)
+			return TOO_MUCH;
+		if (address == plan->site)
+			*insn = *at_site;
+		else if (!arch_decode(bytes + plan->length, size - plan->length, address, insn))
+			return "the bytes behind the instruction do not decode";
+		why = obstacle(request, level, insn, address);
+		if (why != NULL)
+			return why;
+		/* Of the site's own instruction plan_site() knows. */
+		if (address != plan->site && target_inside(request, address, insn) != 0)
+			return "the function branches into the middle of an instruction within the bytes of a jump";
+		if (plan->count > 0 && level_of(request, insn - 1, insn, address) > level)
+			return "the function branches to an instruction within the bytes of a jump";
+		if (address < plan->site && (address + insn->length > plan->site ||
+					     (flows && (!flows_on(insn) || (insn->flags & ARCH_F_ENDBR)))))
+			return "control does not flow to the instruction from the one in front";
+		if (plan->length + insn->length > PLAN_LENGTH_MAX)
+			return TOO_MUCH;
+		plan->length += insn->length;
+		plan->offsets[++plan->count] = plan->length;
+	}
+	return NULL;
+}
+
+/* From plan->start on, as long as a jump, over the site's instruction. */
+static const char *build_window(const struct plan_request *request, enum level level,
+				const struct arch_insn *at_site, struct plan *plan, uintptr_t *where)
+{
+	uintptr_t end = MAX(MAX(plan->start + ARCH_JMP_SIZE, plan->site + at_site->length), request->reach);
+	const char *why = build(request, level, end, at_site, plan, where);
+
+	if (why == NULL)
+		plan->strategy = plan->count == 1 ? PATCH_STRATEGY_JUMP : PATCH_STRATEGY_CONSTRAINED_JUMP;
+	return why;
+}
+
+static bool build_backward(const struct plan_request *request, enum level level, unsigned int variant,
+			   const struct arch_insn *at_site, struct plan *plan)
+{
+	uintptr_t distance = plan->site - request->site + MIN(request->before, (size_t)BACKWARDS_MAX);
+	uintptr_t where;
+
+	if (request->from != 0) {
+		if (variant != 0 || request->site - request->from > request->before)
+			return false;
+		plan->start = request->from;
+	} else {
+		if (variant >= distance || request->is_start == NULL ||
+		    !request->is_start(plan->site - 1 - variant, request->data))
+			return false;
+		plan->start = plan->site - 1 - variant;
+	}
+	return build_window(request, level, at_site, plan, &where) == NULL;
+}
+
+/* The bytes of the jump behind the window are those of the instructions there: nothing is changed of them (I11). */
+static bool build_punned(const struct plan_request *request, enum level level, unsigned int variant,
+			 const struct arch_insn *at_site, struct plan *plan)
+{
+	unsigned int back = variant / (ARCH_JMP_SIZE - 1);
+	unsigned int length = ARCH_JMP_SIZE - 1 - variant % (ARCH_JMP_SIZE - 1);
+	uintptr_t where;
+
+	if (request->from != 0 || back >= ARCH_JMP_SIZE - 1 || back > plan->site - request->site + request->before)
+		return false;
+	if (back > 0 && (request->is_start == NULL || !request->is_start(plan->site - back, request->data)))
+		return false;
+	plan->start = plan->site - back;
+	if (plan->start + length < plan->site + at_site->length || plan->start + length < request->reach ||
+	    plan->start + ARCH_JMP_SIZE > request->punnable ||
+	    plan->start + ARCH_JMP_SIZE > request->site + request->size)
+		return false;
+	plan->strategy = PATCH_STRATEGY_PUNNED_JUMP;
+	return build(request, level, plan->start + length, at_site, plan, &where) == NULL && plan->length == length;
+}
+
+/* ---- the ladder ------------------------------------------------------------------------------------------------- */
+
+static bool climb(const struct plan_request *request, const struct arch_insn *at_site, struct plan *plan,
+		  const char **why, uintptr_t *where)
+{
+	unsigned int end = request->policy == PATCH_TRAP_POLICY_ALLOW ? BRANCHED_TO : request->beyond ? LEVELS : ENTERED;
+
+	for (unsigned int i = request->candidate; i < end * SHAPES * VARIANTS; ++i) {
+		enum level level = i / (SHAPES * VARIANTS);
+		enum shape shape = i / VARIANTS % SHAPES;
+		unsigned int variant = i % VARIANTS;
+		bool built = false;
+
+		plan->candidate = (uint16_t)i;
+		if (shape == BACKWARD) {
+			built = build_backward(request, level, variant, at_site, plan);
+		} else if (shape == PUNNED) {
+			built = build_punned(request, level, variant, at_site, plan);
+		} else if (variant == 0 && request->from == 0) {
+			plan->start = plan->site;
+			*why = build_window(request, level, at_site, plan, where);
+			built = *why == NULL;
+		} else {
+			i += VARIANTS - variant - 1;
+		}
+		if (built)
+			return true;
+	}
+	return false;
+}
+
+static void plan_trap(struct plan *plan, const struct arch_insn *insn)
+{
+	uint8_t length = insn->length;
+
+	plan->start = plan->site;
+	plan->length = length;
+	plan->count = 1;
+	plan->offsets[1] = length;
+	plan->insns[0] = *insn;
+	plan->strategy = PATCH_STRATEGY_TRAP;
+	plan->candidate = TRAP_RESORT;
+}
+
+patch_status plan_site(const struct plan_request *request, struct plan *plan)
+{
+	struct arch_insn insn;
+	uintptr_t where = request->site;
+	uintptr_t inside;
+	const char *why = "the bytes are part of another patch's jump, which cannot take the instruction in";
+
+	memset(plan, 0, offsetof(struct plan, insns));
+	plan->site = request->site;
+	if (!arch_decode(request->bytes, request->size, plan->site, &insn))
+		return refuse(plan, PATCH_EDISASM, "the bytes at the address are no valid instruction", plan->site);
+	if (insn.flags & ARCH_F_ENDBR) {
+		/* Kept in place for indirect branches; the hook sits right behind it. */
+		plan->site += insn.length;
+		if (!arch_decode(request->bytes + insn.length, request->size - insn.length, plan->site, &insn))
+			return refuse(plan, PATCH_EDISASM, "the bytes behind endbr64 are no valid instruction",
+				      plan->site);
+		if (request->upper != 0 && plan->site >= request->upper)
+			return refuse(plan, PATCH_EDISASM, "the function ends behind endbr64", plan->site);
+	}
+	if (insn.flags & ARCH_F_REFUSED)
+		return refuse(plan, PATCH_ERELOCATE, insn.why, plan->site);
+	if (request->no_calls && is_call(&insn))
+		return refuse(plan, PATCH_ENOTSUP, SHADOW_STACK, plan->site);
+	if (request->bytes[plan->site - request->site] == ARCH_INT3)
+		return refuse(plan, PATCH_ECHANGED, "an int3 that libpatch did not write is there already", plan->site);
+
+	if (request->policy == PATCH_TRAP_POLICY_FORCE) {
+		plan_trap(plan, &insn);
+		return PATCH_OK;
+	}
+	inside = target_inside(request, plan->site, &insn);
+	if (inside != 0) {
+		why = "the function branches into the middle of the instruction";
+		where = inside;
+	} else if (climb(request, &insn, plan, &why, &where)) {
+		return PATCH_OK;
+	}
+	if (request->policy == PATCH_TRAP_POLICY_FORBID || request->from != 0)
+		return refuse(plan, PATCH_ENOJUMP, why, where);
+	plan_trap(plan, &insn);
+	plan->message = why;
+	plan->irritant = where;
+	return PATCH_OK;
+}
+
+unsigned int plan_boundaries(const uint8_t *offsets, unsigned int count)
+{
+	unsigned int fixed = 0;
+
+	for (unsigned int i = 1; i < count && offsets[i] < ARCH_JMP_SIZE; ++i)
+		fixed |= 1U << (offsets[i] - 1);
+	return fixed;
+}

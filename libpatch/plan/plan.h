@@ -1,0 +1,82 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Planning: from the original bytes at a site to a window of whole instructions and a strategy, or a refusal with its
+ * reason. Pure: nothing is read but the request, nothing is written but the plan.
+ */
+#ifndef LIBPATCH_PLAN_H
+#define LIBPATCH_PLAN_H
+
+#include "arch/arch.h"
+#include "base/base.h"
+
+/* Longest region. Joining neighbours that would make a longer one is refused. */
+#define PLAN_LENGTH_MAX 120
+#define PLAN_INSNS_MAX 64
+
+struct plan_request {
+	uintptr_t site;
+	const uint8_t *bytes; /* original bytes from site on */
+	size_t size;          /* how many are readable */
+	size_t before;        /* how many in front of them are, too: not beyond the function's start */
+	/* End of the function around the site; 0 when unknown. Its start bounds `before`. */
+	uintptr_t upper;
+	/* Where the next function begins: nothing from there on may be touched. UINTPTR_MAX when unknown. */
+	uintptr_t limit;
+	/* ... but by the last resort of FORBID, which may displace instructions up to here. 0: none. */
+	uintptr_t beyond;
+	/* A jump may consist of bytes that stay what they are up to here: the end of the mapping. 0: it may not. */
+	uintptr_t punnable;
+	/* Is there a known direct branch to `address`? Does an instruction start there? NULL: nothing is known. */
+	bool (*is_target)(uintptr_t address, const void *data);
+	bool (*is_start)(uintptr_t address, const void *data);
+	const void *data;
+	/* The window must end here or later and may not end inside an instruction: joining what is there. 0: no wish. */
+	uintptr_t reach;
+	/* The window must begin here, in front of the site. 0: no wish. */
+	uintptr_t from;
+	/* Candidates in front of this one did not do (plan.candidate, plus one); 0: begin with the best. */
+	unsigned int candidate;
+	int policy; /* enum patch_trap_policy */
+	bool no_calls; /* calls cannot be displaced: the return address written by the copy is not the shadow stack's */
+};
+
+struct plan {
+	uintptr_t site;  /* the instruction to hook: behind an endbr64, and inside the window */
+	uintptr_t start; /* of the window */
+	uint8_t length;
+	uint8_t count;
+	uint8_t strategy; /* enum patch_strategy */
+	uint16_t candidate;
+	uint8_t offsets[PLAN_INSNS_MAX + 1]; /* of the instructions, and the end */
+	/* Refused: status is not PATCH_OK, and this is why and where. */
+	const char *message;
+	uintptr_t irritant;
+	struct arch_insn insns[PLAN_INSNS_MAX]; /* decoded */
+};
+
+/*
+ * The best candidate from request->candidate on. Candidates are, by how their boundaries are met (a boundary traps, at
+ * microseconds each):
+ *
+ *   0  boundaries that nothing is known to lead to but the instruction in front: never trap
+ *   1  boundaries behind a call or a jump: something may lead there, as a return does
+ *   2  boundaries that the function branches to (FORBID only)
+ *   3  a window that runs into the next function, whose entry is a boundary (FORBID only, and only if `beyond`)
+ *
+ * and at each level: a window from the site on, then ones that begin in front of it, nearest first, then punned ones,
+ * longest first. Last of all, with ALLOW, a trap.
+ */
+patch_status plan_site(const struct plan_request *request, struct plan *plan);
+
+/* Boundaries that something is known to lead to: those of candidates from this one on. */
+unsigned int plan_first_to_trap(void);
+/* The first candidate of the last resort. */
+unsigned int plan_last_resort(void);
+
+/*
+ * Displacement bytes of a jump at the window's start that are boundaries: bit i for byte i of the rel32. They must be trap
+ * bytes for as long as the jump is there (design: the region model).
+ */
+unsigned int plan_boundaries(const uint8_t *offsets, unsigned int count);
+
+#endif

@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What a function's code says of an address: does an instruction start there, do direct branches lead there? The last function
+ * asked about is kept. Called with the library lock held.
+ *
+ * Whole functions are decoded only when the answer needs it. Whether branches lead to an address is mostly known without: no
+ * byte of the function begins a displacement that would.
+ */
+#ifndef LIBPATCH_SCAN_H
+#define LIBPATCH_SCAN_H
+
+#include "base/base.h"
+
+/* Original bytes under what the library wrote, for decoding through patched code: how many of them are at address. */
+typedef size_t scan_original_fn(uintptr_t address, const uint8_t **bytes);
+
+/*
+ * The answers below are for [lower, upper), readable memory. `original` reads it; is_original says that it may be read as it
+ * is.
+ */
+void scan_set(uintptr_t lower, uintptr_t upper, scan_original_fn *original, bool is_original);
+
+/*
+ * Decode it all. False when out of memory, or when the function is larger than 4 MiB: then nothing is known of it, and what is
+ * asked below is answered with no.
+ */
+bool scan_function(void);
+
+bool scan_is_start(uintptr_t address);
+bool scan_is_target(uintptr_t address);
+
+/* The text changed for other reasons than patches: forget. */
+void scan_forget(void);
+
+#endif

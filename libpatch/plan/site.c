@@ -1,0 +1,225 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "plan/site.h"
+
+#include "code/arena.h"
+#include "plan/pinned.h"
+#include "elf/module.h"
+#include "plan/scan.h"
+#include "trap/signals.h"
+#include "sys/maps.h"
+#include "sys/text.h"
+
+#include <elf.h>
+#include <sys/mman.h>
+
+/* mov rax, 15; syscall (glibc, sysdeps/unix/sysv/linux/x86_64/libc_sigaction.c) */
+#define RESTORER_SIZE 9
+
+/* The mapping looked up last, around the address at hand: most patches are made module by module. */
+static struct space_mapping cached;
+
+static bool mapping_of(uintptr_t address, struct space_mapping *out, struct refusal *refusal, patch_status *status)
+{
+	bool readable;
+
+	if (address < cached.lower || address >= cached.upper) {
+		if (!space_mapping(address, &cached, &readable)) {
+			cached = (struct space_mapping){ 0 };
+			refusal->message = readable ? "the address is not mapped" :
+						      "/proc/self/maps cannot be read";
+			*status = readable ? PATCH_EFAULT : PATCH_ESYS;
+			return false;
+		}
+	}
+	*out = cached;
+	return true;
+}
+
+/* The main program, or what is linked into it statically. */
+static bool is_main(const struct module *module)
+{
+	size_t count;
+	uintptr_t headers = (uintptr_t)module_program_headers(&count);
+
+	return headers >= module->lower && headers < module->upper;
+}
+
+/*
+ * Code that the trap path or a commit runs through (I9). Linked statically into the main program it cannot be told apart
+ * from what is to be patched.
+ */
+static const char *protected_by(const struct module *module)
+{
+	const struct {
+		const void *code;
+		const char *reason;
+	} needed[] = {
+		{ (const void *)(uintptr_t)&patch_init, "libpatch does not patch itself" },
+		{ registry_table_code(), "libpatch relies on liburcu, and does not patch it" },
+		{ arch_decoder_code(), "libpatch relies on Zydis, and does not patch it" },
+	};
+
+	if (is_main(module))
+		return NULL;
+	for (size_t i = 0; i < ARRAY_SIZE(needed); ++i)
+		if ((uintptr_t)needed[i].code >= module->lower && (uintptr_t)needed[i].code < module->upper)
+			return needed[i].reason;
+	return NULL;
+}
+
+/* Our own trap handler returns there: a trap in it would never end (hazard 13). */
+static uintptr_t restorer(void)
+{
+	static uintptr_t address;
+
+	if (address == 0)
+		address = signals_restorer();
+	return address != 0 ? address : UINTPTR_MAX;
+}
+
+/* May the bytes at address be patched, as far as their mapping goes? */
+static patch_status check_mapping(struct extent *extent, uintptr_t address, struct refusal *refusal)
+{
+	struct space_mapping mapping;
+	patch_status status;
+
+	if (!mapping_of(address, &mapping, refusal, &status))
+		return status;
+	if (!(mapping.protection & PROT_EXEC) || !(mapping.protection & PROT_READ)) {
+		/* It may have become so since it was looked up. */
+		cached = (struct space_mapping){ 0 };
+		if (!mapping_of(address, &mapping, refusal, &status))
+			return status;
+	}
+	if (!(mapping.protection & PROT_EXEC)) {
+		refusal->message = "the address is not executable";
+		return PATCH_EFAULT;
+	}
+	if (!(mapping.protection & PROT_READ)) {
+		refusal->message = "the code is not readable";
+		return PATCH_EFAULT;
+	}
+	if (mapping.special) {
+		refusal->message = "the kernel maps this code, and does not let it be written";
+		return PATCH_ENOTSUP;
+	}
+	if (mapping.shared) {
+		refusal->message = "the mapping is shared: other processes would see the patch";
+		return PATCH_ENOTSUP;
+	}
+	extent->exact = (mapping.protection & PROT_WRITE) != 0;
+	extent->mapped = mapping.upper;
+	return PATCH_OK;
+}
+
+/* Is it code that the library itself runs through? */
+static const char *check_protected(const struct module *module, uintptr_t address)
+{
+	if (address >= restorer() && address - restorer() < RESTORER_SIZE)
+		return "signal handlers return through this code";
+	return protected_by(module);
+}
+
+/*
+ * What the dynamic linker knows stays mapped while the library lock is held: unloading waits for that (syscalls.c). So its code
+ * can be read without asking the kernel, as far as the mapping goes that was looked up.
+ */
+static void trust(const struct module *module, uintptr_t address)
+{
+	const Elf64_Phdr *headers = module->headers;
+
+	for (size_t i = 0; headers != NULL && i < module->header_count; ++i) {
+		uintptr_t lower = module->bias + headers[i].p_vaddr;
+		uintptr_t upper = lower + headers[i].p_filesz;
+
+		if (headers[i].p_type == PT_LOAD && (headers[i].p_flags & (PF_R | PF_X)) == (PF_R | PF_X) &&
+		    address >= lower && address < upper)
+			text_trust(MAX(lower, cached.lower), MIN(upper, cached.upper));
+	}
+}
+
+static bool find_module(uintptr_t address, struct module *module)
+{
+	if (!module_find(address, module))
+		return module_find_mapped(address, &cached, module);
+	trust(module, address);
+	return true;
+}
+
+patch_status site_examine(uintptr_t address, struct extent *extent, struct refusal *refusal)
+{
+	struct critical critical;
+	struct module module;
+	patch_status status;
+
+	refusal->irritant = address;
+	*extent = (struct extent){ .limit = UINTPTR_MAX, .barrier = UINTPTR_MAX };
+	text_trust(0, 0);
+	if (arena_contains(address)) {
+		refusal->message = "the address is in code that libpatch generated";
+		return PATCH_EPROTECTED;
+	}
+	status = check_mapping(extent, address, refusal);
+	if (status != PATCH_OK || !find_module(address, &module))
+		return status;
+	refusal->message = check_protected(&module, address);
+	if (refusal->message != NULL)
+		return PATCH_EPROTECTED;
+	if (!module_function(&module, address, &extent->lower, &extent->upper, &extent->limit)) {
+		extent->lower = 0;
+		extent->upper = 0;
+	}
+	refusal->message = critical_examine(&module, address, extent->lower, extent->upper, region_original, &critical);
+	if (refusal->message != NULL)
+		return PATCH_EPROTECTED;
+	/* Its unwind entry begins a byte early, so that it is found for return addresses: a window must not run into it. */
+	if (address < restorer()) {
+		extent->limit = MIN(extent->limit, restorer());
+		extent->barrier = restorer();
+	}
+	if (critical.ceiling < extent->barrier) {
+		extent->limit = MIN(extent->limit, critical.ceiling);
+		extent->barrier = critical.ceiling;
+	}
+	extent->floor = critical.floor;
+	if (extent->upper == 0)
+		return PATCH_OK;
+	scan_set(extent->lower, extent->upper, region_original_at, region_is_original(extent->lower, extent->upper));
+	if (address != extent->lower && scan_function() && !scan_is_start(address)) {
+		refusal->message = "the address is not the start of an instruction of its function";
+		return PATCH_EBOUNDARY;
+	}
+	return PATCH_OK;
+}
+
+uintptr_t site_next_function_end(const struct extent *extent)
+{
+	struct module module;
+	uintptr_t lower, upper;
+
+	if (extent->limit == UINTPTR_MAX || !module_find(extent->limit, &module) ||
+	    !module_function(&module, extent->limit, &lower, &upper, NULL) || lower != extent->limit)
+		return 0;
+	return MIN(upper, extent->barrier);
+}
+
+bool site_decode(uintptr_t address, struct arch_insn *insn)
+{
+	uint8_t bytes[INSN_MAX];
+	size_t size = region_original(address, bytes, sizeof(bytes));
+
+	return arch_decode(bytes, size, address, insn);
+}
+
+void site_forget(void)
+{
+	cached = (struct space_mapping){ 0 };
+	module_forget();
+	scan_forget();
+	space_forget();
+}
+
+bool site_has_shadow_stack(void)
+{
+	return arch_has_shadow_stack();
+}

@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What there is at an address that somebody wants to patch: a mapping, a module, a function. Called with the library lock
+ * held.
+ */
+#ifndef LIBPATCH_SITE_H
+#define LIBPATCH_SITE_H
+
+#include "base/base.h"
+#include "patch/region.h"
+
+/* What there is around a site. */
+struct extent {
+	/* The function, upper 0 when unknown; where the next one begins. */
+	uintptr_t lower;
+	uintptr_t upper;
+	uintptr_t limit;
+	uintptr_t barrier; /* no byte from here on may be changed */
+	uintptr_t floor;   /* none in front of here */
+	uintptr_t mapped;  /* end of the mapping */
+	bool exact;        /* the mapping is writable (text.h) */
+};
+
+/* May a patch be placed at address? PATCH_OK, or why not in *refusal. */
+patch_status site_examine(uintptr_t address, struct extent *extent, struct refusal *refusal);
+
+/* The end of the function that begins at extent->limit, as far as its bytes may be changed; 0: there is none. */
+uintptr_t site_next_function_end(const struct extent *extent);
+
+/* The instruction at address, under patches; false when the bytes there are none. */
+bool site_decode(uintptr_t address, struct arch_insn *insn);
+
+/* Does this thread have a user shadow stack? */
+bool site_has_shadow_stack(void);
+
+/* Forget what was looked up of mappings and functions. */
+void site_forget(void);
+
+#endif

@@ -1,0 +1,62 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "runtime/app_handlers.h"
+
+#include "sys/process.h"
+
+#include <limits.h>
+#include <linux/futex.h>
+
+enum { NOT_KNOWN, NONE, SOME };
+
+static _Atomic int state;
+/* Threads that are in, or about to look. In a child of fork() it begins with 0. */
+static _Atomic int *const count = &libpatch_process_own.without_handlers;
+static TLS_INITIAL_EXEC bool in;
+
+bool handlers_are_known(void)
+{
+	return atomic_load(&state) != NOT_KNOWN;
+}
+
+void handlers_begin(void)
+{
+	int expected = NOT_KNOWN;
+
+	if (process_wipes())
+		atomic_compare_exchange_strong(&state, &expected, NONE);
+}
+
+bool handlers_enter(void)
+{
+	if (atomic_load(&state) != NONE)
+		return false;
+	in = true;
+	/* Sequentially consistent, like the other side's (handlers_expect()). */
+	atomic_fetch_add(count, 1);
+	if (atomic_load(&state) == NONE)
+		return true;
+	handlers_leave();
+	return false;
+}
+
+void handlers_leave(void)
+{
+	in = false;
+	if (atomic_fetch_sub(count, 1) == 1 && atomic_load(&state) != NONE)
+		raw_syscall(SYS_futex, count, FUTEX_WAKE_PRIVATE, INT_MAX);
+}
+
+void handlers_expect(void)
+{
+	int others;
+
+	if (atomic_exchange(&state, SOME) == NOT_KNOWN || in)
+		return;
+	while ((others = atomic_load(count)) != 0)
+		raw_syscall(SYS_futex, count, FUTEX_WAIT_PRIVATE, others);
+}
+
+void handlers_forget_others(void)
+{
+	atomic_store(count, in ? 1 : 0);
+}

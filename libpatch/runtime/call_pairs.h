@@ -1,0 +1,22 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * PROBE_AROUND on a call: the call after it comes from a hook at the call's return address, which other paths may reach,
+ * too. Both hooks go through here; equal stack pointers tell that this return belongs to that call.
+ */
+#ifndef LIBPATCH_AROUND_H
+#define LIBPATCH_AROUND_H
+
+#include "base/base.h"
+
+struct call_pair {
+	uint64_t id; /* never used again */
+	void (*procedure)(struct patch_exec_context *context, uint8_t post);
+	void *user_data;
+	uintptr_t program_counter; /* reported after the call */
+};
+
+/* Procedures of the two hooks; their user_data is the pair. */
+void around_call(struct patch_exec_context *context, uint8_t post);
+void around_return(struct patch_exec_context *context, uint8_t post);
+
+#endif

@@ -1,0 +1,64 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Which record each thread uses: the read side of quiescence, and who looks at it.
+ *
+ * A hook does, in this order:
+ *
+ *   frame.record = 0;  guard = frame;  r = *slot;  if r is 0: guard = 0, passed over;  frame.record = r;  calls r's procedure;
+ *   guard = 0
+ *
+ * with plain moves. Who closed a slot (stored 0, or another record, in it) and then made a memory fence (sync.h) finds out
+ * whether a thread can still use the record R that was there:
+ *
+ *  - the thread is not in the table, or its guard is 0: it does not, nor will it. A hook that loaded R did so before the fence,
+ *    with its guard, and its place in the table, stored before that: both are seen. One that loads later loads no R.
+ *  - its guard is a frame whose record is not 0 and not R: the same. It was in a hook with another record, or has left that
+ *    frame since, and whatever hook it is in now began behind the fence.
+ *  - the record is R: it does.
+ *  - the record is 0: it may be about to store R: nobody knows; to be looked at again.
+ *
+ * No program counter is looked at and no thread is interrupted: it may run, sleep, or be stopped. A frame is the running
+ * hook's for as long as its guard stands: also of one that longjmp() has left, until the thread's next hook, or its next call
+ * of the library, clears it. A thread has one hook at a time: hooks below its frame, or in a handler on the signal stack, are
+ * passed over.
+ *
+ * The table holds the address of each thread's thread-local storage, and is written to without a lock by a thread's first
+ * hook. It is read with the library lock held.
+ */
+#ifndef LIBPATCH_THREADS_H
+#define LIBPATCH_THREADS_H
+
+#include "base/base.h"
+
+/* Before the first hook runs. */
+void threads_init(void);
+
+/*
+ * A hook with its frame at `base` met a guard that is not 0: may it run, with the guard being 0 from now on? No when it is below
+ * the frame of a running hook, or in a handler that interrupted one, or in a vfork() child of one; or when the thread is not
+ * in the table yet and there is no memory for it (counted). Wherever a hook may be: no libc, no lock, general registers only.
+ */
+bool threads_may_run(uintptr_t guard, uintptr_t base) __attribute__((visibility("hidden"), used));
+
+/* The calling thread's guard, or 0 if its hook was left by longjmp(). */
+uintptr_t threads_own_guard(void);
+
+/* In a child of fork(), by the thread that is left. */
+void threads_forget_others(void);
+
+/* The record that the calling thread's hook uses; 0: none. */
+uintptr_t threads_own_record(void);
+
+/* What one thread's hook uses. `record` 0: it is not known yet. */
+typedef void threads_visit_fn(uintptr_t record, void *data);
+/* Each thread that is in a hook. After a memory fence. Returns whether the table could be read. */
+bool threads_visit(threads_visit_fn *visit, void *data);
+
+struct threads_usage {
+	uint64_t known;   /* in the table */
+	uint64_t missed;  /* hooks passed over for want of memory */
+	uint64_t bytes;   /* mapped for the table */
+};
+void threads_usage(struct threads_usage *usage);
+
+#endif

@@ -1,0 +1,346 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "sys/maps.h"
+
+#include "base/heap.h"
+#include "base/inject.h"
+
+#include <string.h>
+#include <sys/ioctl.h>
+#include <sys/mman.h>
+#include <sys/resource.h>
+
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+
+/* Room left for the program break to grow. */
+#define BREAK_ROOM (1UL << 30)
+/* Gap that the kernel keeps below a growing stack (mm/mmap.c, stack_guard_gap), rounded up. */
+#define STACK_GAP (2UL << 20)
+#define STACK_ROOM_MAX (1UL << 30)
+
+struct line {
+	struct space_mapping mapping;
+	bool stack;
+};
+
+static char buffer[8192];
+
+struct reader {
+	long fd;
+	long error; /* -errno: it ended before the end */
+	size_t length;
+	size_t at;
+};
+
+static bool reader_open(struct reader *reader)
+{
+	reader->fd = raw_open("/proc/thread-self/maps", O_RDONLY | O_CLOEXEC);
+	reader->error = reader->fd < 0 ? reader->fd : 0;
+	reader->length = 0;
+	reader->at = 0;
+	return reader->fd >= 0;
+}
+
+/* The next whole line, without its newline, inside `buffer`; NULL at the end. */
+static char *reader_line(struct reader *reader)
+{
+	for (;;) {
+		char *start = buffer + reader->at;
+		char *end = memchr(start, '\n', reader->length - reader->at);
+		long got;
+
+		if (end != NULL) {
+			*end = '\0';
+			reader->at = end + 1 - buffer;
+			return start;
+		}
+		memmove(buffer, start, reader->length - reader->at);
+		reader->length -= reader->at;
+		reader->at = 0;
+		if (reader->length == sizeof(buffer)) {
+			reader->error = -EOVERFLOW;
+			return NULL;
+		}
+		got = raw_syscall(SYS_read, reader->fd, buffer + reader->length, sizeof(buffer) - reader->length);
+		if (got <= 0) {
+			reader->error = got;
+			return NULL;
+		}
+		reader->length += got;
+	}
+}
+
+static const char *parse_hex(const char *at, uintptr_t *value)
+{
+	*value = 0;
+	for (;; ++at) {
+		unsigned int digit;
+
+		if (*at >= '0' && *at <= '9')
+			digit = *at - '0';
+		else if (*at >= 'a' && *at <= 'f')
+			digit = *at - 'a' + 10;
+		else
+			return at;
+		*value = *value << 4 | digit;
+	}
+}
+
+static const char *parse_decimal(const char *at, uint64_t *value)
+{
+	for (*value = 0; *at >= '0' && *at <= '9'; ++at)
+		*value = *value * 10 + (*at - '0');
+	return at;
+}
+
+static bool starts_with(const char *string, const char *prefix)
+{
+	while (*prefix != '\0')
+		if (*string++ != *prefix++)
+			return false;
+	return true;
+}
+
+static bool is_special(const char *name)
+{
+	return starts_with(name, "[v") || starts_with(name, "[uprobes");
+}
+
+/* "lower-upper rwxp offset device inode   name" (proc(5)) */
+static void parse_line(const char *at, struct line *line)
+{
+	uintptr_t major, minor;
+	const char *name;
+
+	at = parse_hex(at, &line->mapping.lower) + 1;
+	at = parse_hex(at, &line->mapping.upper) + 1;
+	line->mapping.protection = (at[0] == 'r' ? PROT_READ : 0) | (at[1] == 'w' ? PROT_WRITE : 0) |
+				   (at[2] == 'x' ? PROT_EXEC : 0);
+	line->mapping.shared = at[3] == 's';
+	at = parse_hex(at + 5, (uintptr_t *)&line->mapping.offset) + 1;
+	at = parse_hex(at, &major) + 1;
+	at = parse_hex(at, &minor) + 1;
+	line->mapping.device = (uint64_t)major << 32 | minor;
+	at = parse_decimal(at, &line->mapping.inode);
+	name = strchr(at, '[');
+	line->stack = name != NULL && starts_with(name, "[stack]");
+	line->mapping.special = name != NULL && is_special(name);
+}
+
+static bool reader_next(struct reader *reader, struct line *line)
+{
+	char *text = reader_line(reader);
+
+	if (text == NULL)
+		return false;
+	parse_line(text, line);
+	return true;
+}
+
+/* include/uapi/linux/fs.h, Linux 6.11: what is mapped at one address, without reading about all others. */
+struct procmap_query {
+	uint64_t size;
+	uint64_t query_flags;
+	uint64_t query_addr;
+	uint64_t vma_start;
+	uint64_t vma_end;
+	uint64_t vma_flags;
+	uint64_t vma_page_size;
+	uint64_t vma_offset;
+	uint64_t inode;
+	uint32_t dev_major;
+	uint32_t dev_minor;
+	uint32_t vma_name_size;
+	uint32_t build_id_size;
+	uint64_t vma_name_addr;
+	uint64_t build_id_addr;
+};
+#define PROCMAP_QUERY _IOWR('f', 17, struct procmap_query)
+#define PROCMAP_READABLE 1
+#define PROCMAP_WRITABLE 2
+#define PROCMAP_EXECUTABLE 4
+#define PROCMAP_SHARED 8
+
+/* 0, -ENOENT when nothing is mapped there, or why it cannot be told this way. */
+static long query(long fd, uintptr_t address, struct space_mapping *out)
+{
+	static char name[4096];
+	struct procmap_query query = {
+		.size = sizeof(query),
+		.query_addr = address,
+		.vma_name_size = sizeof(name),
+		.vma_name_addr = (uintptr_t)name,
+	};
+	long result = raw_syscall(SYS_ioctl, fd, PROCMAP_QUERY, &query);
+
+	if (result < 0)
+		return result;
+	*out = (struct space_mapping){
+		.lower = query.vma_start,
+		.upper = query.vma_end,
+		.protection = (query.vma_flags & PROCMAP_READABLE ? PROT_READ : 0) |
+			      (query.vma_flags & PROCMAP_WRITABLE ? PROT_WRITE : 0) |
+			      (query.vma_flags & PROCMAP_EXECUTABLE ? PROT_EXEC : 0),
+		.shared = query.vma_flags & PROCMAP_SHARED,
+		.special = query.vma_name_size > 0 && is_special(name),
+		.offset = query.vma_offset,
+		.device = (uint64_t)query.dev_major << 32 | query.dev_minor,
+		.inode = query.inode,
+	};
+	return 0;
+}
+
+bool space_mapping(uintptr_t address, struct space_mapping *out, bool *readable)
+{
+	struct reader reader;
+	struct line line;
+	bool found = false;
+	long error;
+
+	*readable = reader_open(&reader);
+	if (!*readable)
+		return false;
+	error = query(reader.fd, address, out);
+	if (error == 0 || error == -ENOENT) {
+		raw_syscall(SYS_close, reader.fd);
+		return error == 0;
+	}
+	while (!found && reader_next(&reader, &line)) {
+		if (line.mapping.lower > address)
+			break;
+		found = address < line.mapping.upper;
+	}
+	raw_syscall(SYS_close, reader.fd);
+	*readable = found || reader.error == 0;
+	if (found)
+		*out = line.mapping;
+	return found;
+}
+
+long space_refusal(void)
+{
+	struct reader reader;
+
+	if (!reader_open(&reader))
+		return reader.error;
+	if (reader_line(&reader) == NULL && reader.error == 0)
+		reader.error = -EIO;
+	raw_syscall(SYS_close, reader.fd);
+	return reader.error;
+}
+
+bool space_mappings(space_mapping_fn *visit, void *data)
+{
+	struct reader reader;
+	struct line line;
+
+	if (!reader_open(&reader))
+		return false;
+	while (reader_next(&reader, &line) && visit(&line.mapping, data))
+		;
+	raw_syscall(SYS_close, reader.fd);
+	return reader.error == 0;
+}
+
+static uintptr_t stack_room(void)
+{
+	/* Not known: the most that is kept. */
+	struct rlimit limit = { STACK_ROOM_MAX, STACK_ROOM_MAX };
+
+	raw_syscall(SYS_prlimit64, 0, RLIMIT_STACK, NULL, &limit);
+	return MIN((uintptr_t)limit.rlim_cur, STACK_ROOM_MAX) + STACK_GAP;
+}
+
+static bool read_gaps(space_visit_fn *visit, void *data)
+{
+	uintptr_t brk = (uintptr_t)raw_syscall(SYS_brk, NULL);
+	uintptr_t last = SPACE_FLOOR;
+	struct reader reader;
+	struct line line;
+	bool more = true;
+
+	if (!reader_open(&reader))
+		return false;
+	while (more && reader_next(&reader, &line)) {
+		uintptr_t lower = last;
+		uintptr_t upper = MIN(line.mapping.lower, SPACE_CEILING);
+
+		if (line.stack)
+			upper -= MIN(upper, stack_room());
+		/* Leave [brk, brk + room) out of the gap that the break lies in or touches. */
+		if (brk >= lower && brk < upper) {
+			if (brk > lower && ALIGN_DOWN(brk, PAGE_SIZE) > lower)
+				more = visit(lower, ALIGN_DOWN(brk, PAGE_SIZE), data);
+			lower = brk + BREAK_ROOM;
+		}
+		if (more && lower < upper)
+			more = visit(lower, upper, data);
+		last = MAX(last, line.mapping.upper);
+	}
+	raw_syscall(SYS_close, reader.fd);
+	return reader.error == 0;
+}
+
+/* The gaps read last. More than this are read every time. */
+#define GAPS_MAX 4096
+static struct {
+	uintptr_t lower;
+	uintptr_t upper;
+} gaps[GAPS_MAX];
+static size_t gap_count;
+static bool gaps_known;
+
+static bool remember(uintptr_t lower, uintptr_t upper, void *data)
+{
+	(void)data;
+	if (gap_count < GAPS_MAX) {
+		gaps[gap_count].lower = lower;
+		gaps[gap_count].upper = upper;
+	}
+	++gap_count;
+	return true;
+}
+
+void space_forget(void)
+{
+	gaps_known = false;
+}
+
+bool space_gaps(space_visit_fn *visit, void *data)
+{
+	if (!gaps_known) {
+		gap_count = 0;
+		if (!read_gaps(remember, NULL))
+			return false;
+		gaps_known = gap_count <= GAPS_MAX;
+	}
+	if (!gaps_known)
+		return read_gaps(visit, data);
+	for (size_t i = 0; i < gap_count && visit(gaps[i].lower, gaps[i].upper, data); ++i)
+		;
+	return true;
+}
+
+long space_map(uintptr_t address, size_t size, int protection)
+{
+	int injected = INJECT(INJECT_MMAP);
+	long result;
+
+	space_forget();
+	if (injected)
+		return -injected;
+	result = raw_syscall(SYS_mmap, address, size, protection,
+			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
+	if (result < 0) {
+		if (result != -EEXIST)
+			heap_note_refusal(result);
+		return result;
+	}
+	/* Kernels before 4.17 take the flag for a hint. */
+	if ((uintptr_t)result != address) {
+		raw_syscall(SYS_munmap, result, size);
+		return -EEXIST;
+	}
+	return 0;
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Core synchronisation: after core_sync() returns 0, no core executes this process's text as it was before the call
+ * (membarrier(2), MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE; kernel/sched/membarrier.c).
+ */
+#ifndef LIBPATCH_SYNC_H
+#define LIBPATCH_SYNC_H
+
+#include "base/base.h"
+
+/* Register the process. 0 or -errno: -ENOSYS and -EINVAL from kernels without it, -EPERM under some seccomp filters. */
+int core_sync_register(void);
+
+/* 0 or -errno. Costs 0.6 us alone, about 10 us with another core busy. */
+int core_sync(void);
+
+/*
+ * The other half of the hooks' ordering, which have no barrier of their own: what any thread of the process did before the
+ * call, in program order, is seen by the caller, and what the caller did before is seen by what any thread does after it.
+ * core_sync() is one, too. 0 or -errno. With the library lock held.
+ */
+int memory_fence(void);
+/* Fences that were made, core syncs included. */
+uint64_t memory_fence_count(void);
+
+/* Calls that succeeded. */
+uint64_t core_sync_count(void);
+
+#endif

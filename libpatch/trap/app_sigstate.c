@@ -1,0 +1,145 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "trap/app_sigstate.h"
+
+#include "sys/process.h"
+
+/* ---- the view of a borrowing child ------------------------------------------------------------------------------ */
+
+#define ACTIONS (2 * SIGNALS_OWNABLE)
+
+/* The parent's thread is stopped meanwhile, and the child has its thread-local storage. */
+struct child {
+	long pid; /* 0: none */
+	uint64_t blocked;
+	bool has_action[ACTIONS];
+	struct kernel_sigaction actions[ACTIONS];
+};
+
+static TLS_INITIAL_EXEC struct child child;
+static TLS_INITIAL_EXEC uint64_t blocked;
+
+/* Is this a child with a view of its own? `begin`: it is about to get one. */
+static bool is_child(bool begin)
+{
+	long pid;
+
+	if (child.pid == 0 && !begin)
+		return false;
+	if (!process_is_borrowed()) {
+		child.pid = 0;
+		return false;
+	}
+	pid = raw_syscall(SYS_getpid);
+	if (child.pid == pid)
+		return true;
+	child.pid = begin ? pid : 0;
+	child.blocked = blocked;
+	for (int slot = 0; slot < ACTIONS; ++slot)
+		child.has_action[slot] = false;
+	return begin;
+}
+
+/* ---- masks ------------------------------------------------------------------------------------------------------ */
+
+void virtual_inherit(uintptr_t thread)
+{
+	uintptr_t own;
+
+	/* Static thread-local storage has the same offset from the thread pointer in every thread (ELF TLS, variant II). */
+	__asm__("mov %%fs:0, %0" : "=r"(own));
+	*(uint64_t *)((uintptr_t)&blocked - own + thread) = virtual_blocked();
+}
+
+static _Atomic bool ended;
+
+void virtual_end(void)
+{
+	atomic_store(&ended, true);
+}
+
+uint64_t virtual_blocked(void)
+{
+	if (atomic_load_explicit(&ended, memory_order_relaxed))
+		return 0;
+	return is_child(false) ? child.blocked : blocked;
+}
+
+void virtual_set_blocked(uint64_t now)
+{
+	if (now == virtual_blocked())
+		return;
+	if (is_child(true))
+		child.blocked = now;
+	else
+		blocked = now;
+}
+
+/* ---- actions ---------------------------------------------------------------------------------------------------- */
+
+/* The last versions of an action: a reader copies one, and starts again when it may have been overwritten meanwhile. */
+#define VERSIONS 16
+
+static struct {
+	_Atomic unsigned int next;
+	_Atomic unsigned int now;
+	struct kernel_sigaction versions[VERSIONS];
+} actions[ACTIONS];
+
+void virtual_action(int slot, struct kernel_sigaction *action)
+{
+	unsigned int now;
+
+	if (is_child(false) && child.has_action[slot]) {
+		kernel_sigaction_copy(action, &child.actions[slot]);
+		return;
+	}
+	do {
+		/* Acquire pairs with the store in virtual_set_action(). */
+		now = atomic_load(&actions[slot].now);
+		kernel_sigaction_copy(action, &actions[slot].versions[now % VERSIONS]);
+		atomic_thread_fence(memory_order_acquire);
+	} while (atomic_load(&actions[slot].next) - now >= VERSIONS);
+}
+
+void virtual_set_action(int slot, const struct kernel_sigaction *action)
+{
+	unsigned int version;
+
+	if (is_child(true)) {
+		kernel_sigaction_copy(&child.actions[slot], action);
+		child.has_action[slot] = true;
+		return;
+	}
+	version = atomic_fetch_add(&actions[slot].next, 1) + 1;
+	kernel_sigaction_copy(&actions[slot].versions[version % VERSIONS], action);
+	atomic_store(&actions[slot].now, version);
+}
+
+/* ---- sa_mask ---------------------------------------------------------------------------------------------------- */
+
+/* Bit i for signals_ownable[i]. */
+static _Atomic uint8_t handler_masks[SIGNALS + 1];
+
+uint64_t virtual_handler_mask(long signo)
+{
+	uint8_t bits = atomic_load_explicit(&handler_masks[signo], memory_order_relaxed);
+	uint64_t mask = 0;
+
+	for (int slot = 0; slot < SIGNALS_OWNABLE; ++slot)
+		if (bits & 1U << slot)
+			mask |= SIGNALS_BIT(signals_ownable[slot]);
+	return mask;
+}
+
+void virtual_set_handler_mask(long signo, uint64_t mask)
+{
+	uint8_t bits = 0;
+
+	/* A borrowing child's handlers end with it; its parent's stay. */
+	if (mask == virtual_handler_mask(signo) || process_is_borrowed())
+		return;
+	for (int slot = 0; slot < SIGNALS_OWNABLE; ++slot)
+		if (mask & SIGNALS_BIT(signals_ownable[slot]))
+			bits |= (uint8_t)(1U << slot);
+	atomic_store_explicit(&handler_masks[signo], bits, memory_order_relaxed);
+}

@@ -1,0 +1,161 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+#include "trap/app_sigwait.h"
+
+#include "trap/app_sigpending.h"
+#include "trap/owned_signals.h"
+
+/* Threads that wait for owned signals of the process; more than these are found at their next wait only. */
+#define WAITERS 64
+
+struct waiter {
+	_Atomic int tid; /* 0: free */
+	_Atomic uint64_t accepted;
+};
+
+static struct waiter waiters[WAITERS];
+
+static TLS_INITIAL_EXEC uint64_t accepting;
+static TLS_INITIAL_EXEC uint64_t mask_before;
+static TLS_INITIAL_EXEC bool lets_through;
+static TLS_INITIAL_EXEC uint64_t believed_after;
+static TLS_INITIAL_EXEC bool left_pending;
+/* One arrived after the thread began to accept it, and before libpatch_wait_call(). */
+static TLS_INITIAL_EXEC uint8_t arrived;
+
+/*
+ * WAIT_ARRIVED when *arrived, else the call. What arrives from the function's start on, before libpatch_wait_made, is left pending
+ * for the call.
+ */
+long libpatch_wait_call(const struct arch_call *call, const uint8_t *arrived) __attribute__((visibility("hidden")));
+extern const char libpatch_wait_made[] __attribute__((visibility("hidden")));
+__asm__(".text\n"
+	".globl libpatch_wait_call\n"
+	".hidden libpatch_wait_call\n"
+	".type libpatch_wait_call, @function\n"
+	"libpatch_wait_call:\n"
+	"	.cfi_startproc\n"
+	"	mov $-512, %rax\n" /* WAIT_ARRIVED */
+	"	cmpb $0, (%rsi)\n"
+	"	jne libpatch_wait_made\n"
+	"	mov (%rdi), %rax\n"
+	"	mov 16(%rdi), %rsi\n"
+	"	mov 24(%rdi), %rdx\n"
+	"	mov 32(%rdi), %r10\n"
+	"	mov 40(%rdi), %r8\n"
+	"	mov 48(%rdi), %r9\n"
+	"	mov 8(%rdi), %rdi\n"
+	"	" OWN_SYSCALL
+	".globl libpatch_wait_made\n"
+	".hidden libpatch_wait_made\n"
+	"libpatch_wait_made:\n"
+	"	ret\n"
+	"	.cfi_endproc\n"
+	".size libpatch_wait_call, . - libpatch_wait_call\n");
+
+bool wait_leave_pending(int signo, siginfo_t *info, ucontext_t *context)
+{
+	uintptr_t pc = (uintptr_t)context->uc_mcontext.gregs[REG_RIP];
+	uint64_t *mask = (uint64_t *)&context->uc_sigmask;
+
+	if (!(accepting & SIGNALS_BIT(signo)))
+		return false;
+	if (pc < (uintptr_t)&libpatch_wait_call || pc >= (uintptr_t)libpatch_wait_made) {
+		arrived = 1;
+		return false;
+	}
+	/* Everything blocked, so that nothing else runs between here and the call, which unblocks what it waits for. */
+	if (!left_pending)
+		mask_before = *mask;
+	left_pending = true;
+	*mask = ~(uint64_t)0;
+	raw_syscall(SYS_rt_tgsigqueueinfo, raw_syscall(SYS_getpid), raw_syscall(SYS_gettid), signo, info);
+	return true;
+}
+
+void wait_begin_mask(uint64_t accepted, uint64_t after)
+{
+	believed_after = after;
+	atomic_signal_fence(memory_order_seq_cst);
+	lets_through = true;
+	wait_begin(accepted);
+}
+
+uint64_t wait_blocked_after(uint64_t now)
+{
+	if (!lets_through)
+		return now;
+	lets_through = false;
+	accepting = 0;
+	return believed_after;
+}
+
+void wait_begin(uint64_t accepted)
+{
+	arrived = 0;
+	atomic_signal_fence(memory_order_seq_cst);
+	accepting = accepted;
+	atomic_signal_fence(memory_order_seq_cst);
+}
+
+void wait_end(void)
+{
+	lets_through = false;
+	accepting = 0;
+	atomic_signal_fence(memory_order_seq_cst);
+	if (left_pending) {
+		left_pending = false;
+		raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask_before, NULL, sizeof(mask_before));
+	}
+}
+
+long wait_call(const struct arch_call *call)
+{
+	return libpatch_wait_call(call, &arrived);
+}
+
+void *wait_offer(void)
+{
+	int self = (int)raw_syscall(SYS_gettid);
+
+	for (size_t i = 0; i < WAITERS; ++i) {
+		int expected = 0;
+
+		if (!atomic_compare_exchange_strong(&waiters[i].tid, &expected, self))
+			continue;
+		atomic_store(&waiters[i].accepted, accepting);
+		return &waiters[i];
+	}
+	return NULL;
+}
+
+void wait_withdraw(void *offer)
+{
+	struct waiter *waiter = offer;
+
+	if (waiter == NULL)
+		return;
+	atomic_store(&waiter->accepted, 0);
+	atomic_store(&waiter->tid, 0);
+}
+
+void wait_wake(int signo)
+{
+	siginfo_t info = { 0 };
+
+	info.si_signo = signo;
+	/* The kernel lets nobody say to another thread that it was kill(); the true words are held. */
+	info.si_code = SI_QUEUE;
+	info.si_value.sival_ptr = waiters;
+	for (size_t i = 0; i < WAITERS; ++i) {
+		int tid = atomic_load(&waiters[i].tid);
+
+		if (tid != 0 && (atomic_load(&waiters[i].accepted) & SIGNALS_BIT(signo)) != 0 &&
+		    raw_syscall(SYS_rt_tgsigqueueinfo, raw_syscall(SYS_getpid), tid, signo, &info) == 0)
+			return;
+	}
+}
+
+bool wait_is_wake(const siginfo_t *info)
+{
+	return info->si_code == SI_QUEUE && info->si_value.sival_ptr == waiters;
+}

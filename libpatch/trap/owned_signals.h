@@ -1,0 +1,39 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Which signals libpatch may own, and the kernel's words for them.
+ */
+#ifndef LIBPATCH_OWNED_H
+#define LIBPATCH_OWNED_H
+
+#include "base/base.h"
+
+#include <signal.h>
+
+#define SIGNALS 64 /* of the kernel: 1 to 64 */
+#define SIGNALS_BIT(signo) ((uint64_t)1 << ((signo)-1))
+
+/* Those that libpatch may own. */
+#define SIGNALS_OWNABLE 2
+#define SIGNALS_OWNED (SIGNALS_BIT(SIGTRAP) | SIGNALS_BIT(SIGILL))
+extern const int signals_ownable[SIGNALS_OWNABLE];
+/* Its index there, or -1. */
+int signals_slot(int signo);
+
+/* The kernel's struct sigaction (arch/x86/include/uapi/asm/signal.h); libc's has another layout. */
+struct kernel_sigaction {
+	void *handler;
+	unsigned long flags;
+	void (*restorer)(void);
+	uint64_t mask;
+};
+
+/* By word: a copy of the whole structure could become a call (I9). Volatile: the program's memory, read once. */
+static inline void kernel_sigaction_copy(struct kernel_sigaction *to, const volatile struct kernel_sigaction *from)
+{
+	to->handler = from->handler;
+	to->flags = from->flags;
+	to->restorer = from->restorer;
+	to->mask = from->mask;
+}
+
+#endif

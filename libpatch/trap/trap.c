@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Runs in any thread at any instruction, also inside malloc, the loader or a half-finished commit of another thread. Takes
+ * no lock, allocates nothing, calls nothing that could be patched (I9).
+ */
+#include "trap/trap.h"
+
+#include "arch/arch.h"
+#include "code/arena.h"
+#include "base/inject.h"
+#include "trap/registry.h"
+#include "trap/signals.h"
+
+#include <libpatch/tools.h>
+#include <ucontext.h>
+
+static _Atomic uint64_t served;
+
+/* Traps at an instruction before a commit looks whether it can do without: some 10 ms of processor time. */
+#define MANY 4096
+
+uint64_t trap_count(void)
+{
+	return atomic_load_explicit(&served, memory_order_relaxed);
+}
+
+enum verdict {
+	NOT_OURS,
+	GO_TO_TARGET, /* to the code that stands for the instruction */
+	RETRY_THERE,  /* the original instruction is back: execute it */
+	RETRY_ONCE    /* a trap byte is there, which is not ours, but which the trap need not have come from */
+};
+
+/*
+ * Where this thread was last sent back to by RETRY_ONCE, 0 once it has trapped anywhere since. A uprobe or a debugger may have
+ * come to where our trap byte was: its traps never get here, so the one that did is ours, from before. The trap byte of
+ * somebody in the process traps again at once, and is theirs then.
+ */
+static TLS_INITIAL_EXEC uintptr_t sent_back;
+
+/*
+ * What a trap at the entry's address means (I5). The byte is read between two reads of the state, and believed only when
+ * they agree: otherwise a removal followed by an install by somebody else in between could be taken for ours, or ours for
+ * theirs. Pairs with set_state() in registry.c.
+ */
+static enum verdict judge(struct registry_entry *entry, enum arch_trap_class class, uintptr_t *target)
+{
+	for (;;) {
+		uint64_t before = atomic_load(&entry->state);
+		uint8_t byte = *(volatile const uint8_t *)entry->address;
+
+		*target = atomic_load_explicit(&entry->target, memory_order_acquire);
+		if (atomic_load(&entry->state) != before)
+			continue;
+		if (!(REGISTRY_CLASSES(before) & 1U << class))
+			return NOT_OURS;
+		switch (REGISTRY_STATE(before)) {
+		case REGISTRY_ACTIVE:
+			return GO_TO_TARGET;
+		case REGISTRY_RETIRED:
+			/* An instruction that raises the same signal by itself. */
+			if (class == ARCH_TRAP_SIGILL && (arch_trap_class(byte) == class || entry->traps))
+				return NOT_OURS;
+			return arch_trap_class(byte) == class ? RETRY_ONCE : RETRY_THERE;
+		default:
+			return NOT_OURS;
+		}
+	}
+}
+
+static bool serve(uintptr_t address, enum arch_trap_class class, bool merged, greg_t *pc)
+{
+	registry_token token = registry_read_lock();
+	struct registry_entry *entry = registry_lookup(address);
+	enum verdict verdict = NOT_OURS;
+	uintptr_t target = 0;
+
+	/*
+	 * Another's SIGTRAP swallowed ours (hazard 4): with an instruction longer than a byte at `address`, a pc right
+	 * behind its first byte can only come from an int3 there.
+	 */
+	if (entry != NULL && (!merged || entry->length > 1))
+		verdict = judge(entry, class, &target);
+	if (verdict == RETRY_ONCE && sent_back == address)
+		verdict = NOT_OURS;
+	sent_back = verdict == RETRY_ONCE ? address : 0;
+	if (verdict != NOT_OURS) {
+		*pc = (greg_t)(verdict == GO_TO_TARGET ? target : address);
+		if (atomic_fetch_add_explicit(&entry->hits, 1, memory_order_relaxed) % MANY == MANY - 1)
+			registry_report(entry);
+		atomic_fetch_add_explicit(&served, 1, memory_order_relaxed);
+	}
+	registry_read_unlock(token);
+	return verdict != NOT_OURS;
+}
+
+/*
+ * A trap of a displaced instruction of the program (int3, ud2): tell its handler where the original is. Going on from
+ * there is right: the original's successors are where the displaced ones are.
+ */
+static void translate(greg_t *pc, uintptr_t trapped)
+{
+	uintptr_t original;
+
+	if (arena_original_pc(trapped, &original))
+		*pc = (greg_t)(original + ((uintptr_t)*pc - trapped));
+}
+
+EXPORT void libpatch_on_trap(int signo, siginfo_t *info, void *context)
+{
+	greg_t *pc = &((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
+	uintptr_t at = (uintptr_t)*pc;
+
+	(void)INJECT(INJECT_TRAP);
+	if (signals_offer(signo, info, context))
+		return;
+	if (signo == SIGTRAP && info->si_code == SI_KERNEL) {
+		if (serve(at - 1, ARCH_TRAP_SIGTRAP, false, pc))
+			return;
+		translate(pc, at - 1);
+	} else if (signo == SIGTRAP) {
+		/* Theirs; but ours may have been merged into it, and then both are due. */
+		serve(at - 1, ARCH_TRAP_SIGTRAP, true, pc);
+	} else if (signo == SIGILL && info->si_code > 0 && (uintptr_t)info->si_addr == at) {
+		if (serve(at, ARCH_TRAP_SIGILL, false, pc))
+			return;
+		translate(pc, at);
+	}
+	signals_hand_on(signo, info, context);
+}
