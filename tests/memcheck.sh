@@ -7,7 +7,7 @@ build=${LIBPATCH_BUILD_DIR:-.}
 command -v valgrind >/dev/null || { echo "SKIP: no valgrind"; exit 77; }
 failed=0
 ran=0
-for test in test_decode test_plan test_emit test_relocate; do
+for test in arch/test_decode arch/test_emit arch/test_relocate plan/test_plan; do
 	program=$build/tests/unit/$test
 	[ -x "$program" ] || continue
 	ran=1

@@ -1,6 +1,6 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# Builds of their own with sanitizers: all of it with UBSan, under which unit and regression tests run; and the unit tests with
+# Builds of their own with sanitizers: all of it with UBSan, under which unit and behaviour tests run; and the unit tests with
 # ASan. CONTRIBUTING.md says why not more. sanitize.sh [undefined|address TESTS]: some of them.
 set -u
 source=${LIBPATCH_SOURCE_DIR:-.}
@@ -35,7 +35,7 @@ only=${1:-}
 # A program whose stack is misaligned gets such contexts: on this processor that is no error.
 [ "$only" = address ] ||
 	check undefined '-fsanitize=undefined -fno-sanitize=alignment -fno-sanitize-recover=undefined' \
-		"${2:-\$(unit_tests) \$(regression_tests)}"
+		"${2:-\$(unit_tests) \$(behaviour_tests)}"
 [ "$only" = undefined ] ||
 	check address '-fsanitize=address -fno-omit-frame-pointer' "${2:-\$(unit_tests)}"
 exit "$failed"

@@ -31,7 +31,7 @@
  * the direction flag. Threads may lose each other's hits.
  */
 #define _GNU_SOURCE
-#include "../../examples/functions.h"
+#include "common/functions.h"
 
 #include <fcntl.h>
 #include <link.h>

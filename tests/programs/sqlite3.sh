@@ -6,8 +6,8 @@ name=sqlite3 package=sqlite3 modules=main,libsqlite3.so.0,libz.so.1
 
 prepare()
 {
-	sed 's/ROWS/2000/g' "$source/examples/demo/database.sql" >database.sql
-	cp "$source/examples/demo/queries.sql" "$source/tests/programs/sqlite3.sql" .
+	sed 's/ROWS/2000/g' "$source/tools/demo/database.sql" >database.sql
+	cp "$source/tools/demo/queries.sql" "$source/tests/programs/sqlite3.sql" .
 	seq 1 3000 | awk '{ print $1 "," $1 * 7 % 1009 ",\"name " $1 % 13 "\"," $1 / 8 }' >table.csv
 }
 

@@ -7,7 +7,7 @@
  *
  * cycles [seconds [cycles]]      without cycles: as many as there is time for; 20,000 at least
  */
-#include "../regression/targets.h"
+#include "targets.h"
 
 #include <pthread.h>
 

@@ -24,7 +24,7 @@
 #define CHILD_WELL 42
 #define CHILD_SECONDS 100
 #define ALTERNATE_STACK (256 * 1024)
-#define MODULE "tests/stress/.libs/torture-module.so"
+#define MODULE "tests/support/.libs/torture-module.so"
 
 struct worker {
 	pthread_t thread;
