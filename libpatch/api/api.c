@@ -92,11 +92,11 @@ static patch_status set_up(bool allow_wx)
 	if (error != 0)
 		return error_raise_sys(error == -ENOSYS || error == -EINVAL ? PATCH_ENOTSUP : PATCH_ESYS, "patch_init",
 				       "the kernel refuses membarrier(REGISTER_PRIVATE_EXPEDITED_SYNC_CORE)", error);
-	error = (int)space_refusal();
+	error = (int)maps_refusal();
 	if (error != 0)
 		return error_raise_sys(PATCH_ESYS, "patch_init",
 				       "/proc/self/maps, which tells what code is and where memory is free, cannot be read", error);
-	if (!earlier_can_look())
+	if (!mask_audit_can_look())
 		return error_raise(PATCH_ESYS, "patch_init",
 				   "/proc/self/task, which tells what signals the threads block, cannot be read", NULL);
 	heap_take_refusal();
@@ -107,7 +107,7 @@ static patch_status set_up(bool allow_wx)
 		return error_raise_sys(error == -ENOMEM ? PATCH_ENOMEM : PATCH_ENOTSUP, "patch_init", text_refusal(), error);
 	}
 	arch_xsave_init();
-	threads_init();
+	hook_threads_init();
 	if (registry_init() != PATCH_OK)
 		return error_raise(PATCH_ENOMEM, "patch_init", "out of memory", "registry");
 	if (!fork_handled && lock_handle_fork() != 0)
@@ -134,8 +134,8 @@ static void begin_with_modules(void *data)
 	beginning->locked = lock_acquire(&beginning->scope);
 	if (!beginning->locked)
 		return;
-	syscalls_patch();
-	mediate_adopt(&beginning->scope.mask);
+	interpose_system_calls();
+	syscall_emul_adopt(&beginning->scope.mask);
 	atomic_store(&life, ALIVE);
 }
 
@@ -151,7 +151,7 @@ static patch_status begin(void)
 	if (!beginning.locked)
 		return error_raise(PATCH_EFAIL, "patch_init", lock_refusal(), NULL);
 	lock_release(&beginning.scope);
-	earlier_wait_for_libc();
+	mask_audit_wait_for_libc();
 	return PATCH_OK;
 }
 
@@ -280,7 +280,7 @@ static patch_status commit_queue(void)
 	patch_status status;
 
 	text_trust(0, 0);
-	gone_collect();
+	unmapped_collect();
 	status = commit_run();
 	/* Modules come and go: what was learnt of them is good for one batch. */
 	site_forget();
@@ -331,11 +331,11 @@ static void queue_all_regions(void)
 /* A thread that meets a trap byte with SIGTRAP blocked is the process's end (kernel/signal.c, force_sig_info_to_task()). */
 static patch_status check_threads(const char *origin)
 {
-	int thread = commit_changes_text() ? earlier_blocking_thread() : 0;
+	int thread = commit_changes_text() ? mask_audit_blocking_thread() : 0;
 
 	if (thread == 0)
 		return PATCH_OK;
-	if (thread == EARLIER_NOT_KNOWN)
+	if (thread == MASK_AUDIT_UNKNOWN)
 		return error_raise(PATCH_ESYS, origin, "/proc/self/task, which tells what signals the threads block, cannot be read: "
 				   "one that blocks SIGTRAP or SIGILL would be killed", NULL);
 	return error_raise_at(PATCH_EBLOCKED, origin, "a thread blocks SIGTRAP or SIGILL by means that libpatch does not see, and "
@@ -368,7 +368,7 @@ EXPORT patch_status patch_commit(void)
 	if (status != PATCH_OK)
 		return api_leave(&scope, status);
 	status = commit_queue();
-	mediate_look_for_handlers();
+	syscall_emul_look_for_handlers();
 	if (status == PATCH_OK && replan_begin()) {
 		/* Nobody asked for this. What fails of it works as it is, and is on the list for the next commit. */
 		commit_queue();
@@ -387,7 +387,7 @@ EXPORT patch_status patch_fini(void)
 
 	/* Nobody will tell of them any more. */
 	if (atomic_load(&life) == ALIVE)
-		handlers_expect();
+		app_handlers_expect();
 	status = api_enter(&scope, "patch_fini");
 	if (status != PATCH_OK)
 		return status;
@@ -397,14 +397,14 @@ EXPORT patch_status patch_fini(void)
 	if (status == PATCH_OK)
 		status = commit_queue();
 	if (status == PATCH_OK)
-		status = syscalls_restore();
+		status = interpose_restore();
 	/* The handler and the registry live on, for traps that were raised before. */
 	finished = status == PATCH_OK;
 	if (finished)
 		atomic_store(&life, FINISHED);
 	status = leave_and_destroy(&scope, status);
 	if (finished)
-		mediate_release();
+		syscall_emul_release();
 	return status;
 }
 
@@ -535,8 +535,8 @@ EXPORT patch_status patch_statistics(struct patch_statistics *statistics)
 {
 	struct arena_usage arenas;
 	struct region_usage regions;
-	struct syscalls_usage own;
-	struct threads_usage threads;
+	struct interpose_usage own;
+	struct hook_threads_usage threads;
 	struct lock_scope scope;
 	patch_status status;
 
@@ -548,8 +548,8 @@ EXPORT patch_status patch_statistics(struct patch_statistics *statistics)
 		return status;
 	arena_usage(&arenas);
 	region_usage(&regions);
-	syscalls_usage(&own);
-	threads_usage(&threads);
+	interpose_usage(&own);
+	hook_threads_usage(&threads);
 	*statistics = (struct patch_statistics){
 		.patches = handle_count(),
 		.regions = regions.regions - own.regions,

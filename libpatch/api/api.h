@@ -2,8 +2,8 @@
 /*
  * What the public functions share.
  */
-#ifndef LIBPATCH_API_H
-#define LIBPATCH_API_H
+#ifndef LIBPATCH_API_API_H
+#define LIBPATCH_API_API_H
 
 #include "base/base.h"
 #include "runtime/lock.h"

@@ -130,7 +130,7 @@ static patch_status attach_after(struct patch *patch, const struct extent *exten
 		return PATCH_ENOTSUP;
 	}
 	patch->pair.program_counter = returns_to;
-	return attach(patch, ROLE_RETURN, returns_to, extent, refusal);
+	return attach_patch(patch, ROLE_RETURN, returns_to, extent, refusal);
 }
 
 /* Both hooks go through around.c. */
@@ -141,8 +141,8 @@ static void set_pair(struct patch *patch)
 	patch->pair.id = patch->order;
 	patch->pair.procedure = record->procedure;
 	patch->pair.user_data = record->user_data;
-	patch->sites[ROLE_SITE].record = (struct hook_record){ around_call, &patch->pair };
-	patch->sites[ROLE_RETURN].record = (struct hook_record){ around_return, &patch->pair };
+	patch->sites[ROLE_SITE].record = (struct hook_record){ call_pair_begin, &patch->pair };
+	patch->sites[ROLE_RETURN].record = (struct hook_record){ call_pair_end, &patch->pair };
 }
 
 static patch_status attach_all(struct patch *patch, const struct extent *extent, struct refusal *refusal)
@@ -158,7 +158,7 @@ static patch_status attach_all(struct patch *patch, const struct extent *extent,
 	}
 	if (patch->paired)
 		set_pair(patch);
-	status = attach(patch, ROLE_SITE, patch->located, extent, refusal);
+	status = attach_patch(patch, ROLE_SITE, patch->located, extent, refusal);
 	if (status == PATCH_OK && patch->type == PATCH_EXEC_MODEL_PROBE_AROUND)
 		status = attach_after(patch, extent, refusal);
 	return status;

@@ -27,7 +27,7 @@ enum arch_flags {
 	ARCH_F_ENDBR = 1 << 0,   /* endbr64 */
 	ARCH_F_NOP = 1 << 1,     /* any form of no-op */
 	ARCH_F_NOFALL = 1 << 2,  /* control never reaches the next instruction: jmp, ret, ud2, hlt, ... */
-	ARCH_F_PADDING = 1 << 3, /* int3 or NOP: what assemblers and linkers fill gaps with */
+	ARCH_F_FILLER = 1 << 3, /* int3 or NOP: what assemblers and linkers fill gaps with */
 	ARCH_F_MEM_RSP = 1 << 4, /* ModRM memory operand with RSP as its base */
 	ARCH_F_SYSCALL = 1 << 5, /* syscall, sysenter, int 0x80 */
 	ARCH_F_REFUSED = 1 << 6  /* cannot be executed at another address; `why` says it */
@@ -304,10 +304,10 @@ struct arch_call {
 };
 
 /* True: the call was made, and call->rax is its result. Runs with the program's extended state, and leaves it alone. */
-typedef bool arch_instead_fn(struct arch_call *call);
+typedef bool arch_syscall_hook_fn(struct arch_call *call);
 
 /* A system call's copy behind a call of the function, which may make it instead. */
-void arch_emit_instead(struct arch_code *code, arch_instead_fn *function, const uint8_t *bytes,
+void arch_emit_syscall_hook(struct arch_code *code, arch_syscall_hook_fn *function, const uint8_t *bytes,
 		       const struct arch_insn *insn, uintptr_t address, const struct arch_map *map);
 
 /* ---- trap bytes ------------------------------------------------------------------------------------------------- */

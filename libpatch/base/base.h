@@ -4,8 +4,8 @@
  *
  * Raw system calls because libc's wrappers may be interposed by the host or patched by us (I9).
  */
-#ifndef LIBPATCH_BASE_H
-#define LIBPATCH_BASE_H
+#ifndef LIBPATCH_BASE_BASE_H
+#define LIBPATCH_BASE_BASE_H
 
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -38,7 +38,7 @@ static inline bool bytes_have_zero(uint64_t word)
 }
 
 /* Of `count` slots, a power of two and at least 2, the one for a value (Knuth, The Art of Computer Programming 3, 6.4). */
-static inline size_t slot_for(uint64_t value, size_t count)
+static inline size_t hash_index(uint64_t value, size_t count)
 {
 	return value * 0x9E3779B97F4A7C15ULL >> (64 - __builtin_ctzl(count));
 }

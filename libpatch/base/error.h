@@ -4,8 +4,8 @@
  *
  * Messages and origins are string literals; nothing is allocated. Async-signal-safe.
  */
-#ifndef LIBPATCH_ERROR_H
-#define LIBPATCH_ERROR_H
+#ifndef LIBPATCH_BASE_ERROR_H
+#define LIBPATCH_BASE_ERROR_H
 
 #include "base/base.h"
 

@@ -3,8 +3,8 @@
  * The library's own heap, because patch_make() may run in a signal handler that interrupted malloc, and because the
  * host may interpose malloc (I9). Called with the library lock held.
  */
-#ifndef LIBPATCH_HEAP_H
-#define LIBPATCH_HEAP_H
+#ifndef LIBPATCH_BASE_HEAP_H
+#define LIBPATCH_BASE_HEAP_H
 
 #include "base/base.h"
 

@@ -2,8 +2,8 @@
 /*
  * Named points between the protocol's steps at which a test can stop a thread or make a step fail. Empty in production.
  */
-#ifndef LIBPATCH_INJECT_H
-#define LIBPATCH_INJECT_H
+#ifndef LIBPATCH_BASE_INJECT_H
+#define LIBPATCH_BASE_INJECT_H
 
 enum inject_point {
 	INJECT_COMMIT_CHECKED,   /* bytes compared, nothing published */

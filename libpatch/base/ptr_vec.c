@@ -3,7 +3,7 @@
 
 #include "base/heap.h"
 
-bool queue_reserve(struct queue *queue, size_t count)
+bool ptr_vec_reserve(struct ptr_vec *queue, size_t count)
 {
 	size_t capacity = MAX((size_t)queue->capacity * 2, (size_t)64);
 	void **items;

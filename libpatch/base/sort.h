@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-#ifndef LIBPATCH_SORT_H
-#define LIBPATCH_SORT_H
+#ifndef LIBPATCH_BASE_SORT_H
+#define LIBPATCH_BASE_SORT_H
 
 #include "base/base.h"
 

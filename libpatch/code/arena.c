@@ -136,9 +136,9 @@ static uintptr_t reserve(uintptr_t near, struct arena_reach reach)
 	for (int tries = 0; tries < RESERVE_TRIES && error == -EEXIST; ++tries) {
 		struct search search = { .reach = reach, .near = near, .best_distance = UINTPTR_MAX };
 
-		if (!space_gaps(consider, &search) || search.best == 0)
+		if (!maps_gaps(consider, &search) || search.best == 0)
 			return 0;
-		error = space_map(search.best, ARENA_SIZE, PROT_READ | PROT_EXEC);
+		error = maps_map(search.best, ARENA_SIZE, PROT_READ | PROT_EXEC);
 		if (error != 0)
 			continue;
 		error = raw_syscall(SYS_mmap, search.best, TABLE_SIZE + SLOTS_SIZE, PROT_READ | PROT_WRITE,
@@ -167,7 +167,7 @@ static struct arena *create(uintptr_t near, struct arena_reach reach)
 	arena->bump = arena->code;
 	arena->fresh = arena->code;
 	if (!describe(arena) ||
-	    !range_publish(&(struct range){ arena->code, arena->code + CODE_SIZE, arena->granules })) {
+	    !code_ranges_publish(&(struct code_range){ arena->code, arena->code + CODE_SIZE, arena->granules })) {
 		heap_unmap(base, ARENA_SIZE);
 		goto fail;
 	}
@@ -326,14 +326,14 @@ static uintptr_t slot_within(struct arena_reach reach, uintptr_t near)
 	return slot;
 }
 
-uintptr_t arena_slot_alloc(uintptr_t near)
+uintptr_t hook_slot_alloc(uintptr_t near)
 {
 	uintptr_t slot = slot_within(arena_reach_of(near), near);
 
 	return slot != 0 ? slot : slot_within(arena_reach_everything(), near);
 }
 
-void arena_slot_free(uintptr_t slot)
+void hook_slot_free(uintptr_t slot)
 {
 	struct arena *arena = arenas;
 
@@ -345,7 +345,7 @@ void arena_slot_free(uintptr_t slot)
 
 /* ---- pc -> original --------------------------------------------------------------------------------------------- */
 
-static bool original_of_block(const struct range *range, uintptr_t pc, uintptr_t *original)
+static bool original_of_block(const struct code_range *range, uintptr_t pc, uintptr_t *original)
 {
 	size_t granule = (pc - range->lower) / ARENA_GRANULE;
 	uint16_t back = range->granules[granule];
@@ -367,7 +367,7 @@ static bool original_of_block(const struct range *range, uintptr_t pc, uintptr_t
 
 bool arena_original_pc(uintptr_t pc, uintptr_t *original)
 {
-	const struct range *range = range_find(pc);
+	const struct code_range *range = code_ranges_find(pc);
 
 	if (range == NULL)
 		return false;
@@ -376,7 +376,7 @@ bool arena_original_pc(uintptr_t pc, uintptr_t *original)
 		if (*(const uint8_t *)pc != ARCH_JMP_REL32 || pc + ARCH_JMP_SIZE > range->upper)
 			return false;
 		pc += ARCH_JMP_SIZE + *(const int32_t *)(pc + 1);
-		range = range_find(pc);
+		range = code_ranges_find(pc);
 		if (range == NULL || range->granules == NULL)
 			return false;
 	}
@@ -385,12 +385,12 @@ bool arena_original_pc(uintptr_t pc, uintptr_t *original)
 
 bool arena_contains(uintptr_t pc)
 {
-	return range_find(pc) != NULL;
+	return code_ranges_find(pc) != NULL;
 }
 
 void arena_usage(struct arena_usage *usage)
 {
-	usage->mappings = range_count();
+	usage->mappings = code_ranges_count();
 	usage->code_bytes = code_bytes;
-	arena_pad_usage(usage);
+	pad_usage(usage);
 }

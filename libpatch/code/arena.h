@@ -18,8 +18,8 @@
  *   +8   struct arch_row  rows, ascending `code` (offset from the block's start), then one with code 0xffff
  *   ...  padding, code from rows[0].code on
  */
-#ifndef LIBPATCH_ARENA_H
-#define LIBPATCH_ARENA_H
+#ifndef LIBPATCH_CODE_ARENA_H
+#define LIBPATCH_CODE_ARENA_H
 
 #include "base/base.h"
 
@@ -58,18 +58,18 @@ void arena_free(const struct arena_block *block);
  * The address of 8 writable bytes, 0, that code near `near` can reach if there is memory for that, else of some anywhere, for
  * far code. 0: no memory.
  */
-uintptr_t arena_slot_alloc(uintptr_t near);
+uintptr_t hook_slot_alloc(uintptr_t near);
 /* Give back one that no thread was ever led to code for. */
-void arena_slot_free(uintptr_t slot);
+void hook_slot_free(uintptr_t slot);
 
 /*
  * A pad: 5 free bytes at source + disp, where disp's bytes selected by `fixed_mask` have the values of `fixed_value`
  * (a little-endian rel32; `source` is the address behind the jump). The pad can reach `reach` by rel32.
  * On success *pad is its address.
  */
-patch_status arena_pad_alloc(uintptr_t source, uint32_t fixed_mask, uint32_t fixed_value, struct arena_reach reach,
+patch_status pad_alloc(uintptr_t source, uint32_t fixed_mask, uint32_t fixed_value, struct arena_reach reach,
 			     uintptr_t *pad);
-void arena_pad_free(uintptr_t pad);
+void pad_free(uintptr_t pad);
 
 /*
  * Original address for a pc in a block or at a pad. Async-signal-safe, any thread, no lock.
@@ -91,6 +91,6 @@ struct arena_usage {
 };
 void arena_usage(struct arena_usage *usage);
 /* Its part of pads. */
-void arena_pad_usage(struct arena_usage *usage);
+void pad_usage(struct arena_usage *usage);
 
 #endif

@@ -5,11 +5,11 @@
 
 #define RANGES 8192
 
-static struct range ranges[RANGES];
-/* Release in range_publish() pairs with acquire in range_find(): a counted range is complete. */
+static struct code_range ranges[RANGES];
+/* Release in code_ranges_publish() pairs with acquire in code_ranges_find(): a counted range is complete. */
 static _Atomic size_t count;
 
-bool range_publish(const struct range *range)
+bool code_ranges_publish(const struct code_range *range)
 {
 	size_t n = atomic_load_explicit(&count, memory_order_relaxed);
 
@@ -20,7 +20,7 @@ bool range_publish(const struct range *range)
 	return true;
 }
 
-const struct range *range_find(uintptr_t pc)
+const struct code_range *code_ranges_find(uintptr_t pc)
 {
 	size_t n = atomic_load_explicit(&count, memory_order_acquire);
 
@@ -30,7 +30,7 @@ const struct range *range_find(uintptr_t pc)
 	return NULL;
 }
 
-uint64_t range_count(void)
+uint64_t code_ranges_count(void)
 {
 	return atomic_load_explicit(&count, memory_order_relaxed);
 }

@@ -2,21 +2,21 @@
 /*
  * The address ranges that hold generated code, readable from any signal handler without a lock: an append-only array.
  */
-#ifndef LIBPATCH_RANGE_H
-#define LIBPATCH_RANGE_H
+#ifndef LIBPATCH_CODE_CODE_RANGES_H
+#define LIBPATCH_CODE_CODE_RANGES_H
 
 #include "base/base.h"
 
-struct range {
+struct code_range {
 	uintptr_t lower;
 	uintptr_t upper;
 	const uint16_t *granules; /* of an arena; NULL for pads */
 };
 
 /* Appends; with the library lock held. False when the array is full. */
-bool range_publish(const struct range *range);
+bool code_ranges_publish(const struct code_range *range);
 /* The range that contains pc, or NULL. */
-const struct range *range_find(uintptr_t pc);
-uint64_t range_count(void);
+const struct code_range *code_ranges_find(uintptr_t pc);
+uint64_t code_ranges_count(void);
 
 #endif

@@ -232,7 +232,7 @@ static bool is_possible(const struct pattern *pattern, struct arena_reach reach)
 {
 	uint32_t first, last, candidate;
 
-	return clip(pattern, MAX(reach.lower, SPACE_FLOOR), MIN(reach.upper, SPACE_CEILING), &first, &last) &&
+	return clip(pattern, MAX(reach.lower, MAPS_FLOOR), MIN(reach.upper, MAPS_CEILING), &first, &last) &&
 	       next_match(first, pattern->mask, pattern->value, &candidate) && candidate <= last;
 }
 
@@ -289,12 +289,12 @@ static long reserve(const struct pattern *pattern, struct arena_reach reach, str
 	for (int tries = 0; tries < RESERVE_TRIES && error == -EEXIST; ++tries) {
 		struct search search = { .pattern = pattern, .reach = reach };
 
-		if (!space_gaps(consider, &search) || search.pad == 0)
+		if (!maps_gaps(consider, &search) || search.pad == 0)
 			return -ENOMEM;
 		zone->lower = MAX(search.gap_lower,
 				  ALIGN_DOWN(search.pad - MIN(search.pad, ZONE_SIZE / 2), PAGE_SIZE));
 		zone->upper = MIN(search.gap_upper, zone->lower + ZONE_SIZE);
-		error = space_map(zone->lower, zone->upper - zone->lower, PROT_READ | PROT_EXEC);
+		error = maps_map(zone->lower, zone->upper - zone->lower, PROT_READ | PROT_EXEC);
 	}
 	return error;
 }
@@ -308,7 +308,7 @@ static struct zone *create(const struct pattern *pattern, struct arena_reach rea
 	if (zone == NULL || used == NULL || reserve(pattern, reach, zone) != 0)
 		goto fail;
 	zone->used = used;
-	if (!range_publish(&(struct range){ zone->lower, zone->upper, NULL })) {
+	if (!code_ranges_publish(&(struct code_range){ zone->lower, zone->upper, NULL })) {
 		heap_unmap(zone->lower, zone->upper - zone->lower);
 		goto fail;
 	}
@@ -321,7 +321,7 @@ fail:
 	return NULL;
 }
 
-patch_status arena_pad_alloc(uintptr_t source, uint32_t fixed_mask, uint32_t fixed_value, struct arena_reach reach,
+patch_status pad_alloc(uintptr_t source, uint32_t fixed_mask, uint32_t fixed_value, struct arena_reach reach,
 			     uintptr_t *pad)
 {
 	struct pattern pattern = {
@@ -349,13 +349,13 @@ patch_status arena_pad_alloc(uintptr_t source, uint32_t fixed_mask, uint32_t fix
 	return *pad != 0 ? PATCH_OK : PATCH_ENOMEM;
 }
 
-void arena_pad_usage(struct arena_usage *usage)
+void pad_usage(struct arena_usage *usage)
 {
 	usage->pads = pad_count;
 	usage->pad_bytes = page_count * PAGE_SIZE;
 }
 
-void arena_pad_free(uintptr_t pad)
+void pad_free(uintptr_t pad)
 {
 	for (struct zone *zone = zones; zone != NULL; zone = zone->next) {
 		if (pad >= zone->lower && pad < zone->upper) {

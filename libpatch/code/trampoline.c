@@ -104,11 +104,11 @@ static const struct hook *find_hook(const struct builder *builder, enum hook_whe
 static void emit_copy(struct builder *builder, struct arch_code *code, const uint8_t *bytes, uintptr_t address,
 		      const struct arch_map *map)
 {
-	const struct hook *instead = find_hook(builder, HOOK_INSTEAD);
+	const struct hook *instead = find_hook(builder, HOOK_SYSCALL);
 	const struct arch_insn *insn = &builder->insns[builder->index];
 
 	if (instead != NULL)
-		arch_emit_instead(code, (arch_instead_fn *)(uintptr_t)((const struct hook_record *)instead->record)->procedure,
+		arch_emit_syscall_hook(code, (arch_syscall_hook_fn *)(uintptr_t)((const struct hook_record *)instead->record)->procedure,
 				  bytes, insn, address, map);
 	else
 		arch_relocate(code, bytes, insn, address, map);
@@ -208,7 +208,7 @@ static bool try_top(size_t index, uintptr_t source, uint32_t mask, uint32_t valu
 {
 	uint8_t top = arch_top_trap_bytes[index];
 
-	if (arena_pad_alloc(source, mask | 0xff000000U, value | (uint32_t)top << 24, reach, pad) != PATCH_OK)
+	if (pad_alloc(source, mask | 0xff000000U, value | (uint32_t)top << 24, reach, pad) != PATCH_OK)
 		return false;
 	sigill |= arch_trap_class(top) == ARCH_TRAP_SIGILL;
 	return true;
@@ -236,7 +236,7 @@ static patch_status find_pad(const struct trampoline *trampoline, const struct w
 		}
 	}
 	if (!(boundaries & 8))
-		return arena_pad_alloc(source, mask, value, reach, pad);
+		return pad_alloc(source, mask, value, reach, pad);
 
 	/* int3, then what last worked instead: the neighbours of a site have the same memory around them. */
 	if (try_top(0, source, mask, value, reach, pad) || try_top(worked, source, mask, value, reach, pad))
@@ -295,7 +295,7 @@ void trampoline_free(struct trampoline *trampoline)
 		if (hook->slot == 0)
 			continue;
 		trampoline_free_hook(hook);
-		arena_slot_free(hook->slot);
+		hook_slot_free(hook->slot);
 	}
 	if (trampoline->block.size != 0) {
 		text_unstage(trampoline->block.address);
@@ -546,7 +546,7 @@ static bool set_hooks(struct trampoline *trampoline, const struct hook *hooks)
 			.post = hook->code.post,
 			.action = hook->code.action,
 			.stamp = hook->code.stamp,
-			.slot = arena_slot_alloc(trampoline->start),
+			.slot = hook_slot_alloc(trampoline->start),
 		};
 		if (trampoline->hooks[i].slot == 0)
 			return false;

@@ -6,8 +6,8 @@
  * Entry i of a trampoline stands for instruction i of the window: its hooks, its displaced copy, and what follows. The
  * window's jump leads to entry 0, directly or through a pad; a trap at a boundary goes to that boundary's entry.
  */
-#ifndef LIBPATCH_TRAMPOLINE_H
-#define LIBPATCH_TRAMPOLINE_H
+#ifndef LIBPATCH_CODE_TRAMPOLINE_H
+#define LIBPATCH_CODE_TRAMPOLINE_H
 
 #include "arch/arch.h"
 #include "code/arena.h"
@@ -19,7 +19,7 @@ enum hook_when {
 	HOOK_BEFORE,
 	HOOK_AFTER,    /* on every way out of the instruction */
 	HOOK_RETURNED, /* before an instruction, ahead of HOOK_BEFORE: what a call returned to */
-	HOOK_INSTEAD   /* at a system call: its record has an arch_instead_fn, which goes into the code */
+	HOOK_SYSCALL   /* at a system call: its record has an arch_syscall_hook_fn, which goes into the code */
 };
 
 /* Whose hooks they are: a patch. */

@@ -19,7 +19,7 @@
 /* Entries whose `punned` is set. */
 static size_t punned;
 
-bool batch_begin(struct batch *batch, const struct agenda *agenda)
+bool batch_begin(struct batch *batch, const struct worklist *agenda)
 {
 	*batch = (struct batch){ .largest = agenda->largest, .longest = agenda->longest };
 	batch->jobs = heap_alloc(batch->largest * sizeof(*batch->jobs));
@@ -31,7 +31,7 @@ bool batch_begin(struct batch *batch, const struct agenda *agenda)
 	return false;
 }
 
-void batch_load(struct batch *batch, const struct agenda *agenda)
+void batch_load(struct batch *batch, const struct worklist *agenda)
 {
 	batch->count = agenda->next - agenda->first;
 	batch->restored = false;
@@ -39,7 +39,7 @@ void batch_load(struct batch *batch, const struct agenda *agenda)
 		batch->jobs[i] = (struct job){ .region = agenda->items[agenda->first + i].region };
 }
 
-void batch_report(const struct batch *batch, struct agenda *agenda)
+void batch_report(const struct batch *batch, struct worklist *agenda)
 {
 	for (size_t i = 0; i < batch->count; ++i) {
 		const struct job *job = &batch->jobs[i];
@@ -52,10 +52,10 @@ void batch_report(const struct batch *batch, struct agenda *agenda)
 /* What follows is on its way when it is needed: the region, then what that leads to. */
 struct job *batch_job(struct batch *batch, size_t index, unsigned int to_install, unsigned int to_remove)
 {
-	if (index + 2 * AHEAD < batch->count)
-		region_fetch(batch->jobs[index + 2 * AHEAD].region);
-	if (index + AHEAD < batch->count) {
-		const struct job *job = &batch->jobs[index + AHEAD];
+	if (index + 2 * PREFETCH_AHEAD < batch->count)
+		region_fetch(batch->jobs[index + 2 * PREFETCH_AHEAD].region);
+	if (index + PREFETCH_AHEAD < batch->count) {
+		const struct job *job = &batch->jobs[index + PREFETCH_AHEAD];
 
 		region_fetch_further(job->region, job->install ? to_install : to_remove);
 	}
@@ -108,7 +108,7 @@ static void describe(struct job *job, uint8_t *texts)
 	job->start = region->start;
 	job->texts = texts;
 	job->length = region->length;
-	job->exact = region->exact;
+	job->no_rmw = region->no_rmw;
 	job->install = region_wanted(region);
 	job->punned = job->install && region->strategy == PATCH_STRATEGY_PUNNED_JUMP;
 	memcpy(texts, region->live, region->length);
@@ -229,7 +229,7 @@ static void add_write(struct batch *batch, struct job *job, const uint8_t *wante
 		.address = job->start + start,
 		.bytes = wanted + start,
 		.length = end - start,
-		.exact = job->exact,
+		.no_rmw = job->no_rmw,
 		.expected = job->texts + start,
 		.owner = job,
 	};

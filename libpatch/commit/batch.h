@@ -3,8 +3,8 @@
  * Regions that go through the protocol together: what its phases are to write for each, and what was written. All that phases
  * need is here, one after the other: each region is somewhere else in memory.
  */
-#ifndef LIBPATCH_BATCH_H
-#define LIBPATCH_BATCH_H
+#ifndef LIBPATCH_COMMIT_BATCH_H
+#define LIBPATCH_COMMIT_BATCH_H
 
 #include "commit/worklist.h"
 #include "base/base.h"
@@ -21,7 +21,7 @@ struct job {
 	/* The region's. */
 	uintptr_t start;
 	uint8_t length;
-	bool exact;
+	bool no_rmw;
 	bool install; /* else remove */
 	bool changes;     /* bytes of text change */
 	bool pad_changes; /* the pad is led to another trampoline */
@@ -47,12 +47,12 @@ struct batch {
 };
 
 /* Memory for any batch of the agenda. False: there is none. */
-bool batch_begin(struct batch *batch, const struct agenda *agenda);
+bool batch_begin(struct batch *batch, const struct worklist *agenda);
 void batch_end(struct batch *batch);
 /* The regions of the agenda's batch at hand. */
-void batch_load(struct batch *batch, const struct agenda *agenda);
+void batch_load(struct batch *batch, const struct worklist *agenda);
 /* What has become of them. */
-void batch_report(const struct batch *batch, struct agenda *agenda);
+void batch_report(const struct batch *batch, struct worklist *agenda);
 /*
  * One of the batch's jobs, of a pass over all of them that looks at their regions; and at more, by what is to be done: enum
  * region_part.

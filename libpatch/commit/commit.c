@@ -352,7 +352,6 @@ static void write_punned(struct batch *batch)
 	(void)INJECT(INJECT_COMMIT_PHASE_4);
 }
 
-
 /* ---- the text --------------------------------------------------------------------------------------------------- */
 
 static patch_status change_text(struct batch *batch)
@@ -456,47 +455,47 @@ static patch_status run(struct batch *batch, bool whole)
 
 /* ---- all batches ------------------------------------------------------------------------------------------------ */
 
-/* Those that share a page went with the first one; they stay allocated until gone_collect(). */
-static void end_gone(const struct agenda *agenda)
+/* Those that share a page went with the first one; they stay allocated until unmapped_collect(). */
+static void end_gone(const struct worklist *agenda)
 {
 	for (size_t i = 0; i < agenda->next; ++i) {
 		const struct region *region = agenda->items[i].region;
 
 		if (agenda->items[i].gone && !region->gone)
-			module_gone(ALIGN_DOWN(region->start, PAGE_SIZE), region->start + region->length);
+			unmapped_end(ALIGN_DOWN(region->start, PAGE_SIZE), region->start + region->length);
 	}
 }
 
-static patch_status run_all(struct agenda *agenda, struct batch *batch, bool whole)
+static patch_status run_all(struct worklist *agenda, struct batch *batch, bool whole)
 {
 	patch_status status = PATCH_OK;
 
 	text_begin();
-	while (status == PATCH_OK && agenda_next(agenda)) {
+	while (status == PATCH_OK && worklist_next(agenda)) {
 		batch_load(batch, agenda);
 		status = run(batch, whole);
 		batch_report(batch, agenda);
 	}
 	text_end();
-	agenda_put_back(agenda);
+	worklist_put_back(agenda);
 	end_gone(agenda);
 	return status == PATCH_OK && agenda->broken ? PATCH_EFAIL : status;
 }
 
 static patch_status commit_queued(bool whole)
 {
-	struct agenda agenda;
+	struct worklist agenda;
 	struct batch batch;
 	patch_status status;
 
-	if (agenda_begin(&agenda) && batch_begin(&batch, &agenda)) {
+	if (worklist_begin(&agenda) && batch_begin(&batch, &agenda)) {
 		status = run_all(&agenda, &batch, whole);
 		batch_end(&batch);
 	} else {
-		agenda_put_back(&agenda);
+		worklist_put_back(&agenda);
 		status = error_raise(PATCH_ENOMEM, ORIGIN, "out of memory", NULL);
 	}
-	agenda_end(&agenda);
+	worklist_end(&agenda);
 	return status;
 }
 

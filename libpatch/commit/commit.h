@@ -3,8 +3,8 @@
  * THE protocol: from what is wanted to what is in the text, for a batch of regions, while threads run through them.
  * doc/protocol.md states the invariants cited as I1 to I11.
  */
-#ifndef LIBPATCH_COMMIT_H
-#define LIBPATCH_COMMIT_H
+#ifndef LIBPATCH_COMMIT_COMMIT_H
+#define LIBPATCH_COMMIT_COMMIT_H
 
 #include "base/base.h"
 

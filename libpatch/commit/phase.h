@@ -2,8 +2,8 @@
 /*
  * What a region's text holds after each phase of the protocol (I1, I2, I4). Pure: computed from what it holds now.
  */
-#ifndef LIBPATCH_PHASE_H
-#define LIBPATCH_PHASE_H
+#ifndef LIBPATCH_COMMIT_PHASE_H
+#define LIBPATCH_COMMIT_PHASE_H
 
 #include "base/base.h"
 #include "patch/region.h"

@@ -42,9 +42,9 @@ static bool is_worth_it(const struct registry_entry *entry)
 }
 
 /* The new region with its trampoline, or nothing. */
-static bool build(struct replan *replan, const struct fit *fit, struct refusal *refusal)
+static bool build(struct replan *replan, const struct candidates *fit, struct refusal *refusal)
 {
-	struct region *region = region_create(&fit->plan, replan->old->exact, fit->original);
+	struct region *region = region_create(&fit->plan, replan->old->no_rmw, fit->original);
 	struct hookset set = { 0 };
 	bool built;
 
@@ -82,15 +82,15 @@ static bool is_taken(const struct plan *plan)
 /* The best candidate whose boundaries are not known to be led to, the reported one included. */
 static bool find_place(struct replan *replan)
 {
-	static struct fit fit;
+	static struct candidates fit;
 	const struct patch *patch = replan->old->attachments->patch;
 	struct refusal refusal;
 	struct extent extent;
 
 	if (site_examine(patch->located, &extent, &refusal) != PATCH_OK ||
-	    fit_begin(&fit, &extent, hooked_address(replan->old), patch->policy, 0, replan->old, &refusal) != PATCH_OK)
+	    candidates_begin(&fit, &extent, hooked_address(replan->old), patch->policy, 0, replan->old, &refusal) != PATCH_OK)
 		return false;
-	while (fit_next(&fit, &refusal) == PATCH_OK && fit.plan.candidate < plan_first_to_trap()) {
+	while (candidates_next(&fit, &refusal) == PATCH_OK && fit.plan.candidate < plan_first_to_trap()) {
 		/* Nobody is on it, and it has the same window: it is what the new one begins with. */
 		if (fit.inner_count == 1 && region_is_unused(fit.inner[0]))
 			region_bury(fit.inner[--fit.inner_count]);
@@ -153,7 +153,7 @@ void replan_go_on(void)
 		if (replan->old->gone) {
 			if (!replan->trampoline->reachable)
 				trampoline_free(replan->trampoline);
-			gone_abandon(new);
+			unmapped_abandon(new);
 		} else if (replan->old->queued) {
 			/* It failed, and goes back to what it was: a trap is not what every patch may be. */
 			replan->old->strategy = replan->strategy;

@@ -8,8 +8,8 @@
  *
  * Called with the library lock held, which is not given up in between.
  */
-#ifndef LIBPATCH_REPLAN_H
-#define LIBPATCH_REPLAN_H
+#ifndef LIBPATCH_COMMIT_REPLAN_H
+#define LIBPATCH_COMMIT_REPLAN_H
 
 #include "base/base.h"
 

@@ -15,12 +15,12 @@
  * A punned jump reads bytes that may be another region's (I11), and the regions of a patch around a call lie side by side: those
  * are in one batch.
  */
-static bool is_apart(const struct agenda_item *item, const struct agenda_item *next)
+static bool is_apart(const struct worklist_item *item, const struct worklist_item *next)
 {
 	return next->start >= item->start + item->length + ARCH_JMP_SIZE;
 }
 
-static size_t batch_end(const struct agenda *agenda, size_t first)
+static size_t batch_end(const struct worklist *agenda, size_t first)
 {
 	size_t end = MIN(first + BATCH, agenda->count);
 
@@ -29,7 +29,7 @@ static size_t batch_end(const struct agenda *agenda, size_t first)
 	return end;
 }
 
-static void measure(struct agenda *agenda)
+static void measure(struct worklist *agenda)
 {
 	size_t end;
 
@@ -44,9 +44,9 @@ static void measure(struct agenda *agenda)
 	}
 }
 
-bool agenda_begin(struct agenda *agenda)
+bool worklist_begin(struct worklist *agenda)
 {
-	*agenda = (struct agenda){ .count = region_queued() };
+	*agenda = (struct worklist){ .count = region_queued() };
 	agenda->items = heap_alloc(agenda->count * sizeof(*agenda->items));
 	if (agenda->items == NULL) {
 		agenda->count = 0;
@@ -55,9 +55,9 @@ bool agenda_begin(struct agenda *agenda)
 	for (size_t i = 0; i < agenda->count; ++i) {
 		struct region *region = region_queued_at(i);
 
-		if (i + 2 * AHEAD < agenda->count)
-			FETCH(region_queued_at(i + 2 * AHEAD));
-		agenda->items[i] = (struct agenda_item){ .start = region->start, .region = region, .length = region->length };
+		if (i + 2 * PREFETCH_AHEAD < agenda->count)
+			FETCH(region_queued_at(i + 2 * PREFETCH_AHEAD));
+		agenda->items[i] = (struct worklist_item){ .start = region->start, .region = region, .length = region->length };
 	}
 	region_queue_taken();
 	sort_by_address(agenda->items, agenda->count, sizeof(*agenda->items));
@@ -65,19 +65,19 @@ bool agenda_begin(struct agenda *agenda)
 	return true;
 }
 
-void agenda_put_back(struct agenda *agenda)
+void worklist_put_back(struct worklist *agenda)
 {
 	for (size_t i = agenda->next; i < agenda->count; ++i)
 		region_queue(agenda->items[i].region);
 	agenda->next = agenda->count;
 }
 
-void agenda_end(struct agenda *agenda)
+void worklist_end(struct worklist *agenda)
 {
 	heap_free(agenda->items, agenda->count * sizeof(*agenda->items));
 }
 
-bool agenda_next(struct agenda *agenda)
+bool worklist_next(struct worklist *agenda)
 {
 	agenda->first = agenda->next;
 	agenda->next = batch_end(agenda, agenda->first);

@@ -4,21 +4,21 @@
  * protocol before the next one begins, so that what all steps need of it - text, regions, entries - stays in the processor's
  * caches.
  */
-#ifndef LIBPATCH_AGENDA_H
-#define LIBPATCH_AGENDA_H
+#ifndef LIBPATCH_COMMIT_WORKLIST_H
+#define LIBPATCH_COMMIT_WORKLIST_H
 
 #include "base/base.h"
 #include "patch/region.h"
 
-struct agenda_item {
+struct worklist_item {
 	uintptr_t start; /* of the region; first: sort_by_address() */
 	struct region *region;
 	uint8_t length;
 	bool gone; /* its code is not mapped any more */
 };
 
-struct agenda {
-	struct agenda_item *items;
+struct worklist {
+	struct worklist_item *items;
 	size_t count;
 	size_t first; /* of the batch at hand */
 	size_t next;  /* behind it */
@@ -28,12 +28,12 @@ struct agenda {
 };
 
 /* Takes all that is queued. False: out of memory, and everything is queued as before. */
-bool agenda_begin(struct agenda *agenda);
+bool worklist_begin(struct worklist *agenda);
 /* What was in no batch is queued again. */
-void agenda_put_back(struct agenda *agenda);
-void agenda_end(struct agenda *agenda);
+void worklist_put_back(struct worklist *agenda);
+void worklist_end(struct worklist *agenda);
 
 /* The next batch: [first, next). False: that was all. */
-bool agenda_next(struct agenda *agenda);
+bool worklist_next(struct worklist *agenda);
 
 #endif

@@ -3,8 +3,8 @@
  * Loaded modules and the extents of their functions, from the in-memory .eh_frame_hdr. module_find()
  * and module_function() are lock-free and async-signal-safe (_dl_find_object); no section headers and no file are needed.
  */
-#ifndef LIBPATCH_MODULE_H
-#define LIBPATCH_MODULE_H
+#ifndef LIBPATCH_ELF_MODULE_H
+#define LIBPATCH_ELF_MODULE_H
 
 #include "base/base.h"
 #include "sys/maps.h"
@@ -33,7 +33,7 @@ bool module_find(uintptr_t address, struct module *out);
  * module's headers read the same. Called with the library lock held. No allocation, no call of libc; what `out` refers to
  * is good until the next call.
  */
-bool module_find_mapped(uintptr_t address, const struct space_mapping *mapping, struct module *out);
+bool module_find_mapped(uintptr_t address, const struct maps_mapping *mapping, struct module *out);
 void module_forget(void);
 
 /*

@@ -22,7 +22,7 @@
 #define TABLE_HEAD 12
 
 struct image {
-	struct space_mapping head; /* begins with the ELF header */
+	struct maps_mapping head; /* begins with the ELF header */
 	Elf64_Ehdr elf;
 	Elf64_Phdr headers[SEGMENTS_MAX];
 	uintptr_t bias;
@@ -30,7 +30,7 @@ struct image {
 
 struct search {
 	uintptr_t address;
-	const struct space_mapping *mapping; /* around it */
+	const struct maps_mapping *mapping; /* around it */
 	struct image candidate;
 	struct image image; /* the nearest below address that fits; elf.e_phnum 0: none */
 	uintptr_t covered[SEGMENTS_MAX]; /* mapped as it should be up to here */
@@ -41,7 +41,7 @@ static struct search search;
 
 /* The last answer. */
 static struct {
-	struct space_mapping mapping; /* lower == upper: none */
+	struct maps_mapping mapping; /* lower == upper: none */
 	bool found;
 	struct module module;
 	uint8_t table[TABLE_HEAD];
@@ -66,9 +66,9 @@ static uintptr_t segment_end(const struct image *image, const Elf64_Phdr *segmen
 }
 
 /* Is this mapping where the segment should be, as far as they overlap? */
-static bool belongs(const struct image *image, const Elf64_Phdr *segment, const struct space_mapping *mapping)
+static bool belongs(const struct image *image, const Elf64_Phdr *segment, const struct maps_mapping *mapping)
 {
-	const struct space_mapping *head = &image->head;
+	const struct maps_mapping *head = &image->head;
 
 	if (mapping->device != head->device || mapping->inode != head->inode)
 		return false;
@@ -98,7 +98,7 @@ static bool read_headers(struct image *image)
 	return false;
 }
 
-static bool is_around(const struct image *image, uintptr_t address, const struct space_mapping *mapping)
+static bool is_around(const struct image *image, uintptr_t address, const struct maps_mapping *mapping)
 {
 	for (size_t i = 0; i < image->elf.e_phnum; ++i) {
 		const Elf64_Phdr *segment = &image->headers[i];
@@ -110,7 +110,7 @@ static bool is_around(const struct image *image, uintptr_t address, const struct
 	return false;
 }
 
-static bool look_for_header(const struct space_mapping *mapping, void *data)
+static bool look_for_header(const struct maps_mapping *mapping, void *data)
 {
 	struct search *search = data;
 
@@ -124,7 +124,7 @@ static bool look_for_header(const struct space_mapping *mapping, void *data)
 	return true;
 }
 
-static bool cover(const struct space_mapping *mapping, void *data)
+static bool cover(const struct maps_mapping *mapping, void *data)
 {
 	struct search *search = data;
 	const struct image *image = &search->image;
@@ -144,7 +144,7 @@ static bool describe(struct image *image, struct module *module)
 
 	for (size_t i = 0; i < image->elf.e_phnum; ++i)
 		search.covered[i] = segment_start(image, &image->headers[i]);
-	if (!space_mappings(cover, &search))
+	if (!maps_mappings(cover, &search))
 		return false;
 	*module = (struct module){ .identity = (const void *)image->head.lower,
 				   .headers = image->headers,
@@ -177,7 +177,7 @@ static bool read_table_head(const struct module *module, uint8_t head[TABLE_HEAD
 }
 
 /* Not unmapped, nor replaced by another module, since it was looked up? */
-static bool is_current(const struct space_mapping *mapping)
+static bool is_current(const struct maps_mapping *mapping)
 {
 	uint8_t table[TABLE_HEAD];
 	Elf64_Ehdr elf;
@@ -192,17 +192,17 @@ static bool is_current(const struct space_mapping *mapping)
 
 void module_forget(void)
 {
-	known.mapping = (struct space_mapping){ 0 };
+	known.mapping = (struct maps_mapping){ 0 };
 }
 
-bool module_find_mapped(uintptr_t address, const struct space_mapping *mapping, struct module *out)
+bool module_find_mapped(uintptr_t address, const struct maps_mapping *mapping, struct module *out)
 {
 	if (!is_current(mapping)) {
 		module_forget();
 		search.address = address;
 		search.mapping = mapping;
 		search.image.elf.e_phnum = 0;
-		if (!space_mappings(look_for_header, &search))
+		if (!maps_mappings(look_for_header, &search))
 			return false;
 		known.found = search.image.elf.e_phnum != 0 && describe(&search.image, &known.module);
 		if (known.found && !read_table_head(&known.module, known.table))

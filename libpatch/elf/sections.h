@@ -3,8 +3,8 @@
  * Sections of a module, as its file has them. Segments are coarser: some linkers put tables and constants into executable
  * ones. For what nothing in memory tells; files may be gone, changed, or without sections.
  */
-#ifndef LIBPATCH_SECTIONS_H
-#define LIBPATCH_SECTIONS_H
+#ifndef LIBPATCH_ELF_SECTIONS_H
+#define LIBPATCH_ELF_SECTIONS_H
 
 #include "base/base.h"
 

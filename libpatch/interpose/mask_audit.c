@@ -11,7 +11,7 @@
 
 static bool incomplete;
 
-void earlier_incomplete(void)
+void mask_audit_incomplete(void)
 {
 	incomplete = true;
 }
@@ -24,7 +24,7 @@ static bool visit_nothing(pid_t tid, uint64_t blocked, void *data)
 	return true;
 }
 
-bool earlier_can_look(void)
+bool mask_audit_can_look(void)
 {
 	return process_has_one_thread() || process_threads(visit_nothing, NULL);
 }
@@ -53,7 +53,7 @@ static bool find(pid_t tid, uint64_t blocked, void *data)
 	return *(int *)data == 0;
 }
 
-int earlier_blocking_thread(void)
+int mask_audit_blocking_thread(void)
 {
 	uint64_t blocked;
 	int found = 0;
@@ -61,13 +61,13 @@ int earlier_blocking_thread(void)
 	if (incomplete) {
 		bool known = process_threads(find, &found);
 
-		return found != 0 || known || process_has_one_thread() ? found : EARLIER_NOT_KNOWN;
+		return found != 0 || known || process_has_one_thread() ? found : MASK_AUDIT_UNKNOWN;
 	}
 	while (blocking_count > 0) {
 		int tid = blocking[blocking_count - 1];
 
 		if (!process_blocked(tid, &blocked))
-			return EARLIER_NOT_KNOWN;
+			return MASK_AUDIT_UNKNOWN;
 		if (signals_are_blocked(blocked))
 			return tid;
 		--blocking_count;
@@ -99,7 +99,7 @@ static bool any_in_libc(void)
 	return false;
 }
 
-void earlier_wait_for_libc(void)
+void mask_audit_wait_for_libc(void)
 {
 	struct timespec nap = { 0, FIRST_NAP_NS };
 	struct lock_scope scope;
@@ -178,7 +178,7 @@ static bool is_past(const struct suspect *suspect)
 	return call != PROCESS_RUNS && call != SYS_rt_sigaction;
 }
 
-bool earlier_is_over(void)
+bool mask_audit_is_over(void)
 {
 	if (incomplete)
 		return false;
@@ -197,7 +197,7 @@ bool earlier_is_over(void)
 
 /* ---- both ------------------------------------------------------------------------------------------------------- */
 
-void earlier_look(void)
+void mask_audit_look(void)
 {
 	pid_t self = (pid_t)raw_syscall(SYS_gettid);
 

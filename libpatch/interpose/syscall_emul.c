@@ -45,14 +45,14 @@ static bool is_writable(void *info, size_t size)
 
 /*
  * Signals that were held meanwhile, and are not blocked any more; until they are again, for a handler may end the time for which
- * they are not (wait_blocked_after()), and what arrives in it is held once more.
+ * they are not (app_sigwait_blocked_after()), and what arrives in it is held once more.
  */
 static void deliver(void)
 {
 	siginfo_t info;
 	int signo;
 
-	while ((signo = held_take(OWNED & ~virtual_blocked(), &info)) != 0)
+	while ((signo = app_sigpending_take(OWNED & ~app_sigstate_blocked(), &info)) != 0)
 		raw_syscall(SYS_rt_tgsigqueueinfo, raw_syscall(SYS_getpid), raw_syscall(SYS_gettid), signo, &info);
 }
 
@@ -70,7 +70,7 @@ static uint64_t changed_mask(long how, uint64_t before, uint64_t set)
 
 static long change_mask(long how, const uint64_t *set, uint64_t *old)
 {
-	uint64_t believed = virtual_blocked();
+	uint64_t believed = app_sigstate_blocked();
 	uint64_t asked, kernel, real, now;
 	long result;
 
@@ -89,7 +89,7 @@ static long change_mask(long how, const uint64_t *set, uint64_t *old)
 	kernel = how == SIG_UNBLOCK ? asked : asked & ~OWNED;
 	/* What arrives from now on is held, if it is to be. */
 	now = changed_mask(how, believed, asked & OWNED);
-	virtual_set_blocked(believed | now);
+	app_sigstate_set_blocked(believed | now);
 	result = raw_syscall(SYS_rt_sigprocmask, how, &kernel, old != NULL ? old : &real, SET_SIZE);
 	if (result == 0) {
 		if (old != NULL) {
@@ -103,7 +103,7 @@ static long change_mask(long how, const uint64_t *set, uint64_t *old)
 			raw_syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, &real, NULL, SET_SIZE);
 		}
 	}
-	virtual_set_blocked(now);
+	app_sigstate_set_blocked(now);
 	deliver();
 	return result;
 }
@@ -111,7 +111,7 @@ static long change_mask(long how, const uint64_t *set, uint64_t *old)
 /* For the time of a call, the thread has another mask: *place is where the call has its address, `set` a copy for it. */
 static long wait_with_mask(struct arch_call *call, long *place, uint64_t *set)
 {
-	uint64_t believed = virtual_blocked();
+	uint64_t believed = app_sigstate_blocked();
 	uint64_t meanwhile;
 	long result;
 
@@ -121,13 +121,13 @@ static long wait_with_mask(struct arch_call *call, long *place, uint64_t *set)
 	meanwhile = *set & OWNED;
 	*set &= ~OWNED;
 	*place = (long)set;
-	wait_begin_mask(OWNED & ~meanwhile, believed);
-	virtual_set_blocked(meanwhile);
+	app_sigwait_begin_mask(OWNED & ~meanwhile, believed);
+	app_sigstate_set_blocked(meanwhile);
 	deliver();
-	result = wait_call(call);
-	wait_end();
-	virtual_set_blocked(believed);
-	return result == WAIT_ARRIVED ? -EINTR : result;
+	result = app_sigwait_call(call);
+	app_sigwait_end();
+	app_sigstate_set_blocked(believed);
+	return result == APP_SIGWAIT_ARRIVED ? -EINTR : result;
 }
 
 static bool suspend(struct arch_call *call)
@@ -204,16 +204,16 @@ static bool timed_wait(struct arch_call *call)
 		return true;
 	ours.rsi = (long)&info;
 	do {
-		wait_begin(wanted);
-		offer = wait_offer();
+		app_sigwait_begin(wanted);
+		offer = app_sigwait_offer();
 		/* Held since before the offer; or it comes to this thread, or to another one, which sees the offer and wakes it. */
-		result = held_take(wanted, &info);
+		result = app_sigpending_take(wanted, &info);
 		if (result == 0)
-			result = wait_call(&ours);
-		wait_withdraw(offer);
-		wait_end();
-		if (result == WAIT_ARRIVED || (result > 0 && (wanted & SIGNALS_BIT(result)) != 0 && wait_is_wake(&info)))
-			result = held_take(wanted, &info);
+			result = app_sigwait_call(&ours);
+		app_sigwait_withdraw(offer);
+		app_sigwait_end();
+		if (result == APP_SIGWAIT_ARRIVED || (result > 0 && (wanted & SIGNALS_BIT(result)) != 0 && app_sigwait_is_wake(&info)))
+			result = app_sigpending_take(wanted, &info);
 		/* Somebody else has taken it: wait again, from the start of the time. */
 	} while (result == 0);
 	if (result > 0)
@@ -228,7 +228,7 @@ static bool pending(struct arch_call *call)
 
 	call->rax = raw_syscall(SYS_rt_sigpending, set, call->rsi);
 	if (call->rax == 0 && call->rsi == SET_SIZE)
-		*set |= held_pending() & virtual_blocked();
+		*set |= app_sigpending_pending() & app_sigstate_blocked();
 	return true;
 }
 
@@ -239,7 +239,7 @@ static long change_owned(long signo, const struct kernel_sigaction *action, stru
 {
 	static const struct kernel_sigaction none;
 	struct kernel_sigaction before;
-	int slot = signals_slot((int)signo);
+	int slot = signal_index((int)signo);
 
 	if (old != NULL) {
 		/* The kernel finds out whether it can be written. */
@@ -247,21 +247,21 @@ static long change_owned(long signo, const struct kernel_sigaction *action, stru
 
 		if (result != 0)
 			return result;
-		virtual_action(slot + VIRTUAL_FRONT, &before);
+		app_sigstate_action(slot + APP_SIGSTATE_FRONT, &before);
 		if (before.handler == NULL)
-			virtual_action(slot, &before);
+			app_sigstate_action(slot, &before);
 		kernel_sigaction_copy(old, &before);
 	}
 	if (action == NULL)
 		return 0;
 	if (signals_forwards((uintptr_t)action->handler)) {
-		virtual_set_action(slot + VIRTUAL_FRONT, action);
+		app_sigstate_set_action(slot + APP_SIGSTATE_FRONT, action);
 		return 0;
 	}
-	virtual_set_action(slot + VIRTUAL_FRONT, &none);
+	app_sigstate_set_action(slot + APP_SIGSTATE_FRONT, &none);
 	/* Our own: there is no front, and the program's stays. */
 	if ((uintptr_t)action->handler != (uintptr_t)libpatch_on_trap)
-		virtual_set_action(slot, action);
+		app_sigstate_set_action(slot, action);
 	return 0;
 }
 
@@ -297,20 +297,20 @@ static bool change_action(struct arch_call *call)
 			return false;
 		kernel_sigaction_copy(&now, action);
 		if (is_handler(signo, &now))
-			handlers_expect();
+			app_handlers_expect();
 	}
 	if (signals_owned((int)signo)) {
 		call->rax = change_owned(signo, action != NULL ? &now : NULL, old);
 		return true;
 	}
-	before = virtual_handler_mask(signo);
+	before = app_sigstate_handler_mask(signo);
 	if (action != NULL) {
 		uint64_t withheld = now.mask & OWNED;
 
 		now.mask &= ~OWNED;
 		call->rax = raw_syscall(SYS_rt_sigaction, signo, &now, old, SET_SIZE);
 		if (call->rax == 0)
-			virtual_set_handler_mask(signo, withheld);
+			app_sigstate_set_handler_mask(signo, withheld);
 	} else {
 		call->rax = raw_syscall(SYS_rt_sigaction, signo, NULL, old, SET_SIZE);
 	}
@@ -324,7 +324,7 @@ static bool change_action(struct arch_call *call)
 /* A new program inherits what is blocked and what is ignored: let it be what this one believes. */
 static bool execute(struct arch_call *call)
 {
-	uint64_t blocked = virtual_blocked();
+	uint64_t blocked = app_sigstate_blocked();
 	bool alone = process_is_borrowed() || process_has_one_thread();
 	struct kernel_sigaction ours[SIGNALS_OWNABLE];
 	bool ignored[SIGNALS_OWNABLE] = { false };
@@ -335,7 +335,7 @@ static bool execute(struct arch_call *call)
 
 		if (!signals_owned(signals_ownable[slot]))
 			continue;
-		virtual_action(slot, &action);
+		app_sigstate_action(slot, &action);
 		/* Another thread could meet a trap byte meanwhile; it is about to end, but not if the call fails. */
 		ignored[slot] = alone && (uintptr_t)action.handler == (uintptr_t)SIG_IGN;
 		any |= ignored[slot];
@@ -369,7 +369,7 @@ static void adopt_own(void)
 	raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &real, SET_SIZE);
 	if (!(real & OWNED))
 		return;
-	virtual_set_blocked(virtual_blocked() | (real & OWNED));
+	app_sigstate_set_blocked(app_sigstate_blocked() | (real & OWNED));
 	real = OWNED;
 	raw_syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, &real, NULL, SET_SIZE);
 }
@@ -380,7 +380,7 @@ static void inherit(uint64_t flags, uintptr_t thread)
 	/* Nobody would know of one that has them blocked. */
 	adopt_own();
 	if ((flags & CLONE_SETTLS) && (flags & CLONE_VM))
-		virtual_inherit(thread);
+		app_sigstate_inherit(thread);
 }
 
 static long make_call(void *data)
@@ -420,7 +420,7 @@ static bool clone3_call(struct arch_call *call)
 
 /* ---- all of them ------------------------------------------------------------------------------------------------ */
 
-bool mediate_concerns(long number)
+bool syscall_emul_concerns(long number)
 {
 	switch (number) {
 	case SYS_rt_sigprocmask:
@@ -444,7 +444,7 @@ bool mediate_concerns(long number)
 	}
 }
 
-bool mediate(struct arch_call *call)
+bool syscall_emulate(struct arch_call *call)
 {
 	if (!signals_owned(SIGTRAP))
 		return false;
@@ -494,7 +494,7 @@ static bool any_handler(void)
 		struct kernel_sigaction action;
 
 		if (signals_owned((int)signo))
-			virtual_action(signals_slot((int)signo), &action);
+			app_sigstate_action(signal_index((int)signo), &action);
 		else if (raw_syscall(SYS_rt_sigaction, signo, NULL, &action, SET_SIZE) != 0)
 			continue;
 		if (is_handler(signo, &action))
@@ -504,17 +504,17 @@ static bool any_handler(void)
 }
 
 /* In this order: what a call has installed that is over is seen. */
-void mediate_look_for_handlers(void)
+void syscall_emul_look_for_handlers(void)
 {
-	if (handlers_are_known() || !earlier_is_over())
+	if (app_handlers_are_known() || !mask_audit_is_over())
 		return;
 	if (any_handler())
-		handlers_expect();
+		app_handlers_expect();
 	else
-		handlers_begin();
+		app_handlers_begin();
 }
 
-void mediate_adopt(uint64_t *mask)
+void syscall_emul_adopt(uint64_t *mask)
 {
 	for (long signo = 1; signo <= SIGNALS; ++signo) {
 		struct kernel_sigaction action;
@@ -525,28 +525,28 @@ void mediate_adopt(uint64_t *mask)
 		withheld = action.mask & OWNED;
 		if (withheld == 0)
 			continue;
-		virtual_set_handler_mask(signo, withheld);
+		app_sigstate_set_handler_mask(signo, withheld);
 		action.mask &= ~OWNED;
 		raw_syscall(SYS_rt_sigaction, signo, &action, NULL, SET_SIZE);
 	}
 	adopt_own();
 	*mask &= ~OWNED;
-	earlier_look();
-	mediate_look_for_handlers();
+	mask_audit_look();
+	syscall_emul_look_for_handlers();
 }
 
-void mediate_release(void)
+void syscall_emul_release(void)
 {
-	uint64_t blocked = virtual_blocked();
+	uint64_t blocked = app_sigstate_blocked();
 
 	for (long signo = 1; signo <= SIGNALS; ++signo) {
 		struct kernel_sigaction action;
 
-		if (virtual_handler_mask(signo) == 0 || raw_syscall(SYS_rt_sigaction, signo, NULL, &action, SET_SIZE) != 0)
+		if (app_sigstate_handler_mask(signo) == 0 || raw_syscall(SYS_rt_sigaction, signo, NULL, &action, SET_SIZE) != 0)
 			continue;
-		action.mask |= virtual_handler_mask(signo);
+		action.mask |= app_sigstate_handler_mask(signo);
 		raw_syscall(SYS_rt_sigaction, signo, &action, NULL, SET_SIZE);
 	}
-	virtual_end();
+	app_sigstate_end();
 	raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, &blocked, NULL, SET_SIZE);
 }

@@ -3,32 +3,32 @@
  * System calls of the program that would make a trap fatal, or tell the program what is not so: made in its stead, with the
  * signals that libpatch owns kept out of masks and handlers. What the program reads back is what it set.
  */
-#ifndef LIBPATCH_MEDIATE_H
-#define LIBPATCH_MEDIATE_H
+#ifndef LIBPATCH_INTERPOSE_SYSCALL_EMUL_H
+#define LIBPATCH_INTERPOSE_SYSCALL_EMUL_H
 
 #include "arch/arch.h"
 #include "base/base.h"
 
 /* Is the call with this number one of them? */
-bool mediate_concerns(long number);
-/* An arch_instead_fn. Any thread, any state of its masks; async-signal-safe. */
-bool mediate(struct arch_call *call);
+bool syscall_emul_concerns(long number);
+/* An arch_syscall_hook_fn. Any thread, any state of its masks; async-signal-safe. */
+bool syscall_emulate(struct arch_call *call);
 
 /*
  * Bring what was set before under the same rule: handlers' masks, and what the calling thread blocks, also in the mask that it is
  * about to get back.
  */
-void mediate_adopt(uint64_t *mask);
+void syscall_emul_adopt(uint64_t *mask);
 /*
  * Has the program a handler? As soon as it is known, handlers.h is told. Threads that were there before may be about to install
  * one, so that it may take a few calls.
  */
-void mediate_look_for_handlers(void);
+void syscall_emul_look_for_handlers(void);
 
 /*
  * The end of it, with nothing mediated any more: handlers' masks and the calling thread's are for the kernel again. What other
  * threads believe to block they do not, until they set it again.
  */
-void mediate_release(void);
+void syscall_emul_release(void);
 
 #endif

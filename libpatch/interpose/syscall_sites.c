@@ -41,7 +41,7 @@ struct segment {
 
 static struct segment segments[SEGMENTS];
 static size_t segment_count;
-/* Not all of libc's calls go through mediate(). */
+/* Not all of libc's calls go through syscall_emulate(). */
 static bool libc_incomplete;
 
 static int add_segments(struct dl_phdr_info *info, size_t size, void *data)
@@ -59,7 +59,7 @@ static int add_segments(struct dl_phdr_info *info, size_t size, void *data)
 		if (header->p_type != PT_LOAD || !(header->p_flags & PF_X) || !(header->p_flags & PF_R))
 			continue;
 		if (segment_count == SEGMENTS) {
-			earlier_incomplete();
+			mask_audit_incomplete();
 			libc_incomplete = true;
 			return 1;
 		}
@@ -144,7 +144,7 @@ static bool is_own(uintptr_t address)
 
 static bool concerns(long number, const struct segment *segment)
 {
-	return mediate_concerns(number) || (number == SYS_munmap && segment->loader);
+	return syscall_emul_concerns(number) || (number == SYS_munmap && segment->loader);
 }
 
 /* Without knowing its function: nearly all have their number right in front. */
@@ -171,9 +171,9 @@ struct site {
 };
 
 static struct site *sites;
-static struct syscalls_usage usage;
+static struct interpose_usage usage;
 
-static bool add(const struct extent *extent, uintptr_t address, uintptr_t start, arch_instead_fn *function)
+static bool add(const struct extent *extent, uintptr_t address, uintptr_t start, arch_syscall_hook_fn *function)
 {
 	struct site *site = heap_alloc(sizeof(*site));
 	struct refusal refusal;
@@ -181,7 +181,7 @@ static bool add(const struct extent *extent, uintptr_t address, uintptr_t start,
 	if (site == NULL)
 		return false;
 	site->patch = (struct patch){
-		.roles = 1, .located = address, .lower = extent->lower, .upper = extent->upper, .type = MODEL_INSTEAD
+		.roles = 1, .located = address, .lower = extent->lower, .upper = extent->upper, .type = MODEL_SYSCALL
 	};
 	site->patch.sites[ROLE_SITE].record.procedure = (void (*)(struct patch_exec_context *, uint8_t))(uintptr_t)function;
 	site->patch.wanted = true;
@@ -211,8 +211,8 @@ static bool unmap(struct arch_call *call)
 
 	if (lower >= upper || !lock_acquire(&scope))
 		return false;
-	quiet = procedures_gone(lower, upper);
-	module_gone(lower, upper);
+	quiet = unload_procedures(lower, upper);
+	unmapped_end(lower, upper);
 	lock_release(&scope);
 	if (quiet)
 		return false;
@@ -252,7 +252,7 @@ static bool consider(uintptr_t address, struct segment *segment)
 	/* libc's clone() and clone3() have no unwind entry. */
 	if (extent.upper == 0)
 		return (segment->libc && *(const uint8_t *)(address - ARCH_JMP_SIZE) == 0xB8 &&
-			add(&extent, address, address - ARCH_JMP_SIZE, mediate)) ||
+			add(&extent, address, address - ARCH_JMP_SIZE, syscall_emulate)) ||
 		       is_outside_code(address, segment);
 	if (!scan_is_start(address))
 		return true;
@@ -264,13 +264,13 @@ static bool consider(uintptr_t address, struct segment *segment)
 		if (!arch_decode((const uint8_t *)found.start, INSN_MAX, found.start, &insn) ||
 		    found.start + insn.length != address)
 			return segment->libc;
-		return add(&extent, address, found.start, mediate) || segment->libc;
+		return add(&extent, address, found.start, syscall_emulate) || segment->libc;
 	}
 	if (found.number < 0)
 		return segment->libc;
 	if (!concerns(found.number, segment))
 		return true;
-	return found.start != 0 && add(&extent, address, found.start, found.number == SYS_munmap ? unmap : mediate);
+	return found.start != 0 && add(&extent, address, found.start, found.number == SYS_munmap ? unmap : syscall_emulate);
 }
 
 static void search(struct segment *segment)
@@ -281,14 +281,14 @@ static void search(struct segment *segment)
 	/* The rarer byte of the two. */
 	while (at < end && (at = memchr(at, 0x05, (size_t)(end - at))) != NULL) {
 		if (is_syscall(at - 1) && !consider((uintptr_t)at - 1, segment)) {
-			earlier_incomplete();
+			mask_audit_incomplete();
 			libc_incomplete |= segment->libc;
 		}
 		++at;
 	}
 }
 
-void syscalls_patch(void)
+void interpose_system_calls(void)
 {
 	uintptr_t libc = (uintptr_t)&sigaction;
 	bool whole;
@@ -299,7 +299,7 @@ void syscalls_patch(void)
 		search(&segments[i]);
 	whole = commit_run_whole() == PATCH_OK;
 	if (!whole)
-		earlier_incomplete();
+		mask_audit_incomplete();
 	lock_set_forks(whole && !libc_incomplete ? LOCK_FORKS_BY_CALL : LOCK_FORKS_BY_HANDLER);
 	site_forget();
 	/* What did not do is no error of the caller's. */
@@ -309,7 +309,7 @@ void syscalls_patch(void)
 /* Regions restored at once: a batch of them takes no new memory. */
 #define AT_ONCE 8
 
-patch_status syscalls_restore(void)
+patch_status interpose_restore(void)
 {
 	patch_status status = PATCH_OK;
 
@@ -338,7 +338,7 @@ patch_status syscalls_restore(void)
 	return status;
 }
 
-void syscalls_usage(struct syscalls_usage *out)
+void interpose_usage(struct interpose_usage *out)
 {
 	*out = usage;
 }

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The instructions through which the modules of the process make the system calls that mediate.h is about, and the library's
+ * The instructions through which the modules of the process make the system calls that syscall_emulate.h is about, and the library's
  * own patches on them.
  */
-#ifndef LIBPATCH_SYSCALLS_H
-#define LIBPATCH_SYSCALLS_H
+#ifndef LIBPATCH_INTERPOSE_SYSCALL_SITES_H
+#define LIBPATCH_INTERPOSE_SYSCALL_SITES_H
 
 #include "base/base.h"
 
@@ -12,16 +12,16 @@
  * Patch them in every module that is loaded now; with the loader's lock and the library lock held (module_hold_all()). What
  * cannot be patched is counted, and makes threads be looked at instead.
  */
-void syscalls_patch(void);
+void interpose_system_calls(void);
 
 /* Restore them; with the library lock held. PATCH_OK, or as commit_run(). */
-patch_status syscalls_restore(void);
+patch_status interpose_restore(void);
 
-struct syscalls_usage {
+struct interpose_usage {
 	uint64_t mediated;
 	uint64_t regions; /* theirs */
 	uint64_t kept;    /* modules that were not unmapped */
 };
-void syscalls_usage(struct syscalls_usage *usage);
+void interpose_usage(struct interpose_usage *usage);
 
 #endif

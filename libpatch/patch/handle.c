@@ -19,7 +19,7 @@ static size_t slot_count;
 static uint32_t first_free = NONE;
 static uint64_t live;
 static uint64_t all;
-static struct queue changed;
+static struct ptr_vec changed;
 
 static bool make_room(void)
 {
@@ -49,7 +49,7 @@ struct patch *handle_alloc(patch_t *handle, unsigned int roles)
 	struct patch *patch;
 	uint32_t index = first_free;
 
-	if ((index == NONE && !make_room()) || !queue_reserve(&changed, all + 1))
+	if ((index == NONE && !make_room()) || !ptr_vec_reserve(&changed, all + 1))
 		return NULL;
 	patch = heap_alloc(patch_size(roles));
 	if (patch == NULL)
@@ -138,8 +138,8 @@ void handle_change(struct patch *patch)
 
 static struct patch *changed_at(size_t index, size_t count)
 {
-	if (index + AHEAD < count)
-		patch_fetch(changed.items[index + AHEAD]);
+	if (index + PREFETCH_AHEAD < count)
+		patch_fetch(changed.items[index + PREFETCH_AHEAD]);
 	return changed.items[index];
 }
 

@@ -3,8 +3,8 @@
  * Handles of patches: an index and a generation, so that a handle that was released, or never was one, is told. Called with
  * the library lock held.
  */
-#ifndef LIBPATCH_HANDLE_H
-#define LIBPATCH_HANDLE_H
+#ifndef LIBPATCH_PATCH_HANDLE_H
+#define LIBPATCH_PATCH_HANDLE_H
 
 #include "base/base.h"
 

@@ -2,7 +2,6 @@
 #include "patch/hookset.h"
 
 #include "base/heap.h"
-#include "plan/site.h"
 
 /* From so many on, one with hooks that are not wanted will do, too. */
 #define SPARE_FROM 8
@@ -41,8 +40,8 @@ static size_t describe(const struct attachment *attachment, struct hook *hooks)
 		hook->lower = patch->lower;
 		hook->upper = patch->upper;
 	}
-	if (patch->type == MODEL_INSTEAD)
-		hook->when = HOOK_INSTEAD;
+	if (patch->type == MODEL_SYSCALL)
+		hook->when = HOOK_SYSCALL;
 	if (patch->paired || patch->type != PATCH_EXEC_MODEL_PROBE_AROUND)
 		return 1;
 	hooks[1] = hooks[0];
@@ -209,7 +208,7 @@ static void add_place(struct layout *layout, const struct search *search, const 
 	}
 	kinds = layout->count - begin;
 	/* Of what is done instead of the instruction there is one. */
-	if (place->when == HOOK_INSTEAD)
+	if (place->when == HOOK_SYSCALL)
 		return;
 	if (spare > 1)
 		turns = MAX(turns, count_of(largest, place));
@@ -271,7 +270,7 @@ static void hand_over(struct trampoline *trampoline, const struct search *search
 static struct window window_of(const struct region *region, const struct arch_insn *insns)
 {
 	return (struct window){ region->start,   region->length,   region->count, region->strategy,
-				region->offsets, region->original, insns, region->pad, site_has_shadow_stack() };
+				region->offsets, region->original, insns, region->pad, arch_has_shadow_stack() };
 }
 
 /* A trampoline for these attachments: one the region has, or a new one. */

@@ -3,8 +3,8 @@
  * The patches that shall share a region, and the trampoline that serves them: one that the region has had, when it does just
  * that, else a new one. Called with the library lock held.
  */
-#ifndef LIBPATCH_HOOKSET_H
-#define LIBPATCH_HOOKSET_H
+#ifndef LIBPATCH_PATCH_HOOKSET_H
+#define LIBPATCH_PATCH_HOOKSET_H
 
 #include "base/base.h"
 #include "patch/region.h"

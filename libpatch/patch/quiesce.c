@@ -115,7 +115,7 @@ void quiesce_poll(void)
 
 	if (waiting == NULL || !is_fenced())
 		return;
-	if (!threads_visit(see, &unknown))
+	if (!hook_threads_visit(see, &unknown))
 		unknown = true;
 	for (struct patch *patch = waiting, *next; patch != NULL; patch = next) {
 		next = patch->quiet_next;
@@ -172,7 +172,7 @@ static bool has_up_to(const struct patch *list, uint64_t ticket, const void *but
 
 enum quiesce_state quiesce_state(uint64_t ticket)
 {
-	uintptr_t record = threads_own_record();
+	uintptr_t record = hook_threads_own_record();
 
 	for (const struct patch *patch = waiting; patch != NULL; patch = patch->quiet_next)
 		if (patch->ticket <= ticket && is_record_of(patch, record))

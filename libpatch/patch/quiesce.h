@@ -10,8 +10,8 @@
  *   detached  released and committed: quiesce.c alone knows it. Once quiet it is due, its destroy function is called, and its
  *             memory is given back; without a destroy function at once
  */
-#ifndef LIBPATCH_QUIESCE_H
-#define LIBPATCH_QUIESCE_H
+#ifndef LIBPATCH_PATCH_QUIESCE_H
+#define LIBPATCH_PATCH_QUIESCE_H
 
 #include "base/base.h"
 

@@ -6,7 +6,7 @@
 
 #include <string.h>
 
-static struct queue queue;
+static struct ptr_vec queue;
 /* That have memory. */
 static size_t allocated;
 static struct region_usage usage;
@@ -214,9 +214,9 @@ bool region_is_plain(const struct region *region)
 	bool any = false;
 
 	for (const struct attachment *a = region->attachments; a != NULL; a = a->next) {
-		if (a->patch->type != MODEL_INSTEAD && !a->patch->released)
+		if (a->patch->type != MODEL_SYSCALL && !a->patch->released)
 			return false;
-		any |= a->patch->type == MODEL_INSTEAD;
+		any |= a->patch->type == MODEL_SYSCALL;
 	}
 	return any && region->strategy == PATCH_STRATEGY_JUMP && region->offsets[1] >= ARCH_JMP_SIZE;
 }
@@ -290,7 +290,7 @@ void region_own_entries(struct region *region)
 static void drop_pad(struct region *region)
 {
 	if (region->pad != 0 && !region->pad_reachable)
-		arena_pad_free(region->pad);
+		pad_free(region->pad);
 }
 
 /* May a thread be in its trampolines or at its pad, or come back there? */
@@ -381,7 +381,7 @@ void region_free(struct region *region)
 	if (region->pad_entry != NULL)
 		registry_remove(region->pad_entry);
 	if (region->pad != 0)
-		arena_pad_free(region->pad);
+		pad_free(region->pad);
 	give_back(region);
 }
 
@@ -426,16 +426,16 @@ void region_set_strategy(struct region *region, uint8_t strategy, const uint8_t 
 	}
 }
 
-struct region *region_create(const struct plan *plan, bool exact, const uint8_t *original)
+struct region *region_create(const struct plan *plan, bool no_rmw, const uint8_t *original)
 {
 	struct region *region = revive(plan, original);
 
 	if (region != NULL) {
 		region_set_strategy(region, plan->strategy, original);
-		region->exact = exact;
+		region->no_rmw = no_rmw;
 		return region;
 	}
-	if (!queue_reserve(&queue, allocated + 1))
+	if (!ptr_vec_reserve(&queue, allocated + 1))
 		return NULL;
 	region = heap_alloc(region_size(plan->count, plan->length));
 	if (region == NULL)
@@ -447,7 +447,7 @@ struct region *region_create(const struct plan *plan, bool exact, const uint8_t 
 	region->original = (uint8_t *)&region->entries[plan->count];
 	region->live = region->original + MAX(plan->length, ARCH_JMP_SIZE);
 	region->offsets = region->live + plan->length;
-	region->exact = exact;
+	region->no_rmw = no_rmw;
 	memcpy(region->offsets, plan->offsets, plan->count + 1);
 	region_set_strategy(region, plan->strategy, original);
 	memcpy(region->original, original, plan->length);

@@ -4,8 +4,8 @@
  * existing region joins it; one whose window would overlap a region takes it in. Called with the library lock held; nothing
  * here writes live text.
  */
-#ifndef LIBPATCH_REGION_H
-#define LIBPATCH_REGION_H
+#ifndef LIBPATCH_PATCH_REGION_H
+#define LIBPATCH_PATCH_REGION_H
 
 #include "runtime/call_pairs.h"
 #include "base/base.h"
@@ -20,8 +20,8 @@ enum role {
 	ROLE_RETURN /* the return address of the call that it is around */
 };
 
-/* Of patches of the library's own: at a system call, their record has an arch_instead_fn. Never given to patch_make(). */
-#define MODEL_INSTEAD 0x80
+/* Of patches of the library's own: at a system call, their record has an arch_syscall_hook_fn. Never given to patch_make(). */
+#define MODEL_SYSCALL 0x80
 
 /* A patch's place in a region. */
 struct attachment {
@@ -60,7 +60,7 @@ struct patch {
 	uint32_t slot; /* handle.c's */
 
 	uint32_t queued; /* handle_change() */
-	uint8_t type;    /* enum patch_exec_model_type, or MODEL_INSTEAD */
+	uint8_t type;    /* enum patch_exec_model_type, or MODEL_SYSCALL */
 	uint8_t policy;
 	uint8_t action;  /* enum arch_action */
 	bool stamp;
@@ -124,7 +124,7 @@ struct region {
 	uint8_t owned; /* bytes from start on that nobody else may change: length, or those of a punned jump (I11) */
 	uint8_t count;
 	uint8_t strategy;
-	bool exact;
+	bool no_rmw;
 	bool forced;    /* a trap only because of another patch, which asked for it or needs the bytes */
 	bool installed; /* text differs from the original, or may */
 	bool gone;      /* by region_leave() */
@@ -149,7 +149,7 @@ struct region {
 };
 
 /* How many things in front of the one at hand a pass over all of them fetches. */
-#define AHEAD 6
+#define PREFETCH_AHEAD 6
 
 /* What commits look at. Of an attachment's patch: the patch is not there yet to be asked. */
 static inline void patch_fetch(const struct patch *patch)
@@ -267,10 +267,10 @@ void region_set_installed(struct region *region, bool installed);
  */
 bool region_pad_fits(const struct region *region, uint8_t strategy, const uint8_t *original);
 /*
- * A region for the plan that nothing knows of yet, or that was there before; NULL: out of memory. `exact`: its mapping is
+ * A region for the plan that nothing knows of yet, or that was there before; NULL: out of memory. `no_rmw`: its mapping is
  * writable (text.h). `original`: bytes from the plan's start on, as many as it owns.
  */
-struct region *region_create(const struct plan *plan, bool exact, const uint8_t *original);
+struct region *region_create(const struct plan *plan, bool no_rmw, const uint8_t *original);
 /* `original`: bytes from the region's start on, a jump's, for PATCH_STRATEGY_PUNNED_JUMP; else not looked at. */
 void region_set_strategy(struct region *region, uint8_t strategy, const uint8_t *original);
 /* Let one go that never owned its entries. */

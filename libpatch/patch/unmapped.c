@@ -44,7 +44,7 @@ static void end_entry(struct registry_entry *entry)
 	registry_remove(entry);
 }
 
-void module_gone(uintptr_t lower, uintptr_t upper)
+void unmapped_end(uintptr_t lower, uintptr_t upper)
 {
 	struct registry_entry *entry;
 	struct region *region;
@@ -70,13 +70,13 @@ static bool is_there(const struct region *region)
 	       memcmp(text, region->original, region->length) != 0;
 }
 
-void gone_abandon(struct region *region)
+void unmapped_abandon(struct region *region)
 {
 	region->former = leaving;
 	leaving = region;
 }
 
-void gone_collect(void)
+void unmapped_collect(void)
 {
 	for (struct region **link = &leaving; *link != NULL;) {
 		struct region *region = *link;
@@ -95,7 +95,7 @@ static bool is_within(uintptr_t address, uintptr_t lower, uintptr_t upper)
 	return address - lower < upper - lower;
 }
 
-bool procedures_gone(uintptr_t lower, uintptr_t upper)
+bool unload_procedures(uintptr_t lower, uintptr_t upper)
 {
 	bool used = false;
 	struct patch *patch;

@@ -3,8 +3,8 @@
  * Code that is unmapped while patches are on it: the patches end, and what comes to be mapped there next is none of ours.
  * Called with the library lock held.
  */
-#ifndef LIBPATCH_GONE_H
-#define LIBPATCH_GONE_H
+#ifndef LIBPATCH_PATCH_UNMAPPED_H
+#define LIBPATCH_PATCH_UNMAPPED_H
 
 #include "base/base.h"
 
@@ -14,23 +14,23 @@
  *  - no address there is registered: a trap there is the program's (I6);
  *  - no region is there: what is mapped there next can be patched like any code.
  * No thread may execute this code any more, nor return to it: that is the business of who unmaps it, patched or not. So
- * none is in the displaced copies either. Their memory is kept, though, until a later call of gone_collect() finds other
+ * none is in the displaced copies either. Their memory is kept, though, until a later call of unmapped_collect() finds other
  * bytes there, or none: the unmapping may fail.
  * Cheap when nothing is patched there. Writes no text; allocates nothing.
  */
-void module_gone(uintptr_t lower, uintptr_t upper);
+void unmapped_end(uintptr_t lower, uintptr_t upper);
 
 /*
  * The same for code that patches call: those are over, too, and removed from the text. True when no thread runs their procedures
  * or will, and no destroy function there is still to be called. Else the memory must stay.
  */
-bool procedures_gone(uintptr_t lower, uintptr_t upper);
+bool unload_procedures(uintptr_t lower, uintptr_t upper);
 
 /* The same for a region that owned no entries yet. */
 struct region;
-void gone_abandon(struct region *region);
+void unmapped_abandon(struct region *region);
 
-/* Free what module_gone() left (I7), as far as its code is gone. */
-void gone_collect(void);
+/* Free what unmapped_end() left (I7), as far as its code is gone. */
+void unmapped_collect(void);
 
 #endif

@@ -32,9 +32,9 @@ static patch_status join(struct region *region, struct attachment *attachment, s
 }
 
 /* A new region for the candidate, with what the inner regions hold and the attachment. */
-static patch_status establish(const struct fit *fit, struct attachment *attachment, struct refusal *refusal)
+static patch_status establish(const struct candidates *fit, struct attachment *attachment, struct refusal *refusal)
 {
-	struct region *region = region_create(&fit->plan, fit->extent.exact, fit->original);
+	struct region *region = region_create(&fit->plan, fit->extent.no_rmw, fit->original);
 	struct hookset set = { 0 };
 	struct trampoline *trampoline = NULL;
 	patch_status status = PATCH_ENOMEM;
@@ -67,7 +67,7 @@ static patch_status establish(const struct fit *fit, struct attachment *attachme
 }
 
 /* The region for the candidate: the one that was there before, or a new one. */
-static patch_status settle_in(const struct fit *fit, struct attachment *attachment, struct refusal *refusal)
+static patch_status settle_in(const struct candidates *fit, struct attachment *attachment, struct refusal *refusal)
 {
 	struct region *region = fit->inner_count == 1 ? fit->inner[0] : NULL;
 
@@ -83,14 +83,14 @@ static patch_status settle_in(const struct fit *fit, struct attachment *attachme
 static patch_status establish_at(struct attachment *attachment, int policy, uintptr_t from, const struct extent *extent,
 				 struct refusal *refusal)
 {
-	static struct fit fit;
+	static struct candidates fit;
 	uintptr_t address = attachment->address;
-	patch_status status = fit_begin(&fit, extent, address, policy, from, NULL, refusal);
+	patch_status status = candidates_begin(&fit, extent, address, policy, from, NULL, refusal);
 
 	if (status != PATCH_OK)
 		return status;
 	for (;;) {
-		status = fit_next(&fit, refusal);
+		status = candidates_next(&fit, refusal);
 		if (status != PATCH_OK)
 			break;
 		attachment->address = fit.plan.site;
@@ -98,7 +98,7 @@ static patch_status establish_at(struct attachment *attachment, int policy, uint
 		if (status == PATCH_OK)
 			break;
 		attachment->address = address;
-		fit_reject(&fit, status, refusal);
+		candidates_reject(&fit, status, refusal);
 	}
 	return status;
 }
@@ -214,7 +214,7 @@ static patch_status join_region(struct region *region, struct attachment *attach
 	return join(region, attachment, refusal);
 }
 
-patch_status attach(struct patch *patch, enum role role, uintptr_t address, const struct extent *extent,
+patch_status attach_patch(struct patch *patch, enum role role, uintptr_t address, const struct extent *extent,
 		    struct refusal *refusal)
 {
 	struct attachment *attachment = &patch->sites[role].attachment;
@@ -260,7 +260,7 @@ patch_status attach_in_window(struct patch *patch, uintptr_t address, uintptr_t 
 			      const struct extent *extent, struct refusal *refusal)
 {
 	struct attachment *attachment = &patch->sites[ROLE_SITE].attachment;
-	static struct fit fit;
+	static struct candidates fit;
 	struct plan *plan = &fit.plan;
 
 	*refusal = (struct refusal){ "the window is not what it was", start };

@@ -3,8 +3,8 @@
  * Where a patch goes: it joins the region that has its instruction, or gets a region of its own, which takes in those that
  * its window would overlap. Called with the library lock held; nothing here writes live text.
  */
-#ifndef LIBPATCH_ATTACH_H
-#define LIBPATCH_ATTACH_H
+#ifndef LIBPATCH_PLAN_ATTACH_H
+#define LIBPATCH_PLAN_ATTACH_H
 
 #include "base/base.h"
 #include "patch/region.h"
@@ -14,7 +14,7 @@
  * Give the patch a place for one of its roles, and build the region's trampoline. `extent`: what is around its site. On failure
  * nothing has changed and *refusal says why.
  */
-patch_status attach(struct patch *patch, enum role role, uintptr_t address, const struct extent *extent,
+patch_status attach_patch(struct patch *patch, enum role role, uintptr_t address, const struct extent *extent,
 		    struct refusal *refusal);
 
 /*

@@ -12,7 +12,7 @@
 
 static bool is_target(uintptr_t address, const void *data)
 {
-	const struct fit *fit = data;
+	const struct candidates *fit = data;
 
 	return (fit->request.is_start != NULL && scan_is_target(address)) || registry_is_hot(address);
 }
@@ -32,7 +32,7 @@ static patch_status misfit(struct refusal *refusal, patch_status status, const c
 
 /* ---- what is there ---------------------------------------------------------------------------------------------- */
 
-static struct region *covering(const struct fit *fit, uintptr_t address)
+static struct region *covering(const struct candidates *fit, uintptr_t address)
 {
 	struct region *region = region_covering(address);
 
@@ -40,7 +40,7 @@ static struct region *covering(const struct fit *fit, uintptr_t address)
 }
 
 /* Regions that begin inside the window, ascending. */
-static void find_inner(struct fit *fit)
+static void find_inner(struct candidates *fit)
 {
 	const struct plan *plan = &fit->plan;
 
@@ -55,7 +55,7 @@ static void find_inner(struct fit *fit)
 }
 
 /* Bytes behind the window that its jump would consist of: does a patch change them, or read them for itself? */
-static bool is_free_to_read(const struct fit *fit, uintptr_t lower, uintptr_t upper)
+static bool is_free_to_read(const struct candidates *fit, uintptr_t lower, uintptr_t upper)
 {
 	for (uintptr_t at = lower; at < upper; ++at) {
 		const struct region *region = covering(fit, at);
@@ -86,7 +86,7 @@ static void dissolve_unused(const struct plan *plan)
 }
 
 /* Do the window's instructions begin where those of the regions that it takes in do? */
-static bool agrees(const struct fit *fit)
+static bool agrees(const struct candidates *fit)
 {
 	const struct plan *plan = &fit->plan;
 
@@ -112,7 +112,7 @@ static bool agrees(const struct fit *fit)
  * Does the candidate cut no region? *grow: not so, but a larger one of its kind may, for which request->from or
  * request->reach was set.
  */
-static patch_status compare(struct fit *fit, bool *grow, struct refusal *refusal)
+static patch_status compare(struct candidates *fit, bool *grow, struct refusal *refusal)
 {
 	const struct plan *plan = &fit->plan;
 	uintptr_t end = plan->start + plan->length;
@@ -161,22 +161,22 @@ static patch_status compare(struct fit *fit, bool *grow, struct refusal *refusal
  * arch/x86/kernel/uprobes.c). Behind a function's end an int3 is padding; so it is, of a function whose end is not known,
  * where control does not get to. An int3 that is the site itself is plan_site()'s matter.
  */
-static const char *foreign(const struct fit *fit, const struct arch_insn *insn, uintptr_t address, bool flows)
+static const char *foreign(const struct candidates *fit, const struct arch_insn *insn, uintptr_t address, bool flows)
 {
 	uint8_t byte = fit->request.bytes[(intptr_t)(address - fit->request.site)];
-	struct space_mapping mapping;
+	struct maps_mapping mapping;
 	bool readable;
 
 	if (byte == ARCH_INT3 && (fit->extent.upper != 0 ? address < fit->extent.upper : flows))
 		return "an int3 that libpatch did not write is within the bytes of a jump";
-	if (insn->kind == ARCH_CALL && insn->target % PAGE_SIZE == 0 && space_mapping(insn->target, &mapping, &readable) &&
+	if (insn->kind == ARCH_CALL && insn->target % PAGE_SIZE == 0 && maps_mapping(insn->target, &mapping, &readable) &&
 	    mapping.special)
 		return "a uprobe is there: a call of the kernel's page for them";
 	return NULL;
 }
 
 /* In the window, and in what a punned jump reads behind it. */
-static patch_status check_foreign(const struct fit *fit, struct refusal *refusal)
+static patch_status check_foreign(const struct candidates *fit, struct refusal *refusal)
 {
 	const struct plan *plan = &fit->plan;
 	uintptr_t end = plan->start + plan->length;
@@ -206,7 +206,7 @@ static patch_status check_foreign(const struct fit *fit, struct refusal *refusal
 }
 
 /* Planned again, longer, until it takes in whole regions. */
-static patch_status fit_candidate(struct fit *fit, struct refusal *refusal)
+static patch_status fit_candidate(struct candidates *fit, struct refusal *refusal)
 {
 	for (;;) {
 		patch_status status;
@@ -223,7 +223,7 @@ static patch_status fit_candidate(struct fit *fit, struct refusal *refusal)
 	}
 }
 
-void fit_reject(struct fit *fit, patch_status status, const struct refusal *refusal)
+void candidates_reject(struct candidates *fit, patch_status status, const struct refusal *refusal)
 {
 	/* The first reason counts; but where a trap was the last thing to try, that is what failed. */
 	if (fit->status != PATCH_OK && fit->plan.strategy != PATCH_STRATEGY_TRAP)
@@ -233,7 +233,7 @@ void fit_reject(struct fit *fit, patch_status status, const struct refusal *refu
 }
 
 /* With FORBID, the last resort: a window that runs into the next function. Is there one? */
-static bool try_last_resort(struct fit *fit)
+static bool try_last_resort(struct candidates *fit)
 {
 	struct plan_request *request = &fit->request;
 
@@ -244,7 +244,7 @@ static bool try_last_resort(struct fit *fit)
 	return request->beyond != 0;
 }
 
-patch_status fit_next(struct fit *fit, struct refusal *refusal)
+patch_status candidates_next(struct candidates *fit, struct refusal *refusal)
 {
 	const struct plan *plan = &fit->plan;
 
@@ -252,7 +252,7 @@ patch_status fit_next(struct fit *fit, struct refusal *refusal)
 		patch_status status = plan_site(&fit->request, &fit->plan);
 
 		if (status != PATCH_OK) {
-			fit_reject(fit, status, &(struct refusal){ plan->message, plan->irritant });
+			candidates_reject(fit, status, &(struct refusal){ plan->message, plan->irritant });
 			fit->over = status != PATCH_ENOJUMP || !try_last_resort(fit);
 			continue;
 		}
@@ -267,7 +267,7 @@ patch_status fit_next(struct fit *fit, struct refusal *refusal)
 			fit->original = fit->request.bytes + (intptr_t)(plan->start - fit->request.site);
 			return PATCH_OK;
 		}
-		fit_reject(fit, status, refusal);
+		candidates_reject(fit, status, refusal);
 	}
 	*refusal = fit->refusal;
 	return fit->status;
@@ -284,11 +284,11 @@ static patch_status unreadable(uintptr_t address, struct refusal *refusal)
 	return misfit(refusal, PATCH_EFAULT, "the address is not mapped", address);
 }
 
-patch_status fit_begin(struct fit *fit, const struct extent *extent, uintptr_t address, int policy, uintptr_t from,
+patch_status candidates_begin(struct candidates *fit, const struct extent *extent, uintptr_t address, int policy, uintptr_t from,
 		       const struct region *through, struct refusal *refusal)
 {
 	uintptr_t lower = MAX(extent->lower, extent->floor);
-	size_t before = extent->upper != 0 && address > lower ? MIN(address - lower, (size_t)FIT_BEFORE) : 0;
+	size_t before = extent->upper != 0 && address > lower ? MIN(address - lower, (size_t)CANDIDATES_BEFORE) : 0;
 	size_t size = region_original(address - before, fit->view, sizeof(fit->view));
 
 	if (size <= before)
@@ -305,12 +305,12 @@ patch_status fit_begin(struct fit *fit, const struct extent *extent, uintptr_t a
 		.before = before,
 		.upper = extent->upper,
 		.limit = extent->limit,
-		.punnable = extent->exact ? 0 : extent->mapped,
+		.punnable = extent->no_rmw ? 0 : extent->mapped,
 		.is_target = is_target,
 		.data = fit,
 		.from = from,
 		.policy = policy,
-		.no_calls = site_has_shadow_stack(),
+		.no_calls = arch_has_shadow_stack(),
 	};
 	if (extent->upper != 0) {
 		scan_set(extent->lower, extent->upper, region_original_at, region_is_original(extent->lower, extent->upper));

@@ -3,8 +3,8 @@
  * Where a patch can go, given what is patched around it: candidates of the planner, best first, made to fit. Called with the
  * library lock held; nothing here changes a region that has patches.
  */
-#ifndef LIBPATCH_FIT_H
-#define LIBPATCH_FIT_H
+#ifndef LIBPATCH_PLAN_CANDIDATES_H
+#define LIBPATCH_PLAN_CANDIDATES_H
 
 #include "base/base.h"
 #include "plan/plan.h"
@@ -12,11 +12,11 @@
 #include "plan/site.h"
 
 /* Bytes a plan may look at: the longest window on either side, one instruction more, and an endbr64. */
-#define FIT_BEFORE PLAN_LENGTH_MAX
-#define FIT_VIEW (FIT_BEFORE + PLAN_LENGTH_MAX + INSN_MAX + 4)
+#define CANDIDATES_BEFORE PLAN_LENGTH_MAX
+#define CANDIDATES_VIEW (CANDIDATES_BEFORE + PLAN_LENGTH_MAX + INSN_MAX + 4)
 
 /* A candidate, and how it was come by. Large: not for the stack, which may be a small sigaltstack. */
-struct fit {
+struct candidates {
 	struct plan plan;
 	const uint8_t *original; /* bytes from plan.start on: the window, and a jump */
 	struct region *inner[PLAN_INSNS_MAX * 2]; /* regions that it takes in */
@@ -29,19 +29,19 @@ struct fit {
 	bool over;
 	patch_status status; /* why there is no better candidate: the first reason */
 	struct refusal refusal;
-	uint8_t view[FIT_VIEW];
+	uint8_t view[CANDIDATES_VIEW];
 };
 
 /*
  * Candidates for a hook on the instruction at address, with this around it. `from`: see struct plan_request. `through`: this region is
  * thought away; or NULL. PATCH_OK; PATCH_EFAULT: not mapped.
  */
-patch_status fit_begin(struct fit *fit, const struct extent *extent, uintptr_t address, int policy, uintptr_t from,
+patch_status candidates_begin(struct candidates *fit, const struct extent *extent, uintptr_t address, int policy, uintptr_t from,
 		       const struct region *through, struct refusal *refusal);
 
 /* The next candidate: PATCH_OK, or why there is none, which is why the first of them did not do. */
-patch_status fit_next(struct fit *fit, struct refusal *refusal);
+patch_status candidates_next(struct candidates *fit, struct refusal *refusal);
 /* The candidate does not do, for a reason that only its building showed. */
-void fit_reject(struct fit *fit, patch_status status, const struct refusal *refusal);
+void candidates_reject(struct candidates *fit, patch_status status, const struct refusal *refusal);
 
 #endif

@@ -25,20 +25,20 @@ static struct {
 	uintptr_t lower;
 	uintptr_t upper;
 } ranges[RANGES_MAX];
-static size_t range_count;
+static size_t code_ranges_count;
 static bool too_many;
 /* The module that they are of. */
 static struct module scanned;
 
 static void add(uintptr_t lower, uintptr_t upper)
 {
-	if (range_count == RANGES_MAX) {
+	if (code_ranges_count == RANGES_MAX) {
 		too_many = true;
 		return;
 	}
-	ranges[range_count].lower = lower;
-	ranges[range_count].upper = upper;
-	++range_count;
+	ranges[code_ranges_count].lower = lower;
+	ranges[code_ranges_count].upper = upper;
+	++code_ranges_count;
 }
 
 static bool is_within(const struct module *module, uint64_t address)
@@ -90,7 +90,7 @@ static void scan_module(const struct module *module)
 {
 	const Elf64_Phdr *headers = module->headers;
 
-	range_count = 0;
+	code_ranges_count = 0;
 	too_many = false;
 	scanned = *module;
 	for (size_t i = 0; i < module->header_count; ++i) {
@@ -163,7 +163,7 @@ static uintptr_t find_cancellable(uintptr_t address, uintptr_t function, uintptr
 	return 0;
 }
 
-static bool bound(uintptr_t lower, uintptr_t upper, uintptr_t address, struct critical *out)
+static bool bound(uintptr_t lower, uintptr_t upper, uintptr_t address, struct pinned *out)
 {
 	if (address >= lower && address < upper)
 		return false;
@@ -174,8 +174,8 @@ static bool bound(uintptr_t lower, uintptr_t upper, uintptr_t address, struct cr
 	return true;
 }
 
-const char *critical_examine(const struct module *module, uintptr_t address, uintptr_t lower, uintptr_t upper,
-			     size_t (*original)(uintptr_t address, uint8_t *bytes, size_t size), struct critical *out)
+const char *pinned_examine(const struct module *module, uintptr_t address, uintptr_t lower, uintptr_t upper,
+			     size_t (*original)(uintptr_t address, uint8_t *bytes, size_t size), struct pinned *out)
 {
 	uintptr_t found;
 
@@ -185,7 +185,7 @@ const char *critical_examine(const struct module *module, uintptr_t address, uin
 		scan_module(module);
 	if (too_many)
 		return "the module has more restartable sequences than can be remembered";
-	for (size_t i = 0; i < range_count; ++i)
+	for (size_t i = 0; i < code_ranges_count; ++i)
 		if (!bound(ranges[i].lower, ranges[i].upper, address, out))
 			return "the code is a restartable sequence (rseq), which works only where it is";
 	found = find_cancellable(address, lower, upper, original);

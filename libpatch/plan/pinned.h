@@ -10,13 +10,13 @@
  *
  * Called with the library lock held.
  */
-#ifndef LIBPATCH_CRITICAL_H
-#define LIBPATCH_CRITICAL_H
+#ifndef LIBPATCH_PLAN_PINNED_H
+#define LIBPATCH_PLAN_PINNED_H
 
 #include "base/base.h"
 #include "elf/module.h"
 
-struct critical {
+struct pinned {
 	/* Nothing below `floor` or from `ceiling` on may be changed by a patch at the address. */
 	uintptr_t floor;
 	uintptr_t ceiling;
@@ -26,6 +26,6 @@ struct critical {
  * NULL, and the bounds; or why the address must not be patched. [lower, upper): the function around it, upper 0 when unknown.
  * `original`: reads text as it is without patches.
  */
-const char *critical_examine(const struct module *module, uintptr_t address, uintptr_t lower, uintptr_t upper,
-			     size_t (*original)(uintptr_t address, uint8_t *bytes, size_t size), struct critical *out);
+const char *pinned_examine(const struct module *module, uintptr_t address, uintptr_t lower, uintptr_t upper,
+			     size_t (*original)(uintptr_t address, uint8_t *bytes, size_t size), struct pinned *out);
 #endif

@@ -68,7 +68,7 @@ static const char *obstacle(const struct plan_request *request, enum level level
 	if (end > request->limit && (level < ENTERED || address < request->limit || end > request->beyond))
 		return "the function ends within the bytes of a jump, and another begins";
 	if (request->upper != 0 && address >= request->upper && address < request->limit &&
-	    !(insn->flags & ARCH_F_PADDING))
+	    !(insn->flags & ARCH_F_FILLER))
 		return "the function ends within the bytes of a jump";
 	if (insn->flags & ARCH_F_REFUSED)
 		return insn->why;
@@ -91,7 +91,7 @@ static enum level level_of(const struct plan_request *request, const struct arch
 		return ENTERED;
 	if (is_target(request, address))
 		return BRANCHED_TO;
-	if (insn->flags & ARCH_F_ENDBR || (!flows_on(last) && !(insn->flags & ARCH_F_PADDING)))
+	if (insn->flags & ARCH_F_ENDBR || (!flows_on(last) && !(insn->flags & ARCH_F_FILLER)))
 		return RETURNED_TO;
 	return QUIET;
 }

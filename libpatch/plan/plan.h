@@ -3,8 +3,8 @@
  * Planning: from the original bytes at a site to a window of whole instructions and a strategy, or a refusal with its
  * reason. Pure: nothing is read but the request, nothing is written but the plan.
  */
-#ifndef LIBPATCH_PLAN_H
-#define LIBPATCH_PLAN_H
+#ifndef LIBPATCH_PLAN_PLAN_H
+#define LIBPATCH_PLAN_PLAN_H
 
 #include "arch/arch.h"
 #include "base/base.h"

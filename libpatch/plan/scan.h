@@ -6,8 +6,8 @@
  * Whole functions are decoded only when the answer needs it. Whether branches lead to an address is mostly known without: no
  * byte of the function begins a displacement that would.
  */
-#ifndef LIBPATCH_SCAN_H
-#define LIBPATCH_SCAN_H
+#ifndef LIBPATCH_PLAN_SCAN_H
+#define LIBPATCH_PLAN_SCAN_H
 
 #include "base/base.h"
 

@@ -16,15 +16,15 @@
 #define RESTORER_SIZE 9
 
 /* The mapping looked up last, around the address at hand: most patches are made module by module. */
-static struct space_mapping cached;
+static struct maps_mapping cached;
 
-static bool mapping_of(uintptr_t address, struct space_mapping *out, struct refusal *refusal, patch_status *status)
+static bool mapping_of(uintptr_t address, struct maps_mapping *out, struct refusal *refusal, patch_status *status)
 {
 	bool readable;
 
 	if (address < cached.lower || address >= cached.upper) {
-		if (!space_mapping(address, &cached, &readable)) {
-			cached = (struct space_mapping){ 0 };
+		if (!maps_mapping(address, &cached, &readable)) {
+			cached = (struct maps_mapping){ 0 };
 			refusal->message = readable ? "the address is not mapped" :
 						      "/proc/self/maps cannot be read";
 			*status = readable ? PATCH_EFAULT : PATCH_ESYS;
@@ -80,14 +80,14 @@ static uintptr_t restorer(void)
 /* May the bytes at address be patched, as far as their mapping goes? */
 static patch_status check_mapping(struct extent *extent, uintptr_t address, struct refusal *refusal)
 {
-	struct space_mapping mapping;
+	struct maps_mapping mapping;
 	patch_status status;
 
 	if (!mapping_of(address, &mapping, refusal, &status))
 		return status;
 	if (!(mapping.protection & PROT_EXEC) || !(mapping.protection & PROT_READ)) {
 		/* It may have become so since it was looked up. */
-		cached = (struct space_mapping){ 0 };
+		cached = (struct maps_mapping){ 0 };
 		if (!mapping_of(address, &mapping, refusal, &status))
 			return status;
 	}
@@ -107,7 +107,7 @@ static patch_status check_mapping(struct extent *extent, uintptr_t address, stru
 		refusal->message = "the mapping is shared: other processes would see the patch";
 		return PATCH_ENOTSUP;
 	}
-	extent->exact = (mapping.protection & PROT_WRITE) != 0;
+	extent->no_rmw = (mapping.protection & PROT_WRITE) != 0;
 	extent->mapped = mapping.upper;
 	return PATCH_OK;
 }
@@ -148,7 +148,7 @@ static bool find_module(uintptr_t address, struct module *module)
 
 patch_status site_examine(uintptr_t address, struct extent *extent, struct refusal *refusal)
 {
-	struct critical critical;
+	struct pinned critical;
 	struct module module;
 	patch_status status;
 
@@ -169,7 +169,7 @@ patch_status site_examine(uintptr_t address, struct extent *extent, struct refus
 		extent->lower = 0;
 		extent->upper = 0;
 	}
-	refusal->message = critical_examine(&module, address, extent->lower, extent->upper, region_original, &critical);
+	refusal->message = pinned_examine(&module, address, extent->lower, extent->upper, region_original, &critical);
 	if (refusal->message != NULL)
 		return PATCH_EPROTECTED;
 	/* Its unwind entry begins a byte early, so that it is found for return addresses: a window must not run into it. */
@@ -213,13 +213,8 @@ bool site_decode(uintptr_t address, struct arch_insn *insn)
 
 void site_forget(void)
 {
-	cached = (struct space_mapping){ 0 };
+	cached = (struct maps_mapping){ 0 };
 	module_forget();
 	scan_forget();
-	space_forget();
-}
-
-bool site_has_shadow_stack(void)
-{
-	return arch_has_shadow_stack();
+	maps_forget();
 }

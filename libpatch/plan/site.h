@@ -3,8 +3,8 @@
  * What there is at an address that somebody wants to patch: a mapping, a module, a function. Called with the library lock
  * held.
  */
-#ifndef LIBPATCH_SITE_H
-#define LIBPATCH_SITE_H
+#ifndef LIBPATCH_PLAN_SITE_H
+#define LIBPATCH_PLAN_SITE_H
 
 #include "base/base.h"
 #include "patch/region.h"
@@ -18,7 +18,7 @@ struct extent {
 	uintptr_t barrier; /* no byte from here on may be changed */
 	uintptr_t floor;   /* none in front of here */
 	uintptr_t mapped;  /* end of the mapping */
-	bool exact;        /* the mapping is writable (text.h) */
+	bool no_rmw;        /* the mapping is writable (text.h) */
 };
 
 /* May a patch be placed at address? PATCH_OK, or why not in *refusal. */
@@ -29,9 +29,6 @@ uintptr_t site_next_function_end(const struct extent *extent);
 
 /* The instruction at address, under patches; false when the bytes there are none. */
 bool site_decode(uintptr_t address, struct arch_insn *insn);
-
-/* Does this thread have a user shadow stack? */
-bool site_has_shadow_stack(void);
 
 /* Forget what was looked up of mappings and functions. */
 void site_forget(void);

@@ -13,12 +13,12 @@ static _Atomic int state;
 static _Atomic int *const count = &libpatch_process_own.without_handlers;
 static TLS_INITIAL_EXEC bool in;
 
-bool handlers_are_known(void)
+bool app_handlers_are_known(void)
 {
 	return atomic_load(&state) != NOT_KNOWN;
 }
 
-void handlers_begin(void)
+void app_handlers_begin(void)
 {
 	int expected = NOT_KNOWN;
 
@@ -26,27 +26,27 @@ void handlers_begin(void)
 		atomic_compare_exchange_strong(&state, &expected, NONE);
 }
 
-bool handlers_enter(void)
+bool app_handlers_enter(void)
 {
 	if (atomic_load(&state) != NONE)
 		return false;
 	in = true;
-	/* Sequentially consistent, like the other side's (handlers_expect()). */
+	/* Sequentially consistent, like the other side's (app_handlers_expect()). */
 	atomic_fetch_add(count, 1);
 	if (atomic_load(&state) == NONE)
 		return true;
-	handlers_leave();
+	app_handlers_leave();
 	return false;
 }
 
-void handlers_leave(void)
+void app_handlers_leave(void)
 {
 	in = false;
 	if (atomic_fetch_sub(count, 1) == 1 && atomic_load(&state) != NONE)
 		raw_syscall(SYS_futex, count, FUTEX_WAKE_PRIVATE, INT_MAX);
 }
 
-void handlers_expect(void)
+void app_handlers_expect(void)
 {
 	int others;
 
@@ -56,7 +56,7 @@ void handlers_expect(void)
 		raw_syscall(SYS_futex, count, FUTEX_WAIT_PRIVATE, others);
 }
 
-void handlers_forget_others(void)
+void app_handlers_forget_others(void)
 {
 	atomic_store(count, in ? 1 : 0);
 }

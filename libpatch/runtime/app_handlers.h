@@ -10,25 +10,25 @@
  *    is installed when the thread is out.
  *  - Once there was a handler, it stays so: others may be installed by then without anybody's waiting.
  */
-#ifndef LIBPATCH_HANDLERS_H
-#define LIBPATCH_HANDLERS_H
+#ifndef LIBPATCH_RUNTIME_APP_HANDLERS_H
+#define LIBPATCH_RUNTIME_APP_HANDLERS_H
 
 #include "base/base.h"
 
 /* Is it known whether there are any? */
-bool handlers_are_known(void);
+bool app_handlers_are_known(void);
 
-/* There are none, unless handlers_expected() was called before. Once; not by a thread that is in. */
-void handlers_begin(void);
+/* There are none, unless app_handlers_expected() was called before. Once; not by a thread that is in. */
+void app_handlers_begin(void);
 
-/* True: none can run in this thread until handlers_leave(). False: there may be some. */
-bool handlers_enter(void);
-void handlers_leave(void);
+/* True: none can run in this thread until app_handlers_leave(). False: there may be some. */
+bool app_handlers_enter(void);
+void app_handlers_leave(void);
 
 /* Before one is installed. Waits for others that are in, not for the calling thread. Async-signal-safe. */
-void handlers_expect(void);
+void app_handlers_expect(void);
 
 /* In a child of fork(), by the thread that is left. */
-void handlers_forget_others(void);
+void app_handlers_forget_others(void);
 
 #endif

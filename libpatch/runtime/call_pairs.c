@@ -53,7 +53,7 @@ static void run(const struct call_pair *pair, struct patch_exec_context *context
 	pair->procedure(context, post);
 }
 
-void around_call(struct patch_exec_context *context, uint8_t post)
+void call_pair_begin(struct patch_exec_context *context, uint8_t post)
 {
 	const struct call_pair *pair = context->user_data;
 	uintptr_t stack_pointer = context->stack_pointer;
@@ -73,7 +73,7 @@ void around_call(struct patch_exec_context *context, uint8_t post)
 	run(pair, context, post);
 }
 
-void around_return(struct patch_exec_context *context, uint8_t post)
+void call_pair_end(struct patch_exec_context *context, uint8_t post)
 {
 	const struct call_pair *pair = context->user_data;
 

@@ -3,8 +3,8 @@
  * PROBE_AROUND on a call: the call after it comes from a hook at the call's return address, which other paths may reach,
  * too. Both hooks go through here; equal stack pointers tell that this return belongs to that call.
  */
-#ifndef LIBPATCH_AROUND_H
-#define LIBPATCH_AROUND_H
+#ifndef LIBPATCH_RUNTIME_CALL_PAIRS_H
+#define LIBPATCH_RUNTIME_CALL_PAIRS_H
 
 #include "base/base.h"
 
@@ -16,7 +16,7 @@ struct call_pair {
 };
 
 /* Procedures of the two hooks; their user_data is the pair. */
-void around_call(struct patch_exec_context *context, uint8_t post);
-void around_return(struct patch_exec_context *context, uint8_t post);
+void call_pair_begin(struct patch_exec_context *context, uint8_t post);
+void call_pair_end(struct patch_exec_context *context, uint8_t post);
 
 #endif

@@ -133,7 +133,7 @@ static bool is_gone(uintptr_t guard)
 	return !is_in_handler_above(guard) && !process_is_borrowed();
 }
 
-bool threads_may_run(uintptr_t guard, uintptr_t base)
+bool hook_threads_may_run(uintptr_t guard, uintptr_t base)
 {
 	if (guard == GUARD_UNKNOWN) {
 		uintptr_t self = own_thread();
@@ -151,7 +151,7 @@ bool threads_may_run(uintptr_t guard, uintptr_t base)
 
 /* ---- with the library lock held --------------------------------------------------------------------------------- */
 
-uintptr_t threads_own_guard(void)
+uintptr_t hook_threads_own_guard(void)
 {
 	uintptr_t guard = libpatch_hook_guard.guard;
 	uintptr_t here = (uintptr_t)__builtin_frame_address(0);
@@ -161,7 +161,7 @@ uintptr_t threads_own_guard(void)
 	return is_gone(guard) ? 0 : guard;
 }
 
-void threads_init(void)
+void hook_threads_init(void)
 {
 	if (last_era != 0)
 		return;
@@ -170,7 +170,7 @@ void threads_init(void)
 	atomic_store(&wiped.era, ++last_era);
 }
 
-void threads_forget_others(void)
+void hook_threads_forget_others(void)
 {
 	uintptr_t self = own_thread();
 
@@ -200,7 +200,7 @@ void threads_forget_others(void)
 static void notice_fork(void)
 {
 	if (atomic_load(&wiped.era) == 0 && raw_syscall(SYS_gettid) == raw_syscall(SYS_getpid))
-		threads_forget_others();
+		hook_threads_forget_others();
 }
 
 enum life { THREAD_LIVES, THREAD_GONE, THREAD_UNREADABLE };
@@ -241,7 +241,7 @@ static void drop(struct slot *slot, uintptr_t thread)
 #define LOOKS 3
 
 /* False: could not be read. */
-static bool visit_slot(struct slot *slot, threads_visit_fn *visit, void *data)
+static bool visit_slot(struct slot *slot, hook_threads_visit_fn *visit, void *data)
 {
 	uintptr_t thread = atomic_load(&slot->thread) & ~DOUBTED;
 
@@ -277,7 +277,7 @@ static bool visit_slot(struct slot *slot, threads_visit_fn *visit, void *data)
 	return true;
 }
 
-uintptr_t threads_own_record(void)
+uintptr_t hook_threads_own_record(void)
 {
 	uintptr_t guard = libpatch_hook_guard.saved;
 	uintptr_t record;
@@ -347,7 +347,7 @@ static bool read_guards(void)
 	return true;
 }
 
-static bool visit_group(threads_visit_fn *visit, void *data)
+static bool visit_group(hook_threads_visit_fn *visit, void *data)
 {
 	bool known = read_guards() && read_all(group.records, sizeof(group.records[0]));
 	bool complete = true;
@@ -362,7 +362,7 @@ static bool visit_group(threads_visit_fn *visit, void *data)
 	return complete;
 }
 
-bool threads_visit(threads_visit_fn *visit, void *data)
+bool hook_threads_visit(hook_threads_visit_fn *visit, void *data)
 {
 	bool complete = true;
 
@@ -379,7 +379,7 @@ bool threads_visit(threads_visit_fn *visit, void *data)
 	return complete;
 }
 
-void threads_usage(struct threads_usage *usage)
+void hook_threads_usage(struct hook_threads_usage *usage)
 {
 	usage->known = 0;
 	usage->missed = atomic_load(&missed);

@@ -25,40 +25,40 @@
  * The table holds the address of each thread's thread-local storage, and is written to without a lock by a thread's first
  * hook. It is read with the library lock held.
  */
-#ifndef LIBPATCH_THREADS_H
-#define LIBPATCH_THREADS_H
+#ifndef LIBPATCH_RUNTIME_HOOK_THREADS_H
+#define LIBPATCH_RUNTIME_HOOK_THREADS_H
 
 #include "base/base.h"
 
 /* Before the first hook runs. */
-void threads_init(void);
+void hook_threads_init(void);
 
 /*
  * A hook with its frame at `base` met a guard that is not 0: may it run, with the guard being 0 from now on? No when it is below
  * the frame of a running hook, or in a handler that interrupted one, or in a vfork() child of one; or when the thread is not
  * in the table yet and there is no memory for it (counted). Wherever a hook may be: no libc, no lock, general registers only.
  */
-bool threads_may_run(uintptr_t guard, uintptr_t base) __attribute__((visibility("hidden"), used));
+bool hook_threads_may_run(uintptr_t guard, uintptr_t base) __attribute__((visibility("hidden"), used));
 
 /* The calling thread's guard, or 0 if its hook was left by longjmp(). */
-uintptr_t threads_own_guard(void);
+uintptr_t hook_threads_own_guard(void);
 
 /* In a child of fork(), by the thread that is left. */
-void threads_forget_others(void);
+void hook_threads_forget_others(void);
 
 /* The record that the calling thread's hook uses; 0: none. */
-uintptr_t threads_own_record(void);
+uintptr_t hook_threads_own_record(void);
 
 /* What one thread's hook uses. `record` 0: it is not known yet. */
-typedef void threads_visit_fn(uintptr_t record, void *data);
+typedef void hook_threads_visit_fn(uintptr_t record, void *data);
 /* Each thread that is in a hook. After a memory fence. Returns whether the table could be read. */
-bool threads_visit(threads_visit_fn *visit, void *data);
+bool hook_threads_visit(hook_threads_visit_fn *visit, void *data);
 
-struct threads_usage {
+struct hook_threads_usage {
 	uint64_t known;   /* in the table */
 	uint64_t missed;  /* hooks passed over for want of memory */
 	uint64_t bytes;   /* mapped for the table */
 };
-void threads_usage(struct threads_usage *usage);
+void hook_threads_usage(struct hook_threads_usage *usage);
 
 #endif

@@ -75,7 +75,7 @@ static void leave(const struct lock_scope *scope)
 	if (scope->blocked)
 		set_mask(scope->mask);
 	else
-		handlers_leave();
+		app_handlers_leave();
 }
 
 bool lock_acquire(struct lock_scope *scope)
@@ -84,9 +84,9 @@ bool lock_acquire(struct lock_scope *scope)
 		return false;
 
 	scope->blocked = false;
-	if (!handlers_enter())
+	if (!app_handlers_enter())
 		block(scope);
-	scope->guard = threads_own_guard();
+	scope->guard = hook_threads_own_guard();
 	libpatch_hook_guard.saved = scope->guard;
 	atomic_signal_fence(memory_order_seq_cst);
 	libpatch_hook_guard.guard = GUARD_INSIDE;
@@ -110,7 +110,7 @@ const char *lock_refusal(void)
 }
 
 /*
- * Registering takes a mutex of libgcc's: not under our lock, nor where others wait for us (handlers_expect()), and not where a
+ * Registering takes a mutex of libgcc's: not under our lock, nor where others wait for us (app_handlers_expect()), and not where a
  * handler or a probe that patches can come in between, as it would wait for its own thread. Nobody returns before what another
  * thread registers is: it may be of code that this thread has patched.
  */
@@ -122,7 +122,7 @@ void lock_release(const struct lock_scope *scope)
 	if (arena_has_unregistered() || atomic_load(registering) != FREE) {
 		if (!now.blocked) {
 			block(&now);
-			handlers_leave();
+			app_handlers_leave();
 		}
 		take(registering);
 		arena_register_unwind();
@@ -136,9 +136,9 @@ void lock_release(const struct lock_scope *scope)
 static void forget_parent(void)
 {
 	process_forked();
-	held_forget();
-	threads_forget_others();
-	handlers_forget_others();
+	app_sigpending_forget();
+	hook_threads_forget_others();
+	app_handlers_forget_others();
 }
 
 long lock_over_fork(lock_fork_fn *fork, void *data)

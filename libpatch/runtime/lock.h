@@ -8,8 +8,8 @@
  *  - hooks of this thread are passed over, so no probe of a function that the library calls can ask for it.
  * It is held for a bounded time and never across anything that waits for a probe. Nothing nests in it.
  */
-#ifndef LIBPATCH_LOCK_H
-#define LIBPATCH_LOCK_H
+#ifndef LIBPATCH_RUNTIME_LOCK_H
+#define LIBPATCH_RUNTIME_LOCK_H
 
 #include "base/base.h"
 

@@ -20,7 +20,7 @@
 #define STACK_ROOM_MAX (1UL << 30)
 
 struct line {
-	struct space_mapping mapping;
+	struct maps_mapping mapping;
 	bool stack;
 };
 
@@ -163,7 +163,7 @@ struct procmap_query {
 #define PROCMAP_SHARED 8
 
 /* 0, -ENOENT when nothing is mapped there, or why it cannot be told this way. */
-static long query(long fd, uintptr_t address, struct space_mapping *out)
+static long query(long fd, uintptr_t address, struct maps_mapping *out)
 {
 	static char name[4096];
 	struct procmap_query query = {
@@ -176,7 +176,7 @@ static long query(long fd, uintptr_t address, struct space_mapping *out)
 
 	if (result < 0)
 		return result;
-	*out = (struct space_mapping){
+	*out = (struct maps_mapping){
 		.lower = query.vma_start,
 		.upper = query.vma_end,
 		.protection = (query.vma_flags & PROCMAP_READABLE ? PROT_READ : 0) |
@@ -191,7 +191,7 @@ static long query(long fd, uintptr_t address, struct space_mapping *out)
 	return 0;
 }
 
-bool space_mapping(uintptr_t address, struct space_mapping *out, bool *readable)
+bool maps_mapping(uintptr_t address, struct maps_mapping *out, bool *readable)
 {
 	struct reader reader;
 	struct line line;
@@ -218,7 +218,7 @@ bool space_mapping(uintptr_t address, struct space_mapping *out, bool *readable)
 	return found;
 }
 
-long space_refusal(void)
+long maps_refusal(void)
 {
 	struct reader reader;
 
@@ -230,7 +230,7 @@ long space_refusal(void)
 	return reader.error;
 }
 
-bool space_mappings(space_mapping_fn *visit, void *data)
+bool maps_mappings(maps_mapping_fn *visit, void *data)
 {
 	struct reader reader;
 	struct line line;
@@ -252,10 +252,10 @@ static uintptr_t stack_room(void)
 	return MIN((uintptr_t)limit.rlim_cur, STACK_ROOM_MAX) + STACK_GAP;
 }
 
-static bool read_gaps(space_visit_fn *visit, void *data)
+static bool read_gaps(maps_visit_fn *visit, void *data)
 {
 	uintptr_t brk = (uintptr_t)raw_syscall(SYS_brk, NULL);
-	uintptr_t last = SPACE_FLOOR;
+	uintptr_t last = MAPS_FLOOR;
 	struct reader reader;
 	struct line line;
 	bool more = true;
@@ -264,7 +264,7 @@ static bool read_gaps(space_visit_fn *visit, void *data)
 		return false;
 	while (more && reader_next(&reader, &line)) {
 		uintptr_t lower = last;
-		uintptr_t upper = MIN(line.mapping.lower, SPACE_CEILING);
+		uintptr_t upper = MIN(line.mapping.lower, MAPS_CEILING);
 
 		if (line.stack)
 			upper -= MIN(upper, stack_room());
@@ -302,12 +302,12 @@ static bool remember(uintptr_t lower, uintptr_t upper, void *data)
 	return true;
 }
 
-void space_forget(void)
+void maps_forget(void)
 {
 	gaps_known = false;
 }
 
-bool space_gaps(space_visit_fn *visit, void *data)
+bool maps_gaps(maps_visit_fn *visit, void *data)
 {
 	if (!gaps_known) {
 		gap_count = 0;
@@ -322,12 +322,12 @@ bool space_gaps(space_visit_fn *visit, void *data)
 	return true;
 }
 
-long space_map(uintptr_t address, size_t size, int protection)
+long maps_map(uintptr_t address, size_t size, int protection)
 {
 	int injected = INJECT(INJECT_MMAP);
 	long result;
 
-	space_forget();
+	maps_forget();
 	if (injected)
 		return -injected;
 	result = raw_syscall(SYS_mmap, address, size, protection,

@@ -3,17 +3,17 @@
  * The process's address space, as /proc/self/maps tells it: what is mapped at an address, and where there is room.
  * Called with the library lock held.
  */
-#ifndef LIBPATCH_SPACE_H
-#define LIBPATCH_SPACE_H
+#ifndef LIBPATCH_SYS_MAPS_H
+#define LIBPATCH_SYS_MAPS_H
 
 #include "base/base.h"
 
 /* Lowest address taken: vm.mmap_min_addr is 64 KiB; a null pointer with a large offset should keep faulting. */
-#define SPACE_FLOOR (1UL << 20)
+#define MAPS_FLOOR (1UL << 20)
 /* User addresses end here (Documentation/arch/x86/x86_64/mm.rst), less a guard page. */
-#define SPACE_CEILING 0x7ffffffff000UL
+#define MAPS_CEILING 0x7ffffffff000UL
 
-struct space_mapping {
+struct maps_mapping {
 	uintptr_t lower;
 	uintptr_t upper;
 	int protection; /* PROT_* */
@@ -26,26 +26,26 @@ struct space_mapping {
 };
 
 /* False when nothing is mapped at address, or /proc cannot be read (*readable is false then). */
-bool space_mapping(uintptr_t address, struct space_mapping *out, bool *readable);
+bool maps_mapping(uintptr_t address, struct maps_mapping *out, bool *readable);
 
 /* Why /proc/self/maps cannot be read: -errno; 0: it can. */
-long space_refusal(void);
+long maps_refusal(void);
 
 /* Visit every mapping, ascending, until `visit` returns false. False when /proc cannot be read. */
-typedef bool space_mapping_fn(const struct space_mapping *mapping, void *data);
-bool space_mappings(space_mapping_fn *visit, void *data);
+typedef bool maps_mapping_fn(const struct maps_mapping *mapping, void *data);
+bool maps_mappings(maps_mapping_fn *visit, void *data);
 
 /*
  * Visit every gap between mappings, ascending, without the room that the program break and the main stack may grow into.
- * Stops when `visit` returns false. False when /proc cannot be read. Gaps are remembered until space_forget(), or until
- * space_map() maps something or finds that somebody else did: one that has come up since is missed, no more.
+ * Stops when `visit` returns false. False when /proc cannot be read. Gaps are remembered until maps_forget(), or until
+ * maps_map() maps something or finds that somebody else did: one that has come up since is missed, no more.
  */
-typedef bool space_visit_fn(uintptr_t lower, uintptr_t upper, void *data);
-bool space_gaps(space_visit_fn *visit, void *data);
+typedef bool maps_visit_fn(uintptr_t lower, uintptr_t upper, void *data);
+bool maps_gaps(maps_visit_fn *visit, void *data);
 
-void space_forget(void);
+void maps_forget(void);
 
 /* Map [address, address + size), where nothing is, privately; 0 or -errno. Never replaces a mapping. */
-long space_map(uintptr_t address, size_t size, int protection);
+long maps_map(uintptr_t address, size_t size, int protection);
 
 #endif

@@ -3,8 +3,8 @@
  * Core synchronisation: after core_sync() returns 0, no core executes this process's text as it was before the call
  * (membarrier(2), MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE; kernel/sched/membarrier.c).
  */
-#ifndef LIBPATCH_SYNC_H
-#define LIBPATCH_SYNC_H
+#ifndef LIBPATCH_SYS_MEMBARRIER_H
+#define LIBPATCH_SYS_MEMBARRIER_H
 
 #include "base/base.h"
 

@@ -2,8 +2,8 @@
 /*
  * Which process this is, and its threads. All functions are async-signal-safe and take no lock.
  */
-#ifndef LIBPATCH_PROCESS_H
-#define LIBPATCH_PROCESS_H
+#ifndef LIBPATCH_SYS_PROCESS_H
+#define LIBPATCH_SYS_PROCESS_H
 
 #include "base/base.h"
 

@@ -339,7 +339,7 @@ const char *text_refusal(void)
  * May the run that ends at `end` take in the next write? Adjacent ones always, others when no page between them is without
  * writes. `page`: only within the same one.
  */
-static bool joins(uintptr_t start, uintptr_t end, bool exact, const struct text_write *next, bool page)
+static bool joins(uintptr_t start, uintptr_t end, bool no_rmw, const struct text_write *next, bool page)
 {
 	uintptr_t last = ALIGN_DOWN(end - 1, PAGE_SIZE);
 
@@ -347,7 +347,7 @@ static bool joins(uintptr_t start, uintptr_t end, bool exact, const struct text_
 		return false;
 	if (next->address == end)
 		return true;
-	return !exact && !next->exact && ALIGN_DOWN(next->address, PAGE_SIZE) <= last + (page ? 0 : PAGE_SIZE);
+	return !no_rmw && !next->no_rmw && ALIGN_DOWN(next->address, PAGE_SIZE) <= last + (page ? 0 : PAGE_SIZE);
 }
 
 static struct mem mem = { .fd = -EBADF };
@@ -444,9 +444,9 @@ static int write_joined(enum text_way *by, struct text_write *writes, size_t n, 
 		if (n > 1)
 			bytes = run_bytes;
 	}
-	error = write_run(by, start, bytes, end - start, writes[0].exact);
+	error = write_run(by, start, bytes, end - start, writes[0].no_rmw);
 	/* Where the mapping is writable, the program may be changing it. */
-	if (error != 0 || *by != TEXT_PROC_MEM || writes[0].exact)
+	if (error != 0 || *by != TEXT_PROC_MEM || writes[0].no_rmw)
 		return error;
 	/* It was one system call: all of it went where some did. */
 	if (sample != NULL)
@@ -465,7 +465,7 @@ static size_t apply_run(enum text_way *by, struct text_write *writes, size_t cou
 	int error;
 
 	writes[0].error = 0;
-	while (n < count && joins(start, end, writes[n - 1].exact, &writes[n], extent != PAGES)) {
+	while (n < count && joins(start, end, writes[n - 1].no_rmw, &writes[n], extent != PAGES)) {
 		end = writes[n].address + writes[n].length;
 		writes[n].error = 0;
 		++n;

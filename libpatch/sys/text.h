@@ -16,8 +16,8 @@
  *
  * None ever takes execute permission from a page that threads may be running in. Called with the library lock held.
  */
-#ifndef LIBPATCH_TEXT_H
-#define LIBPATCH_TEXT_H
+#ifndef LIBPATCH_SYS_TEXT_H
+#define LIBPATCH_SYS_TEXT_H
 
 #include "base/base.h"
 
@@ -31,7 +31,7 @@ struct text_write {
 	 * The mapping is writable, and stays so: bytes between this and the next write may be changing, and must not be
 	 * rewritten.
 	 */
-	bool exact;
+	bool no_rmw;
 	/*
 	 * What is there now, as far as the caller knows, or NULL. Looked at right before the write, which is left out, with
 	 * ESTALE, where it is not so. A change between the two is lost: the kernel has no way to compare and write at once.

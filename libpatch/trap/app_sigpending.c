@@ -43,14 +43,14 @@ static bool take(struct held *held, siginfo_t *info)
 	return true;
 }
 
-void held_put(int signo, const siginfo_t *info)
+void app_sigpending_put(int signo, const siginfo_t *info)
 {
-	int slot = signals_slot(signo);
+	int slot = signal_index(signo);
 
 	put(info->si_code == SI_TKILL ? &of_thread[slot] : &of_process[slot], info);
 }
 
-int held_take(uint64_t mask, siginfo_t *info)
+int app_sigpending_take(uint64_t mask, siginfo_t *info)
 {
 	for (int slot = 0; slot < SIGNALS_OWNABLE; ++slot)
 		if ((mask & SIGNALS_BIT(signals_ownable[slot])) != 0 &&
@@ -59,7 +59,7 @@ int held_take(uint64_t mask, siginfo_t *info)
 	return 0;
 }
 
-uint64_t held_pending(void)
+uint64_t app_sigpending_pending(void)
 {
 	uint64_t pending = 0;
 
@@ -69,7 +69,7 @@ uint64_t held_pending(void)
 	return pending;
 }
 
-void held_forget(void)
+void app_sigpending_forget(void)
 {
 	for (int slot = 0; slot < SIGNALS_OWNABLE; ++slot) {
 		atomic_store(&of_thread[slot].state, FREE);

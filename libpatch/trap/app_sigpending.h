@@ -4,20 +4,20 @@
  * end the process at the first trap byte, so they are kept here until the program takes them: one of each for the process
  * and one for each thread, as the kernel keeps them. Async-signal-safe; no lock.
  */
-#ifndef LIBPATCH_HELD_H
-#define LIBPATCH_HELD_H
+#ifndef LIBPATCH_TRAP_APP_SIGPENDING_H
+#define LIBPATCH_TRAP_APP_SIGPENDING_H
 
 #include "base/base.h"
 
 #include <signal.h>
 
 /* Keep one that arrived in this thread. A second one is lost, as a pending standard signal is. */
-void held_put(int signo, const siginfo_t *info);
+void app_sigpending_put(int signo, const siginfo_t *info);
 /* Take one of the signals in `mask`, the thread's before the process's: its number, or 0. */
-int held_take(uint64_t mask, siginfo_t *info);
+int app_sigpending_take(uint64_t mask, siginfo_t *info);
 /* Which are there for this thread? */
-uint64_t held_pending(void);
+uint64_t app_sigpending_pending(void);
 /* A forked child has none. */
-void held_forget(void);
+void app_sigpending_forget(void);
 
 #endif

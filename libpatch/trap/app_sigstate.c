@@ -41,32 +41,32 @@ static bool is_child(bool begin)
 
 /* ---- masks ------------------------------------------------------------------------------------------------------ */
 
-void virtual_inherit(uintptr_t thread)
+void app_sigstate_inherit(uintptr_t thread)
 {
 	uintptr_t own;
 
 	/* Static thread-local storage has the same offset from the thread pointer in every thread (ELF TLS, variant II). */
 	__asm__("mov %%fs:0, %0" : "=r"(own));
-	*(uint64_t *)((uintptr_t)&blocked - own + thread) = virtual_blocked();
+	*(uint64_t *)((uintptr_t)&blocked - own + thread) = app_sigstate_blocked();
 }
 
 static _Atomic bool ended;
 
-void virtual_end(void)
+void app_sigstate_end(void)
 {
 	atomic_store(&ended, true);
 }
 
-uint64_t virtual_blocked(void)
+uint64_t app_sigstate_blocked(void)
 {
 	if (atomic_load_explicit(&ended, memory_order_relaxed))
 		return 0;
 	return is_child(false) ? child.blocked : blocked;
 }
 
-void virtual_set_blocked(uint64_t now)
+void app_sigstate_set_blocked(uint64_t now)
 {
-	if (now == virtual_blocked())
+	if (now == app_sigstate_blocked())
 		return;
 	if (is_child(true))
 		child.blocked = now;
@@ -85,7 +85,7 @@ static struct {
 	struct kernel_sigaction versions[VERSIONS];
 } actions[ACTIONS];
 
-void virtual_action(int slot, struct kernel_sigaction *action)
+void app_sigstate_action(int slot, struct kernel_sigaction *action)
 {
 	unsigned int now;
 
@@ -94,14 +94,14 @@ void virtual_action(int slot, struct kernel_sigaction *action)
 		return;
 	}
 	do {
-		/* Acquire pairs with the store in virtual_set_action(). */
+		/* Acquire pairs with the store in app_sigstate_set_action(). */
 		now = atomic_load(&actions[slot].now);
 		kernel_sigaction_copy(action, &actions[slot].versions[now % VERSIONS]);
 		atomic_thread_fence(memory_order_acquire);
 	} while (atomic_load(&actions[slot].next) - now >= VERSIONS);
 }
 
-void virtual_set_action(int slot, const struct kernel_sigaction *action)
+void app_sigstate_set_action(int slot, const struct kernel_sigaction *action)
 {
 	unsigned int version;
 
@@ -120,7 +120,7 @@ void virtual_set_action(int slot, const struct kernel_sigaction *action)
 /* Bit i for signals_ownable[i]. */
 static _Atomic uint8_t handler_masks[SIGNALS + 1];
 
-uint64_t virtual_handler_mask(long signo)
+uint64_t app_sigstate_handler_mask(long signo)
 {
 	uint8_t bits = atomic_load_explicit(&handler_masks[signo], memory_order_relaxed);
 	uint64_t mask = 0;
@@ -131,12 +131,12 @@ uint64_t virtual_handler_mask(long signo)
 	return mask;
 }
 
-void virtual_set_handler_mask(long signo, uint64_t mask)
+void app_sigstate_set_handler_mask(long signo, uint64_t mask)
 {
 	uint8_t bits = 0;
 
 	/* A borrowing child's handlers end with it; its parent's stay. */
-	if (mask == virtual_handler_mask(signo) || process_is_borrowed())
+	if (mask == app_sigstate_handler_mask(signo) || process_is_borrowed())
 		return;
 	for (int slot = 0; slot < SIGNALS_OWNABLE; ++slot)
 		if (mask & SIGNALS_BIT(signals_ownable[slot]))

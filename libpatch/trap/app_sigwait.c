@@ -23,7 +23,7 @@ static TLS_INITIAL_EXEC bool left_pending;
 static TLS_INITIAL_EXEC uint8_t arrived;
 
 /*
- * WAIT_ARRIVED when *arrived, else the call. What arrives from the function's start on, before libpatch_wait_made, is left pending
+ * APP_SIGWAIT_ARRIVED when *arrived, else the call. What arrives from the function's start on, before libpatch_wait_made, is left pending
  * for the call.
  */
 long libpatch_wait_call(const struct arch_call *call, const uint8_t *arrived) __attribute__((visibility("hidden")));
@@ -34,7 +34,7 @@ __asm__(".text\n"
 	".type libpatch_wait_call, @function\n"
 	"libpatch_wait_call:\n"
 	"	.cfi_startproc\n"
-	"	mov $-512, %rax\n" /* WAIT_ARRIVED */
+	"	mov $-512, %rax\n" /* APP_SIGWAIT_ARRIVED */
 	"	cmpb $0, (%rsi)\n"
 	"	jne libpatch_wait_made\n"
 	"	mov (%rdi), %rax\n"
@@ -52,7 +52,7 @@ __asm__(".text\n"
 	"	.cfi_endproc\n"
 	".size libpatch_wait_call, . - libpatch_wait_call\n");
 
-bool wait_leave_pending(int signo, siginfo_t *info, ucontext_t *context)
+bool app_sigwait_leave_pending(int signo, siginfo_t *info, ucontext_t *context)
 {
 	uintptr_t pc = (uintptr_t)context->uc_mcontext.gregs[REG_RIP];
 	uint64_t *mask = (uint64_t *)&context->uc_sigmask;
@@ -72,15 +72,15 @@ bool wait_leave_pending(int signo, siginfo_t *info, ucontext_t *context)
 	return true;
 }
 
-void wait_begin_mask(uint64_t accepted, uint64_t after)
+void app_sigwait_begin_mask(uint64_t accepted, uint64_t after)
 {
 	believed_after = after;
 	atomic_signal_fence(memory_order_seq_cst);
 	lets_through = true;
-	wait_begin(accepted);
+	app_sigwait_begin(accepted);
 }
 
-uint64_t wait_blocked_after(uint64_t now)
+uint64_t app_sigwait_blocked_after(uint64_t now)
 {
 	if (!lets_through)
 		return now;
@@ -89,7 +89,7 @@ uint64_t wait_blocked_after(uint64_t now)
 	return believed_after;
 }
 
-void wait_begin(uint64_t accepted)
+void app_sigwait_begin(uint64_t accepted)
 {
 	arrived = 0;
 	atomic_signal_fence(memory_order_seq_cst);
@@ -97,7 +97,7 @@ void wait_begin(uint64_t accepted)
 	atomic_signal_fence(memory_order_seq_cst);
 }
 
-void wait_end(void)
+void app_sigwait_end(void)
 {
 	lets_through = false;
 	accepting = 0;
@@ -108,12 +108,12 @@ void wait_end(void)
 	}
 }
 
-long wait_call(const struct arch_call *call)
+long app_sigwait_call(const struct arch_call *call)
 {
 	return libpatch_wait_call(call, &arrived);
 }
 
-void *wait_offer(void)
+void *app_sigwait_offer(void)
 {
 	int self = (int)raw_syscall(SYS_gettid);
 
@@ -128,7 +128,7 @@ void *wait_offer(void)
 	return NULL;
 }
 
-void wait_withdraw(void *offer)
+void app_sigwait_withdraw(void *offer)
 {
 	struct waiter *waiter = offer;
 
@@ -138,7 +138,7 @@ void wait_withdraw(void *offer)
 	atomic_store(&waiter->tid, 0);
 }
 
-void wait_wake(int signo)
+void app_sigwait_wake(int signo)
 {
 	siginfo_t info = { 0 };
 
@@ -155,7 +155,7 @@ void wait_wake(int signo)
 	}
 }
 
-bool wait_is_wake(const siginfo_t *info)
+bool app_sigwait_is_wake(const siginfo_t *info)
 {
 	return info->si_code == SI_QUEUE && info->si_value.sival_ptr == waiters;
 }

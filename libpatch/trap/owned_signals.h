@@ -2,8 +2,8 @@
 /*
  * Which signals libpatch may own, and the kernel's words for them.
  */
-#ifndef LIBPATCH_OWNED_H
-#define LIBPATCH_OWNED_H
+#ifndef LIBPATCH_TRAP_OWNED_SIGNALS_H
+#define LIBPATCH_TRAP_OWNED_SIGNALS_H
 
 #include "base/base.h"
 
@@ -17,7 +17,7 @@
 #define SIGNALS_OWNED (SIGNALS_BIT(SIGTRAP) | SIGNALS_BIT(SIGILL))
 extern const int signals_ownable[SIGNALS_OWNABLE];
 /* Its index there, or -1. */
-int signals_slot(int signo);
+int signal_index(int signo);
 
 /* The kernel's struct sigaction (arch/x86/include/uapi/asm/signal.h); libc's has another layout. */
 struct kernel_sigaction {

@@ -32,7 +32,7 @@ registry_token registry_read_lock(void)
 
 	/* Any number will do that differs between threads that trap at once: the thread pointer. */
 	__asm__("mov %%fs:0, %0" : "=r"(thread));
-	stripe = (unsigned int)slot_for(thread, STRIPES);
+	stripe = (unsigned int)hash_index(thread, STRIPES);
 	/* seq_cst: the count is visible before anything is looked up. Pairs with the fence in drained(). */
 	atomic_fetch_add(&stripes[stripe].locks[index], 1);
 	return stripe << 1 | index;
@@ -180,7 +180,7 @@ static const struct rcu_flavor_struct flavor = {
  */
 static size_t slot_of(uintptr_t line, size_t count, size_t together)
 {
-	return slot_for(line / together, count / together) * together + line % together;
+	return hash_index(line / together, count / together) * together + line % together;
 }
 
 /* The low bits are the bucket's number. */

@@ -13,8 +13,8 @@
  * its entries: whoever patches one instruction mostly patches, or asks for, those beside it. The read side is ours, striped counters
  * in the manner of the kernel's sleepable RCU (kernel/rcu/srcutree.c), because liburcu-bp registers readers under a mutex.
  */
-#ifndef LIBPATCH_REGISTRY_H
-#define LIBPATCH_REGISTRY_H
+#ifndef LIBPATCH_TRAP_REGISTRY_H
+#define LIBPATCH_TRAP_REGISTRY_H
 
 #include "base/base.h"
 

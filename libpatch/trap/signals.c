@@ -26,7 +26,7 @@ static ucontext_t handing_on;
 /* Other such marks: a tool's handler in front of us runs, and has not handed the trap on yet, or has. */
 static ucontext_t offering, taken;
 
-int signals_slot(int signo)
+int signal_index(int signo)
 {
 	for (int i = 0; i < SIGNALS_OWNABLE; ++i)
 		if (signals_ownable[i] == signo)
@@ -36,7 +36,7 @@ int signals_slot(int signo)
 
 bool signals_owned(int signo)
 {
-	int slot = signals_slot(signo);
+	int slot = signal_index(signo);
 
 	return slot >= 0 && atomic_load_explicit(&owned[slot], memory_order_acquire);
 }
@@ -118,13 +118,13 @@ void signals_doubt(int signo)
 	struct kernel_sigaction action = { 0 };
 
 	if (signals_owned(signo) && read_action(signo, &action) == 0 && (uintptr_t)action.handler != (uintptr_t)libpatch_on_trap)
-		atomic_store(&owned[signals_slot(signo)], false);
+		atomic_store(&owned[signal_index(signo)], false);
 }
 
 int signals_own(int signo)
 {
 	struct kernel_sigaction before;
-	int slot = signals_slot(signo);
+	int slot = signal_index(signo);
 	int saved = errno;
 	int error;
 
@@ -133,7 +133,7 @@ int signals_own(int signo)
 	error = read_action(signo, &before);
 	if (error == 0) {
 		if ((uintptr_t)before.handler != (uintptr_t)libpatch_on_trap)
-			virtual_set_action(slot, &before);
+			app_sigstate_set_action(slot, &before);
 		/* Release pairs with the acquire in signals_hand_on(), which may run as soon as the handler is in place. */
 		atomic_store_explicit(&known[slot], true, memory_order_release);
 		error = install(signo);
@@ -166,7 +166,7 @@ bool signals_offer(int signo, siginfo_t *info, void *data)
 			context->uc_link = &taken;
 		return false;
 	}
-	virtual_action(signals_slot(signo) + VIRTUAL_FRONT, &front);
+	app_sigstate_action(signal_index(signo) + APP_SIGSTATE_FRONT, &front);
 	if ((uintptr_t)front.handler == (uintptr_t)SIG_DFL)
 		return false;
 	mask = *(const uint64_t *)&context->uc_sigmask | front.mask | SIGNALS_BIT(signo);
@@ -216,45 +216,45 @@ static void call_handler(const struct kernel_sigaction *program, int signo, sigi
 {
 	void (*handler)(int, siginfo_t *, void *) = (void (*)(int, siginfo_t *, void *))(uintptr_t)program->handler;
 	uint64_t mask = *(const uint64_t *)&context->uc_sigmask | program->mask;
-	uint64_t blocked = virtual_blocked();
+	uint64_t blocked = app_sigstate_blocked();
 	struct ucontext_t *mark;
 	uint64_t meanwhile = blocked | (program->mask & SIGNALS_OWNED);
 
 	if (!(program->flags & SA_NODEFER))
 		meanwhile |= SIGNALS_BIT(signo);
-	blocked = wait_blocked_after(blocked);
+	blocked = app_sigwait_blocked_after(blocked);
 	/* Without the owned signals: a probe in the program's handler may need them. */
 	mask &= ~SIGNALS_OWNED;
-	virtual_set_blocked(meanwhile);
+	app_sigstate_set_blocked(meanwhile);
 	mark = context->uc_link;
 	context->uc_link = &handing_on;
 	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
 	/* With or without SA_SIGINFO: in this calling convention a handler may ignore arguments. */
 	handler(signo, info, context);
 	context->uc_link = mark;
-	virtual_set_blocked(blocked);
-	mask = held_pending() & ~blocked;
-	if (mask != 0 && (signo = held_take(mask, info)) != 0)
+	app_sigstate_set_blocked(blocked);
+	mask = app_sigpending_pending() & ~blocked;
+	if (mask != 0 && (signo = app_sigpending_take(mask, info)) != 0)
 		raw_syscall(SYS_rt_tgsigqueueinfo, raw_syscall(SYS_getpid), raw_syscall(SYS_gettid), signo, info);
 }
 
 /* Sent by others, to a thread that believes to block it or waits for it: true when the program does not get it now. */
 static bool put_off(int signo, siginfo_t *info, ucontext_t *context)
 {
-	if (wait_leave_pending(signo, info, context) || wait_is_wake(info))
+	if (app_sigwait_leave_pending(signo, info, context) || app_sigwait_is_wake(info))
 		return true;
-	if (!(virtual_blocked() & SIGNALS_BIT(signo)))
+	if (!(app_sigstate_blocked() & SIGNALS_BIT(signo)))
 		return false;
-	held_put(signo, info);
+	app_sigpending_put(signo, info);
 	if (info->si_code != SI_TKILL)
-		wait_wake(signo);
+		app_sigwait_wake(signo);
 	return true;
 }
 
 void signals_hand_on(int signo, siginfo_t *info, void *data)
 {
 	ucontext_t *context = data;
-	int slot = signals_slot(signo);
+	int slot = signal_index(signo);
 	struct kernel_sigaction program;
 	bool synchronous = is_synchronous(info);
 
@@ -262,17 +262,17 @@ void signals_hand_on(int signo, siginfo_t *info, void *data)
 		return;
 	if (!synchronous && put_off(signo, info, context))
 		return;
-	virtual_action(slot, &program);
+	app_sigstate_action(slot, &program);
 	/* The kernel ends a process whose instruction raises what is blocked or ignored. */
 	if (IS(program.handler, SIG_DFL) ||
-	    (synchronous && (IS(program.handler, SIG_IGN) || (virtual_blocked() & SIGNALS_BIT(signo)) != 0))) {
+	    (synchronous && (IS(program.handler, SIG_IGN) || (app_sigstate_blocked() & SIGNALS_BIT(signo)) != 0))) {
 		take_default(signo, info, context);
 	} else if (!IS(program.handler, SIG_IGN)) {
 		struct kernel_sigaction once = program;
 
 		if (program.flags & SA_RESETHAND) {
 			program.handler = (void *)(uintptr_t)SIG_DFL;
-			virtual_set_action(slot, &program);
+			app_sigstate_set_action(slot, &program);
 		}
 		call_handler(&once, signo, info, context);
 	}

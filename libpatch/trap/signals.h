@@ -2,8 +2,8 @@
 /*
  * The signals that trap bytes raise, and the program's own handlers for them.
  */
-#ifndef LIBPATCH_SIGNALS_H
-#define LIBPATCH_SIGNALS_H
+#ifndef LIBPATCH_TRAP_SIGNALS_H
+#define LIBPATCH_TRAP_SIGNALS_H
 
 #include "base/base.h"
 #include "trap/owned_signals.h"

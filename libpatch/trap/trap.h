@@ -3,8 +3,8 @@
  * Trap dispatch: from a trap byte to the code that stands for the instruction under it. Only reads: the registry under
  * its read side, and one byte of text. The public entry is libpatch_on_trap() in <libpatch/tools.h>.
  */
-#ifndef LIBPATCH_TRAP_H
-#define LIBPATCH_TRAP_H
+#ifndef LIBPATCH_TRAP_TRAP_H
+#define LIBPATCH_TRAP_TRAP_H
 
 #include "base/base.h"
 

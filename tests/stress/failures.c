@@ -344,7 +344,7 @@ static struct totals take_totals(void)
 	totals.code = arenas.code_bytes;
 	totals.pads = arenas.pads;
 	totals.retired = regions.retired;
-	totals.ranges = range_count();
+	totals.ranges = code_ranges_count();
 	totals.descriptors = count_descriptors();
 	count_mappings(&totals);
 	return totals;

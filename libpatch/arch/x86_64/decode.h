@@ -9,9 +9,9 @@
  * The instructions that compilers write most, by a table: in some 60 instructions, where the other takes some 800. False: not
  * one of these, or longer than `size`; nothing is said.
  */
-bool decode_common(const uint8_t *bytes, size_t size, uintptr_t address, struct arch_insn *insn);
+bool decode_fast(const uint8_t *bytes, size_t size, uintptr_t address, struct arch_insn *insn);
 
 /* Any instruction; false: the bytes are none. */
-bool decode_any(const uint8_t *bytes, size_t size, uintptr_t address, struct arch_insn *insn);
+bool decode_zydis(const uint8_t *bytes, size_t size, uintptr_t address, struct arch_insn *insn);
 
 #endif

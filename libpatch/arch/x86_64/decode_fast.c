@@ -114,7 +114,7 @@ static bool is_known(struct fields *fields, struct arch_insn *insn)
 		}
 		return (1U << reg_of(fields) & 0x57) != 0; /* inc, dec, call, jmp, push */
 	case 0x90:
-		insn->flags |= ARCH_F_NOP | ARCH_F_PADDING;
+		insn->flags |= ARCH_F_NOP | ARCH_F_FILLER;
 		return true;
 	case 0xC3:
 		insn->kind = ARCH_RET;
@@ -122,7 +122,7 @@ static bool is_known(struct fields *fields, struct arch_insn *insn)
 		return true;
 	case 0xCC:
 		insn->kind = ARCH_TRAP;
-		insn->flags |= ARCH_F_PADDING;
+		insn->flags |= ARCH_F_FILLER;
 		return true;
 	case 0xE8:
 		insn->kind = ARCH_CALL;
@@ -143,7 +143,7 @@ static bool is_known_secondary(const struct fields *fields, struct arch_insn *in
 	if (fields->layout == REL32)
 		insn->kind = ARCH_JCC;
 	if (fields->opcode == 0x1F)
-		insn->flags |= ARCH_F_NOP | ARCH_F_PADDING;
+		insn->flags |= ARCH_F_NOP | ARCH_F_FILLER;
 	/* Of nop and set, the register field is not used, and expected to be 0. */
 	return (fields->opcode != 0x1F && fields->opcode >> 4 != 9) || reg_of(fields) == 0;
 }
@@ -195,7 +195,7 @@ static bool measure_operand(const struct fields *fields, const uint8_t *behind, 
 	return *length <= size;
 }
 
-bool decode_common(const uint8_t *bytes, size_t size, uintptr_t address, struct arch_insn *insn)
+bool decode_fast(const uint8_t *bytes, size_t size, uintptr_t address, struct arch_insn *insn)
 {
 	struct fields fields = { 0 };
 	bool escaped = false, relative = false;

@@ -116,7 +116,7 @@ static void classify_primary(struct arch_insn *insn, const ZydisDecodedInstructi
 			set_kind(insn, ARCH_XBEGIN, 0);
 		break;
 	case 0xCC: /* int3 */
-		set_kind(insn, ARCH_TRAP, ARCH_F_PADDING);
+		set_kind(insn, ARCH_TRAP, ARCH_F_FILLER);
 		break;
 	case 0xCD:
 		if ((uint8_t)zydis->raw.imm[0].value.u == 0x80)
@@ -182,7 +182,7 @@ static void check_operand_size(struct arch_insn *insn, const struct prefixes *pr
 		refuse(insn, why);
 }
 
-bool decode_any(const uint8_t *bytes, size_t size, uintptr_t address, struct arch_insn *insn)
+bool decode_zydis(const uint8_t *bytes, size_t size, uintptr_t address, struct arch_insn *insn)
 {
 	ZydisDecoder own;
 	ZydisDecoderContext context;
@@ -210,7 +210,7 @@ bool decode_any(const uint8_t *bytes, size_t size, uintptr_t address, struct arc
 		classify_secondary(insn, &zydis);
 
 	if (zydis.mnemonic == ZYDIS_MNEMONIC_NOP || zydis.mnemonic == ZYDIS_MNEMONIC_ENDBR32)
-		insn->flags |= ARCH_F_NOP | ARCH_F_PADDING;
+		insn->flags |= ARCH_F_NOP | ARCH_F_FILLER;
 	if (zydis.mnemonic == ZYDIS_MNEMONIC_ENDBR64)
 		insn->flags |= ARCH_F_ENDBR;
 
@@ -239,7 +239,7 @@ bool decode_any(const uint8_t *bytes, size_t size, uintptr_t address, struct arc
 
 bool arch_decode(const uint8_t *bytes, size_t size, uintptr_t address, struct arch_insn *insn)
 {
-	return decode_common(bytes, size, address, insn) || decode_any(bytes, size, address, insn);
+	return decode_fast(bytes, size, address, insn) || decode_zydis(bytes, size, address, insn);
 }
 
 static uint16_t register_bit(ZydisRegister named)

@@ -89,7 +89,7 @@ FUNCTION libpatch_may_run
 	mov %rax, %rdi
 	lea 16(%rbp), %rsi /* the frame's base */
 	and $-16, %rsp
-	call threads_may_run
+	call hook_threads_may_run
 	lea -64(%rbp), %rsp
 	xor $1, %al
 	movzbl %al, %eax

@@ -3,15 +3,15 @@
  * What hooks call in the library (call.S): with the record in rcx and the procedure's arguments in rdi and esi, from a frame as
  * in frame.h. They call the procedure; each has an unwind description of the ordinary kind.
  */
-#ifndef LIBPATCH_ARCH_X86_64_CALL_H
-#define LIBPATCH_ARCH_X86_64_CALL_H
+#ifndef LIBPATCH_ARCH_X86_64_HOOK_CALL_H
+#define LIBPATCH_ARCH_X86_64_HOOK_CALL_H
 
 #include "base/base.h"
 
 typedef void arch_call_fn(void);
 
 /*
- * Of a hook that met another guard than 0, which is in rax: may it run? ZF says yes, with 0 in rax then, see threads_may_run().
+ * Of a hook that met another guard than 0, which is in rax: may it run? ZF says yes, with 0 in rax then, see hook_threads_may_run().
  * Keeps every other register but flags.
  */
 arch_call_fn libpatch_may_run;

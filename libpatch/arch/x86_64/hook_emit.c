@@ -200,7 +200,6 @@ static int32_t popped_by(const struct arch_hook *hook)
 	return operand[0] == 0xC2 ? 8 + (operand[1] | operand[2] << 8) : 8;
 }
 
-
 /* mov rax, the address reported. */
 static void emit_program_counter(struct arch_code *code, const struct arch_hook *hook)
 {

@@ -13,8 +13,8 @@
  *
  * The base is a multiple of 16 at a function's entry, where the stack pointer is 8 off one.
  */
-#ifndef LIBPATCH_ARCH_X86_64_FRAME_H
-#define LIBPATCH_ARCH_X86_64_FRAME_H
+#ifndef LIBPATCH_ARCH_X86_64_HOOK_FRAME_H
+#define LIBPATCH_ARCH_X86_64_HOOK_FRAME_H
 
 #define ARCH_HOOK_FRAME_FLAGS 0
 #define ARCH_HOOK_FRAME_RECORD 8

@@ -27,7 +27,6 @@
 
 #define OPCODE_JMP_REL8 0xEB
 
-
 static uintptr_t resolve(const struct arch_map *map, uintptr_t target)
 {
 	size_t i;

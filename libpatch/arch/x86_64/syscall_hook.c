@@ -54,7 +54,7 @@ static size_t emit_field(struct arch_code *code)
 	return code->size;
 }
 
-void arch_emit_instead(struct arch_code *code, arch_instead_fn *function, const uint8_t *bytes,
+void arch_emit_syscall_hook(struct arch_code *code, arch_syscall_hook_fn *function, const uint8_t *bytes,
 		       const struct arch_insn *insn, uintptr_t address, const struct arch_map *map)
 {
 	uint8_t original = code->original;

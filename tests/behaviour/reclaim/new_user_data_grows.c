@@ -75,7 +75,7 @@ static void around(void)
 }
 
 /* A call with two patches around it. */
-static void around_call(void)
+static void call_pair_begin(void)
 {
 	static struct instructions list;
 	patch_t second;
@@ -145,7 +145,7 @@ int main(void)
 	REQUIRE_OK(patch_init(NULL, 0));
 	repeat("a probe", probe, 0);
 	repeat("a probe around an instruction", around, 0);
-	repeat("a probe around a call", around_call, 0);
+	repeat("a probe around a call", call_pair_begin, 0);
 	repeat("neighbours", neighbours, 20);
 	CHECK_OK(patch_fini());
 	return harness_end();

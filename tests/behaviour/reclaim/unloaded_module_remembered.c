@@ -70,7 +70,7 @@ static void unload(bool told)
 
 	if (told) {
 		REQUIRE(lock_acquire(&scope));
-		module_gone((uintptr_t)memory, (uintptr_t)memory + SIZE);
+		unmapped_end((uintptr_t)memory, (uintptr_t)memory + SIZE);
 		lock_release(&scope);
 	}
 	REQUIRE(munmap(memory, SIZE) == 0);

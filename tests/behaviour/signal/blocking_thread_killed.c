@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A thread blocks SIGTRAP by means that nobody can mediate, or did so before patch_init(): a commit that writes int3 says so,
+ * A thread blocks SIGTRAP by means that nobody can syscall_emulate, or did so before patch_init(): a commit that writes int3 says so,
  * and changes nothing, until it does not any more.
  */
 #include "targets.h"

@@ -256,7 +256,7 @@ static void raise_trap(void)
 	raise(SIGTRAP);
 }
 
-static void handlers_leave(void *argument)
+static void app_handlers_leave(void *argument)
 {
 	(void)argument;
 	install(SIGTRAP, on_own_leaving);
@@ -383,7 +383,7 @@ int main(void)
 	harness_isolated("handlers installed before patch_init()", handlers_before, NULL);
 	harness_isolated("handlers installed afterwards, forwarding", handler_after_forwards, NULL);
 	harness_isolated("forwarding from an alternate stack", handler_after_on_alternate_stack, NULL);
-	harness_isolated("handlers that leave by siglongjmp()", handlers_leave, NULL);
+	harness_isolated("handlers that leave by siglongjmp()", app_handlers_leave, NULL);
 	CONTEXT("forwarding in a circle");
 	status = harness_child(forwarding_in_a_circle, NULL);
 	if (!(WIFEXITED(status) && WEXITSTATUS(status) == 0) && !(WIFSIGNALED(status) && WTERMSIG(status) == SIGTRAP))

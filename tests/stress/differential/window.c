@@ -240,7 +240,7 @@ static void take_stretch(struct windows *windows, const struct stretch *stretch,
  * The writable heads of libpatch's arenas (arena.h) are within reach of pointers that windows make up: read-only while
  * they run.
  */
-static struct space_mapping heads[HEADS_MAX], last_arena;
+static struct maps_mapping heads[HEADS_MAX], last_arena;
 static size_t head_count;
 
 static void add_head(uintptr_t address)
@@ -250,8 +250,8 @@ static void add_head(uintptr_t address)
 
 	if (address >= last_arena.lower && address < last_arena.upper)
 		return;
-	if (!space_mapping(address, &last_arena, &readable) || head_count == HEADS_MAX ||
-	    !space_mapping(last_arena.lower - 1, &heads[head_count], &readable))
+	if (!maps_mapping(address, &last_arena, &readable) || head_count == HEADS_MAX ||
+	    !maps_mapping(last_arena.lower - 1, &heads[head_count], &readable))
 		return;
 	for (i = 0; heads[i].lower != heads[head_count].lower; i++)
 		;

@@ -168,7 +168,7 @@ Test(decode, plain)
 		ENTRY("movabs al, [moffs64]", B(0xA0, 1, 2, 3, 4, 5, 6, 7, 8), .kind = ARCH_PLAIN),
 		ENTRY("movabs rax, imm64", B(0x48, 0xB8, 1, 2, 3, 4, 5, 6, 7, 8), .opcode_offset = 1),
 		ENTRY("rep movsb", B(0xF3, 0xA4), .opcode_offset = 1),
-		ENTRY("66 before a dead REX", B(0x48, 0x66, 0x90), .flags = ARCH_F_NOP | ARCH_F_PADDING,
+		ENTRY("66 before a dead REX", B(0x48, 0x66, 0x90), .flags = ARCH_F_NOP | ARCH_F_FILLER,
 		      .opcode_offset = 2),
 		ENTRY("pshufd xmm0, [rip+1], 5", B(0x66, 0x0F, 0x70, 0x05, 1, 0, 0, 0, 5), .opcode_offset = 1,
 		      .modrm_offset = 3, .disp_offset = 4, .target = AT + 10),
@@ -200,7 +200,7 @@ Test(decode, plain)
 
 Test(decode, nops_and_traps)
 {
-	const unsigned int nop = ARCH_F_NOP | ARCH_F_PADDING;
+	const unsigned int nop = ARCH_F_NOP | ARCH_F_FILLER;
 	const struct decode_case cases[] = {
 		ENTRY("endbr64", B(0xF3, 0x0F, 0x1E, 0xFA), .flags = ARCH_F_ENDBR, .opcode_offset = 1,
 		      .modrm_offset = 3),
@@ -217,7 +217,7 @@ Test(decode, nops_and_traps)
 		      .modrm_offset = 2),
 		ENTRY("nop [eip+1] too", B(0x67, 0x0F, 0x1F, 0x05, 1, 0, 0, 0), .flags = nop, .opcode_offset = 1,
 		      .modrm_offset = 3),
-		ENTRY("int3", B(0xCC), .kind = ARCH_TRAP, .flags = ARCH_F_PADDING),
+		ENTRY("int3", B(0xCC), .kind = ARCH_TRAP, .flags = ARCH_F_FILLER),
 		ENTRY("int 3", B(0xCD, 0x03), .kind = ARCH_TRAP),
 		ENTRY("int1", B(0xF1), .kind = ARCH_TRAP),
 		ENTRY("hlt", B(0xF4), .kind = ARCH_TRAP, .flags = ARCH_F_NOFALL),
@@ -345,15 +345,15 @@ static void expect_alike(const uint8_t bytes[INSN_MAX])
 {
 	struct arch_insn common, any;
 
-	if (!decode_common(bytes, INSN_MAX, AT, &common))
+	if (!decode_fast(bytes, INSN_MAX, AT, &common))
 		return;
 	known++;
-	cr_assert(decode_any(bytes, INSN_MAX, AT, &any), "%02x %02x %02x is none", bytes[0], bytes[1], bytes[2]);
+	cr_assert(decode_zydis(bytes, INSN_MAX, AT, &any), "%02x %02x %02x is none", bytes[0], bytes[1], bytes[2]);
 	cr_assert(memcmp(&common, &any, sizeof(any)) == 0, "%02x %02x %02x %02x: length %u, %u; kind %u, %u; flags %#x, %#x",
 		  bytes[0], bytes[1], bytes[2], bytes[3], common.length, any.length, common.kind, any.kind, common.flags,
 		  any.flags);
 	for (size_t size = 0; size < any.length; size++)
-		cr_assert_not(decode_common(bytes, size, AT, &common), "%02x %02x %02x, %zu of %u bytes", bytes[0], bytes[1],
+		cr_assert_not(decode_fast(bytes, size, AT, &common), "%02x %02x %02x, %zu of %u bytes", bytes[0], bytes[1],
 			      bytes[2], size, any.length);
 }
 
@@ -433,7 +433,7 @@ static void *decode_concurrently(void *ready)
 
 	pthread_barrier_wait(ready);
 	for (i = 0; i < 1000; i++)
-		ok += decode_any(nop, sizeof(nop), AT, &insn) && insn.length == sizeof(nop);
+		ok += decode_zydis(nop, sizeof(nop), AT, &insn) && insn.length == sizeof(nop);
 	return (void *)ok;
 }
 

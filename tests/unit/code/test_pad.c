@@ -177,10 +177,10 @@ static uint64_t count_mappings(void)
 
 static bool is_executable(uintptr_t address)
 {
-	struct space_mapping mapping;
+	struct maps_mapping mapping;
 	bool readable;
 
-	return space_mapping(address, &mapping, &readable) && mapping.protection == (PROT_READ | PROT_EXEC) &&
+	return maps_mapping(address, &mapping, &readable) && mapping.protection == (PROT_READ | PROT_EXEC) &&
 	       !mapping.shared;
 }
 
@@ -194,7 +194,7 @@ Test(pad, every_pattern)
 		pattern_of(boundaries, &mask, &value);
 		for (k = 0; k < 40; k++) {
 			source = source_here() + 37 * k;
-			cr_assert_eq(arena_pad_alloc(source, mask, value, everywhere(), &pad), PATCH_OK,
+			cr_assert_eq(pad_alloc(source, mask, value, everywhere(), &pad), PATCH_OK,
 				     "pattern %#x from %#lx", boundaries, source);
 			cr_expect(matches(source, mask, value, pad), "pattern %#x: displacement %#lx", boundaries,
 				  pad - source);
@@ -211,19 +211,19 @@ Test(pad, a_single_address)
 {
 	uintptr_t source = source_here(), pad = 0, other;
 
-	cr_assert_eq(arena_pad_alloc(source, UINT32_MAX, 0xcccccccc, everywhere(), &pad), PATCH_OK);
+	cr_assert_eq(pad_alloc(source, UINT32_MAX, 0xcccccccc, everywhere(), &pad), PATCH_OK);
 	cr_expect_eq(pad, source - 0x33333334);
 	other = 1;
-	cr_expect_eq(arena_pad_alloc(source, UINT32_MAX, 0xcccccccc, everywhere(), &other), PATCH_ENOMEM);
+	cr_expect_eq(pad_alloc(source, UINT32_MAX, 0xcccccccc, everywhere(), &other), PATCH_ENOMEM);
 	/* Four bytes on, it would overlap; five bytes on, it does not. */
-	cr_expect_eq(arena_pad_alloc(source + 4, UINT32_MAX, 0xcccccccc, everywhere(), &other), PATCH_ENOMEM);
-	cr_expect_eq(arena_pad_alloc(source - 4, UINT32_MAX, 0xcccccccc, everywhere(), &other), PATCH_ENOMEM);
-	cr_expect_eq(arena_pad_alloc(source + 5, UINT32_MAX, 0xcccccccc, everywhere(), &other), PATCH_OK);
+	cr_expect_eq(pad_alloc(source + 4, UINT32_MAX, 0xcccccccc, everywhere(), &other), PATCH_ENOMEM);
+	cr_expect_eq(pad_alloc(source - 4, UINT32_MAX, 0xcccccccc, everywhere(), &other), PATCH_ENOMEM);
+	cr_expect_eq(pad_alloc(source + 5, UINT32_MAX, 0xcccccccc, everywhere(), &other), PATCH_OK);
 	cr_expect_eq(other, pad + 5);
-	cr_expect_eq(arena_pad_alloc(source - 5, UINT32_MAX, 0xcccccccc, everywhere(), &other), PATCH_OK);
+	cr_expect_eq(pad_alloc(source - 5, UINT32_MAX, 0xcccccccc, everywhere(), &other), PATCH_OK);
 	cr_expect_eq(other, pad - 5);
-	arena_pad_free(pad);
-	cr_expect_eq(arena_pad_alloc(source, UINT32_MAX, 0xcccccccc, everywhere(), &other), PATCH_OK);
+	pad_free(pad);
+	cr_expect_eq(pad_alloc(source, UINT32_MAX, 0xcccccccc, everywhere(), &other), PATCH_OK);
 	cr_expect_eq(other, pad);
 }
 
@@ -236,11 +236,11 @@ Test(pad, never_over_a_mapping)
 
 	cr_assert_eq((uintptr_t)taken, ALIGN_DOWN(target, PAGE_SIZE));
 	memset(taken, 0x5A, PAGE_SIZE);
-	cr_expect_eq(arena_pad_alloc(source, UINT32_MAX, 0xcccccccc, everywhere(), &pad), PATCH_ENOMEM);
+	cr_expect_eq(pad_alloc(source, UINT32_MAX, 0xcccccccc, everywhere(), &pad), PATCH_ENOMEM);
 	cr_expect_eq(taken[0], 0x5A);
 	/* Neither one that begins before it and ends in it. */
 	source -= (target & (PAGE_SIZE - 1)) + 3;
-	cr_expect_eq(arena_pad_alloc(source, UINT32_MAX, 0xcccccccc, everywhere(), &pad), PATCH_ENOMEM);
+	cr_expect_eq(pad_alloc(source, UINT32_MAX, 0xcccccccc, everywhere(), &pad), PATCH_ENOMEM);
 	cr_expect_eq(taken[0], 0x5A);
 }
 
@@ -255,7 +255,7 @@ Test(pad, thousands_do_not_overlap)
 		/* Sites in 8 MiB of code, with every pattern that leaves a choice. */
 		source = source_here() + random_u32() % (8U << 20);
 		pattern_of(random_u32() % (PATTERNS - 1), &mask, &value);
-		cr_assert_eq(arena_pad_alloc(source, mask, value, everywhere(), &pads[i]), PATCH_OK, "pad %zu", i);
+		cr_assert_eq(pad_alloc(source, mask, value, everywhere(), &pads[i]), PATCH_OK, "pad %zu", i);
 		cr_assert(matches(source, mask, value, pads[i]));
 	}
 	expect_no_overlap(PADS);
@@ -272,13 +272,13 @@ Test(pad, freed_ones_are_used_again)
 
 	pattern_of(0x6, &mask, &value);
 	for (i = 0; i < 1000; i++)
-		cr_assert_eq(arena_pad_alloc(source_here() + i, mask, value, everywhere(), &pads[i]), PATCH_OK);
+		cr_assert_eq(pad_alloc(source_here() + i, mask, value, everywhere(), &pads[i]), PATCH_OK);
 	mappings = count_mappings();
 	for (round = 0; round < 20; round++) {
 		for (i = 0; i < 1000; i++)
-			arena_pad_free(pads[i]);
+			pad_free(pads[i]);
 		for (i = 0; i < 1000; i++)
-			cr_assert_eq(arena_pad_alloc(source_here() + i, mask, value, everywhere(), &again[i]),
+			cr_assert_eq(pad_alloc(source_here() + i, mask, value, everywhere(), &again[i]),
 				     PATCH_OK);
 		memcpy(pads, again, sizeof(pads));
 		expect_no_overlap(1000);
@@ -293,14 +293,14 @@ Test(pad, freed_ones_are_used_again_where_it_is_crowded)
 	size_t i;
 
 	for (i = 0; i < 1000; i++) {
-		cr_assert_eq(arena_pad_alloc(source_here(), 0, 0, everywhere(), &pads[i]), PATCH_OK);
+		cr_assert_eq(pad_alloc(source_here(), 0, 0, everywhere(), &pads[i]), PATCH_OK);
 		lowest = MIN(lowest, pads[i]);
 		highest = MAX(highest, pads[i]);
 	}
 	for (i = 0; i < 1000; i++)
-		arena_pad_free(pads[i]);
+		pad_free(pads[i]);
 	for (i = 0; i < 1000; i++) {
-		cr_assert_eq(arena_pad_alloc(source_here(), 0, 0, everywhere(), &pad), PATCH_OK);
+		cr_assert_eq(pad_alloc(source_here(), 0, 0, everywhere(), &pad), PATCH_OK);
 		cr_assert(pad >= lowest && pad <= highest, "%#lx is new, and all from %#lx to %#lx were free", pad,
 			  lowest, highest);
 	}
@@ -317,19 +317,19 @@ Test(pad, within_reach)
 	for (boundaries = 0; boundaries < 8; boundaries++) {
 		pattern_of(boundaries, &mask, &value);
 		reach = (struct arena_reach){ source - (600UL << 20), source - (200UL << 20) };
-		cr_assert_eq(arena_pad_alloc(source, mask, value, reach, &pad), PATCH_OK, "pattern %#x", boundaries);
+		cr_assert_eq(pad_alloc(source, mask, value, reach, &pad), PATCH_OK, "pattern %#x", boundaries);
 		cr_expect(pad >= reach.lower && pad <= reach.upper && matches(source, mask, value, pad));
 		reach = (struct arena_reach){ source - (1800UL << 20), source - (1200UL << 20) };
-		cr_assert_eq(arena_pad_alloc(source, mask, value, reach, &pad), PATCH_OK, "pattern %#x", boundaries);
+		cr_assert_eq(pad_alloc(source, mask, value, reach, &pad), PATCH_OK, "pattern %#x", boundaries);
 		cr_expect(pad >= reach.lower && pad <= reach.upper && matches(source, mask, value, pad));
 		/* What a rel32 cannot express is no pad, whatever else would reach it. */
 		reach = (struct arena_reach){ source - (9UL << 30), source - (3UL << 30) };
-		cr_expect_eq(arena_pad_alloc(source, mask, value, reach, &pad), PATCH_ENOMEM, "pattern %#x",
+		cr_expect_eq(pad_alloc(source, mask, value, reach, &pad), PATCH_ENOMEM, "pattern %#x",
 			     boundaries);
 	}
 	/* The one address is outside. */
 	reach = (struct arena_reach){ source - (600UL << 20), source };
-	cr_expect_eq(arena_pad_alloc(source, UINT32_MAX, 0xcccccccc, reach, &pad), PATCH_ENOMEM);
+	cr_expect_eq(pad_alloc(source, UINT32_MAX, 0xcccccccc, reach, &pad), PATCH_ENOMEM);
 }
 
 /* ---- blocks ----------------------------------------------------------------------------------------------------- */
@@ -429,7 +429,7 @@ Test(arena, slots)
 
 	/* More than one arena has. */
 	for (i = 0; i < SLOTS; i++) {
-		slots[i] = arena_slot_alloc(near);
+		slots[i] = hook_slot_alloc(near);
 		cr_assert_neq(slots[i], 0);
 		cr_assert_eq(*(uint64_t *)slots[i], 0);
 		*(uint64_t *)slots[i] = 1;
@@ -439,14 +439,14 @@ Test(arena, slots)
 	for (i = 1; i < SLOTS; i++)
 		cr_assert_geq(slots[i], slots[i - 1] + 8);
 	/* One that is given back is the next one, and 0. */
-	arena_slot_free(slots[7]);
-	arena_slot_free(slots[8]);
-	cr_assert_eq(arena_slot_alloc(near), slots[8]);
-	cr_assert_eq(arena_slot_alloc(near), slots[7]);
+	hook_slot_free(slots[7]);
+	hook_slot_free(slots[8]);
+	cr_assert_eq(hook_slot_alloc(near), slots[8]);
+	cr_assert_eq(hook_slot_alloc(near), slots[7]);
 	cr_assert_eq(*(uint64_t *)slots[7], 0);
 	cr_assert_eq(*(uint64_t *)slots[8], 0);
 	/* Another part of the address space has its own. */
-	slots[0] = arena_slot_alloc(near + (64UL << 30));
+	slots[0] = hook_slot_alloc(near + (64UL << 30));
 	cr_expect_neq(slots[0], 0);
 	cr_expect(slots[0] - near > (60UL << 30) && slots[0] - near < (68UL << 30), "%#lx", slots[0]);
 }
@@ -464,7 +464,7 @@ Test(arena, nothing_near)
 
 	cr_assert_eq(taken, (void *)(near - size / 2));
 	cr_expect_eq(arena_alloc(64, near, reach, &block), PATCH_ENOMEM);
-	slot = arena_slot_alloc(near);
+	slot = hook_slot_alloc(near);
 	cr_assert_neq(slot, 0);
 	cr_expect_eq(*(uint64_t *)slot, 0);
 	*(uint64_t *)slot = 1;
@@ -487,7 +487,7 @@ Test(arena, nothing_is_known_of_what_is_not_written)
 	cr_expect_not(arena_original_pc(block.address, &original));
 	cr_expect_not(arena_original_pc(block.address + 20, &original));
 	cr_expect_not(arena_original_pc(block.address + block.size, &original));
-	cr_assert_eq(arena_pad_alloc(source_here(), 0, 0, everywhere(), &pad), PATCH_OK);
+	cr_assert_eq(pad_alloc(source_here(), 0, 0, everywhere(), &pad), PATCH_OK);
 	cr_expect_not(arena_original_pc(pad, &original));
 }
 
@@ -518,20 +518,20 @@ static bool count_gap(uintptr_t lower, uintptr_t upper, void *data)
 
 Test(space, gaps_leave_room)
 {
-	struct space_mapping mapping;
+	struct maps_mapping mapping;
 	struct rlimit limit;
 	uintptr_t last = 0;
 	bool readable;
 	int left = 2;
 
 	program_break = (uintptr_t)sbrk(0);
-	cr_assert(space_mapping((uintptr_t)__builtin_frame_address(0), &mapping, &readable));
+	cr_assert(maps_mapping((uintptr_t)__builtin_frame_address(0), &mapping, &readable));
 	getrlimit(RLIMIT_STACK, &limit);
 	stack_lower = mapping.lower;
 	stack_limit = mapping.lower - MIN((uintptr_t)limit.rlim_cur, 1UL << 30);
-	cr_expect(space_gaps(check_gap, &last));
+	cr_expect(maps_gaps(check_gap, &last));
 	cr_expect_neq(last, 0);
-	cr_expect(space_gaps(count_gap, &left));
+	cr_expect(maps_gaps(count_gap, &left));
 	cr_expect_eq(left, 0, "it stops when told");
 }
 
@@ -547,7 +547,7 @@ Test(space, program_break_grows_after_placing)
 		pattern_of(boundaries, &mask, &value);
 		for (k = 0; k < 50; k++) {
 			source = start + k * (3UL << 20);
-			cr_assert_eq(arena_pad_alloc(source, mask, value, arena_reach_of(source), &pad), PATCH_OK);
+			cr_assert_eq(pad_alloc(source, mask, value, arena_reach_of(source), &pad), PATCH_OK);
 			cr_expect(pad < start || pad >= start + (1UL << 30), "%#lx is in the way of %#lx", pad, start);
 		}
 	}
@@ -560,36 +560,36 @@ Test(space, program_break_grows_after_placing)
 /* Not even when all that is reachable is below the stack. */
 Test(space, main_stack_grows_after_placing)
 {
-	struct space_mapping mapping;
+	struct maps_mapping mapping;
 	struct arena_block block;
 	struct rlimit limit;
 	uintptr_t room, pad;
 	bool readable;
 
-	cr_assert(space_mapping((uintptr_t)environ, &mapping, &readable));
+	cr_assert(maps_mapping((uintptr_t)environ, &mapping, &readable));
 	getrlimit(RLIMIT_STACK, &limit);
 	room = MIN((uintptr_t)limit.rlim_cur, 1UL << 30);
 	cr_expect_eq(arena_alloc(64, mapping.lower, (struct arena_reach){ mapping.lower - room, mapping.lower },
 				 &block),
 		     PATCH_ENOMEM);
-	cr_expect_eq(arena_pad_alloc(mapping.lower, 0, 0, (struct arena_reach){ mapping.lower - room, mapping.lower },
+	cr_expect_eq(pad_alloc(mapping.lower, 0, 0, (struct arena_reach){ mapping.lower - room, mapping.lower },
 				     &pad),
 		     PATCH_ENOMEM);
 }
 
 Test(space, what_is_mapped)
 {
-	struct space_mapping mapping;
+	struct maps_mapping mapping;
 	bool readable;
 	uint8_t *shared = mmap(NULL, 2 * PAGE_SIZE, PROT_READ, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 
 	cr_assert_neq(shared, MAP_FAILED);
 	munmap(shared + PAGE_SIZE, PAGE_SIZE);
-	cr_assert(space_mapping((uintptr_t)shared, &mapping, &readable));
+	cr_assert(maps_mapping((uintptr_t)shared, &mapping, &readable));
 	cr_expect(mapping.shared && mapping.protection == PROT_READ && !mapping.special);
-	cr_assert(space_mapping((uintptr_t)&source_here, &mapping, &readable));
+	cr_assert(maps_mapping((uintptr_t)&source_here, &mapping, &readable));
 	cr_expect(!mapping.shared && mapping.protection == (PROT_READ | PROT_EXEC) && !mapping.special);
-	cr_expect_not(space_mapping(0x1000, &mapping, &readable));
+	cr_expect_not(maps_mapping(0x1000, &mapping, &readable));
 	cr_expect(readable, "nothing is there, and that is known");
 }
 
@@ -599,9 +599,9 @@ Test(space, mapping_never_replaces)
 
 	cr_assert_neq(taken, MAP_FAILED);
 	*taken = 0x5A;
-	cr_expect_eq(space_map((uintptr_t)taken, PAGE_SIZE, PROT_READ), -EEXIST);
+	cr_expect_eq(maps_map((uintptr_t)taken, PAGE_SIZE, PROT_READ), -EEXIST);
 	cr_expect_eq(*taken, 0x5A);
 	munmap(taken, PAGE_SIZE);
-	cr_expect_eq(space_map((uintptr_t)taken, PAGE_SIZE, PROT_READ), 0);
+	cr_expect_eq(maps_map((uintptr_t)taken, PAGE_SIZE, PROT_READ), 0);
 	cr_expect_eq(*taken, 0);
 }

@@ -316,10 +316,10 @@ static struct mapped map_by_hand(bool from_file)
 
 static bool find_mapped(uintptr_t address, struct module *module)
 {
-	struct space_mapping mapping;
+	struct maps_mapping mapping;
 	bool readable;
 
-	cr_assert(space_mapping(address, &mapping, &readable));
+	cr_assert(maps_mapping(address, &mapping, &readable));
 	return module_find_mapped(address, &mapping, module);
 }
 
@@ -395,11 +395,11 @@ Test(module, mapped_without_its_tables)
 Test(module, mapped_and_gone)
 {
 	struct mapped mapped = map_by_hand(true);
-	struct space_mapping mapping;
+	struct maps_mapping mapping;
 	struct module module;
 	bool readable;
 
-	cr_assert(space_mapping(mapped.code, &mapping, &readable));
+	cr_assert(maps_mapping(mapped.code, &mapping, &readable));
 	cr_assert(module_find_mapped(mapped.code, &mapping, &module));
 	cr_assert_eq(munmap((void *)mapped.lower, mapped.size), 0);
 	cr_assert_eq(mmap((void *)mapping.lower, mapping.upper - mapping.lower, PROT_READ | PROT_EXEC,

@@ -347,7 +347,7 @@ Test(text, exact_writes_leave_neighbours_alone)
 	size_t i;
 
 	for (i = 0; i < ARRAY_SIZE(writes); i++)
-		writes[i].exact = true;
+		writes[i].no_rmw = true;
 	use_way(0);
 	neighbour = text + 50;
 	model[50] = 0x77;
@@ -367,7 +367,7 @@ Test(text, one_exact_write_of_two)
 		uint8_t *text = map_text(1, RWX);
 		struct text_write writes[] = { make_write(text, 10, bytes, 2), make_write(text, 100, bytes, 2) };
 
-		writes[which].exact = true;
+		writes[which].no_rmw = true;
 		use_way(0);
 		neighbour = text + 50;
 		model[50] = 0x77;
@@ -387,7 +387,7 @@ static void write_to_writable(size_t way)
 	uint8_t *text = map_text(1, RWX);
 	struct text_write write = make_write(text, 10, bytes, 1);
 
-	write.exact = true;
+	write.no_rmw = true;
 	use_way(way);
 	if (text_apply(&write, 1) != 0) {
 		cr_expect_neq(write.error, 0);
