@@ -5,6 +5,7 @@
 #include "api/api.h"
 
 #include "arch/arch.h"
+#include "arch/thread_pointer.h"
 #include "runtime/call_pairs.h"
 #include "plan/attach.h"
 #include "base/error.h"
@@ -23,19 +24,11 @@ struct tls_entry {
 	void *to_free;
 };
 
-static uintptr_t thread_pointer(void)
-{
-	uintptr_t self;
-
-	__asm__("mov %%fs:0, %0" : "=r"(self));
-	return self;
-}
-
 /* Is it a variable that has the same distance from the thread pointer in every thread? */
 static bool is_static_tls(uintptr_t variable)
 {
 #ifdef __GLIBC__
-	const uintptr_t self = thread_pointer();
+	const uintptr_t self = arch_thread_pointer();
 	const struct tls_entry *vector = ((const struct tls_entry *const *)self)[1];
 	uintptr_t lowest = UINTPTR_MAX;
 
@@ -193,7 +186,7 @@ static void set_model(struct patch *patch, const struct patch_exec_model *model)
 		return;
 	}
 	if (model->count.kind == PATCH_COUNT_THREAD)
-		counter -= thread_pointer();
+		counter -= arch_thread_pointer();
 	patch->sites[ROLE_SITE].counter = (const void *)counter;
 	patch->action = actions[model->count.kind];
 	patch->stamp = model->count.flags & PATCH_COUNT_TSC;

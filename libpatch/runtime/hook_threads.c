@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "runtime/hook_threads.h"
 
+#include "arch/thread_pointer.h"
 #include "arch/x86_64/hook_frame.h"
 #include "sys/process.h"
 #include "sys/text.h"
@@ -45,14 +46,6 @@ static union {
 	uint8_t page[PAGE_SIZE];
 } wiped __attribute__((aligned(PAGE_SIZE)));
 static uint64_t last_era;
-
-static uintptr_t own_thread(void)
-{
-	uintptr_t base;
-
-	__asm__("mov %%fs:0, %0" : "=r"(base));
-	return base;
-}
 
 /* ---- in hooks --------------------------------------------------------------------------------------------------- */
 
@@ -136,7 +129,7 @@ static bool is_gone(uintptr_t guard)
 bool hook_threads_may_run(uintptr_t guard, uintptr_t base)
 {
 	if (guard == GUARD_UNKNOWN) {
-		uintptr_t self = own_thread();
+		uintptr_t self = arch_thread_pointer();
 
 		if (claim_same(self) || claim_free(self))
 			return true;
@@ -172,7 +165,7 @@ void hook_threads_init(void)
 
 void hook_threads_forget_others(void)
 {
-	uintptr_t self = own_thread();
+	uintptr_t self = arch_thread_pointer();
 
 	if (last_era == 0)
 		return;
@@ -208,7 +201,7 @@ enum life { THREAD_LIVES, THREAD_GONE, THREAD_UNREADABLE };
 /* The thread's guard. Its memory may have been given back, and may have been used again since. */
 static enum life read_guard(uintptr_t thread, struct hook_guard *guard)
 {
-	const intptr_t offset = (intptr_t)((uintptr_t)&libpatch_hook_guard - own_thread());
+	const intptr_t offset = (intptr_t)((uintptr_t)&libpatch_hook_guard - arch_thread_pointer());
 	uintptr_t self;
 	int error;
 
@@ -320,7 +313,7 @@ static bool read_all(void *buffer, size_t size)
 /* Keep those that may be in a hook, with the places of their records. False: something is not as it was. */
 static bool read_guards(void)
 {
-	const intptr_t offset = (intptr_t)((uintptr_t)&libpatch_hook_guard - own_thread());
+	const intptr_t offset = (intptr_t)((uintptr_t)&libpatch_hook_guard - arch_thread_pointer());
 	size_t kept = 0;
 
 	for (size_t i = 0; i < group.count; ++i)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "trap/app_sigstate.h"
 
+#include "arch/thread_pointer.h"
 #include "sys/process.h"
 
 /* ---- the view of a borrowing child ------------------------------------------------------------------------------ */
@@ -43,11 +44,7 @@ static bool is_child(bool begin)
 
 void app_sigstate_inherit(uintptr_t thread)
 {
-	uintptr_t own;
-
-	/* Static thread-local storage has the same offset from the thread pointer in every thread (ELF TLS, variant II). */
-	__asm__("mov %%fs:0, %0" : "=r"(own));
-	*(uint64_t *)((uintptr_t)&blocked - own + thread) = app_sigstate_blocked();
+	*(uint64_t *)((uintptr_t)&blocked - arch_thread_pointer() + thread) = app_sigstate_blocked();
 }
 
 static _Atomic bool ended;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "trap/registry.h"
 
+#include "arch/thread_pointer.h"
 #include "base/heap.h"
 #include "base/inject.h"
 
@@ -26,13 +27,11 @@ static _Atomic uint64_t epoch;
 
 registry_token registry_read_lock(void)
 {
-	uintptr_t thread;
 	unsigned int stripe;
 	unsigned int index = atomic_load_explicit(&epoch, memory_order_relaxed) & 1;
 
-	/* Any number will do that differs between threads that trap at once: the thread pointer. */
-	__asm__("mov %%fs:0, %0" : "=r"(thread));
-	stripe = (unsigned int)hash_index(thread, STRIPES);
+	/* Any number will do that differs between threads that trap at once. */
+	stripe = (unsigned int)hash_index(arch_thread_pointer(), STRIPES);
 	/* seq_cst: the count is visible before anything is looked up. Pairs with the fence in drained(). */
 	atomic_fetch_add(&stripes[stripe].locks[index], 1);
 	return stripe << 1 | index;

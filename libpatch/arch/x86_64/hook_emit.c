@@ -9,6 +9,7 @@
  */
 #include "arch/arch.h"
 
+#include "arch/thread_pointer.h"
 #include "arch/x86_64/hook_call.h"
 #include "arch/x86_64/hook_frame.h"
 
@@ -81,13 +82,10 @@ static void emit_set_rax(struct arch_code *code, uint64_t value)
 	}
 }
 
-/* Static thread-local storage has the same offset from %fs in every thread (ELF TLS, variant II). */
+/* Where generated code finds a static thread-local variable: its distance from %fs. */
 static int32_t tls_offset(const void *variable)
 {
-	uintptr_t base;
-
-	__asm__("mov %%fs:0, %0" : "=r"(base));
-	return (int32_t)((uintptr_t)variable - base);
+	return (int32_t)((uintptr_t)variable - arch_thread_pointer());
 }
 
 /* Where errno is. */
