@@ -3,6 +3,7 @@
 
 #include "base/heap.h"
 #include "base/inject.h"
+#include "base/parse.h"
 
 #include <string.h>
 #include <sys/ioctl.h>
@@ -71,60 +72,29 @@ static char *reader_line(struct reader *reader)
 	}
 }
 
-static const char *parse_hex(const char *at, uintptr_t *value)
-{
-	*value = 0;
-	for (;; ++at) {
-		unsigned int digit;
-
-		if (*at >= '0' && *at <= '9')
-			digit = *at - '0';
-		else if (*at >= 'a' && *at <= 'f')
-			digit = *at - 'a' + 10;
-		else
-			return at;
-		*value = *value << 4 | digit;
-	}
-}
-
-static const char *parse_decimal(const char *at, uint64_t *value)
-{
-	for (*value = 0; *at >= '0' && *at <= '9'; ++at)
-		*value = *value * 10 + (*at - '0');
-	return at;
-}
-
-static bool starts_with(const char *string, const char *prefix)
-{
-	while (*prefix != '\0')
-		if (*string++ != *prefix++)
-			return false;
-	return true;
-}
-
 static bool is_special(const char *name)
 {
-	return starts_with(name, "[v") || starts_with(name, "[uprobes");
+	return parse_prefix(name, "[v") != NULL || parse_prefix(name, "[uprobes") != NULL;
 }
 
 /* "lower-upper rwxp offset device inode   name" (proc(5)) */
 static void parse_line(const char *at, struct line *line)
 {
-	uintptr_t major, minor;
+	uint64_t major, minor;
 	const char *name;
 
-	at = parse_hex(at, &line->mapping.lower) + 1;
-	at = parse_hex(at, &line->mapping.upper) + 1;
+	at = parse_hexadecimal(at, &line->mapping.lower) + 1;
+	at = parse_hexadecimal(at, &line->mapping.upper) + 1;
 	line->mapping.protection = (at[0] == 'r' ? PROT_READ : 0) | (at[1] == 'w' ? PROT_WRITE : 0) |
 				   (at[2] == 'x' ? PROT_EXEC : 0);
 	line->mapping.shared = at[3] == 's';
-	at = parse_hex(at + 5, (uintptr_t *)&line->mapping.offset) + 1;
-	at = parse_hex(at, &major) + 1;
-	at = parse_hex(at, &minor) + 1;
-	line->mapping.device = (uint64_t)major << 32 | minor;
+	at = parse_hexadecimal(at + 5, &line->mapping.offset) + 1;
+	at = parse_hexadecimal(at, &major) + 1;
+	at = parse_hexadecimal(at, &minor) + 1;
+	line->mapping.device = major << 32 | minor;
 	at = parse_decimal(at, &line->mapping.inode);
 	name = strchr(at, '[');
-	line->stack = name != NULL && starts_with(name, "[stack]");
+	line->stack = name != NULL && parse_prefix(name, "[stack]") != NULL;
 	line->mapping.special = name != NULL && is_special(name);
 }
 

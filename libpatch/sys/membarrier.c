@@ -2,6 +2,7 @@
 #include "sys/membarrier.h"
 
 #include "base/inject.h"
+#include "base/parse.h"
 
 #include <cpuid.h>
 #include <linux/membarrier.h>
@@ -11,15 +12,6 @@ static _Atomic uint64_t count;
 static uint64_t fences;
 static bool skips_caller = true;
 
-static unsigned int number(const char **at)
-{
-	unsigned int value = 0;
-
-	for (; **at >= '0' && **at <= '9' && value < 100000; ++*at)
-		value = value * 10 + (unsigned int)(**at - '0');
-	return value;
-}
-
 /*
  * Kernels before 5.10 serialise every core but the caller's own, and a batch whose only thread on that core is the caller
  * would next execute what it prefetched. 5.10 itself is taken for one of them, for its early versions. So is what we
@@ -28,16 +20,15 @@ static unsigned int number(const char **at)
 static bool kernel_skips_caller(void)
 {
 	struct utsname name;
-	const char *at = name.release;
-	unsigned int major, minor;
+	uint64_t major, minor;
+	const char *at;
 
 	if (raw_syscall(SYS_uname, &name) < 0)
 		return true;
-	major = number(&at);
+	at = parse_decimal(name.release, &major);
 	if (*at != '.')
 		return true;
-	++at;
-	minor = number(&at);
+	parse_decimal(at + 1, &minor);
 	return major < 5 || (major == 5 && minor < 11);
 }
 

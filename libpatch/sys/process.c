@@ -2,6 +2,7 @@
 #include "sys/process.h"
 
 #include "base/heap.h"
+#include "base/parse.h"
 
 #include <sys/mman.h>
 #include <sys/stat.h>
@@ -103,37 +104,6 @@ static long read_all(const char *path, char *buffer, size_t size)
 	return got < 0 ? got : (long)length;
 }
 
-static const char *find_line(const char *text, const char *key)
-{
-	for (const char *line = text; *line != '\0';) {
-		size_t i = 0;
-
-		while (key[i] != '\0' && line[i] == key[i])
-			++i;
-		if (key[i] == '\0')
-			return line + i;
-		while (*line != '\0' && *line++ != '\n')
-			;
-	}
-	return NULL;
-}
-
-static uint64_t hexadecimal(const char *text)
-{
-	uint64_t value = 0;
-
-	while (*text == ' ' || *text == '\t')
-		++text;
-	for (;; ++text) {
-		if (*text >= '0' && *text <= '9')
-			value = value << 4 | (uint64_t)(*text - '0');
-		else if (*text >= 'a' && *text <= 'f')
-			value = value << 4 | (uint64_t)(*text - 'a' + 10);
-		else
-			return value;
-	}
-}
-
 static long read_of_thread(const char *tid, const char *file, char *buffer, size_t size)
 {
 	static const char before[] = "/proc/self/task/";
@@ -157,18 +127,16 @@ static bool is_kernel_worker(const char *tid)
 {
 	char stat[512];
 	long length = read_of_thread(tid, "/stat", stat, sizeof(stat));
-	unsigned long flags = 0;
+	uint64_t flags = 0;
 	unsigned int field = 2;
 
 	/* The second field, in parentheses, may have any characters in it; flags are the ninth (proc_pid_stat(5)). */
 	while (length > 0 && stat[length - 1] != ')')
 		--length;
-	for (; length > 0 && stat[length] != '\0' && field < 10; ++length) {
-		if (stat[length] == ' ')
-			++field;
-		else if (field == 9)
-			flags = flags * 10 + (unsigned long)(stat[length] - '0');
-	}
+	for (; length > 0 && stat[length] != '\0' && field < 9; ++length)
+		field += stat[length] == ' ';
+	if (length > 0)
+		parse_decimal(stat + length, &flags);
 	return (flags & PF_IO_WORKER) != 0;
 }
 
@@ -183,9 +151,11 @@ static bool read_blocked(const char *tid, uint64_t *blocked)
 {
 	char status[2048];
 	long length = read_of_thread(tid, "/status", status, sizeof(status));
-	const char *line = length > 0 ? find_line(status, "SigBlk:") : NULL;
+	const char *line = length > 0 ? parse_find_line(status, "SigBlk:") : NULL;
 
-	*blocked = line != NULL ? hexadecimal(line) : 0;
+	*blocked = 0;
+	if (line != NULL)
+		parse_hexadecimal(line, blocked);
 	if (*blocked != 0 && is_kernel_worker(tid))
 		*blocked = 0;
 	return line != NULL || is_gone(length);
@@ -229,7 +199,7 @@ long process_waits_in(pid_t tid)
 	const struct digits digits = digits_of(tid);
 	char text[256];
 	long length = read_of_thread(digits.text, "/syscall", text, sizeof(text));
-	long number = 0;
+	uint64_t number;
 
 	/* Some systems have no such file. */
 	if (is_gone(length) && is_gone(read_of_thread(digits.text, "/stat", text, sizeof(text))))
@@ -238,9 +208,8 @@ long process_waits_in(pid_t tid)
 		return -1;
 	if (length <= 0 || text[0] < '0' || text[0] > '9')
 		return PROCESS_RUNS;
-	for (const char *digit = text; *digit >= '0' && *digit <= '9'; ++digit)
-		number = number * 10 + (*digit - '0');
-	return number;
+	parse_decimal(text, &number);
+	return (long)number;
 }
 
 bool process_threads(process_visit_fn *visit, void *data)
@@ -256,15 +225,14 @@ bool process_threads(process_visit_fn *visit, void *data)
 		for (long at = 0; go_on && at < size;) {
 			const struct entry *entry = (const struct entry *)(entries + at);
 			uint64_t blocked;
-			pid_t tid = 0;
+			uint64_t tid;
 
 			at += entry->length;
-			for (const char *digit = entry->name; *digit >= '0' && *digit <= '9'; ++digit)
-				tid = tid * 10 + (*digit - '0');
+			parse_decimal(entry->name, &tid);
 			if (tid == 0)
 				continue;
 			known &= read_blocked(entry->name, &blocked);
-			go_on = visit(tid, blocked, data);
+			go_on = visit((pid_t)tid, blocked, data);
 		}
 	}
 	raw_syscall(SYS_close, fd);
