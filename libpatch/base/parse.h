@@ -2,8 +2,8 @@
 /*
  * Numbers and words in the texts that the kernel writes. Each text ends with a zero byte, behind which nothing is read.
  */
-#ifndef LIBPATCH_PARSE_H
-#define LIBPATCH_PARSE_H
+#ifndef LIBPATCH_BASE_PARSE_H
+#define LIBPATCH_BASE_PARSE_H
 
 #include <stddef.h>
 #include <stdint.h>

@@ -4,7 +4,7 @@
  * time. Where the program never had a handler, of the owned signals neither, they need not be.
  *
  *  - That there are none is known only when all system calls that install one are mediated, and every thread that was there
- *    before is seen to be in no such call (earlier.h).
+ *    before is seen to be in no such call (interpose/mask_audit.h).
  *  - A thread enters (adds one to a count) and then looks whether there are handlers. Who is about to install one says so first,
  *    and then waits until the count is 0. Of the two, at least one sees the other: either signals are blocked, or the handler
  *    is installed when the thread is out.
@@ -18,7 +18,7 @@
 /* Is it known whether there are any? */
 bool app_handlers_are_known(void);
 
-/* There are none, unless app_handlers_expected() was called before. Once; not by a thread that is in. */
+/* There are none, unless app_handlers_expect() was called before. Once; not by a thread that is in. */
 void app_handlers_begin(void);
 
 /* True: none can run in this thread until app_handlers_leave(). False: there may be some. */

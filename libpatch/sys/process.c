@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "sys/process.h"
 
-#include "base/heap.h"
 #include "base/parse.h"
 
 #include <sys/mman.h>
