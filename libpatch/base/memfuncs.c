@@ -116,7 +116,8 @@ OWN int memcmp(const void *first, const void *second, size_t size)
 	return 0;
 }
 
-OWN void *memchr(const void *bytes, int value, size_t size)
+/* From C23 on, <string.h> may define memchr and strchr as macros too: the parentheses keep them from being expanded. */
+OWN void *(memchr)(const void *bytes, int value, size_t size)
 {
 	const uint64_t every = UINT64_C(0x0101010101010101);
 	const uint64_t wanted = every * (uint8_t)value;
@@ -135,7 +136,7 @@ OWN void *memchr(const void *bytes, int value, size_t size)
 	return NULL;
 }
 
-OWN char *strchr(const char *string, int value)
+OWN char *(strchr)(const char *string, int value)
 {
 	for (; *string != (char)value; ++string)
 		if (*string == '\0')
