@@ -454,7 +454,7 @@ static void late_handler(int signo, siginfo_t *info, void *context)
 	libpatch_on_trap(signo, info, context);
 }
 
-static void *call_once(void *argument)
+static void *call_subject(void *argument)
 {
 	const struct subject *subject = argument;
 
@@ -479,7 +479,7 @@ static void served_late(void *argument)
 	sigfillset(&action.sa_mask);
 	sigdelset(&action.sa_mask, SIGILL);
 	REQUIRE(sigaction(SIGTRAP, &action, NULL) == 0);
-	REQUIRE(pthread_create(&thread, NULL, call_once, argument) == 0);
+	REQUIRE(pthread_create(&thread, NULL, call_subject, argument) == 0);
 	while (late != TRAPPED)
 		sched_yield();
 	CHECK_OK(patch_unmake(patch));
