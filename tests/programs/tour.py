@@ -7,8 +7,8 @@ import pickle, pprint, queue, random, re, select, shlex, shutil, signal, socket,
 import struct, subprocess, sys, tempfile, textwrap, threading, time, traceback, types, unicodedata
 import urllib.parse, uuid, warnings, weakref, xml.dom.minidom, xml.etree.ElementTree, zipfile, zlib
 
-# Python blocks every signal before vfork(), SIGTRAP among them, and its child dies of the first int3 (see Limits in
-# README.md): fork() instead.
+# Python blocks every signal before vfork(), SIGTRAP among them, and its child dies of the first int3:
+# fork() instead.
 subprocess._USE_VFORK = False
 
 stations = []

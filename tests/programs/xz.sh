@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # xz and liblzma, there and back, with a probe on every k-th instruction. One thread: those that liblzma starts block
-# every signal, SIGTRAP among them, and die of the first int3 (see Limits in README.md).
+# every signal, SIGTRAP among them, and die of the first int3.
 name=xz package=xz-utils modules=main,liblzma.so.5
 
 prepare()
