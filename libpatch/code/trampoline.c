@@ -13,12 +13,12 @@ struct builder {
 	const struct hook *hooks;
 	const struct built_hook *built; /* the same ones, with their slots */
 	size_t count;
-	uintptr_t from[PLAN_INSNS_MAX];
-	uintptr_t to[PLAN_INSNS_MAX];
-	uint16_t entries[PLAN_INSNS_MAX];
+	uintptr_t from[WINDOW_INSNS_MAX];
+	uintptr_t to[WINDOW_INSNS_MAX];
+	uint16_t entries[WINDOW_INSNS_MAX];
 	uint8_t index; /* of the instruction being emitted */
 	const struct arch_insn *insns; /* the window's */
-	struct arch_insn decoded[PLAN_INSNS_MAX];
+	struct arch_insn decoded[WINDOW_INSNS_MAX];
 	struct arch_cold cold;
 	struct arch_row rows[ROWS_MAX + 1];
 	uint8_t block[ARENA_ROW_END];
@@ -222,7 +222,7 @@ static patch_status find_pad(const struct trampoline *trampoline, const struct w
 {
 	static size_t worked = 1;
 	struct arena_reach reach = arena_reach_of(trampoline->block.address);
-	unsigned int boundaries = plan_boundaries(window->offsets, window->count);
+	unsigned int boundaries = window_boundaries(window->offsets, window->count);
 	uintptr_t source = window->start + ARCH_JMP_SIZE;
 	uint32_t mask = 0;
 	uint32_t value = 0;
@@ -478,7 +478,7 @@ static void emit_pass(struct builder *builder, struct arch_code *code, uintptr_t
 static patch_status emit_block(struct builder *builder, struct trampoline *trampoline, bool far, const char **message)
 {
 	/* Of the last with as many instructions. */
-	static size_t headers[PLAN_INSNS_MAX + 1];
+	static size_t headers[WINDOW_INSNS_MAX + 1];
 	const struct window *window = builder->window;
 	struct arena_reach reach = far ? arena_reach_everything() : reach_of(builder);
 	uintptr_t guess = branches_inside(builder) ? 0 : arena_next(reach);

@@ -10,9 +10,9 @@
 #define LIBPATCH_CODE_TRAMPOLINE_H
 
 #include "arch/arch.h"
-#include "code/arena.h"
 #include "base/base.h"
-#include "plan/plan.h"
+#include "code/arena.h"
+#include "code/window.h"
 #include "sys/text.h"
 
 enum hook_when {
@@ -57,18 +57,6 @@ struct built_hook {
 	uint8_t post;
 	uint8_t action;
 	bool stamp;
-};
-
-struct window {
-	uintptr_t start;
-	uint8_t length;
-	uint8_t count;
-	uint8_t strategy;
-	const uint8_t *offsets;  /* count + 1 */
-	const uint8_t *original; /* length bytes; those of a jump, for PATCH_STRATEGY_PUNNED_JUMP */
-	const struct arch_insn *insns; /* decoded; NULL: not yet */
-	uintptr_t pad; /* that its jump leads to; 0: none yet, or none needed */
-	bool shadow_stack; /* returns must match calls */
 };
 
 struct trampoline {

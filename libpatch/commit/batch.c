@@ -263,7 +263,7 @@ static void add_pad_phase(struct batch *batch, struct job *job, int phase)
 /* A write failed, perhaps half-way: what there is now works by trap, and is what the next commit starts from. */
 static void refresh(struct job *job)
 {
-	uint8_t text[PLAN_LENGTH_MAX];
+	uint8_t text[WINDOW_LENGTH_MAX];
 	int error;
 
 	if (text_read(job->start, text, job->length, &error) == job->length)

@@ -93,7 +93,7 @@ bool phase_texts(const struct region *region, bool install, uint8_t *texts)
 	uint8_t *after_1 = texts + region->length;
 	uint8_t *after_2 = after_1 + region->length;
 	uint8_t *after_3 = after_2 + region->length;
-	uint8_t final[PLAN_LENGTH_MAX];
+	uint8_t final[WINDOW_LENGTH_MAX];
 
 	phase_final_bytes(region, install, final);
 	phase_1_bytes(region, install, live, final, after_1);
@@ -104,7 +104,7 @@ bool phase_texts(const struct region *region, bool install, uint8_t *texts)
 
 bool phase_is_one_instruction(const struct region *region, bool install, const uint8_t *live)
 {
-	uint8_t final[PLAN_LENGTH_MAX];
+	uint8_t final[WINDOW_LENGTH_MAX];
 
 	phase_final_bytes(region, install, final);
 	return memcmp(final + region->offsets[1], live + region->offsets[1],
@@ -113,7 +113,7 @@ bool phase_is_one_instruction(const struct region *region, bool install, const u
 
 bool phase_changes_text(const struct region *region, bool install)
 {
-	uint8_t final[PLAN_LENGTH_MAX];
+	uint8_t final[WINDOW_LENGTH_MAX];
 
 	phase_final_bytes(region, install, final);
 	return memcmp(final, region->live, region->length) != 0;

@@ -44,7 +44,8 @@ static bool is_worth_it(const struct registry_entry *entry)
 /* The new region with its trampoline, or nothing. */
 static bool build(struct replan *replan, const struct candidates *fit, struct refusal *refusal)
 {
-	struct region *region = region_create(&fit->plan, replan->old->no_rmw, fit->original);
+	struct window window = plan_window(&fit->plan, fit->original);
+	struct region *region = region_create(&window, replan->old->no_rmw);
 	struct hookset set = { 0 };
 	bool built;
 

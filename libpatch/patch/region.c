@@ -224,7 +224,7 @@ bool region_is_plain(const struct region *region)
 bool region_needs_sigill(const struct region *region, const struct trampoline *trampoline)
 {
 	/* Only the top byte of a displacement is ever one of that class. */
-	return region->strategy != PATCH_STRATEGY_TRAP && (plan_boundaries(region->offsets, region->count) & 8) &&
+	return region->strategy != PATCH_STRATEGY_TRAP && (window_boundaries(region->offsets, region->count) & 8) &&
 	       arch_trap_class(trampoline->jump[ARCH_JMP_SIZE - 1]) == ARCH_TRAP_SIGILL;
 }
 
@@ -392,24 +392,24 @@ bool region_pad_fits(const struct region *region, uint8_t strategy, const uint8_
 }
 
 /* One that went, for the same window of the same code. */
-static struct region *revive(const struct plan *plan, const uint8_t *original)
+static struct region *revive(const struct window *window)
 {
-	struct registry_entry *entry = registry_find(plan->start);
+	struct registry_entry *entry = registry_find(window->start);
 	struct region **link = entry != NULL ? &entry->former : NULL;
 
 	for (; link != NULL && *link != NULL; link = &(*link)->former) {
 		struct region *region = *link;
 
-		if (region->length != plan->length || region->count != plan->count ||
-		    memcmp(region->offsets, plan->offsets, plan->count + 1U) != 0 ||
-		    memcmp(region->original, original, plan->length) != 0 ||
-		    !region_pad_fits(region, plan->strategy, original))
+		if (region->length != window->length || region->count != window->count ||
+		    memcmp(region->offsets, window->offsets, window->count + 1U) != 0 ||
+		    memcmp(region->original, window->original, window->length) != 0 ||
+		    !region_pad_fits(region, window->strategy, window->original))
 			continue;
 		*link = region->former;
 		region->former = NULL;
 		if (region->current != NULL)
 			usage.retired_bytes -= region->current->block.size;
-		memcpy(region->live, original, plan->length);
+		memcpy(region->live, window->original, window->length);
 		region->forced = false;
 		return region;
 	}
@@ -426,32 +426,32 @@ void region_set_strategy(struct region *region, uint8_t strategy, const uint8_t 
 	}
 }
 
-struct region *region_create(const struct plan *plan, bool no_rmw, const uint8_t *original)
+struct region *region_create(const struct window *window, bool no_rmw)
 {
-	struct region *region = revive(plan, original);
+	struct region *region = revive(window);
 
 	if (region != NULL) {
-		region_set_strategy(region, plan->strategy, original);
+		region_set_strategy(region, window->strategy, window->original);
 		region->no_rmw = no_rmw;
 		return region;
 	}
 	if (!ptr_vec_reserve(&queue, allocated + 1))
 		return NULL;
-	region = heap_alloc(region_size(plan->count, plan->length));
+	region = heap_alloc(region_size(window->count, window->length));
 	if (region == NULL)
 		return NULL;
 	++allocated;
-	region->start = plan->start;
-	region->length = plan->length;
-	region->count = plan->count;
-	region->original = (uint8_t *)&region->entries[plan->count];
-	region->live = region->original + MAX(plan->length, ARCH_JMP_SIZE);
-	region->offsets = region->live + plan->length;
+	region->start = window->start;
+	region->length = window->length;
+	region->count = window->count;
+	region->original = (uint8_t *)&region->entries[window->count];
+	region->live = region->original + MAX(window->length, ARCH_JMP_SIZE);
+	region->offsets = region->live + window->length;
 	region->no_rmw = no_rmw;
-	memcpy(region->offsets, plan->offsets, plan->count + 1);
-	region_set_strategy(region, plan->strategy, original);
-	memcpy(region->original, original, plan->length);
-	memcpy(region->live, original, plan->length);
+	memcpy(region->offsets, window->offsets, window->count + 1);
+	region_set_strategy(region, window->strategy, window->original);
+	memcpy(region->original, window->original, window->length);
+	memcpy(region->live, window->original, window->length);
 	return region;
 }
 

@@ -9,9 +9,9 @@
 
 #include "runtime/call_pairs.h"
 #include "base/base.h"
-#include "plan/plan.h"
 #include "trap/registry.h"
 #include "code/trampoline.h"
+#include "code/window.h"
 
 struct region;
 
@@ -267,10 +267,10 @@ void region_set_installed(struct region *region, bool installed);
  */
 bool region_pad_fits(const struct region *region, uint8_t strategy, const uint8_t *original);
 /*
- * A region for the plan that nothing knows of yet, or that was there before; NULL: out of memory. `no_rmw`: its mapping is
- * writable (text.h). `original`: bytes from the plan's start on, as many as it owns.
+ * A region for the window that nothing knows of yet, or that was there before; NULL: out of memory. `no_rmw`: its mapping is
+ * writable (text.h).
  */
-struct region *region_create(const struct plan *plan, bool no_rmw, const uint8_t *original);
+struct region *region_create(const struct window *window, bool no_rmw);
 /* `original`: bytes from the region's start on, a jump's, for PATCH_STRATEGY_PUNNED_JUMP; else not looked at. */
 void region_set_strategy(struct region *region, uint8_t strategy, const uint8_t *original);
 /* Let one go that never owned its entries. */

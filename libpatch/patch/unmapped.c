@@ -62,7 +62,7 @@ void unmapped_end(uintptr_t lower, uintptr_t upper)
 
 static bool is_there(const struct region *region)
 {
-	uint8_t text[PLAN_LENGTH_MAX];
+	uint8_t text[WINDOW_LENGTH_MAX];
 	int error;
 
 	return text_read(region->start, text, region->length, &error) == region->length &&

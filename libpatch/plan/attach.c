@@ -34,7 +34,8 @@ static patch_status join(struct region *region, struct attachment *attachment, s
 /* A new region for the candidate, with what the inner regions hold and the attachment. */
 static patch_status establish(const struct candidates *fit, struct attachment *attachment, struct refusal *refusal)
 {
-	struct region *region = region_create(&fit->plan, fit->extent.no_rmw, fit->original);
+	struct window window = plan_window(&fit->plan, fit->original);
+	struct region *region = region_create(&window, fit->extent.no_rmw);
 	struct hookset set = { 0 };
 	struct trampoline *trampoline = NULL;
 	patch_status status = PATCH_ENOMEM;
@@ -218,7 +219,7 @@ patch_status attach_patch(struct patch *patch, enum role role, uintptr_t address
 		    struct refusal *refusal)
 {
 	struct attachment *attachment = &patch->sites[role].attachment;
-	static uint8_t bytes[PLAN_LENGTH_MAX];
+	static uint8_t bytes[WINDOW_LENGTH_MAX];
 	uintptr_t site = address; /* behind an endbr64 */
 	struct region *region;
 	patch_status status;
@@ -271,12 +272,12 @@ patch_status attach_in_window(struct patch *patch, uintptr_t address, uintptr_t 
 	fit.extent = *extent;
 	fit.inner_count = 0;
 	fit.original = fit.view;
-	if (end - start > PLAN_LENGTH_MAX || region_original(start, fit.view, PLAN_LENGTH_MAX) < end - start)
+	if (end - start > WINDOW_LENGTH_MAX || region_original(start, fit.view, WINDOW_LENGTH_MAX) < end - start)
 		return PATCH_EFAULT;
 	while (start + plan->length < end) {
 		struct arch_insn *insn = &plan->insns[plan->count];
 
-		if (region_at(start + plan->length) != NULL || plan->count == PLAN_INSNS_MAX ||
+		if (region_at(start + plan->length) != NULL || plan->count == WINDOW_INSNS_MAX ||
 		    !arch_decode(fit.view + plan->length, end - start - plan->length, start + plan->length, insn) ||
 		    (insn->flags & ARCH_F_REFUSED))
 			return PATCH_ECONF;

@@ -12,14 +12,14 @@
 #include "plan/site.h"
 
 /* Bytes a plan may look at: the longest window on either side, one instruction more, and an endbr64. */
-#define CANDIDATES_BEFORE PLAN_LENGTH_MAX
-#define CANDIDATES_VIEW (CANDIDATES_BEFORE + PLAN_LENGTH_MAX + INSN_MAX + 4)
+#define CANDIDATES_BEFORE WINDOW_LENGTH_MAX
+#define CANDIDATES_VIEW (CANDIDATES_BEFORE + WINDOW_LENGTH_MAX + INSN_MAX + 4)
 
 /* A candidate, and how it was come by. Large: not for the stack, which may be a small sigaltstack. */
 struct candidates {
 	struct plan plan;
 	const uint8_t *original; /* bytes from plan.start on: the window, and a jump */
-	struct region *inner[PLAN_INSNS_MAX * 2]; /* regions that it takes in */
+	struct region *inner[WINDOW_INSNS_MAX * 2]; /* regions that it takes in */
 	size_t inner_count;
 	/* The rest is fit.c's. */
 	struct extent extent;

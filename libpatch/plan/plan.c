@@ -116,7 +116,7 @@ static const char *build(const struct plan_request *request, enum level level, u
 		const char *why;
 
 		*where = address;
-		if (plan->count == PLAN_INSNS_MAX)
+		if (plan->count == WINDOW_INSNS_MAX)
 			return TOO_MUCH;
 		if (address == plan->site)
 			*insn = *at_site;
@@ -133,7 +133,7 @@ static const char *build(const struct plan_request *request, enum level level, u
 		if (address < plan->site && (address + insn->length > plan->site ||
 					     (flows && (!flows_on(insn) || (insn->flags & ARCH_F_ENDBR)))))
 			return "control does not flow to the instruction from the one in front";
-		if (plan->length + insn->length > PLAN_LENGTH_MAX)
+		if (plan->length + insn->length > WINDOW_LENGTH_MAX)
 			return TOO_MUCH;
 		plan->length += insn->length;
 		plan->offsets[++plan->count] = plan->length;
@@ -281,13 +281,4 @@ patch_status plan_site(const struct plan_request *request, struct plan *plan)
 	plan->message = why;
 	plan->irritant = where;
 	return PATCH_OK;
-}
-
-unsigned int plan_boundaries(const uint8_t *offsets, unsigned int count)
-{
-	unsigned int fixed = 0;
-
-	for (unsigned int i = 1; i < count && offsets[i] < ARCH_JMP_SIZE; ++i)
-		fixed |= 1U << (offsets[i] - 1);
-	return fixed;
 }

@@ -8,10 +8,7 @@
 
 #include "arch/arch.h"
 #include "base/base.h"
-
-/* Longest region. Joining neighbours that would make a longer one is refused. */
-#define PLAN_LENGTH_MAX 120
-#define PLAN_INSNS_MAX 64
+#include "code/window.h"
 
 struct plan_request {
 	uintptr_t site;
@@ -47,11 +44,11 @@ struct plan {
 	uint8_t count;
 	uint8_t strategy; /* enum patch_strategy */
 	uint16_t candidate;
-	uint8_t offsets[PLAN_INSNS_MAX + 1]; /* of the instructions, and the end */
+	uint8_t offsets[WINDOW_INSNS_MAX + 1]; /* of the instructions, and the end */
 	/* Refused: status is not PATCH_OK, and this is why and where. */
 	const char *message;
 	uintptr_t irritant;
-	struct arch_insn insns[PLAN_INSNS_MAX]; /* decoded */
+	struct arch_insn insns[WINDOW_INSNS_MAX]; /* decoded */
 };
 
 /*
@@ -73,10 +70,18 @@ unsigned int plan_first_to_trap(void);
 /* The first candidate of the last resort. */
 unsigned int plan_last_resort(void);
 
-/*
- * Displacement bytes of a jump at the window's start that are boundaries: bit i for byte i of the rel32. They must be trap
- * bytes for as long as the jump is there (design: the region model).
- */
-unsigned int plan_boundaries(const uint8_t *offsets, unsigned int count);
+/* The plan as a window over `original`, bytes from its start on. */
+static inline struct window plan_window(const struct plan *plan, const uint8_t *original)
+{
+	return (struct window){
+		.start = plan->start,
+		.length = plan->length,
+		.count = plan->count,
+		.strategy = plan->strategy,
+		.offsets = plan->offsets,
+		.original = original,
+		.insns = plan->insns,
+	};
+}
 
 #endif

@@ -4,7 +4,7 @@
 # folder. Only the decoder sees Zydis, and the trap handler sees next to nothing.
 set -u
 cd "${LIBPATCH_SOURCE_DIR:-$(dirname "$0")/../..}/libpatch" || exit 1
-known='code/trampoline.h patch/unmapped.c patch/region.h' # to be cut
+known='patch/unmapped.c' # to be cut
 layers='base arch sys elf code trap runtime patch plan commit interpose api' # the lowest first
 
 grep -rn --include='*.[chS]' '^[[:space:]]*#[[:space:]]*include' . | sed 's,^\./,,; s,:[^#]*#[[:space:]]*include[[:space:]]*, ,' |

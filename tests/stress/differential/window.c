@@ -9,7 +9,7 @@
 #include "differential.h"
 
 #include "code/arena.h"
-#include "plan/plan.h"
+#include "code/window.h"
 #include "sys/maps.h"
 #include "sys/text.h"
 #include "code/trampoline.h"

@@ -8,7 +8,7 @@
 #include "arch/x86_64/hook_call.h"
 #include "code/arena.h"
 #include "base/heap.h"
-#include "plan/plan.h"
+#include "code/window.h"
 #include "sys/text.h"
 #include "code/trampoline.h"
 

@@ -254,10 +254,10 @@ struct view {
 	size_t length;
 	bool install;
 	bool changes;
-	bool is_boundary[PLAN_LENGTH_MAX];
-	bool is_punned[PLAN_LENGTH_MAX]; /* a jump that reads bytes behind the region was there */
-	uint8_t base[PLAN_LENGTH_MAX];
-	uint8_t final[PLAN_LENGTH_MAX];
+	bool is_boundary[WINDOW_LENGTH_MAX];
+	bool is_punned[WINDOW_LENGTH_MAX]; /* a jump that reads bytes behind the region was there */
+	uint8_t base[WINDOW_LENGTH_MAX];
+	uint8_t final[WINDOW_LENGTH_MAX];
 };
 
 static struct view views[4 * COUNT];
@@ -1124,9 +1124,9 @@ static void mixture_run(const void *data)
 	if (crowded)
 		crowd();
 	init(false);
-	for (i = 0; i < COUNT * PLAN_INSNS_MAX * 2; i++) {
-		size_t target = i / (PLAN_INSNS_MAX * 2);
-		unsigned int k = i / 2 % PLAN_INSNS_MAX;
+	for (i = 0; i < COUNT * WINDOW_INSNS_MAX * 2; i++) {
+		size_t target = i / (WINDOW_INSNS_MAX * 2);
+		unsigned int k = i / 2 % WINDOW_INSNS_MAX;
 		struct region *region;
 
 		snprintf(report->context, sizeof(report->context), "%s, instruction %u, %s", targets[target].name, k,

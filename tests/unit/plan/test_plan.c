@@ -562,7 +562,7 @@ static unsigned int reach_over(const uint8_t *bytes, size_t size, uintptr_t reac
 Test(plan, too_many_bytes_or_instructions)
 {
 	static const uint8_t fifteen[] = { FIFTEEN };
-	uint8_t bytes[PLAN_LENGTH_MAX + 32];
+	uint8_t bytes[WINDOW_LENGTH_MAX + 32];
 	struct plan plan;
 	size_t i;
 
@@ -576,7 +576,7 @@ Test(plan, too_many_bytes_or_instructions)
 
 	memset(bytes, NOP, sizeof(bytes));
 	cr_expect_eq(reach_over(bytes, sizeof(bytes), 64, &plan), 64);
-	cr_expect_eq(plan.count, PLAN_INSNS_MAX);
+	cr_expect_eq(plan.count, WINDOW_INSNS_MAX);
 	cr_expect_eq(plan.offsets[64], 64);
 	cr_expect_eq(reach_over(bytes, sizeof(bytes), 65, &plan), 0);
 	cr_expect_eq(plan.irritant, SITE + 64);
@@ -616,17 +616,17 @@ Test(plan, boundaries_of_every_pattern)
 					offsets[count++] = (uint8_t)(i + 1);
 			}
 			offsets[count] = (uint8_t)(ARCH_JMP_SIZE + extra);
-			cr_expect_eq(plan_boundaries(offsets, count), pattern, "pattern %#x with %u bytes more: %#x",
-				     pattern, extra, plan_boundaries(offsets, count));
+			cr_expect_eq(window_boundaries(offsets, count), pattern, "pattern %#x with %u bytes more: %#x",
+				     pattern, extra, window_boundaries(offsets, count));
 			/* An instruction behind the jump's bytes makes no difference. */
 			offsets[count + 1] = (uint8_t)(ARCH_JMP_SIZE + extra + 3);
-			cr_expect_eq(plan_boundaries(offsets, count + 1), pattern, "pattern %#x, one more: %#x",
-				     pattern, plan_boundaries(offsets, count + 1));
+			cr_expect_eq(window_boundaries(offsets, count + 1), pattern, "pattern %#x, one more: %#x",
+				     pattern, window_boundaries(offsets, count + 1));
 		}
 	}
 }
 
-/* The planner and plan_boundaries() agree for real instructions of every length. */
+/* The planner and window_boundaries() agree for real instructions of every length. */
 Test(plan, every_pattern_is_planned)
 {
 	static const uint8_t insns[5][5] = { { NOP }, { MOV_EAX_EDI }, { MOV_RAX_RDI }, { LEA_RAX_RDI_4 },
@@ -649,7 +649,7 @@ Test(plan, every_pattern_is_planned)
 		cr_assert_eq(plan_site(&request, &plan), PATCH_OK, "pattern %#x", pattern);
 		cr_expect_eq(plan.strategy, pattern ? CONSTRAINED : JUMP, "pattern %#x", pattern);
 		cr_expect_eq(plan.count, 1 + __builtin_popcount(pattern), "pattern %#x", pattern);
-		cr_expect_eq(plan_boundaries(plan.offsets, plan.count), pattern, "pattern %#x", pattern);
+		cr_expect_eq(window_boundaries(plan.offsets, plan.count), pattern, "pattern %#x", pattern);
 	}
 }
 

@@ -1,0 +1,41 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A window: the whole instructions that a jump or a trap stands for, and how it does. The planner finds it, a trampoline is built
+ * for it, a region keeps it. Pure.
+ */
+#ifndef LIBPATCH_CODE_WINDOW_H
+#define LIBPATCH_CODE_WINDOW_H
+
+#include "arch/arch.h"
+#include "base/base.h"
+
+/* The longest window. Joining neighbours that would make a longer one is refused. */
+#define WINDOW_LENGTH_MAX 120
+#define WINDOW_INSNS_MAX 64
+
+struct window {
+	uintptr_t start;
+	uint8_t length;
+	uint8_t count;    /* of instructions */
+	uint8_t strategy; /* enum patch_strategy */
+	const uint8_t *offsets;  /* count + 1: where each instruction begins, and the end */
+	const uint8_t *original; /* length bytes; those of a jump, for PATCH_STRATEGY_PUNNED_JUMP */
+	const struct arch_insn *insns; /* decoded; NULL: not yet */
+	uintptr_t pad; /* that its jump leads to; 0: none yet, or none needed */
+	bool shadow_stack; /* returns must match calls */
+};
+
+/*
+ * Displacement bytes of a jump at the window's start that are boundaries: bit i for byte i of the rel32. They must be trap
+ * bytes for as long as the jump is there (design: the region model).
+ */
+static inline unsigned int window_boundaries(const uint8_t *offsets, unsigned int count)
+{
+	unsigned int fixed = 0;
+
+	for (unsigned int i = 1; i < count && offsets[i] < ARCH_JMP_SIZE; ++i)
+		fixed |= 1U << (offsets[i] - 1);
+	return fixed;
+}
+
+#endif
