@@ -101,6 +101,13 @@ static bool find_place(struct replan *replan)
 	return false;
 }
 
+/* The new region's trampoline is not going to be used. A reachable one is the window's, from an earlier life, and stays (I7). */
+static void free_built(struct replan *replan)
+{
+	if (!replan->trampoline->reachable)
+		trampoline_free(replan->trampoline);
+}
+
 static bool begin(struct registry_entry *entry)
 {
 	struct replan *replan = heap_alloc(sizeof(*replan));
@@ -116,6 +123,7 @@ static bool begin(struct registry_entry *entry)
 		return false;
 	}
 	if (hookset_build_trap(replan->old, &trap, &refusal) != PATCH_OK) {
+		free_built(replan);
 		region_discard(replan->new);
 		heap_free(replan, sizeof(*replan));
 		return false;
@@ -152,8 +160,7 @@ void replan_go_on(void)
 
 		replans = replan->next;
 		if (replan->old->gone) {
-			if (!replan->trampoline->reachable)
-				trampoline_free(replan->trampoline);
+			free_built(replan);
 			unmapped_abandon(new);
 		} else if (replan->old->queued) {
 			/* It failed, and goes back to what it was: a trap is not what every patch may be. */
@@ -161,8 +168,7 @@ void replan_go_on(void)
 			replan->old->owned = replan->owned;
 			replan->old->forced = replan->forced;
 			region_set_next(replan->old, replan->old->current);
-			if (!replan->trampoline->reachable)
-				trampoline_free(replan->trampoline);
+			free_built(replan);
 			region_discard(new);
 		} else {
 			region_own_entries(new);

@@ -1,0 +1,130 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A commit plans a patch again, builds code for that, and then lacks memory for the next thing. The patch stays as it was; what
+ * was built for it must be given back: heap, code and pads are what they were before.
+ */
+#include "harness.h"
+
+#include "base/heap.h"
+#include "base/inject.h"
+#include "code/arena.h"
+#include "patch/region.h"
+
+#define TURNS 5000
+/* Allocations that a commit with a replan makes: fewer than this. */
+#define STEPS_MAX 64
+/* Of these, at least so many before the patch has moved. */
+#define FAILED_MIN 3
+
+/* function(n) is n + 4 */
+unsigned long function(unsigned long n);
+/* Enters it at `behind`, with 4 in rax. That is not known to the library, as the jump is computed. */
+unsigned long enter_behind(void);
+extern const uint8_t site[], behind[];
+__asm__(".text\n"
+	".p2align 6\n"
+	".globl function\n.type function, @function\n"
+	"function:\n"
+	".cfi_startproc\n"
+	"	lea 1(%rdi), %rax\n"
+	"site:	mov %eax, %eax\n"
+	"behind: add $3, %rax\n"
+	"	ret\n"
+	".cfi_endproc\n"
+	".size function, . - function\n"
+	".p2align 6, 0xcc\n"
+	".globl enter_behind\n.type enter_behind, @function\n"
+	"enter_behind:\n"
+	".cfi_startproc\n"
+	"	mov $4, %eax\n"
+	"	lea behind(%rip), %rdx\n"
+	"	jmp *%rdx\n"
+	".cfi_endproc\n"
+	".size enter_behind, . - enter_behind\n"
+	".p2align 6, 0xcc\n");
+
+static unsigned int countdown;
+static bool fired;
+
+static void procedure(struct patch_exec_context *context, uint8_t post)
+{
+	(void)context;
+	(void)post;
+}
+
+static int inject(enum inject_point point)
+{
+	if (point != INJECT_ALLOC || --countdown != 0)
+		return 0;
+	fired = true;
+	return ENOMEM;
+}
+
+/* What the library holds, once no reader of the registry is in the way of its memory. */
+struct held {
+	uint64_t heap;
+	struct arena_usage code;
+};
+
+static struct held held(void)
+{
+	struct held now = { 0 };
+
+	for (unsigned int i = 0; i < 3; i++)
+		CHECK_OK(patch_commit());
+	now.heap = heap_in_use();
+	arena_usage(&now.code);
+	return now;
+}
+
+/* Of parent and child: how many allocations failed while the patch stayed where it was, and whether one failed at all. */
+static struct {
+	unsigned int failed;
+	bool fired;
+} *shared;
+
+static void replan(void *step)
+{
+	const struct region *region;
+	struct held before, after;
+	patch_t patch;
+
+	REQUIRE_OK(patch_init(NULL, 0));
+	REQUIRE_OK(make_probe((uintptr_t)site, procedure, NULL, PATCH_TRAP_POLICY_FORBID, PATCH_ENABLED, &patch));
+	CHECK_OK(patch_commit());
+	before = held();
+	region = region_at((uintptr_t)site);
+	for (unsigned int i = 0; i < TURNS; i++)
+		enter_behind();
+	countdown = *(const unsigned int *)step;
+	libpatch_inject = inject;
+	(void)patch_commit();
+	libpatch_inject = NULL;
+	after = held();
+	shared->fired = fired;
+	CHECK_EQ(function(1), 5);
+	CHECK_EQ(enter_behind(), 7);
+	if (fired && region_at((uintptr_t)site) == region) {
+		shared->failed++;
+		CHECK_EQ(after.heap, before.heap);
+		CHECK_EQ(after.code.code_bytes, before.code.code_bytes);
+		CHECK_EQ(after.code.pads, before.code.pads);
+	}
+	CHECK_OK(patch_fini());
+}
+
+int main(void)
+{
+	harness_start();
+	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	shared->fired = true;
+	for (unsigned int step = 1; shared->fired && step <= STEPS_MAX; step++) {
+		char name[64];
+
+		snprintf(name, sizeof(name), "allocation %u fails", step);
+		harness_isolated(name, replan, &step);
+	}
+	CHECK(!shared->fired);
+	CHECK(shared->failed >= FAILED_MIN);
+	return harness_end();
+}
