@@ -16,9 +16,6 @@
 /* Of a region, and of its pad. */
 #define WRITES 2
 
-/* Entries whose `punned` is set. */
-static size_t punned;
-
 bool batch_begin(struct batch *batch, const struct worklist *agenda)
 {
 	*batch = (struct batch){ .largest = agenda->largest, .longest = agenda->longest };
@@ -95,7 +92,7 @@ static void describe_pad(struct job *job)
 
 static bool has_punned(const struct region *region)
 {
-	for (unsigned int i = 0; punned > 0 && i < region->count; ++i)
+	for (unsigned int i = 0; registry_any_punned() && i < region->count; ++i)
 		if (region->entries[i]->punned)
 			return true;
 	return false;
@@ -355,18 +352,4 @@ void batch_record(const struct job *job)
 	memcpy(job->region->live, job->texts, job->length);
 	if (job->written)
 		region_set_installed(job->region, true);
-}
-
-/* ---- punned jumps ----------------------------------------------------------------------------------------------- */
-
-void batch_set_punned(struct registry_entry *entry, bool now)
-{
-	if (entry->punned != now)
-		punned += now ? 1 : (size_t)-1;
-	entry->punned = now;
-}
-
-bool batch_any_punned(void)
-{
-	return punned > 0;
 }

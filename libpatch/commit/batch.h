@@ -82,9 +82,4 @@ void batch_write(struct batch *batch, int phase);
 /* The region holds what was written. */
 void batch_record(const struct job *job);
 
-/* A jump in the text reads bytes behind its region (I11). */
-void batch_set_punned(struct registry_entry *entry, bool now);
-/* Is there any? */
-bool batch_any_punned(void);
-
 #endif

@@ -105,12 +105,6 @@ static bool retires(const struct job *job)
 	return false;
 }
 
-void commit_clear_punned(const struct region *region)
-{
-	for (unsigned int i = 0; i < region->count; ++i)
-		batch_set_punned(region->entries[i], false);
-}
-
 static bool is_due(const struct patch *patch)
 {
 	return patch->wanted && !patch->released;
@@ -303,14 +297,14 @@ static int cut_punned(struct batch *batch)
 	error = sync_written();
 	for (size_t i = 0; error == 0 && i < batch->count; ++i)
 		if (batch_takes_part(&batch->jobs[i], 0))
-			commit_clear_punned(batch->jobs[i].region);
+			region_clear_punned(batch->jobs[i].region);
 	return error;
 }
 
 /* A jump that could not be cut reads the bytes behind it still: they must stay (I11). */
 static void spare_what_is_read(struct batch *batch)
 {
-	for (size_t i = 0; batch_any_punned() && i < batch->count; ++i) {
+	for (size_t i = 0; registry_any_punned() && i < batch->count; ++i) {
 		struct job *job = &batch->jobs[i];
 		uint64_t before = job->changes && !job->failed ? registry_may_have_before(job->start) : 0;
 
@@ -343,7 +337,7 @@ static void write_punned(struct batch *batch)
 			batch_fail(job, PATCH_ECHANGED, "the bytes behind it, which its jump would consist of, were changed");
 			continue;
 		}
-		batch_set_punned(region->entries[0], true);
+		registry_set_punned(region->entries[0], true);
 		any = true;
 	}
 	if (!any)

@@ -28,10 +28,6 @@ bool commit_needs_sigill(void);
 /* Would the queued regions change text? */
 bool commit_changes_text(void);
 
-/* The region is about to go with its code: no jump of it is in the text that would read other bytes (I11). */
-struct region;
-void commit_clear_punned(const struct region *region);
-
 uint64_t commit_count(void);
 
 #endif

@@ -6,10 +6,10 @@
 #include "commit/commit.h"
 #include "interpose/mask_audit.h"
 #include "base/error.h"
-#include "patch/unmapped.h"
 #include "base/heap.h"
 #include "runtime/lock.h"
 #include "interpose/syscall_emul.h"
+#include "interpose/unload.h"
 #include "patch/region.h"
 #include "plan/scan.h"
 #include "elf/sections.h"
@@ -198,29 +198,6 @@ static bool add(const struct extent *extent, uintptr_t address, uintptr_t start,
 	return true;
 }
 
-/*
- * The dynamic linker unmaps a module. Its patches end now, before something else is mapped there; and a procedure in it that a
- * thread is in must not go: then the module stays where it is, which the linker does not notice.
- */
-static bool unmap(struct arch_call *call)
-{
-	uintptr_t lower = (uintptr_t)call->rdi;
-	uintptr_t upper = lower + (uintptr_t)call->rsi;
-	struct lock_scope scope;
-	bool quiet;
-
-	if (lower >= upper || !lock_acquire(&scope))
-		return false;
-	quiet = unload_procedures(lower, upper);
-	unmapped_end(lower, upper);
-	lock_release(&scope);
-	if (quiet)
-		return false;
-	++usage.kept;
-	call->rax = 0;
-	return true;
-}
-
 /* Data in an executable segment. Few segments have any, so that the file is read only then, and once. */
 static bool is_outside_code(uintptr_t address, struct segment *segment)
 {
@@ -270,7 +247,7 @@ static bool consider(uintptr_t address, struct segment *segment)
 		return segment->libc;
 	if (!concerns(found.number, segment))
 		return true;
-	return found.start != 0 && add(&extent, address, found.start, found.number == SYS_munmap ? unmap : syscall_emulate);
+	return found.start != 0 && add(&extent, address, found.start, found.number == SYS_munmap ? unload_munmap : syscall_emulate);
 }
 
 static void search(struct segment *segment)
@@ -341,4 +318,5 @@ patch_status interpose_restore(void)
 void interpose_usage(struct interpose_usage *out)
 {
 	*out = usage;
+	out->kept = unload_kept();
 }

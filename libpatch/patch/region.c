@@ -329,6 +329,12 @@ void region_bury(struct region *region)
 	region_discard(region);
 }
 
+void region_clear_punned(const struct region *region)
+{
+	for (unsigned int i = 0; i < region->count; ++i)
+		registry_set_punned(region->entries[i], false);
+}
+
 void region_leave(struct region *region, struct region **list)
 {
 	unqueue(region);

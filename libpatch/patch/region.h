@@ -289,6 +289,8 @@ void region_set_next(struct region *region, struct trampoline *trampoline);
  * stays (I7), and serves the next region for the same window.
  */
 void region_bury(struct region *region);
+/* No punned jump of the region is in the text any more (I11). */
+void region_clear_punned(const struct region *region);
 /*
  * The code of a region that has no attachments, and owns its entries, or of those that were there before, is about to be
  * unmapped: onto the list, linked by `former`. Then free it, with its trampolines and its pad: no thread can be in them

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Patches and regions end with their code. This file takes the objects apart, and frees them once the code is gone; it writes no
+ * text and must not commit: the bytes are about to vanish by themselves.
+ */
 #include "patch/unmapped.h"
 
-#include "commit/commit.h"
-#include "patch/handle.h"
 #include "patch/quiesce.h"
 #include "patch/region.h"
 #include "trap/registry.h"
-#include "plan/site.h"
 #include "sys/text.h"
 
 #include <string.h>
@@ -31,7 +32,7 @@ static void end_region(struct region *region)
 {
 	while (region->attachments != NULL)
 		end_patch(region->attachments->patch);
-	commit_clear_punned(region);
+	region_clear_punned(region);
 	region_leave(region, &leaving);
 }
 
@@ -55,7 +56,6 @@ void unmapped_end(uintptr_t lower, uintptr_t upper)
 	region = region_covering(lower);
 	if (region != NULL && region->start < lower)
 		end_region(region);
-	site_forget();
 	while ((entry = registry_next_within(lower, upper)) != NULL)
 		end_entry(entry);
 }
@@ -88,37 +88,4 @@ void unmapped_collect(void)
 		*link = region->former;
 		region_free(region);
 	}
-}
-
-static bool is_within(uintptr_t address, uintptr_t lower, uintptr_t upper)
-{
-	return address - lower < upper - lower;
-}
-
-bool unload_procedures(uintptr_t lower, uintptr_t upper)
-{
-	bool used = false;
-	struct patch *patch;
-	size_t index = 0;
-
-	if (!quiesce_uses(lower, upper))
-		return true;
-	while ((patch = handle_next(&index)) != NULL) {
-		if (!is_within(patch_refers_to(patch), lower, upper))
-			continue;
-		patch->wanted = false;
-		patch->gone = true;
-		for (size_t i = 0; i < patch->roles; ++i)
-			if (patch->sites[i].attachment.region != NULL && patch->enabled)
-				region_queue(patch->sites[i].attachment.region);
-	}
-	if (region_queued() > 0)
-		commit_run();
-	quiesce_poll();
-	index = 0;
-	while ((patch = handle_next(&index)) != NULL)
-		used |= ((patch->open || patch->waiting) &&
-			 is_within(patch_refers_to(patch), lower, upper)) ||
-			is_within((uintptr_t)patch->destroy, lower, upper);
-	return !used;
 }

@@ -16,15 +16,10 @@
  * No thread may execute this code any more, nor return to it: that is the business of who unmaps it, patched or not. So
  * none is in the displaced copies either. Their memory is kept, though, until a later call of unmapped_collect() finds other
  * bytes there, or none: the unmapping may fail.
- * Cheap when nothing is patched there. Writes no text; allocates nothing.
+ * Cheap when nothing is patched there. Writes no text; allocates nothing. What was looked up of the mapping is for the caller to
+ * forget (site_forget()).
  */
 void unmapped_end(uintptr_t lower, uintptr_t upper);
-
-/*
- * The same for code that patches call: those are over, too, and removed from the text. True when no thread runs their procedures
- * or will, and no destroy function there is still to be called. Else the memory must stay.
- */
-bool unload_procedures(uintptr_t lower, uintptr_t upper);
 
 /* The same for a region that owned no entries yet. */
 struct region;

@@ -81,6 +81,8 @@ static struct registry_entry *removed;
 static struct line *removed_lines;
 /* Entries whose `hot` is set. */
 static size_t hot;
+/* Entries whose `punned` is set. */
+static size_t punned_count;
 
 static void unreport(const struct registry_entry *entry);
 
@@ -486,6 +488,20 @@ bool registry_is_hot(uintptr_t address)
 	const struct registry_entry *entry = hot > 0 ? registry_find(address) : NULL;
 
 	return entry != NULL && entry->hot;
+}
+
+/* ---- punned jumps ----------------------------------------------------------------------------------------------- */
+
+void registry_set_punned(struct registry_entry *entry, bool punned)
+{
+	if (entry->punned != punned)
+		punned_count += punned ? 1 : (size_t)-1;
+	entry->punned = punned;
+}
+
+bool registry_any_punned(void)
+{
+	return punned_count > 0;
 }
 
 const void *registry_table_code(void)

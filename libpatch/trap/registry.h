@@ -46,7 +46,7 @@ struct registry_entry {
 	bool traps;               /* that instruction itself faults: int3, ud2 */
 	/* Writers only, from here on. */
 	bool hot; /* control is known to be led here, time and again */
-	bool punned; /* the text has, or may have, a jump here that reads bytes behind its region (I11) */
+	bool punned; /* registry_set_punned() */
 	uint8_t index; /* of the instruction in the region */
 	union {
 		struct {
@@ -101,6 +101,11 @@ void registry_retire(struct registry_entry *entry);
 struct registry_entry *registry_take_reported(void);
 void registry_set_hot(struct registry_entry *entry);
 bool registry_is_hot(uintptr_t address);
+
+/* The text has, or may have, a jump at the entry's address that reads bytes behind its region (I11). */
+void registry_set_punned(struct registry_entry *entry, bool punned);
+/* Is there any entry of which this is true? */
+bool registry_any_punned(void);
 
 /* An address in the library that the table comes from. */
 const void *registry_table_code(void);

@@ -1,0 +1,77 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Modules that the dynamic linker unmaps. Runs in the program's thread that called dlclose(), with the loader's lock held by it,
+ * and takes the library lock.
+ */
+#include "interpose/unload.h"
+
+#include "commit/commit.h"
+#include "patch/handle.h"
+#include "patch/quiesce.h"
+#include "patch/region.h"
+#include "patch/unmapped.h"
+#include "plan/site.h"
+#include "runtime/lock.h"
+
+static uint64_t kept;
+
+uint64_t unload_kept(void)
+{
+	return kept;
+}
+
+static bool unload_includes(uintptr_t address, uintptr_t lower, uintptr_t upper)
+{
+	return address - lower < upper - lower;
+}
+
+/*
+ * Patches that call code in [lower, upper) are over, and are removed from the text. True when no thread runs their procedures or
+ * will, and no destroy function there is still to be called.
+ */
+static bool unload_procedures(uintptr_t lower, uintptr_t upper)
+{
+	bool used = false;
+	struct patch *patch;
+	size_t index = 0;
+
+	if (!quiesce_uses(lower, upper))
+		return true;
+	while ((patch = handle_next(&index)) != NULL) {
+		if (!unload_includes(patch_refers_to(patch), lower, upper))
+			continue;
+		patch->wanted = false;
+		patch->gone = true;
+		for (size_t i = 0; i < patch->roles; ++i)
+			if (patch->sites[i].attachment.region != NULL && patch->enabled)
+				region_queue(patch->sites[i].attachment.region);
+	}
+	if (region_queued() > 0)
+		commit_run();
+	quiesce_poll();
+	index = 0;
+	while ((patch = handle_next(&index)) != NULL)
+		used |= ((patch->open || patch->waiting) && unload_includes(patch_refers_to(patch), lower, upper)) ||
+			unload_includes((uintptr_t)patch->destroy, lower, upper);
+	return !used;
+}
+
+bool unload_munmap(struct arch_call *call)
+{
+	uintptr_t lower = (uintptr_t)call->rdi;
+	uintptr_t upper = lower + (uintptr_t)call->rsi;
+	struct lock_scope scope;
+	bool quiet;
+
+	if (lower >= upper || !lock_acquire(&scope))
+		return false;
+	quiet = unload_procedures(lower, upper);
+	unmapped_end(lower, upper);
+	site_forget();
+	lock_release(&scope);
+	if (quiet)
+		return false;
+	++kept;
+	call->rax = 0;
+	return true;
+}
