@@ -21,15 +21,20 @@ static uint32_t *installed_on(uintptr_t page)
 	return &counts[page % COUNTS];
 }
 
-bool region_is_original(uintptr_t lower, uintptr_t upper)
+bool region_any_installed(void)
+{
+	return usage.installed > 0;
+}
+
+bool region_may_be_installed_on(uintptr_t lower, uintptr_t upper)
 {
 	for (uintptr_t page = lower / PAGE_SIZE; usage.installed > 0 && page <= (upper - 1) / PAGE_SIZE; ++page)
 		if (*installed_on(page) != 0)
-			return false;
-	return true;
+			return true;
+	return false;
 }
 
-/* ---- original bytes --------------------------------------------------------------------------------------------- */
+/* ---- which region ----------------------------------------------------------------------------------------------- */
 
 struct region *region_at(uintptr_t address)
 {
@@ -62,40 +67,6 @@ bool region_is_hooked(const struct region *region, unsigned int offset)
 		if (!a->patch->released && a->address == region->start + offset)
 			return true;
 	return false;
-}
-
-size_t region_original_at(uintptr_t address, const uint8_t **bytes)
-{
-	struct region *region;
-
-	if (usage.installed == 0)
-		return 0;
-	region = region_at(address);
-	if (region == NULL || !region->installed)
-		return 0;
-	*bytes = region->original + (address - region->start);
-	return region->length - (address - region->start);
-}
-
-size_t region_original(uintptr_t address, uint8_t *bytes, size_t size)
-{
-	struct region *region;
-	int error;
-	size_t got = text_read(address, bytes, size, &error);
-
-	if (usage.installed == 0 || got == 0 || region_is_original(address, address + got))
-		return got;
-	region = region_covering(address);
-	for (size_t at = 0; at < got; ++at) {
-		uintptr_t here = address + at;
-
-		if (region == NULL || here >= region->start + region->length)
-			region = region_at(here);
-		if (region != NULL && region->installed && here >= region->start &&
-		    here < region->start + region->length)
-			bytes[at] = region->original[here - region->start];
-	}
-	return got;
 }
 
 /* ---- life of a region ------------------------------------------------------------------------------------------- */

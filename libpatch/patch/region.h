@@ -206,13 +206,10 @@ bool region_is_unused(const struct region *region);
 /* Should the region's text be patched once everything wanted is in effect? */
 bool region_wanted(const struct region *region);
 
-/* Is the text between, a function's, what it was without patches? True is sure. */
-bool region_is_original(uintptr_t lower, uintptr_t upper);
-
-/* Original bytes from address on, under whatever the library wrote; how many could be read. */
-size_t region_original(uintptr_t address, uint8_t *bytes, size_t size);
-/* For scan_function(): original bytes of the region that has an instruction at address; 0 when none has. */
-size_t region_original_at(uintptr_t address, const uint8_t **bytes);
+/* Is any region in the text? */
+bool region_any_installed(void);
+/* Is a region in the text of the pages of [lower, upper)? False is sure; true may be wrong. */
+bool region_may_be_installed_on(uintptr_t lower, uintptr_t upper);
 
 /* The trampoline in effect after the next commit. */
 static inline struct trampoline *region_trampoline(const struct region *region)

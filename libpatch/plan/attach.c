@@ -3,6 +3,7 @@
 
 #include "plan/candidates.h"
 #include "patch/hookset.h"
+#include "patch/original.h"
 #include "plan/plan.h"
 #include "sys/text.h"
 
@@ -272,7 +273,7 @@ patch_status attach_in_window(struct patch *patch, uintptr_t address, uintptr_t 
 	fit.extent = *extent;
 	fit.inner_count = 0;
 	fit.original = fit.view;
-	if (end - start > WINDOW_LENGTH_MAX || region_original(start, fit.view, WINDOW_LENGTH_MAX) < end - start)
+	if (end - start > WINDOW_LENGTH_MAX || original_read(start, fit.view, WINDOW_LENGTH_MAX) < end - start)
 		return PATCH_EFAULT;
 	while (start + plan->length < end) {
 		struct arch_insn *insn = &plan->insns[plan->count];

@@ -2,6 +2,7 @@
 #include "plan/candidates.h"
 
 #include "arch/arch.h"
+#include "patch/original.h"
 #include "trap/registry.h"
 #include "plan/scan.h"
 #include "plan/site.h"
@@ -289,7 +290,7 @@ patch_status candidates_begin(struct candidates *fit, const struct extent *exten
 {
 	uintptr_t lower = MAX(extent->lower, extent->floor);
 	size_t before = extent->upper != 0 && address > lower ? MIN(address - lower, (size_t)CANDIDATES_BEFORE) : 0;
-	size_t size = region_original(address - before, fit->view, sizeof(fit->view));
+	size_t size = original_read(address - before, fit->view, sizeof(fit->view));
 
 	if (size <= before)
 		return unreadable(address, refusal);
@@ -313,7 +314,7 @@ patch_status candidates_begin(struct candidates *fit, const struct extent *exten
 		.no_calls = arch_has_shadow_stack(),
 	};
 	if (extent->upper != 0) {
-		scan_set(extent->lower, extent->upper, region_original_at, region_is_original(extent->lower, extent->upper));
+		scan_set(extent->lower, extent->upper);
 		fit->request.is_start = is_start;
 	}
 	return PATCH_OK;

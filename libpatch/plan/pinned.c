@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "plan/pinned.h"
 
+#include "patch/original.h"
 #include "sys/text.h"
 
 #include <elf.h>
@@ -133,8 +134,7 @@ static uint64_t word_at(const uint8_t *bytes)
 }
 
 /* Of the function, what a window could touch: it may run over the function's end, but does not begin in front of it. */
-static uintptr_t find_cancellable(uintptr_t address, uintptr_t function, uintptr_t end,
-				  size_t (*original)(uintptr_t, uint8_t *, size_t))
+static uintptr_t find_cancellable(uintptr_t address, uintptr_t function, uintptr_t end)
 {
 	static uint8_t view[2 * AROUND];
 	uintptr_t lower = address - AROUND;
@@ -145,10 +145,10 @@ static uintptr_t find_cancellable(uintptr_t address, uintptr_t function, uintptr
 		lower = MAX(lower, function);
 		upper = MIN(upper, end + BEYOND);
 	}
-	size = original(lower, view, upper - lower);
+	size = original_read(lower, view, upper - lower);
 	if (size <= address - lower) {
 		lower = ALIGN_DOWN(address, PAGE_SIZE);
-		size = original(lower, view, MIN(sizeof(view), upper - lower));
+		size = original_read(lower, view, MIN(sizeof(view), upper - lower));
 	}
 	/* By its last two bytes, which are rare; eight at a time. */
 	for (size_t i = sizeof(cancellable); i <= size; ++i) {
@@ -175,7 +175,7 @@ static bool bound(uintptr_t lower, uintptr_t upper, uintptr_t address, struct pi
 }
 
 const char *pinned_examine(const struct module *module, uintptr_t address, uintptr_t lower, uintptr_t upper,
-			     size_t (*original)(uintptr_t address, uint8_t *bytes, size_t size), struct pinned *out)
+			    struct pinned *out)
 {
 	uintptr_t found;
 
@@ -188,7 +188,7 @@ const char *pinned_examine(const struct module *module, uintptr_t address, uintp
 	for (size_t i = 0; i < code_ranges_count; ++i)
 		if (!bound(ranges[i].lower, ranges[i].upper, address, out))
 			return "the code is a restartable sequence (rseq), which works only where it is";
-	found = find_cancellable(address, lower, upper, original);
+	found = find_cancellable(address, lower, upper);
 	if (found != 0 && !bound(found - CANCELLABLE_BEFORE, found + sizeof(cancellable), address, out))
 		return "the system call is a cancellation point, which works only where it is";
 	return NULL;

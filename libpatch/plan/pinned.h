@@ -24,8 +24,7 @@ struct pinned {
 
 /*
  * NULL, and the bounds; or why the address must not be patched. [lower, upper): the function around it, upper 0 when unknown.
- * `original`: reads text as it is without patches.
  */
 const char *pinned_examine(const struct module *module, uintptr_t address, uintptr_t lower, uintptr_t upper,
-			     size_t (*original)(uintptr_t address, uint8_t *bytes, size_t size), struct pinned *out);
+			    struct pinned *out);
 #endif

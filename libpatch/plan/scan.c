@@ -3,6 +3,7 @@
 
 #include "arch/arch.h"
 #include "base/heap.h"
+#include "patch/original.h"
 
 #include <string.h>
 
@@ -10,8 +11,7 @@
 
 static uintptr_t scanned_lower;
 static uintptr_t scanned_upper;
-static scan_original_fn *original_bytes;
-static bool is_original;
+static bool is_original; /* the text is what it was without patches, and may be read as it is */
 static enum { UNKNOWN, DECODED, REFUSED } decoded;
 /* Bit per byte of the function. */
 static uint64_t *starts;
@@ -40,21 +40,24 @@ static bool get(const uint64_t *bits, uintptr_t address)
 	return bits[offset / 64] >> (offset % 64) & 1;
 }
 
-void scan_set(uintptr_t lower, uintptr_t upper, scan_original_fn *original, bool as_it_is)
+static void scan_begin(uintptr_t lower, uintptr_t upper)
 {
-	is_original = as_it_is;
-	if (lower == scanned_lower && upper == scanned_upper)
-		return;
 	scanned_lower = lower;
 	scanned_upper = upper;
-	original_bytes = original;
 	decoded = UNKNOWN;
 	near_lower = 0;
 }
 
+void scan_set(uintptr_t lower, uintptr_t upper)
+{
+	is_original = original_is_in_place(lower, upper);
+	if (lower != scanned_lower || upper != scanned_upper)
+		scan_begin(lower, upper);
+}
+
 void scan_forget(void)
 {
-	scan_set(0, 0, NULL, false);
+	scan_begin(0, 0);
 }
 
 /* ---- without decoding ------------------------------------------------------------------------------------------- */
@@ -206,7 +209,7 @@ static void decode(void)
 	for (uintptr_t at = lower; at < upper;) {
 		const uint8_t *bytes;
 		struct arch_insn insn;
-		size_t size = original_bytes(at, &bytes);
+		size_t size = original_view(at, &bytes);
 
 		if (size == 0) {
 			bytes = (const uint8_t *)at;

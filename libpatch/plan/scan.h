@@ -11,14 +11,8 @@
 
 #include "base/base.h"
 
-/* Original bytes under what the library wrote, for decoding through patched code: how many of them are at address. */
-typedef size_t scan_original_fn(uintptr_t address, const uint8_t **bytes);
-
-/*
- * The answers below are for [lower, upper), readable memory. `original` reads it; is_original says that it may be read as it
- * is.
- */
-void scan_set(uintptr_t lower, uintptr_t upper, scan_original_fn *original, bool is_original);
+/* The answers below are for the function [lower, upper), readable memory that is not empty; patched or not. */
+void scan_set(uintptr_t lower, uintptr_t upper);
 
 /*
  * Decode it all. False when out of memory, or when the function is larger than 4 MiB: then nothing is known of it, and what is

@@ -2,6 +2,7 @@
 #include "plan/site.h"
 
 #include "code/arena.h"
+#include "patch/original.h"
 #include "plan/pinned.h"
 #include "elf/module.h"
 #include "plan/scan.h"
@@ -169,7 +170,7 @@ patch_status site_examine(uintptr_t address, struct extent *extent, struct refus
 		extent->lower = 0;
 		extent->upper = 0;
 	}
-	refusal->message = pinned_examine(&module, address, extent->lower, extent->upper, region_original, &critical);
+	refusal->message = pinned_examine(&module, address, extent->lower, extent->upper, &critical);
 	if (refusal->message != NULL)
 		return PATCH_EPROTECTED;
 	/* Its unwind entry begins a byte early, so that it is found for return addresses: a window must not run into it. */
@@ -184,7 +185,7 @@ patch_status site_examine(uintptr_t address, struct extent *extent, struct refus
 	extent->floor = critical.floor;
 	if (extent->upper == 0)
 		return PATCH_OK;
-	scan_set(extent->lower, extent->upper, region_original_at, region_is_original(extent->lower, extent->upper));
+	scan_set(extent->lower, extent->upper);
 	if (address != extent->lower && scan_function() && !scan_is_start(address)) {
 		refusal->message = "the address is not the start of an instruction of its function";
 		return PATCH_EBOUNDARY;
@@ -206,7 +207,7 @@ uintptr_t site_next_function_end(const struct extent *extent)
 bool site_decode(uintptr_t address, struct arch_insn *insn)
 {
 	uint8_t bytes[INSN_MAX];
-	size_t size = region_original(address, bytes, sizeof(bytes));
+	size_t size = original_read(address, bytes, sizeof(bytes));
 
 	return arch_decode(bytes, size, address, insn);
 }
