@@ -1,11 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Public functions that need no library: attributes, errors, names.
+ * patch_attr_*(): attributes of a patch to be made. They need no patch_init() and no lock.
  */
-#include "base/base.h"
 #include "base/error.h"
-
-/* ---- attributes ------------------------------------------------------------------------------------------------- */
 
 EXPORT patch_status patch_attr_init(patch_attr *attr, size_t sizeof_attr)
 {
@@ -28,7 +25,7 @@ EXPORT patch_status patch_attr_fini(patch_attr *attr)
 }
 
 /* `field`: its offset. */
-static patch_status set_attr(patch_attr *attr, size_t field, int value, int greatest, const char *origin)
+static patch_status attr_set(patch_attr *attr, size_t field, int value, int greatest, const char *origin)
 {
 	error_reset();
 	if (attr == NULL)
@@ -41,73 +38,15 @@ static patch_status set_attr(patch_attr *attr, size_t field, int value, int grea
 
 EXPORT patch_status patch_attr_set_trap_policy(patch_attr *attr, int policy)
 {
-	return set_attr(attr, offsetof(patch_attr, trap_policy), policy, PATCH_TRAP_POLICY_FORCE, "patch_attr_set_trap_policy");
+	return attr_set(attr, offsetof(patch_attr, trap_policy), policy, PATCH_TRAP_POLICY_FORCE, "patch_attr_set_trap_policy");
 }
 
 EXPORT patch_status patch_attr_set_abi(patch_attr *attr, int abi)
 {
-	return set_attr(attr, offsetof(patch_attr, abi), abi, PATCH_ABI_OS, "patch_attr_set_abi");
+	return attr_set(attr, offsetof(patch_attr, abi), abi, PATCH_ABI_OS, "patch_attr_set_abi");
 }
 
 EXPORT patch_status patch_attr_set_initial_state(patch_attr *attr, int state)
 {
-	return set_attr(attr, offsetof(patch_attr, initial_state), state, PATCH_ENABLED, "patch_attr_set_initial_state");
-}
-
-/* ---- errors ----------------------------------------------------------------------------------------------------- */
-
-EXPORT patch_status patch_last_error(struct patch_error *error)
-{
-	if (error == NULL)
-		return PATCH_EINVAL;
-	return error_last(error);
-}
-
-EXPORT const char *patch_status_string(patch_status status)
-{
-	switch (status) {
-	case PATCH_BUG:
-		return "library bug";
-	case PATCH_OK:
-		return "success";
-	case PATCH_EINVAL:
-		return "invalid argument";
-	case PATCH_ENOTSUP:
-		return "not supported";
-	case PATCH_EFINI:
-		return "library finished";
-	case PATCH_EFAIL:
-		return "part of the batch failed";
-	case PATCH_ESYS:
-		return "system call failed";
-	case PATCH_ECONF:
-		return "conflict";
-	case PATCH_ENEXIST:
-		return "does not exist";
-	case PATCH_EEXIST:
-		return "exists already";
-	case PATCH_EDISASM:
-		return "not an instruction";
-	case PATCH_EINIT:
-		return "library not initialised";
-	case PATCH_ENOMEM:
-		return "out of memory";
-	case PATCH_EFAULT:
-		return "not executable memory";
-	case PATCH_EBOUNDARY:
-		return "not the start of an instruction";
-	case PATCH_ECHANGED:
-		return "bytes changed by somebody else";
-	case PATCH_ENOJUMP:
-		return "no jump possible";
-	case PATCH_EPROTECTED:
-		return "protected code";
-	case PATCH_ERELOCATE:
-		return "instruction cannot be displaced";
-	case PATCH_EBLOCKED:
-		return "signals blocked by a thread";
-	case PATCH_EBUSY:
-		return "a procedure is running";
-	}
-	return "unknown status";
+	return attr_set(attr, offsetof(patch_attr, initial_state), state, PATCH_ENABLED, "patch_attr_set_initial_state");
 }

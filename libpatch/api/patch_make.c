@@ -2,7 +2,7 @@
 /*
  * patch_make(): arguments, locations, and the one or two places that a patch takes.
  */
-#include "api/api.h"
+#include "api/enter.h"
 
 #include "arch/arch.h"
 #include "arch/thread_pointer.h"

@@ -1,0 +1,55 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * How a public function begins and ends: where the library is in its life, the library lock, the thread's errors. It decides
+ * nothing else, and calls no code of the host.
+ */
+#include "api/enter.h"
+
+#include "base/error.h"
+#include "patch/handle.h"
+#include "sys/text.h"
+
+static _Atomic enum api_life life;
+
+enum api_life api_life(void)
+{
+	return atomic_load(&life);
+}
+
+void api_set_life(enum api_life now)
+{
+	atomic_store(&life, now);
+}
+
+patch_status api_enter(struct lock_scope *scope, const char *origin)
+{
+	error_reset();
+	if (!lock_acquire(scope))
+		return error_raise(PATCH_EFAIL, origin, lock_refusal(), NULL);
+	switch (api_life()) {
+	case API_ALIVE:
+		return PATCH_OK;
+	case API_FINISHED:
+		lock_release(scope);
+		return error_raise(PATCH_EFINI, origin, "called after patch_fini()", NULL);
+	default:
+		lock_release(scope);
+		return error_raise(PATCH_EINIT, origin, "called before patch_init()", NULL);
+	}
+}
+
+patch_status api_leave(const struct lock_scope *scope, patch_status status)
+{
+	text_trust(0, 0);
+	lock_release(scope);
+	return status;
+}
+
+patch_status api_find_patch(patch_t handle, struct patch **patch, const char *origin)
+{
+	*patch = handle_get(handle);
+	if (*patch == NULL)
+		return error_raise_at(PATCH_ENEXIST, origin, "no such patch: it was released, or never made",
+				      (uintptr_t)handle);
+	return PATCH_OK;
+}

@@ -1,0 +1,26 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * How a public function begins and ends.
+ */
+#ifndef LIBPATCH_API_ENTER_H
+#define LIBPATCH_API_ENTER_H
+
+#include "base/base.h"
+#include "runtime/lock.h"
+
+struct patch;
+
+/* Where the library is in its life. It goes from ALIVE to FINISHED under the library lock, and never back. */
+enum api_life { API_UNBORN, API_ALIVE, API_FINISHED };
+enum api_life api_life(void);
+void api_set_life(enum api_life life);
+
+/* Begin a public call: the thread's errors are forgotten, the lock is taken, the library is ALIVE; else the status says why not. */
+patch_status api_enter(struct lock_scope *scope, const char *origin);
+/* End it: the lock is released. Returns `status`. */
+patch_status api_leave(const struct lock_scope *scope, patch_status status);
+
+/* The patch of a handle, or PATCH_ENEXIST in the name of `origin`. Library lock held. */
+patch_status api_find_patch(patch_t handle, struct patch **patch, const char *origin);
+
+#endif

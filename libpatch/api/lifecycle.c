@@ -1,0 +1,169 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * patch_init() and patch_fini(): the parts of the library are prepared from the bottom up, and end in the opposite order. What must
+ * not happen under the library lock (installing handlers, asking for the loader's lock) is done before it is taken.
+ */
+#include "api/enter.h"
+
+#include "api/patch_commit.h"
+#include "arch/arch.h"
+#include "base/base.h"
+#include "base/error.h"
+#include "base/heap.h"
+#include "elf/module.h"
+#include "interpose/mask_audit.h"
+#include "interpose/syscall_emul.h"
+#include "interpose/syscall_sites.h"
+#include "patch/handle.h"
+#include "runtime/app_handlers.h"
+#include "runtime/hook_threads.h"
+#include "runtime/lock.h"
+#include "sys/maps.h"
+#include "sys/membarrier.h"
+#include "sys/process.h"
+#include "sys/text.h"
+#include "trap/registry.h"
+#include "trap/signals.h"
+
+static patch_status lifecycle_read_options(const struct patch_option *options, size_t n, bool *allow_wx)
+{
+	if (options == NULL && n > 0)
+		return error_raise(PATCH_EINVAL, "patch_init", "options are NULL but their number is not 0", "options");
+	for (size_t i = 0; i < n; ++i) {
+		if (options[i].type != PATCH_OPT_ENABLE_WXE)
+			return error_raise_at(PATCH_EINVAL, "patch_init", "unknown option", (uintptr_t)options[i].type);
+		*allow_wx = !options[i].enable_wxe;
+	}
+	return PATCH_OK;
+}
+
+static patch_status lifecycle_set_up(bool allow_wx)
+{
+	static bool fork_handled;
+	struct lock_scope scope;
+	int error;
+
+	/* Before the loader's lock is asked for, which a copy may have from a thread that is not there. */
+	if (!lock_acquire(&scope))
+		return error_raise(PATCH_EFAIL, "patch_init", lock_refusal(), NULL);
+	lock_release(&scope);
+	error = core_sync_register();
+	if (error != 0)
+		return error_raise_sys(error == -ENOSYS || error == -EINVAL ? PATCH_ENOTSUP : PATCH_ESYS, "patch_init",
+				       "the kernel refuses membarrier(REGISTER_PRIVATE_EXPEDITED_SYNC_CORE)", error);
+	error = (int)maps_refusal();
+	if (error != 0)
+		return error_raise_sys(PATCH_ESYS, "patch_init",
+				       "/proc/self/maps, which tells what code is and where memory is free, cannot be read", error);
+	if (!mask_audit_can_look())
+		return error_raise(PATCH_ESYS, "patch_init",
+				   "/proc/self/task, which tells what signals the threads block, cannot be read", NULL);
+	heap_take_refusal();
+	if (text_init(allow_wx) != PATCH_OK) {
+		error = (int)heap_take_refusal();
+		if (error == 0)
+			return error_raise(PATCH_ENOTSUP, "patch_init", text_refusal(), NULL);
+		return error_raise_sys(error == -ENOMEM ? PATCH_ENOMEM : PATCH_ENOTSUP, "patch_init", text_refusal(), error);
+	}
+	arch_xsave_init();
+	hook_threads_init();
+	if (registry_init() != PATCH_OK)
+		return error_raise(PATCH_ENOMEM, "patch_init", "out of memory", "registry");
+	if (!fork_handled && lock_handle_fork() != 0)
+		return error_raise(PATCH_ENOMEM, "patch_init", "out of memory", "pthread_atfork");
+	fork_handled = true;
+	/* After an initialisation that failed, or in a child of one, the program may have put one of its own there. */
+	signals_doubt(SIGTRAP);
+	error = signals_own(SIGTRAP);
+	if (error != 0)
+		return error_raise_sys(PATCH_ESYS, "patch_init", "the handler for SIGTRAP could not be installed", error);
+	return PATCH_OK;
+}
+
+struct lifecycle_start {
+	struct lock_scope scope;
+	bool locked;
+};
+
+/* No module goes away while its system calls are looked for. */
+static void lifecycle_start_with_modules(void *data)
+{
+	struct lifecycle_start *start = data;
+
+	start->locked = lock_acquire(&start->scope);
+	if (!start->locked)
+		return;
+	interpose_system_calls();
+	syscall_emul_adopt(&start->scope.mask);
+	api_set_life(API_ALIVE);
+}
+
+/*
+ * Nobody forks in the middle of it: the child would have a library that is not initialised, and the calls patched. The lock
+ * outlasts the loader's, under which nothing else may be asked for.
+ */
+static patch_status lifecycle_start(void)
+{
+	struct lifecycle_start start = { .locked = false };
+
+	module_hold_all(lifecycle_start_with_modules, &start);
+	if (!start.locked)
+		return error_raise(PATCH_EFAIL, "patch_init", lock_refusal(), NULL);
+	lock_release(&start.scope);
+	mask_audit_wait_for_libc();
+	return PATCH_OK;
+}
+
+EXPORT patch_status patch_init(const struct patch_option *options, size_t n)
+{
+	/* In a child it is nobody, whoever was here in the parent. */
+	_Atomic int *busy = &libpatch_process_own.initialising;
+	bool allow_wx = false;
+	patch_status status;
+
+	error_reset();
+	status = lifecycle_read_options(options, n, &allow_wx);
+	if (status != PATCH_OK)
+		return status;
+	if (api_life() == API_FINISHED)
+		return error_raise(PATCH_EFINI, "patch_init", "called after patch_fini()", NULL);
+	if (api_life() == API_UNBORN)
+		process_begin();
+	if (api_life() == API_ALIVE || atomic_exchange(busy, 1))
+		return error_raise(PATCH_EEXIST, "patch_init", "already initialised", NULL);
+	status = api_life() == API_ALIVE ? error_raise(PATCH_EEXIST, "patch_init", "already initialised", NULL) :
+					       lifecycle_set_up(allow_wx);
+	if (status == PATCH_OK)
+		status = lifecycle_start();
+	atomic_store(busy, 0);
+	return status;
+}
+
+EXPORT patch_status patch_fini(void)
+{
+	struct lock_scope scope;
+	patch_status status;
+	bool finished;
+
+	/* Nobody will tell of them any more. */
+	if (api_life() == API_ALIVE)
+		app_handlers_expect();
+	status = api_enter(&scope, "patch_fini");
+	if (status != PATCH_OK)
+		return status;
+	handle_revoke_all(api_release_patch);
+	api_queue_regions();
+	status = api_check_threads("patch_fini");
+	if (status == PATCH_OK)
+		status = api_commit_queue();
+	if (status == PATCH_OK)
+		status = interpose_restore();
+	/* The handler and the registry live on, for traps that were raised before. */
+	finished = status == PATCH_OK;
+	if (finished)
+		api_set_life(API_FINISHED);
+	status = api_leave_and_destroy(&scope, status);
+	if (finished)
+		syscall_emul_release();
+	return status;
+}

@@ -1,0 +1,150 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * patch_commit(): what is queued becomes a batch, the batch is committed, and what is gone afterwards is destroyed. The protocol by
+ * which text is changed is in commit/.
+ */
+#include "api/patch_commit.h"
+
+#include "base/error.h"
+#include "base/heap.h"
+#include "commit/commit.h"
+#include "commit/replan.h"
+#include "interpose/mask_audit.h"
+#include "interpose/syscall_emul.h"
+#include "patch/handle.h"
+#include "patch/quiesce.h"
+#include "patch/region.h"
+#include "patch/unmapped.h"
+#include "plan/site.h"
+#include "sys/text.h"
+#include "trap/signals.h"
+
+/* One that is, and was, without effect, on a region of which nothing is in the text, is none of the region's business. */
+static void commit_queue_patch(struct patch *patch)
+{
+	bool has_effect = patch->wanted || patch->enabled || patch->open;
+
+	for (size_t i = 0; i < patch->roles; ++i) {
+		struct region *region = patch->sites[i].attachment.region;
+
+		if (region != NULL && (has_effect || region->installed))
+			region_queue(region);
+	}
+}
+
+/* After a commit: false when it has a change still. */
+static bool commit_settle_patch(struct patch *patch)
+{
+	if (!patch->released)
+		return true;
+	if (patch_is_pending(patch) || patch->enabled)
+		return false;
+	region_detach(patch);
+	quiesce_detached(patch);
+	return true;
+}
+
+/* With the lock held: everything queued, as one batch. */
+patch_status api_commit_queue(void)
+{
+	patch_status status;
+
+	text_trust(0, 0);
+	unmapped_collect();
+	status = commit_run();
+	/* Modules come and go: what was learnt of them is good for one batch. */
+	site_forget();
+	heap_tidy();
+	handle_settle(commit_settle_patch);
+	return status;
+}
+
+/* Destroy functions are code of the host: they run without the lock, may call the library, and change no error of ours. */
+static void commit_destroy_due(void)
+{
+	struct error_chain errors;
+	struct lock_scope scope;
+	struct patch *patch;
+
+	error_save(&errors);
+	while (lock_acquire(&scope)) {
+		patch = quiesce_take();
+		lock_release(&scope);
+		if (patch == NULL)
+			break;
+		patch->destroy(patch_procedure(patch).user_data);
+		lock_acquire(&scope);
+		quiesce_destroyed(patch);
+		lock_release(&scope);
+	}
+	error_restore(&errors);
+}
+
+/* After a commit: what is gone goes. */
+patch_status api_leave_and_destroy(const struct lock_scope *scope, patch_status status)
+{
+	bool due;
+
+	quiesce_poll();
+	due = quiesce_is_due();
+	status = api_leave(scope, status);
+	if (due)
+		commit_destroy_due();
+	return status;
+}
+
+void api_queue_regions(void)
+{
+	handle_visit_changed(commit_queue_patch);
+}
+
+/* A thread that meets a trap byte with SIGTRAP blocked is the process's end (kernel/signal.c, force_sig_info_to_task()). */
+patch_status api_check_threads(const char *origin)
+{
+	int thread = commit_changes_text() ? mask_audit_blocking_thread() : 0;
+
+	if (thread == 0)
+		return PATCH_OK;
+	if (thread == MASK_AUDIT_UNKNOWN)
+		return error_raise(PATCH_ESYS, origin, "/proc/self/task, which tells what signals the threads block, cannot be read: "
+				   "one that blocks SIGTRAP or SIGILL would be killed", NULL);
+	return error_raise_at(PATCH_EBLOCKED, origin, "a thread blocks SIGTRAP or SIGILL by means that libpatch does not see, and "
+			      "would be killed: its number is", (uintptr_t)thread);
+}
+
+EXPORT patch_status patch_commit(void)
+{
+	struct lock_scope scope;
+	patch_status status = api_enter(&scope, "patch_commit");
+
+	if (status != PATCH_OK)
+		return status;
+	api_queue_regions();
+	/* Installing a handler may run code of the host: not under the lock. */
+	while (!signals_owned(SIGILL) && commit_needs_sigill()) {
+		int error;
+
+		lock_release(&scope);
+		error = signals_own(SIGILL);
+		if (error != 0)
+			return error_raise_sys(PATCH_ESYS, "patch_commit",
+					       "the handler for SIGILL could not be installed", error);
+		status = api_enter(&scope, "patch_commit");
+		if (status != PATCH_OK)
+			return status;
+		api_queue_regions();
+	}
+	status = api_check_threads("patch_commit");
+	if (status != PATCH_OK)
+		return api_leave(&scope, status);
+	status = api_commit_queue();
+	syscall_emul_look_for_handlers();
+	if (status == PATCH_OK && replan_begin()) {
+		/* Nobody asked for this. What fails of it works as it is, and is on the list for the next commit. */
+		api_commit_queue();
+		replan_go_on();
+		api_commit_queue();
+		error_reset();
+	}
+	return api_leave_and_destroy(&scope, status);
+}
