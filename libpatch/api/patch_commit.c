@@ -22,7 +22,7 @@
 /* One that is, and was, without effect, on a region of which nothing is in the text, is none of the region's business. */
 static void commit_queue_patch(struct patch *patch)
 {
-	bool has_effect = patch->wanted || patch->enabled || patch->open;
+	bool has_effect = patch_is_wanted(patch) || patch->enabled || patch_is_open(patch);
 
 	for (size_t i = 0; i < patch->roles; ++i) {
 		struct region *region = patch->sites[i].attachment.region;
@@ -35,7 +35,7 @@ static void commit_queue_patch(struct patch *patch)
 /* After a commit: false when it has a change still. */
 static bool commit_settle_patch(struct patch *patch)
 {
-	if (!patch->released)
+	if (!patch_is_released(patch))
 		return true;
 	if (patch_is_pending(patch) || patch->enabled)
 		return false;

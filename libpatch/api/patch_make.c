@@ -223,7 +223,7 @@ static patch_status make_at(uintptr_t address, const struct request *request, pa
 		return add_cause(status);
 	}
 	if (request->attr.initial_state == PATCH_ENABLED) {
-		patch->wanted = true;
+		patch_set_goal(patch, GOAL_ENABLED);
 		handle_change(patch);
 	}
 	return PATCH_OK;

@@ -22,7 +22,7 @@ static patch_status state_request(patch_t handle, bool enabled, const char *orig
 		if (enabled && patch->gone) {
 			status = error_raise_at(PATCH_EFAULT, origin, "its code, or its procedure's, was unmapped", patch->located);
 		} else {
-			patch->wanted = enabled;
+			patch_set_goal(patch, enabled ? GOAL_ENABLED : GOAL_DISABLED);
 			handle_change(patch);
 		}
 	}
@@ -44,8 +44,6 @@ void api_release_patch(struct patch *patch)
 	static uint64_t order;
 
 	patch->unmade = ++order;
-	patch->released = true;
-	patch->wanted = false;
 	handle_change(patch);
 }
 

@@ -23,6 +23,12 @@ patch_status error_raise_at(patch_status code, const char *origin, const char *m
 /* The same, about the errno of a system call (positive or negative). */
 patch_status error_raise_sys(patch_status code, const char *origin, const char *message, long error);
 
+/* Why something is refused, for who raises the error. */
+struct refusal {
+	const char *message; /* a literal */
+	uintptr_t irritant;
+};
+
 /* How many errors the thread has; drop those behind the first `count`. */
 size_t error_count(void);
 void error_truncate(size_t count);

@@ -105,15 +105,10 @@ static bool retires(const struct job *job)
 	return false;
 }
 
-static bool is_due(const struct patch *patch)
-{
-	return patch->wanted && !patch->released;
-}
-
 static void open_hooks(const struct region *region)
 {
 	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
-		quiesce_set_open(a->patch, is_due(a->patch));
+		quiesce_set_open(a->patch, patch_is_wanted(a->patch));
 }
 
 /* What failed stays as it was. */
@@ -201,7 +196,7 @@ static void settle_region(struct job *job)
 	/* One that failed elsewhere keeps its state: whichever of its regions is first. */
 	for (struct attachment *a = region->attachments; a != NULL; a = a->next)
 		if (!patch_is_pending(a->patch))
-			a->patch->enabled = is_due(a->patch);
+			a->patch->enabled = patch_is_wanted(a->patch);
 }
 
 static void settle(struct batch *batch)
@@ -249,7 +244,7 @@ static patch_status interrupted(struct batch *batch, int error)
 			reset_hooks(job->region);
 		else if (!job->install || job->region->installed)
 			for (struct attachment *a = job->region->attachments; a != NULL; a = a->next)
-				a->patch->enabled = is_due(a->patch);
+				a->patch->enabled = patch_is_wanted(a->patch);
 	}
 	return error_raise_sys(PATCH_ESYS, ORIGIN, "core synchronisation failed; the next commit completes the batch",
 			       error);

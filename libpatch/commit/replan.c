@@ -28,7 +28,7 @@ static uintptr_t hooked_address(const struct region *region)
 	const struct attachment *first = region->attachments;
 
 	for (const struct attachment *a = first; a != NULL; a = a->next)
-		if (a->address != first->address || a->patch->released)
+		if (a->address != first->address || patch_is_released(a->patch))
 			return 0;
 	return first != NULL ? first->address : 0;
 }

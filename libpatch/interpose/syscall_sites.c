@@ -184,7 +184,7 @@ static bool add(const struct extent *extent, uintptr_t address, uintptr_t start,
 		.roles = 1, .located = address, .lower = extent->lower, .upper = extent->upper, .type = MODEL_SYSCALL
 	};
 	site->patch.sites[ROLE_SITE].record.procedure = (void (*)(struct patch_exec_context *, uint8_t))(uintptr_t)function;
-	site->patch.wanted = true;
+	patch_set_goal(&site->patch, GOAL_ENABLED);
 	if (attach_in_window(&site->patch, address, start, address + SYSCALL_SIZE, extent, &refusal) != PATCH_OK) {
 		region_detach(&site->patch);
 		heap_free(site, sizeof(*site));
@@ -295,7 +295,7 @@ patch_status interpose_restore(void)
 		struct site *site = sites;
 
 		for (int i = 0; i < AT_ONCE && site != NULL; ++i, site = site->next) {
-			site->patch.wanted = false;
+			patch_set_goal(&site->patch, GOAL_DISABLED);
 			region_queue(site->patch.sites[ROLE_SITE].attachment.region);
 		}
 		status = commit_run_whole();

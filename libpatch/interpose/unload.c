@@ -40,7 +40,7 @@ static bool unload_procedures(uintptr_t lower, uintptr_t upper)
 	while ((patch = handle_next(&index)) != NULL) {
 		if (!unload_includes(patch_refers_to(patch), lower, upper))
 			continue;
-		patch->wanted = false;
+		patch_set_goal(patch, GOAL_DISABLED);
 		patch->gone = true;
 		for (size_t i = 0; i < patch->roles; ++i)
 			if (patch->sites[i].attachment.region != NULL && patch->enabled)
@@ -51,7 +51,7 @@ static bool unload_procedures(uintptr_t lower, uintptr_t upper)
 	quiesce_poll();
 	index = 0;
 	while ((patch = handle_next(&index)) != NULL)
-		used |= ((patch->open || patch->waiting) && unload_includes(patch_refers_to(patch), lower, upper)) ||
+		used |= (patch_may_be_in_use(patch) && unload_includes(patch_refers_to(patch), lower, upper)) ||
 			unload_includes((uintptr_t)patch->destroy, lower, upper);
 	return !used;
 }

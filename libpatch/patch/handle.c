@@ -1,69 +1,73 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The table of handles, the patches in it, and the list of patches that have a change for the next commit. It owns the memory of
+ * patches; it must not know regions.
+ */
 #include "patch/handle.h"
 
 #include "base/heap.h"
 #include "base/ptr_vec.h"
-#include "patch/region.h"
+#include "patch/patch_object.h"
 
-#define NONE UINT32_MAX
+#define HANDLE_NONE UINT32_MAX
 
-struct slot {
+struct handle_entry {
 	struct patch *patch; /* NULL: free */
 	uint32_t generation; /* never 0 in a handle; grows when that is revoked */
 	uint32_t next_free;
 };
 
-static struct slot *slots;
-static size_t slot_capacity;
-static size_t slot_count;
-static uint32_t first_free = NONE;
-static uint64_t live;
-static uint64_t all;
-static struct ptr_vec changed;
+static struct handle_entry *handle_entries;
+static size_t handle_capacity;
+static size_t handle_used;
+static uint32_t handle_first_free = HANDLE_NONE;
+static uint64_t handle_live; /* patches whose handle is known */
+static uint64_t handle_all;  /* patches */
+static struct ptr_vec handle_changed;
 
-static bool make_room(void)
+static bool handle_make_room(void)
 {
-	size_t capacity = MAX(slot_capacity * 2, (size_t)64);
-	struct slot *grown;
+	size_t capacity = MAX(handle_capacity * 2, (size_t)64);
+	struct handle_entry *grown;
 
-	if (slot_count < slot_capacity)
+	if (handle_used < handle_capacity)
 		return true;
-	if (capacity >= NONE)
+	if (capacity >= HANDLE_NONE)
 		return false;
-	grown = heap_grow(slots, slot_capacity * sizeof(*slots), capacity * sizeof(*slots));
+	grown = heap_grow(handle_entries, handle_capacity * sizeof(*handle_entries), capacity * sizeof(*handle_entries));
 	if (grown == NULL)
 		return false;
-	slots = grown;
-	slot_capacity = capacity;
+	handle_entries = grown;
+	handle_capacity = capacity;
 	return true;
 }
 
-static void renew(struct slot *slot)
+static void handle_renew(struct handle_entry *entry)
 {
-	if (++slot->generation == 0)
-		slot->generation = 1;
+	if (++entry->generation == 0)
+		entry->generation = 1;
 }
 
 struct patch *handle_alloc(patch_t *handle, unsigned int roles)
 {
 	struct patch *patch;
-	uint32_t index = first_free;
+	uint32_t index = handle_first_free;
 
-	if ((index == NONE && !make_room()) || !ptr_vec_reserve(&changed, all + 1))
+	if ((index == HANDLE_NONE && !handle_make_room()) || !ptr_vec_reserve(&handle_changed, handle_all + 1))
 		return NULL;
 	patch = heap_alloc(patch_size(roles));
 	if (patch == NULL)
 		return NULL;
-	if (index != NONE)
-		first_free = slots[index].next_free;
+	if (index != HANDLE_NONE)
+		handle_first_free = handle_entries[index].next_free;
 	else
-		renew(&slots[index = (uint32_t)slot_count++]);
-	slots[index].patch = patch;
+		handle_renew(&handle_entries[index = (uint32_t)handle_used++]);
+	handle_entries[index].patch = patch;
 	patch->roles = (uint8_t)roles;
-	patch->slot = index;
-	*handle = (patch_t)((uintptr_t)slots[index].generation << 32 | index);
-	++live;
-	++all;
+	patch->entry = index;
+	*handle = (patch_t)((uintptr_t)handle_entries[index].generation << 32 | index);
+	++handle_live;
+	++handle_all;
 	return patch;
 }
 
@@ -71,29 +75,30 @@ struct patch *handle_get(patch_t handle)
 {
 	uint32_t index = (uint32_t)(uintptr_t)handle;
 
-	if (index >= slot_count || slots[index].generation != (uintptr_t)handle >> 32)
+	if (index >= handle_used || handle_entries[index].generation != (uintptr_t)handle >> 32)
 		return NULL;
-	return slots[index].patch;
+	return handle_entries[index].patch;
 }
 
 void handle_revoke(struct patch *patch)
 {
-	if (patch->revoked)
+	if (patch_is_released(patch))
 		return;
-	patch->revoked = true;
-	renew(&slots[patch->slot]);
-	--live;
+	patch_set_goal(patch, GOAL_RELEASED);
+	handle_renew(&handle_entries[patch->entry]);
+	--handle_live;
 }
 
 void handle_free(struct patch *patch)
 {
-	struct slot *slot = &slots[patch->slot];
+	struct handle_entry *entry = &handle_entries[patch->entry];
 
 	handle_revoke(patch);
-	slot->patch = NULL;
-	slot->next_free = first_free;
-	first_free = patch->slot;
-	--all;
+	entry->patch = NULL;
+	entry->next_free = handle_first_free;
+	handle_first_free = patch->entry;
+	--handle_all;
+	patch_set_life(patch, LIFE_FREED);
 	heap_free(patch, patch_size(patch->roles));
 }
 
@@ -103,7 +108,7 @@ void handle_revoke_all(void (*visit)(struct patch *patch))
 	struct patch *patch;
 
 	while ((patch = handle_next(&index)) != NULL) {
-		if (patch->revoked)
+		if (patch_is_released(patch))
 			continue;
 		handle_revoke(patch);
 		visit(patch);
@@ -112,18 +117,18 @@ void handle_revoke_all(void (*visit)(struct patch *patch))
 
 uint64_t handle_count(void)
 {
-	return live;
+	return handle_live;
 }
 
 uint64_t handle_revoked_count(void)
 {
-	return all - live;
+	return handle_all - handle_live;
 }
 
 struct patch *handle_next(size_t *index)
 {
-	while (*index < slot_count) {
-		struct patch *patch = slots[(*index)++].patch;
+	while (*index < handle_used) {
+		struct patch *patch = handle_entries[(*index)++].patch;
 
 		if (patch != NULL)
 			return patch;
@@ -133,30 +138,30 @@ struct patch *handle_next(size_t *index)
 
 void handle_change(struct patch *patch)
 {
-	queue_add(&changed, patch, &patch->queued);
+	queue_add(&handle_changed, patch, &patch->queued);
 }
 
-static struct patch *changed_at(size_t index, size_t count)
+static struct patch *handle_changed_at(size_t index, size_t count)
 {
 	if (index + PREFETCH_AHEAD < count)
-		patch_fetch(changed.items[index + PREFETCH_AHEAD]);
-	return changed.items[index];
+		patch_fetch(handle_changed.items[index + PREFETCH_AHEAD]);
+	return handle_changed.items[index];
 }
 
 void handle_visit_changed(void (*visit)(struct patch *patch))
 {
-	for (size_t i = 0; i < changed.count; ++i)
-		visit(changed_at(i, changed.count));
+	for (size_t i = 0; i < handle_changed.count; ++i)
+		visit(handle_changed_at(i, handle_changed.count));
 }
 
 void handle_settle(bool (*settle)(struct patch *patch))
 {
-	size_t count = changed.count;
+	size_t count = handle_changed.count;
 
 	/* Those that stay move to the front. */
-	changed.count = 0;
+	handle_changed.count = 0;
 	for (size_t i = 0; i < count; ++i) {
-		struct patch *patch = changed_at(i, count);
+		struct patch *patch = handle_changed_at(i, count);
 
 		patch->queued = 0;
 		if (!settle(patch))

@@ -14,7 +14,7 @@ struct patch;
 struct patch *handle_alloc(patch_t *handle, unsigned int roles);
 /* The patch, or NULL. */
 struct patch *handle_get(patch_t handle);
-/* From now on the handle is unknown. The patch stays. */
+/* Release the patch: from now on its handle is unknown. The patch stays. */
 void handle_revoke(struct patch *patch);
 /* Free the patch; revokes if that was not done. */
 void handle_free(struct patch *patch);

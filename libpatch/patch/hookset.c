@@ -81,7 +81,7 @@ bool hookset_add(struct hookset *set, struct attachment *attachment)
 bool hookset_add_region(struct hookset *set, const struct region *region)
 {
 	for (struct attachment *a = region->attachments; a != NULL; a = a->next)
-		if (!a->patch->released && !hookset_add(set, a))
+		if (!patch_is_released(a->patch) && !hookset_add(set, a))
 			return false;
 	return true;
 }
@@ -110,7 +110,7 @@ static struct patch *patch_of(struct hook_owner *owner)
 
 static bool is_released(const struct hook_owner *owner)
 {
-	return patch_of((struct hook_owner *)(uintptr_t)owner)->released;
+	return patch_is_released(patch_of((struct hook_owner *)(uintptr_t)owner));
 }
 
 /* Trampolines that a window has had, and what was wanted of one. */
@@ -263,7 +263,7 @@ static void hand_over(struct trampoline *trampoline, const struct search *search
 		hook->owner = owner;
 		hook->next = owner->hooks;
 		owner->hooks = hook;
-		atomic_store((_Atomic uintptr_t *)hook->slot, patch_of(owner)->open ? (uintptr_t)search->hooks[i].record : 0);
+		atomic_store((_Atomic uintptr_t *)hook->slot, patch_is_open(patch_of(owner)) ? (uintptr_t)search->hooks[i].record : 0);
 	}
 }
 

@@ -2,13 +2,14 @@
 #include "patch/quiesce.h"
 
 #include "patch/handle.h"
-#include "patch/region.h"
+#include "patch/patch_object.h"
 #include "sys/membarrier.h"
 #include "runtime/hook_threads.h"
 
 static uint64_t last_ticket;
 /* Linked by quiet_next: closed but not known to be quiet; due; being destroyed. */
 static struct patch *waiting;
+static struct patch *in_use; /* during a look: they were on `waiting`, and a thread is in them */
 static struct patch *due;
 static struct patch *due_last; /* unless there is none */
 static struct patch *dying;
@@ -40,20 +41,18 @@ static void set_slots(const struct patch *patch, bool open)
 
 void quiesce_set_open(struct patch *patch, bool open)
 {
-	if (open == patch->open)
+	if (open == patch_is_open(patch))
 		return;
 	set_slots(patch, open);
-	patch->open = open;
 	if (open) {
-		if (patch->waiting)
+		if (patch->life == LIFE_CLOSED)
 			take_off(patch);
-		patch->waiting = false;
+		patch_set_life(patch, LIFE_OPEN);
 		return;
 	}
+	patch_set_life(patch, LIFE_CLOSED);
 	patch->fence = memory_fence_count();
 	patch->ticket = ++last_ticket;
-	/* One that waited before, and was opened meanwhile, waits anew. */
-	patch->waiting = true;
 	insert(&waiting, patch);
 }
 
@@ -62,6 +61,7 @@ static void become_due(struct patch *patch)
 {
 	struct patch **link = due != NULL && due_last->unmade < patch->unmade ? &due_last->quiet_next : &due;
 
+	patch_set_life(patch, LIFE_DUE);
 	if (patch->destroy == NULL) {
 		handle_free(patch);
 		return;
@@ -77,9 +77,10 @@ void quiesce_detached(struct patch *patch)
 {
 	quiesce_set_open(patch, false);
 	patch->ticket = ++last_ticket;
-	patch->detached = true;
-	if (!patch->waiting)
+	if (patch->life == LIFE_QUIET)
 		become_due(patch);
+	else
+		patch_set_life(patch, LIFE_DETACHED);
 }
 
 /* ---- looking ---------------------------------------------------------------------------------------------------- */
@@ -98,12 +99,16 @@ static void see(uintptr_t record, void *data)
 
 	if (record == 0)
 		*unknown = true;
-	for (struct patch *patch = waiting; patch != NULL; patch = patch->quiet_next)
-		if (is_record_of(patch, record))
-			patch->used = true;
+	for (struct patch *patch = waiting, *next; patch != NULL; patch = next) {
+		next = patch->quiet_next;
+		if (!is_record_of(patch, record))
+			continue;
+		take_off(patch);
+		insert(&in_use, patch);
+	}
 }
 
-/* The first one was closed last. */
+/* The first patch was closed last, or else every patch of the list was fenced by an earlier look. */
 static bool is_fenced(void)
 {
 	return waiting->fence != memory_fence_count() || memory_fence() == 0;
@@ -117,16 +122,20 @@ void quiesce_poll(void)
 		return;
 	if (!hook_threads_visit(see, &unknown))
 		unknown = true;
-	for (struct patch *patch = waiting, *next; patch != NULL; patch = next) {
-		next = patch->quiet_next;
-		if (patch->used || unknown) {
-			patch->used = false;
-			continue;
-		}
+	while (!unknown && waiting != NULL) {
+		struct patch *patch = waiting;
+
 		take_off(patch);
-		patch->waiting = false;
-		if (patch->detached)
+		if (patch->life == LIFE_DETACHED)
 			become_due(patch);
+		else
+			patch_set_life(patch, LIFE_QUIET);
+	}
+	while (in_use != NULL) {
+		struct patch *patch = in_use;
+
+		take_off(patch);
+		insert(&waiting, patch);
 	}
 }
 
@@ -144,6 +153,7 @@ struct patch *quiesce_take(void)
 	if (patch == NULL)
 		return NULL;
 	take_off(patch);
+	patch_set_life(patch, LIFE_DYING);
 	patch->runner = &libpatch_hook_guard;
 	insert(&dying, patch);
 	return patch;

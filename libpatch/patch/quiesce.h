@@ -1,14 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * When a patch is gone: opening and closing its hooks, and finding out that no thread uses its records any more (threads.h has
- * the argument). Nothing waits: who finds a thread in a procedure leaves the patch for the next one who looks. Called with the
- * library lock held.
- *
- *   open      its slots hold its records
- *   waiting   they do not any more, since `ticket`, but a thread may have loaded one
- *   quiet     no thread uses it or will
- *   detached  released and committed: quiesce.c alone knows it. Once quiet it is due, its destroy function is called, and its
- *             memory is given back; without a destroy function at once
+ * When a patch is gone: opening and closing its hooks, and finding out that no thread uses its records any more (hook_threads.h has
+ * the argument). Nothing here waits: a look that finds a thread in a procedure leaves the patch to the next look. The states are
+ * those of enum patch_life (patch_object.h). Called with the library lock held.
  */
 #ifndef LIBPATCH_PATCH_QUIESCE_H
 #define LIBPATCH_PATCH_QUIESCE_H

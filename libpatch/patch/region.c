@@ -64,7 +64,7 @@ struct region *region_covering(uintptr_t address)
 bool region_is_hooked(const struct region *region, unsigned int offset)
 {
 	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
-		if (!a->patch->released && a->address == region->start + offset)
+		if (!patch_is_released(a->patch) && a->address == region->start + offset)
 			return true;
 	return false;
 }
@@ -167,7 +167,7 @@ static void unqueue(struct region *region)
 bool region_wanted(const struct region *region)
 {
 	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
-		if (a->patch->wanted && !a->patch->released)
+		if (patch_is_wanted(a->patch))
 			return true;
 	return false;
 }
@@ -175,7 +175,7 @@ bool region_wanted(const struct region *region)
 bool region_has_policy(const struct region *region, int policy)
 {
 	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
-		if (!a->patch->released && a->patch->policy == policy)
+		if (!patch_is_released(a->patch) && a->patch->policy == policy)
 			return true;
 	return false;
 }
@@ -185,7 +185,7 @@ bool region_is_plain(const struct region *region)
 	bool any = false;
 
 	for (const struct attachment *a = region->attachments; a != NULL; a = a->next) {
-		if (a->patch->type != MODEL_SYSCALL && !a->patch->released)
+		if (a->patch->type != MODEL_SYSCALL && !patch_is_released(a->patch))
 			return false;
 		any |= a->patch->type == MODEL_SYSCALL;
 	}

@@ -1,122 +1,33 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Regions: windows of instructions that are displaced together, and the patches on them. A patch on an instruction of an
- * existing region joins it; one whose window would overlap a region takes it in. Called with the library lock held; nothing
- * here writes live text.
+ * existing region joins it; a region whose window would overlap another one takes that in. Called with the library lock held;
+ * nothing here writes live text.
+ *
+ * Generations. A region has trampolines, each of which serves other patches than the one before it:
+ *
+ *     hookset_build()         commit: settle            region_retire()
+ *     ---------------> next ----------------> current ----------------> old -> old -> ...
+ *                        ^                                               |
+ *                        +--- region_set_next(): it does again what is ---+
+ *                             wanted now
+ *
+ *     next      takes effect at the next commit; NULL: `current` stays
+ *     current   the text leads there, or led there last
+ *     old       threads may be in one still: kept for ever, or until the code is unmapped (I7)
+ *
+ * A region that goes, and whose trampolines or pad threads may be in, becomes a *former* one of its first instruction's registry
+ * entry (region_bury()). The next region with the same window and the same bytes is that one again (region_create()).
  */
 #ifndef LIBPATCH_PATCH_REGION_H
 #define LIBPATCH_PATCH_REGION_H
 
-#include "runtime/call_pairs.h"
 #include "base/base.h"
+#include "base/error.h"
+#include "patch/patch_object.h"
 #include "trap/registry.h"
 #include "code/trampoline.h"
 #include "code/window.h"
-
-struct region;
-
-enum role {
-	ROLE_SITE,  /* the patch's own instruction */
-	ROLE_RETURN /* the return address of the call that it is around */
-};
-
-/* Of patches of the library's own: at a system call, their record has an arch_syscall_hook_fn. Never given to patch_make(). */
-#define MODEL_SYSCALL 0x80
-
-/* A patch's place in a region. */
-struct attachment {
-	struct attachment *next; /* in the region, in order of making */
-	struct patch *patch;
-	struct region *region; /* NULL: nowhere */
-	uintptr_t address;     /* of the instruction */
-	enum role role;
-};
-
-#define ROLES 2
-
-/*
- * What the caller of patch_make() asked for, and where it stands. Without a return site, memory ends in front of that. There may
- * be a million of them: what commits look at is together.
- */
-struct patch {
-	uint64_t order; /* of making */
-	uintptr_t located;
-	/* Extent of the function around it, upper 0 when unknown. */
-	uintptr_t lower;
-	uintptr_t upper;
-	uint64_t read;
-	uint64_t write;
-	uint64_t clobber;
-	void (*destroy)(void *user_data);
-	/* quiesce.c's. */
-	uint64_t ticket;   /* of its closing, or of its detachment */
-	uint64_t unmade;   /* order of patch_unmake() */
-	union {
-		uint64_t fence;     /* while it waits: memory_fence_count() at its closing */
-		const void *runner; /* while it is being destroyed: the thread that runs its destroy function */
-	};
-	struct patch *quiet_next;
-	struct patch **quiet_link;
-	uint32_t slot; /* handle.c's */
-
-	uint32_t queued; /* handle_change() */
-	uint8_t type;    /* enum patch_exec_model_type, or MODEL_SYSCALL */
-	uint8_t policy;
-	uint8_t action;  /* enum arch_action */
-	bool stamp;
-	uint8_t roles;   /* that there is memory for */
-	bool paired;     /* around a call */
-	bool wanted;     /* enabled by the next commit */
-	bool enabled;    /* by the last commit */
-	bool released;   /* by patch_unmake(): goes at the next commit */
-	bool gone;       /* its code was unmapped: it is on no region any more */
-	bool revoked;    /* its handle is unknown */
-	/* quiesce.c's. */
-	bool open;     /* its slots hold its records */
-	bool waiting;  /* they did, and a thread may use one still */
-	bool used;     /* one does: during a look */
-	bool detached; /* nobody but quiesce.c knows it */
-	struct hook_owner owner; /* of its hooks */
-	struct {
-		struct attachment attachment;
-		union {
-			struct hook_record record;
-			const void *counter; /* when nothing is called: its address or its distance from the thread pointer */
-		};
-	} sites[ROLES]; /* by role */
-	struct call_pair pair; /* of both calls */
-};
-
-/* What its hooks' slots hold. */
-static inline const void *patch_record(const struct patch *patch, enum role role)
-{
-	return patch->action == ARCH_CALL_PROCEDURE ? &patch->sites[role].record : patch->sites[role].counter;
-}
-
-/* What its hooks call, with what. Not of one that counts. */
-static inline struct hook_record patch_procedure(const struct patch *patch)
-{
-	return patch->paired ? (struct hook_record){ patch->pair.procedure, patch->pair.user_data } : patch->sites[ROLE_SITE].record;
-}
-
-/* The same, or the counter that they increase: 0 for one in thread-local storage. */
-static inline uintptr_t patch_refers_to(const struct patch *patch)
-{
-	switch (patch->action) {
-	case ARCH_CALL_PROCEDURE:
-		return (uintptr_t)patch_procedure(patch).procedure;
-	case ARCH_COUNT_THREAD:
-		return 0;
-	default:
-		return (uintptr_t)patch->sites[ROLE_SITE].counter;
-	}
-}
-
-/* Its size with so many roles. */
-static inline size_t patch_size(unsigned int roles)
-{
-	return roles == ROLES ? sizeof(struct patch) : offsetof(struct patch, sites[1]);
-}
 
 struct region {
 	uintptr_t start;
@@ -129,11 +40,12 @@ struct region {
 	bool installed; /* text differs from the original, or may */
 	bool gone;      /* by region_leave() */
 	uint32_t queued; /* queue_add() */
-	struct region *former; /* once it is gone: another one that began there */
+	struct region *former; /* of a former region: an earlier one that began there */
 	struct attachment *attachments;
-	struct trampoline *current; /* what the text leads to, or led to last */
-	struct trampoline *next;    /* takes effect at the next commit; NULL: none needed, or same as current */
-	struct trampoline *old;     /* reachable once; kept (I7) */
+	/* Generations: see above. */
+	struct trampoline *current;
+	struct trampoline *next;
+	struct trampoline *old;
 	/*
 	 * The pad that the jump leads to, 0 if none. Once reachable it is live text, too: a thread may be stopped at it. Its
 	 * bytes change by the protocol, and its entry serves the traps.
@@ -148,20 +60,6 @@ struct region {
 	struct registry_entry *entries[];
 };
 
-/* How many things in front of the one at hand a pass over all of them fetches. */
-#define PREFETCH_AHEAD 6
-
-/* What commits look at. Of an attachment's patch: the patch is not there yet to be asked. */
-static inline void patch_fetch(const struct patch *patch)
-{
-	fetch(&patch->queued, offsetof(struct patch, sites[1]) - offsetof(struct patch, queued));
-}
-
-static inline void attachment_fetch(const struct attachment *attachment)
-{
-	patch_fetch((const struct patch *)((const uint8_t *)attachment - offsetof(struct patch, sites)));
-}
-
 static inline void region_fetch(const struct region *region)
 {
 	fetch(region, sizeof(*region) + 64);
@@ -175,11 +73,6 @@ static inline bool patch_is_pending(const struct patch *patch)
 			return true;
 	return false;
 }
-
-struct refusal {
-	const char *message;
-	uintptr_t irritant;
-};
 
 /* Take a patch that is not enabled (or whose region was just restored) out of its regions. */
 void region_detach(struct patch *patch);

@@ -17,7 +17,7 @@ static struct region *leaving;
 
 static void end_patch(struct patch *patch)
 {
-	patch->wanted = false;
+	patch_set_goal(patch, GOAL_DISABLED);
 	patch->enabled = false;
 	patch->gone = true;
 	quiesce_set_open(patch, false);

@@ -1,0 +1,189 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A patch: what patch_make() was asked for, its places in regions, and where its life stands. Fields change with the library lock
+ * held.
+ */
+#ifndef LIBPATCH_PATCH_PATCH_OBJECT_H
+#define LIBPATCH_PATCH_PATCH_OBJECT_H
+
+#include "base/base.h"
+#include "code/trampoline.h"
+#include "runtime/call_pairs.h"
+
+struct region;
+
+enum role {
+	ROLE_SITE,  /* the patch's own instruction */
+	ROLE_RETURN /* the return address of the call that it is around */
+};
+
+/* Of patches of the library's own: at a system call, their record has an arch_syscall_hook_fn. Never given to patch_make(). */
+#define MODEL_SYSCALL 0x80
+
+/* A patch's place in a region. */
+struct attachment {
+	struct attachment *next; /* in the region, in order of making */
+	struct patch *patch;
+	struct region *region; /* NULL: nowhere */
+	uintptr_t address;     /* of the instruction */
+	enum role role;
+};
+
+#define ROLES 2
+
+/*
+ * The life of a patch. "Open": the slots of its hooks hold its records, so that threads that come by call its procedure. "Closed": the
+ * slots hold 0, but a thread may have loaded a record before.
+ *
+ *                  quiesce_set_open()              quiesce_set_open()
+ *     LIFE_QUIET ---------------------> LIFE_OPEN ---------------------> LIFE_CLOSED
+ *      |  ^                                 ^                             |  |  |
+ *      |  |                                 +-----------------------------+  |  |
+ *      |  +------- quiesce_poll(): no thread uses a record ------------------+  |
+ *      |                                                                        | quiesce_detached()
+ *      | quiesce_detached()          quiesce_poll()                             v
+ *      +----------------> LIFE_DUE <--------------------------------- LIFE_DETACHED
+ *                             | quiesce_take()
+ *                             v
+ *                         LIFE_DYING     its destroy function runs
+ *
+ * handle_free() ends a patch that is QUIET (patch_make() failed), DUE (it has no destroy function) or DYING.
+ */
+enum patch_life {
+	LIFE_QUIET,    /* closed, and no thread uses its records: so it begins */
+	LIFE_OPEN,
+	LIFE_CLOSED,
+	LIFE_DETACHED, /* closed, released and in no region: only quiesce.c knows it */
+	LIFE_DUE,      /* no thread uses it or will: its destroy function is to be called */
+	LIFE_DYING,    /* the destroy function is called, then its memory is given back */
+	LIFE_FREED,
+	PATCH_LIVES
+};
+
+/*
+ * What the program wants of a patch, which the next commit brings about. `enabled` says what the last one has brought about. The
+ * goal GOAL_RELEASED is final, and the handle is unknown from then on.
+ */
+enum patch_goal { GOAL_DISABLED, GOAL_ENABLED, GOAL_RELEASED, PATCH_GOALS };
+
+/*
+ * What the caller of patch_make() asked for, and where it stands. Without a return site, memory ends in front of that. There may
+ * be a million of them: what commits look at is together.
+ */
+struct patch {
+	uint64_t order; /* of making */
+	uintptr_t located;
+	/* Extent of the function around it, upper 0 when unknown. */
+	uintptr_t lower;
+	uintptr_t upper;
+	uint64_t read;
+	uint64_t write;
+	uint64_t clobber;
+	void (*destroy)(void *user_data);
+	/* quiesce.c's. */
+	uint64_t ticket;   /* of its last closing, or of its detachment */
+	uint64_t unmade;   /* order of patch_unmake() */
+	union {
+		uint64_t fence;     /* LIFE_CLOSED, LIFE_DETACHED: memory_fence_count() at its closing */
+		const void *runner; /* LIFE_DYING: the thread that runs its destroy function */
+	};
+	struct patch *quiet_next;
+	struct patch **quiet_link;
+	uint32_t entry; /* of the table of handles: handle.c's */
+
+	uint32_t queued; /* handle_change() */
+	uint8_t type;    /* enum patch_exec_model_type, or MODEL_SYSCALL */
+	uint8_t policy;
+	uint8_t action;  /* enum arch_action */
+	bool stamp;
+	uint8_t roles;   /* that there is memory for */
+	bool paired;     /* around a call */
+	uint8_t goal;    /* enum patch_goal: what the next commit is to make of it */
+	uint8_t life;    /* enum patch_life */
+	bool enabled;    /* by the last commit */
+	bool gone;       /* its code, or its procedure's, was unmapped: it is never enabled again */
+	struct hook_owner owner; /* of its hooks */
+	struct {
+		struct attachment attachment;
+		union {
+			struct hook_record record;
+			const void *counter; /* when nothing is called: its address or its distance from the thread pointer */
+		};
+	} sites[ROLES]; /* by role */
+	struct call_pair pair; /* of both calls */
+};
+
+/* May a life go on so? */
+bool patch_may_become(enum patch_life from, enum patch_life to);
+/* The only way to change `life`. A step that is not in the drawing above is an error of the library (PATCH_BUG), and is not done. */
+void patch_set_life(struct patch *patch, enum patch_life life);
+/* The only way to change `goal`. False: the patch is released, and stays so. */
+bool patch_set_goal(struct patch *patch, enum patch_goal goal);
+
+static inline bool patch_is_released(const struct patch *patch)
+{
+	return patch->goal == GOAL_RELEASED;
+}
+
+static inline bool patch_is_wanted(const struct patch *patch)
+{
+	return patch->goal == GOAL_ENABLED;
+}
+
+static inline bool patch_is_open(const struct patch *patch)
+{
+	return patch->life == LIFE_OPEN;
+}
+
+/* Slots hold its records, or a thread may have loaded one. */
+static inline bool patch_may_be_in_use(const struct patch *patch)
+{
+	return patch->life == LIFE_OPEN || patch->life == LIFE_CLOSED || patch->life == LIFE_DETACHED;
+}
+
+/* What its hooks' slots hold. */
+static inline const void *patch_record(const struct patch *patch, enum role role)
+{
+	return patch->action == ARCH_CALL_PROCEDURE ? &patch->sites[role].record : patch->sites[role].counter;
+}
+
+/* What its hooks call, with what. Not of one that counts. */
+static inline struct hook_record patch_procedure(const struct patch *patch)
+{
+	return patch->paired ? (struct hook_record){ patch->pair.procedure, patch->pair.user_data } : patch->sites[ROLE_SITE].record;
+}
+
+/* The same, or the counter that they increase: 0 for one in thread-local storage. */
+static inline uintptr_t patch_refers_to(const struct patch *patch)
+{
+	switch (patch->action) {
+	case ARCH_CALL_PROCEDURE:
+		return (uintptr_t)patch_procedure(patch).procedure;
+	case ARCH_COUNT_THREAD:
+		return 0;
+	default:
+		return (uintptr_t)patch->sites[ROLE_SITE].counter;
+	}
+}
+
+/* Its size with so many roles. */
+static inline size_t patch_size(unsigned int roles)
+{
+	return roles == ROLES ? sizeof(struct patch) : offsetof(struct patch, sites[1]);
+}
+
+/* How many things in front of the one at hand a pass over all of them fetches. */
+#define PREFETCH_AHEAD 6
+
+/* What commits look at. Of an attachment's patch: the patch is not there yet to be asked. */
+static inline void patch_fetch(const struct patch *patch)
+{
+	fetch(&patch->queued, offsetof(struct patch, sites[1]) - offsetof(struct patch, queued));
+}
+
+static inline void attachment_fetch(const struct attachment *attachment)
+{
+	patch_fetch((const struct patch *)((const uint8_t *)attachment - offsetof(struct patch, sites)));
+}
+
+#endif
