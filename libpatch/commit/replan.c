@@ -23,7 +23,7 @@ struct replan {
 static struct replan *replans;
 
 /* The one address that all its patches are at, or 0. */
-static uintptr_t hooked_address(const struct region *region)
+static uintptr_t replan_hooked_address(const struct region *region)
 {
 	const struct attachment *first = region->attachments;
 
@@ -33,18 +33,18 @@ static uintptr_t hooked_address(const struct region *region)
 	return first != NULL ? first->address : 0;
 }
 
-static bool is_worth_it(const struct registry_entry *entry)
+static bool replan_is_worth_it(const struct registry_entry *entry)
 {
 	const struct region *region = entry->region;
 
 	return region != NULL && region->installed && !region->queued && region->strategy != PATCH_STRATEGY_TRAP &&
-	       entry != region->entries[0] && hooked_address(region) != 0;
+	       entry != region->entries[0] && replan_hooked_address(region) != 0;
 }
 
 /* The new region with its trampoline, or nothing. */
-static bool build(struct replan *replan, const struct candidates *fit, struct refusal *refusal)
+static bool replan_build(struct replan *replan, const struct candidates *candidates, struct refusal *refusal)
 {
-	struct window window = plan_window(&fit->plan, fit->original);
+	struct window window = plan_window(&candidates->plan, candidates->original);
 	struct region *region = region_create(&window, replan->old->no_rmw);
 	struct hookset set = { 0 };
 	bool built;
@@ -52,7 +52,7 @@ static bool build(struct replan *replan, const struct candidates *fit, struct re
 	if (region == NULL)
 		return false;
 	built = region_make_entries(region) && hookset_add_region(&set, replan->old) &&
-		hookset_build(&set, region, fit->plan.insns, &replan->trampoline, refusal) == PATCH_OK;
+		hookset_build(&set, region, candidates->plan.insns, &replan->trampoline, refusal) == PATCH_OK;
 	hookset_free(&set);
 	/* Owning one more signal takes the lock off: not in the middle of this. */
 	if (built && region_needs_sigill(region, replan->trampoline) && !signals_owned(SIGILL)) {
@@ -67,7 +67,7 @@ static bool build(struct replan *replan, const struct candidates *fit, struct re
 }
 
 /* Another region that is on its way has bytes of the candidate, or reads them (I11). */
-static bool is_taken(const struct plan *plan)
+static bool replan_is_taken(const struct plan *plan)
 {
 	uintptr_t end = plan->start + MAX(plan->length, ARCH_JMP_SIZE);
 
@@ -81,34 +81,34 @@ static bool is_taken(const struct plan *plan)
 }
 
 /* The best candidate whose boundaries are not known to be led to, the reported one included. */
-static bool find_place(struct replan *replan)
+static bool replan_find_place(struct replan *replan)
 {
-	static struct candidates fit;
+	static struct candidates candidates;
 	const struct patch *patch = replan->old->attachments->patch;
 	struct refusal refusal;
 	struct extent extent;
 
 	if (site_examine(patch->located, &extent, &refusal) != PATCH_OK ||
-	    candidates_begin(&fit, &extent, hooked_address(replan->old), patch->policy, 0, replan->old, &refusal) != PATCH_OK)
+	    candidates_begin(&candidates, &extent, replan_hooked_address(replan->old), patch->policy, 0, replan->old, &refusal) != PATCH_OK)
 		return false;
-	while (candidates_next(&fit, &refusal) == PATCH_OK && fit.plan.candidate < plan_first_to_trap()) {
+	while (candidates_next(&candidates, &refusal) == PATCH_OK && candidates.plan.candidate.level < PLAN_BRANCHED_TO) {
 		/* Nobody is on it, and it has the same window: it is what the new one begins with. */
-		if (fit.inner_count == 1 && region_is_unused(fit.inner[0]))
-			region_bury(fit.inner[--fit.inner_count]);
-		if (fit.inner_count == 0 && !is_taken(&fit.plan) && build(replan, &fit, &refusal))
+		if (candidates.inner_count == 1 && region_is_unused(candidates.inner[0]))
+			region_bury(candidates.inner[--candidates.inner_count]);
+		if (candidates.inner_count == 0 && !replan_is_taken(&candidates.plan) && replan_build(replan, &candidates, &refusal))
 			return true;
 	}
 	return false;
 }
 
 /* The new region's trampoline is not going to be used. A reachable one is the window's, from an earlier life, and stays (I7). */
-static void free_built(struct replan *replan)
+static void replan_free_built(struct replan *replan)
 {
 	if (!replan->trampoline->reachable)
 		trampoline_free(replan->trampoline);
 }
 
-static bool begin(struct registry_entry *entry)
+static bool replan_begin_at(struct registry_entry *entry)
 {
 	struct replan *replan = heap_alloc(sizeof(*replan));
 	struct trampoline *trap;
@@ -118,12 +118,12 @@ static bool begin(struct registry_entry *entry)
 		return false;
 	replan->old = entry->region;
 	registry_set_hot(entry);
-	if (!find_place(replan)) {
+	if (!replan_find_place(replan)) {
 		heap_free(replan, sizeof(*replan));
 		return false;
 	}
 	if (hookset_build_trap(replan->old, &trap, &refusal) != PATCH_OK) {
-		free_built(replan);
+		replan_free_built(replan);
 		region_discard(replan->new);
 		heap_free(replan, sizeof(*replan));
 		return false;
@@ -147,7 +147,7 @@ bool replan_begin(void)
 	bool any = false;
 
 	while ((entry = registry_take_reported()) != NULL)
-		if (is_worth_it(entry) && begin(entry))
+		if (replan_is_worth_it(entry) && replan_begin_at(entry))
 			any = true;
 	return any;
 }
@@ -160,7 +160,7 @@ void replan_go_on(void)
 
 		replans = replan->next;
 		if (replan->old->gone) {
-			free_built(replan);
+			replan_free_built(replan);
 			unmapped_abandon(new);
 		} else if (replan->old->queued) {
 			/* It failed, and goes back to what it was: a trap is not what every patch may be. */
@@ -168,7 +168,7 @@ void replan_go_on(void)
 			replan->old->owned = replan->owned;
 			replan->old->forced = replan->forced;
 			region_set_next(replan->old, replan->old->current);
-			free_built(replan);
+			replan_free_built(replan);
 			region_discard(new);
 		} else {
 			region_own_entries(new);

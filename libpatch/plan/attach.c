@@ -12,7 +12,7 @@
 /* ---- joining ---------------------------------------------------------------------------------------------------- */
 
 /* One more on an existing region, its window as it is. */
-static patch_status join(struct region *region, struct attachment *attachment, struct refusal *refusal)
+static patch_status attach_join(struct region *region, struct attachment *attachment, struct refusal *refusal)
 {
 	struct hookset set = { 0 };
 	struct trampoline *trampoline;
@@ -33,24 +33,24 @@ static patch_status join(struct region *region, struct attachment *attachment, s
 }
 
 /* A new region for the candidate, with what the inner regions hold and the attachment. */
-static patch_status establish(const struct candidates *fit, struct attachment *attachment, struct refusal *refusal)
+static patch_status attach_establish(const struct candidates *candidates, struct attachment *attachment, struct refusal *refusal)
 {
-	struct window window = plan_window(&fit->plan, fit->original);
-	struct region *region = region_create(&window, fit->extent.no_rmw);
+	struct window window = plan_window(&candidates->plan, candidates->original);
+	struct region *region = region_create(&window, candidates->extent.no_rmw);
 	struct hookset set = { 0 };
 	struct trampoline *trampoline = NULL;
 	patch_status status = PATCH_ENOMEM;
 	bool gathered;
 
 	refusal->message = "out of memory";
-	refusal->irritant = fit->plan.start;
+	refusal->irritant = candidates->plan.start;
 	if (region == NULL)
 		return PATCH_ENOMEM;
 	gathered = region_make_entries(region) && hookset_add(&set, attachment);
-	for (size_t i = 0; i < fit->inner_count; ++i)
-		gathered = gathered && hookset_add_region(&set, fit->inner[i]);
+	for (size_t i = 0; i < candidates->inner_count; ++i)
+		gathered = gathered && hookset_add_region(&set, candidates->inner[i]);
 	if (gathered)
-		status = hookset_build(&set, region, fit->plan.insns, &trampoline, refusal);
+		status = hookset_build(&set, region, candidates->plan.insns, &trampoline, refusal);
 	hookset_free(&set);
 	if (status != PATCH_OK) {
 		region_discard(region);
@@ -59,8 +59,8 @@ static patch_status establish(const struct candidates *fit, struct attachment *a
 
 	/* Nothing fails from here on. */
 	region_own_entries(region);
-	for (size_t i = 0; i < fit->inner_count; ++i)
-		region_take_in(region, fit->inner[i]);
+	for (size_t i = 0; i < candidates->inner_count; ++i)
+		region_take_in(region, candidates->inner[i]);
 	region_set_next(region, trampoline);
 	region_append(region, attachment);
 	if (region->installed)
@@ -69,38 +69,38 @@ static patch_status establish(const struct candidates *fit, struct attachment *a
 }
 
 /* The region for the candidate: the one that was there before, or a new one. */
-static patch_status settle_in(const struct candidates *fit, struct attachment *attachment, struct refusal *refusal)
+static patch_status attach_settle_in(const struct candidates *candidates, struct attachment *attachment, struct refusal *refusal)
 {
-	struct region *region = fit->inner_count == 1 ? fit->inner[0] : NULL;
+	struct region *region = candidates->inner_count == 1 ? candidates->inner[0] : NULL;
 
 	/* An unused one that was left has the same window. */
 	if (region == NULL || !region_is_unused(region) ||
-	    !region_pad_fits(region, fit->plan.strategy, fit->original))
-		return establish(fit, attachment, refusal);
-	region_set_strategy(region, fit->plan.strategy, fit->original);
-	return join(region, attachment, refusal);
+	    !region_pad_fits(region, candidates->plan.strategy, candidates->original))
+		return attach_establish(candidates, attachment, refusal);
+	region_set_strategy(region, candidates->plan.strategy, candidates->original);
+	return attach_join(region, attachment, refusal);
 }
 
 /* The best candidate that fits what is there, and for which there is memory. `from`: see struct plan_request. */
-static patch_status establish_at(struct attachment *attachment, int policy, uintptr_t from, const struct extent *extent,
+static patch_status attach_establish_at(struct attachment *attachment, int policy, uintptr_t from, const struct extent *extent,
 				 struct refusal *refusal)
 {
-	static struct candidates fit;
+	static struct candidates candidates;
 	uintptr_t address = attachment->address;
-	patch_status status = candidates_begin(&fit, extent, address, policy, from, NULL, refusal);
+	patch_status status = candidates_begin(&candidates, extent, address, policy, from, NULL, refusal);
 
 	if (status != PATCH_OK)
 		return status;
 	for (;;) {
-		status = candidates_next(&fit, refusal);
+		status = candidates_next(&candidates, refusal);
 		if (status != PATCH_OK)
 			break;
-		attachment->address = fit.plan.site;
-		status = settle_in(&fit, attachment, refusal);
+		attachment->address = candidates.plan.site;
+		status = attach_settle_in(&candidates, attachment, refusal);
 		if (status == PATCH_OK)
 			break;
 		attachment->address = address;
-		candidates_reject(&fit, status, refusal);
+		candidates_reject(&candidates, status, refusal);
 	}
 	return status;
 }
@@ -111,7 +111,7 @@ static patch_status establish_at(struct attachment *attachment, int policy, uint
  * The attachment's instruction is among the bytes that a punned jump reads. The region gives way, and is a trap from now on;
  * or, if it may not be one, takes the instruction in.
  */
-static patch_status establish_in_punned(struct region *region, struct attachment *attachment, int policy,
+static patch_status attach_establish_in_punned(struct region *region, struct attachment *attachment, int policy,
 					const struct extent *extent, struct refusal *refusal)
 {
 	struct trampoline *trampoline = NULL;
@@ -121,13 +121,13 @@ static patch_status establish_in_punned(struct region *region, struct attachment
 	bool is_new;
 
 	if (region_has_policy(region, PATCH_TRAP_POLICY_FORBID))
-		return establish_at(attachment, PATCH_TRAP_POLICY_FORBID, region->start, extent, refusal);
+		return attach_establish_at(attachment, PATCH_TRAP_POLICY_FORBID, region->start, extent, refusal);
 	status = hookset_build_trap(region, &trampoline, refusal);
 	if (status != PATCH_OK)
 		return status;
 	is_new = trampoline != NULL && trampoline != region->next && !trampoline->reachable;
 	region->owned = region->length;
-	status = establish_at(attachment, policy, 0, extent, refusal);
+	status = attach_establish_at(attachment, policy, 0, extent, refusal);
 	if (status != PATCH_OK || region_at(start) != region) {
 		/* Else it was taken in. */
 		if (status != PATCH_OK)
@@ -145,14 +145,14 @@ static patch_status establish_in_punned(struct region *region, struct attachment
 	return PATCH_OK;
 }
 
-static patch_status join_as(struct region *region, uint8_t strategy, struct attachment *attachment,
+static patch_status attach_join_as(struct region *region, uint8_t strategy, struct attachment *attachment,
 			    struct refusal *refusal)
 {
 	uint8_t before = region->strategy, owned = region->owned;
 	patch_status status;
 
 	region_set_strategy(region, strategy, NULL);
-	status = join(region, attachment, refusal);
+	status = attach_join(region, attachment, refusal);
 	if (status != PATCH_OK) {
 		region->strategy = before;
 		region->owned = owned;
@@ -161,7 +161,7 @@ static patch_status join_as(struct region *region, uint8_t strategy, struct atta
 }
 
 /* From jump to trap, on the hooked instructions of the window. */
-static patch_status join_by_trap(struct region *region, struct attachment *attachment, struct refusal *refusal)
+static patch_status attach_join_by_trap(struct region *region, struct attachment *attachment, struct refusal *refusal)
 {
 	patch_status status;
 
@@ -170,14 +170,14 @@ static patch_status join_by_trap(struct region *region, struct attachment *attac
 		refusal->irritant = region->start;
 		return PATCH_ECONF;
 	}
-	status = join_as(region, PATCH_STRATEGY_TRAP, attachment, refusal);
+	status = attach_join_as(region, PATCH_STRATEGY_TRAP, attachment, refusal);
 	if (status == PATCH_OK)
 		region->forced = true;
 	return status;
 }
 
 /* From trap to jump: a window of several instructions was planned for one, others are planned again. */
-static patch_status join_by_jump(struct region *region, struct attachment *attachment, const struct extent *extent,
+static patch_status attach_join_by_jump(struct region *region, struct attachment *attachment, const struct extent *extent,
 				 struct refusal *refusal)
 {
 	patch_status status;
@@ -188,15 +188,15 @@ static patch_status join_by_jump(struct region *region, struct attachment *attac
 		return PATCH_ECONF;
 	}
 	if (region->count == 1 || region->length < ARCH_JMP_SIZE)
-		return establish_at(attachment, attachment->patch->policy, 0, extent, refusal);
-	status = join_as(region, PATCH_STRATEGY_CONSTRAINED_JUMP, attachment, refusal);
+		return attach_establish_at(attachment, attachment->patch->policy, 0, extent, refusal);
+	status = attach_join_as(region, PATCH_STRATEGY_CONSTRAINED_JUMP, attachment, refusal);
 	if (status == PATCH_OK)
 		region->forced = false;
 	return status;
 }
 
 /* An instruction that a region has already: the window stays as a rule, but policies may ask for another strategy. */
-static patch_status join_region(struct region *region, struct attachment *attachment, const struct extent *extent,
+static patch_status attach_join_region(struct region *region, struct attachment *attachment, const struct extent *extent,
 				struct refusal *refusal)
 {
 	int policy = attachment->patch->policy;
@@ -205,15 +205,15 @@ static patch_status join_region(struct region *region, struct attachment *attach
 	uintptr_t address = attachment->address;
 
 	if (policy == PATCH_TRAP_POLICY_FORCE && !trap)
-		return join_by_trap(region, attachment, refusal);
+		return attach_join_by_trap(region, attachment, refusal);
 	if (policy == PATCH_TRAP_POLICY_FORBID && trap)
-		return join_by_jump(region, attachment, extent, refusal);
+		return attach_join_by_jump(region, attachment, extent, refusal);
 	/* Nobody forces it any more. */
 	if (policy == PATCH_TRAP_POLICY_ALLOW && trap && forced &&
-	    join_by_jump(region, attachment, extent, refusal) == PATCH_OK)
+	    attach_join_by_jump(region, attachment, extent, refusal) == PATCH_OK)
 		return PATCH_OK;
 	attachment->address = address;
-	return join(region, attachment, refusal);
+	return attach_join(region, attachment, refusal);
 }
 
 patch_status attach_patch(struct patch *patch, enum role role, uintptr_t address, const struct extent *extent,
@@ -236,7 +236,7 @@ patch_status attach_patch(struct patch *patch, enum role role, uintptr_t address
 	attachment->role = role;
 	attachment->address = site;
 	if (region != NULL && !region_is_unused(region))
-		return join_region(region, attachment, extent, refusal);
+		return attach_join_region(region, attachment, extent, refusal);
 	/* The program may have loaded other code here since. */
 	if (region != NULL && (text_read(region->start, bytes, region->length, &error) != region->length ||
 			       memcmp(bytes, region->original, region->length) != 0))
@@ -251,8 +251,8 @@ patch_status attach_patch(struct patch *patch, enum role role, uintptr_t address
 		return PATCH_EBOUNDARY;
 	}
 
-	status = region != NULL ? establish_in_punned(region, attachment, patch->policy, extent, refusal) :
-				  establish_at(attachment, patch->policy, 0, extent, refusal);
+	status = region != NULL ? attach_establish_in_punned(region, attachment, patch->policy, extent, refusal) :
+				  attach_establish_at(attachment, patch->policy, 0, extent, refusal);
 	if (status == PATCH_OK)
 		attachment->region->forced = patch->policy == PATCH_TRAP_POLICY_FORCE;
 	return status;
@@ -262,28 +262,28 @@ patch_status attach_in_window(struct patch *patch, uintptr_t address, uintptr_t 
 			      const struct extent *extent, struct refusal *refusal)
 {
 	struct attachment *attachment = &patch->sites[ROLE_SITE].attachment;
-	static struct candidates fit;
-	struct plan *plan = &fit.plan;
+	static struct candidates candidates;
+	struct plan *plan = &candidates.plan;
 
 	*refusal = (struct refusal){ "the window is not what it was", start };
 	attachment->patch = patch;
 	attachment->role = ROLE_SITE;
 	attachment->address = address;
 	*plan = (struct plan){ .site = address, .start = start, .strategy = PATCH_STRATEGY_JUMP };
-	fit.extent = *extent;
-	fit.inner_count = 0;
-	fit.original = fit.view;
-	if (end - start > WINDOW_LENGTH_MAX || original_read(start, fit.view, WINDOW_LENGTH_MAX) < end - start)
+	candidates.extent = *extent;
+	candidates.inner_count = 0;
+	candidates.original = candidates.view;
+	if (end - start > WINDOW_LENGTH_MAX || original_read(start, candidates.view, WINDOW_LENGTH_MAX) < end - start)
 		return PATCH_EFAULT;
 	while (start + plan->length < end) {
 		struct arch_insn *insn = &plan->insns[plan->count];
 
 		if (region_at(start + plan->length) != NULL || plan->count == WINDOW_INSNS_MAX ||
-		    !arch_decode(fit.view + plan->length, end - start - plan->length, start + plan->length, insn) ||
+		    !arch_decode(candidates.view + plan->length, end - start - plan->length, start + plan->length, insn) ||
 		    (insn->flags & ARCH_F_REFUSED))
 			return PATCH_ECONF;
 		plan->length += insn->length;
 		plan->offsets[++plan->count] = plan->length;
 	}
-	return settle_in(&fit, attachment, refusal);
+	return attach_settle_in(&candidates, attachment, refusal);
 }

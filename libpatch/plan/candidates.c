@@ -11,20 +11,20 @@
 
 #include <string.h>
 
-static bool is_target(uintptr_t address, const void *data)
+static bool candidates_is_target(uintptr_t address, const void *data)
 {
-	const struct candidates *fit = data;
+	const struct candidates *candidates = data;
 
-	return (fit->request.is_start != NULL && scan_is_target(address)) || registry_is_hot(address);
+	return (candidates->request.is_start != NULL && scan_is_target(address)) || registry_is_hot(address);
 }
 
-static bool is_start(uintptr_t address, const void *data)
+static bool candidates_is_start(uintptr_t address, const void *data)
 {
 	(void)data;
 	return scan_is_start(address);
 }
 
-static patch_status misfit(struct refusal *refusal, patch_status status, const char *message, uintptr_t where)
+static patch_status candidates_refuse(struct refusal *refusal, patch_status status, const char *message, uintptr_t where)
 {
 	refusal->message = message;
 	refusal->irritant = where;
@@ -33,66 +33,66 @@ static patch_status misfit(struct refusal *refusal, patch_status status, const c
 
 /* ---- what is there ---------------------------------------------------------------------------------------------- */
 
-static struct region *covering(const struct candidates *fit, uintptr_t address)
+static struct region *candidates_covering(const struct candidates *candidates, uintptr_t address)
 {
 	struct region *region = region_covering(address);
 
-	return region != fit->through ? region : NULL;
+	return region != candidates->through ? region : NULL;
 }
 
 /* Regions that begin inside the window, ascending. */
-static void find_inner(struct candidates *fit)
+static void candidates_find_inner(struct candidates *candidates)
 {
-	const struct plan *plan = &fit->plan;
+	const struct plan *plan = &candidates->plan;
 
-	fit->inner_count = 0;
+	candidates->inner_count = 0;
 	for (uintptr_t at = plan->start; at < plan->start + plan->length; ++at) {
 		struct region *region = region_at(at);
 
-		if (region != NULL && region != fit->through &&
-		    (fit->inner_count == 0 || fit->inner[fit->inner_count - 1] != region))
-			fit->inner[fit->inner_count++] = region;
+		if (region != NULL && region != candidates->through &&
+		    (candidates->inner_count == 0 || candidates->inner[candidates->inner_count - 1] != region))
+			candidates->inner[candidates->inner_count++] = region;
 	}
 }
 
 /* Bytes behind the window that its jump would consist of: does a patch change them, or read them for itself? */
-static bool is_free_to_read(const struct candidates *fit, uintptr_t lower, uintptr_t upper)
+static bool candidates_is_free_to_read(const struct candidates *candidates, uintptr_t lower, uintptr_t upper)
 {
 	for (uintptr_t at = lower; at < upper; ++at) {
-		const struct region *region = covering(fit, at);
+		const struct region *region = candidates_covering(candidates, at);
 
-		if (region != NULL && region->start != fit->plan.start)
+		if (region != NULL && region->start != candidates->plan.start)
 			return false;
 	}
 	return true;
 }
 
-static bool is_same_window(const struct region *region, const struct plan *plan)
+static bool candidates_is_same_window(const struct region *region, const struct plan *plan)
 {
 	return region->start == plan->start && region->length == plan->length && region->count == plan->count &&
 	       memcmp(region->offsets, plan->offsets, plan->count + 1U) == 0;
 }
 
 /* Nobody is on these: their windows need not be kept, unless it is the very same. */
-static void dissolve_unused(const struct plan *plan)
+static void candidates_dissolve_unused(const struct plan *plan)
 {
 	uintptr_t end = plan->start + MAX(plan->length, ARCH_JMP_SIZE);
 
 	for (uintptr_t at = plan->start; at < end; ++at) {
 		struct region *region = region_covering(at);
 
-		if (region != NULL && region_is_unused(region) && !is_same_window(region, plan))
+		if (region != NULL && region_is_unused(region) && !candidates_is_same_window(region, plan))
 			region_bury(region);
 	}
 }
 
 /* Do the window's instructions begin where those of the regions that it takes in do? */
-static bool agrees(const struct candidates *fit)
+static bool candidates_agree(const struct candidates *candidates)
 {
-	const struct plan *plan = &fit->plan;
+	const struct plan *plan = &candidates->plan;
 
-	for (size_t i = 0; i < fit->inner_count; ++i) {
-		const struct region *region = fit->inner[i];
+	for (size_t i = 0; i < candidates->inner_count; ++i) {
+		const struct region *region = candidates->inner[i];
 
 		for (unsigned int k = 0; k < region->count; ++k) {
 			uintptr_t offset = region->start + region->offsets[k] - plan->start;
@@ -113,46 +113,46 @@ static bool agrees(const struct candidates *fit)
  * Does the candidate cut no region? *grow: not so, but a larger one of its kind may, for which request->from or
  * request->reach was set.
  */
-static patch_status compare(struct candidates *fit, bool *grow, struct refusal *refusal)
+static patch_status candidates_compare(struct candidates *candidates, bool *grow, struct refusal *refusal)
 {
-	const struct plan *plan = &fit->plan;
+	const struct plan *plan = &candidates->plan;
 	uintptr_t end = plan->start + plan->length;
 	const struct region *first, *last;
 
 	*grow = false;
-	first = covering(fit, plan->start);
+	first = candidates_covering(candidates, plan->start);
 	if (first != NULL && first->start < plan->start) {
 		/* A window that was moved back into a region begins where that one does. */
 		if (plan->start == plan->site || plan->strategy == PATCH_STRATEGY_PUNNED_JUMP)
-			return misfit(refusal, PATCH_ECONF, "the bytes are part of another patch's jump", first->start);
-		fit->request.from = first->start;
+			return candidates_refuse(refusal, PATCH_ECONF, "the bytes are part of another patch's jump", first->start);
+		candidates->request.from = first->start;
 		*grow = true;
 		return PATCH_OK;
 	}
-	find_inner(fit);
-	if (plan->strategy == PATCH_STRATEGY_PUNNED_JUMP && !is_free_to_read(fit, end, plan->start + ARCH_JMP_SIZE))
-		return misfit(refusal, PATCH_ECONF, "the bytes of a jump belong to another patch", end);
-	if (fit->inner_count == 0)
+	candidates_find_inner(candidates);
+	if (plan->strategy == PATCH_STRATEGY_PUNNED_JUMP && !candidates_is_free_to_read(candidates, end, plan->start + ARCH_JMP_SIZE))
+		return candidates_refuse(refusal, PATCH_ECONF, "the bytes of a jump belong to another patch", end);
+	if (candidates->inner_count == 0)
 		return PATCH_OK;
-	first = fit->inner[0];
-	last = fit->inner[fit->inner_count - 1];
+	first = candidates->inner[0];
+	last = candidates->inner[candidates->inner_count - 1];
 	if (plan->strategy == PATCH_STRATEGY_TRAP) {
 		if (first == last && first->start == plan->start && last->start + last->length == end)
 			return PATCH_OK;
-		return misfit(refusal, PATCH_EBOUNDARY,
+		return candidates_refuse(refusal, PATCH_EBOUNDARY,
 			      "the instruction overlaps patched ones that start at other addresses", first->start);
 	}
-	for (size_t i = 0; i < fit->inner_count; ++i)
-		if (region_has_policy(fit->inner[i], PATCH_TRAP_POLICY_FORCE))
-			return misfit(refusal, PATCH_ECONF, "the bytes belong to a patch that must be resident as a trap",
-				      fit->inner[i]->start);
+	for (size_t i = 0; i < candidates->inner_count; ++i)
+		if (region_has_policy(candidates->inner[i], PATCH_TRAP_POLICY_FORCE))
+			return candidates_refuse(refusal, PATCH_ECONF, "the bytes belong to a patch that must be resident as a trap",
+				      candidates->inner[i]->start);
 	if (last->start + last->length > end) {
-		fit->request.reach = last->start + last->length;
+		candidates->request.reach = last->start + last->length;
 		*grow = true;
 		return PATCH_OK;
 	}
-	return agrees(fit) ? PATCH_OK :
-			     misfit(refusal, PATCH_EBOUNDARY, "patched instructions around it start at other addresses",
+	return candidates_agree(candidates) ? PATCH_OK :
+			     candidates_refuse(refusal, PATCH_EBOUNDARY, "patched instructions around it start at other addresses",
 				    plan->start);
 }
 
@@ -162,13 +162,13 @@ static patch_status compare(struct candidates *fit, bool *grow, struct refusal *
  * arch/x86/kernel/uprobes.c). Behind a function's end an int3 is padding; so it is, of a function whose end is not known,
  * where control does not get to. An int3 that is the site itself is plan_site()'s matter.
  */
-static const char *foreign(const struct candidates *fit, const struct arch_insn *insn, uintptr_t address, bool flows)
+static const char *candidates_foreign(const struct candidates *candidates, const struct arch_insn *insn, uintptr_t address, bool flows)
 {
-	uint8_t byte = fit->request.bytes[(intptr_t)(address - fit->request.site)];
+	uint8_t byte = candidates->request.bytes[(intptr_t)(address - candidates->request.site)];
 	struct maps_mapping mapping;
 	bool readable;
 
-	if (byte == ARCH_INT3 && (fit->extent.upper != 0 ? address < fit->extent.upper : flows))
+	if (byte == ARCH_INT3 && (candidates->extent.upper != 0 ? address < candidates->extent.upper : flows))
 		return "an int3 that libpatch did not write is within the bytes of a jump";
 	if (insn->kind == ARCH_CALL && insn->target % PAGE_SIZE == 0 && maps_mapping(insn->target, &mapping, &readable) &&
 	    mapping.special)
@@ -177,9 +177,9 @@ static const char *foreign(const struct candidates *fit, const struct arch_insn 
 }
 
 /* In the window, and in what a punned jump reads behind it. */
-static patch_status check_foreign(const struct candidates *fit, struct refusal *refusal)
+static patch_status candidates_check_foreign(const struct candidates *candidates, struct refusal *refusal)
 {
-	const struct plan *plan = &fit->plan;
+	const struct plan *plan = &candidates->plan;
 	uintptr_t end = plan->start + plan->length;
 	bool flows = true;
 	uintptr_t at = plan->start;
@@ -187,19 +187,19 @@ static patch_status check_foreign(const struct candidates *fit, struct refusal *
 	if (plan->strategy == PATCH_STRATEGY_PUNNED_JUMP)
 		end = plan->start + ARCH_JMP_SIZE;
 	for (unsigned int i = 0; at < end; ++i) {
-		intptr_t offset = (intptr_t)(at - fit->request.site);
+		intptr_t offset = (intptr_t)(at - candidates->request.site);
 		const struct arch_insn *insn = &plan->insns[i];
 		struct arch_insn behind;
 		const char *why;
 
 		if (i >= plan->count) {
-			if (!arch_decode(fit->request.bytes + offset, fit->request.size - offset, at, &behind))
+			if (!arch_decode(candidates->request.bytes + offset, candidates->request.size - offset, at, &behind))
 				break;
 			insn = &behind;
 		}
-		why = foreign(fit, insn, at, flows);
+		why = candidates_foreign(candidates, insn, at, flows);
 		if (why != NULL)
-			return misfit(refusal, PATCH_ECHANGED, why, at);
+			return candidates_refuse(refusal, PATCH_ECHANGED, why, at);
 		flows = !(insn->flags & ARCH_F_NOFALL) && insn->kind != ARCH_CALL && insn->kind != ARCH_CALL_IND;
 		at += insn->length;
 	}
@@ -207,115 +207,115 @@ static patch_status check_foreign(const struct candidates *fit, struct refusal *
 }
 
 /* Planned again, longer, until it takes in whole regions. */
-static patch_status fit_candidate(struct candidates *fit, struct refusal *refusal)
+static patch_status candidates_grow(struct candidates *candidates, struct refusal *refusal)
 {
 	for (;;) {
 		patch_status status;
 		bool grow;
 
-		dissolve_unused(&fit->plan);
-		status = compare(fit, &grow, refusal);
+		candidates_dissolve_unused(&candidates->plan);
+		status = candidates_compare(candidates, &grow, refusal);
 		if (!grow)
 			return status;
-		fit->request.candidate = fit->plan.candidate;
-		status = plan_site(&fit->request, &fit->plan);
-		if (status != PATCH_OK || fit->plan.strategy == PATCH_STRATEGY_TRAP)
-			return misfit(refusal, PATCH_ENOJUMP, fit->plan.message, fit->plan.irritant);
+		candidates->request.candidate = candidates->plan.candidate;
+		status = plan_site(&candidates->request, &candidates->plan);
+		if (status != PATCH_OK || candidates->plan.strategy == PATCH_STRATEGY_TRAP)
+			return candidates_refuse(refusal, PATCH_ENOJUMP, candidates->plan.message, candidates->plan.irritant);
 	}
 }
 
-void candidates_reject(struct candidates *fit, patch_status status, const struct refusal *refusal)
+void candidates_reject(struct candidates *candidates, patch_status status, const struct refusal *refusal)
 {
 	/* The first reason counts; but where a trap was the last thing to try, that is what failed. */
-	if (fit->status != PATCH_OK && fit->plan.strategy != PATCH_STRATEGY_TRAP)
+	if (candidates->status != PATCH_OK && candidates->plan.strategy != PATCH_STRATEGY_TRAP)
 		return;
-	fit->status = status;
-	fit->refusal = *refusal;
+	candidates->status = status;
+	candidates->refusal = *refusal;
 }
 
 /* With FORBID, the last resort: a window that runs into the next function. Is there one? */
-static bool try_last_resort(struct candidates *fit)
+static bool candidates_try_last_resort(struct candidates *candidates)
 {
-	struct plan_request *request = &fit->request;
+	struct plan_request *request = &candidates->request;
 
 	if (request->policy != PATCH_TRAP_POLICY_FORBID || request->beyond != 0)
 		return false;
-	request->beyond = site_next_function_end(&fit->extent);
-	request->candidate = plan_last_resort();
+	request->beyond = site_next_function_end(&candidates->extent);
+	request->candidate = (struct plan_rung){ .level = PLAN_ENTERED };
 	return request->beyond != 0;
 }
 
-patch_status candidates_next(struct candidates *fit, struct refusal *refusal)
+patch_status candidates_next(struct candidates *candidates, struct refusal *refusal)
 {
-	const struct plan *plan = &fit->plan;
+	const struct plan *plan = &candidates->plan;
 
-	while (!fit->over) {
-		patch_status status = plan_site(&fit->request, &fit->plan);
+	while (!candidates->over) {
+		patch_status status = plan_site(&candidates->request, &candidates->plan);
 
 		if (status != PATCH_OK) {
-			candidates_reject(fit, status, &(struct refusal){ plan->message, plan->irritant });
-			fit->over = status != PATCH_ENOJUMP || !try_last_resort(fit);
+			candidates_reject(candidates, status, &(struct refusal){ plan->message, plan->irritant });
+			candidates->over = status != PATCH_ENOJUMP || !candidates_try_last_resort(candidates);
 			continue;
 		}
-		status = fit_candidate(fit, refusal);
+		status = candidates_grow(candidates, refusal);
 		if (status == PATCH_OK)
-			status = check_foreign(fit, refusal);
-		fit->over = plan->strategy == PATCH_STRATEGY_TRAP;
-		fit->request.candidate = plan->candidate + 1U;
-		fit->request.reach = 0;
-		fit->request.from = fit->from;
+			status = candidates_check_foreign(candidates, refusal);
+		candidates->over = plan->strategy == PATCH_STRATEGY_TRAP;
+		candidates->request.candidate = plan_next(plan->candidate);
+		candidates->request.reach = 0;
+		candidates->request.from = candidates->from;
 		if (status == PATCH_OK) {
-			fit->original = fit->request.bytes + (intptr_t)(plan->start - fit->request.site);
+			candidates->original = candidates->request.bytes + (intptr_t)(plan->start - candidates->request.site);
 			return PATCH_OK;
 		}
-		candidates_reject(fit, status, refusal);
+		candidates_reject(candidates, status, refusal);
 	}
-	*refusal = fit->refusal;
-	return fit->status;
+	*refusal = candidates->refusal;
+	return candidates->status;
 }
 
-static patch_status unreadable(uintptr_t address, struct refusal *refusal)
+static patch_status candidates_unreadable(uintptr_t address, struct refusal *refusal)
 {
 	int error = EFAULT;
 	uint8_t byte;
 
 	if (text_read(address, &byte, 1, &error) == 0 && error != EFAULT)
-		return misfit(refusal, PATCH_ESYS,
+		return candidates_refuse(refusal, PATCH_ESYS,
 			      "the code cannot be read: the kernel refuses process_vm_readv() and reading /proc/self/mem", address);
-	return misfit(refusal, PATCH_EFAULT, "the address is not mapped", address);
+	return candidates_refuse(refusal, PATCH_EFAULT, "the address is not mapped", address);
 }
 
-patch_status candidates_begin(struct candidates *fit, const struct extent *extent, uintptr_t address, int policy, uintptr_t from,
+patch_status candidates_begin(struct candidates *candidates, const struct extent *extent, uintptr_t address, int policy, uintptr_t from,
 		       const struct region *through, struct refusal *refusal)
 {
 	uintptr_t lower = MAX(extent->lower, extent->floor);
 	size_t before = extent->upper != 0 && address > lower ? MIN(address - lower, (size_t)CANDIDATES_BEFORE) : 0;
-	size_t size = original_read(address - before, fit->view, sizeof(fit->view));
+	size_t size = original_read(address - before, candidates->view, sizeof(candidates->view));
 
 	if (size <= before)
-		return unreadable(address, refusal);
-	fit->extent = *extent;
-	fit->through = through;
-	fit->from = from;
-	fit->over = false;
-	fit->status = PATCH_OK;
-	fit->request = (struct plan_request){
+		return candidates_unreadable(address, refusal);
+	candidates->extent = *extent;
+	candidates->through = through;
+	candidates->from = from;
+	candidates->over = false;
+	candidates->status = PATCH_OK;
+	candidates->request = (struct plan_request){
 		.site = address,
-		.bytes = fit->view + before,
+		.bytes = candidates->view + before,
 		.size = size - before,
 		.before = before,
 		.upper = extent->upper,
 		.limit = extent->limit,
 		.punnable = extent->no_rmw ? 0 : extent->mapped,
-		.is_target = is_target,
-		.data = fit,
+		.is_target = candidates_is_target,
+		.data = candidates,
 		.from = from,
 		.policy = policy,
 		.no_calls = arch_has_shadow_stack(),
 	};
 	if (extent->upper != 0) {
 		scan_set(extent->lower, extent->upper);
-		fit->request.is_start = is_start;
+		candidates->request.is_start = candidates_is_start;
 	}
 	return PATCH_OK;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Where a patch can go, given what is patched around it: candidates of the planner, best first, made to fit. Called with the
+ * Where a patch can go, given what is patched around it: candidates of the planner, best first, made to candidates. Called with the
  * library lock held; nothing here changes a region that has patches.
  */
 #ifndef LIBPATCH_PLAN_CANDIDATES_H
@@ -21,7 +21,7 @@ struct candidates {
 	const uint8_t *original; /* bytes from plan.start on: the window, and a jump */
 	struct region *inner[WINDOW_INSNS_MAX * 2]; /* regions that it takes in */
 	size_t inner_count;
-	/* The rest is fit.c's. */
+	/* The rest is candidates.c's. */
 	struct extent extent;
 	const struct region *through;
 	uintptr_t from;
@@ -36,12 +36,12 @@ struct candidates {
  * Candidates for a hook on the instruction at address, with this around it. `from`: see struct plan_request. `through`: this region is
  * thought away; or NULL. PATCH_OK; PATCH_EFAULT: not mapped.
  */
-patch_status candidates_begin(struct candidates *fit, const struct extent *extent, uintptr_t address, int policy, uintptr_t from,
+patch_status candidates_begin(struct candidates *candidates, const struct extent *extent, uintptr_t address, int policy, uintptr_t from,
 		       const struct region *through, struct refusal *refusal);
 
 /* The next candidate: PATCH_OK, or why there is none, which is why the first of them did not do. */
-patch_status candidates_next(struct candidates *fit, struct refusal *refusal);
+patch_status candidates_next(struct candidates *candidates, struct refusal *refusal);
 /* The candidate does not do, for a reason that only its building showed. */
-void candidates_reject(struct candidates *fit, patch_status status, const struct refusal *refusal);
+void candidates_reject(struct candidates *candidates, patch_status status, const struct refusal *refusal);
 
 #endif

@@ -8,7 +8,7 @@
 #include <string.h>
 
 /* include/uapi/linux/rseq.h; the signature is that of x86 (glibc, sysdeps/unix/sysv/linux/x86/bits/rseq.h). */
-struct descriptor {
+struct rseq_descriptor {
 	uint32_t version;
 	uint32_t flags;
 	uint64_t start;
@@ -26,35 +26,35 @@ static struct {
 	uintptr_t lower;
 	uintptr_t upper;
 } ranges[RANGES_MAX];
-static size_t code_ranges_count;
+static size_t range_count;
 static bool too_many;
 /* The module that they are of. */
 static struct module scanned;
 
-static void add(uintptr_t lower, uintptr_t upper)
+static void pinned_add(uintptr_t lower, uintptr_t upper)
 {
-	if (code_ranges_count == RANGES_MAX) {
+	if (range_count == RANGES_MAX) {
 		too_many = true;
 		return;
 	}
-	ranges[code_ranges_count].lower = lower;
-	ranges[code_ranges_count].upper = upper;
-	++code_ranges_count;
+	ranges[range_count].lower = lower;
+	ranges[range_count].upper = upper;
+	++range_count;
 }
 
-static bool is_within(const struct module *module, uint64_t address)
+static bool pinned_is_within(const struct module *module, uint64_t address)
 {
 	return address >= module->lower && address < module->upper;
 }
 
-static void consider(const struct module *module, const struct descriptor *descriptor)
+static void pinned_consider(const struct module *module, const struct rseq_descriptor *descriptor)
 {
 	uint32_t signature;
 	int error;
 
-	if (descriptor->version != 0 || descriptor->flags > 7 || !is_within(module, descriptor->start) ||
-	    !is_within(module, descriptor->abort) || descriptor->length == 0 ||
-	    !is_within(module, descriptor->start + descriptor->length - 1) ||
+	if (descriptor->version != 0 || descriptor->flags > 7 || !pinned_is_within(module, descriptor->start) ||
+	    !pinned_is_within(module, descriptor->abort) || descriptor->length == 0 ||
+	    !pinned_is_within(module, descriptor->start + descriptor->length - 1) ||
 	    descriptor->abort - descriptor->start < descriptor->length)
 		return;
 	if (text_read(descriptor->abort - sizeof(signature), &signature, sizeof(signature), &error) != sizeof(signature) ||
@@ -64,14 +64,14 @@ static void consider(const struct module *module, const struct descriptor *descr
 	 * With the instruction in front, which as a rule registers the sequence: a thread that is interrupted behind it must
 	 * be at the sequence's start, else the kernel takes it for one that has left.
 	 */
-	add(descriptor->start - INSN_MAX, descriptor->start + descriptor->length);
-	add(descriptor->abort - SIGNATURE_INSN, descriptor->abort);
+	pinned_add(descriptor->start - INSN_MAX, descriptor->start + descriptor->length);
+	pinned_add(descriptor->abort - SIGNATURE_INSN, descriptor->abort);
 }
 
 /* Descriptors are data of the module, aligned to their size, and relocated by now. No section headers are needed. */
-static void scan_segment(const struct module *module, uintptr_t lower, uintptr_t upper)
+static void pinned_scan_segment(const struct module *module, uintptr_t lower, uintptr_t upper)
 {
-	static struct descriptor view[512];
+	static struct rseq_descriptor view[512];
 
 	lower = ALIGN_UP(lower, sizeof(view[0]));
 	while (lower + sizeof(view[0]) <= upper) {
@@ -79,7 +79,7 @@ static void scan_segment(const struct module *module, uintptr_t lower, uintptr_t
 		size_t size = text_read(lower, view, MIN(sizeof(view), upper - lower), &error);
 
 		for (size_t i = 0; i < size / sizeof(view[0]); ++i)
-			consider(module, &view[i]);
+			pinned_consider(module, &view[i]);
 		lower += MAX(ALIGN_DOWN(size, sizeof(view[0])), sizeof(view[0]));
 		/* A page that is not there. */
 		if (size == 0)
@@ -87,11 +87,11 @@ static void scan_segment(const struct module *module, uintptr_t lower, uintptr_t
 	}
 }
 
-static void scan_module(const struct module *module)
+static void pinned_scan_module(const struct module *module)
 {
 	const Elf64_Phdr *headers = module->headers;
 
-	code_ranges_count = 0;
+	range_count = 0;
 	too_many = false;
 	scanned = *module;
 	for (size_t i = 0; i < module->header_count; ++i) {
@@ -99,12 +99,12 @@ static void scan_module(const struct module *module)
 
 		/* Not code, and not what the program fills in: descriptors come from the file. */
 		if (headers[i].p_type == PT_LOAD && !(headers[i].p_flags & PF_X) && (headers[i].p_flags & PF_R))
-			scan_segment(module, lower, lower + headers[i].p_filesz);
+			pinned_scan_segment(module, lower, lower + headers[i].p_filesz);
 	}
 }
 
 /* Not by its identity alone, which is an address that another module may have had. */
-static bool is_scanned(const struct module *module)
+static bool pinned_is_scanned(const struct module *module)
 {
 	return scanned.identity == module->identity && scanned.lower == module->lower && scanned.upper == module->upper &&
 	       scanned.eh_frame_hdr == module->eh_frame_hdr && scanned.header_count == module->header_count;
@@ -125,7 +125,7 @@ static const uint8_t cancellable[] = { 0x4D, 0x89, 0xCA, 0x4C, 0x8B, 0x44, 0x24,
 #define SYSCALL_1 0x0F
 #define SYSCALL_2 0x05
 
-static uint64_t word_at(const uint8_t *bytes)
+static uint64_t pinned_word_at(const uint8_t *bytes)
 {
 	uint64_t word;
 
@@ -134,7 +134,7 @@ static uint64_t word_at(const uint8_t *bytes)
 }
 
 /* Of the function, what a window could touch: it may run over the function's end, but does not begin in front of it. */
-static uintptr_t find_cancellable(uintptr_t address, uintptr_t function, uintptr_t end)
+static uintptr_t pinned_find_cancellable(uintptr_t address, uintptr_t function, uintptr_t end)
 {
 	static uint8_t view[2 * AROUND];
 	uintptr_t lower = address - AROUND;
@@ -153,8 +153,8 @@ static uintptr_t find_cancellable(uintptr_t address, uintptr_t function, uintptr
 	/* By its last two bytes, which are rare; eight at a time. */
 	for (size_t i = sizeof(cancellable); i <= size; ++i) {
 		while (i + sizeof(uint64_t) <= size &&
-		       !bytes_have_zero((word_at(view + i - 2) ^ SYSCALL_1 * BYTES_ONE) |
-					(word_at(view + i - 1) ^ SYSCALL_2 * BYTES_ONE)))
+		       !bytes_have_zero((pinned_word_at(view + i - 2) ^ SYSCALL_1 * BYTES_ONE) |
+					(pinned_word_at(view + i - 1) ^ SYSCALL_2 * BYTES_ONE)))
 			i += sizeof(uint64_t);
 		if (view[i - 1] == SYSCALL_2 && view[i - 2] == SYSCALL_1 &&
 		    memcmp(view + i - sizeof(cancellable), cancellable, sizeof(cancellable)) == 0)
@@ -163,7 +163,7 @@ static uintptr_t find_cancellable(uintptr_t address, uintptr_t function, uintptr
 	return 0;
 }
 
-static bool bound(uintptr_t lower, uintptr_t upper, uintptr_t address, struct pinned *out)
+static bool pinned_bound(uintptr_t lower, uintptr_t upper, uintptr_t address, struct pinned *out)
 {
 	if (address >= lower && address < upper)
 		return false;
@@ -181,15 +181,15 @@ const char *pinned_examine(const struct module *module, uintptr_t address, uintp
 
 	out->floor = 0;
 	out->ceiling = UINTPTR_MAX;
-	if (!is_scanned(module))
-		scan_module(module);
+	if (!pinned_is_scanned(module))
+		pinned_scan_module(module);
 	if (too_many)
 		return "the module has more restartable sequences than can be remembered";
-	for (size_t i = 0; i < code_ranges_count; ++i)
-		if (!bound(ranges[i].lower, ranges[i].upper, address, out))
+	for (size_t i = 0; i < range_count; ++i)
+		if (!pinned_bound(ranges[i].lower, ranges[i].upper, address, out))
 			return "the code is a restartable sequence (rseq), which works only where it is";
-	found = find_cancellable(address, lower, upper);
-	if (found != 0 && !bound(found - CANCELLABLE_BEFORE, found + sizeof(cancellable), address, out))
+	found = pinned_find_cancellable(address, lower, upper);
+	if (found != 0 && !pinned_bound(found - CANCELLABLE_BEFORE, found + sizeof(cancellable), address, out))
 		return "the system call is a cancellation point, which works only where it is";
 	return NULL;
 }

@@ -1,9 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The planner: candidates for a window around a site, in order, and why each does not do. Pure: it must not look at live memory, nor
+ * know what is patched.
+ */
 #include "plan/plan.h"
 
 #include <string.h>
 
-static patch_status refuse(struct plan *plan, patch_status status, const char *message, uintptr_t where)
+static patch_status plan_refuse(struct plan *plan, patch_status status, const char *message, uintptr_t where)
 {
 	plan->message = message;
 	plan->irritant = where;
@@ -13,87 +17,88 @@ static patch_status refuse(struct plan *plan, patch_status status, const char *m
 #define TOO_MUCH "joining the patches around it would displace too much at once"
 #define SHADOW_STACK "a call cannot be displaced while the thread has a user shadow stack"
 
-static bool is_call(const struct arch_insn *insn)
+static bool plan_is_call(const struct arch_insn *insn)
 {
 	return insn->kind == ARCH_CALL || insn->kind == ARCH_CALL_IND;
 }
 
-static bool is_target(const struct plan_request *request, uintptr_t address)
+static bool plan_is_target(const struct plan_request *request, uintptr_t address)
 {
 	return request->is_target != NULL && request->is_target(address, request->data);
 }
 
 /* Where the function branches into the middle of the instruction at the address, or 0. */
-static uintptr_t target_inside(const struct plan_request *request, uintptr_t address, const struct arch_insn *insn)
+static uintptr_t plan_target_inside(const struct plan_request *request, uintptr_t address, const struct arch_insn *insn)
 {
 	for (unsigned int i = 1; i < insn->length; ++i)
-		if (is_target(request, address + i))
+		if (plan_is_target(request, address + i))
 			return address + i;
 	return 0;
 }
 
 /* ---- candidates ------------------------------------------------------------------------------------------------- */
 
-/* How the boundaries of a window are met: see plan_site(). */
-enum level { QUIET, RETURNED_TO, BRANCHED_TO, ENTERED, LEVELS };
-
-enum shape { FORWARD, BACKWARD, PUNNED, SHAPES };
-
 /* How far in front of a site a window may begin: a jump's length and an instruction. */
 #define BACKWARDS_MAX (ARCH_JMP_SIZE + INSN_MAX)
 /* Of one shape at one level: more than there can be. */
 #define VARIANTS 32
-#define LAST_RESORT (ENTERED * SHAPES * VARIANTS)
-#define TRAP_RESORT (LEVELS * SHAPES * VARIANTS)
 
-unsigned int plan_first_to_trap(void)
+/* The first one of the next shape. */
+static struct plan_rung plan_next_shape(struct plan_rung rung)
 {
-	return BRANCHED_TO * SHAPES * VARIANTS;
+	rung.variant = 0;
+	if (++rung.shape == PLAN_SHAPES) {
+		rung.shape = 0;
+		++rung.level;
+	}
+	return rung;
 }
 
-unsigned int plan_last_resort(void)
+struct plan_rung plan_next(struct plan_rung rung)
 {
-	return LAST_RESORT;
+	if (++rung.variant == VARIANTS)
+		return plan_next_shape(rung);
+	return rung;
 }
 
 /*
  * Why the window can not grow by this instruction, or NULL. Behind the function's end only padding may be taken: bytes
  * that control never reaches and that no other function owns.
  */
-static const char *obstacle(const struct plan_request *request, enum level level, const struct arch_insn *insn,
+static const char *plan_obstacle(const struct plan_request *request, enum plan_level level, const struct arch_insn *insn,
 			    uintptr_t address)
 {
 	uintptr_t end = address + insn->length;
 
-	if (end > request->limit && (level < ENTERED || address < request->limit || end > request->beyond))
+	if (end > request->limit && (level < PLAN_ENTERED || address < request->limit || end > request->beyond))
 		return "the function ends within the bytes of a jump, and another begins";
 	if (request->upper != 0 && address >= request->upper && address < request->limit &&
 	    !(insn->flags & ARCH_F_FILLER))
 		return "the function ends within the bytes of a jump";
 	if (insn->flags & ARCH_F_REFUSED)
 		return insn->why;
-	if (request->no_calls && is_call(insn))
+	if (request->no_calls && plan_is_call(insn))
 		return SHADOW_STACK;
 	return NULL;
 }
 
 /* Does control go on behind it by itself, or only by a return or a branch from elsewhere? */
-static bool flows_on(const struct arch_insn *insn)
+static bool plan_flows_on(const struct arch_insn *insn)
 {
-	return !(insn->flags & ARCH_F_NOFALL) && !is_call(insn);
+	return !(insn->flags & ARCH_F_NOFALL) && !plan_is_call(insn);
 }
 
 /* How the boundary is met that is at `address`, where `insn` is, behind `last`. */
-static enum level level_of(const struct plan_request *request, const struct arch_insn *last,
+static enum plan_level plan_level_of(const struct plan_request *request, const struct arch_insn *last,
 			   const struct arch_insn *insn, uintptr_t address)
 {
 	if (address == request->limit)
-		return ENTERED;
-	if (is_target(request, address))
-		return BRANCHED_TO;
-	if (insn->flags & ARCH_F_ENDBR || (!flows_on(last) && !(insn->flags & ARCH_F_FILLER)))
-		return RETURNED_TO;
-	return QUIET;
+		return PLAN_ENTERED;
+	if (plan_is_target(request, address))
+		return PLAN_BRANCHED_TO;
+	if (insn->flags & ARCH_F_ENDBR || (!plan_flows_on(last) && !(insn->flags & ARCH_F_FILLER)))
+		return PLAN_RETURNED_TO;
+	return PLAN_QUIET;
 }
 
 /*
@@ -101,12 +106,12 @@ static enum level level_of(const struct plan_request *request, const struct arch
  * control must flow to the site, or the jump would not be met: but where the start is given and boundaries may trap, the
  * site's may be one. `at_site` is the site's instruction. NULL, or why not and *where.
  */
-static const char *build(const struct plan_request *request, enum level level, uintptr_t end,
+static const char *plan_build(const struct plan_request *request, enum plan_level level, uintptr_t end,
 			 const struct arch_insn *at_site, struct plan *plan, uintptr_t *where)
 {
 	const uint8_t *bytes = request->bytes + (plan->start - request->site);
 	size_t size = request->size - (plan->start - request->site);
-	bool flows = request->from == 0 || level < BRANCHED_TO;
+	bool flows = request->from == 0 || level < PLAN_BRANCHED_TO;
 
 	plan->length = 0;
 	plan->count = 0;
@@ -122,16 +127,16 @@ static const char *build(const struct plan_request *request, enum level level, u
 			*insn = *at_site;
 		else if (!arch_decode(bytes + plan->length, size - plan->length, address, insn))
 			return "the bytes behind the instruction do not decode";
-		why = obstacle(request, level, insn, address);
+		why = plan_obstacle(request, level, insn, address);
 		if (why != NULL)
 			return why;
 		/* Of the site's own instruction plan_site() knows. */
-		if (address != plan->site && target_inside(request, address, insn) != 0)
+		if (address != plan->site && plan_target_inside(request, address, insn) != 0)
 			return "the function branches into the middle of an instruction within the bytes of a jump";
-		if (plan->count > 0 && level_of(request, insn - 1, insn, address) > level)
+		if (plan->count > 0 && plan_level_of(request, insn - 1, insn, address) > level)
 			return "the function branches to an instruction within the bytes of a jump";
 		if (address < plan->site && (address + insn->length > plan->site ||
-					     (flows && (!flows_on(insn) || (insn->flags & ARCH_F_ENDBR)))))
+					     (flows && (!plan_flows_on(insn) || (insn->flags & ARCH_F_ENDBR)))))
 			return "control does not flow to the instruction from the one in front";
 		if (plan->length + insn->length > WINDOW_LENGTH_MAX)
 			return TOO_MUCH;
@@ -142,18 +147,18 @@ static const char *build(const struct plan_request *request, enum level level, u
 }
 
 /* From plan->start on, as long as a jump, over the site's instruction. */
-static const char *build_window(const struct plan_request *request, enum level level,
+static const char *plan_build_window(const struct plan_request *request, enum plan_level level,
 				const struct arch_insn *at_site, struct plan *plan, uintptr_t *where)
 {
 	uintptr_t end = MAX(MAX(plan->start + ARCH_JMP_SIZE, plan->site + at_site->length), request->reach);
-	const char *why = build(request, level, end, at_site, plan, where);
+	const char *why = plan_build(request, level, end, at_site, plan, where);
 
 	if (why == NULL)
 		plan->strategy = plan->count == 1 ? PATCH_STRATEGY_JUMP : PATCH_STRATEGY_CONSTRAINED_JUMP;
 	return why;
 }
 
-static bool build_backward(const struct plan_request *request, enum level level, unsigned int variant,
+static bool plan_build_backward(const struct plan_request *request, enum plan_level level, unsigned int variant,
 			   const struct arch_insn *at_site, struct plan *plan)
 {
 	uintptr_t distance = plan->site - request->site + MIN(request->before, (size_t)BACKWARDS_MAX);
@@ -169,11 +174,11 @@ static bool build_backward(const struct plan_request *request, enum level level,
 			return false;
 		plan->start = plan->site - 1 - variant;
 	}
-	return build_window(request, level, at_site, plan, &where) == NULL;
+	return plan_build_window(request, level, at_site, plan, &where) == NULL;
 }
 
 /* The bytes of the jump behind the window are those of the instructions there: nothing is changed of them (I11). */
-static bool build_punned(const struct plan_request *request, enum level level, unsigned int variant,
+static bool plan_build_punned(const struct plan_request *request, enum plan_level level, unsigned int variant,
 			 const struct arch_insn *at_site, struct plan *plan)
 {
 	unsigned int back = variant / (ARCH_JMP_SIZE - 1);
@@ -190,33 +195,40 @@ static bool build_punned(const struct plan_request *request, enum level level, u
 	    plan->start + ARCH_JMP_SIZE > request->site + request->size)
 		return false;
 	plan->strategy = PATCH_STRATEGY_PUNNED_JUMP;
-	return build(request, level, plan->start + length, at_site, plan, &where) == NULL && plan->length == length;
+	return plan_build(request, level, plan->start + length, at_site, plan, &where) == NULL && plan->length == length;
 }
 
 /* ---- the ladder ------------------------------------------------------------------------------------------------- */
 
-static bool climb(const struct plan_request *request, const struct arch_insn *at_site, struct plan *plan,
+static bool plan_climb(const struct plan_request *request, const struct arch_insn *at_site, struct plan *plan,
 		  const char **why, uintptr_t *where)
 {
-	unsigned int end = request->policy == PATCH_TRAP_POLICY_ALLOW ? BRANCHED_TO : request->beyond ? LEVELS : ENTERED;
+	enum plan_level end = request->policy == PATCH_TRAP_POLICY_ALLOW ? PLAN_BRANCHED_TO :
+			      request->beyond			       ? PLAN_LEVELS :
+									 PLAN_ENTERED;
+	struct plan_rung rung = request->candidate;
 
-	for (unsigned int i = request->candidate; i < end * SHAPES * VARIANTS; ++i) {
-		enum level level = i / (SHAPES * VARIANTS);
-		enum shape shape = i / VARIANTS % SHAPES;
-		unsigned int variant = i % VARIANTS;
+	while (rung.level < end) {
 		bool built = false;
 
-		plan->candidate = (uint16_t)i;
-		if (shape == BACKWARD) {
-			built = build_backward(request, level, variant, at_site, plan);
-		} else if (shape == PUNNED) {
-			built = build_punned(request, level, variant, at_site, plan);
-		} else if (variant == 0 && request->from == 0) {
-			plan->start = plan->site;
-			*why = build_window(request, level, at_site, plan, where);
-			built = *why == NULL;
-		} else {
-			i += VARIANTS - variant - 1;
+		plan->candidate = rung;
+		switch (rung.shape) {
+		case PLAN_FORWARD:
+			/* There is one, and none when the start is given. */
+			if (rung.variant == 0 && request->from == 0) {
+				plan->start = plan->site;
+				*why = plan_build_window(request, rung.level, at_site, plan, where);
+				built = *why == NULL;
+			}
+			rung = plan_next_shape(rung);
+			break;
+		case PLAN_BACKWARD:
+			built = plan_build_backward(request, rung.level, rung.variant, at_site, plan);
+			rung = plan_next(rung);
+			break;
+		default:
+			built = plan_build_punned(request, rung.level, rung.variant, at_site, plan);
+			rung = plan_next(rung);
 		}
 		if (built)
 			return true;
@@ -234,7 +246,7 @@ static void plan_trap(struct plan *plan, const struct arch_insn *insn)
 	plan->offsets[1] = length;
 	plan->insns[0] = *insn;
 	plan->strategy = PATCH_STRATEGY_TRAP;
-	plan->candidate = TRAP_RESORT;
+	plan->candidate = (struct plan_rung){ .level = PLAN_LEVELS };
 }
 
 patch_status plan_site(const struct plan_request *request, struct plan *plan)
@@ -247,36 +259,36 @@ patch_status plan_site(const struct plan_request *request, struct plan *plan)
 	memset(plan, 0, offsetof(struct plan, insns));
 	plan->site = request->site;
 	if (!arch_decode(request->bytes, request->size, plan->site, &insn))
-		return refuse(plan, PATCH_EDISASM, "the bytes at the address are no valid instruction", plan->site);
+		return plan_refuse(plan, PATCH_EDISASM, "the bytes at the address are no valid instruction", plan->site);
 	if (insn.flags & ARCH_F_ENDBR) {
 		/* Kept in place for indirect branches; the hook sits right behind it. */
 		plan->site += insn.length;
 		if (!arch_decode(request->bytes + insn.length, request->size - insn.length, plan->site, &insn))
-			return refuse(plan, PATCH_EDISASM, "the bytes behind endbr64 are no valid instruction",
+			return plan_refuse(plan, PATCH_EDISASM, "the bytes behind endbr64 are no valid instruction",
 				      plan->site);
 		if (request->upper != 0 && plan->site >= request->upper)
-			return refuse(plan, PATCH_EDISASM, "the function ends behind endbr64", plan->site);
+			return plan_refuse(plan, PATCH_EDISASM, "the function ends behind endbr64", plan->site);
 	}
 	if (insn.flags & ARCH_F_REFUSED)
-		return refuse(plan, PATCH_ERELOCATE, insn.why, plan->site);
-	if (request->no_calls && is_call(&insn))
-		return refuse(plan, PATCH_ENOTSUP, SHADOW_STACK, plan->site);
+		return plan_refuse(plan, PATCH_ERELOCATE, insn.why, plan->site);
+	if (request->no_calls && plan_is_call(&insn))
+		return plan_refuse(plan, PATCH_ENOTSUP, SHADOW_STACK, plan->site);
 	if (request->bytes[plan->site - request->site] == ARCH_INT3)
-		return refuse(plan, PATCH_ECHANGED, "an int3 that libpatch did not write is there already", plan->site);
+		return plan_refuse(plan, PATCH_ECHANGED, "an int3 that libpatch did not write is there already", plan->site);
 
 	if (request->policy == PATCH_TRAP_POLICY_FORCE) {
 		plan_trap(plan, &insn);
 		return PATCH_OK;
 	}
-	inside = target_inside(request, plan->site, &insn);
+	inside = plan_target_inside(request, plan->site, &insn);
 	if (inside != 0) {
 		why = "the function branches into the middle of the instruction";
 		where = inside;
-	} else if (climb(request, &insn, plan, &why, &where)) {
+	} else if (plan_climb(request, &insn, plan, &why, &where)) {
 		return PATCH_OK;
 	}
 	if (request->policy == PATCH_TRAP_POLICY_FORBID || request->from != 0)
-		return refuse(plan, PATCH_ENOJUMP, why, where);
+		return plan_refuse(plan, PATCH_ENOJUMP, why, where);
 	plan_trap(plan, &insn);
 	plan->message = why;
 	plan->irritant = where;

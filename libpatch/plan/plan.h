@@ -10,6 +10,33 @@
 #include "base/base.h"
 #include "code/window.h"
 
+/*
+ * How the boundaries of a window are met, the best level first: a boundary that something leads to traps, at microseconds each.
+ * Only FORBID goes beyond PLAN_RETURNED_TO.
+ */
+enum plan_level {
+	PLAN_QUIET,       /* nothing is known to lead to them but the instruction in front: they never trap */
+	PLAN_RETURNED_TO, /* behind a call or a jump: something may lead there, as a return does */
+	PLAN_BRANCHED_TO, /* the function branches to them */
+	PLAN_ENTERED,     /* the window runs into the next function, whose entry is one: only if plan_request.beyond */
+	PLAN_LEVELS       /* no window: a trap */
+};
+
+/* Where a window lies, at each level in this order. */
+enum plan_shape {
+	PLAN_FORWARD,  /* from the site on */
+	PLAN_BACKWARD, /* it begins in front of the site; the nearest first */
+	PLAN_PUNNED,   /* its jump consists of bytes behind it, too; the longest first */
+	PLAN_SHAPES
+};
+
+/* A candidate's place in the order in which candidates are tried. Zeroed: the first one. */
+struct plan_rung {
+	uint8_t level;   /* enum plan_level */
+	uint8_t shape;   /* enum plan_shape */
+	uint8_t variant; /* of the shape */
+};
+
 struct plan_request {
 	uintptr_t site;
 	const uint8_t *bytes; /* original bytes from site on */
@@ -31,8 +58,7 @@ struct plan_request {
 	uintptr_t reach;
 	/* The window must begin here, in front of the site. 0: no wish. */
 	uintptr_t from;
-	/* Candidates in front of this one did not do (plan.candidate, plus one); 0: begin with the best. */
-	unsigned int candidate;
+	struct plan_rung candidate; /* the first one to try: those before it did not do */
 	int policy; /* enum patch_trap_policy */
 	bool no_calls; /* calls cannot be displaced: the return address written by the copy is not the shadow stack's */
 };
@@ -43,7 +69,7 @@ struct plan {
 	uint8_t length;
 	uint8_t count;
 	uint8_t strategy; /* enum patch_strategy */
-	uint16_t candidate;
+	struct plan_rung candidate;
 	uint8_t offsets[WINDOW_INSNS_MAX + 1]; /* of the instructions, and the end */
 	/* Refused: status is not PATCH_OK, and this is why and where. */
 	const char *message;
@@ -52,23 +78,13 @@ struct plan {
 };
 
 /*
- * The best candidate from request->candidate on. Candidates are, by how their boundaries are met (a boundary traps, at
- * microseconds each):
- *
- *   0  boundaries that nothing is known to lead to but the instruction in front: never trap
- *   1  boundaries behind a call or a jump: something may lead there, as a return does
- *   2  boundaries that the function branches to (FORBID only)
- *   3  a window that runs into the next function, whose entry is a boundary (FORBID only, and only if `beyond`)
- *
- * and at each level: a window from the site on, then ones that begin in front of it, nearest first, then punned ones,
- * longest first. Last of all, with ALLOW, a trap.
+ * The best candidate from request->candidate on, level by level, and at each level shape by shape. Last of all, with ALLOW, a
+ * trap.
  */
 patch_status plan_site(const struct plan_request *request, struct plan *plan);
 
-/* Boundaries that something is known to lead to: those of candidates from this one on. */
-unsigned int plan_first_to_trap(void);
-/* The first candidate of the last resort. */
-unsigned int plan_last_resort(void);
+/* The candidate behind this one. */
+struct plan_rung plan_next(struct plan_rung rung);
 
 /* The plan as a window over `original`, bytes from its start on. */
 static inline struct window plan_window(const struct plan *plan, const uint8_t *original)

@@ -23,17 +23,17 @@ static size_t words;
 static uintptr_t near_lower;
 static uint32_t near_targets;
 
-static void set(uint64_t *bits, uintptr_t offset)
+static void scan_set_bit(uint64_t *bits, uintptr_t offset)
 {
 	bits[offset / 64] |= (uint64_t)1 << (offset % 64);
 }
 
-static bool is_inside(uintptr_t address)
+static bool scan_is_inside(uintptr_t address)
 {
 	return address >= scanned_lower && address < scanned_upper;
 }
 
-static bool get(const uint64_t *bits, uintptr_t address)
+static bool scan_get_bit(const uint64_t *bits, uintptr_t address)
 {
 	uintptr_t offset = address - scanned_lower;
 
@@ -75,19 +75,19 @@ struct __attribute__((packed, may_alias)) unaligned64 {
 #define HALF_REACH (1UL << 16)
 
 /* Of the displacement of 32 bits at `at`, whatever is in front: the bit of its target. */
-static inline uint32_t look(uintptr_t at, uintptr_t near)
+static inline uint32_t scan_look(uintptr_t at, uintptr_t near)
 {
 	uintptr_t target = at + 4 + (intptr_t)((const struct unaligned32 *)at)->value - near;
 
 	return target < NEAR ? 1U << target : 0;
 }
 
-static uint32_t look_from(uintptr_t at, uintptr_t end, uintptr_t near)
+static uint32_t scan_look_from(uintptr_t at, uintptr_t end, uintptr_t near)
 {
 	uint32_t found = 0;
 
 	for (; at < end; ++at)
-		found |= look(at, near);
+		found |= scan_look(at, near);
 	return found;
 }
 
@@ -95,7 +95,7 @@ static uint32_t look_from(uintptr_t at, uintptr_t end, uintptr_t near)
  * Displacements in [at, end), all of them backwards to `near`, or all forwards. Only where the two upper bytes say that it does
  * not go far is one looked at: eight at a time, this is the longest part of making a patch.
  */
-static uint32_t look_at_halves(uintptr_t at, uintptr_t end, uintptr_t near, bool backwards)
+static uint32_t scan_look_at_halves(uintptr_t at, uintptr_t end, uintptr_t near, bool backwards)
 {
 	uint64_t sign = backwards ? ~(uint64_t)0 : 0;
 	uint32_t found = 0;
@@ -105,13 +105,13 @@ static uint32_t look_at_halves(uintptr_t at, uintptr_t end, uintptr_t near, bool
 				 (((const struct unaligned64 *)(at + 3))->value ^ sign);
 
 		if (bytes_have_zero(upper))
-			found |= look_from(at, at + 8, near);
+			found |= scan_look_from(at, at + 8, near);
 	}
-	return found | look_from(at, end, near);
+	return found | scan_look_from(at, end, near);
 }
 
 /* Branches with 8 bits whose opcodes are in [at, end). */
-static uint32_t look_at_shorts(uintptr_t at, uintptr_t end, uintptr_t near)
+static uint32_t scan_look_at_shorts(uintptr_t at, uintptr_t end, uintptr_t near)
 {
 	uint32_t found = 0;
 
@@ -141,7 +141,7 @@ static uint32_t look_at_shorts(uintptr_t at, uintptr_t end, uintptr_t near)
  * Every byte of the function as if a displacement began there: of 32 bits, whatever is in front; of 8 bits, only behind a byte
  * that may be an opcode of such a branch. That some are no branches does not matter.
  */
-static uint32_t find_near_targets(uintptr_t near)
+static uint32_t scan_find_near_targets(uintptr_t near)
 {
 	uintptr_t lower = MAX(scanned_lower, near - SHORT_REACH);
 	uintptr_t upper = MIN(scanned_upper, near + NEAR + SHORT_REACH);
@@ -151,16 +151,16 @@ static uint32_t find_near_targets(uintptr_t near)
 	uint32_t found = 0;
 
 	if (scanned_upper - scanned_lower < HALF_REACH - 2 * NEAR)
-		found = look_at_halves(scanned_lower, front, near, false) | look_from(front, behind, near) |
-			look_at_halves(behind, end, near, true);
+		found = scan_look_at_halves(scanned_lower, front, near, false) | scan_look_from(front, behind, near) |
+			scan_look_at_halves(behind, end, near, true);
 	else
-		found = look_from(scanned_lower, end, near);
+		found = scan_look_from(scanned_lower, end, near);
 	if (lower < upper)
-		found |= look_at_shorts(lower, upper - 1, near);
+		found |= scan_look_at_shorts(lower, upper - 1, near);
 	return found;
 }
 
-static bool may_be_target(uintptr_t address)
+static bool scan_may_be_target(uintptr_t address)
 {
 	/* What the library wrote is not what the program branches by. */
 	if (!is_original)
@@ -168,14 +168,14 @@ static bool may_be_target(uintptr_t address)
 	if (near_lower == 0 || address < near_lower || address >= near_lower + NEAR) {
 		/* Most questions are about what is behind the first, some about what is in front. */
 		near_lower = address - NEAR / 4;
-		near_targets = find_near_targets(near_lower);
+		near_targets = scan_find_near_targets(near_lower);
 	}
 	return near_targets >> (address - near_lower) & 1;
 }
 
 /* ---- decoding --------------------------------------------------------------------------------------------------- */
 
-static bool make_room(size_t needed)
+static bool scan_make_room(size_t needed)
 {
 	if (needed <= words) {
 		memset(starts, 0, needed * sizeof(*starts));
@@ -196,12 +196,12 @@ static bool make_room(size_t needed)
 	return true;
 }
 
-static bool is_direct_branch(const struct arch_insn *insn)
+static bool scan_is_direct_branch(const struct arch_insn *insn)
 {
 	return insn->rel_size != 0 && insn->kind != ARCH_CALL;
 }
 
-static void decode(void)
+static void scan_decode(void)
 {
 	uintptr_t lower = scanned_lower;
 	uintptr_t upper = scanned_upper;
@@ -220,9 +220,9 @@ static void decode(void)
 			++at;
 			continue;
 		}
-		set(starts, at - lower);
-		if (is_direct_branch(&insn) && insn.target >= lower && insn.target < upper)
-			set(targets, insn.target - lower);
+		scan_set_bit(starts, at - lower);
+		if (scan_is_direct_branch(&insn) && insn.target >= lower && insn.target < upper)
+			scan_set_bit(targets, insn.target - lower);
 		at += insn.length;
 	}
 }
@@ -232,21 +232,21 @@ bool scan_function(void)
 	if (decoded != UNKNOWN)
 		return decoded == DECODED;
 	decoded = REFUSED;
-	if (scanned_upper - scanned_lower > FUNCTION_MAX || !make_room((scanned_upper - scanned_lower + 63) / 64))
+	if (scanned_upper - scanned_lower > FUNCTION_MAX || !scan_make_room((scanned_upper - scanned_lower + 63) / 64))
 		return false;
-	decode();
+	scan_decode();
 	decoded = DECODED;
 	return true;
 }
 
 bool scan_is_start(uintptr_t address)
 {
-	return is_inside(address) && scan_function() && get(starts, address);
+	return scan_is_inside(address) && scan_function() && scan_get_bit(starts, address);
 }
 
 bool scan_is_target(uintptr_t address)
 {
-	if (!is_inside(address) || (decoded == UNKNOWN && !may_be_target(address)))
+	if (!scan_is_inside(address) || (decoded == UNKNOWN && !scan_may_be_target(address)))
 		return false;
-	return scan_function() && get(targets, address);
+	return scan_function() && scan_get_bit(targets, address);
 }

@@ -19,7 +19,7 @@
 /* The mapping looked up last, around the address at hand: most patches are made module by module. */
 static struct maps_mapping cached;
 
-static bool mapping_of(uintptr_t address, struct maps_mapping *out, struct refusal *refusal, patch_status *status)
+static bool site_mapping(uintptr_t address, struct maps_mapping *out, struct refusal *refusal, patch_status *status)
 {
 	bool readable;
 
@@ -37,7 +37,7 @@ static bool mapping_of(uintptr_t address, struct maps_mapping *out, struct refus
 }
 
 /* The main program, or what is linked into it statically. */
-static bool is_main(const struct module *module)
+static bool site_is_main(const struct module *module)
 {
 	size_t count;
 	uintptr_t headers = (uintptr_t)module_program_headers(&count);
@@ -49,7 +49,7 @@ static bool is_main(const struct module *module)
  * Code that the trap path or a commit runs through (I9). Linked statically into the main program it cannot be told apart
  * from what is to be patched.
  */
-static const char *protected_by(const struct module *module)
+static const char *site_protected_by(const struct module *module)
 {
 	const struct {
 		const void *code;
@@ -60,7 +60,7 @@ static const char *protected_by(const struct module *module)
 		{ arch_decoder_code(), "libpatch relies on Zydis, and does not patch it" },
 	};
 
-	if (is_main(module))
+	if (site_is_main(module))
 		return NULL;
 	for (size_t i = 0; i < ARRAY_SIZE(needed); ++i)
 		if ((uintptr_t)needed[i].code >= module->lower && (uintptr_t)needed[i].code < module->upper)
@@ -69,7 +69,7 @@ static const char *protected_by(const struct module *module)
 }
 
 /* Our own trap handler returns there: a trap in it would never end (hazard 13). */
-static uintptr_t restorer(void)
+static uintptr_t site_restorer(void)
 {
 	static uintptr_t address;
 
@@ -79,17 +79,17 @@ static uintptr_t restorer(void)
 }
 
 /* May the bytes at address be patched, as far as their mapping goes? */
-static patch_status check_mapping(struct extent *extent, uintptr_t address, struct refusal *refusal)
+static patch_status site_check_mapping(struct extent *extent, uintptr_t address, struct refusal *refusal)
 {
 	struct maps_mapping mapping;
 	patch_status status;
 
-	if (!mapping_of(address, &mapping, refusal, &status))
+	if (!site_mapping(address, &mapping, refusal, &status))
 		return status;
 	if (!(mapping.protection & PROT_EXEC) || !(mapping.protection & PROT_READ)) {
 		/* It may have become so since it was looked up. */
 		cached = (struct maps_mapping){ 0 };
-		if (!mapping_of(address, &mapping, refusal, &status))
+		if (!site_mapping(address, &mapping, refusal, &status))
 			return status;
 	}
 	if (!(mapping.protection & PROT_EXEC)) {
@@ -114,18 +114,18 @@ static patch_status check_mapping(struct extent *extent, uintptr_t address, stru
 }
 
 /* Is it code that the library itself runs through? */
-static const char *check_protected(const struct module *module, uintptr_t address)
+static const char *site_check_protected(const struct module *module, uintptr_t address)
 {
-	if (address >= restorer() && address - restorer() < RESTORER_SIZE)
+	if (address >= site_restorer() && address - site_restorer() < RESTORER_SIZE)
 		return "signal handlers return through this code";
-	return protected_by(module);
+	return site_protected_by(module);
 }
 
 /*
  * What the dynamic linker knows stays mapped while the library lock is held: unloading waits for that (syscalls.c). So its code
  * can be read without asking the kernel, as far as the mapping goes that was looked up.
  */
-static void trust(const struct module *module, uintptr_t address)
+static void site_trust(const struct module *module, uintptr_t address)
 {
 	const Elf64_Phdr *headers = module->headers;
 
@@ -139,17 +139,17 @@ static void trust(const struct module *module, uintptr_t address)
 	}
 }
 
-static bool find_module(uintptr_t address, struct module *module)
+static bool site_find_module(uintptr_t address, struct module *module)
 {
 	if (!module_find(address, module))
 		return module_find_mapped(address, &cached, module);
-	trust(module, address);
+	site_trust(module, address);
 	return true;
 }
 
 patch_status site_examine(uintptr_t address, struct extent *extent, struct refusal *refusal)
 {
-	struct pinned critical;
+	struct pinned pinned;
 	struct module module;
 	patch_status status;
 
@@ -160,29 +160,29 @@ patch_status site_examine(uintptr_t address, struct extent *extent, struct refus
 		refusal->message = "the address is in code that libpatch generated";
 		return PATCH_EPROTECTED;
 	}
-	status = check_mapping(extent, address, refusal);
-	if (status != PATCH_OK || !find_module(address, &module))
+	status = site_check_mapping(extent, address, refusal);
+	if (status != PATCH_OK || !site_find_module(address, &module))
 		return status;
-	refusal->message = check_protected(&module, address);
+	refusal->message = site_check_protected(&module, address);
 	if (refusal->message != NULL)
 		return PATCH_EPROTECTED;
 	if (!module_function(&module, address, &extent->lower, &extent->upper, &extent->limit)) {
 		extent->lower = 0;
 		extent->upper = 0;
 	}
-	refusal->message = pinned_examine(&module, address, extent->lower, extent->upper, &critical);
+	refusal->message = pinned_examine(&module, address, extent->lower, extent->upper, &pinned);
 	if (refusal->message != NULL)
 		return PATCH_EPROTECTED;
 	/* Its unwind entry begins a byte early, so that it is found for return addresses: a window must not run into it. */
-	if (address < restorer()) {
-		extent->limit = MIN(extent->limit, restorer());
-		extent->barrier = restorer();
+	if (address < site_restorer()) {
+		extent->limit = MIN(extent->limit, site_restorer());
+		extent->barrier = site_restorer();
 	}
-	if (critical.ceiling < extent->barrier) {
-		extent->limit = MIN(extent->limit, critical.ceiling);
-		extent->barrier = critical.ceiling;
+	if (pinned.ceiling < extent->barrier) {
+		extent->limit = MIN(extent->limit, pinned.ceiling);
+		extent->barrier = pinned.ceiling;
 	}
-	extent->floor = critical.floor;
+	extent->floor = pinned.floor;
 	if (extent->upper == 0)
 		return PATCH_OK;
 	scan_set(extent->lower, extent->upper);
