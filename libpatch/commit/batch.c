@@ -16,81 +16,94 @@
 /* Of a region, and of its pad. */
 #define WRITES 2
 
-bool batch_begin(struct batch *batch, const struct worklist *agenda)
+bool batch_begin(struct batch *batch, const struct worklist *worklist)
 {
-	*batch = (struct batch){ .largest = agenda->largest, .longest = agenda->longest };
-	batch->jobs = heap_alloc(batch->largest * sizeof(*batch->jobs));
+	*batch = (struct batch){ .largest = worklist->largest, .longest = worklist->longest };
+	batch->changes = heap_alloc(batch->largest * sizeof(*batch->changes));
 	batch->texts = heap_alloc(TEXTS * batch->longest);
 	batch->writes = heap_alloc(WRITES * batch->largest * sizeof(*batch->writes));
-	if (batch->jobs != NULL && batch->texts != NULL && batch->writes != NULL)
+	if (batch->changes != NULL && batch->texts != NULL && batch->writes != NULL)
 		return true;
 	batch_end(batch);
 	return false;
 }
 
-void batch_load(struct batch *batch, const struct worklist *agenda)
+void batch_load(struct batch *batch, const struct worklist *worklist)
 {
-	batch->count = agenda->next - agenda->first;
+	batch->count = worklist->next - worklist->first;
 	batch->restored = false;
 	for (size_t i = 0; i < batch->count; ++i)
-		batch->jobs[i] = (struct job){ .region = agenda->items[agenda->first + i].region };
+		batch->changes[i] = (struct region_change){ .region = worklist->items[worklist->first + i].region };
 }
 
-void batch_report(const struct batch *batch, struct worklist *agenda)
+void batch_report(const struct batch *batch, struct worklist *worklist)
 {
 	for (size_t i = 0; i < batch->count; ++i) {
-		const struct job *job = &batch->jobs[i];
+		const struct region_change *change = &batch->changes[i];
 
-		agenda->items[agenda->first + i].gone = job->gone;
-		agenda->broken |= job->failed && (job->install || !job->gone);
+		worklist->items[worklist->first + i].gone = change->gone;
+		worklist->broken |= change->failed && (change->install || !change->gone);
 	}
 }
 
-/* What follows is on its way when it is needed: the region, then what that leads to. */
-struct job *batch_job(struct batch *batch, size_t index, unsigned int to_install, unsigned int to_remove)
+/* Parts of a region that a pass needs, of regions that are installed and of regions that are restored: enum region_part. */
+static const struct {
+	uint8_t to_install;
+	uint8_t to_remove;
+} batch_parts[] = {
+	/* Which of both it will be is not known yet. */
+	[PREFETCH_CHECK] = { REGION_PATCHES | REGION_TRAMPOLINE, REGION_PATCHES | REGION_TRAMPOLINE },
+	[PREFETCH_PADS] = { REGION_TRAMPOLINE, 0 },
+	[PREFETCH_PUBLISH] = { REGION_PATCHES | REGION_TRAMPOLINE | REGION_ENTRIES, REGION_PATCHES | REGION_TRAMPOLINE },
+	[PREFETCH_ENTRIES] = { REGION_ENTRIES, REGION_ENTRIES },
+	[PREFETCH_SETTLE] = { REGION_PATCHES | REGION_ENTRIES, REGION_PATCHES | REGION_ENTRIES },
+};
+
+/* First the region, far ahead; then what the region leads to. */
+void batch_fetch(const struct batch *batch, size_t index, enum batch_prefetch prefetch)
 {
 	if (index + 2 * PREFETCH_AHEAD < batch->count)
-		region_fetch(batch->jobs[index + 2 * PREFETCH_AHEAD].region);
+		region_fetch(batch->changes[index + 2 * PREFETCH_AHEAD].region);
 	if (index + PREFETCH_AHEAD < batch->count) {
-		const struct job *job = &batch->jobs[index + PREFETCH_AHEAD];
+		const struct region_change *change = &batch->changes[index + PREFETCH_AHEAD];
 
-		region_fetch_further(job->region, job->install ? to_install : to_remove);
+		region_fetch_further(change->region, change->install ? batch_parts[prefetch].to_install :
+								       batch_parts[prefetch].to_remove);
 	}
-	return &batch->jobs[index];
 }
 
 void batch_end(struct batch *batch)
 {
-	heap_free(batch->jobs, batch->largest * sizeof(*batch->jobs));
+	heap_free(batch->changes, batch->largest * sizeof(*batch->changes));
 	heap_free(batch->texts, TEXTS * batch->longest);
 	heap_free(batch->writes, WRITES * batch->largest * sizeof(*batch->writes));
 }
 
-void batch_fail(struct job *job, patch_status status, const char *message)
+void batch_fail(struct region_change *change, patch_status status, const char *message)
 {
-	job->failed = true;
-	error_raise_at(status, ORIGIN, message, job->start);
-	region_queue(job->region);
+	change->failed = true;
+	error_raise_at(status, ORIGIN, message, change->start);
+	region_queue(change->region);
 }
 
 /* ---- what is to be written -------------------------------------------------------------------------------------- */
 
 /* A pad that threads may be led to changes by the phases. */
-static void describe_pad(struct job *job)
+static void batch_describe_pad(struct region_change *change)
 {
-	const struct region *region = job->region;
+	const struct region *region = change->region;
 	uint8_t bytes[ARCH_JMP_SIZE];
 
-	if (!job->install || region->strategy == PATCH_STRATEGY_TRAP || region->pad == 0)
+	if (!change->install || region->strategy == PATCH_STRATEGY_TRAP || region->pad == 0)
 		return;
-	job->new_pad = !region->pad_reachable;
-	if (job->new_pad)
+	change->new_pad = !region->pad_reachable;
+	if (change->new_pad)
 		return;
 	trampoline_pad_bytes(region_trampoline(region), region->pad, bytes);
-	job->pad_changes = memcmp(bytes, region->pad_live, sizeof(bytes)) != 0;
+	change->pad_changes = memcmp(bytes, region->pad_live, sizeof(bytes)) != 0;
 }
 
-static bool has_punned(const struct region *region)
+static bool batch_has_punned(const struct region *region)
 {
 	for (unsigned int i = 0; registry_any_punned() && i < region->count; ++i)
 		if (region->entries[i]->punned)
@@ -98,29 +111,29 @@ static bool has_punned(const struct region *region)
 	return false;
 }
 
-static void describe(struct job *job, uint8_t *texts)
+static void batch_describe(struct region_change *change, uint8_t *texts)
 {
-	struct region *region = job->region;
+	struct region *region = change->region;
 
-	job->start = region->start;
-	job->texts = texts;
-	job->length = region->length;
-	job->no_rmw = region->no_rmw;
-	job->install = region_wanted(region);
-	job->punned = job->install && region->strategy == PATCH_STRATEGY_PUNNED_JUMP;
+	change->start = region->start;
+	change->texts = texts;
+	change->length = region->length;
+	change->no_rmw = region->no_rmw;
+	change->install = region_wanted(region);
+	change->punned = change->install && region->strategy == PATCH_STRATEGY_PUNNED_JUMP;
 	memcpy(texts, region->live, region->length);
-	job->changes = phase_texts(region, job->install, texts);
-	job->had_punned = has_punned(region);
-	describe_pad(job);
+	change->text_changes = phase_texts(region, change->install, texts);
+	change->had_punned = batch_has_punned(region);
+	batch_describe_pad(change);
 }
 
 /* The module was unmapped, and everything of ours in it with it. */
-static void lose(struct job *job)
+static void batch_lose(struct region_change *change)
 {
-	job->failed = true;
-	job->gone = true;
-	if (job->install)
-		error_raise_at(PATCH_EFAULT, ORIGIN, "the code was unmapped", job->start);
+	change->failed = true;
+	change->gone = true;
+	if (change->install)
+		error_raise_at(PATCH_EFAULT, ORIGIN, "the code was unmapped", change->start);
 }
 
 /*
@@ -128,20 +141,20 @@ static void lose(struct job *job)
  * restored may have been taken in since, and debuggers and the kernel put back single bytes, whatever has become of those
  * beside them. Nothing of anybody else's is lost with such a mixture.
  */
-static void compare(struct batch *batch, struct job *job, const uint8_t *text)
+static void batch_compare(struct batch *batch, struct region_change *change, const uint8_t *text)
 {
-	const struct region *region = job->region;
+	const struct region *region = change->region;
 
-	if (memcmp(text, job->texts, job->length) == 0)
+	if (memcmp(text, change->texts, change->length) == 0)
 		return;
-	for (unsigned int at = 0; at < job->length; ++at) {
-		if (text[at] != job->texts[at] && text[at] != region->original[at]) {
-			batch_fail(job, PATCH_ECHANGED, CHANGED);
+	for (unsigned int at = 0; at < change->length; ++at) {
+		if (text[at] != change->texts[at] && text[at] != region->original[at]) {
+			batch_fail(change, PATCH_ECHANGED, CHANGED);
 			return;
 		}
 	}
-	memcpy(job->texts, text, job->length);
-	job->changes = phase_texts(region, job->install, job->texts);
+	memcpy(change->texts, text, change->length);
+	change->text_changes = phase_texts(region, change->install, change->texts);
 	batch->restored = true;
 }
 
@@ -152,22 +165,22 @@ struct view {
 	int error;
 };
 
-static void check(struct batch *batch, struct job *job, struct view *view)
+static void batch_check_region(struct batch *batch, struct region_change *change, struct view *view)
 {
 	static uint8_t bytes[2 * PAGE_SIZE];
 
-	if (!job->changes && !job->region->installed)
+	if (!change->text_changes && !change->region->installed)
 		return;
-	if (job->start < view->start || job->start + job->length > view->start + view->size) {
-		view->start = ALIGN_DOWN(job->start, PAGE_SIZE);
+	if (change->start < view->start || change->start + change->length > view->start + view->size) {
+		view->start = ALIGN_DOWN(change->start, PAGE_SIZE);
 		view->size = text_read(view->start, bytes, sizeof(bytes), &view->error);
 	}
-	if (job->start + job->length <= view->start + view->size)
-		compare(batch, job, bytes + (job->start - view->start));
+	if (change->start + change->length <= view->start + view->size)
+		batch_compare(batch, change, bytes + (change->start - view->start));
 	else if (view->error == EFAULT)
-		lose(job);
+		batch_lose(change);
 	else
-		batch_fail(job, PATCH_ESYS,
+		batch_fail(change, PATCH_ESYS,
 			   "the text cannot be read: the kernel refuses process_vm_readv() and reading /proc/self/mem");
 }
 
@@ -175,114 +188,112 @@ void batch_check(struct batch *batch)
 {
 	uint8_t *texts = batch->texts;
 	struct view view = { 0 };
+	struct region_change *change;
 
-	for (size_t i = 0; i < batch->count; ++i) {
-		/* What is to be done is not known yet. */
-		struct job *job = batch_job(batch, i, 0, REGION_PATCHES | REGION_TRAMPOLINE);
-
-		describe(job, texts);
-		check(batch, job, &view);
-		texts += (size_t)TEXTS * job->length;
+	for_each_change(batch, change, PREFETCH_CHECK) {
+		batch_describe(change, texts);
+		batch_check_region(batch, change, &view);
+		texts += (size_t)TEXTS * change->length;
 	}
 }
 
 /* ---- writing ---------------------------------------------------------------------------------------------------- */
 
-bool batch_takes_part(const struct job *job, int phase)
+bool batch_takes_part(const struct region_change *change, int phase)
 {
-	if (job->failed)
+	if (change->failed)
 		return false;
 	if (phase == 0)
-		return job->had_punned && (job->changes || !job->install);
-	return job->changes && (phase != 4 || job->punned);
+		return change->had_punned && (change->text_changes || !change->install);
+	return change->text_changes && (phase != 4 || change->punned);
 }
 
 /* The text after the phase. Those that are rare are made when it is their turn, in the place of phase 1. */
-static const uint8_t *text_after(const struct job *job, int phase)
+static const uint8_t *batch_text_after(const struct region_change *change, int phase)
 {
-	uint8_t *rare = job->texts + job->length;
+	uint8_t *rare = change->texts + change->length;
 
 	if (phase >= 1 && phase <= 3)
-		return job->texts + (size_t)phase * job->length;
+		return change->texts + (size_t)phase * change->length;
 	if (phase == 0)
-		phase_0_bytes(job->region, job->texts, rare);
+		phase_0_bytes(change->region, change->texts, rare);
 	else
-		phase_final_bytes(job->region, job->install, rare);
+		phase_final_bytes(change->region, change->install, rare);
 	return rare;
 }
 
 /* From the first byte that changes to the last. Those between are written as they are, which nobody can tell. */
-static void add_write(struct batch *batch, struct job *job, const uint8_t *wanted)
+static void batch_add_write(struct batch *batch, struct region_change *change, const uint8_t *wanted)
 {
-	unsigned int start = 0, end = job->length;
+	unsigned int start = 0, end = change->length;
 
-	while (start < end && wanted[start] == job->texts[start])
+	while (start < end && wanted[start] == change->texts[start])
 		++start;
 	if (start == end)
 		return;
-	while (wanted[end - 1] == job->texts[end - 1])
+	while (wanted[end - 1] == change->texts[end - 1])
 		--end;
 	batch->writes[batch->write_count++] = (struct text_write){
-		.address = job->start + start,
+		.address = change->start + start,
 		.bytes = wanted + start,
 		.length = end - start,
-		.no_rmw = job->no_rmw,
-		.expected = job->texts + start,
-		.owner = job,
+		.no_rmw = change->no_rmw,
+		.expected = change->texts + start,
+		.owner = change,
 	};
 }
 
 /* Part of the jump that the pad is to be. */
-static void add_pad_write(struct batch *batch, struct job *job, unsigned int at, unsigned int length)
+static void batch_add_pad_write(struct batch *batch, struct region_change *change, unsigned int at, unsigned int length)
 {
-	const struct region *region = job->region;
+	const struct region *region = change->region;
 
-	trampoline_pad_bytes(region_trampoline(region), region->pad, job->pad_bytes);
+	trampoline_pad_bytes(region_trampoline(region), region->pad, change->pad_bytes);
 	batch->writes[batch->write_count++] = (struct text_write){
 		.address = region->pad + at,
-		.bytes = job->pad_bytes + at,
+		.bytes = change->pad_bytes + at,
 		.length = length,
-		.owner = job,
+		.owner = change,
 	};
 }
 
 /* A pad is one instruction: trap byte, the rest, first byte. */
-static void add_pad_phase(struct batch *batch, struct job *job, int phase)
+static void batch_add_pad_phase(struct batch *batch, struct region_change *change, int phase)
 {
 	if (phase == 2)
-		add_pad_write(batch, job, 1, ARCH_JMP_SIZE - 1);
+		batch_add_pad_write(batch, change, 1, ARCH_JMP_SIZE - 1);
 	else
-		add_pad_write(batch, job, 0, 1);
+		batch_add_pad_write(batch, change, 0, 1);
 	if (phase == 1)
-		job->pad_bytes[0] = ARCH_INT3;
+		change->pad_bytes[0] = ARCH_INT3;
 }
 
 /* A write failed, perhaps half-way: what there is now works by trap, and is what the next commit starts from. */
-static void refresh(struct job *job)
+static void batch_refresh(struct region_change *change)
 {
 	uint8_t text[WINDOW_LENGTH_MAX];
 	int error;
 
-	if (text_read(job->start, text, job->length, &error) == job->length)
-		memcpy(job->texts, text, job->length);
-	job->written |= memcmp(job->texts, job->region->original, job->length) != 0;
+	if (text_read(change->start, text, change->length, &error) == change->length)
+		memcpy(change->texts, text, change->length);
+	change->written |= memcmp(change->texts, change->region->original, change->length) != 0;
 }
 
-static void remember(struct job *job, const struct text_write *write)
+static void batch_remember(struct region_change *change, const struct text_write *write)
 {
-	struct region *region = job->region;
+	struct region *region = change->region;
 
-	if (write->bytes >= job->pad_bytes && write->bytes < job->pad_bytes + ARCH_JMP_SIZE) {
+	if (write->bytes >= change->pad_bytes && write->bytes < change->pad_bytes + ARCH_JMP_SIZE) {
 		memcpy(region->pad_live + (write->address - region->pad), write->bytes, write->length);
 		return;
 	}
-	memcpy(job->texts + (write->expected - job->texts), write->bytes, write->length);
-	job->written = true;
+	memcpy(change->texts + (write->expected - change->texts), write->bytes, write->length);
+	change->written = true;
 }
 
-static void fail_write(struct job *job, int error, bool *told)
+static void batch_fail_write(struct region_change *change, int error, bool *told)
 {
-	batch_fail(job, PATCH_ESYS, "the kernel refused to write the bytes");
+	batch_fail(change, PATCH_ESYS, "the kernel refused to write the bytes");
 	if (!*told)
 		error_raise_sys(PATCH_ESYS, ORIGIN, "text could not be written", error);
 	*told = true;
@@ -290,66 +301,67 @@ static void fail_write(struct job *job, int error, bool *told)
 
 void batch_write_pads(struct batch *batch)
 {
+	struct region_change *change;
 	bool told = false;
 
 	batch->write_count = 0;
-	for (size_t i = 0; i < batch->count; ++i) {
-		struct job *job = batch_job(batch, i, REGION_TRAMPOLINE, 0);
-
-		if (job->new_pad && !job->failed)
-			add_pad_write(batch, job, 0, ARCH_JMP_SIZE);
+	for_each_change(batch, change, PREFETCH_PADS) {
+		if (change->new_pad && !change->failed)
+			batch_add_pad_write(batch, change, 0, ARCH_JMP_SIZE);
 	}
 	text_apply(batch->writes, batch->write_count);
 	for (size_t i = 0; i < batch->write_count; ++i) {
 		const struct text_write *write = &batch->writes[i];
-		struct job *job = write->owner;
 
+		change = write->owner;
 		if (write->error != 0) {
-			fail_write(job, write->error, &told);
+			batch_fail_write(change, write->error, &told);
 			continue;
 		}
-		memcpy(job->region->pad_live, job->pad_bytes, ARCH_JMP_SIZE);
-		job->region->pad_reachable = true;
+		memcpy(change->region->pad_live, change->pad_bytes, ARCH_JMP_SIZE);
+		change->region->pad_reachable = true;
 	}
 }
 
 void batch_write(struct batch *batch, int phase)
 {
+	struct region_change *change;
 	bool told = false;
 
 	batch->write_count = 0;
-	for (size_t i = 0; i < batch->count; ++i) {
-		struct job *job = &batch->jobs[i];
-
-		if (job->pad_changes && !job->failed && phase >= 1 && phase <= 3)
-			add_pad_phase(batch, job, phase);
-		if (batch_takes_part(job, phase))
-			add_write(batch, job, text_after(job, phase));
+	for_each_change(batch, change, PREFETCH_NOTHING) {
+		if (change->pad_changes && !change->failed && phase >= 1 && phase <= 3)
+			batch_add_pad_phase(batch, change, phase);
+		if (batch_takes_part(change, phase))
+			batch_add_write(batch, change, batch_text_after(change, phase));
 	}
 	text_apply(batch->writes, batch->write_count);
 	for (size_t i = 0; i < batch->write_count; ++i) {
 		const struct text_write *write = &batch->writes[i];
-		struct job *job = write->owner;
 
+		change = write->owner;
 		if (write->error == 0) {
-			remember(job, write);
+			batch_remember(change, write);
 		} else if (write->error == ESTALE) {
-			/* What is foreign must not be taken for expected: not refresh(). What was written works by trap. */
-			if (!job->failed)
-				batch_fail(job, PATCH_ECHANGED, CHANGED);
-		} else if (!job->failed) {
-			refresh(job);
-			fail_write(job, write->error, &told);
+			/* What is foreign must not be taken for expected: not batch_refresh(). What was written works by trap. */
+			if (!change->failed)
+				batch_fail(change, PATCH_ECHANGED, CHANGED);
+		} else if (!change->failed) {
+			batch_refresh(change);
+			batch_fail_write(change, write->error, &told);
 		}
 	}
-	for (size_t i = 0; phase == 0 && i < batch->count; ++i)
-		if (batch_takes_part(&batch->jobs[i], 0))
-			phase_texts(batch->jobs[i].region, batch->jobs[i].install, batch->jobs[i].texts);
+	if (phase != 0)
+		return;
+	/* What the other phases write depends on what is there. */
+	for_each_change(batch, change, PREFETCH_NOTHING)
+		if (batch_takes_part(change, 0))
+			phase_texts(change->region, change->install, change->texts);
 }
 
-void batch_record(const struct job *job)
+void batch_record(const struct region_change *change)
 {
-	memcpy(job->region->live, job->texts, job->length);
-	if (job->written)
-		region_set_installed(job->region, true);
+	memcpy(change->region->live, change->texts, change->length);
+	if (change->written)
+		region_set_installed(change->region, true);
 }

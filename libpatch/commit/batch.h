@@ -11,31 +11,32 @@
 #include "patch/region.h"
 #include "sys/text.h"
 
-struct job {
+/* What the protocol does to one region. */
+struct region_change {
 	struct region *region;
 	/*
 	 * What the text holds as far as we wrote it, and what it is to hold after phase 1, 2 and 3 (phase_texts()). The region
 	 * gets to know in the end: batch_record().
 	 */
 	uint8_t *texts;
-	/* The region's. */
+	/* As in the region, which the phases need not look at so. */
 	uintptr_t start;
 	uint8_t length;
 	bool no_rmw;
-	bool install; /* else remove */
-	bool changes;     /* bytes of text change */
-	bool pad_changes; /* the pad is led to another trampoline */
-	bool new_pad;     /* nobody was led to it yet */
-	bool punned;      /* a punned jump is installed */
-	bool had_punned;  /* one is there */
-	bool written;     /* some byte was */
+	bool install;      /* the region is to be in the text; else the original bytes are */
+	bool text_changes; /* bytes of the text are to change */
+	bool pad_changes;  /* the pad is led to another trampoline */
+	bool new_pad;      /* no thread was led to the pad yet */
+	bool punned;       /* a punned jump is installed */
+	bool had_punned;   /* a punned jump is there */
+	bool written;      /* some byte was written */
 	bool failed;
-	bool gone; /* its page is not mapped any more */
+	bool gone;         /* the page is not mapped any more */
 	uint8_t pad_bytes[ARCH_JMP_SIZE];
 };
 
 struct batch {
-	struct job *jobs;
+	struct region_change *changes;
 	size_t count;
 	uint8_t *texts;
 	struct text_write *writes;
@@ -46,40 +47,59 @@ struct batch {
 	size_t longest;
 };
 
-/* Memory for any batch of the agenda. False: there is none. */
-bool batch_begin(struct batch *batch, const struct worklist *agenda);
+/* Take memory for any batch of the worklist. False: there is none. */
+bool batch_begin(struct batch *batch, const struct worklist *worklist);
+/* Give the memory back. */
 void batch_end(struct batch *batch);
-/* The regions of the agenda's batch at hand. */
-void batch_load(struct batch *batch, const struct worklist *agenda);
+/* The regions of the worklist's batch at hand. */
+void batch_load(struct batch *batch, const struct worklist *worklist);
 /* What has become of them. */
-void batch_report(const struct batch *batch, struct worklist *agenda);
-/*
- * One of the batch's jobs, of a pass over all of them that looks at their regions; and at more, by what is to be done: enum
- * region_part.
- */
-struct job *batch_job(struct batch *batch, size_t index, unsigned int to_install, unsigned int to_remove);
+void batch_report(const struct batch *batch, struct worklist *worklist);
+/* What a pass over all changes is about to look at: it is fetched into the processor's caches some changes ahead. */
+enum batch_prefetch {
+	PREFETCH_NOTHING, /* the change alone */
+	PREFETCH_CHECK,
+	PREFETCH_PADS,
+	PREFETCH_PUBLISH,
+	PREFETCH_ENTRIES,
+	PREFETCH_SETTLE
+};
+void batch_fetch(const struct batch *batch, size_t index, enum batch_prefetch prefetch);
+
+/* The change at the index; NULL behind the last one. */
+static inline struct region_change *batch_change(struct batch *batch, size_t index, enum batch_prefetch prefetch)
+{
+	if (index >= batch->count)
+		return NULL;
+	if (prefetch != PREFETCH_NOTHING)
+		batch_fetch(batch, index, prefetch);
+	return &batch->changes[index];
+}
+
+#define for_each_change(batch, change, prefetch)                                                                       \
+	for (size_t change##_index = 0; ((change) = batch_change(batch, change##_index, prefetch)) != NULL; ++change##_index)
 
 /* The patches of a region whose change failed keep the state they have; the next commit tries again. */
-void batch_fail(struct job *job, patch_status status, const char *message);
+void batch_fail(struct region_change *change, patch_status status, const char *message);
 
-/* Step check (I8): the jobs, and does the text hold what we expect? */
+/* Step check (I8): the changes, and does the text hold what we expect? */
 void batch_check(struct batch *batch);
 /* Write the pads that no thread was led to yet: in one go. */
 void batch_write_pads(struct batch *batch);
 
 /* What the text holds now (0), or is to hold after phase 1, 2, 3, by what is known now. */
-static inline const uint8_t *batch_text(const struct job *job, int phase)
+static inline const uint8_t *batch_text(const struct region_change *change, int phase)
 {
-	return job->texts + (size_t)phase * job->length;
+	return change->texts + (size_t)phase * change->length;
 }
 
-/* Is there anything to write for the job in this phase, 0 to 4 or PHASE_WHOLE? */
+/* Is there anything to write for the change in this phase, 0 to 4 or PHASE_WHOLE? */
 #define PHASE_WHOLE 5
-bool batch_takes_part(const struct job *job, int phase);
+bool batch_takes_part(const struct region_change *change, int phase);
 /* Write what the phase changes, and remember what was written. */
 void batch_write(struct batch *batch, int phase);
 
 /* The region holds what was written. */
-void batch_record(const struct job *job);
+void batch_record(const struct region_change *change);
 
 #endif

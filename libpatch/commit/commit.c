@@ -51,16 +51,16 @@ uint64_t commit_count(void)
 
 /* ---- steps ------------------------------------------------------------------------------------------------------ */
 
-static bool is_active(struct registry_entry *entry)
+static bool commit_is_active(struct registry_entry *entry)
 {
 	return REGISTRY_STATE(atomic_load(&entry->state)) == REGISTRY_ACTIVE;
 }
 
 /* Nothing of the region is in the text any more (I5). Entries that were never active stay so. */
-static void retire_entries(const struct region *region)
+static void commit_retire_entries(const struct region *region)
 {
 	for (unsigned int i = 0; i < region->count; ++i)
-		if (is_active(region->entries[i]))
+		if (commit_is_active(region->entries[i]))
 			registry_retire(region->entries[i]);
 }
 
@@ -68,58 +68,58 @@ static void retire_entries(const struct region *region)
  * Is the entry to be retired, of a region that is installed? So are those of instructions on which a trap byte was needed for
  * the transition only: not of those that a jump begins with.
  */
-static bool is_bystander(const struct job *job, unsigned int i)
+static bool commit_is_bystander(const struct region_change *change, unsigned int i)
 {
-	const struct region *region = job->region;
-	uint8_t byte = batch_text(job, 0)[region->offsets[i]];
+	const struct region *region = change->region;
+	uint8_t byte = batch_text(change, 0)[region->offsets[i]];
 
 	return (i > 0 || region->strategy == PATCH_STRATEGY_TRAP) && byte == region->original[region->offsets[i]] &&
-	       arch_trap_class(byte) == ARCH_TRAP_NONE && is_active(region->entries[i]);
+	       arch_trap_class(byte) == ARCH_TRAP_NONE && commit_is_active(region->entries[i]);
 }
 
-static void retire_bystanders(const struct job *job)
+static void commit_retire_bystanders(const struct region_change *change)
 {
-	for (unsigned int i = 0; i < job->region->count; ++i)
-		if (is_bystander(job, i))
-			registry_retire(job->region->entries[i]);
+	for (unsigned int i = 0; i < change->region->count; ++i)
+		if (commit_is_bystander(change, i))
+			registry_retire(change->region->entries[i]);
 }
 
 /* Also when it was an interrupted batch before this one that led the pad elsewhere. */
-static bool is_pad_led(const struct region *region)
+static bool commit_is_pad_led(const struct region *region)
 {
-	return region->pad_entry != NULL && is_active(region->pad_entry) && region->pad_live[0] != ARCH_INT3;
+	return region->pad_entry != NULL && commit_is_active(region->pad_entry) && region->pad_live[0] != ARCH_INT3;
 }
 
-/* Will settle_region() retire any entry? */
-static bool retires(const struct job *job)
+/* Will commit_settle_region() retire any entry? */
+static bool commit_retires(const struct region_change *change)
 {
-	const struct region *region = job->region;
+	const struct region *region = change->region;
 
-	if (job->failed)
+	if (change->failed)
 		return false;
-	if (is_pad_led(region))
+	if (commit_is_pad_led(region))
 		return true;
 	for (unsigned int i = 0; i < region->count; ++i)
-		if (job->install ? is_bystander(job, i) : is_active(region->entries[i]))
+		if (change->install ? commit_is_bystander(change, i) : commit_is_active(region->entries[i]))
 			return true;
 	return false;
 }
 
-static void open_hooks(const struct region *region)
+static void commit_open_hooks(const struct region *region)
 {
 	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
 		quiesce_set_open(a->patch, patch_is_wanted(a->patch));
 }
 
 /* What failed stays as it was. */
-static void reset_hooks(const struct region *region)
+static void commit_reset_hooks(const struct region *region)
 {
 	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
 		quiesce_set_open(a->patch, a->patch->enabled);
 }
 
 /* `first` and `last`: the bytes there after phase 1 and after phase 3. */
-static void activate(struct registry_entry *entry, uintptr_t target, uint8_t first, uint8_t last)
+static void commit_activate(struct registry_entry *entry, uintptr_t target, uint8_t first, uint8_t last)
 {
 	enum arch_trap_class class = arch_trap_class(last);
 
@@ -129,68 +129,67 @@ static void activate(struct registry_entry *entry, uintptr_t target, uint8_t fir
 		registry_activate(entry, target, arch_trap_class(first));
 }
 
-static void activate_install(const struct job *job, const struct trampoline *trampoline)
+static void commit_activate_install(const struct region_change *change, const struct trampoline *trampoline)
 {
-	const struct region *region = job->region;
-	const uint8_t *first = batch_text(job, 1);
-	const uint8_t *last = batch_text(job, 3);
+	const struct region *region = change->region;
+	const uint8_t *first = batch_text(change, 1);
+	const uint8_t *last = batch_text(change, 3);
 
 	for (unsigned int i = 0; i < region->count; ++i)
-		activate(region->entries[i], trampoline_entry(trampoline, i), first[region->offsets[i]],
+		commit_activate(region->entries[i], trampoline_entry(trampoline, i), first[region->offsets[i]],
 			 last[region->offsets[i]]);
 }
 
 /* Step publish (I3). */
-static void publish(struct batch *batch)
+static void commit_publish(struct batch *batch)
 {
-	for (size_t i = 0; i < batch->count; ++i) {
-		struct job *job = batch_job(batch, i, REGION_PATCHES | REGION_TRAMPOLINE | REGION_ENTRIES,
-					    REGION_PATCHES | REGION_TRAMPOLINE);
-		struct region *region = job->region;
+	struct region_change *change;
+
+	for_each_change(batch, change, PREFETCH_PUBLISH) {
+		struct region *region = change->region;
 		struct trampoline *trampoline = region_trampoline(region);
 
-		if (job->failed)
+		if (change->failed)
 			continue;
-		open_hooks(region);
+		commit_open_hooks(region);
 		/* A removal puts trap bytes only where they are served already: over a jump, or on an instruction with bytes of one. */
-		if (!job->install)
+		if (!change->install)
 			continue;
-		activate_install(job, trampoline);
-		if (job->pad_changes)
+		commit_activate_install(change, trampoline);
+		if (change->pad_changes)
 			registry_activate(region->pad_entry, trampoline_entry(trampoline, 0), ARCH_TRAP_SIGTRAP);
 		trampoline->reachable = true;
 	}
 }
 
 /* A write that failed wholly, in phase 1, left the text as it was: so must the registry be. */
-static void withdraw(struct batch *batch)
+static void commit_withdraw(struct batch *batch)
 {
-	for (size_t i = 0; i < batch->count; ++i) {
-		const struct job *job = &batch->jobs[i];
+	const struct region_change *change;
 
-		if (job->failed && job->install && !job->written && !job->region->installed)
-			retire_entries(job->region);
-	}
+	for_each_change(batch, change, PREFETCH_NOTHING)
+		if (change->failed && change->install && !change->written && !change->region->installed)
+			commit_retire_entries(change->region);
 }
 
 /* Step settle. */
-static void settle_region(struct job *job)
+static void commit_settle_region(struct region_change *change)
 {
-	struct region *region = job->region;
+	struct region *region = change->region;
 
-	if (region->next != NULL && job->install) {
+	if (region->next != NULL && change->install) {
 		struct trampoline *before = region->current;
 
 		region->current = region->next;
 		region->next = NULL;
 		region_retire(region, before);
 	}
-	if (is_pad_led(region))
+	if (commit_is_pad_led(region))
 		registry_retire(region->pad_entry);
-	if (job->install) {
-		retire_bystanders(job);
+	if (change->install) {
+		commit_retire_bystanders(change);
 	} else {
-		retire_entries(region);
+		commit_retire_entries(region);
 		region_set_installed(region, false);
 	}
 	/* One that failed elsewhere keeps its state: whichever of its regions is first. */
@@ -199,28 +198,28 @@ static void settle_region(struct job *job)
 			a->patch->enabled = patch_is_wanted(a->patch);
 }
 
-static void settle(struct batch *batch)
+static void commit_settle(struct batch *batch)
 {
-	for (size_t i = 0; i < batch->count; ++i) {
-		struct job *job = batch_job(batch, i, REGION_PATCHES | REGION_ENTRIES, REGION_PATCHES | REGION_ENTRIES);
+	struct region_change *change;
 
-		batch_record(job);
-		if (job->failed)
-			reset_hooks(job->region);
+	for_each_change(batch, change, PREFETCH_SETTLE) {
+		batch_record(change);
+		if (change->failed)
+			commit_reset_hooks(change->region);
 		else
-			settle_region(job);
+			commit_settle_region(change);
 	}
 }
 
 /* ---- the batch -------------------------------------------------------------------------------------------------- */
 
-static void write_phase(struct batch *batch, int phase)
+static void commit_write_phase(struct batch *batch, int phase)
 {
 	batch_write(batch, phase);
 	unseen |= batch->write_count > 0;
 }
 
-static int sync_written(void)
+static int commit_sync_written(void)
 {
 	int error = unseen ? core_sync() : 0;
 
@@ -232,18 +231,18 @@ static int sync_written(void)
  * Interrupted: what is in the text stays and works; the next commit goes on from there. Patches are in the state that their hooks
  * are in: those of removals are closed.
  */
-static patch_status interrupted(struct batch *batch, int error)
+static patch_status commit_interrupted(struct batch *batch, int error)
 {
-	cut_short = true;
-	for (size_t i = 0; i < batch->count; ++i) {
-		struct job *job = &batch->jobs[i];
+	struct region_change *change;
 
-		batch_record(job);
-		region_queue(job->region);
-		if (job->failed)
-			reset_hooks(job->region);
-		else if (!job->install || job->region->installed)
-			for (struct attachment *a = job->region->attachments; a != NULL; a = a->next)
+	cut_short = true;
+	for_each_change(batch, change, PREFETCH_NOTHING) {
+		batch_record(change);
+		region_queue(change->region);
+		if (change->failed)
+			commit_reset_hooks(change->region);
+		else if (!change->install || change->region->installed)
+			for (struct attachment *a = change->region->attachments; a != NULL; a = a->next)
 				a->patch->enabled = patch_is_wanted(a->patch);
 	}
 	return error_raise_sys(PATCH_ESYS, ORIGIN, "core synchronisation failed; the next commit completes the batch",
@@ -251,25 +250,26 @@ static patch_status interrupted(struct batch *batch, int error)
 }
 
 /* Will an entry be retired, or a punned jump be written? Not before all cores have seen what was written (I5, I11). */
-static bool is_sync_3_needed(struct batch *batch)
+static bool commit_needs_sync_3(struct batch *batch)
 {
-	for (size_t i = 0; i < batch->count; ++i) {
-		const struct job *job = batch_job(batch, i, REGION_ENTRIES, REGION_ENTRIES);
+	const struct region_change *change;
 
-		if (batch_takes_part(job, 4) || retires(job))
+	for_each_change(batch, change, PREFETCH_ENTRIES)
+		if (batch_takes_part(change, 4) || commit_retires(change))
 			return true;
-	}
 	return false;
 }
 
-static bool any_changes(struct batch *batch)
+static bool commit_any_changes(struct batch *batch)
 {
+	const struct region_change *change;
+
 	if (cut_short)
 		return true;
-	for (size_t i = 0; i < batch->count; ++i)
-		if ((batch->jobs[i].changes || batch->jobs[i].pad_changes) && !batch->jobs[i].failed)
+	for_each_change(batch, change, PREFETCH_NOTHING)
+		if ((change->text_changes || change->pad_changes) && !change->failed)
 			return true;
-	return unseen && is_sync_3_needed(batch);
+	return unseen && commit_needs_sync_3(batch);
 }
 
 /* ---- punned jumps ----------------------------------------------------------------------------------------------- */
@@ -278,58 +278,64 @@ static bool any_changes(struct batch *batch)
  * Steps phase 0 and sync 0. Without the sync a core could execute a punned jump, fetched before phase 0, with bytes that
  * phase 1 has changed.
  */
-static int cut_punned(struct batch *batch)
+static int commit_cut_punned(struct batch *batch)
 {
+	const struct region_change *change;
 	bool any = false;
 	int error;
 
-	for (size_t i = 0; i < batch->count && !any; ++i)
-		any = batch_takes_part(&batch->jobs[i], 0);
+	for_each_change(batch, change, PREFETCH_NOTHING)
+		any |= batch_takes_part(change, 0);
 	if (!any)
 		return 0;
-	write_phase(batch, 0);
+	commit_write_phase(batch, 0);
 	(void)INJECT(INJECT_COMMIT_PHASE_0);
-	error = sync_written();
-	for (size_t i = 0; error == 0 && i < batch->count; ++i)
-		if (batch_takes_part(&batch->jobs[i], 0))
-			region_clear_punned(batch->jobs[i].region);
-	return error;
+	error = commit_sync_written();
+	if (error != 0)
+		return error;
+	for_each_change(batch, change, PREFETCH_NOTHING)
+		if (batch_takes_part(change, 0))
+			region_clear_punned(change->region);
+	return 0;
 }
 
 /* A jump that could not be cut reads the bytes behind it still: they must stay (I11). */
-static void spare_what_is_read(struct batch *batch)
+static void commit_spare_what_is_read(struct batch *batch)
 {
-	for (size_t i = 0; registry_any_punned() && i < batch->count; ++i) {
-		struct job *job = &batch->jobs[i];
-		uint64_t before = job->changes && !job->failed ? registry_may_have_before(job->start) : 0;
+	struct region_change *change;
 
-		for (uintptr_t back = 1; !job->failed && back < ARCH_JMP_SIZE; ++back) {
+	if (!registry_any_punned())
+		return;
+	for_each_change(batch, change, PREFETCH_NOTHING) {
+		uint64_t before = change->text_changes && !change->failed ? registry_may_have_before(change->start) : 0;
+
+		for (uintptr_t back = 1; !change->failed && back < ARCH_JMP_SIZE; ++back) {
 			const struct registry_entry *entry =
-				before & 1ULL << (63 - back) ? registry_find(job->start - back) : NULL;
+				before & 1ULL << (63 - back) ? registry_find(change->start - back) : NULL;
 
 			if (entry != NULL && entry->punned)
-				batch_fail(job, PATCH_ECONF, "a jump in front of it, which reads its bytes, could not be removed");
+				batch_fail(change, PATCH_ECONF, "a jump in front of it, which reads its bytes, could not be removed");
 		}
 	}
 }
 
 /* Step phase 4. */
-static void write_punned(struct batch *batch)
+static void commit_write_punned(struct batch *batch)
 {
+	struct region_change *change;
 	bool any = false;
 
-	for (size_t i = 0; i < batch->count; ++i) {
-		struct job *job = &batch->jobs[i];
-		const struct region *region = job->region;
+	for_each_change(batch, change, PREFETCH_NOTHING) {
+		const struct region *region = change->region;
 		uint8_t text[ARCH_JMP_SIZE];
 		int error;
 
-		if (!batch_takes_part(job, 4))
+		if (!batch_takes_part(change, 4))
 			continue;
 		/* I8, for bytes that are not ours to change. */
 		if (text_read(region->start, text, sizeof(text), &error) != sizeof(text) ||
 		    memcmp(text + region->length, region->original + region->length, sizeof(text) - region->length) != 0) {
-			batch_fail(job, PATCH_ECHANGED, "the bytes behind it, which its jump would consist of, were changed");
+			batch_fail(change, PATCH_ECHANGED, "the bytes behind it, which its jump would consist of, were changed");
 			continue;
 		}
 		registry_set_punned(region->entries[0], true);
@@ -337,51 +343,51 @@ static void write_punned(struct batch *batch)
 	}
 	if (!any)
 		return;
-	write_phase(batch, 4);
+	commit_write_phase(batch, 4);
 	(void)INJECT(INJECT_COMMIT_PHASE_4);
 }
 
 /* ---- the text --------------------------------------------------------------------------------------------------- */
 
-static patch_status change_text(struct batch *batch)
+static patch_status commit_change_text(struct batch *batch)
 {
 	int error;
 
-	error = cut_punned(batch);
+	error = commit_cut_punned(batch);
 	if (error != 0)
-		return interrupted(batch, error);
-	spare_what_is_read(batch);
-	write_phase(batch, 1);
-	withdraw(batch);
+		return commit_interrupted(batch, error);
+	commit_spare_what_is_read(batch);
+	commit_write_phase(batch, 1);
+	commit_withdraw(batch);
 	(void)INJECT(INJECT_COMMIT_PHASE_1);
 	/*
 	 * Sync 1 (I2). Without it a core could still execute an original instruction fetched before phase 1 while phase 2
 	 * rewrites its bytes.
 	 */
-	error = sync_written();
+	error = commit_sync_written();
 	if (error != 0)
-		return interrupted(batch, error);
+		return commit_interrupted(batch, error);
 	(void)INJECT(INJECT_COMMIT_SYNC_1);
 
-	write_phase(batch, 2);
+	commit_write_phase(batch, 2);
 	(void)INJECT(INJECT_COMMIT_PHASE_2);
 	/* Sync 2 (I4). Without it a core that sees the first byte could see displacement bytes from before. */
-	error = sync_written();
+	error = commit_sync_written();
 	if (error != 0)
-		return interrupted(batch, error);
+		return commit_interrupted(batch, error);
 	(void)INJECT(INJECT_COMMIT_SYNC_2);
 
-	write_phase(batch, 3);
+	commit_write_phase(batch, 3);
 	(void)INJECT(INJECT_COMMIT_PHASE_3);
 	/*
 	 * Sync 3 (I5). Without it a core could raise a trap that we wrote after its entry was retired; or execute a punned jump
 	 * with bytes that were there before (I11).
 	 */
-	error = is_sync_3_needed(batch) ? sync_written() : 0;
+	error = commit_needs_sync_3(batch) ? commit_sync_written() : 0;
 	if (error != 0)
-		return interrupted(batch, error);
+		return commit_interrupted(batch, error);
 	(void)INJECT(INJECT_COMMIT_SYNC_3);
-	write_punned(batch);
+	commit_write_punned(batch);
 	cut_short = false;
 	return PATCH_OK;
 }
@@ -391,36 +397,36 @@ static patch_status change_text(struct batch *batch)
  * there or what is there now (I1, I2). Original bytes are right wherever a thread is; other bytes only where it is not: of an
  * install, only the first instruction changes.
  */
-static patch_status change_text_whole(struct batch *batch)
+static patch_status commit_change_text_whole(struct batch *batch)
 {
+	struct region_change *change;
 	int error;
 
-	for (size_t i = 0; i < batch->count; ++i) {
-		struct job *job = &batch->jobs[i];
-
-		if (job->install && job->changes && !job->failed &&
-		    (job->pad_changes || !phase_is_one_instruction(job->region, job->install, batch_text(job, 0))))
-			batch_fail(job, PATCH_ECONF, "more than one instruction would change");
-	}
+	for_each_change(batch, change, PREFETCH_NOTHING)
+		if (change->install && change->text_changes && !change->failed &&
+		    (change->pad_changes || !phase_is_one_instruction(change->region, change->install, batch_text(change, 0))))
+			batch_fail(change, PATCH_ECONF, "more than one instruction would change");
 	text_begin_whole();
-	write_phase(batch, PHASE_WHOLE);
+	commit_write_phase(batch, PHASE_WHOLE);
 	text_end_whole();
-	error = sync_written();
+	error = commit_sync_written();
 	if (error != 0)
-		return interrupted(batch, error);
+		return commit_interrupted(batch, error);
 	cut_short = false;
 	return PATCH_OK;
 }
 
 /* Nothing has been done to the text. */
-static patch_status unwritten(struct batch *batch, int error)
+static patch_status commit_unwritten(struct batch *batch, int error)
 {
-	for (size_t i = 0; i < batch->count; ++i)
-		region_queue(batch->jobs[i].region);
+	const struct region_change *change;
+
+	for_each_change(batch, change, PREFETCH_NOTHING)
+		region_queue(change->region);
 	return error_raise_sys(error == ENOMEM ? PATCH_ENOMEM : PATCH_ESYS, ORIGIN, "generated code could not be written", error);
 }
 
-static patch_status run(struct batch *batch, bool whole)
+static patch_status commit_run_batch(struct batch *batch, bool whole)
 {
 	patch_status status = PATCH_OK;
 	int error;
@@ -431,64 +437,64 @@ static patch_status run(struct batch *batch, bool whole)
 	/* All of it, also that of batches to come. */
 	error = text_flush();
 	if (error != 0)
-		return unwritten(batch, error);
+		return commit_unwritten(batch, error);
 	batch_write_pads(batch);
-	publish(batch);
+	commit_publish(batch);
 	(void)INJECT(INJECT_COMMIT_PUBLISHED);
-	if (any_changes(batch))
-		status = whole ? change_text_whole(batch) : change_text(batch);
+	if (commit_any_changes(batch))
+		status = whole ? commit_change_text_whole(batch) : commit_change_text(batch);
 	if (status == PATCH_OK)
-		settle(batch);
+		commit_settle(batch);
 	return status;
 }
 
 /* ---- all batches ------------------------------------------------------------------------------------------------ */
 
 /* Those that share a page went with the first one; they stay allocated until unmapped_collect(). */
-static void end_gone(const struct worklist *agenda)
+static void commit_end_gone(const struct worklist *worklist)
 {
-	for (size_t i = 0; i < agenda->next; ++i) {
-		const struct region *region = agenda->items[i].region;
+	for (size_t i = 0; i < worklist->next; ++i) {
+		const struct region *region = worklist->items[i].region;
 
-		if (agenda->items[i].gone && !region->gone)
+		if (worklist->items[i].gone && !region->gone)
 			unmapped_end(ALIGN_DOWN(region->start, PAGE_SIZE), region->start + region->length);
 	}
 }
 
-static patch_status run_all(struct worklist *agenda, struct batch *batch, bool whole)
+static patch_status commit_run_all(struct worklist *worklist, struct batch *batch, bool whole)
 {
 	patch_status status = PATCH_OK;
 
 	text_begin();
-	while (status == PATCH_OK && worklist_next(agenda)) {
-		batch_load(batch, agenda);
-		status = run(batch, whole);
-		batch_report(batch, agenda);
+	while (status == PATCH_OK && worklist_next(worklist)) {
+		batch_load(batch, worklist);
+		status = commit_run_batch(batch, whole);
+		batch_report(batch, worklist);
 	}
 	text_end();
-	worklist_put_back(agenda);
-	end_gone(agenda);
-	return status == PATCH_OK && agenda->broken ? PATCH_EFAIL : status;
+	worklist_put_back(worklist);
+	commit_end_gone(worklist);
+	return status == PATCH_OK && worklist->broken ? PATCH_EFAIL : status;
 }
 
 static patch_status commit_queued(bool whole)
 {
-	struct worklist agenda;
+	struct worklist worklist;
 	struct batch batch;
 	patch_status status;
 
-	if (worklist_begin(&agenda) && batch_begin(&batch, &agenda)) {
-		status = run_all(&agenda, &batch, whole);
+	if (worklist_begin(&worklist) && batch_begin(&batch, &worklist)) {
+		status = commit_run_all(&worklist, &batch, whole);
 		batch_end(&batch);
 	} else {
-		worklist_put_back(&agenda);
+		worklist_put_back(&worklist);
 		status = error_raise(PATCH_ENOMEM, ORIGIN, "out of memory", NULL);
 	}
-	worklist_end(&agenda);
+	worklist_end(&worklist);
 	return status;
 }
 
-static patch_status commit(bool whole)
+static patch_status commit_all(bool whole)
 {
 	patch_status status;
 
@@ -522,10 +528,10 @@ bool commit_changes_text(void)
 
 patch_status commit_run(void)
 {
-	return commit(false);
+	return commit_all(false);
 }
 
 patch_status commit_run_whole(void)
 {
-	return commit(true);
+	return commit_all(true);
 }

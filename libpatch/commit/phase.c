@@ -19,7 +19,7 @@ void phase_final_bytes(const struct region *region, bool install, uint8_t *bytes
 		memcpy(bytes, region_trampoline(region)->jump, MIN(region->length, ARCH_JMP_SIZE));
 }
 
-static bool is_trap(uint8_t byte)
+static bool phase_is_trap(uint8_t byte)
 {
 	return arch_trap_class(byte) != ARCH_TRAP_NONE;
 }
@@ -34,7 +34,7 @@ void phase_0_bytes(const struct region *region, const uint8_t *live, uint8_t *by
 }
 
 /* Bytes behind an instruction's first one that are not original: somebody else has put back the first one only. */
-static bool has_strange_tail(const struct region *region, const uint8_t *live, unsigned int i)
+static bool phase_has_strange_tail(const struct region *region, const uint8_t *live, unsigned int i)
 {
 	unsigned int at = region->offsets[i] + 1U;
 
@@ -46,24 +46,24 @@ static bool has_strange_tail(const struct region *region, const uint8_t *live, u
  * byte is to stay, only what is not original any more: a region taken in, with a first byte of its own, may be all that was
  * ever installed.
  */
-static uint8_t trap_for(const struct region *region, bool install, const uint8_t *live, const uint8_t *final, unsigned int i)
+static uint8_t phase_trap_for(const struct region *region, bool install, const uint8_t *live, const uint8_t *final, unsigned int i)
 {
 	unsigned int at = region->offsets[i];
 
 	if (install && at == 0)
 		return ARCH_INT3;
-	if (is_trap(live[at]))
+	if (phase_is_trap(live[at]))
 		return live[at];
-	if (install && is_trap(final[at]))
+	if (install && phase_is_trap(final[at]))
 		return final[at];
-	return live[at] != region->original[at] || has_strange_tail(region, live, i) ? ARCH_INT3 : live[at];
+	return live[at] != region->original[at] || phase_has_strange_tail(region, live, i) ? ARCH_INT3 : live[at];
 }
 
 static void phase_1_bytes(const struct region *region, bool install, const uint8_t *live, const uint8_t *final, uint8_t *bytes)
 {
 	memcpy(bytes, live, region->length);
 	for (unsigned int i = 0; i < region->count; ++i)
-		bytes[region->offsets[i]] = trap_for(region, install, live, final, i);
+		bytes[region->offsets[i]] = phase_trap_for(region, install, live, final, i);
 }
 
 /* Phase 2: everything but the first byte and boundaries that are to hold no trap byte: those are last (I2). */
@@ -74,7 +74,7 @@ static void phase_2_bytes(const struct region *region, bool install, const uint8
 	for (unsigned int i = 1; i < region->count; ++i) {
 		unsigned int at = region->offsets[i];
 
-		if (!install || !is_trap(final[at]))
+		if (!install || !phase_is_trap(final[at]))
 			bytes[at] = live[at];
 	}
 }

@@ -15,71 +15,71 @@
  * A punned jump reads bytes that may be another region's (I11), and the regions of a patch around a call lie side by side: those
  * are in one batch.
  */
-static bool is_apart(const struct worklist_item *item, const struct worklist_item *next)
+static bool worklist_is_apart(const struct worklist_item *item, const struct worklist_item *next)
 {
 	return next->start >= item->start + item->length + ARCH_JMP_SIZE;
 }
 
-static size_t batch_end(const struct worklist *agenda, size_t first)
+static size_t worklist_batch_end(const struct worklist *worklist, size_t first)
 {
-	size_t end = MIN(first + BATCH, agenda->count);
+	size_t end = MIN(first + BATCH, worklist->count);
 
-	while (end < agenda->count && !is_apart(&agenda->items[end - 1], &agenda->items[end]))
+	while (end < worklist->count && !worklist_is_apart(&worklist->items[end - 1], &worklist->items[end]))
 		++end;
 	return end;
 }
 
-static void measure(struct worklist *agenda)
+static void worklist_measure(struct worklist *worklist)
 {
 	size_t end;
 
-	for (size_t first = 0; first < agenda->count; first = end) {
+	for (size_t first = 0; first < worklist->count; first = end) {
 		size_t length = 0;
 
-		end = batch_end(agenda, first);
+		end = worklist_batch_end(worklist, first);
 		for (size_t i = first; i < end; ++i)
-			length += agenda->items[i].length;
-		agenda->largest = MAX(agenda->largest, end - first);
-		agenda->longest = MAX(agenda->longest, length);
+			length += worklist->items[i].length;
+		worklist->largest = MAX(worklist->largest, end - first);
+		worklist->longest = MAX(worklist->longest, length);
 	}
 }
 
-bool worklist_begin(struct worklist *agenda)
+bool worklist_begin(struct worklist *worklist)
 {
-	*agenda = (struct worklist){ .count = region_queued() };
-	agenda->items = heap_alloc(agenda->count * sizeof(*agenda->items));
-	if (agenda->items == NULL) {
-		agenda->count = 0;
+	*worklist = (struct worklist){ .count = region_queued() };
+	worklist->items = heap_alloc(worklist->count * sizeof(*worklist->items));
+	if (worklist->items == NULL) {
+		worklist->count = 0;
 		return false;
 	}
-	for (size_t i = 0; i < agenda->count; ++i) {
+	for (size_t i = 0; i < worklist->count; ++i) {
 		struct region *region = region_queued_at(i);
 
-		if (i + 2 * PREFETCH_AHEAD < agenda->count)
+		if (i + 2 * PREFETCH_AHEAD < worklist->count)
 			FETCH(region_queued_at(i + 2 * PREFETCH_AHEAD));
-		agenda->items[i] = (struct worklist_item){ .start = region->start, .region = region, .length = region->length };
+		worklist->items[i] = (struct worklist_item){ .start = region->start, .region = region, .length = region->length };
 	}
 	region_queue_taken();
-	sort_by_address(agenda->items, agenda->count, sizeof(*agenda->items));
-	measure(agenda);
+	sort_by_address(worklist->items, worklist->count, sizeof(*worklist->items));
+	worklist_measure(worklist);
 	return true;
 }
 
-void worklist_put_back(struct worklist *agenda)
+void worklist_put_back(struct worklist *worklist)
 {
-	for (size_t i = agenda->next; i < agenda->count; ++i)
-		region_queue(agenda->items[i].region);
-	agenda->next = agenda->count;
+	for (size_t i = worklist->next; i < worklist->count; ++i)
+		region_queue(worklist->items[i].region);
+	worklist->next = worklist->count;
 }
 
-void worklist_end(struct worklist *agenda)
+void worklist_end(struct worklist *worklist)
 {
-	heap_free(agenda->items, agenda->count * sizeof(*agenda->items));
+	heap_free(worklist->items, worklist->count * sizeof(*worklist->items));
 }
 
-bool worklist_next(struct worklist *agenda)
+bool worklist_next(struct worklist *worklist)
 {
-	agenda->first = agenda->next;
-	agenda->next = batch_end(agenda, agenda->first);
-	return agenda->first < agenda->next;
+	worklist->first = worklist->next;
+	worklist->next = worklist_batch_end(worklist, worklist->first);
+	return worklist->first < worklist->next;
 }

@@ -28,12 +28,12 @@ struct worklist {
 };
 
 /* Takes all that is queued. False: out of memory, and everything is queued as before. */
-bool worklist_begin(struct worklist *agenda);
+bool worklist_begin(struct worklist *worklist);
 /* What was in no batch is queued again. */
-void worklist_put_back(struct worklist *agenda);
-void worklist_end(struct worklist *agenda);
+void worklist_put_back(struct worklist *worklist);
+void worklist_end(struct worklist *worklist);
 
 /* The next batch: [first, next). False: that was all. */
-bool worklist_next(struct worklist *agenda);
+bool worklist_next(struct worklist *worklist);
 
 #endif

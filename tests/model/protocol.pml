@@ -485,7 +485,7 @@ inline write_trampolines()
 	fi
 }
 
-/* Phase 0 and sync 0: cut_punned(); then spare_what_is_read(). */
+/* Phase 0 and sync 0: commit_cut_punned(); then commit_spare_what_is_read(). */
 inline cut_punned()
 {
 	if
@@ -571,7 +571,7 @@ inline phase_3()
 	write(N1, final[N1])
 }
 
-/* Phase 4: write_punned(). */
+/* Phase 4: commit_write_punned(). */
 inline write_punned()
 {
 	if
@@ -588,7 +588,7 @@ inline write_punned()
 	fi
 }
 
-/* is_sync_3_needed(): settle() retires an entry, or phase 4 follows. */
+/* commit_needs_sync_3(): commit_settle() retires an entry, or phase 4 follows. */
 #define ACTIVE_AT(address) (STATE(word[ENTRY(address)]) == ACTIVE)
 #define RETIRES_P \
 	(WITH_P && !failed[P] && !INSTALLED(P) && (ACTIVE_AT(P0) || grown && (ACTIVE_AT(N0) || ACTIVE_AT(N1))))
@@ -676,7 +676,7 @@ inline settle()
 	fi
 }
 
-/* trap_for() of phase.c: the byte of an instruction after phase 1. */
+/* phase_trap_for(): the byte of an instruction after phase 1. */
 #define BACK(cell) (text[cell] != ORIG -> CC : ORIG)
 #define TRAP_FOR_FIRST(job, cell) (INSTALLED(job) -> CC : (text[cell] & TRAPS -> text[cell] : BACK(cell)))
 #define TRAP_FOR_BOUNDARY(job, cell) \
