@@ -9,20 +9,20 @@
 #define SPARE 2
 #define LARGER_MAX 256
 
-static enum hook_when when_of(const struct attachment *attachment)
+static enum hook_when hookset_when(const struct attachment *attachment)
 {
 	return attachment->role == ROLE_RETURN ? HOOK_RETURNED : HOOK_BEFORE;
 }
 
 /* The hooks that one attachment stands for: one, or two for PROBE_AROUND on anything but a call. */
-static size_t describe(const struct attachment *attachment, struct hook *hooks)
+static size_t hookset_describe(const struct attachment *attachment, struct hook *hooks)
 {
 	struct patch *patch = attachment->patch;
 	struct hook *hook = &hooks[0];
 
 	*hook = (struct hook){
 		.address = attachment->address,
-		.when = when_of(attachment),
+		.when = hookset_when(attachment),
 		.code = {
 			.read = patch->read,
 			.write = patch->write,
@@ -50,7 +50,7 @@ static size_t describe(const struct attachment *attachment, struct hook *hooks)
 	return 2;
 }
 
-static bool precedes(const struct attachment *a, const struct attachment *b)
+static bool hookset_precedes(const struct attachment *a, const struct attachment *b)
 {
 	if (a->address != b->address)
 		return a->address < b->address;
@@ -71,7 +71,7 @@ bool hookset_add(struct hookset *set, struct attachment *attachment)
 		set->list = list;
 		set->capacity = capacity;
 	}
-	for (at = set->count; at > 0 && precedes(attachment, set->list[at - 1]); --at)
+	for (at = set->count; at > 0 && hookset_precedes(attachment, set->list[at - 1]); --at)
 		set->list[at] = set->list[at - 1];
 	set->list[at] = attachment;
 	++set->count;
@@ -92,7 +92,7 @@ void hookset_free(struct hookset *set)
 }
 
 /* Needed once a pad that threads may be at is led to another trampoline. */
-static bool make_pad_entry(struct region *region)
+static bool hookset_make_pad_entry(struct region *region)
 {
 	if (!region->pad_reachable || region->pad_entry != NULL)
 		return true;
@@ -103,18 +103,18 @@ static bool make_pad_entry(struct region *region)
 	return true;
 }
 
-static struct patch *patch_of(struct hook_owner *owner)
+static struct patch *hookset_patch_of(struct hook_owner *owner)
 {
 	return (struct patch *)((uint8_t *)owner - offsetof(struct patch, owner));
 }
 
-static bool is_released(const struct hook_owner *owner)
+static bool hookset_owner_is_released(const struct hook_owner *owner)
 {
-	return patch_is_released(patch_of((struct hook_owner *)(uintptr_t)owner));
+	return patch_is_released(hookset_patch_of((struct hook_owner *)(uintptr_t)owner));
 }
 
 /* Trampolines that a window has had, and what was wanted of one. */
-struct search {
+struct hookset_search {
 	const struct window *window;
 	const struct hook *hooks;
 	size_t count;
@@ -126,7 +126,7 @@ struct search {
 };
 
 /* The best is the one with the fewest hooks that are not wanted. */
-static void consider(struct search *search, struct trampoline *trampoline)
+static void hookset_consider(struct hookset_search *search, struct trampoline *trampoline)
 {
 	if (trampoline == NULL || !trampoline_is_for(trampoline, search->window))
 		return;
@@ -135,17 +135,17 @@ static void consider(struct search *search, struct trampoline *trampoline)
 		search->largest = trampoline;
 	if (search->best != NULL && search->best->hook_count <= trampoline->hook_count)
 		return;
-	if (trampoline_fits(trampoline, search->window, search->hooks, search->count, is_released, search->map))
+	if (trampoline_fits(trampoline, search->window, search->hooks, search->count, hookset_owner_is_released, search->map))
 		search->best = trampoline;
 }
 
-static struct trampoline *find(struct region *region, struct search *search)
+static struct trampoline *hookset_find(struct region *region, struct hookset_search *search)
 {
 	search->now = region_trampoline(region);
-	consider(search, region->next);
-	consider(search, region->current);
+	hookset_consider(search, region->next);
+	hookset_consider(search, region->current);
 	for (struct trampoline *old = region->old; old != NULL; old = old->next)
-		consider(search, old);
+		hookset_consider(search, old);
 	/* Hooks that are not wanted take their time, too; but this must not go on for ever. */
 	if (search->best != NULL && search->best->hook_count > search->count && search->others < SPARE_FROM)
 		return NULL;
@@ -153,7 +153,7 @@ static struct trampoline *find(struct region *region, struct search *search)
 }
 
 /* How many of these hooks have the place of this one. */
-static size_t count_at(const struct hook *hooks, size_t count, const struct hook *place)
+static size_t hookset_count_at(const struct hook *hooks, size_t count, const struct hook *place)
 {
 	size_t at = 0;
 
@@ -162,7 +162,7 @@ static size_t count_at(const struct hook *hooks, size_t count, const struct hook
 	return at;
 }
 
-static size_t count_alike(const struct hook *hooks, size_t count, const struct hook *hook)
+static size_t hookset_count_alike(const struct hook *hooks, size_t count, const struct hook *hook)
 {
 	size_t alike = 0;
 
@@ -171,7 +171,7 @@ static size_t count_alike(const struct hook *hooks, size_t count, const struct h
 	return alike;
 }
 
-static size_t count_of(const struct trampoline *trampoline, const struct hook *hook)
+static size_t hookset_count_of(const struct trampoline *trampoline, const struct hook *hook)
 {
 	size_t alike = 0;
 
@@ -184,7 +184,7 @@ static size_t count_of(const struct trampoline *trampoline, const struct hook *h
 }
 
 /* Where hooks for more than is wanted are put together: LARGER_MAX are too many. */
-struct layout {
+struct hookset_layout {
 	struct hook *hooks;
 	size_t count;
 };
@@ -193,17 +193,17 @@ struct layout {
  * All kinds of hooks that are needed at the place, or were, in turn, so that any order of them is among that; for `spare` times
  * as many as are wanted, so that later ones find a place behind those that stay.
  */
-static void add_place(struct layout *layout, const struct search *search, const struct hook *place, size_t spare)
+static void hookset_add_place(struct hookset_layout *layout, const struct hookset_search *search, const struct hook *place, size_t spare)
 {
 	const struct trampoline *largest = search->largest;
-	size_t begin = layout->count, kinds, turns = spare * count_at(search->hooks, search->count, place);
+	size_t begin = layout->count, kinds, turns = spare * hookset_count_at(search->hooks, search->count, place);
 
-	if (count_at(layout->hooks, layout->count, place) > 0)
+	if (hookset_count_at(layout->hooks, layout->count, place) > 0)
 		return;
 	for (size_t i = 0; i < largest->hook_count + search->count && layout->count < LARGER_MAX; ++i) {
 		struct hook hook = i < largest->hook_count ? trampoline_hook(largest, i) : search->hooks[i - largest->hook_count];
 
-		if (trampoline_same_place(&hook, place) && count_alike(layout->hooks + begin, layout->count - begin, &hook) == 0)
+		if (trampoline_same_place(&hook, place) && hookset_count_alike(layout->hooks + begin, layout->count - begin, &hook) == 0)
 			layout->hooks[layout->count++] = hook;
 	}
 	kinds = layout->count - begin;
@@ -211,7 +211,7 @@ static void add_place(struct layout *layout, const struct search *search, const 
 	if (place->when == HOOK_SYSCALL)
 		return;
 	if (spare > 1)
-		turns = MAX(turns, count_of(largest, place));
+		turns = MAX(turns, hookset_count_of(largest, place));
 	for (size_t i = kinds; i < kinds * turns && layout->count < LARGER_MAX; ++i)
 		layout->hooks[layout->count++] = layout->hooks[begin + i % kinds];
 }
@@ -220,21 +220,21 @@ static void add_place(struct layout *layout, const struct search *search, const 
  * Where there are many already, a new one is built for more than is wanted: for all that the largest can do, and all orders. So
  * there will be few: one more is needed only when in each that there is a patch that stays has one of the last places.
  */
-static patch_status build_larger(struct window *window, const struct search *search, size_t spare, struct trampoline **out)
+static patch_status hookset_build_larger(struct window *window, const struct hookset_search *search, size_t spare, struct trampoline **out)
 {
 	const struct trampoline *largest = search->largest;
-	struct layout layout = { .hooks = heap_alloc(LARGER_MAX * sizeof(*layout.hooks)) };
+	struct hookset_layout layout = { .hooks = heap_alloc(LARGER_MAX * sizeof(*layout.hooks)) };
 	const char *message;
 	patch_status status = PATCH_ENOMEM;
 
 	if (layout.hooks == NULL)
 		return PATCH_ENOMEM;
 	for (size_t i = 0; i < search->count; ++i)
-		add_place(&layout, search, &search->hooks[i], spare);
+		hookset_add_place(&layout, search, &search->hooks[i], spare);
 	for (size_t i = 0; i < largest->hook_count; ++i) {
 		struct hook hook = trampoline_hook(largest, i);
 
-		add_place(&layout, search, &hook, spare);
+		hookset_add_place(&layout, search, &hook, spare);
 	}
 	if (layout.count < LARGER_MAX)
 		status = trampoline_build(window, layout.hooks, layout.count, out, &message);
@@ -242,17 +242,17 @@ static patch_status build_larger(struct window *window, const struct search *sea
 	return status;
 }
 
-static patch_status build(struct window *window, const struct search *search, struct trampoline **out, const char **message)
+static patch_status hookset_build_new(struct window *window, const struct hookset_search *search, struct trampoline **out, const char **message)
 {
 	if (search->others >= SPARE_FROM && search->largest != NULL)
 		for (size_t spare = SPARE; spare > 0; --spare)
-			if (build_larger(window, search, spare, out) == PATCH_OK)
+			if (hookset_build_larger(window, search, spare, out) == PATCH_OK)
 				return PATCH_OK;
 	return trampoline_build(window, search->hooks, search->count, out, message);
 }
 
 /* The hooks are their patches' from now on, and open if those are. */
-static void hand_over(struct trampoline *trampoline, const struct search *search)
+static void hookset_hand_over(struct trampoline *trampoline, const struct hookset_search *search)
 {
 	for (size_t i = 0; i < search->count; ++i) {
 		struct built_hook *hook = &trampoline->hooks[search->map[i]];
@@ -263,11 +263,11 @@ static void hand_over(struct trampoline *trampoline, const struct search *search
 		hook->owner = owner;
 		hook->next = owner->hooks;
 		owner->hooks = hook;
-		atomic_store((_Atomic uintptr_t *)hook->slot, patch_is_open(patch_of(owner)) ? (uintptr_t)search->hooks[i].record : 0);
+		atomic_store((_Atomic uintptr_t *)hook->slot, patch_is_open(hookset_patch_of(owner)) ? (uintptr_t)search->hooks[i].record : 0);
 	}
 }
 
-static struct window window_of(const struct region *region, const struct arch_insn *insns)
+static struct window hookset_window(const struct region *region, const struct arch_insn *insns)
 {
 	return (struct window){ region->start,   region->length,   region->count, region->strategy,
 				region->offsets, region->original, insns, region->pad, arch_has_shadow_stack() };
@@ -279,25 +279,25 @@ patch_status hookset_build(const struct hookset *set, struct region *region, con
 {
 	size_t hooks_size = set->count * 2 * sizeof(struct hook);
 	size_t map_size = set->count * 2 * sizeof(uint16_t);
-	struct window window = window_of(region, insns);
+	struct window window = hookset_window(region, insns);
 	struct hook *hooks = heap_alloc(hooks_size);
-	struct search search = { .window = &window, .hooks = hooks, .map = heap_alloc(map_size) };
+	struct hookset_search search = { .window = &window, .hooks = hooks, .map = heap_alloc(map_size) };
 	patch_status status = PATCH_ENOMEM;
 
 	refusal->irritant = region->start;
 	refusal->message = "out of memory";
-	if (hooks != NULL && search.map != NULL && make_pad_entry(region)) {
+	if (hooks != NULL && search.map != NULL && hookset_make_pad_entry(region)) {
 		for (size_t i = 0; i < set->count; ++i)
-			search.count += describe(set->list[i], &hooks[search.count]);
+			search.count += hookset_describe(set->list[i], &hooks[search.count]);
 		status = PATCH_OK;
-		*out = find(region, &search);
+		*out = hookset_find(region, &search);
 		if (*out == NULL)
-			status = build(&window, &search, out, &refusal->message);
+			status = hookset_build_new(&window, &search, out, &refusal->message);
 		region->pad = window.pad;
 	}
 	if (status == PATCH_OK) {
-		trampoline_fits(*out, &window, hooks, search.count, is_released, search.map);
-		hand_over(*out, &search);
+		trampoline_fits(*out, &window, hooks, search.count, hookset_owner_is_released, search.map);
+		hookset_hand_over(*out, &search);
 	}
 	heap_free(hooks, hooks_size);
 	heap_free(search.map, map_size);

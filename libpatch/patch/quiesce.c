@@ -14,7 +14,7 @@ static struct patch *due;
 static struct patch *due_last; /* unless there is none */
 static struct patch *dying;
 
-static void insert(struct patch **link, struct patch *patch)
+static void quiesce_insert(struct patch **link, struct patch *patch)
 {
 	patch->quiet_next = *link;
 	patch->quiet_link = link;
@@ -23,14 +23,14 @@ static void insert(struct patch **link, struct patch *patch)
 	*link = patch;
 }
 
-static void take_off(struct patch *patch)
+static void quiesce_take_off(struct patch *patch)
 {
 	*patch->quiet_link = patch->quiet_next;
 	if (patch->quiet_next != NULL)
 		patch->quiet_next->quiet_link = patch->quiet_link;
 }
 
-static void set_slots(const struct patch *patch, bool open)
+static void quiesce_set_slots(const struct patch *patch, bool open)
 {
 	for (const struct built_hook *hook = patch->owner.hooks; hook != NULL; hook = hook->next) {
 		enum role role = hook->when == HOOK_RETURNED ? ROLE_RETURN : ROLE_SITE;
@@ -43,21 +43,21 @@ void quiesce_set_open(struct patch *patch, bool open)
 {
 	if (open == patch_is_open(patch))
 		return;
-	set_slots(patch, open);
+	quiesce_set_slots(patch, open);
 	if (open) {
 		if (patch->life == LIFE_CLOSED)
-			take_off(patch);
+			quiesce_take_off(patch);
 		patch_set_life(patch, LIFE_OPEN);
 		return;
 	}
 	patch_set_life(patch, LIFE_CLOSED);
 	patch->fence = memory_fence_count();
 	patch->ticket = ++last_ticket;
-	insert(&waiting, patch);
+	quiesce_insert(&waiting, patch);
 }
 
 /* In order of patch_unmake(), in which they come as a rule. Where nobody is to be told of its end, that is now. */
-static void become_due(struct patch *patch)
+static void quiesce_become_due(struct patch *patch)
 {
 	struct patch **link = due != NULL && due_last->unmade < patch->unmade ? &due_last->quiet_next : &due;
 
@@ -68,7 +68,7 @@ static void become_due(struct patch *patch)
 	}
 	while (*link != NULL && (*link)->unmade < patch->unmade)
 		link = &(*link)->quiet_next;
-	insert(link, patch);
+	quiesce_insert(link, patch);
 	if (patch->quiet_next == NULL)
 		due_last = patch;
 }
@@ -78,14 +78,14 @@ void quiesce_detached(struct patch *patch)
 	quiesce_set_open(patch, false);
 	patch->ticket = ++last_ticket;
 	if (patch->life == LIFE_QUIET)
-		become_due(patch);
+		quiesce_become_due(patch);
 	else
 		patch_set_life(patch, LIFE_DETACHED);
 }
 
 /* ---- looking ---------------------------------------------------------------------------------------------------- */
 
-static bool is_record_of(const struct patch *patch, uintptr_t record)
+static bool quiesce_is_record_of(const struct patch *patch, uintptr_t record)
 {
 	for (size_t i = 0; i < patch->roles; ++i)
 		if (record == (uintptr_t)&patch->sites[i].record)
@@ -93,7 +93,7 @@ static bool is_record_of(const struct patch *patch, uintptr_t record)
 	return false;
 }
 
-static void see(uintptr_t record, void *data)
+static void quiesce_see(uintptr_t record, void *data)
 {
 	bool *unknown = data;
 
@@ -101,15 +101,15 @@ static void see(uintptr_t record, void *data)
 		*unknown = true;
 	for (struct patch *patch = waiting, *next; patch != NULL; patch = next) {
 		next = patch->quiet_next;
-		if (!is_record_of(patch, record))
+		if (!quiesce_is_record_of(patch, record))
 			continue;
-		take_off(patch);
-		insert(&in_use, patch);
+		quiesce_take_off(patch);
+		quiesce_insert(&in_use, patch);
 	}
 }
 
 /* The first patch was closed last, or else every patch of the list was fenced by an earlier look. */
-static bool is_fenced(void)
+static bool quiesce_is_fenced(void)
 {
 	return waiting->fence != memory_fence_count() || memory_fence() == 0;
 }
@@ -118,24 +118,24 @@ void quiesce_poll(void)
 {
 	bool unknown = false;
 
-	if (waiting == NULL || !is_fenced())
+	if (waiting == NULL || !quiesce_is_fenced())
 		return;
-	if (!hook_threads_visit(see, &unknown))
+	if (!hook_threads_visit(quiesce_see, &unknown))
 		unknown = true;
 	while (!unknown && waiting != NULL) {
 		struct patch *patch = waiting;
 
-		take_off(patch);
+		quiesce_take_off(patch);
 		if (patch->life == LIFE_DETACHED)
-			become_due(patch);
+			quiesce_become_due(patch);
 		else
 			patch_set_life(patch, LIFE_QUIET);
 	}
 	while (in_use != NULL) {
 		struct patch *patch = in_use;
 
-		take_off(patch);
-		insert(&waiting, patch);
+		quiesce_take_off(patch);
+		quiesce_insert(&waiting, patch);
 	}
 }
 
@@ -152,16 +152,16 @@ struct patch *quiesce_take(void)
 
 	if (patch == NULL)
 		return NULL;
-	take_off(patch);
+	quiesce_take_off(patch);
 	patch_set_life(patch, LIFE_DYING);
 	patch->runner = &libpatch_hook_guard;
-	insert(&dying, patch);
+	quiesce_insert(&dying, patch);
 	return patch;
 }
 
 void quiesce_destroyed(struct patch *patch)
 {
-	take_off(patch);
+	quiesce_take_off(patch);
 	handle_free(patch);
 }
 
@@ -172,7 +172,7 @@ uint64_t quiesce_ticket(void)
 	return last_ticket;
 }
 
-static bool has_up_to(const struct patch *list, uint64_t ticket, const void *but_runner)
+static bool quiesce_has_up_to(const struct patch *list, uint64_t ticket, const void *but_runner)
 {
 	for (; list != NULL; list = list->quiet_next)
 		if (list->ticket <= ticket && (but_runner == NULL || list->runner != but_runner))
@@ -185,11 +185,11 @@ enum quiesce_state quiesce_state(uint64_t ticket)
 	uintptr_t record = hook_threads_own_record();
 
 	for (const struct patch *patch = waiting; patch != NULL; patch = patch->quiet_next)
-		if (patch->ticket <= ticket && is_record_of(patch, record))
+		if (patch->ticket <= ticket && quiesce_is_record_of(patch, record))
 			return QUIESCE_SELF;
 	/* A destroy function that asks does not wait for itself. */
-	if (has_up_to(waiting, ticket, NULL) || has_up_to(due, ticket, NULL) ||
-	    has_up_to(dying, ticket, &libpatch_hook_guard))
+	if (quiesce_has_up_to(waiting, ticket, NULL) || quiesce_has_up_to(due, ticket, NULL) ||
+	    quiesce_has_up_to(dying, ticket, &libpatch_hook_guard))
 		return QUIESCE_BUSY;
 	return QUIESCE_QUIET;
 }

@@ -14,7 +14,7 @@ static struct region_usage usage;
 /* Regions in the text, by page; pages far apart may share a count. */
 #define COUNTS (1UL << 16)
 
-static uint32_t *installed_on(uintptr_t page)
+static uint32_t *region_installed_on(uintptr_t page)
 {
 	static uint32_t counts[COUNTS];
 
@@ -29,7 +29,7 @@ bool region_any_installed(void)
 bool region_may_be_installed_on(uintptr_t lower, uintptr_t upper)
 {
 	for (uintptr_t page = lower / PAGE_SIZE; usage.installed > 0 && page <= (upper - 1) / PAGE_SIZE; ++page)
-		if (*installed_on(page) != 0)
+		if (*region_installed_on(page) != 0)
 			return true;
 	return false;
 }
@@ -78,9 +78,9 @@ void region_set_installed(struct region *region, bool installed)
 		uintptr_t last = region->start + region->length - 1;
 
 		usage.installed += change;
-		*installed_on(region->start / PAGE_SIZE) += change;
+		*region_installed_on(region->start / PAGE_SIZE) += change;
 		if (last / PAGE_SIZE != region->start / PAGE_SIZE)
-			*installed_on(last / PAGE_SIZE) += change;
+			*region_installed_on(last / PAGE_SIZE) += change;
 	}
 	region->installed = installed;
 }
@@ -104,7 +104,7 @@ void region_retire(struct region *region, struct trampoline *trampoline)
 }
 
 /* Take a trampoline that is to be used again off the old ones. */
-static void recall(struct region *region, const struct trampoline *trampoline)
+static void region_recall(struct region *region, const struct trampoline *trampoline)
 {
 	for (struct trampoline **link = &region->old; *link != NULL; link = &(*link)->next) {
 		if (*link == trampoline) {
@@ -123,7 +123,7 @@ void region_set_next(struct region *region, struct trampoline *trampoline)
 		return;
 	region->next = NULL;
 	if (trampoline != region->current) {
-		recall(region, trampoline);
+		region_recall(region, trampoline);
 		region->next = trampoline;
 	}
 	region_retire(region, before);
@@ -152,7 +152,7 @@ void region_queue_taken(void)
 }
 
 /* The last one gets its place. */
-static void unqueue(struct region *region)
+static void region_unqueue(struct region *region)
 {
 	struct region *last;
 
@@ -206,7 +206,7 @@ static size_t region_size(unsigned int count, unsigned int length)
 	       count + 1;
 }
 
-static void give_back(struct region *region)
+static void region_give_back(struct region *region)
 {
 	--allocated;
 	heap_free(region, region_size(region->count, region->length));
@@ -228,7 +228,7 @@ bool region_make_entries(struct region *region)
 	return true;
 }
 
-static void drop_entries(struct region *region)
+static void region_drop_entries(struct region *region)
 {
 	for (unsigned int i = 0; i < region->count; ++i) {
 		struct registry_entry *entry = region->entries[i];
@@ -258,21 +258,21 @@ void region_own_entries(struct region *region)
 }
 
 /* A pad that some thread may be led to stays (I7). */
-static void drop_pad(struct region *region)
+static void region_drop_pad(struct region *region)
 {
 	if (region->pad != 0 && !region->pad_reachable)
 		pad_free(region->pad);
 }
 
 /* May a thread be in its trampolines or at its pad, or come back there? */
-static bool is_reachable(const struct region *region)
+static bool region_is_reachable(const struct region *region)
 {
 	return region->current != NULL || region->old != NULL || region->pad_reachable;
 }
 
 void region_discard(struct region *region)
 {
-	if (is_reachable(region)) {
+	if (region_is_reachable(region)) {
 		/* Its first instruction was patched, so it has an entry for good. */
 		struct registry_entry *first = registry_find(region->start);
 
@@ -282,14 +282,14 @@ void region_discard(struct region *region)
 		first->former = region;
 		return;
 	}
-	drop_entries(region);
-	drop_pad(region);
-	give_back(region);
+	region_drop_entries(region);
+	region_drop_pad(region);
+	region_give_back(region);
 }
 
 void region_bury(struct region *region)
 {
-	unqueue(region);
+	region_unqueue(region);
 	for (unsigned int i = 0; i < region->count; ++i)
 		if (region->entries[i]->region == region)
 			region->entries[i]->region = NULL;
@@ -308,7 +308,7 @@ void region_clear_punned(const struct region *region)
 
 void region_leave(struct region *region, struct region **list)
 {
-	unqueue(region);
+	region_unqueue(region);
 	/* Some may lie outside, and stay. */
 	for (unsigned int i = 0; i < region->count; ++i) {
 		struct registry_entry *entry = region->entries[i];
@@ -338,7 +338,7 @@ void region_leave_former(struct registry_entry *first, struct region **list)
 	}
 }
 
-static void free_trampoline(struct trampoline *trampoline)
+static void region_free_trampoline(struct trampoline *trampoline)
 {
 	if (trampoline != NULL)
 		trampoline_free(trampoline);
@@ -346,8 +346,8 @@ static void free_trampoline(struct trampoline *trampoline)
 
 void region_free(struct region *region)
 {
-	free_trampoline(region->next);
-	free_trampoline(region->current);
+	region_free_trampoline(region->next);
+	region_free_trampoline(region->current);
 	while (region->old != NULL) {
 		struct trampoline *old = region->old;
 
@@ -359,7 +359,7 @@ void region_free(struct region *region)
 		registry_remove(region->pad_entry);
 	if (region->pad != 0)
 		pad_free(region->pad);
-	give_back(region);
+	region_give_back(region);
 }
 
 bool region_pad_fits(const struct region *region, uint8_t strategy, const uint8_t *original)
@@ -369,7 +369,7 @@ bool region_pad_fits(const struct region *region, uint8_t strategy, const uint8_
 }
 
 /* One that went, for the same window of the same code. */
-static struct region *revive(const struct window *window)
+static struct region *region_revive(const struct window *window)
 {
 	struct registry_entry *entry = registry_find(window->start);
 	struct region **link = entry != NULL ? &entry->former : NULL;
@@ -405,7 +405,7 @@ void region_set_strategy(struct region *region, uint8_t strategy, const uint8_t 
 
 struct region *region_create(const struct window *window, bool no_rmw)
 {
-	struct region *region = revive(window);
+	struct region *region = region_revive(window);
 
 	if (region != NULL) {
 		region_set_strategy(region, window->strategy, window->original);

@@ -15,7 +15,7 @@
 /* Their code is gone, or about to go. */
 static struct region *leaving;
 
-static void end_patch(struct patch *patch)
+static void unmapped_end_patch(struct patch *patch)
 {
 	patch_set_goal(patch, GOAL_DISABLED);
 	patch->enabled = false;
@@ -28,19 +28,19 @@ static void end_patch(struct patch *patch)
 	region_detach(patch);
 }
 
-static void end_region(struct region *region)
+static void unmapped_end_region(struct region *region)
 {
 	while (region->attachments != NULL)
-		end_patch(region->attachments->patch);
+		unmapped_end_patch(region->attachments->patch);
 	region_clear_punned(region);
 	region_leave(region, &leaving);
 }
 
 /* Nobody looks it up again (I6); memory is freed once no handler can hold it (R2). */
-static void end_entry(struct registry_entry *entry)
+static void unmapped_end_entry(struct registry_entry *entry)
 {
 	if (entry->region != NULL)
-		end_region(entry->region);
+		unmapped_end_region(entry->region);
 	region_leave_former(entry, &leaving);
 	registry_remove(entry);
 }
@@ -55,12 +55,12 @@ void unmapped_end(uintptr_t lower, uintptr_t upper)
 	/* The last instruction in front may reach into it. */
 	region = region_covering(lower);
 	if (region != NULL && region->start < lower)
-		end_region(region);
+		unmapped_end_region(region);
 	while ((entry = registry_next_within(lower, upper)) != NULL)
-		end_entry(entry);
+		unmapped_end_entry(entry);
 }
 
-static bool is_there(const struct region *region)
+static bool unmapped_is_there(const struct region *region)
 {
 	uint8_t text[WINDOW_LENGTH_MAX];
 	int error;
@@ -81,7 +81,7 @@ void unmapped_collect(void)
 	for (struct region **link = &leaving; *link != NULL;) {
 		struct region *region = *link;
 
-		if (is_there(region)) {
+		if (unmapped_is_there(region)) {
 			link = &region->former;
 			continue;
 		}
