@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The regions of one batch: what is to become of each, what is in the text, and the writes of each phase. The order of the steps
+ * is commit.c's; this file must not decide on it, and it writes text through text_apply() only.
+ */
 #include "commit/batch.h"
 
 #include "arch/arch.h"
@@ -13,7 +17,7 @@
 	"the bytes are not the ones that were there: a debugger, a probe of the kernel, or the program changed them"
 
 #define TEXTS 4
-/* Of a region, and of its pad. */
+/* A region has at most one write of its text in a phase, and one of its pad. */
 #define WRITES 2
 
 bool batch_begin(struct batch *batch, const struct worklist *worklist)
@@ -88,7 +92,7 @@ void batch_fail(struct region_change *change, patch_status status, const char *m
 
 /* ---- what is to be written -------------------------------------------------------------------------------------- */
 
-/* A pad that threads may be led to changes by the phases. */
+/* A pad that threads may be led to changes by the phases; a new one is written whole (batch_write_pads()). */
 static void batch_describe_pad(struct region_change *change)
 {
 	const struct region *region = change->region;
@@ -127,7 +131,7 @@ static void batch_describe(struct region_change *change, uint8_t *texts)
 	batch_describe_pad(change);
 }
 
-/* The module was unmapped, and everything of ours in it with it. */
+/* The module was unmapped, and what the library wrote in it is gone. For a removal that is success. */
 static void batch_lose(struct region_change *change)
 {
 	change->failed = true;
@@ -137,9 +141,9 @@ static void batch_lose(struct region_change *change)
 }
 
 /*
- * I8. Bytes that are the original ones again, by whomever, are as good as expected, each for itself: regions that were
- * restored may have been taken in since, and debuggers and the kernel put back single bytes, whatever has become of those
- * beside them. Nothing of anybody else's is lost with such a mixture.
+ * I8. Each byte must be what the library wrote, or the original one. An original byte may have come back in two ways: a region that
+ * was restored was taken in since, or a debugger or the kernel put it back, which both do byte by byte, whatever is beside it. A
+ * mixture of both kinds has nothing in it that is another's, so that nothing is lost by writing over it.
  */
 static void batch_compare(struct batch *batch, struct region_change *change, const uint8_t *text)
 {
@@ -158,7 +162,7 @@ static void batch_compare(struct batch *batch, struct region_change *change, con
 	batch->restored = true;
 }
 
-/* Part of the text, read at once for all regions in it. */
+/* The part of the text that was read last: one read serves all regions in it. */
 struct view {
 	uintptr_t start;
 	size_t size;
@@ -208,7 +212,7 @@ bool batch_takes_part(const struct region_change *change, int phase)
 	return change->text_changes && (phase != 4 || change->punned);
 }
 
-/* The text after the phase. Those that are rare are made when it is their turn, in the place of phase 1. */
+/* The text after the phase. Phases 0 and 4 are rare: their text is computed at their turn, and takes the place of phase 1's. */
 static const uint8_t *batch_text_after(const struct region_change *change, int phase)
 {
 	uint8_t *rare = change->texts + change->length;
@@ -222,7 +226,10 @@ static const uint8_t *batch_text_after(const struct region_change *change, int p
 	return rare;
 }
 
-/* From the first byte that changes to the last. Those between are written as they are, which nobody can tell. */
+/*
+ * One write from the first byte that changes to the last one. Bytes between them that do not change are written as they are: no
+ * thread can tell.
+ */
 static void batch_add_write(struct batch *batch, struct region_change *change, const uint8_t *wanted)
 {
 	unsigned int start = 0, end = change->length;
@@ -243,7 +250,7 @@ static void batch_add_write(struct batch *batch, struct region_change *change, c
 	};
 }
 
-/* Part of the jump that the pad is to be. */
+/* Write `length` bytes, from `at` on, of the jump that the pad is to hold. */
 static void batch_add_pad_write(struct batch *batch, struct region_change *change, unsigned int at, unsigned int length)
 {
 	const struct region *region = change->region;
@@ -257,7 +264,7 @@ static void batch_add_pad_write(struct batch *batch, struct region_change *chang
 	};
 }
 
-/* A pad is one instruction: trap byte, the rest, first byte. */
+/* A pad is one instruction of five bytes: phase 1 writes the trap byte, phase 2 the other four, phase 3 the first byte. */
 static void batch_add_pad_phase(struct batch *batch, struct region_change *change, int phase)
 {
 	if (phase == 2)
@@ -268,7 +275,7 @@ static void batch_add_pad_phase(struct batch *batch, struct region_change *chang
 		change->pad_bytes[0] = ARCH_INT3;
 }
 
-/* A write failed, perhaps half-way: what there is now works by trap, and is what the next commit starts from. */
+/* A write failed, perhaps half-way. What is in the text now works by trap, and the next commit starts from it: read it back. */
 static void batch_refresh(struct region_change *change)
 {
 	uint8_t text[WINDOW_LENGTH_MAX];

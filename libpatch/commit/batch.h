@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Regions that go through the protocol together: what its phases are to write for each, and what was written. All that phases
- * need is here, one after the other: each region is somewhere else in memory.
+ * Regions that go through the protocol together: what its phases are to write for each, and what was written. Changes stand one
+ * after the other, with copies of what the phases need: the regions themselves are scattered over memory. Called with the library
+ * lock held.
  */
 #ifndef LIBPATCH_COMMIT_BATCH_H
 #define LIBPATCH_COMMIT_BATCH_H
@@ -41,19 +42,18 @@ struct batch {
 	uint8_t *texts;
 	struct text_write *writes;
 	size_t write_count;
-	bool restored; /* somebody else put original bytes back */
-	/* That there is memory for. */
-	size_t largest;
-	size_t longest;
+	bool restored; /* original bytes were there that the library had not put back */
+	size_t largest; /* how many changes there is memory for */
+	size_t longest; /* and how many bytes of text, of all regions together */
 };
 
 /* Take memory for any batch of the worklist. False: there is none. */
 bool batch_begin(struct batch *batch, const struct worklist *worklist);
 /* Give the memory back. */
 void batch_end(struct batch *batch);
-/* The regions of the worklist's batch at hand. */
+/* Begin with the regions of the worklist's batch at hand. */
 void batch_load(struct batch *batch, const struct worklist *worklist);
-/* What has become of them. */
+/* Tell the worklist what has become of them. */
 void batch_report(const struct batch *batch, struct worklist *worklist);
 /* What a pass over all changes is about to look at: it is fetched into the processor's caches some changes ahead. */
 enum batch_prefetch {
@@ -99,7 +99,7 @@ bool batch_takes_part(const struct region_change *change, int phase);
 /* Write what the phase changes, and remember what was written. */
 void batch_write(struct batch *batch, int phase);
 
-/* The region holds what was written. */
+/* The region gets to know what is in the text. */
 void batch_record(const struct region_change *change);
 
 #endif

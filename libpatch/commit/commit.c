@@ -65,8 +65,8 @@ static void commit_retire_entries(const struct region *region)
 }
 
 /*
- * Is the entry to be retired, of a region that is installed? So are those of instructions on which a trap byte was needed for
- * the transition only: not of those that a jump begins with.
+ * Is the entry of instruction i to be retired although the region is installed? It is when the instruction has its original byte,
+ * because a trap byte was needed on it for the transition only. The first entry of a jump stays.
  */
 static bool commit_is_bystander(const struct region_change *change, unsigned int i)
 {
@@ -84,7 +84,7 @@ static void commit_retire_bystanders(const struct region_change *change)
 			registry_retire(change->region->entries[i]);
 }
 
-/* Also when it was an interrupted batch before this one that led the pad elsewhere. */
+/* Does the pad lead to its trampoline again, with an entry still active? An interrupted batch before this one may have led it there. */
 static bool commit_is_pad_led(const struct region *region)
 {
 	return region->pad_entry != NULL && commit_is_active(region->pad_entry) && region->pad_live[0] != ARCH_INT3;
@@ -111,14 +111,14 @@ static void commit_open_hooks(const struct region *region)
 		quiesce_set_open(a->patch, patch_is_wanted(a->patch));
 }
 
-/* What failed stays as it was. */
+/* A change failed: hooks are open for the patches that were enabled before. */
 static void commit_reset_hooks(const struct region *region)
 {
 	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
 		quiesce_set_open(a->patch, a->patch->enabled);
 }
 
-/* `first` and `last`: the bytes there after phase 1 and after phase 3. */
+/* An entry serves the trap bytes that its address holds after phase 1 (`first`) and after phase 3 (`last`). */
 static void commit_activate(struct registry_entry *entry, uintptr_t target, uint8_t first, uint8_t last)
 {
 	enum arch_trap_class class = arch_trap_class(last);
@@ -152,7 +152,10 @@ static void commit_publish(struct batch *batch)
 		if (change->failed)
 			continue;
 		commit_open_hooks(region);
-		/* A removal puts trap bytes only where they are served already: over a jump, or on an instruction with bytes of one. */
+		/*
+		 * A removal activates nothing: it puts trap bytes only where entries are active already, over a jump or on an
+		 * instruction that has bytes of one.
+		 */
 		if (!change->install)
 			continue;
 		commit_activate_install(change, trampoline);
@@ -162,7 +165,7 @@ static void commit_publish(struct batch *batch)
 	}
 }
 
-/* A write that failed wholly, in phase 1, left the text as it was: so must the registry be. */
+/* A region of which phase 1 wrote nothing has the text that it had: its entries must not be active (I6). */
 static void commit_withdraw(struct batch *batch)
 {
 	const struct region_change *change;
@@ -192,7 +195,10 @@ static void commit_settle_region(struct region_change *change)
 		commit_retire_entries(region);
 		region_set_installed(region, false);
 	}
-	/* One that failed elsewhere keeps its state: whichever of its regions is first. */
+	/*
+	 * A patch with two regions that failed in one of them keeps its old state; patch_is_pending() makes that true whichever
+	 * region settles first.
+	 */
 	for (struct attachment *a = region->attachments; a != NULL; a = a->next)
 		if (!patch_is_pending(a->patch))
 			a->patch->enabled = patch_is_wanted(a->patch);
@@ -228,8 +234,8 @@ static int commit_sync_written(void)
 }
 
 /*
- * Interrupted: what is in the text stays and works; the next commit goes on from there. Patches are in the state that their hooks
- * are in: those of removals are closed.
+ * A sync failed, and the batch ends here. What is in the text stays and works; the next commit goes on from there. A patch whose
+ * region is in the text is in the state of its hooks: enabled if they are open.
  */
 static patch_status commit_interrupted(struct batch *batch, int error)
 {
@@ -249,7 +255,7 @@ static patch_status commit_interrupted(struct batch *batch, int error)
 			       error);
 }
 
-/* Will an entry be retired, or a punned jump be written? Not before all cores have seen what was written (I5, I11). */
+/* Sync 3 must come before an entry is retired (I5) and before a punned jump is written (I11). Will either be done? */
 static bool commit_needs_sync_3(struct batch *batch)
 {
 	const struct region_change *change;
@@ -299,7 +305,7 @@ static int commit_cut_punned(struct batch *batch)
 	return 0;
 }
 
-/* A jump that could not be cut reads the bytes behind it still: they must stay (I11). */
+/* A punned jump that could not be cut still reads the bytes behind it: changes of those bytes fail (I11). */
 static void commit_spare_what_is_read(struct batch *batch)
 {
 	struct region_change *change;
@@ -332,7 +338,7 @@ static void commit_write_punned(struct batch *batch)
 
 		if (!batch_takes_part(change, 4))
 			continue;
-		/* I8, for bytes that are not ours to change. */
+		/* I8, for the bytes that the jump only reads. */
 		if (text_read(region->start, text, sizeof(text), &error) != sizeof(text) ||
 		    memcmp(text + region->length, region->original + region->length, sizeof(text) - region->length) != 0) {
 			batch_fail(change, PATCH_ECHANGED, "the bytes behind it, which its jump would consist of, were changed");
@@ -416,7 +422,7 @@ static patch_status commit_change_text_whole(struct batch *batch)
 	return PATCH_OK;
 }
 
-/* Nothing has been done to the text. */
+/* Generated code could not be written. Nothing has been done to the text: everything waits for the next commit. */
 static patch_status commit_unwritten(struct batch *batch, int error)
 {
 	const struct region_change *change;
@@ -434,7 +440,7 @@ static patch_status commit_run_batch(struct batch *batch, bool whole)
 	batch_check(batch);
 	unseen |= batch->restored;
 	(void)INJECT(INJECT_COMMIT_CHECKED);
-	/* All of it, also that of batches to come. */
+	/* Generated code of this batch, and of the batches behind it. */
 	error = text_flush();
 	if (error != 0)
 		return commit_unwritten(batch, error);
@@ -450,7 +456,10 @@ static patch_status commit_run_batch(struct batch *batch, bool whole)
 
 /* ---- all batches ------------------------------------------------------------------------------------------------ */
 
-/* Those that share a page went with the first one; they stay allocated until unmapped_collect(). */
+/*
+ * End what was on pages that are not mapped any more. unmapped_end() takes all regions of a page with the first one of them; their
+ * memory stays until unmapped_collect().
+ */
 static void commit_end_gone(const struct worklist *worklist)
 {
 	for (size_t i = 0; i < worklist->next; ++i) {

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The bytes of each phase. Pure: computed from the region and from what is in the text, as the caller gives it; nothing here reads
+ * or writes live text.
+ */
 #include "commit/phase.h"
 
 #include "arch/arch.h"
@@ -14,7 +18,7 @@ void phase_final_bytes(const struct region *region, bool install, uint8_t *bytes
 	for (unsigned int i = 0; i < region->count && !region_is_plain(region); ++i)
 		if (region->strategy != PATCH_STRATEGY_TRAP || region_is_hooked(region, region->offsets[i]))
 			bytes[region->offsets[i]] = ARCH_INT3;
-	/* The jump's bytes on boundaries are trap bytes: trampoline.c chose its target so. */
+	/* Where the jump's bytes are on boundaries, they are trap bytes: trampoline.c chose the jump's target so. */
 	if (region->strategy != PATCH_STRATEGY_TRAP)
 		memcpy(bytes, region_trampoline(region)->jump, MIN(region->length, ARCH_JMP_SIZE));
 }
@@ -24,7 +28,7 @@ static bool phase_is_trap(uint8_t byte)
 	return arch_trap_class(byte) != ARCH_TRAP_NONE;
 }
 
-/* Phase 0: no jump is left that reads bytes behind its own region. Somebody else may have taken it away already. */
+/* Phase 0 cuts punned jumps. A jump that is not there any more, because its original byte was put back, is left alone. */
 void phase_0_bytes(const struct region *region, const uint8_t *live, uint8_t *bytes)
 {
 	memcpy(bytes, live, region->length);
@@ -33,7 +37,7 @@ void phase_0_bytes(const struct region *region, const uint8_t *live, uint8_t *by
 			bytes[region->offsets[i]] = ARCH_INT3;
 }
 
-/* Bytes behind an instruction's first one that are not original: somebody else has put back the first one only. */
+/* Has instruction i bytes behind its first one that are not original? Then only its first byte was put back. */
 static bool phase_has_strange_tail(const struct region *region, const uint8_t *live, unsigned int i)
 {
 	unsigned int at = region->offsets[i] + 1U;
@@ -42,9 +46,9 @@ static bool phase_has_strange_tail(const struct region *region, const uint8_t *l
 }
 
 /*
- * Phase 1: the first byte and every boundary hold trap bytes; a boundary's is the final one if it was none (I4). Where no trap
- * byte is to stay, only what is not original any more: a region taken in, with a first byte of its own, may be all that was
- * ever installed.
+ * Phase 1 puts trap bytes on the first byte and on every boundary; on a boundary without one it puts the final trap byte (I4). A
+ * removal puts them only on instructions that are not original: when a region took another one in, that one's first byte may be all
+ * that was ever installed.
  */
 static uint8_t phase_trap_for(const struct region *region, bool install, const uint8_t *live, const uint8_t *final, unsigned int i)
 {
@@ -66,7 +70,7 @@ static void phase_1_bytes(const struct region *region, bool install, const uint8
 		bytes[region->offsets[i]] = phase_trap_for(region, install, live, final, i);
 }
 
-/* Phase 2: everything but the first byte and boundaries that are to hold no trap byte: those are last (I2). */
+/* Phase 2 writes every byte but the first one and boundaries that are to hold no trap byte: phase 3 writes both (I2). */
 static void phase_2_bytes(const struct region *region, bool install, const uint8_t *live, const uint8_t *final, uint8_t *bytes)
 {
 	memcpy(bytes, final, region->length);
@@ -79,7 +83,7 @@ static void phase_2_bytes(const struct region *region, bool install, const uint8
 	}
 }
 
-/* Phase 3: the first byte and the other boundaries; but a jump that reads bytes of others waits for theirs. */
+/* Phase 3 writes the first byte and the other boundaries. A punned jump keeps its trap byte until phase 4. */
 static void phase_3_bytes(const struct region *region, bool install, const uint8_t *final, uint8_t *bytes)
 {
 	memcpy(bytes, final, region->length);

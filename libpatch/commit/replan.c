@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Regions that are planned again because control is led to one of their boundaries time and again. What fails here was asked for by
+ * nobody: it leaves the patch as it was, and must not be told.
+ */
 #include "commit/replan.h"
 
 #include "plan/candidates.h"
@@ -22,7 +26,7 @@ struct replan {
 
 static struct replan *replans;
 
-/* The one address that all its patches are at, or 0. */
+/* The address of all patches on the region; 0 when they are at different ones, or when one is released. */
 static uintptr_t replan_hooked_address(const struct region *region)
 {
 	const struct attachment *first = region->attachments;
@@ -41,7 +45,7 @@ static bool replan_is_worth_it(const struct registry_entry *entry)
 	       entry != region->entries[0] && replan_hooked_address(region) != 0;
 }
 
-/* The new region with its trampoline, or nothing. */
+/* Make the new region and its trampoline. False: neither was made. */
 static bool replan_build(struct replan *replan, const struct candidates *candidates, struct refusal *refusal)
 {
 	struct window window = plan_window(&candidates->plan, candidates->original);
@@ -66,7 +70,7 @@ static bool replan_build(struct replan *replan, const struct candidates *candida
 	return built;
 }
 
-/* Another region that is on its way has bytes of the candidate, or reads them (I11). */
+/* Has a region that another replan has made bytes of the candidate, or does it read them (I11)? */
 static bool replan_is_taken(const struct plan *plan)
 {
 	uintptr_t end = plan->start + MAX(plan->length, ARCH_JMP_SIZE);
@@ -92,7 +96,7 @@ static bool replan_find_place(struct replan *replan)
 	    candidates_begin(&candidates, &extent, replan_hooked_address(replan->old), patch->policy, 0, replan->old, &refusal) != PATCH_OK)
 		return false;
 	while (candidates_next(&candidates, &refusal) == PATCH_OK && candidates.plan.candidate.level < PLAN_BRANCHED_TO) {
-		/* Nobody is on it, and it has the same window: it is what the new one begins with. */
+		/* An unused region with the same window: buried, it is what region_create() finds. */
 		if (candidates.inner_count == 1 && region_is_unused(candidates.inner[0]))
 			region_bury(candidates.inner[--candidates.inner_count]);
 		if (candidates.inner_count == 0 && !replan_is_taken(&candidates.plan) && replan_build(replan, &candidates, &refusal))
@@ -163,7 +167,7 @@ void replan_go_on(void)
 			replan_free_built(replan);
 			unmapped_abandon(new);
 		} else if (replan->old->queued) {
-			/* It failed, and goes back to what it was: a trap is not what every patch may be. */
+			/* The commit failed for it. It becomes what it was: not every patch may be a trap. */
 			replan->old->strategy = replan->strategy;
 			replan->old->owned = replan->owned;
 			replan->old->forced = replan->forced;

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The regions of a commit in order of address, and where one batch ends and the next one begins. Touches no text and no region
+ * beyond its place in the queue.
+ */
 #include "commit/worklist.h"
 
 #include "arch/arch.h"
@@ -6,14 +10,14 @@
 #include "base/sort.h"
 
 /*
- * Regions, with what belongs to them: some hundred kilobytes, and as much text. Fewer mean more syncs, which take longer than a
- * region does.
+ * Regions in a batch: with what belongs to them they take some hundred kilobytes, and so does their text. With fewer there would
+ * be more syncs, each of which takes longer than a region does.
  */
 #define BATCH 1024
 
 /*
- * A punned jump reads bytes that may be another region's (I11), and the regions of a patch around a call lie side by side: those
- * are in one batch.
+ * May a batch end between the two? Not where a punned jump of the one may read bytes of the other (I11), and not between the two
+ * regions of a patch around a call, which lie side by side.
  */
 static bool worklist_is_apart(const struct worklist_item *item, const struct worklist_item *next)
 {

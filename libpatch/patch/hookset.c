@@ -1,11 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * From the patches at a window to a trampoline that serves them: which hooks they stand for, whether the region has a trampoline
+ * that can do that, and else what a new one is built for. Nothing here leads text to it.
+ */
 #include "patch/hookset.h"
 
 #include "base/heap.h"
 
-/* From so many on, one with hooks that are not wanted will do, too. */
+/* Once a window has so many trampolines, one with more hooks than are wanted will do. */
 #define SPARE_FROM 8
-/* Then a new one has room for so many times what is wanted; with fewer hooks than this. */
+/* From then on a new one is built for SPARE times the hooks that are wanted, if that makes fewer than LARGER_MAX. */
 #define SPARE 2
 #define LARGER_MAX 256
 
@@ -91,7 +95,7 @@ void hookset_free(struct hookset *set)
 	heap_free(set->list, set->capacity * sizeof(*set->list));
 }
 
-/* Needed once a pad that threads may be at is led to another trampoline. */
+/* When a pad that threads may be at is led to another trampoline, traps at the pad are served by this entry. */
 static bool hookset_make_pad_entry(struct region *region)
 {
 	if (!region->pad_reachable || region->pad_entry != NULL)
@@ -113,7 +117,7 @@ static bool hookset_owner_is_released(const struct hook_owner *owner)
 	return patch_is_released(hookset_patch_of((struct hook_owner *)(uintptr_t)owner));
 }
 
-/* Trampolines that a window has had, and what was wanted of one. */
+/* The search among the trampolines of a region for one that serves `hooks`. */
 struct hookset_search {
 	const struct window *window;
 	const struct hook *hooks;
@@ -122,7 +126,7 @@ struct hookset_search {
 	const struct trampoline *now; /* that the text leads to, or is about to */
 	struct trampoline *best;
 	struct trampoline *largest; /* of all for the window */
-	size_t others; /* for the window, but that one */
+	size_t others; /* how many are for the window, without `now` */
 };
 
 /* The best is the one with the fewest hooks that are not wanted. */
@@ -146,7 +150,7 @@ static struct trampoline *hookset_find(struct region *region, struct hookset_sea
 	hookset_consider(search, region->current);
 	for (struct trampoline *old = region->old; old != NULL; old = old->next)
 		hookset_consider(search, old);
-	/* Hooks that are not wanted take their time, too; but this must not go on for ever. */
+	/* Hooks that are not wanted cost time at each hit; but the number of trampolines of a window must have a bound (I7). */
 	if (search->best != NULL && search->best->hook_count > search->count && search->others < SPARE_FROM)
 		return NULL;
 	return search->best;
@@ -183,15 +187,16 @@ static size_t hookset_count_of(const struct trampoline *trampoline, const struct
 	return alike;
 }
 
-/* Where hooks for more than is wanted are put together: LARGER_MAX are too many. */
+/* Hooks for more than is wanted. With LARGER_MAX of them the layout is too large to be built. */
 struct hookset_layout {
 	struct hook *hooks;
 	size_t count;
 };
 
 /*
- * All kinds of hooks that are needed at the place, or were, in turn, so that any order of them is among that; for `spare` times
- * as many as are wanted, so that later ones find a place behind those that stay.
+ * Add the hooks of one place. The kinds of hooks that are wanted there, and those that the largest trampoline has there, take turns,
+ * so that hooks of any order find theirs; there are `spare` times as many turns as hooks are wanted, so that patches that come later
+ * find hooks behind those of patches that stay.
  */
 static void hookset_add_place(struct hookset_layout *layout, const struct hookset_search *search, const struct hook *place, size_t spare)
 {
@@ -217,8 +222,9 @@ static void hookset_add_place(struct hookset_layout *layout, const struct hookse
 }
 
 /*
- * Where there are many already, a new one is built for more than is wanted: for all that the largest can do, and all orders. So
- * there will be few: one more is needed only when in each that there is a patch that stays has one of the last places.
+ * Where a window has many trampolines, a new one is built for more than is wanted: for all that the largest one can do, in all
+ * orders. So their number has a bound: another one is needed only when, in each of them, a patch that stays has one of the last
+ * places.
  */
 static patch_status hookset_build_larger(struct window *window, const struct hookset_search *search, size_t spare, struct trampoline **out)
 {
@@ -251,7 +257,7 @@ static patch_status hookset_build_new(struct window *window, const struct hookse
 	return trampoline_build(window, search->hooks, search->count, out, message);
 }
 
-/* The hooks are their patches' from now on, and open if those are. */
+/* Give the hooks to their patches, and open those whose patch is open. */
 static void hookset_hand_over(struct trampoline *trampoline, const struct hookset_search *search)
 {
 	for (size_t i = 0; i < search->count; ++i) {

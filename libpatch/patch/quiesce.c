@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Lists of patches whose hooks were closed, and looks at the threads that tell when no thread uses a patch's records any more.
+ * Nothing here waits, and nothing here calls a destroy function: the caller does, without the library lock.
+ */
 #include "patch/quiesce.h"
 
 #include "patch/handle.h"
@@ -56,7 +60,10 @@ void quiesce_set_open(struct patch *patch, bool open)
 	quiesce_insert(&waiting, patch);
 }
 
-/* In order of patch_unmake(), in which they come as a rule. Where nobody is to be told of its end, that is now. */
+/*
+ * Put the patch on the list of those that are due, which is in order of patch_unmake(); as a rule they come in that order. A patch
+ * without a destroy function is freed at once.
+ */
 static void quiesce_become_due(struct patch *patch)
 {
 	struct patch **link = due != NULL && due_last->unmade < patch->unmade ? &due_last->quiet_next : &due;

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Regions: which one an address belongs to, what is wanted of it, its memory and its trampolines from making to end. Nothing here
+ * writes text, or decides where a region lies.
+ */
 #include "patch/region.h"
 
 #include "base/heap.h"
@@ -7,11 +11,11 @@
 #include <string.h>
 
 static struct ptr_vec queue;
-/* That have memory. */
+/* Regions that have memory: so long may the queue be. */
 static size_t allocated;
 static struct region_usage usage;
 
-/* Regions in the text, by page; pages far apart may share a count. */
+/* How many regions of a page are in the text. Pages far apart may share a count. */
 #define COUNTS (1UL << 16)
 
 static uint32_t *region_installed_on(uintptr_t page)
@@ -103,7 +107,7 @@ void region_retire(struct region *region, struct trampoline *trampoline)
 	region->old = trampoline;
 }
 
-/* Take a trampoline that is to be used again off the old ones. */
+/* The trampoline is to be used again: take it off the old ones. */
 static void region_recall(struct region *region, const struct trampoline *trampoline)
 {
 	for (struct trampoline **link = &region->old; *link != NULL; link = &(*link)->next) {
@@ -151,7 +155,7 @@ void region_queue_taken(void)
 	queue.count = 0;
 }
 
-/* The last one gets its place. */
+/* Take the region off the queue; the last one gets its place. */
 static void region_unqueue(struct region *region)
 {
 	struct region *last;
@@ -257,7 +261,7 @@ void region_own_entries(struct region *region)
 	}
 }
 
-/* A pad that some thread may be led to stays (I7). */
+/* Free the pad, unless a thread may be led to it (I7). */
 static void region_drop_pad(struct region *region)
 {
 	if (region->pad != 0 && !region->pad_reachable)
@@ -368,7 +372,7 @@ bool region_pad_fits(const struct region *region, uint8_t strategy, const uint8_
 	       memcmp(region->original, original, ARCH_JMP_SIZE) == 0;
 }
 
-/* One that went, for the same window of the same code. */
+/* A former region for the same window of the same code, taken off its entry; NULL: there is none. */
 static struct region *region_revive(const struct window *window)
 {
 	struct registry_entry *entry = registry_find(window->start);

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Joining a region or making one, for a patch that is made. What fails half-way is undone: a patch that is refused leaves the
+ * regions as they were. Writes no text: the next commit does.
+ */
 #include "plan/attach.h"
 
 #include "plan/candidates.h"
@@ -11,7 +15,7 @@
 
 /* ---- joining ---------------------------------------------------------------------------------------------------- */
 
-/* One more on an existing region, its window as it is. */
+/* Add the attachment to an existing region, whose window stays as it is. */
 static patch_status attach_join(struct region *region, struct attachment *attachment, struct refusal *refusal)
 {
 	struct hookset set = { 0 };
@@ -73,7 +77,7 @@ static patch_status attach_settle_in(const struct candidates *candidates, struct
 {
 	struct region *region = candidates->inner_count == 1 ? candidates->inner[0] : NULL;
 
-	/* An unused one that was left has the same window. */
+	/* An unused inner region has the same window: candidates.c has buried the others. */
 	if (region == NULL || !region_is_unused(region) ||
 	    !region_pad_fits(region, candidates->plan.strategy, candidates->original))
 		return attach_establish(candidates, attachment, refusal);
@@ -129,7 +133,7 @@ static patch_status attach_establish_in_punned(struct region *region, struct att
 	region->owned = region->length;
 	status = attach_establish_at(attachment, policy, 0, extent, refusal);
 	if (status != PATCH_OK || region_at(start) != region) {
-		/* Else it was taken in. */
+		/* On success the region was taken in. */
 		if (status != PATCH_OK)
 			region->owned = owned;
 		if (is_new)
@@ -176,7 +180,7 @@ static patch_status attach_join_by_trap(struct region *region, struct attachment
 	return status;
 }
 
-/* From trap to jump: a window of several instructions was planned for one, others are planned again. */
+/* From trap to jump. A window of several instructions was planned for a jump, and stays; another one is planned again. */
 static patch_status attach_join_by_jump(struct region *region, struct attachment *attachment, const struct extent *extent,
 				 struct refusal *refusal)
 {
@@ -208,7 +212,7 @@ static patch_status attach_join_region(struct region *region, struct attachment 
 		return attach_join_by_trap(region, attachment, refusal);
 	if (policy == PATCH_TRAP_POLICY_FORBID && trap)
 		return attach_join_by_jump(region, attachment, extent, refusal);
-	/* Nobody forces it any more. */
+	/* The patch that forced it to be a trap is gone. */
 	if (policy == PATCH_TRAP_POLICY_ALLOW && trap && forced &&
 	    attach_join_by_jump(region, attachment, extent, refusal) == PATCH_OK)
 		return PATCH_OK;
@@ -237,7 +241,7 @@ patch_status attach_patch(struct patch *patch, enum role role, uintptr_t address
 	attachment->address = site;
 	if (region != NULL && !region_is_unused(region))
 		return attach_join_region(region, attachment, extent, refusal);
-	/* The program may have loaded other code here since. */
+	/* The program may have loaded other code here since the region was left. */
 	if (region != NULL && (text_read(region->start, bytes, region->length, &error) != region->length ||
 			       memcmp(bytes, region->original, region->length) != 0))
 		region_bury(region);

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The planner's candidates against what is patched already, and against what debuggers and the kernel have put there. A candidate
+ * grows until it takes in whole regions, or is rejected with a reason.
+ */
 #include "plan/candidates.h"
 
 #include "arch/arch.h"
@@ -73,7 +77,7 @@ static bool candidates_is_same_window(const struct region *region, const struct 
 	       memcmp(region->offsets, plan->offsets, plan->count + 1U) == 0;
 }
 
-/* Nobody is on these: their windows need not be kept, unless it is the very same. */
+/* Bury unused regions in the way of the plan, unless one has the very same window. */
 static void candidates_dissolve_unused(const struct plan *plan)
 {
 	uintptr_t end = plan->start + MAX(plan->length, ARCH_JMP_SIZE);
@@ -110,8 +114,8 @@ static bool candidates_agree(const struct candidates *candidates)
 /* ---- the candidate ---------------------------------------------------------------------------------------------- */
 
 /*
- * Does the candidate cut no region? *grow: not so, but a larger one of its kind may, for which request->from or
- * request->reach was set.
+ * PATCH_OK: the candidate cuts no region. *grow: it cuts one, but a larger candidate of its kind may not; request->from or
+ * request->reach says how large.
  */
 static patch_status candidates_compare(struct candidates *candidates, bool *grow, struct refusal *refusal)
 {
@@ -157,10 +161,10 @@ static patch_status candidates_compare(struct candidates *candidates, bool *grow
 }
 
 /*
- * What somebody else put over an instruction, so that neither it nor what follows is what it seems (I8): an int3 in a
- * function, or a call of the page that the kernel maps for its probes on nops of five bytes (Linux 6.18,
- * arch/x86/kernel/uprobes.c). Behind a function's end an int3 is padding; so it is, of a function whose end is not known,
- * where control does not get to. An int3 that is the site itself is plan_site()'s matter.
+ * Why the instruction is not the program's (I8), or NULL. A debugger puts an int3 there; the kernel puts a call of a page that it
+ * maps for its probes on nops of five bytes (Linux 6.18, arch/x86/kernel/uprobes.c). Then neither the instruction nor what follows
+ * is what it seems. An int3 behind the function's end is padding; when the end is not known, an int3 is padding where control does
+ * not get to. plan_site() looks at the site itself.
  */
 static const char *candidates_foreign(const struct candidates *candidates, const struct arch_insn *insn, uintptr_t address, bool flows)
 {
@@ -206,7 +210,7 @@ static patch_status candidates_check_foreign(const struct candidates *candidates
 	return PATCH_OK;
 }
 
-/* Planned again, longer, until it takes in whole regions. */
+/* Plan the candidate again, longer each time, until it takes in whole regions. */
 static patch_status candidates_grow(struct candidates *candidates, struct refusal *refusal)
 {
 	for (;;) {

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Finding code that works only where it is. Reads a module's data once, and the code around each address that is asked about;
+ * symbols and section headers are not needed, and must not be: stripped programs have none.
+ */
 #include "plan/pinned.h"
 
 #include "patch/original.h"
@@ -21,14 +25,14 @@ struct rseq_descriptor {
 
 #define RANGES_MAX 1024
 
-/* Ascending is not needed: a module has few. */
+/* Ranges of the module scanned last, in no order: a module has few. */
 static struct {
 	uintptr_t lower;
 	uintptr_t upper;
 } ranges[RANGES_MAX];
 static size_t range_count;
 static bool too_many;
-/* The module that they are of. */
+/* The module that the ranges are of. */
 static struct module scanned;
 
 static void pinned_add(uintptr_t lower, uintptr_t upper)
@@ -103,7 +107,7 @@ static void pinned_scan_module(const struct module *module)
 	}
 }
 
-/* Not by its identity alone, which is an address that another module may have had. */
+/* Is it the module scanned last? Its identity alone does not tell: that is an address, which another module may have had. */
 static bool pinned_is_scanned(const struct module *module)
 {
 	return scanned.identity == module->identity && scanned.lower == module->lower && scanned.upper == module->upper &&

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Starts and branch targets of one function at a time. The long way decodes it; the short way, which answers most questions, looks
+ * for displacements that would lead to the address, and may only err on the side of decoding.
+ */
 #include "plan/scan.h"
 
 #include "arch/arch.h"
@@ -74,7 +78,7 @@ struct __attribute__((packed, may_alias)) unaligned64 {
 /* Displacements of less have upper halves that are all ones, or all zeros. */
 #define HALF_REACH (1UL << 16)
 
-/* Of the displacement of 32 bits at `at`, whatever is in front: the bit of its target. */
+/* The bit of the target of a displacement of 32 bits at `at`, whatever is in front of it. */
 static inline uint32_t scan_look(uintptr_t at, uintptr_t near)
 {
 	uintptr_t target = at + 4 + (intptr_t)((const struct unaligned32 *)at)->value - near;

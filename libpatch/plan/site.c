@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * May the library patch at an address, and how far may a window reach there? Asks the kernel's list of mappings, the loaded modules,
+ * and pinned.c. Reads text, and must not change anything.
+ */
 #include "plan/site.h"
 
 #include "code/arena.h"
@@ -36,7 +40,7 @@ static bool site_mapping(uintptr_t address, struct maps_mapping *out, struct ref
 	return true;
 }
 
-/* The main program, or what is linked into it statically. */
+/* Is the module the main program? Libraries that are linked into it statically are it, too. */
 static bool site_is_main(const struct module *module)
 {
 	size_t count;
@@ -122,7 +126,7 @@ static const char *site_check_protected(const struct module *module, uintptr_t a
 }
 
 /*
- * What the dynamic linker knows stays mapped while the library lock is held: unloading waits for that (syscalls.c). So its code
+ * What the dynamic linker knows stays mapped while the library lock is held: unloading waits for that (interpose/unload.c). So its code
  * can be read without asking the kernel, as far as the mapping goes that was looked up.
  */
 static void site_trust(const struct module *module, uintptr_t address)
