@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The regions of one batch: what is to become of each, what is in the text, and the writes of each phase. The order of the steps
- * is commit.c's; this file must not decide on it, and it writes text through text_apply() only.
+ * The regions of one batch: what is to become of each, what is in the text, and the writes of each phase. The order of
+ * the steps is commit.c's; this file must not decide on it, and it writes text through text_apply() only.
  */
 #include "commit/batch.h"
 
@@ -50,7 +50,10 @@ void batch_report(const struct batch *batch, struct worklist *worklist)
 	}
 }
 
-/* Parts of a region that a pass needs, of regions that are installed and of regions that are restored: enum region_part. */
+/*
+ * Parts of a region that a pass needs, of regions that are installed and of regions that are restored: enum
+ * region_part.
+ */
 static const struct {
 	uint8_t to_install;
 	uint8_t to_remove;
@@ -58,7 +61,8 @@ static const struct {
 	/* Which of both it will be is not known yet. */
 	[PREFETCH_CHECK] = { REGION_PATCHES | REGION_TRAMPOLINE, REGION_PATCHES | REGION_TRAMPOLINE },
 	[PREFETCH_PADS] = { REGION_TRAMPOLINE, 0 },
-	[PREFETCH_PUBLISH] = { REGION_PATCHES | REGION_TRAMPOLINE | REGION_ENTRIES, REGION_PATCHES | REGION_TRAMPOLINE },
+	[PREFETCH_PUBLISH] = { REGION_PATCHES | REGION_TRAMPOLINE | REGION_ENTRIES,
+			       REGION_PATCHES | REGION_TRAMPOLINE },
 	[PREFETCH_ENTRIES] = { REGION_ENTRIES, REGION_ENTRIES },
 	[PREFETCH_SETTLE] = { REGION_PATCHES | REGION_ENTRIES, REGION_PATCHES | REGION_ENTRIES },
 };
@@ -141,9 +145,10 @@ static void batch_lose(struct region_change *change)
 }
 
 /*
- * I8. Each byte must be what the library wrote, or the original one. An original byte may have come back in two ways: a region that
- * was restored was taken in since, or a debugger or the kernel put it back, which both do byte by byte, whatever is beside it. A
- * mixture of both kinds has nothing in it that is another's, so that nothing is lost by writing over it.
+ * I8. Each byte must be what the library wrote, or the original one. An original byte may have come back in two ways: a
+ * region that was restored was taken in since, or a debugger or the kernel put it back, which both do byte by byte,
+ * whatever is beside it. A mixture of both kinds has nothing in it that is another's, so that nothing is lost by
+ * writing over it.
  */
 static void batch_compare(struct batch *batch, struct region_change *change, const uint8_t *text)
 {
@@ -212,7 +217,10 @@ bool batch_takes_part(const struct region_change *change, int phase)
 	return change->text_changes && (phase != 4 || change->punned);
 }
 
-/* The text after the phase. Phases 0 and 4 are rare: their text is computed at their turn, and takes the place of phase 1's. */
+/*
+ * The text after the phase. Phases 0 and 4 are rare: their text is computed at their turn, and takes the place of phase
+ * 1's.
+ */
 static const uint8_t *batch_text_after(const struct region_change *change, int phase)
 {
 	uint8_t *rare = change->texts + change->length;
@@ -227,8 +235,8 @@ static const uint8_t *batch_text_after(const struct region_change *change, int p
 }
 
 /*
- * One write from the first byte that changes to the last one. Bytes between them that do not change are written as they are: no
- * thread can tell.
+ * One write from the first byte that changes to the last one. Bytes between them that do not change are written as they
+ * are: no thread can tell.
  */
 static void batch_add_write(struct batch *batch, struct region_change *change, const uint8_t *wanted)
 {
@@ -264,7 +272,8 @@ static void batch_add_pad_write(struct batch *batch, struct region_change *chang
 	};
 }
 
-/* A pad is one instruction of five bytes: phase 1 writes the trap byte, phase 2 the other four, phase 3 the first byte. */
+/* A pad is one instruction of five bytes: phase 1 writes the trap byte, phase 2 the other four, phase 3 the first byte.
+ */
 static void batch_add_pad_phase(struct batch *batch, struct region_change *change, int phase)
 {
 	if (phase == 2)
@@ -275,7 +284,10 @@ static void batch_add_pad_phase(struct batch *batch, struct region_change *chang
 		change->pad_bytes[0] = ARCH_INT3;
 }
 
-/* A write failed, perhaps half-way. What is in the text now works by trap, and the next commit starts from it: read it back. */
+/*
+ * A write failed, perhaps half-way. What is in the text now works by trap, and the next commit starts from it: read it
+ * back.
+ */
 static void batch_refresh(struct region_change *change)
 {
 	uint8_t text[WINDOW_LENGTH_MAX];
@@ -350,7 +362,10 @@ void batch_write(struct batch *batch, int phase)
 		if (write->error == 0) {
 			batch_remember(change, write);
 		} else if (write->error == ESTALE) {
-			/* What is foreign must not be taken for expected: not batch_refresh(). What was written works by trap. */
+			/*
+			 * What is foreign must not be taken for expected: not batch_refresh(). What was written works
+			 * by trap.
+			 */
 			if (!change->failed)
 				batch_fail(change, PATCH_ECHANGED, CHANGED);
 		} else if (!change->failed) {

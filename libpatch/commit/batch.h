@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Regions that go through the protocol together: what its phases are to write for each, and what was written. Changes stand one
- * after the other, with copies of what the phases need: the regions themselves are scattered over memory. Called with the library
- * lock held.
+ * Regions that go through the protocol together: what its phases are to write for each, and what was written. Changes
+ * stand one after the other, with copies of what the phases need: the regions themselves are scattered over memory.
+ * Called with the library lock held.
  */
 #ifndef LIBPATCH_COMMIT_BATCH_H
 #define LIBPATCH_COMMIT_BATCH_H
@@ -16,8 +16,8 @@
 struct region_change {
 	struct region *region;
 	/*
-	 * What the text holds as far as we wrote it, and what it is to hold after phase 1, 2 and 3 (phase_texts()). The region
-	 * gets to know in the end: batch_record().
+	 * What the text holds as far as we wrote it, and what it is to hold after phase 1, 2 and 3 (phase_texts()). The
+	 * region gets to know in the end: batch_record().
 	 */
 	uint8_t *texts;
 	/* As in the region, which the phases need not look at so. */
@@ -32,7 +32,7 @@ struct region_change {
 	bool had_punned;   /* a punned jump is there */
 	bool written;      /* some byte was written */
 	bool failed;
-	bool gone;         /* the page is not mapped any more */
+	bool gone; /* the page is not mapped any more */
 	uint8_t pad_bytes[ARCH_JMP_SIZE];
 };
 
@@ -42,7 +42,7 @@ struct batch {
 	uint8_t *texts;
 	struct text_write *writes;
 	size_t write_count;
-	bool restored; /* original bytes were there that the library had not put back */
+	bool restored;  /* original bytes were there that the library had not put back */
 	size_t largest; /* how many changes there is memory for */
 	size_t longest; /* and how many bytes of text, of all regions together */
 };
@@ -77,7 +77,8 @@ static inline struct region_change *batch_change(struct batch *batch, size_t ind
 }
 
 #define for_each_change(batch, change, prefetch)                                                                       \
-	for (size_t change##_index = 0; ((change) = batch_change(batch, change##_index, prefetch)) != NULL; ++change##_index)
+	for (size_t change##_index = 0; ((change) = batch_change(batch, change##_index, prefetch)) != NULL;            \
+	     ++change##_index)
 
 /* The patches of a region whose change failed keep the state they have; the next commit tries again. */
 void batch_fail(struct region_change *change, patch_status status, const char *message);

@@ -16,9 +16,10 @@
  *   settle    entries of removals retired (I5), trampolines out of use retired (I7)
  *
  * After any step the text is in a resting state: each site works, by trap or by jump, because the batch, and in the end
- * region->live, says what is there and the entries are active. A batch that is cut short is finished or undone by the next one.
- * Phases 0 and 4 are left out where there are no such jumps: they are rare. A sync is left out where nothing was written since
- * the one before, and sync 3 where neither follows: then a core that still has a trap byte is served by its entry.
+ * region->live, says what is there and the entries are active. A batch that is cut short is finished or undone by the
+ * next one. Phases 0 and 4 are left out where there are no such jumps: they are rare. A sync is left out where nothing
+ * was written since the one before, and sync 3 where neither follows: then a core that still has a trap byte is served
+ * by its entry.
  */
 #include "commit/commit.h"
 
@@ -65,8 +66,8 @@ static void commit_retire_entries(const struct region *region)
 }
 
 /*
- * Is the entry of instruction i to be retired although the region is installed? It is when the instruction has its original byte,
- * because a trap byte was needed on it for the transition only. The first entry of a jump stays.
+ * Is the entry of instruction i to be retired although the region is installed? It is when the instruction has its
+ * original byte, because a trap byte was needed on it for the transition only. The first entry of a jump stays.
  */
 static bool commit_is_bystander(const struct region_change *change, unsigned int i)
 {
@@ -84,7 +85,10 @@ static void commit_retire_bystanders(const struct region_change *change)
 			registry_retire(change->region->entries[i]);
 }
 
-/* Does the pad lead to its trampoline again, with an entry still active? An interrupted batch before this one may have led it there. */
+/*
+ * Does the pad lead to its trampoline again, with an entry still active? An interrupted batch before this one may have
+ * led it there.
+ */
 static bool commit_is_pad_led(const struct region *region)
 {
 	return region->pad_entry != NULL && commit_is_active(region->pad_entry) && region->pad_live[0] != ARCH_INT3;
@@ -137,7 +141,7 @@ static void commit_activate_install(const struct region_change *change, const st
 
 	for (unsigned int i = 0; i < region->count; ++i)
 		commit_activate(region->entries[i], trampoline_entry(trampoline, i), first[region->offsets[i]],
-			 last[region->offsets[i]]);
+				last[region->offsets[i]]);
 }
 
 /* Step publish (I3). */
@@ -153,8 +157,8 @@ static void commit_publish(struct batch *batch)
 			continue;
 		commit_open_hooks(region);
 		/*
-		 * A removal activates nothing: it puts trap bytes only where entries are active already, over a jump or on an
-		 * instruction that has bytes of one.
+		 * A removal activates nothing: it puts trap bytes only where entries are active already, over a jump or
+		 * on an instruction that has bytes of one.
 		 */
 		if (!change->install)
 			continue;
@@ -196,8 +200,8 @@ static void commit_settle_region(struct region_change *change)
 		region_set_installed(region, false);
 	}
 	/*
-	 * A patch with two regions that failed in one of them keeps its old state; patch_is_pending() makes that true whichever
-	 * region settles first.
+	 * A patch with two regions that failed in one of them keeps its old state; patch_is_pending() makes that true
+	 * whichever region settles first.
 	 */
 	for (struct attachment *a = region->attachments; a != NULL; a = a->next)
 		if (!patch_is_pending(a->patch))
@@ -234,8 +238,8 @@ static int commit_sync_written(void)
 }
 
 /*
- * A sync failed, and the batch ends here. What is in the text stays and works; the next commit goes on from there. A patch whose
- * region is in the text is in the state of its hooks: enabled if they are open.
+ * A sync failed, and the batch ends here. What is in the text stays and works; the next commit goes on from there. A
+ * patch whose region is in the text is in the state of its hooks: enabled if they are open.
  */
 static patch_status commit_interrupted(struct batch *batch, int error)
 {
@@ -281,8 +285,8 @@ static bool commit_any_changes(struct batch *batch)
 /* ---- punned jumps ----------------------------------------------------------------------------------------------- */
 
 /*
- * Steps phase 0 and sync 0. Without the sync a core could execute a punned jump, fetched before phase 0, with bytes that
- * phase 1 has changed.
+ * Steps phase 0 and sync 0. Without the sync a core could execute a punned jump, fetched before phase 0, with bytes
+ * that phase 1 has changed.
  */
 static int commit_cut_punned(struct batch *batch)
 {
@@ -320,7 +324,8 @@ static void commit_spare_what_is_read(struct batch *batch)
 				before & 1ULL << (63 - back) ? registry_find(change->start - back) : NULL;
 
 			if (entry != NULL && entry->punned)
-				batch_fail(change, PATCH_ECONF, "a jump in front of it, which reads its bytes, could not be removed");
+				batch_fail(change, PATCH_ECONF,
+					   "a jump in front of it, which reads its bytes, could not be removed");
 		}
 	}
 }
@@ -340,8 +345,10 @@ static void commit_write_punned(struct batch *batch)
 			continue;
 		/* I8, for the bytes that the jump only reads. */
 		if (text_read(region->start, text, sizeof(text), &error) != sizeof(text) ||
-		    memcmp(text + region->length, region->original + region->length, sizeof(text) - region->length) != 0) {
-			batch_fail(change, PATCH_ECHANGED, "the bytes behind it, which its jump would consist of, were changed");
+		    memcmp(text + region->length, region->original + region->length, sizeof(text) - region->length) !=
+			    0) {
+			batch_fail(change, PATCH_ECHANGED,
+				   "the bytes behind it, which its jump would consist of, were changed");
 			continue;
 		}
 		registry_set_punned(region->entries[0], true);
@@ -367,8 +374,8 @@ static patch_status commit_change_text(struct batch *batch)
 	commit_withdraw(batch);
 	(void)INJECT(INJECT_COMMIT_PHASE_1);
 	/*
-	 * Sync 1 (I2). Without it a core could still execute an original instruction fetched before phase 1 while phase 2
-	 * rewrites its bytes.
+	 * Sync 1 (I2). Without it a core could still execute an original instruction fetched before phase 1 while phase
+	 * 2 rewrites its bytes.
 	 */
 	error = commit_sync_written();
 	if (error != 0)
@@ -386,8 +393,8 @@ static patch_status commit_change_text(struct batch *batch)
 	commit_write_phase(batch, 3);
 	(void)INJECT(INJECT_COMMIT_PHASE_3);
 	/*
-	 * Sync 3 (I5). Without it a core could raise a trap that we wrote after its entry was retired; or execute a punned jump
-	 * with bytes that were there before (I11).
+	 * Sync 3 (I5). Without it a core could raise a trap that we wrote after its entry was retired; or execute a
+	 * punned jump with bytes that were there before (I11).
 	 */
 	error = commit_needs_sync_3(batch) ? commit_sync_written() : 0;
 	if (error != 0)
@@ -399,9 +406,9 @@ static patch_status commit_change_text(struct batch *batch)
 }
 
 /*
- * Instead of the phases. Threads see each write whole: what they execute at the first byte or at a boundary is either what was
- * there or what is there now (I1, I2). Original bytes are right wherever a thread is; other bytes only where it is not: of an
- * install, only the first instruction changes.
+ * Instead of the phases. Threads see each write whole: what they execute at the first byte or at a boundary is either
+ * what was there or what is there now (I1, I2). Original bytes are right wherever a thread is; other bytes only where
+ * it is not: of an install, only the first instruction changes.
  */
 static patch_status commit_change_text_whole(struct batch *batch)
 {
@@ -410,7 +417,8 @@ static patch_status commit_change_text_whole(struct batch *batch)
 
 	for_each_change(batch, change, PREFETCH_NOTHING)
 		if (change->install && change->text_changes && !change->failed &&
-		    (change->pad_changes || !phase_is_one_instruction(change->region, change->install, batch_text(change, 0))))
+		    (change->pad_changes ||
+		     !phase_is_one_instruction(change->region, change->install, batch_text(change, 0))))
 			batch_fail(change, PATCH_ECONF, "more than one instruction would change");
 	text_begin_whole();
 	commit_write_phase(batch, PHASE_WHOLE);
@@ -429,7 +437,8 @@ static patch_status commit_unwritten(struct batch *batch, int error)
 
 	for_each_change(batch, change, PREFETCH_NOTHING)
 		region_queue(change->region);
-	return error_raise_sys(error == ENOMEM ? PATCH_ENOMEM : PATCH_ESYS, ORIGIN, "generated code could not be written", error);
+	return error_raise_sys(error == ENOMEM ? PATCH_ENOMEM : PATCH_ESYS, ORIGIN,
+			       "generated code could not be written", error);
 }
 
 static patch_status commit_run_batch(struct batch *batch, bool whole)
@@ -457,8 +466,8 @@ static patch_status commit_run_batch(struct batch *batch, bool whole)
 /* ---- all batches ------------------------------------------------------------------------------------------------ */
 
 /*
- * End what was on pages that are not mapped any more. unmapped_end() takes all regions of a page with the first one of them; their
- * memory stays until unmapped_collect().
+ * End what was on pages that are not mapped any more. unmapped_end() takes all regions of a page with the first one of
+ * them; their memory stays until unmapped_collect().
  */
 static void commit_end_gone(const struct worklist *worklist)
 {

@@ -10,15 +10,15 @@
 
 /*
  * Bring every queued region to the state that its patches want. PATCH_OK, PATCH_EFAIL when some regions could not be
- * changed, PATCH_ESYS when the batch was cut short and waits for the next commit; errors are in the thread's chain. With
- * the library lock held.
+ * changed, PATCH_ESYS when the batch was cut short and waits for the next commit; errors are in the thread's chain.
+ * With the library lock held.
  */
 patch_status commit_run(void);
 
 /*
- * The same, without a trap byte at any time: for code that runs where a trap would be fatal. Every change is one write that
- * threads see whole (text_begin_whole()); regions that are to be installed, and of which more than one instruction would
- * change, fail.
+ * The same, without a trap byte at any time: for code that runs where a trap would be fatal. Every change is one write
+ * that threads see whole (text_begin_whole()); regions that are to be installed, and of which more than one instruction
+ * would change, fail.
  */
 patch_status commit_run_whole(void);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The bytes of each phase. Pure: computed from the region and from what is in the text, as the caller gives it; nothing here reads
- * or writes live text.
+ * The bytes of each phase. Pure: computed from the region and from what is in the text, as the caller gives it; nothing
+ * here reads or writes live text.
  */
 #include "commit/phase.h"
 
@@ -28,7 +28,8 @@ static bool phase_is_trap(uint8_t byte)
 	return arch_trap_class(byte) != ARCH_TRAP_NONE;
 }
 
-/* Phase 0 cuts punned jumps. A jump that is not there any more, because its original byte was put back, is left alone. */
+/* Phase 0 cuts punned jumps. A jump that is not there any more, because its original byte was put back, is left alone.
+ */
 void phase_0_bytes(const struct region *region, const uint8_t *live, uint8_t *bytes)
 {
 	memcpy(bytes, live, region->length);
@@ -46,11 +47,12 @@ static bool phase_has_strange_tail(const struct region *region, const uint8_t *l
 }
 
 /*
- * Phase 1 puts trap bytes on the first byte and on every boundary; on a boundary without one it puts the final trap byte (I4). A
- * removal puts them only on instructions that are not original: when a region took another one in, that one's first byte may be all
- * that was ever installed.
+ * Phase 1 puts trap bytes on the first byte and on every boundary; on a boundary without one it puts the final trap
+ * byte (I4). A removal puts them only on instructions that are not original: when a region took another one in, that
+ * one's first byte may be all that was ever installed.
  */
-static uint8_t phase_trap_for(const struct region *region, bool install, const uint8_t *live, const uint8_t *final, unsigned int i)
+static uint8_t phase_trap_for(const struct region *region, bool install, const uint8_t *live, const uint8_t *final,
+			      unsigned int i)
 {
 	unsigned int at = region->offsets[i];
 
@@ -63,15 +65,18 @@ static uint8_t phase_trap_for(const struct region *region, bool install, const u
 	return live[at] != region->original[at] || phase_has_strange_tail(region, live, i) ? ARCH_INT3 : live[at];
 }
 
-static void phase_1_bytes(const struct region *region, bool install, const uint8_t *live, const uint8_t *final, uint8_t *bytes)
+static void phase_1_bytes(const struct region *region, bool install, const uint8_t *live, const uint8_t *final,
+			  uint8_t *bytes)
 {
 	memcpy(bytes, live, region->length);
 	for (unsigned int i = 0; i < region->count; ++i)
 		bytes[region->offsets[i]] = phase_trap_for(region, install, live, final, i);
 }
 
-/* Phase 2 writes every byte but the first one and boundaries that are to hold no trap byte: phase 3 writes both (I2). */
-static void phase_2_bytes(const struct region *region, bool install, const uint8_t *live, const uint8_t *final, uint8_t *bytes)
+/* Phase 2 writes every byte but the first one and boundaries that are to hold no trap byte: phase 3 writes both (I2).
+ */
+static void phase_2_bytes(const struct region *region, bool install, const uint8_t *live, const uint8_t *final,
+			  uint8_t *bytes)
 {
 	memcpy(bytes, final, region->length);
 	bytes[0] = live[0];
@@ -111,8 +116,7 @@ bool phase_is_one_instruction(const struct region *region, bool install, const u
 	uint8_t final[WINDOW_LENGTH_MAX];
 
 	phase_final_bytes(region, install, final);
-	return memcmp(final + region->offsets[1], live + region->offsets[1],
-		      region->length - region->offsets[1]) == 0;
+	return memcmp(final + region->offsets[1], live + region->offsets[1], region->length - region->offsets[1]) == 0;
 }
 
 bool phase_changes_text(const struct region *region, bool install)

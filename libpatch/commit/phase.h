@@ -13,8 +13,8 @@ void phase_final_bytes(const struct region *region, bool install, uint8_t *bytes
 /* After phase 0, from what is there. */
 void phase_0_bytes(const struct region *region, const uint8_t *live, uint8_t *bytes);
 /*
- * `texts`: what is there, followed by room for three times as much, which becomes what is there after phase 1, 2 and 3. Is
- * there anything to write, in these or in phase 4, after which it is the final bytes?
+ * `texts`: what is there, followed by room for three times as much, which becomes what is there after phase 1, 2 and 3.
+ * Is there anything to write, in these or in phase 4, after which it is the final bytes?
  */
 bool phase_texts(const struct region *region, bool install, uint8_t *texts);
 /* Do only bytes of the first instruction change, from the one that is there to another? */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Regions that are planned again because control is led to one of their boundaries time and again. What fails here was asked for by
- * nobody: it leaves the patch as it was, and must not be told.
+ * Regions that are planned again because control is led to one of their boundaries time and again. What fails here was
+ * asked for by nobody: it leaves the patch as it was, and must not be told.
  */
 #include "commit/replan.h"
 
@@ -93,19 +93,25 @@ static bool replan_find_place(struct replan *replan)
 	struct extent extent;
 
 	if (site_examine(patch->located, &extent, &refusal) != PATCH_OK ||
-	    candidates_begin(&candidates, &extent, replan_hooked_address(replan->old), patch->policy, 0, replan->old, &refusal) != PATCH_OK)
+	    candidates_begin(&candidates, &extent, replan_hooked_address(replan->old), patch->policy, 0, replan->old,
+			     &refusal) != PATCH_OK)
 		return false;
-	while (candidates_next(&candidates, &refusal) == PATCH_OK && candidates.plan.candidate.level < PLAN_BRANCHED_TO) {
+	while (candidates_next(&candidates, &refusal) == PATCH_OK &&
+	       candidates.plan.candidate.level < PLAN_BRANCHED_TO) {
 		/* An unused region with the same window: buried, it is what region_create() finds. */
 		if (candidates.inner_count == 1 && region_is_unused(candidates.inner[0]))
 			region_bury(candidates.inner[--candidates.inner_count]);
-		if (candidates.inner_count == 0 && !replan_is_taken(&candidates.plan) && replan_build(replan, &candidates, &refusal))
+		if (candidates.inner_count == 0 && !replan_is_taken(&candidates.plan) &&
+		    replan_build(replan, &candidates, &refusal))
 			return true;
 	}
 	return false;
 }
 
-/* The new region's trampoline is not going to be used. A reachable one is the window's, from an earlier life, and stays (I7). */
+/*
+ * The new region's trampoline is not going to be used. A reachable one is the window's, from an earlier life, and stays
+ * (I7).
+ */
 static void replan_free_built(struct replan *replan)
 {
 	if (!replan->trampoline->reachable)

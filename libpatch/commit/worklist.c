@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The regions of a commit in order of address, and where one batch ends and the next one begins. Touches no text and no region
- * beyond its place in the queue.
+ * The regions of a commit in order of address, and where one batch ends and the next one begins. Touches no text and no
+ * region beyond its place in the queue.
  */
 #include "commit/worklist.h"
 
@@ -10,14 +10,14 @@
 #include "base/sort.h"
 
 /*
- * Regions in a batch: with what belongs to them they take some hundred kilobytes, and so does their text. With fewer there would
- * be more syncs, each of which takes longer than a region does.
+ * Regions in a batch: with what belongs to them they take some hundred kilobytes, and so does their text. With fewer
+ * there would be more syncs, each of which takes longer than a region does.
  */
 #define BATCH 1024
 
 /*
- * May a batch end between the two? Not where a punned jump of the one may read bytes of the other (I11), and not between the two
- * regions of a patch around a call, which lie side by side.
+ * May a batch end between the two? Not where a punned jump of the one may read bytes of the other (I11), and not
+ * between the two regions of a patch around a call, which lie side by side.
  */
 static bool worklist_is_apart(const struct worklist_item *item, const struct worklist_item *next)
 {
@@ -61,7 +61,8 @@ bool worklist_begin(struct worklist *worklist)
 
 		if (i + 2 * PREFETCH_AHEAD < worklist->count)
 			FETCH(region_queued_at(i + 2 * PREFETCH_AHEAD));
-		worklist->items[i] = (struct worklist_item){ .start = region->start, .region = region, .length = region->length };
+		worklist->items[i] =
+			(struct worklist_item){ .start = region->start, .region = region, .length = region->length };
 	}
 	region_queue_taken();
 	sort_by_address(worklist->items, worklist->count, sizeof(*worklist->items));

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What one commit is to do: the regions that were queued, in order of address, in batches. A batch goes through all steps of the
- * protocol before the next one begins, so that what all steps need of it - text, regions, entries - stays in the processor's
- * caches.
+ * What one commit is to do: the regions that were queued, in order of address, in batches. A batch goes through all
+ * steps of the protocol before the next one begins, so that what all steps need of it - text, regions, entries - stays
+ * in the processor's caches.
  */
 #ifndef LIBPATCH_COMMIT_WORKLIST_H
 #define LIBPATCH_COMMIT_WORKLIST_H
@@ -20,8 +20,8 @@ struct worklist_item {
 struct worklist {
 	struct worklist_item *items;
 	size_t count;
-	size_t first; /* of the batch at hand */
-	size_t next;  /* behind it */
+	size_t first;   /* of the batch at hand */
+	size_t next;    /* behind it */
 	size_t largest; /* batch: regions */
 	size_t longest; /* batch: bytes of all its regions */
 	bool broken;    /* some change was not made */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Modules that the dynamic linker unmaps. Runs in the program's thread that called dlclose(), with the loader's lock held by it,
- * and takes the library lock.
+ * Modules that the dynamic linker unmaps. Runs in the program's thread that called dlclose(), with the loader's lock
+ * held by it, and takes the library lock.
  */
 #include "interpose/unload.h"
 
@@ -26,8 +26,8 @@ static bool unload_includes(uintptr_t address, uintptr_t lower, uintptr_t upper)
 }
 
 /*
- * Patches that call code in [lower, upper) are over, and are removed from the text. True when no thread runs their procedures or
- * will, and no destroy function there is still to be called.
+ * Patches that call code in [lower, upper) are over, and are removed from the text. True when no thread runs their
+ * procedures or will, and no destroy function there is still to be called.
  */
 static bool unload_procedures(uintptr_t lower, uintptr_t upper)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The dynamic linker unmaps a module: the system call that it does so by is patched, and this is what happens instead of it.
+ * The dynamic linker unmaps a module: the system call that it does so by is patched, and this is what happens instead
+ * of it.
  */
 #ifndef LIBPATCH_INTERPOSE_UNLOAD_H
 #define LIBPATCH_INTERPOSE_UNLOAD_H
@@ -9,9 +10,9 @@
 #include "base/base.h"
 
 /*
- * At the linker's munmap(): patches on the module's code, and patches that call its code, end now, before something else is mapped
- * there. True: a thread is in a procedure of the module, or a destroy function in it is still to be called; the call is not made,
- * the module stays where it is, and the linker does not notice.
+ * At the linker's munmap(): patches on the module's code, and patches that call its code, end now, before something
+ * else is mapped there. True: a thread is in a procedure of the module, or a destroy function in it is still to be
+ * called; the call is not made, the module stays where it is, and the linker does not notice.
  */
 bool unload_munmap(struct arch_call *call);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The table of handles, the patches in it, and the list of patches that have a change for the next commit. It owns the memory of
- * patches; it must not know regions.
+ * The table of handles, the patches in it, and the list of patches that have a change for the next commit. It owns the
+ * memory of patches; it must not know regions.
  */
 #include "patch/handle.h"
 
@@ -34,7 +34,8 @@ static bool handle_make_room(void)
 		return true;
 	if (capacity >= HANDLE_NONE)
 		return false;
-	grown = heap_grow(handle_entries, handle_capacity * sizeof(*handle_entries), capacity * sizeof(*handle_entries));
+	grown = heap_grow(handle_entries, handle_capacity * sizeof(*handle_entries),
+			  capacity * sizeof(*handle_entries));
 	if (grown == NULL)
 		return false;
 	handle_entries = grown;

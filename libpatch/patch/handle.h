@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Handles of patches: an index and a generation, so that a handle that was released, or never was one, is told. Called with
- * the library lock held.
+ * Handles of patches: an index and a generation, so that a handle that was released, or never was one, is told. Called
+ * with the library lock held.
  */
 #ifndef LIBPATCH_PATCH_HANDLE_H
 #define LIBPATCH_PATCH_HANDLE_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * From the patches at a window to a trampoline that serves them: which hooks they stand for, whether the region has a trampoline
- * that can do that, and else what a new one is built for. Nothing here leads text to it.
+ * From the patches at a window to a trampoline that serves them: which hooks they stand for, whether the region has a
+ * trampoline that can do that, and else what a new one is built for. Nothing here leads text to it.
  */
 #include "patch/hookset.h"
 
@@ -67,8 +67,8 @@ bool hookset_add(struct hookset *set, struct attachment *attachment)
 
 	if (set->count == set->capacity) {
 		size_t capacity = MAX(set->capacity * 2, (size_t)8);
-		struct attachment **list = heap_grow(set->list, set->capacity * sizeof(*list),
-						     capacity * sizeof(*list));
+		struct attachment **list =
+			heap_grow(set->list, set->capacity * sizeof(*list), capacity * sizeof(*list));
 
 		if (list == NULL)
 			return false;
@@ -126,7 +126,7 @@ struct hookset_search {
 	const struct trampoline *now; /* that the text leads to, or is about to */
 	struct trampoline *best;
 	struct trampoline *largest; /* of all for the window */
-	size_t others; /* how many are for the window, without `now` */
+	size_t others;              /* how many are for the window, without `now` */
 };
 
 /* The best is the one with the fewest hooks that are not wanted. */
@@ -139,7 +139,8 @@ static void hookset_consider(struct hookset_search *search, struct trampoline *t
 		search->largest = trampoline;
 	if (search->best != NULL && search->best->hook_count <= trampoline->hook_count)
 		return;
-	if (trampoline_fits(trampoline, search->window, search->hooks, search->count, hookset_owner_is_released, search->map))
+	if (trampoline_fits(trampoline, search->window, search->hooks, search->count, hookset_owner_is_released,
+			    search->map))
 		search->best = trampoline;
 }
 
@@ -150,7 +151,10 @@ static struct trampoline *hookset_find(struct region *region, struct hookset_sea
 	hookset_consider(search, region->current);
 	for (struct trampoline *old = region->old; old != NULL; old = old->next)
 		hookset_consider(search, old);
-	/* Hooks that are not wanted cost time at each hit; but the number of trampolines of a window must have a bound (I7). */
+	/*
+	 * Hooks that are not wanted cost time at each hit; but the number of trampolines of a window must have a bound
+	 * (I7).
+	 */
 	if (search->best != NULL && search->best->hook_count > search->count && search->others < SPARE_FROM)
 		return NULL;
 	return search->best;
@@ -194,11 +198,12 @@ struct hookset_layout {
 };
 
 /*
- * Add the hooks of one place. The kinds of hooks that are wanted there, and those that the largest trampoline has there, take turns,
- * so that hooks of any order find theirs; there are `spare` times as many turns as hooks are wanted, so that patches that come later
- * find hooks behind those of patches that stay.
+ * Add the hooks of one place. The kinds of hooks that are wanted there, and those that the largest trampoline has
+ * there, take turns, so that hooks of any order find theirs; there are `spare` times as many turns as hooks are wanted,
+ * so that patches that come later find hooks behind those of patches that stay.
  */
-static void hookset_add_place(struct hookset_layout *layout, const struct hookset_search *search, const struct hook *place, size_t spare)
+static void hookset_add_place(struct hookset_layout *layout, const struct hookset_search *search,
+			      const struct hook *place, size_t spare)
 {
 	const struct trampoline *largest = search->largest;
 	size_t begin = layout->count, kinds, turns = spare * hookset_count_at(search->hooks, search->count, place);
@@ -206,9 +211,11 @@ static void hookset_add_place(struct hookset_layout *layout, const struct hookse
 	if (hookset_count_at(layout->hooks, layout->count, place) > 0)
 		return;
 	for (size_t i = 0; i < largest->hook_count + search->count && layout->count < LARGER_MAX; ++i) {
-		struct hook hook = i < largest->hook_count ? trampoline_hook(largest, i) : search->hooks[i - largest->hook_count];
+		struct hook hook =
+			i < largest->hook_count ? trampoline_hook(largest, i) : search->hooks[i - largest->hook_count];
 
-		if (trampoline_same_place(&hook, place) && hookset_count_alike(layout->hooks + begin, layout->count - begin, &hook) == 0)
+		if (trampoline_same_place(&hook, place) &&
+		    hookset_count_alike(layout->hooks + begin, layout->count - begin, &hook) == 0)
 			layout->hooks[layout->count++] = hook;
 	}
 	kinds = layout->count - begin;
@@ -222,11 +229,12 @@ static void hookset_add_place(struct hookset_layout *layout, const struct hookse
 }
 
 /*
- * Where a window has many trampolines, a new one is built for more than is wanted: for all that the largest one can do, in all
- * orders. So their number has a bound: another one is needed only when, in each of them, a patch that stays has one of the last
- * places.
+ * Where a window has many trampolines, a new one is built for more than is wanted: for all that the largest one can do,
+ * in all orders. So their number has a bound: another one is needed only when, in each of them, a patch that stays has
+ * one of the last places.
  */
-static patch_status hookset_build_larger(struct window *window, const struct hookset_search *search, size_t spare, struct trampoline **out)
+static patch_status hookset_build_larger(struct window *window, const struct hookset_search *search, size_t spare,
+					 struct trampoline **out)
 {
 	const struct trampoline *largest = search->largest;
 	struct hookset_layout layout = { .hooks = heap_alloc(LARGER_MAX * sizeof(*layout.hooks)) };
@@ -248,7 +256,8 @@ static patch_status hookset_build_larger(struct window *window, const struct hoo
 	return status;
 }
 
-static patch_status hookset_build_new(struct window *window, const struct hookset_search *search, struct trampoline **out, const char **message)
+static patch_status hookset_build_new(struct window *window, const struct hookset_search *search,
+				      struct trampoline **out, const char **message)
 {
 	if (search->others >= SPARE_FROM && search->largest != NULL)
 		for (size_t spare = SPARE; spare > 0; --spare)
@@ -269,19 +278,21 @@ static void hookset_hand_over(struct trampoline *trampoline, const struct hookse
 		hook->owner = owner;
 		hook->next = owner->hooks;
 		owner->hooks = hook;
-		atomic_store((_Atomic uintptr_t *)hook->slot, patch_is_open(hookset_patch_of(owner)) ? (uintptr_t)search->hooks[i].record : 0);
+		atomic_store((_Atomic uintptr_t *)hook->slot,
+			     patch_is_open(hookset_patch_of(owner)) ? (uintptr_t)search->hooks[i].record : 0);
 	}
 }
 
 static struct window hookset_window(const struct region *region, const struct arch_insn *insns)
 {
-	return (struct window){ region->start,   region->length,   region->count, region->strategy,
-				region->offsets, region->original, insns, region->pad, arch_has_shadow_stack() };
+	return (struct window){ region->start,          region->length,   region->count, region->strategy,
+				region->offsets,        region->original, insns,         region->pad,
+				arch_has_shadow_stack() };
 }
 
 /* A trampoline for these attachments: one the region has, or a new one. */
-patch_status hookset_build(const struct hookset *set, struct region *region, const struct arch_insn *insns, struct trampoline **out,
-			   struct refusal *refusal)
+patch_status hookset_build(const struct hookset *set, struct region *region, const struct arch_insn *insns,
+			   struct trampoline **out, struct refusal *refusal)
 {
 	size_t hooks_size = set->count * 2 * sizeof(struct hook);
 	size_t map_size = set->count * 2 * sizeof(uint16_t);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The patches that shall share a region, and the trampoline that serves them: one that the region has had, when it does just
- * that, else a new one. Called with the library lock held.
+ * The patches that shall share a region, and the trampoline that serves them: one that the region has had, when it does
+ * just that, else a new one. Called with the library lock held.
  */
 #ifndef LIBPATCH_PATCH_HOOKSET_H
 #define LIBPATCH_PATCH_HOOKSET_H
@@ -23,8 +23,8 @@ bool hookset_add_region(struct hookset *set, const struct region *region);
 void hookset_free(struct hookset *set);
 
 /* PATCH_OK; PATCH_ENOMEM with its reason in *refusal. The hooks are the patches' then. */
-patch_status hookset_build(const struct hookset *set, struct region *region, const struct arch_insn *insns, struct trampoline **out,
-			   struct refusal *refusal);
+patch_status hookset_build(const struct hookset *set, struct region *region, const struct arch_insn *insns,
+			   struct trampoline **out, struct refusal *refusal);
 /* The same for what the region has, as a trap. NULL when it has nothing. */
 patch_status hookset_build_trap(struct region *region, struct trampoline **out, struct refusal *refusal);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The text as the program has it: what the library wrote is replaced by the original bytes that regions keep. This file only
- * reads; it must not ask the planner or the commit anything, which both ask it.
+ * The text as the program has it: what the library wrote is replaced by the original bytes that regions keep. This file
+ * only reads; it must not ask the planner or the commit anything, which both ask it.
  */
 #include "patch/original.h"
 

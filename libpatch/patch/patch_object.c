@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The steps of a patch's life, and of what is wanted of it: which there are. What is done at a step is elsewhere: quiesce.c,
- * handle.c.
+ * The steps of a patch's life, and of what is wanted of it: which there are. What is done at a step is elsewhere:
+ * quiesce.c, handle.c.
  */
 #include "patch/patch_object.h"
 
@@ -26,7 +26,8 @@ bool patch_may_become(enum patch_life from, enum patch_life to)
 void patch_set_life(struct patch *patch, enum patch_life life)
 {
 	if (!patch_may_become((enum patch_life)patch->life, life)) {
-		error_raise_at(PATCH_BUG, "libpatch", "a step in the life of a patch that there is not", patch->located);
+		error_raise_at(PATCH_BUG, "libpatch", "a step in the life of a patch that there is not",
+			       patch->located);
 		return;
 	}
 	patch->life = (uint8_t)life;

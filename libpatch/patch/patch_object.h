@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A patch: what patch_make() was asked for, its places in regions, and where its life stands. Fields change with the library lock
- * held.
+ * A patch: what patch_make() was asked for, its places in regions, and where its life stands. Fields change with the
+ * library lock held.
  */
 #ifndef LIBPATCH_PATCH_PATCH_OBJECT_H
 #define LIBPATCH_PATCH_PATCH_OBJECT_H
@@ -17,7 +17,10 @@ enum role {
 	ROLE_RETURN /* the return address of the call that it is around */
 };
 
-/* Of patches of the library's own: at a system call, their record has an arch_syscall_hook_fn. Never given to patch_make(). */
+/*
+ * Of patches of the library's own: at a system call, their record has an arch_syscall_hook_fn. Never given to
+ * patch_make().
+ */
 #define MODEL_SYSCALL 0x80
 
 /* A patch's place in a region. */
@@ -32,8 +35,8 @@ struct attachment {
 #define ROLES 2
 
 /*
- * The life of a patch. "Open": the slots of its hooks hold its records, so that threads that come by call its procedure. "Closed": the
- * slots hold 0, but a thread may have loaded a record before.
+ * The life of a patch. "Open": the slots of its hooks hold its records, so that threads that come by call its
+ * procedure. "Closed": the slots hold 0, but a thread may have loaded a record before.
  *
  *                  quiesce_set_open()              quiesce_set_open()
  *     LIFE_QUIET ---------------------> LIFE_OPEN ---------------------> LIFE_CLOSED
@@ -50,7 +53,7 @@ struct attachment {
  * handle_free() ends a patch that is QUIET (patch_make() failed), DUE (it has no destroy function) or DYING.
  */
 enum patch_life {
-	LIFE_QUIET,    /* closed, and no thread uses its records: so it begins */
+	LIFE_QUIET, /* closed, and no thread uses its records: so it begins */
 	LIFE_OPEN,
 	LIFE_CLOSED,
 	LIFE_DETACHED, /* closed, released and in no region: only quiesce.c knows it */
@@ -61,14 +64,14 @@ enum patch_life {
 };
 
 /*
- * What the program wants of a patch, which the next commit brings about. `enabled` says what the last one has brought about. The
- * goal GOAL_RELEASED is final, and the handle is unknown from then on.
+ * What the program wants of a patch, which the next commit brings about. `enabled` says what the last one has brought
+ * about. The goal GOAL_RELEASED is final, and the handle is unknown from then on.
  */
 enum patch_goal { GOAL_DISABLED, GOAL_ENABLED, GOAL_RELEASED, PATCH_GOALS };
 
 /*
- * What the caller of patch_make() asked for, and where it stands. Without a return site, memory ends in front of that. There may
- * be a million of them: what commits look at is together.
+ * What the caller of patch_make() asked for, and where it stands. Without a return site, memory ends in front of that.
+ * There may be a million of them: what commits look at is together.
  */
 struct patch {
 	uint64_t order; /* of making */
@@ -81,8 +84,8 @@ struct patch {
 	uint64_t clobber;
 	void (*destroy)(void *user_data);
 	/* quiesce.c's. */
-	uint64_t ticket;   /* of its last closing, or of its detachment */
-	uint64_t unmade;   /* order of patch_unmake() */
+	uint64_t ticket; /* of its last closing, or of its detachment */
+	uint64_t unmade; /* order of patch_unmake() */
 	union {
 		uint64_t fence;     /* LIFE_CLOSED, LIFE_DETACHED: memory_fence_count() at its closing */
 		const void *runner; /* LIFE_DYING: the thread that runs its destroy function */
@@ -94,28 +97,32 @@ struct patch {
 	uint32_t queued; /* handle_change() */
 	uint8_t type;    /* enum patch_exec_model_type, or MODEL_SYSCALL */
 	uint8_t policy;
-	uint8_t action;  /* enum arch_action */
+	uint8_t action; /* enum arch_action */
 	bool stamp;
-	uint8_t roles;   /* that there is memory for */
-	bool paired;     /* around a call */
-	uint8_t goal;    /* enum patch_goal: what the next commit is to make of it */
-	uint8_t life;    /* enum patch_life */
-	bool enabled;    /* by the last commit */
-	bool gone;       /* its code, or its procedure's, was unmapped: it is never enabled again */
+	uint8_t roles;           /* that there is memory for */
+	bool paired;             /* around a call */
+	uint8_t goal;            /* enum patch_goal: what the next commit is to make of it */
+	uint8_t life;            /* enum patch_life */
+	bool enabled;            /* by the last commit */
+	bool gone;               /* its code, or its procedure's, was unmapped: it is never enabled again */
 	struct hook_owner owner; /* of its hooks */
 	struct {
 		struct attachment attachment;
 		union {
 			struct hook_record record;
-			const void *counter; /* when nothing is called: its address or its distance from the thread pointer */
+			const void *counter; /* when nothing is called: its address or its distance from the thread
+						pointer */
 		};
-	} sites[ROLES]; /* by role */
+	} sites[ROLES];        /* by role */
 	struct call_pair pair; /* of both calls */
 };
 
 /* May a life go on so? */
 bool patch_may_become(enum patch_life from, enum patch_life to);
-/* The only way to change `life`. A step that is not in the drawing above is an error of the library (PATCH_BUG), and is not done. */
+/*
+ * The only way to change `life`. A step that is not in the drawing above is an error of the library (PATCH_BUG), and is
+ * not done.
+ */
 void patch_set_life(struct patch *patch, enum patch_life life);
 /* The only way to change `goal`. False: the patch is released, and stays so. */
 bool patch_set_goal(struct patch *patch, enum patch_goal goal);
@@ -150,7 +157,8 @@ static inline const void *patch_record(const struct patch *patch, enum role role
 /* What its hooks call, with what. Not of one that counts. */
 static inline struct hook_record patch_procedure(const struct patch *patch)
 {
-	return patch->paired ? (struct hook_record){ patch->pair.procedure, patch->pair.user_data } : patch->sites[ROLE_SITE].record;
+	return patch->paired ? (struct hook_record){ patch->pair.procedure, patch->pair.user_data } :
+			       patch->sites[ROLE_SITE].record;
 }
 
 /* The same, or the counter that they increase: 0 for one in thread-local storage. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Lists of patches whose hooks were closed, and looks at the threads that tell when no thread uses a patch's records any more.
- * Nothing here waits, and nothing here calls a destroy function: the caller does, without the library lock.
+ * Lists of patches whose hooks were closed, and looks at the threads that tell when no thread uses a patch's records
+ * any more. Nothing here waits, and nothing here calls a destroy function: the caller does, without the library lock.
  */
 #include "patch/quiesce.h"
 
@@ -61,8 +61,8 @@ void quiesce_set_open(struct patch *patch, bool open)
 }
 
 /*
- * Put the patch on the list of those that are due, which is in order of patch_unmake(); as a rule they come in that order. A patch
- * without a destroy function is freed at once.
+ * Put the patch on the list of those that are due, which is in order of patch_unmake(); as a rule they come in that
+ * order. A patch without a destroy function is freed at once.
  */
 static void quiesce_become_due(struct patch *patch)
 {
@@ -207,8 +207,7 @@ bool quiesce_uses(uintptr_t lower, uintptr_t upper)
 	size_t index = 0;
 
 	while ((patch = handle_next(&index)) != NULL)
-		if (patch_refers_to(patch) - lower < upper - lower ||
-		    (uintptr_t)patch->destroy - lower < upper - lower)
+		if (patch_refers_to(patch) - lower < upper - lower || (uintptr_t)patch->destroy - lower < upper - lower)
 			return true;
 	return false;
 }

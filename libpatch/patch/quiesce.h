@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * When a patch is gone: opening and closing its hooks, and finding out that no thread uses its records any more (hook_threads.h has
- * the argument). Nothing here waits: a look that finds a thread in a procedure leaves the patch to the next look. The states are
- * those of enum patch_life (patch_object.h). Called with the library lock held.
+ * When a patch is gone: opening and closing its hooks, and finding out that no thread uses its records any more
+ * (hook_threads.h has the argument). Nothing here waits: a look that finds a thread in a procedure leaves the patch to
+ * the next look. The states are those of enum patch_life (patch_object.h). Called with the library lock held.
  */
 #ifndef LIBPATCH_PATCH_QUIESCE_H
 #define LIBPATCH_PATCH_QUIESCE_H
@@ -23,8 +23,8 @@ void quiesce_poll(void);
 /* Is a patch due? */
 bool quiesce_is_due(void);
 /*
- * Take the next patch that is due, in order of patch_unmake(); NULL: none is. The caller calls its destroy function without the
- * library lock, then quiesce_destroyed().
+ * Take the next patch that is due, in order of patch_unmake(); NULL: none is. The caller calls its destroy function
+ * without the library lock, then quiesce_destroyed().
  */
 struct patch *quiesce_take(void);
 void quiesce_destroyed(struct patch *patch);
@@ -34,7 +34,7 @@ uint64_t quiesce_ticket(void);
 enum quiesce_state {
 	QUIESCE_QUIET, /* whatever has a ticket up to the given one is quiet, and what is detached of it destroyed */
 	QUIESCE_BUSY,
-	QUIESCE_SELF   /* and will be as long as the calling thread does not return from a procedure */
+	QUIESCE_SELF /* and will be as long as the calling thread does not return from a procedure */
 };
 enum quiesce_state quiesce_state(uint64_t ticket);
 

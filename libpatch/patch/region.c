@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Regions: which one an address belongs to, what is wanted of it, its memory and its trampolines from making to end. Nothing here
- * writes text, or decides where a region lies.
+ * Regions: which one an address belongs to, what is wanted of it, its memory and its trampolines from making to end.
+ * Nothing here writes text, or decides where a region lies.
  */
 #include "patch/region.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Regions: windows of instructions that are displaced together, and the patches on them. A patch on an instruction of an
- * existing region joins it; a region whose window would overlap another one takes that in. Called with the library lock held;
- * nothing here writes live text.
+ * Regions: windows of instructions that are displaced together, and the patches on them. A patch on an instruction of
+ * an existing region joins it; a region whose window would overlap another one takes that in. Called with the library
+ * lock held; nothing here writes live text.
  *
  * Generations. A region has trampolines, each of which serves other patches than the one before it:
  *
@@ -16,8 +16,9 @@
  *     current   the text leads there, or led there last
  *     old       threads may be in one still: kept for ever, or until the code is unmapped (I7)
  *
- * A region that goes, and whose trampolines or pad threads may be in, becomes a *former* one of its first instruction's registry
- * entry (region_bury()). The next region with the same window and the same bytes is that one again (region_create()).
+ * A region that goes, and whose trampolines or pad threads may be in, becomes a *former* one of its first instruction's
+ * registry entry (region_bury()). The next region with the same window and the same bytes is that one again
+ * (region_create()).
  */
 #ifndef LIBPATCH_PATCH_REGION_H
 #define LIBPATCH_PATCH_REGION_H
@@ -36,10 +37,10 @@ struct region {
 	uint8_t count;
 	uint8_t strategy;
 	bool no_rmw;
-	bool forced;    /* a trap only because of another patch, which asked for it or needs the bytes */
-	bool installed; /* text differs from the original, or may */
-	bool gone;      /* by region_leave() */
-	uint32_t queued; /* queue_add() */
+	bool forced;           /* a trap only because of another patch, which asked for it or needs the bytes */
+	bool installed;        /* text differs from the original, or may */
+	bool gone;             /* by region_leave() */
+	uint32_t queued;       /* queue_add() */
 	struct region *former; /* of a former region: an earlier one that began there */
 	struct attachment *attachments;
 	/* Generations: see above. */
@@ -47,16 +48,16 @@ struct region {
 	struct trampoline *next;
 	struct trampoline *old;
 	/*
-	 * The pad that the jump leads to, 0 if none. Once reachable it is live text, too: a thread may be stopped at it. Its
-	 * bytes change by the protocol, and its entry serves the traps.
+	 * The pad that the jump leads to, 0 if none. Once reachable it is live text, too: a thread may be stopped at
+	 * it. Its bytes change by the protocol, and its entry serves the traps.
 	 */
 	uintptr_t pad;
 	bool pad_reachable;
 	uint8_t pad_live[ARCH_JMP_SIZE];
 	struct registry_entry *pad_entry; /* NULL as long as it was never changed */
-	uint8_t *original; /* `owned` bytes as of its making */
-	uint8_t *live;     /* what the text holds as far as we wrote it */
-	uint8_t *offsets;  /* of the instructions, and the end: count + 1 */
+	uint8_t *original;                /* `owned` bytes as of its making */
+	uint8_t *live;                    /* what the text holds as far as we wrote it */
+	uint8_t *offsets;                 /* of the instructions, and the end: count + 1 */
 	struct registry_entry *entries[];
 };
 
@@ -89,8 +90,8 @@ bool region_is_hooked(const struct region *region, unsigned int offset);
 /* Is there a patch with this policy on it? */
 bool region_has_policy(const struct region *region, int policy);
 /*
- * Only the library's own patch is on it, and its jump covers one instruction: it can be changed in one write, and needs no
- * trap bytes on its boundaries, which lie behind the jump.
+ * Only the library's own patch is on it, and its jump covers one instruction: it can be changed in one write, and needs
+ * no trap bytes on its boundaries, which lie behind the jump.
  */
 bool region_is_plain(const struct region *region);
 /* Nothing of it is in the text, and nobody is on it. */
@@ -111,11 +112,7 @@ static inline struct trampoline *region_trampoline(const struct region *region)
 }
 
 /* What a pass needs beside regions. More than that takes the place of what it needs. */
-enum region_part {
-	REGION_PATCHES = 1 << 0,
-	REGION_TRAMPOLINE = 1 << 1,
-	REGION_ENTRIES = 1 << 2
-};
+enum region_part { REGION_PATCHES = 1 << 0, REGION_TRAMPOLINE = 1 << 1, REGION_ENTRIES = 1 << 2 };
 
 /* What the region, which was fetched, leads to. */
 static inline void region_fetch_further(const struct region *region, unsigned int parts)
@@ -157,15 +154,16 @@ void region_set_installed(struct region *region, bool installed);
  */
 bool region_pad_fits(const struct region *region, uint8_t strategy, const uint8_t *original);
 /*
- * A region for the window that nothing knows of yet, or that was there before; NULL: out of memory. `no_rmw`: its mapping is
- * writable (text.h).
+ * A region for the window that nothing knows of yet, or that was there before; NULL: out of memory. `no_rmw`: its
+ * mapping is writable (text.h).
  */
 struct region *region_create(const struct window *window, bool no_rmw);
 /* `original`: bytes from the region's start on, a jump's, for PATCH_STRATEGY_PUNNED_JUMP; else not looked at. */
 void region_set_strategy(struct region *region, uint8_t strategy, const uint8_t *original);
 /* Let one go that never owned its entries. */
 void region_discard(struct region *region);
-/* Entries for every instruction: existing ones stay what they are until the region is committed. False: out of memory. */
+/* Entries for every instruction: existing ones stay what they are until the region is committed. False: out of memory.
+ */
 bool region_make_entries(struct region *region);
 /* From now on the entries are this region's. */
 void region_own_entries(struct region *region);
@@ -175,16 +173,16 @@ void region_append(struct region *region, struct attachment *attachment);
 /* The trampoline that takes effect at the next commit. */
 void region_set_next(struct region *region, struct trampoline *trampoline);
 /*
- * The region goes: it has no patches and nothing of it is in the text, or another has taken it in. What threads may be in
- * stays (I7), and serves the next region for the same window.
+ * The region goes: it has no patches and nothing of it is in the text, or another has taken it in. What threads may be
+ * in stays (I7), and serves the next region for the same window.
  */
 void region_bury(struct region *region);
 /* No punned jump of the region is in the text any more (I11). */
 void region_clear_punned(const struct region *region);
 /*
- * The code of a region that has no attachments, and owns its entries, or of those that were there before, is about to be
- * unmapped: onto the list, linked by `former`. Then free it, with its trampolines and its pad: no thread can be in them
- * (I7), because it would come back to code that is not there.
+ * The code of a region that has no attachments, and owns its entries, or of those that were there before, is about to
+ * be unmapped: onto the list, linked by `former`. Then free it, with its trampolines and its pad: no thread can be in
+ * them (I7), because it would come back to code that is not there.
  */
 void region_leave(struct region *region, struct region **list);
 void region_leave_former(struct registry_entry *first, struct region **list);

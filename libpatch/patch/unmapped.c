@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Patches and regions end with their code. This file takes the objects apart, and frees them once the code is gone; it writes no
- * text and must not commit: the bytes are about to vanish by themselves.
+ * Patches and regions end with their code. This file takes the objects apart, and frees them once the code is gone; it
+ * writes no text and must not commit: the bytes are about to vanish by themselves.
  */
 #include "patch/unmapped.h"
 
@@ -66,8 +66,7 @@ static bool unmapped_is_there(const struct region *region)
 	int error;
 
 	return text_read(region->start, text, region->length, &error) == region->length &&
-	       memcmp(text, region->live, region->length) == 0 &&
-	       memcmp(text, region->original, region->length) != 0;
+	       memcmp(text, region->live, region->length) == 0 && memcmp(text, region->original, region->length) != 0;
 }
 
 void unmapped_abandon(struct region *region)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Code that is unmapped while patches are on it: the patches end, and what comes to be mapped there next is none of ours.
- * Called with the library lock held.
+ * Code that is unmapped while patches are on it: the patches end, and what comes to be mapped there next is none of
+ * ours. Called with the library lock held.
  */
 #ifndef LIBPATCH_PATCH_UNMAPPED_H
 #define LIBPATCH_PATCH_UNMAPPED_H
@@ -14,10 +14,9 @@
  *  - no address there is registered: a trap there is the program's (I6);
  *  - no region is there: what is mapped there next can be patched like any code.
  * No thread may execute this code any more, nor return to it: that is the business of who unmaps it, patched or not. So
- * none is in the displaced copies either. Their memory is kept, though, until a later call of unmapped_collect() finds other
- * bytes there, or none: the unmapping may fail.
- * Cheap when nothing is patched there. Writes no text; allocates nothing. What was looked up of the mapping is for the caller to
- * forget (site_forget()).
+ * none is in the displaced copies either. Their memory is kept, though, until a later call of unmapped_collect() finds
+ * other bytes there, or none: the unmapping may fail. Cheap when nothing is patched there. Writes no text; allocates
+ * nothing. What was looked up of the mapping is for the caller to forget (site_forget()).
  */
 void unmapped_end(uintptr_t lower, uintptr_t upper);
 

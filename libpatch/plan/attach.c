@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Joining a region or making one, for a patch that is made. What fails half-way is undone: a patch that is refused leaves the
- * regions as they were. Writes no text: the next commit does.
+ * Joining a region or making one, for a patch that is made. What fails half-way is undone: a patch that is refused
+ * leaves the regions as they were. Writes no text: the next commit does.
  */
 #include "plan/attach.h"
 
@@ -37,7 +37,8 @@ static patch_status attach_join(struct region *region, struct attachment *attach
 }
 
 /* A new region for the candidate, with what the inner regions hold and the attachment. */
-static patch_status attach_establish(const struct candidates *candidates, struct attachment *attachment, struct refusal *refusal)
+static patch_status attach_establish(const struct candidates *candidates, struct attachment *attachment,
+				     struct refusal *refusal)
 {
 	struct window window = plan_window(&candidates->plan, candidates->original);
 	struct region *region = region_create(&window, candidates->extent.no_rmw);
@@ -73,7 +74,8 @@ static patch_status attach_establish(const struct candidates *candidates, struct
 }
 
 /* The region for the candidate: the one that was there before, or a new one. */
-static patch_status attach_settle_in(const struct candidates *candidates, struct attachment *attachment, struct refusal *refusal)
+static patch_status attach_settle_in(const struct candidates *candidates, struct attachment *attachment,
+				     struct refusal *refusal)
 {
 	struct region *region = candidates->inner_count == 1 ? candidates->inner[0] : NULL;
 
@@ -86,8 +88,8 @@ static patch_status attach_settle_in(const struct candidates *candidates, struct
 }
 
 /* The best candidate that fits what is there, and for which there is memory. `from`: see struct plan_request. */
-static patch_status attach_establish_at(struct attachment *attachment, int policy, uintptr_t from, const struct extent *extent,
-				 struct refusal *refusal)
+static patch_status attach_establish_at(struct attachment *attachment, int policy, uintptr_t from,
+					const struct extent *extent, struct refusal *refusal)
 {
 	static struct candidates candidates;
 	uintptr_t address = attachment->address;
@@ -112,11 +114,11 @@ static patch_status attach_establish_at(struct attachment *attachment, int polic
 /* ---- bytes that a jump reads ------------------------------------------------------------------------------------ */
 
 /*
- * The attachment's instruction is among the bytes that a punned jump reads. The region gives way, and is a trap from now on;
- * or, if it may not be one, takes the instruction in.
+ * The attachment's instruction is among the bytes that a punned jump reads. The region gives way, and is a trap from
+ * now on; or, if it may not be one, takes the instruction in.
  */
 static patch_status attach_establish_in_punned(struct region *region, struct attachment *attachment, int policy,
-					const struct extent *extent, struct refusal *refusal)
+					       const struct extent *extent, struct refusal *refusal)
 {
 	struct trampoline *trampoline = NULL;
 	uintptr_t start = region->start;
@@ -150,7 +152,7 @@ static patch_status attach_establish_in_punned(struct region *region, struct att
 }
 
 static patch_status attach_join_as(struct region *region, uint8_t strategy, struct attachment *attachment,
-			    struct refusal *refusal)
+				   struct refusal *refusal)
 {
 	uint8_t before = region->strategy, owned = region->owned;
 	patch_status status;
@@ -180,9 +182,10 @@ static patch_status attach_join_by_trap(struct region *region, struct attachment
 	return status;
 }
 
-/* From trap to jump. A window of several instructions was planned for a jump, and stays; another one is planned again. */
-static patch_status attach_join_by_jump(struct region *region, struct attachment *attachment, const struct extent *extent,
-				 struct refusal *refusal)
+/* From trap to jump. A window of several instructions was planned for a jump, and stays; another one is planned again.
+ */
+static patch_status attach_join_by_jump(struct region *region, struct attachment *attachment,
+					const struct extent *extent, struct refusal *refusal)
 {
 	patch_status status;
 
@@ -200,8 +203,8 @@ static patch_status attach_join_by_jump(struct region *region, struct attachment
 }
 
 /* An instruction that a region has already: the window stays as a rule, but policies may ask for another strategy. */
-static patch_status attach_join_region(struct region *region, struct attachment *attachment, const struct extent *extent,
-				struct refusal *refusal)
+static patch_status attach_join_region(struct region *region, struct attachment *attachment,
+				       const struct extent *extent, struct refusal *refusal)
 {
 	int policy = attachment->patch->policy;
 	bool trap = region->strategy == PATCH_STRATEGY_TRAP;
@@ -221,7 +224,7 @@ static patch_status attach_join_region(struct region *region, struct attachment 
 }
 
 patch_status attach_patch(struct patch *patch, enum role role, uintptr_t address, const struct extent *extent,
-		    struct refusal *refusal)
+			  struct refusal *refusal)
 {
 	struct attachment *attachment = &patch->sites[role].attachment;
 	static uint8_t bytes[WINDOW_LENGTH_MAX];
@@ -283,7 +286,8 @@ patch_status attach_in_window(struct patch *patch, uintptr_t address, uintptr_t 
 		struct arch_insn *insn = &plan->insns[plan->count];
 
 		if (region_at(start + plan->length) != NULL || plan->count == WINDOW_INSNS_MAX ||
-		    !arch_decode(candidates.view + plan->length, end - start - plan->length, start + plan->length, insn) ||
+		    !arch_decode(candidates.view + plan->length, end - start - plan->length, start + plan->length,
+				 insn) ||
 		    (insn->flags & ARCH_F_REFUSED))
 			return PATCH_ECONF;
 		plan->length += insn->length;

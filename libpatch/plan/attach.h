@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Where a patch goes: it joins the region that has its instruction, or gets a region of its own, which takes in those that
- * its window would overlap. Called with the library lock held; nothing here writes live text.
+ * Where a patch goes: it joins the region that has its instruction, or gets a region of its own, which takes in those
+ * that its window would overlap. Called with the library lock held; nothing here writes live text.
  */
 #ifndef LIBPATCH_PLAN_ATTACH_H
 #define LIBPATCH_PLAN_ATTACH_H
@@ -11,15 +11,15 @@
 #include "plan/site.h"
 
 /*
- * Give the patch a place for one of its roles, and build the region's trampoline. `extent`: what is around its site. On failure
- * nothing has changed and *refusal says why.
+ * Give the patch a place for one of its roles, and build the region's trampoline. `extent`: what is around its site. On
+ * failure nothing has changed and *refusal says why.
  */
 patch_status attach_patch(struct patch *patch, enum role role, uintptr_t address, const struct extent *extent,
-		    struct refusal *refusal);
+			  struct refusal *refusal);
 
 /*
- * The same for a patch on an instruction whose window is given: [start, end), whole instructions, the first one of a jump's
- * length. Nothing is patched there.
+ * The same for a patch on an instruction whose window is given: [start, end), whole instructions, the first one of a
+ * jump's length. Nothing is patched there.
  */
 patch_status attach_in_window(struct patch *patch, uintptr_t address, uintptr_t start, uintptr_t end,
 			      const struct extent *extent, struct refusal *refusal);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The planner's candidates against what is patched already, and against what debuggers and the kernel have put there. A candidate
- * grows until it takes in whole regions, or is rejected with a reason.
+ * The planner's candidates against what is patched already, and against what debuggers and the kernel have put there. A
+ * candidate grows until it takes in whole regions, or is rejected with a reason.
  */
 #include "plan/candidates.h"
 
@@ -28,7 +28,8 @@ static bool candidates_is_start(uintptr_t address, const void *data)
 	return scan_is_start(address);
 }
 
-static patch_status candidates_refuse(struct refusal *refusal, patch_status status, const char *message, uintptr_t where)
+static patch_status candidates_refuse(struct refusal *refusal, patch_status status, const char *message,
+				      uintptr_t where)
 {
 	refusal->message = message;
 	refusal->irritant = where;
@@ -114,8 +115,8 @@ static bool candidates_agree(const struct candidates *candidates)
 /* ---- the candidate ---------------------------------------------------------------------------------------------- */
 
 /*
- * PATCH_OK: the candidate cuts no region. *grow: it cuts one, but a larger candidate of its kind may not; request->from or
- * request->reach says how large.
+ * PATCH_OK: the candidate cuts no region. *grow: it cuts one, but a larger candidate of its kind may not; request->from
+ * or request->reach says how large.
  */
 static patch_status candidates_compare(struct candidates *candidates, bool *grow, struct refusal *refusal)
 {
@@ -128,13 +129,15 @@ static patch_status candidates_compare(struct candidates *candidates, bool *grow
 	if (first != NULL && first->start < plan->start) {
 		/* A window that was moved back into a region begins where that one does. */
 		if (plan->start == plan->site || plan->strategy == PATCH_STRATEGY_PUNNED_JUMP)
-			return candidates_refuse(refusal, PATCH_ECONF, "the bytes are part of another patch's jump", first->start);
+			return candidates_refuse(refusal, PATCH_ECONF, "the bytes are part of another patch's jump",
+						 first->start);
 		candidates->request.from = first->start;
 		*grow = true;
 		return PATCH_OK;
 	}
 	candidates_find_inner(candidates);
-	if (plan->strategy == PATCH_STRATEGY_PUNNED_JUMP && !candidates_is_free_to_read(candidates, end, plan->start + ARCH_JMP_SIZE))
+	if (plan->strategy == PATCH_STRATEGY_PUNNED_JUMP &&
+	    !candidates_is_free_to_read(candidates, end, plan->start + ARCH_JMP_SIZE))
 		return candidates_refuse(refusal, PATCH_ECONF, "the bytes of a jump belong to another patch", end);
 	if (candidates->inner_count == 0)
 		return PATCH_OK;
@@ -144,29 +147,33 @@ static patch_status candidates_compare(struct candidates *candidates, bool *grow
 		if (first == last && first->start == plan->start && last->start + last->length == end)
 			return PATCH_OK;
 		return candidates_refuse(refusal, PATCH_EBOUNDARY,
-			      "the instruction overlaps patched ones that start at other addresses", first->start);
+					 "the instruction overlaps patched ones that start at other addresses",
+					 first->start);
 	}
 	for (size_t i = 0; i < candidates->inner_count; ++i)
 		if (region_has_policy(candidates->inner[i], PATCH_TRAP_POLICY_FORCE))
-			return candidates_refuse(refusal, PATCH_ECONF, "the bytes belong to a patch that must be resident as a trap",
-				      candidates->inner[i]->start);
+			return candidates_refuse(refusal, PATCH_ECONF,
+						 "the bytes belong to a patch that must be resident as a trap",
+						 candidates->inner[i]->start);
 	if (last->start + last->length > end) {
 		candidates->request.reach = last->start + last->length;
 		*grow = true;
 		return PATCH_OK;
 	}
-	return candidates_agree(candidates) ? PATCH_OK :
-			     candidates_refuse(refusal, PATCH_EBOUNDARY, "patched instructions around it start at other addresses",
-				    plan->start);
+	return candidates_agree(candidates) ?
+		       PATCH_OK :
+		       candidates_refuse(refusal, PATCH_EBOUNDARY,
+					 "patched instructions around it start at other addresses", plan->start);
 }
 
 /*
- * Why the instruction is not the program's (I8), or NULL. A debugger puts an int3 there; the kernel puts a call of a page that it
- * maps for its probes on nops of five bytes (Linux 6.18, arch/x86/kernel/uprobes.c). Then neither the instruction nor what follows
- * is what it seems. An int3 behind the function's end is padding; when the end is not known, an int3 is padding where control does
- * not get to. plan_site() looks at the site itself.
+ * Why the instruction is not the program's (I8), or NULL. A debugger puts an int3 there; the kernel puts a call of a
+ * page that it maps for its probes on nops of five bytes (Linux 6.18, arch/x86/kernel/uprobes.c). Then neither the
+ * instruction nor what follows is what it seems. An int3 behind the function's end is padding; when the end is not
+ * known, an int3 is padding where control does not get to. plan_site() looks at the site itself.
  */
-static const char *candidates_foreign(const struct candidates *candidates, const struct arch_insn *insn, uintptr_t address, bool flows)
+static const char *candidates_foreign(const struct candidates *candidates, const struct arch_insn *insn,
+				      uintptr_t address, bool flows)
 {
 	uint8_t byte = candidates->request.bytes[(intptr_t)(address - candidates->request.site)];
 	struct maps_mapping mapping;
@@ -174,8 +181,8 @@ static const char *candidates_foreign(const struct candidates *candidates, const
 
 	if (byte == ARCH_INT3 && (candidates->extent.upper != 0 ? address < candidates->extent.upper : flows))
 		return "an int3 that libpatch did not write is within the bytes of a jump";
-	if (insn->kind == ARCH_CALL && insn->target % PAGE_SIZE == 0 && maps_mapping(insn->target, &mapping, &readable) &&
-	    mapping.special)
+	if (insn->kind == ARCH_CALL && insn->target % PAGE_SIZE == 0 &&
+	    maps_mapping(insn->target, &mapping, &readable) && mapping.special)
 		return "a uprobe is there: a call of the kernel's page for them";
 	return NULL;
 }
@@ -197,7 +204,8 @@ static patch_status candidates_check_foreign(const struct candidates *candidates
 		const char *why;
 
 		if (i >= plan->count) {
-			if (!arch_decode(candidates->request.bytes + offset, candidates->request.size - offset, at, &behind))
+			if (!arch_decode(candidates->request.bytes + offset, candidates->request.size - offset, at,
+					 &behind))
 				break;
 			insn = &behind;
 		}
@@ -224,7 +232,8 @@ static patch_status candidates_grow(struct candidates *candidates, struct refusa
 		candidates->request.candidate = candidates->plan.candidate;
 		status = plan_site(&candidates->request, &candidates->plan);
 		if (status != PATCH_OK || candidates->plan.strategy == PATCH_STRATEGY_TRAP)
-			return candidates_refuse(refusal, PATCH_ENOJUMP, candidates->plan.message, candidates->plan.irritant);
+			return candidates_refuse(refusal, PATCH_ENOJUMP, candidates->plan.message,
+						 candidates->plan.irritant);
 	}
 }
 
@@ -269,7 +278,8 @@ patch_status candidates_next(struct candidates *candidates, struct refusal *refu
 		candidates->request.reach = 0;
 		candidates->request.from = candidates->from;
 		if (status == PATCH_OK) {
-			candidates->original = candidates->request.bytes + (intptr_t)(plan->start - candidates->request.site);
+			candidates->original =
+				candidates->request.bytes + (intptr_t)(plan->start - candidates->request.site);
 			return PATCH_OK;
 		}
 		candidates_reject(candidates, status, refusal);
@@ -285,12 +295,14 @@ static patch_status candidates_unreadable(uintptr_t address, struct refusal *ref
 
 	if (text_read(address, &byte, 1, &error) == 0 && error != EFAULT)
 		return candidates_refuse(refusal, PATCH_ESYS,
-			      "the code cannot be read: the kernel refuses process_vm_readv() and reading /proc/self/mem", address);
+					 "the code cannot be read: the kernel refuses process_vm_readv() and reading "
+					 "/proc/self/mem",
+					 address);
 	return candidates_refuse(refusal, PATCH_EFAULT, "the address is not mapped", address);
 }
 
-patch_status candidates_begin(struct candidates *candidates, const struct extent *extent, uintptr_t address, int policy, uintptr_t from,
-		       const struct region *through, struct refusal *refusal)
+patch_status candidates_begin(struct candidates *candidates, const struct extent *extent, uintptr_t address, int policy,
+			      uintptr_t from, const struct region *through, struct refusal *refusal)
 {
 	uintptr_t lower = MAX(extent->lower, extent->floor);
 	size_t before = extent->upper != 0 && address > lower ? MIN(address - lower, (size_t)CANDIDATES_BEFORE) : 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Where a patch can go, given what is patched around it: candidates of the planner, best first, made to candidates. Called with the
- * library lock held; nothing here changes a region that has patches.
+ * Where a patch can go, given what is patched around it: candidates of the planner, best first, made to candidates.
+ * Called with the library lock held; nothing here changes a region that has patches.
  */
 #ifndef LIBPATCH_PLAN_CANDIDATES_H
 #define LIBPATCH_PLAN_CANDIDATES_H
@@ -18,7 +18,7 @@
 /* A candidate, and how it was come by. Large: not for the stack, which may be a small sigaltstack. */
 struct candidates {
 	struct plan plan;
-	const uint8_t *original; /* bytes from plan.start on: the window, and a jump */
+	const uint8_t *original;                    /* bytes from plan.start on: the window, and a jump */
 	struct region *inner[WINDOW_INSNS_MAX * 2]; /* regions that it takes in */
 	size_t inner_count;
 	/* The rest is candidates.c's. */
@@ -33,11 +33,11 @@ struct candidates {
 };
 
 /*
- * Candidates for a hook on the instruction at address, with this around it. `from`: see struct plan_request. `through`: this region is
- * thought away; or NULL. PATCH_OK; PATCH_EFAULT: not mapped.
+ * Candidates for a hook on the instruction at address, with this around it. `from`: see struct plan_request. `through`:
+ * this region is thought away; or NULL. PATCH_OK; PATCH_EFAULT: not mapped.
  */
-patch_status candidates_begin(struct candidates *candidates, const struct extent *extent, uintptr_t address, int policy, uintptr_t from,
-		       const struct region *through, struct refusal *refusal);
+patch_status candidates_begin(struct candidates *candidates, const struct extent *extent, uintptr_t address, int policy,
+			      uintptr_t from, const struct region *through, struct refusal *refusal);
 
 /* The next candidate: PATCH_OK, or why there is none, which is why the first of them did not do. */
 patch_status candidates_next(struct candidates *candidates, struct refusal *refusal);

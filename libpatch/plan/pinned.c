@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Finding code that works only where it is. Reads a module's data once, and the code around each address that is asked about;
- * symbols and section headers are not needed, and must not be: stripped programs have none.
+ * Finding code that works only where it is. Reads a module's data once, and the code around each address that is asked
+ * about; symbols and section headers are not needed, and must not be: stripped programs have none.
  */
 #include "plan/pinned.h"
 
@@ -61,12 +61,13 @@ static void pinned_consider(const struct module *module, const struct rseq_descr
 	    !pinned_is_within(module, descriptor->start + descriptor->length - 1) ||
 	    descriptor->abort - descriptor->start < descriptor->length)
 		return;
-	if (text_read(descriptor->abort - sizeof(signature), &signature, sizeof(signature), &error) != sizeof(signature) ||
+	if (text_read(descriptor->abort - sizeof(signature), &signature, sizeof(signature), &error) !=
+		    sizeof(signature) ||
 	    signature != SIGNATURE)
 		return;
 	/*
-	 * With the instruction in front, which as a rule registers the sequence: a thread that is interrupted behind it must
-	 * be at the sequence's start, else the kernel takes it for one that has left.
+	 * With the instruction in front, which as a rule registers the sequence: a thread that is interrupted behind it
+	 * must be at the sequence's start, else the kernel takes it for one that has left.
 	 */
 	pinned_add(descriptor->start - INSN_MAX, descriptor->start + descriptor->length);
 	pinned_add(descriptor->abort - SIGNATURE_INSN, descriptor->abort);
@@ -107,11 +108,15 @@ static void pinned_scan_module(const struct module *module)
 	}
 }
 
-/* Is it the module scanned last? Its identity alone does not tell: that is an address, which another module may have had. */
+/*
+ * Is it the module scanned last? Its identity alone does not tell: that is an address, which another module may have
+ * had.
+ */
 static bool pinned_is_scanned(const struct module *module)
 {
-	return scanned.identity == module->identity && scanned.lower == module->lower && scanned.upper == module->upper &&
-	       scanned.eh_frame_hdr == module->eh_frame_hdr && scanned.header_count == module->header_count;
+	return scanned.identity == module->identity && scanned.lower == module->lower &&
+	       scanned.upper == module->upper && scanned.eh_frame_hdr == module->eh_frame_hdr &&
+	       scanned.header_count == module->header_count;
 }
 
 /*
@@ -124,7 +129,8 @@ static const uint8_t cancellable[] = { 0x4D, 0x89, 0xCA, 0x4C, 0x8B, 0x44, 0x24,
 #define CANCELLABLE_BEFORE 40
 /* A window that began behind the address would end before. */
 #define AROUND 192
-/* How much of what is behind a function matters: an instruction that its last window runs into, and all of the above. */
+/* How much of what is behind a function matters: an instruction that its last window runs into, and all of the above.
+ */
 #define BEYOND (INSN_MAX + CANCELLABLE_BEFORE + sizeof(cancellable) + 16)
 #define SYSCALL_1 0x0F
 #define SYSCALL_2 0x05
@@ -179,7 +185,7 @@ static bool pinned_bound(uintptr_t lower, uintptr_t upper, uintptr_t address, st
 }
 
 const char *pinned_examine(const struct module *module, uintptr_t address, uintptr_t lower, uintptr_t upper,
-			    struct pinned *out)
+			   struct pinned *out)
 {
 	uintptr_t found;
 

@@ -2,11 +2,11 @@
 /*
  * Code that works only where it is, because somebody compares program counters with its bounds (hazard 13):
  *
- *  - restartable sequences (rseq): the kernel leads a thread that it interrupts in one to the abort handler; at an int3 it
- *    has done so before anybody sees where the trap was, and in a displaced copy it never does. It also looks for a
+ *  - restartable sequences (rseq): the kernel leads a thread that it interrupts in one to the abort handler; at an int3
+ * it has done so before anybody sees where the trap was, and in a displaced copy it never does. It also looks for a
  *    signature in front of the abort handler.
- *  - the system calls that are cancellation points (glibc from 2.41 on, musl): the handler of the cancellation signal looks
- *    whether the call was made already.
+ *  - the system calls that are cancellation points (glibc from 2.41 on, musl): the handler of the cancellation signal
+ * looks whether the call was made already.
  *
  * Called with the library lock held.
  */
@@ -23,8 +23,9 @@ struct pinned {
 };
 
 /*
- * NULL, and the bounds; or why the address must not be patched. [lower, upper): the function around it, upper 0 when unknown.
+ * NULL, and the bounds; or why the address must not be patched. [lower, upper): the function around it, upper 0 when
+ * unknown.
  */
 const char *pinned_examine(const struct module *module, uintptr_t address, uintptr_t lower, uintptr_t upper,
-			    struct pinned *out);
+			   struct pinned *out);
 #endif

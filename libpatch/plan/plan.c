@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The planner: candidates for a window around a site, in order, and why each does not do. Pure: it must not look at live memory, nor
- * know what is patched.
+ * The planner: candidates for a window around a site, in order, and why each does not do. Pure: it must not look at
+ * live memory, nor know what is patched.
  */
 #include "plan/plan.h"
 
@@ -65,8 +65,8 @@ struct plan_rung plan_next(struct plan_rung rung)
  * Why the window can not grow by this instruction, or NULL. Behind the function's end only padding may be taken: bytes
  * that control never reaches and that no other function owns.
  */
-static const char *plan_obstacle(const struct plan_request *request, enum plan_level level, const struct arch_insn *insn,
-			    uintptr_t address)
+static const char *plan_obstacle(const struct plan_request *request, enum plan_level level,
+				 const struct arch_insn *insn, uintptr_t address)
 {
 	uintptr_t end = address + insn->length;
 
@@ -90,7 +90,7 @@ static bool plan_flows_on(const struct arch_insn *insn)
 
 /* How the boundary is met that is at `address`, where `insn` is, behind `last`. */
 static enum plan_level plan_level_of(const struct plan_request *request, const struct arch_insn *last,
-			   const struct arch_insn *insn, uintptr_t address)
+				     const struct arch_insn *insn, uintptr_t address)
 {
 	if (address == request->limit)
 		return PLAN_ENTERED;
@@ -102,12 +102,12 @@ static enum plan_level plan_level_of(const struct plan_request *request, const s
 }
 
 /*
- * The window of whole instructions from plan->start to `end` or behind it, with boundaries up to `level`. From its start
- * control must flow to the site, or the jump would not be met: but where the start is given and boundaries may trap, the
- * site's may be one. `at_site` is the site's instruction. NULL, or why not and *where.
+ * The window of whole instructions from plan->start to `end` or behind it, with boundaries up to `level`. From its
+ * start control must flow to the site, or the jump would not be met: but where the start is given and boundaries may
+ * trap, the site's may be one. `at_site` is the site's instruction. NULL, or why not and *where.
  */
 static const char *plan_build(const struct plan_request *request, enum plan_level level, uintptr_t end,
-			 const struct arch_insn *at_site, struct plan *plan, uintptr_t *where)
+			      const struct arch_insn *at_site, struct plan *plan, uintptr_t *where)
 {
 	const uint8_t *bytes = request->bytes + (plan->start - request->site);
 	size_t size = request->size - (plan->start - request->site);
@@ -148,7 +148,7 @@ static const char *plan_build(const struct plan_request *request, enum plan_leve
 
 /* From plan->start on, as long as a jump, over the site's instruction. */
 static const char *plan_build_window(const struct plan_request *request, enum plan_level level,
-				const struct arch_insn *at_site, struct plan *plan, uintptr_t *where)
+				     const struct arch_insn *at_site, struct plan *plan, uintptr_t *where)
 {
 	uintptr_t end = MAX(MAX(plan->start + ARCH_JMP_SIZE, plan->site + at_site->length), request->reach);
 	const char *why = plan_build(request, level, end, at_site, plan, where);
@@ -159,7 +159,7 @@ static const char *plan_build_window(const struct plan_request *request, enum pl
 }
 
 static bool plan_build_backward(const struct plan_request *request, enum plan_level level, unsigned int variant,
-			   const struct arch_insn *at_site, struct plan *plan)
+				const struct arch_insn *at_site, struct plan *plan)
 {
 	uintptr_t distance = plan->site - request->site + MIN(request->before, (size_t)BACKWARDS_MAX);
 	uintptr_t where;
@@ -179,7 +179,7 @@ static bool plan_build_backward(const struct plan_request *request, enum plan_le
 
 /* The bytes of the jump behind the window are those of the instructions there: nothing is changed of them (I11). */
 static bool plan_build_punned(const struct plan_request *request, enum plan_level level, unsigned int variant,
-			 const struct arch_insn *at_site, struct plan *plan)
+			      const struct arch_insn *at_site, struct plan *plan)
 {
 	unsigned int back = variant / (ARCH_JMP_SIZE - 1);
 	unsigned int length = ARCH_JMP_SIZE - 1 - variant % (ARCH_JMP_SIZE - 1);
@@ -195,17 +195,18 @@ static bool plan_build_punned(const struct plan_request *request, enum plan_leve
 	    plan->start + ARCH_JMP_SIZE > request->site + request->size)
 		return false;
 	plan->strategy = PATCH_STRATEGY_PUNNED_JUMP;
-	return plan_build(request, level, plan->start + length, at_site, plan, &where) == NULL && plan->length == length;
+	return plan_build(request, level, plan->start + length, at_site, plan, &where) == NULL &&
+	       plan->length == length;
 }
 
 /* ---- the ladder ------------------------------------------------------------------------------------------------- */
 
 static bool plan_climb(const struct plan_request *request, const struct arch_insn *at_site, struct plan *plan,
-		  const char **why, uintptr_t *where)
+		       const char **why, uintptr_t *where)
 {
 	enum plan_level end = request->policy == PATCH_TRAP_POLICY_ALLOW ? PLAN_BRANCHED_TO :
-			      request->beyond			       ? PLAN_LEVELS :
-									 PLAN_ENTERED;
+			      request->beyond                            ? PLAN_LEVELS :
+									   PLAN_ENTERED;
 	struct plan_rung rung = request->candidate;
 
 	while (rung.level < end) {
@@ -259,13 +260,14 @@ patch_status plan_site(const struct plan_request *request, struct plan *plan)
 	memset(plan, 0, offsetof(struct plan, insns));
 	plan->site = request->site;
 	if (!arch_decode(request->bytes, request->size, plan->site, &insn))
-		return plan_refuse(plan, PATCH_EDISASM, "the bytes at the address are no valid instruction", plan->site);
+		return plan_refuse(plan, PATCH_EDISASM, "the bytes at the address are no valid instruction",
+				   plan->site);
 	if (insn.flags & ARCH_F_ENDBR) {
 		/* Kept in place for indirect branches; the hook sits right behind it. */
 		plan->site += insn.length;
 		if (!arch_decode(request->bytes + insn.length, request->size - insn.length, plan->site, &insn))
 			return plan_refuse(plan, PATCH_EDISASM, "the bytes behind endbr64 are no valid instruction",
-				      plan->site);
+					   plan->site);
 		if (request->upper != 0 && plan->site >= request->upper)
 			return plan_refuse(plan, PATCH_EDISASM, "the function ends behind endbr64", plan->site);
 	}
@@ -274,7 +276,8 @@ patch_status plan_site(const struct plan_request *request, struct plan *plan)
 	if (request->no_calls && plan_is_call(&insn))
 		return plan_refuse(plan, PATCH_ENOTSUP, SHADOW_STACK, plan->site);
 	if (request->bytes[plan->site - request->site] == ARCH_INT3)
-		return plan_refuse(plan, PATCH_ECHANGED, "an int3 that libpatch did not write is there already", plan->site);
+		return plan_refuse(plan, PATCH_ECHANGED, "an int3 that libpatch did not write is there already",
+				   plan->site);
 
 	if (request->policy == PATCH_TRAP_POLICY_FORCE) {
 		plan_trap(plan, &insn);

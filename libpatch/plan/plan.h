@@ -11,8 +11,8 @@
 #include "code/window.h"
 
 /*
- * How the boundaries of a window are met, the best level first: a boundary that something leads to traps, at microseconds each.
- * Only FORBID goes beyond PLAN_RETURNED_TO.
+ * How the boundaries of a window are met, the best level first: a boundary that something leads to traps, at
+ * microseconds each. Only FORBID goes beyond PLAN_RETURNED_TO.
  */
 enum plan_level {
 	PLAN_QUIET,       /* nothing is known to lead to them but the instruction in front: they never trap */
@@ -54,12 +54,13 @@ struct plan_request {
 	bool (*is_target)(uintptr_t address, const void *data);
 	bool (*is_start)(uintptr_t address, const void *data);
 	const void *data;
-	/* The window must end here or later and may not end inside an instruction: joining what is there. 0: no wish. */
+	/* The window must end here or later and may not end inside an instruction: joining what is there. 0: no wish.
+	 */
 	uintptr_t reach;
 	/* The window must begin here, in front of the site. 0: no wish. */
 	uintptr_t from;
 	struct plan_rung candidate; /* the first one to try: those before it did not do */
-	int policy; /* enum patch_trap_policy */
+	int policy;                 /* enum patch_trap_policy */
 	bool no_calls; /* calls cannot be displaced: the return address written by the copy is not the shadow stack's */
 };
 
@@ -78,8 +79,8 @@ struct plan {
 };
 
 /*
- * The best candidate from request->candidate on, level by level, and at each level shape by shape. Last of all, with ALLOW, a
- * trap.
+ * The best candidate from request->candidate on, level by level, and at each level shape by shape. Last of all, with
+ * ALLOW, a trap.
  */
 patch_status plan_site(const struct plan_request *request, struct plan *plan);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Starts and branch targets of one function at a time. The long way decodes it; the short way, which answers most questions, looks
- * for displacements that would lead to the address, and may only err on the side of decoding.
+ * Starts and branch targets of one function at a time. The long way decodes it; the short way, which answers most
+ * questions, looks for displacements that would lead to the address, and may only err on the side of decoding.
  */
 #include "plan/scan.h"
 
@@ -96,8 +96,8 @@ static uint32_t scan_look_from(uintptr_t at, uintptr_t end, uintptr_t near)
 }
 
 /*
- * Displacements in [at, end), all of them backwards to `near`, or all forwards. Only where the two upper bytes say that it does
- * not go far is one looked at: eight at a time, this is the longest part of making a patch.
+ * Displacements in [at, end), all of them backwards to `near`, or all forwards. Only where the two upper bytes say that
+ * it does not go far is one looked at: eight at a time, this is the longest part of making a patch.
  */
 static uint32_t scan_look_at_halves(uintptr_t at, uintptr_t end, uintptr_t near, bool backwards)
 {
@@ -142,8 +142,8 @@ static uint32_t scan_look_at_shorts(uintptr_t at, uintptr_t end, uintptr_t near)
 }
 
 /*
- * Every byte of the function as if a displacement began there: of 32 bits, whatever is in front; of 8 bits, only behind a byte
- * that may be an opcode of such a branch. That some are no branches does not matter.
+ * Every byte of the function as if a displacement began there: of 32 bits, whatever is in front; of 8 bits, only behind
+ * a byte that may be an opcode of such a branch. That some are no branches does not matter.
  */
 static uint32_t scan_find_near_targets(uintptr_t near)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * May the library patch at an address, and how far may a window reach there? Asks the kernel's list of mappings, the loaded modules,
- * and pinned.c. Reads text, and must not change anything.
+ * May the library patch at an address, and how far may a window reach there? Asks the kernel's list of mappings, the
+ * loaded modules, and pinned.c. Reads text, and must not change anything.
  */
 #include "plan/site.h"
 
@@ -30,8 +30,7 @@ static bool site_mapping(uintptr_t address, struct maps_mapping *out, struct ref
 	if (address < cached.lower || address >= cached.upper) {
 		if (!maps_mapping(address, &cached, &readable)) {
 			cached = (struct maps_mapping){ 0 };
-			refusal->message = readable ? "the address is not mapped" :
-						      "/proc/self/maps cannot be read";
+			refusal->message = readable ? "the address is not mapped" : "/proc/self/maps cannot be read";
 			*status = readable ? PATCH_EFAULT : PATCH_ESYS;
 			return false;
 		}
@@ -50,8 +49,8 @@ static bool site_is_main(const struct module *module)
 }
 
 /*
- * Code that the trap path or a commit runs through (I9). Linked statically into the main program it cannot be told apart
- * from what is to be patched.
+ * Code that the trap path or a commit runs through (I9). Linked statically into the main program it cannot be told
+ * apart from what is to be patched.
  */
 static const char *site_protected_by(const struct module *module)
 {
@@ -126,8 +125,9 @@ static const char *site_check_protected(const struct module *module, uintptr_t a
 }
 
 /*
- * What the dynamic linker knows stays mapped while the library lock is held: unloading waits for that (interpose/unload.c). So its code
- * can be read without asking the kernel, as far as the mapping goes that was looked up.
+ * What the dynamic linker knows stays mapped while the library lock is held: unloading waits for that
+ * (interpose/unload.c). So its code can be read without asking the kernel, as far as the mapping goes that was looked
+ * up.
  */
 static void site_trust(const struct module *module, uintptr_t address)
 {
@@ -177,7 +177,10 @@ patch_status site_examine(uintptr_t address, struct extent *extent, struct refus
 	refusal->message = pinned_examine(&module, address, extent->lower, extent->upper, &pinned);
 	if (refusal->message != NULL)
 		return PATCH_EPROTECTED;
-	/* Its unwind entry begins a byte early, so that it is found for return addresses: a window must not run into it. */
+	/*
+	 * Its unwind entry begins a byte early, so that it is found for return addresses: a window must not run into
+	 * it.
+	 */
 	if (address < site_restorer()) {
 		extent->limit = MIN(extent->limit, site_restorer());
 		extent->barrier = site_restorer();

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What there is at an address that somebody wants to patch: a mapping, a module, a function. Called with the library lock
- * held.
+ * What there is at an address that somebody wants to patch: a mapping, a module, a function. Called with the library
+ * lock held.
  */
 #ifndef LIBPATCH_PLAN_SITE_H
 #define LIBPATCH_PLAN_SITE_H
@@ -18,7 +18,7 @@ struct extent {
 	uintptr_t barrier; /* no byte from here on may be changed */
 	uintptr_t floor;   /* none in front of here */
 	uintptr_t mapped;  /* end of the mapping */
-	bool no_rmw;        /* the mapping is writable (text.h) */
+	bool no_rmw;       /* the mapping is writable (text.h) */
 };
 
 /* May a patch be placed at address? PATCH_OK, or why not in *refusal. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The protocol's arithmetic, byte for byte: what a region's text holds after each phase (I1, I2, I4), for each strategy, for
- * installs and removals, and where somebody else has put bytes back.
+ * The protocol's arithmetic, byte for byte: what a region's text holds after each phase (I1, I2, I4), for each
+ * strategy, for installs and removals, and where somebody else has put bytes back.
  */
 #include "bytes.h"
 
@@ -35,7 +35,8 @@ struct phase_case {
 };
 
 /* Over three instructions of 1, 2 and 2 bytes, with trap bytes on both boundaries. */
-#define THREE .offsets = { 0, 1, 3, 5 }, .count = 3, .original = { PUSH, MOV, XOR }, .jump = { 0xE9, 0xCC, 0x11, 0xCC, 0x22 }
+#define THREE                                                                                                          \
+	.offsets = { 0, 1, 3, 5 }, .count = 3, .original = { PUSH, MOV, XOR }, .jump = { 0xE9, 0xCC, 0x11, 0xCC, 0x22 }
 /* Over one of 5 bytes. */
 #define ONE .offsets = { 0, 5 }, .count = 1, .original = { IMM }, .jump = { 0xE9, 0x11, 0x22, 0x33, 0x44 }
 /* Over one of 5 bytes, with one of 2 bytes behind it. */
@@ -64,14 +65,17 @@ static const struct phase_case cases[] = {
 		.after = { { 0xCC, 0x11, 0x22, 0x33, 0x44 }, { 0xCC, 0x11, 0x22, 0x33, 0x44 },
 			   { 0xE9, 0x11, 0x22, 0x33, 0x44 }, { 0xE9, 0x11, 0x22, 0x33, 0x44 } },
 	}, {
-		.text = "a jump over several instructions is installed", .strategy = PATCH_STRATEGY_CONSTRAINED_JUMP, THREE,
+		.text = "a jump over several instructions is installed",
+		.strategy = PATCH_STRATEGY_CONSTRAINED_JUMP, THREE,
 		.install = true, .live = { PUSH, MOV, XOR }, .changes = true,
 		.after = { { 0xCC, 0xCC, 0xF8, 0xCC, 0xF0 }, { 0xCC, 0xCC, 0x11, 0xCC, 0x22 },
 			   { 0xE9, 0xCC, 0x11, 0xCC, 0x22 }, { 0xE9, 0xCC, 0x11, 0xCC, 0x22 } },
 	}, {
-		.text = "and removed", .strategy = PATCH_STRATEGY_CONSTRAINED_JUMP, THREE,
+		.text = "and removed",
+		.strategy = PATCH_STRATEGY_CONSTRAINED_JUMP, THREE,
 		.live = { 0xE9, 0xCC, 0x11, 0xCC, 0x22 }, .changes = true,
-		.after = { { 0xCC, 0xCC, 0x11, 0xCC, 0x22 }, { 0xCC, 0xCC, 0xF8, 0xCC, 0xF0 }, { PUSH, MOV, XOR }, { PUSH, MOV, XOR } },
+		.after = { { 0xCC, 0xCC, 0x11, 0xCC, 0x22 }, { 0xCC, 0xCC, 0xF8, 0xCC, 0xF0 },
+			   { PUSH, MOV, XOR }, { PUSH, MOV, XOR } },
 	}, {
 		.text = "a boundary behind the jump", .strategy = PATCH_STRATEGY_CONSTRAINED_JUMP, ONE_TWO,
 		.install = true, .live = { IMM, XOR }, .changes = true,
@@ -111,11 +115,14 @@ static const struct phase_case cases[] = {
 		.live = { 0xB8, 0x11, 0x22, 0x33, 0x44 }, .changes = true, .one_instruction = true,
 		.after = { { 0xCC, 0x11, 0x22, 0x33, 0x44 }, { 0xCC, 0x78, 0x56, 0x34, 0x12 }, { IMM }, { IMM } },
 	}, {
-		.text = "somebody put back whole instructions", .strategy = PATCH_STRATEGY_CONSTRAINED_JUMP, THREE,
+		.text = "somebody put back whole instructions",
+		.strategy = PATCH_STRATEGY_CONSTRAINED_JUMP, THREE,
 		.live = { PUSH, MOV, 0xCC, 0x22 }, .changes = true,
-		.after = { { PUSH, MOV, 0xCC, 0x22 }, { PUSH, MOV, 0xCC, 0xF0 }, { PUSH, MOV, XOR }, { PUSH, MOV, XOR } },
+		.after = { { PUSH, MOV, 0xCC, 0x22 }, { PUSH, MOV, 0xCC, 0xF0 },
+			   { PUSH, MOV, XOR }, { PUSH, MOV, XOR } },
 	}, {
-		.text = "somebody put back everything", .strategy = PATCH_STRATEGY_CONSTRAINED_JUMP, THREE,
+		.text = "somebody put back everything",
+		.strategy = PATCH_STRATEGY_CONSTRAINED_JUMP, THREE,
 		.live = { PUSH, MOV, XOR }, .one_instruction = true,
 		.after = { { PUSH, MOV, XOR }, { PUSH, MOV, XOR }, { PUSH, MOV, XOR }, { PUSH, MOV, XOR } },
 	},
@@ -170,11 +177,12 @@ Test(phase, every_phase)
 		memcpy(texts, c->live, region->length);
 		cr_expect_eq(phase_texts(region, c->install, texts), c->changes, "%s: changes", c->text);
 		cr_expect_eq(phase_changes_text(region, c->install), c->changes, "%s: changes text", c->text);
-		cr_expect_eq(phase_is_one_instruction(region, c->install, c->live), c->one_instruction, "%s: one instruction",
-			     c->text);
+		cr_expect_eq(phase_is_one_instruction(region, c->install, c->live), c->one_instruction,
+			     "%s: one instruction", c->text);
 		for (unsigned int phase = 1; phase <= 3; ++phase) {
 			snprintf(name, sizeof(name), "%s: phase %u", c->text, phase);
-			bytes_expect(name, texts + phase * region->length, region->length, c->after[phase - 1], region->length);
+			bytes_expect(name, texts + phase * region->length, region->length, c->after[phase - 1],
+				     region->length);
 		}
 		phase_final_bytes(region, c->install, final);
 		snprintf(name, sizeof(name), "%s: the end", c->text);
@@ -183,8 +191,8 @@ Test(phase, every_phase)
 }
 
 /*
- * I1, I2 and I4 of all cases: between two phases, instructions that a thread can be led to do not change under it. Bytes that
- * change in phase 2 lie behind a trap byte on every way in.
+ * I1, I2 and I4 of all cases: between two phases, instructions that a thread can be led to do not change under it.
+ * Bytes that change in phase 2 lie behind a trap byte on every way in.
  */
 Test(phase, what_changes_is_behind_trap_bytes)
 {
@@ -198,7 +206,8 @@ Test(phase, what_changes_is_behind_trap_bytes)
 
 			cr_expect_eq(memcmp(c->live + at + 1, c->after[0] + at + 1, end - at - 1), 0,
 				     "%s: phase 1 changes first bytes only", c->text);
-			cr_expect(!tail_changes || (arch_trap_class(c->after[0][at]) != ARCH_TRAP_NONE &&
+			cr_expect(!tail_changes ||
+					  (arch_trap_class(c->after[0][at]) != ARCH_TRAP_NONE &&
 						    c->after[1][at] == c->after[0][at]),
 				  "%s: phase 2 changes bytes behind a trap byte only", c->text);
 		}

@@ -58,7 +58,7 @@ Test(handle, reused)
 	handle_free(patch);
 	cr_expect_eq(handle_count(), 0);
 	patch = handle_alloc(&new, 1);
-	cr_expect_eq((uint32_t)(uintptr_t)new, (uint32_t)(uintptr_t)old);
+	cr_expect_eq((uint32_t)(uintptr_t) new, (uint32_t)(uintptr_t)old);
 	cr_expect_neq(new, old);
 	cr_expect_null(handle_get(old));
 	cr_expect_eq(handle_get(new), patch);

@@ -8,10 +8,10 @@
 static const struct {
 	enum patch_life from, to;
 } steps[] = {
-	{ LIFE_QUIET, LIFE_OPEN },     { LIFE_QUIET, LIFE_DUE },     { LIFE_QUIET, LIFE_FREED },
-	{ LIFE_OPEN, LIFE_CLOSED },    { LIFE_CLOSED, LIFE_OPEN },   { LIFE_CLOSED, LIFE_QUIET },
+	{ LIFE_QUIET, LIFE_OPEN },      { LIFE_QUIET, LIFE_DUE },    { LIFE_QUIET, LIFE_FREED },
+	{ LIFE_OPEN, LIFE_CLOSED },     { LIFE_CLOSED, LIFE_OPEN },  { LIFE_CLOSED, LIFE_QUIET },
 	{ LIFE_CLOSED, LIFE_DETACHED }, { LIFE_DETACHED, LIFE_DUE }, { LIFE_DUE, LIFE_DYING },
-	{ LIFE_DUE, LIFE_FREED },      { LIFE_DYING, LIFE_FREED },
+	{ LIFE_DUE, LIFE_FREED },       { LIFE_DYING, LIFE_FREED },
 };
 
 static bool is_step(enum patch_life from, enum patch_life to)

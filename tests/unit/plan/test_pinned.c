@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Code that works only where it is: restartable sequences, found by their descriptors in a module's data, and cancellation
- * points, found by their bytes. What may be patched before and behind them, and that they may not.
+ * Code that works only where it is: restartable sequences, found by their descriptors in a module's data, and
+ * cancellation points, found by their bytes. What may be patched before and behind them, and that they may not.
  */
 #include "bytes.h"
 

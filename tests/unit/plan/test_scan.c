@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What a function's code says of an address: where instructions start, and where branches lead, with the function decoded and
- * without. Both ways must say the same.
+ * What a function's code says of an address: where instructions start, and where branches lead, with the function
+ * decoded and without. Both ways must say the same.
  */
 #include "bytes.h"
 
