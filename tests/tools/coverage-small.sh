@@ -19,14 +19,18 @@ test $status -eq 0 || exit $status
 fixed="setarch $(uname -m) -R"
 $fixed true 2>/dev/null || fixed=
 $fixed "$coverage" --all --table $library >"$log.table" 2>&1 || exit 1
-# Where ALLOW gives a jump, FORBID is not tried: it gives the same.
+# Where ALLOW gives a jump, FORBID is not tried: it gives the same. Where ALLOW gives a trap, FORBID is tried both times; with
+# --both, code planned for other sites may lie where its punned jump would lead, and then another jump is taken.
 $fixed "$coverage" --all --table --both $library >"$log.both" 2>&1 || exit 1
-sed 's/ at 0x[0-9a-f]*)$//' "$log.table" >"$log.left"
-sed 's/ at 0x[0-9a-f]*)$//' "$log.both" >"$log.right"
+for table in table both; do
+	sed -E -e 's/ at 0x[0-9a-f]*\)$//' \
+		-e 's/^(0x[0-9a-f]+ +trap +[0-9]+ +)(jump over one|jump over several|punned jump) +[0-9]+ /\1jump /' \
+		"$log.$table" >"$log.$table.compared"
+done
 if test -z "$fixed"; then
 	echo "not compared: addresses are random"
 else
-	diff "$log.left" "$log.right" || { echo "FAIL: --both makes a difference"; exit 1; }
+	diff "$log.table.compared" "$log.both.compared" || { echo "FAIL: --both makes a difference"; exit 1; }
 fi
 # A line per module, under a line of titles.
 "$coverage" --all --summary --commit $library >"$log.summary" 2>&1 || exit 1
