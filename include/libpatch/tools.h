@@ -17,10 +17,12 @@ extern "C" {
 #endif
 
 /*
- * The trap handler, as patch_init() gives it to sigaction() for SIGTRAP (and, once a patch needs it, SIGILL). A program
- * may install its own handler afterwards and forward to this one, with the signal's number, information and ucontext as
- * the kernel gave them, from any stack and with any signals blocked. A trap that belongs to no patch goes on to the
- * handler that was in place when patch_init() was called; when there was none, it has its default effect.
+ * The trap handler, as patch_init() gives it to sigaction() for SIGTRAP (and, once a patch needs it, SIGILL). Programs need
+ * not call it: the library stays in place when a program sets a handler for these signals, and hands on to that handler
+ * what belongs to no patch; when there is none, the signal has its default effect. A tool that wants to see traps first
+ * installs a handler that forwards to this one, with the signal's number, information and ucontext as the kernel gave
+ * them, from any stack and with any signals blocked; the library takes a handler in a module that refers to this function for
+ * such a handler, which then gets all traps.
  *
  * Async-signal-safe; takes no lock, allocates nothing, keeps errno.
  */
