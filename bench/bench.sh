@@ -3,9 +3,9 @@
 #
 # bench.sh DIRECTORY [option of bench]...
 #
-# Run the benchmark. DIRECTORY gets bench.tsv, bench.md with tables, and bench.svg; the tables are printed, too. Programs
-# of others that it is compared with are built and run where they are installed. With LIBPATCH_BENCH_DOC=FILE the
-# tables replace those in that file, between the lines that say where.
+# Run the benchmark. DIRECTORY gets bench.tsv, bench.md with tables, and bench.svg; the tables are printed, too.
+# Programs of others that it is compared with are built and run where they are installed. With LIBPATCH_BENCH_DOC=FILE
+# the tables replace those in that file, between the lines that say where.
 set -u
 source=${LIBPATCH_SOURCE_DIR:-$(dirname "$0")/..}
 build=${LIBPATCH_BUILD_DIR:-.}

@@ -149,8 +149,8 @@ static void ours(const struct row *row)
 #define RUN (64 * 1024UL)
 
 /*
- * One phase of the protocol, without any thought: all pages with sites are read and, in runs as long as there are, written, with
- * what they hold.
+ * One phase of the protocol, without any thought: all pages with sites are read and, in runs as long as there are,
+ * written, with what they hold.
  */
 static const char *phase(int memory, size_t size)
 {
@@ -161,7 +161,8 @@ static const char *phase(int memory, size_t size)
 		uintptr_t end = start + 1;
 		struct iovec local, remote;
 
-		while (++i < size && sites_spread(&now.sites, size, i, 0) < (end & -PAGE) + 2 * PAGE && end - start < RUN)
+		while (++i < size && sites_spread(&now.sites, size, i, 0) < (end & -PAGE) + 2 * PAGE &&
+		       end - start < RUN)
 			end = sites_spread(&now.sites, size, i, 0) + 1;
 		local = (struct iovec){bytes, end - start};
 		remote = (struct iovec){(void *)start, end - start};
@@ -368,7 +369,10 @@ static bool run_row(const struct row *row)
 
 	if (child_run(GROUP, in_child, (void *)(uintptr_t)row, is_ours ? 100 : 30))
 		return true;
-	snprintf(name, sizeof(name), "%s: %s", row->name, is_ours ? "make + commit" : row->batches == text_alone ? "first" : "attach");
+	snprintf(name, sizeof(name), "%s: %s", row->name,
+		 is_ours                      ? "make + commit"
+		 : row->batches == text_alone ? "first"
+					      : "attach");
 	(is_ours ? series_fail : series_skip)(GROUP, name, which, "its process died, or took too long");
 	return false;
 }
@@ -387,7 +391,10 @@ static void run_case(size_t count, bool running, double seconds)
 	for (size_t i = 0; i < ROWS; i++)
 		usable[i] = row_wanted(rows[i].name) && batch_size() <= rows[i].largest &&
 			    (!options.quick || rows[i].batches == ours);
-	/* Back and forth: what one leaves to the kernel to clear up is in the way of the next, which is to be another each time. */
+	/*
+	 * Back and forth: what one leaves to the kernel to clear up is in the way of the next, which is to be another
+	 * each time.
+	 */
 	for (bool forth = true; ; forth = !forth) {
 		for (size_t k = 0; k < ROWS; k++) {
 			const size_t i = forth ? k : ROWS - 1 - k;

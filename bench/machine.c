@@ -48,8 +48,11 @@ void machine_print(void)
 		load[0] = -1;
 	strftime(date, sizeof(date), "%Y-%m-%d", gmtime(&now));
 	printf("# machine: %s, family %s model %s, %ld processors%s%s, %s %s, load %.1f, %s, libpatch %d.%d.%d%s\n",
-	       model, family, number, sysconf(_SC_NPROCESSORS_ONLN), strstr(hypervisor, " hypervisor") ? ", virtual" : "",
-	       __builtin_cpu_supports("avx512f") ? ", AVX-512" : __builtin_cpu_supports("avx") ? ", AVX" : "",
+	       model, family, number, sysconf(_SC_NPROCESSORS_ONLN),
+	       strstr(hypervisor, " hypervisor") ? ", virtual" : "",
+	       __builtin_cpu_supports("avx512f") ? ", AVX-512"
+	       : __builtin_cpu_supports("avx")   ? ", AVX"
+						 : "",
 	       system.sysname, system.release, load[0], date, PATCH_VERSION_MAJOR, PATCH_VERSION_MINOR,
 	       PATCH_VERSION_PATCH, options.quick ? ", quick: figures mean nothing" : "");
 }

@@ -16,11 +16,13 @@ END {
 	print "<text x=\"10\" y=\"20\" font-size=\"14\">Cost of a hit over the bare call, ns (minimum, 1 thread)</text>"
 	for (v = 1; v <= most; v *= 10) {
 		printf "<line x1=\"%.1f\" y1=\"32\" x2=\"%.1f\" y2=\"%d\" stroke=\"#ddd\"/>\n", x(v), x(v), bottom
-		printf "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\" fill=\"#555\">%d</text>\n", x(v), bottom + 16, v
+		printf "<text x=\"%.1f\" y=\"%d\" text-anchor=\"middle\" fill=\"#555\">%d</text>\n",
+			x(v), bottom + 16, v
 	}
 	for (i = 1; i <= count; i++) {
 		y = 36 + (i - 1) * height
-		colour = name[i] ~ /^stub_/ ? "#999" : name[i] ~ /^(uprobe|uretprobe|lttng|uftrace|gdb)/ ? "#c60" : "#27b"
+		colour = name[i] ~ /^stub_/ ? "#999" :
+			name[i] ~ /^(uprobe|uretprobe|lttng|uftrace|gdb)/ ? "#c60" : "#27b"
 		printf "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%s</text>\n", left - 6, y + 12, name[i]
 		printf "<rect x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"%d\" fill=\"%s\"/>\n", left, y + 2,
 			x(value[i]) - left, height - 5, colour

@@ -68,7 +68,8 @@ function bars() {
 	suffix = "running"
 	bar("make + commit, all entries, target running", 1.8, "1.8 µs", "install", "probe: make + commit", "all ")
 	bar("the same, counting probes", 1.8, "1.8 µs", "install", "count: make + commit", "all ")
-	bar("make + commit of one, another thread running", 60, "60 µs", "install", "probe: make + commit", "1, running")
+	bar("make + commit of one, another thread running", 60, "60 µs", "install",
+			"probe: make + commit", "1, running")
 	suffix = "asleep"
 	bar("disable + unmake, all entries, target asleep", 1, "1 µs", "install", "probe: disable + unmake", "all ")
 	suffix = "running"
@@ -95,7 +96,8 @@ function hit(    i, k, key, two) {
 			continue
 		printf "| `%s` | %s / %s | %s | %s / %s | %s | %s |\n", rows["hit", i], number(over_min[key]),
 			number(over_median[key]), number(ratio_min[key]), number(over_min[two]),
-			number(over_median[two]), number(ratio_min[two]), floor_of[key] == "-" ? "" : "`" floor_of[key] "`"
+			number(over_median[two]), number(ratio_min[two]), 
+				floor_of[key] == "-" ? "" : "`" floor_of[key] "`"
 	}
 }
 # Rows by the cases that match a pattern.

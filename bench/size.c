@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What all function entries of a large library cost in memory, once they are patched and the commit is over. Beside
- * what the library says of itself there is what the kernel says of the process. Pages of text that are not shared
- * with the file any more are counted apart: whoever writes to text, by whatever means, has them. The floor is the code of
+ * what the library says of itself there is what the kernel says of the process. Pages of text that are not shared with
+ * the file any more are counted apart: whoever writes to text, by whatever means, has them. The floor is the code of
  * the hand-written stubs, of which each site needs its own.
  */
 #include "bench.h"
@@ -134,7 +134,8 @@ static void add_stubs(void)
 
 	for (size_t i = 0; i < sizeof(stubs) / sizeof(*stubs); i++)
 		if (row_wanted(stubs[i].row))
-			series_add(GROUP, stubs[i].row, "all entries", "bytes/patch", (double)(stubs[i].end - stubs[i].start));
+			series_add(GROUP, stubs[i].row, "all entries", "bytes/patch",
+				   (double)(stubs[i].end - stubs[i].start));
 }
 
 void group_size(void)

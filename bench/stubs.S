@@ -10,8 +10,8 @@
  *   flags      popf: restored by popf.  sahf: by sahf and an addition, DF only when it was set
  *   registers  caller: as above.  all: all fifteen are offered in the context, and taken from it afterwards
  *   vector     none, xmm: 16 of them and MXCSR, ymm: the same, zmm: 32, 8 masks and MXCSR; each at extended_states
- *   x87        none.  x87: control and status word are kept, and offered; that the stack is empty, as mostly, is looked for, in
- *              the way that takes least time, before and afterwards; else FXSAVE
+ *   x87        none.  x87: control and status word are kept, and offered; that the stack is empty, as mostly, is looked
+ *              for, in the way that takes least time, before and afterwards; else FXSAVE
  */
 #include "targets.inc"
 
@@ -104,9 +104,9 @@ bench_stub_count:
 .endm
 
 /*
- * Is the stack empty? Its top is 0, and FXAM, for which there must be no condition code to be lost nor an exception pending,
- * says so of the first register. Two numbers compared make the codes 0 again. FXSAVE's image is at `at`, above the vectors;
- * then: was it needed, and words read.
+ * Is the stack empty? Its top is 0, and FXAM, for which there must be no condition code to be lost nor an exception
+ * pending, says so of the first register. Two numbers compared make the codes 0 again. FXSAVE's image is at `at`, above
+ * the vectors; then: was it needed, and words read.
  */
 #define X87_BUSY 512
 #define X87_CONTROL 516

@@ -1,7 +1,7 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 #
-# What ./check and ./demo share: getting the packages, configuring and building in build/. Sourced by bash; the caller has
-# set `root` to the top of the source tree.
+# What ./check and ./demo share: getting the packages, configuring and building in build/. Sourced by bash; the caller
+# has set `root` to the top of the source tree.
 
 build=$root/build
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# The pure parts under valgrind's memcheck: each test of theirs in its own process, which is followed. Not the tests that run what was
-# relocated: valgrind stops at instructions whose length it has wrong (assumed next %rip).
+# The pure parts under valgrind's memcheck: each test of theirs in its own process, which is followed. Not the tests
+# that run what was relocated: valgrind stops at instructions whose length it has wrong (assumed next %rip).
 set -u
 build=${LIBPATCH_BUILD_DIR:-.}
 command -v valgrind >/dev/null || { echo "SKIP: no valgrind"; exit 77; }

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# Builds of their own with sanitizers: all of it with UBSan, under which unit and behaviour tests run; and the unit tests with
-# ASan. CONTRIBUTING.md says why not more. sanitize.sh [undefined|address TESTS]: some of them.
+# Builds of their own with sanitizers: all of it with UBSan, under which unit and behaviour tests run; and the unit
+# tests with ASan. CONTRIBUTING.md says why not more. sanitize.sh [undefined|address TESTS]: some of them.
 set -u
 source=${LIBPATCH_SOURCE_DIR:-.}
 build=${LIBPATCH_BUILD_DIR:-.}
@@ -19,10 +19,12 @@ check()
 	(
 		unset MAKEFLAGS MAKELEVEL MFLAGS
 		cd "$directory" || exit 1
-		"$source/configure" CC="${CC:-cc}" CXX="${CXX:-c++}" CFLAGS="-g -O1 $2" CXXFLAGS="-g -O1 $2" >configure.out 2>&1 ||
+		"$source/configure" CC="${CC:-cc}" CXX="${CXX:-c++}" \
+			CFLAGS="-g -O1 $2" CXXFLAGS="-g -O1 $2" >configure.out 2>&1 ||
 			{ echo "$1: configure failed: $directory/configure.out"; exit 77; }
 		make >make.out 2>&1 || { echo "$1: $directory/make.out"; exit 1; }
-		make -k check TESTS="$3" check_PROGRAMS="$3" TEST_TIMEOUT=600 >check.out 2>&1 || { grep -E '^(FAIL|ERROR)' check.out; exit 1; }
+		make -k check TESTS="$3" check_PROGRAMS="$3" TEST_TIMEOUT=600 >check.out 2>&1 ||
+			{ grep -E '^(FAIL|ERROR)' check.out; exit 1; }
 	)
 	case $? in
 	0) echo "$1: $(grep -c '^PASS' "$directory/check.out") tests passed"; rm -rf "$directory" ;;

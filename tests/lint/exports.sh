@@ -30,7 +30,8 @@ $CC -E -I"$source/include" "$scratch/all.c" | awk '
 			} else if (depth) {
 				continue
 			} else if (c == ";") {
-				if (statement !~ /^[ \t]*(typedef|static)[ \t]/ && match(statement, /[A-Za-z_0-9]+[ \t]*\(/)) {
+				if (statement !~ /^[ \t]*(typedef|static)[ \t]/ &&
+				    match(statement, /[A-Za-z_0-9]+[ \t]*\(/)) {
 					name = substr(statement, RSTART, RLENGTH)
 					sub(/[ \t]*\(/, "", name)
 					print name
@@ -50,7 +51,8 @@ status=0
 diff -u "$scratch/headers" "$scratch/map" || { echo "include/libpatch/ and libpatch/libpatch.map differ"; status=1; }
 
 if [ -e "$library" ]; then
-	$NM -D --defined-only --with-symbol-versions "$library" | awk '$2 != "A" { print $3 }' | sort >"$scratch/exports"
+	$NM -D --defined-only --with-symbol-versions "$library" |
+		awk '$2 != "A" { print $3 }' | sort >"$scratch/exports"
 	sed 's/$/@@LIBPATCH_2.0/' "$scratch/map" >"$scratch/versioned"
 	diff -u "$scratch/versioned" "$scratch/exports" || { echo "$library exports something else"; status=1; }
 	readelf -d "$library" >"$scratch/dynamic"

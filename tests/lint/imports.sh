@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# What the shared library calls of others, each with the reason why it may. Anything else could be patched, and would then
-# be called by a commit while it holds trap bytes, or by the trap handler (I9).
+# What the shared library calls of others, each with the reason why it may. Anything else could be patched, and would
+# then be called by a commit while it holds trap bytes, or by the trap handler (I9).
 set -eu
 : "${NM:=nm}"
 build=${LIBPATCH_BUILD_DIR:-$(dirname "$0")/../..}

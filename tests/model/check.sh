@@ -64,7 +64,8 @@ safe()
 	if ! grep -q 'errors: 0$' run.log; then
 		fail "$(grep '^violated\|^pan' run.log | head -n 3)"
 	elif grep -q 'too small\|not completed\|out of memory\|reached -DMEMLIM' run.log; then
-		fail "the search was not complete: $(grep 'too small\|not completed\|out of memory\|MEMLIM' run.log | head -n 1)"
+		fail "the search was not complete: \
+$(grep 'too small\|not completed\|out of memory\|MEMLIM' run.log | head -n 1)"
 	fi
 }
 

@@ -5,17 +5,18 @@
  *
  * Text is six bytes, three instructions of two:
  *
- *	cell  0 1   instruction 0: region P. Its jump is punned: opcode, displacement, and cell 2, which it only reads (I11)
+ *	cell  0 1   instruction 0: region P. Its jump is punned: opcode, displacement, and cell 2, which it only
+ *	            reads (I11)
  *	      2 3   instruction 1: first of region N. Its jump has two versions, for two trampolines
- *	      4 5   instruction 2: behind a boundary of region N. The jump's byte there is a trap byte: of the SIGTRAP class
- *	            in version 1, of the SIGILL class in version 2
+ *	      4 5   instruction 2: behind a boundary of region N. The jump's byte there is a trap byte: of the SIGTRAP
+ *	            class in version 1, of the SIGILL class in version 2
  *
  * P may take N in: then it is one region of three instructions, whose jump takes the cells 0 to 3.
  *
  * Each executing thread is a core of its own. At any fetch a core may see, for each byte on its own, any value that the
- * byte had since the core's last serialisation: `seen` holds those sets. A value fetched before stays in the set until the
- * core serialises, and serialising drops what is fetched but not executed: so choosing all bytes of an instruction at
- * the instant of its execution loses nothing. Data reads, those of the trap handler, see the current value.
+ * byte had since the core's last serialisation: `seen` holds those sets. A value fetched before stays in the set until
+ * the core serialises, and serialising drops what is fetched but not executed: so choosing all bytes of an instruction
+ * at the instant of its execution loses nothing. Data reads, those of the trap handler, see the current value.
  *
  * Instead of following each wrong byte, an instruction that could be fetched wrongly is an error: see execute.
  */
@@ -45,7 +46,7 @@ c_decl {
 #define COVER(point, what) c_code { cover(point, what); }
 #define VIOLATION(what) c_code { printf("violated: %s\n", what); }; assert(false)
 
-/* ---- settings: from the environment, so that one verifier serves for all ------------------------------------------ */
+/* ---- settings: from the environment, so that one verifier serves for all ----------------------------------------- */
 
 byte threads;  /* 1 or 2 */
 byte rounds;   /* commits */
@@ -81,10 +82,13 @@ byte mutant;   /* what is left out, or done wrongly: */
 #define SYNC_NOT_MADE_UP_FOR    23 /* MUTANT: torn jump */
 #define NOT_WITHDRAWN_FROM_TEXT 24 /* MUTANT: trap of ours given to the program */
 #define INNER_JUMP_NOT_CUT      25 /* MUTANT: torn jump */
-/* Nothing that is checked here needs sync 3 where no entry is retired: whoever still sees a trap byte is served by its entry. */
+/*
+ * Nothing that is checked here needs sync 3 where no entry is retired: whoever still sees a trap byte is served by its
+ * entry.
+ */
 #define SYNC_3_ALWAYS           26 /* harmless */
 
-/* ---- text --------------------------------------------------------------------------------------------------------- */
+/* ---- text -------------------------------------------------------------------------------------------------------- */
 
 /* Values of bytes; sets of them. */
 #define ORIG 1
@@ -106,9 +110,11 @@ byte text[CELLS + 1] = ORIG;
 byte seen[2 * CELLS] = ORIG;
 #define SEEN(core, cell) seen[(core) * CELLS + (cell)]
 
-/* ---- registry ----------------------------------------------------------------------------------------------------- */
+/* ---- registry ---------------------------------------------------------------------------------------------------- */
 
-/* One per instruction; the last one stands for none. The state word: generation, classes of trap byte ever held, state. */
+/*
+ * One per instruction; the last one stands for none. The state word: generation, classes of trap byte ever held, state.
+ */
 #define ENTRY(address) ((address) / 2)
 byte word[4];
 byte target[4]; /* a trampoline */
@@ -120,7 +126,7 @@ byte target[4]; /* a trampoline */
 #define GENERATION 16
 #define CLASS(value) ((value) == CC -> 1 : ((value) == ILL -> 2 : 0))
 
-/* ---- trampolines -------------------------------------------------------------------------------------------------- */
+/* ---- trampolines ------------------------------------------------------------------------------------------------- */
 
 #define T1 1
 #define T2 2
@@ -137,7 +143,7 @@ byte led[2];
 
 bool grown; /* P has taken N in */
 
-/* ---- threads ------------------------------------------------------------------------------------------------------ */
+/* ---- threads ----------------------------------------------------------------------------------------------------- */
 
 #define BYTES(cell) SEEN(core, cell)
 #define LETS_IT_PASS \
@@ -179,7 +185,8 @@ execute:
 			:: else
 			fi;
 			if
-			:: text[pc] == CC && pc == N0 -> COVER(0, "an original instruction is executed over its trap byte")
+			:: text[pc] == CC && pc == N0 ->
+			COVER(0, "an original instruction is executed over its trap byte")
 			:: text[pc] & TRAPS && pc == N1 -> COVER(1, "the same on a boundary")
 			:: else
 			fi;
@@ -197,7 +204,8 @@ execute:
 			fi;
 			if
 			:: text[pc] == CC && pc == N0 -> COVER(5, "a jump is executed over its trap byte")
-			:: text[pc] == ILL && pc == N0 -> COVER(23, "the jump of a region taken in is executed over its trap byte")
+			:: text[pc] == ILL && pc == N0 ->
+			COVER(23, "the jump of a region taken in is executed over its trap byte")
 			:: text[pc] == CC && pc == P0 -> COVER(6, "a punned jump is executed over its trap byte")
 			:: else
 			fi;
@@ -208,7 +216,10 @@ execute:
 			:: BYTES(pc) & CC -> class = 1
 			:: BYTES(pc) & ILL -> class = 2
 			fi;
-			/* I5: retired means that no core raises a trap there any more. Some mutants are to show what comes of it. */
+			/*
+			 * I5: retired means that no core raises a trap there any more. Some mutants are to show what
+			 * comes of it.
+			 */
 			if
 			:: STATE(word[ENTRY(pc)]) == RETIRED && !LETS_IT_PASS ->
 				VIOLATION("trap where its entry is retired")
@@ -218,7 +229,8 @@ execute:
 			:: text[pc] == JMP -> COVER(7, "a trap byte is executed over the jump")
 			:: text[pc] == ORIG && pc == N1 && text[N0] == CC ->
 				COVER(21, "a trap byte is executed over the original byte behind a resident trap")
-			:: text[pc] == ORIG && !(pc == N1 && text[N0] == CC) -> COVER(8, "a trap byte is executed over the original byte")
+			:: text[pc] == ORIG && !(pc == N1 && text[N0] == CC) ->
+			COVER(8, "a trap byte is executed over the original byte")
 			:: pc == N1 && class == 2 -> COVER(9, "trap of the SIGILL class on the boundary")
 			:: else
 			fi;
@@ -290,7 +302,8 @@ go:
 		if
 		:: pc == OWN -> VIOLATION("trap of the program swallowed")
 		:: pc == P0 && !grown -> COVER(15, "a trap at the punned jump leads to its trampoline")
-		:: pc == P0 && grown -> COVER(24, "a trap at the first byte of the region that has grown leads to its trampoline")
+		:: pc == P0 && grown ->
+			COVER(24, "a trap at the first byte of the region that has grown leads to its trampoline")
 		:: pc == N0 -> COVER(16, "a trap at the first byte leads to the trampoline")
 		:: pc == N1 -> COVER(17, "a trap at the boundary leads to the trampoline")
 		fi;
@@ -313,7 +326,8 @@ jump:
 		:: else
 		fi;
 		if
-		:: inside[core] != target[ENTRY(N0)] && inside[core] < TP -> COVER(20, "a thread is in a retired trampoline")
+		:: inside[core] != target[ENTRY(N0)] && inside[core] < TP ->
+			COVER(20, "a thread is in a retired trampoline")
 		:: else
 		fi;
 		inside[core] = 0;
@@ -326,7 +340,7 @@ again:
 	}
 }
 
-/* ---- the committing thread ---------------------------------------------------------------------------------------- */
+/* ---- the committing thread --------------------------------------------------------------------------------------- */
 
 /* Jobs: region P and region N. */
 #define P 0
@@ -385,8 +399,8 @@ inline serialise(core)
 }
 
 /*
- * Where nothing was written it is left out. membarrier() ends when each core has serialised, one after the other; it may fail,
- * before or after some have.
+ * Where nothing was written it is left out. membarrier() ends when each core has serialised, one after the other; it
+ * may fail, before or after some have.
  */
 inline core_sync(without)
 {
@@ -593,7 +607,8 @@ inline write_punned()
 #define RETIRES_P \
 	(WITH_P && !failed[P] && !INSTALLED(P) && (ACTIVE_AT(P0) || grown && (ACTIVE_AT(N0) || ACTIVE_AT(N1))))
 #define RETIRES_N \
-	(!grown && !failed[N] && (!INSTALLED(N) && (ACTIVE_AT(N0) || ACTIVE_AT(N1)) || wanted[N] == T3 && ACTIVE_AT(N1)))
+	(!grown && !failed[N] && (!INSTALLED(N) && (ACTIVE_AT(N0) || ACTIVE_AT(N1)) || \
+		wanted[N] == T3 && ACTIVE_AT(N1)))
 #define PHASE_4 (changes[P] && wanted[P] == P_JUMP && !failed[P])
 #define SYNC_3_NEEDED (RETIRES_P || RETIRES_N || PHASE_4 || mutant == SYNC_3_ALWAYS)
 
@@ -641,8 +656,8 @@ inline change_text()
 #define IN(trampoline) (inside[0] == (trampoline) || inside[1] == (trampoline))
 #define LED(trampoline) (led[0] == (trampoline) || led[1] == (trampoline))
 /*
- * I7. Built is: nothing is ever reused for something else. What would do is here, too: no thread is in it, or is led there
- * by a handler that looked at the entry before. The program counter alone does not tell.
+ * I7. Built is: nothing is ever reused for something else. What would do is here, too: no thread is in it, or is led
+ * there by a handler that looked at the entry before. The program counter alone does not tell.
  */
 inline reuse(trampoline)
 {

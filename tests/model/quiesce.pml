@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The grace period of removal (doc/protocol.md, "When a patch is gone"; threads.h): hooks load a record through a slot with plain
- * moves, and a writer that closed the slot finds out when nobody uses the record any more. quiesce.sh runs it.
+ * The grace period of removal (doc/protocol.md, "When a patch is gone"; threads.h): hooks load a record through a slot
+ * with plain moves, and a writer that closed the slot finds out when nobody uses the record any more. quiesce.sh runs
+ * it.
  *
- * Stores of a thread go through a buffer, in order, and reach memory at any later time (TSO); a membarrier, or an atomic
- * operation of the thread, comes when the buffer is empty. The writer's own stores are followed by the fence or by system calls:
- * they are seen at once.
+ * Stores of a thread go through a buffer, in order, and reach memory at any later time (TSO); a membarrier, or an
+ * atomic operation of the thread, comes when the buffer is empty. The writer's own stores are followed by the fence or
+ * by system calls: they are seen at once.
  *
- * Each thread has two places for a frame, as its hooks may meet at different depths. Behind the hook the place holds anything,
- * also while the guard still names it: longjmp() has left the hook.
+ * Each thread has two places for a frame, as its hooks may meet at different depths. Behind the hook the place holds
+ * anything, also while the guard still names it: longjmp() has left the hook.
  */
 c_decl {
 \#include <stdio.h>
@@ -35,7 +36,7 @@ c_decl {
 #define COVER(point, what) c_code { cover(point, what); }
 #define VIOLATION(what) c_code { printf("violated: %s\n", what); }; assert(false)
 
-/* ---- settings: from the environment ------------------------------------------------------------------------------- */
+/* ---- settings: from the environment ------------------------------------------------------------------------------ */
 
 byte threads; /* 1 or 2 */
 byte rounds;  /* things that the writer does */
@@ -58,7 +59,7 @@ byte mutant;  /* what is left out, or done wrongly: */
 #define REOPENED_STILL_WAITS 12 /* MUTANT: record used when it is gone */
 #define DROPPED_UNDOUBTED    13 /* MUTANT: record used when it is gone */
 
-/* ---- memory ------------------------------------------------------------------------------------------------------- */
+/* ---- memory ------------------------------------------------------------------------------------------------------ */
 
 #define THREADS 2
 /* Words of a thread. */
@@ -103,7 +104,7 @@ end:	do
 	od
 }
 
-/* ---- threads ------------------------------------------------------------------------------------------------------ */
+/* ---- threads ----------------------------------------------------------------------------------------------------- */
 
 inline register()
 {
@@ -203,7 +204,7 @@ end:	do
 	od
 }
 
-/* ---- the writer --------------------------------------------------------------------------------------------------- */
+/* ---- the writer -------------------------------------------------------------------------------------------------- */
 
 inline fence()
 {
@@ -227,7 +228,8 @@ inline look_at(t)
 			:: !mapped[t] ->
 				atomic {
 					if
-					:: entry[t] == DOUBTED -> entry[t] = FREE; COVER(2, "a thread that is gone is dropped")
+					:: entry[t] == DOUBTED -> entry[t] = FREE;
+			COVER(2, "a thread that is gone is dropped")
 					:: else -> COVER(3, "a doubt was taken back by a new thread")
 					fi
 				}
@@ -251,7 +253,8 @@ inline look_at(t)
 		:: else ->
 			seen = memory[t * WORDS + FRAME + seen - 1];
 			if
-			:: seen == NOTHING -> unknown = mutant != UNKNOWN_IS_QUIET; COVER(6, "a record is not known yet")
+			:: seen == NOTHING -> unknown = mutant != UNKNOWN_IS_QUIET;
+			COVER(6, "a record is not known yet")
 			:: seen == JUNK -> COVER(7, "a frame that was left is looked at")
 			:: else -> used[seen] = true
 			fi

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# The model of the grace period: no error as it is; each mutant is caught, for its own reason; and all that is to be exercised
-# was. As stress test (LIBPATCH_STRESS_SECONDS is set): more of everything.
+# The model of the grace period: no error as it is; each mutant is caught, for its own reason; and all that is to be
+# exercised was. As stress test (LIBPATCH_STRESS_SECONDS is set): more of everything.
 #
 #   quiesce.sh             as in `make check`
 #   quiesce.sh NAME        a mutant's counterexample, step by step
@@ -56,7 +56,8 @@ safe()
 	if ! grep -q 'errors: 0$' run.log; then
 		fail "$(grep '^violated\|^pan' run.log | head -n 3)"
 	elif grep -q 'too small\|not completed\|out of memory\|reached -DMEMLIM' run.log; then
-		fail "the search was not complete: $(grep 'too small\|not completed\|out of memory\|MEMLIM' run.log | head -n 1)"
+		fail "the search was not complete: \
+$(grep 'too small\|not completed\|out of memory\|MEMLIM' run.log | head -n 1)"
 	fi
 }
 

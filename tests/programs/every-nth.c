@@ -601,12 +601,13 @@ static void report(void)
 		if (violations[i].count)
 			say("error probe: %s: %ju times, first at 0x%jx\n", violations[i].what,
 			    (uintmax_t)violations[i].count, (uintmax_t)violations[i].first);
-	say("end pid=%d instructions=%zu undecoded=%zu chosen=%zu jump=%zu constrained=%zu punned=%zu trap=%zu refused=%zu "
+	say("end pid=%d instructions=%zu undecoded=%zu chosen=%zu jump=%zu constrained=%zu punned=%zu trap=%zu "
+	    "refused=%zu "
 	    "missing=%zu hits=%ju posts=%ju sites_hit=%zu traps=%ju toggled=%zu make_ms=%ju commit_ms=%ju fini_ms=%ju "
 	    "code_kb=%ju commit=%s fini=%s restored=%s\n",
 	    (int)owner, instruction_count, undecoded_bytes, site_count, sums.by_letter['j'], sums.by_letter['c'],
-	    sums.by_letter['p'], sums.by_letter['t'], sums.by_letter['r'], sums.by_letter['x'], (uintmax_t)sums.hits, (uintmax_t)sums.posts,
-	    sums.hit_sites, (uintmax_t)statistics.traps, toggled, (uintmax_t)(make_ns / 1000000),
+	    sums.by_letter['p'], sums.by_letter['t'], sums.by_letter['r'], sums.by_letter['x'], (uintmax_t)sums.hits,
+	    (uintmax_t)sums.posts, sums.hit_sites, (uintmax_t)statistics.traps, toggled, (uintmax_t)(make_ns / 1000000),
 	    (uintmax_t)(commit_ns / 1000000), (uintmax_t)(start / 1000000), (uintmax_t)(statistics.code_bytes / 1024),
 	    commit_status == PATCH_OK ? "ok" : "failed", fini == PATCH_OK ? "ok" : "failed", restored ? "yes" : "no");
 }

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Make, enable, commit, unmake, commit, with ever new user data and another procedure each time, while threads run through
- * the probe, sleep in it, and come and go: no user data is used once its destroy function was called, each is called once,
- * and memory does not grow with the number of cycles, by the library's account and by the kernel's. Then, how long a commit
- * takes while many threads are parked in a probe.
+ * Make, enable, commit, unmake, commit, with ever new user data and another procedure each time, while threads run
+ * through the probe, sleep in it, and come and go: no user data is used once its destroy function was called, each is
+ * called once, and memory does not grow with the number of cycles, by the library's account and by the kernel's. Then,
+ * how long a commit takes while many threads are parked in a probe.
  *
  * cycles [seconds [cycles]]      without cycles: as many as there is time for; 20,000 at least
  */
@@ -175,7 +175,8 @@ static void run_cycles(unsigned int seconds, uint64_t wanted)
 	for (uintptr_t i = 0; i < RUNNERS + SLEEPERS; i++)
 		REQUIRE(pthread_create(&threads[i], NULL, runner, (void *)(i < SLEEPERS ? 1UL : 0UL)) == 0);
 	REQUIRE(pthread_create(&threads[RUNNERS + SLEEPERS], NULL, starter, NULL) == 0);
-	for (cycles = 0; wanted != 0 ? cycles < wanted : cycles < 2 * EARLY || seconds_now() - start < seconds; cycles++) {
+	for (cycles = 0; wanted != 0 ? cycles < wanted : cycles < 2 * EARLY || seconds_now() - start < seconds;
+	     cycles++) {
 		cycle();
 		if (cycles == EARLY) {
 			early = statistics();
@@ -185,7 +186,8 @@ static void run_cycles(unsigned int seconds, uint64_t wanted)
 			break;
 	}
 	late = statistics();
-	harness_say("cycles: %llu in %.1f s; resident %ld KiB after %d, %ld KiB at the end; heap %llu, code %llu + %llu; "
+	harness_say("cycles: %llu in %.1f s; resident %ld KiB after %d, %ld KiB at the end; heap %llu, code %llu + "
+		    "%llu; "
 		    "%llu pending, %llu threads known\n",
 		    (unsigned long long)cycles, seconds_now() - start, early_resident, EARLY, resident(),
 		    (unsigned long long)late.heap_bytes, (unsigned long long)late.code_bytes,
@@ -254,12 +256,14 @@ static void time_commits(void)
 		taken[i] = seconds_now() - start;
 		if (i > 0)
 			CHECK_OK(patch_unmake(patch));
-		REQUIRE_OK(make_probe((uintptr_t)t_five_bytes, one, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
+		REQUIRE_OK(
+			make_probe((uintptr_t)t_five_bytes, one, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
 		CHECK_OK(patch_commit());
 	}
 	qsort(taken + 1, 200, sizeof(taken[0]), ascending);
 	CHECK_STATUS(patch_synchronize(0), PATCH_EBUSY);
-	harness_say("cycles: with %d threads parked in the probe, disable and commit took %.0f us; with that pending, another "
+	harness_say("cycles: with %d threads parked in the probe, disable and commit took %.0f us; with that pending, "
+		    "another "
 		    "one %.0f us (median; least %.0f, most %.0f)\n",
 		    PARKED, taken[0] * 1e6, taken[101] * 1e6, taken[1] * 1e6, taken[200] * 1e6);
 	__atomic_store_n(&stop, 1, __ATOMIC_SEQ_CST);

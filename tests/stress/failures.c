@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * One failure at a time: of the allocations and system calls that a scenario makes, the n-th fails, for all n until there are
- * no more. After each the program runs on, with right results; the step that failed succeeds when it is made again; and when
- * all is unmade, every byte of text is back, and memory, mappings and descriptors are what they are without a failure. One
- * child for each n.
+ * One failure at a time: of the allocations and system calls that a scenario makes, the n-th fails, for all n until
+ * there are no more. After each the program runs on, with right results; the step that failed succeeds when it is made
+ * again; and when all is unmade, every byte of text is back, and memory, mappings and descriptors are what they are
+ * without a failure. One child for each n.
  *
  * failures [scenario [n]]
  */
@@ -21,7 +21,7 @@
 #define STEPS_MAX 16
 #define CHILD_SECONDS 60
 
-/* ---- what is patched ----------------------------------------------------------------------------------------------- */
+/* ---- what is patched --------------------------------------------------------------------------------------------- */
 
 uint64_t straight(uint64_t a);
 extern const uint8_t straight_end[];
@@ -79,7 +79,7 @@ static const struct subject subjects[SUBJECTS] = {
 	[CALLING] = { "calling", calling, calling_end, model_straight },
 };
 
-/* ---- scenarios ------------------------------------------------------------------------------------------------------ */
+/* ---- scenarios --------------------------------------------------------------------------------------------------- */
 
 enum operation { END, INIT, MAKE, AROUND, ENABLE, DISABLE, UNMAKE, COMMIT, RUN_LONG, FINI };
 
@@ -113,30 +113,45 @@ struct scenario {
 
 static const struct scenario scenarios[] = {
 	{ "init", STRAIGHT, false, TEXT_NONE, { STEP(INIT), { MAKE, 0, 0, ALLOW, JUMP }, STEP(COMMIT), STEP(FINI) } },
-	{ "jump", STRAIGHT, false, TEXT_NONE, { { MAKE, 0, 0, ALLOW, JUMP }, ON_OFF(0), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
-	{ "constrained", STRAIGHT, false, TEXT_NONE, { { MAKE, 0, 1, ALLOW, CONSTRAINED }, ON_OFF(0), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
-	{ "punned", BRANCHED, false, TEXT_NONE, { { MAKE, 0, 0, ALLOW, PUNNED }, ON_OFF(0), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
-	{ "trap", STRAIGHT, false, TEXT_NONE, { { MAKE, 0, 2, FORCE, TRAP }, ON_OFF(0), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
-	{ "far", STRAIGHT, true, TEXT_NONE, { { MAKE, 0, 0, ALLOW, TRAP }, ON_OFF(0), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
+	{ "jump", STRAIGHT, false, TEXT_NONE,
+	  { { MAKE, 0, 0, ALLOW, JUMP }, ON_OFF(0), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
+	{ "constrained", STRAIGHT, false, TEXT_NONE,
+	  { { MAKE, 0, 1, ALLOW, CONSTRAINED }, ON_OFF(0), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
+	{ "punned", BRANCHED, false, TEXT_NONE,
+	  { { MAKE, 0, 0, ALLOW, PUNNED }, ON_OFF(0), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
+	{ "trap", STRAIGHT, false, TEXT_NONE,
+	  { { MAKE, 0, 2, FORCE, TRAP }, ON_OFF(0), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
+	{ "far", STRAIGHT, true, TEXT_NONE,
+	  { { MAKE, 0, 0, ALLOW, TRAP }, ON_OFF(0), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
 	{ "join", STRAIGHT, false, TEXT_NONE,
-	  { { MAKE, 0, 1, ALLOW, CONSTRAINED }, STEP(COMMIT), { MAKE, 1, 2, ALLOW, CONSTRAINED }, ON_OFF(1), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
+	  { { MAKE, 0, 1, ALLOW, CONSTRAINED }, STEP(COMMIT), { MAKE, 1, 2, ALLOW, CONSTRAINED },
+	    ON_OFF(1), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
 	{ "take in", STRAIGHT, false, TEXT_NONE,
-	  { { MAKE, 0, 2, FORBID, CONSTRAINED }, STEP(COMMIT), { MAKE, 1, 1, FORBID, CONSTRAINED }, ON_OFF(1), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
+	  { { MAKE, 0, 2, FORBID, CONSTRAINED }, STEP(COMMIT), { MAKE, 1, 1, FORBID, CONSTRAINED },
+	    ON_OFF(1), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
 	{ "give way", BRANCHED, false, TEXT_NONE,
-	  { { MAKE, 0, 0, ALLOW, PUNNED }, STEP(COMMIT), { MAKE, 1, 1, ALLOW, CONSTRAINED }, ON_OFF(1), CHANGE(UNMAKE, 1), STEP(COMMIT) } },
+	  { { MAKE, 0, 0, ALLOW, PUNNED }, STEP(COMMIT), { MAKE, 1, 1, ALLOW, CONSTRAINED },
+	    ON_OFF(1), CHANGE(UNMAKE, 1), STEP(COMMIT) } },
 	{ "convert", STRAIGHT, false, TEXT_NONE,
-	  { { MAKE, 0, 1, ALLOW, CONSTRAINED }, STEP(COMMIT), { MAKE, 1, 1, FORCE, TRAP }, ON_OFF(1), CHANGE(UNMAKE, 1), STEP(COMMIT),
+	  { { MAKE, 0, 1, ALLOW, CONSTRAINED }, STEP(COMMIT), { MAKE, 1, 1, FORCE, TRAP },
+	    ON_OFF(1), CHANGE(UNMAKE, 1), STEP(COMMIT),
 	    { MAKE, 2, 1, FORBID, CONSTRAINED }, STEP(COMMIT) } },
-	{ "around", STRAIGHT, false, TEXT_NONE, { { AROUND, 0, 3, ALLOW, CONSTRAINED }, ON_OFF(0), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
-	{ "around a call", CALLING, false, TEXT_NONE, { { AROUND, 0, 2, ALLOW, JUMP }, ON_OFF(0), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
+	{ "around", STRAIGHT, false, TEXT_NONE,
+	  { { AROUND, 0, 3, ALLOW, CONSTRAINED }, ON_OFF(0), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
+	{ "around a call", CALLING, false, TEXT_NONE,
+	  { { AROUND, 0, 2, ALLOW, JUMP }, ON_OFF(0), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
 	{ "replan", LOOPING, false, TEXT_NONE,
-	  { { MAKE, 0, 0, ALLOW, CONSTRAINED }, STEP(COMMIT), STEP(RUN_LONG), STEP(COMMIT), CHANGE(DISABLE, 0), STEP(COMMIT) } },
-	{ "page swap", STRAIGHT, false, TEXT_PAGE_SWAP, { { MAKE, 0, 0, ALLOW, JUMP }, ON_OFF(0), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
-	{ "writable text", STRAIGHT, false, TEXT_MPROTECT, { { MAKE, 0, 0, ALLOW, JUMP }, ON_OFF(0), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
-	{ "fini", STRAIGHT, false, TEXT_NONE, { { MAKE, 0, 0, ALLOW, JUMP }, { MAKE, 1, 4, FORCE, TRAP }, STEP(COMMIT), STEP(FINI) } },
+	  { { MAKE, 0, 0, ALLOW, CONSTRAINED }, STEP(COMMIT), STEP(RUN_LONG), STEP(COMMIT),
+	    CHANGE(DISABLE, 0), STEP(COMMIT) } },
+	{ "page swap", STRAIGHT, false, TEXT_PAGE_SWAP,
+	  { { MAKE, 0, 0, ALLOW, JUMP }, ON_OFF(0), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
+	{ "writable text", STRAIGHT, false, TEXT_MPROTECT,
+	  { { MAKE, 0, 0, ALLOW, JUMP }, ON_OFF(0), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
+	{ "fini", STRAIGHT, false, TEXT_NONE,
+	  { { MAKE, 0, 0, ALLOW, JUMP }, { MAKE, 1, 4, FORCE, TRAP }, STEP(COMMIT), STEP(FINI) } },
 };
 
-/* ---- the failure ---------------------------------------------------------------------------------------------------- */
+/* ---- the failure ------------------------------------------------------------------------------------------------- */
 
 enum kind { ALLOCATION, SYSTEM_CALL, TEXT_WRITE, SYNCHRONISATION, MAPPING, KINDS };
 
@@ -167,7 +182,8 @@ static struct {
 static struct {
 	struct totals totals;
 	bool passed;   /* the failure was met, or none was due */
-	bool exchanged; /* patch_fini() may have exchanged pages of text, not knowing that there are no threads: that splits mappings */
+	/* patch_fini() may have exchanged pages of text, not knowing that there are no threads: that splits mappings */
+	bool exchanged;
 	bool otherwise; /* it made no call fail, but take another way, which may have another use for memory */
 } *shared;
 
@@ -185,7 +201,7 @@ static int inject(enum inject_point point)
 	return kinds[now.kind].error;
 }
 
-/* ---- steps ---------------------------------------------------------------------------------------------------------- */
+/* ---- steps ------------------------------------------------------------------------------------------------------- */
 
 static patch_t patches[4];
 static unsigned int patch_instruction[4];
@@ -414,9 +430,9 @@ static void run_scenario(void *argument)
 #define COMPARE(field)                                                                                                 \
 	do {                                                                                                           \
 		if (shared->totals.field != wanted.field)                                                              \
-			FAIL("%s, the %llu. %s fails: " #field " is %llu at the end, else %llu", scenario->name,         \
-			     (unsigned long long)now.n, kinds[now.kind].name, (unsigned long long)shared->totals.field,  \
-			     (unsigned long long)wanted.field);                                                        \
+			FAIL("%s, the %llu. %s fails: " #field " is %llu at the end, else %llu", scenario->name,       \
+			     (unsigned long long)now.n, kinds[now.kind].name,                                          \
+			     (unsigned long long)shared->totals.field, (unsigned long long)wanted.field);              \
 	} while (0)
 
 /* A few of them, or under check-stress all. */

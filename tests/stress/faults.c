@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Patches of all policies, PROBE and PROBE_AROUND, come and go at random on a function of awkward instructions, while
- * mappings, writes to text and core synchronisations fail at random. At every step of the protocol the function is run from
- * its start and entered at each of its instructions, and the result is right. After a commit that succeeded each patch is
- * called as often as it should be; at the end every byte is back. One child for each seed.
+ * mappings, writes to text and core synchronisations fail at random. At every step of the protocol the function is run
+ * from its start and entered at each of its instructions, and the result is right. After a commit that succeeded each
+ * patch is called as often as it should be; at the end every byte is back. One child for each seed.
  *
  * faults [seconds [seed]]: with a seed, that one alone
  */

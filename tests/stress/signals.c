@@ -29,7 +29,8 @@ static void on_signal(int signo)
 		stress_call(t, (seed & ~(uint64_t)0xff) | 3, stress_random(&seed));
 	}
 	/* handlers race for the same patches: state is whatever came last, and both are fine */
-	stress_note(seed & 1 ? patch_enable(site->patch) : patch_disable(site->patch), "enable or disable in a handler");
+	stress_note(seed & 1 ? patch_enable(site->patch) : patch_disable(site->patch),
+		    "enable or disable in a handler");
 	stress_note(patch_commit(), "patch_commit in a handler");
 	__atomic_fetch_add(&handler_toggles, 1, __ATOMIC_RELAXED);
 	stress_call(stress_random(&seed) % TARGET_COUNT, 5, 7);

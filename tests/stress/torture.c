@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Everything at once: threads that come and go run awkward functions; a controller toggles, makes and unmakes patches on
- * each of their instructions, of all policies, models and register masks; probes commit; signals arrive at random instants,
- * from a timer and from thread to thread, and their handlers, on an alternate stack, run probed code and commit; threads
- * make patches of their own for a moment; the process forks, and its children toggle, patch, run and check; a module is
- * loaded, patched, run and unloaded; functions of libc are patched, that run where libc blocks all signals and in children
- * that have no handlers any more; threads block everything and spawn programs. Every result is right, no process dies, every byte is back at the end.
+ * Everything at once: threads that come and go run awkward functions; a controller toggles, makes and unmakes patches
+ * on each of their instructions, of all policies, models and register masks; probes commit; signals arrive at random
+ * instants, from a timer and from thread to thread, and their handlers, on an alternate stack, run probed code and
+ * commit; threads make patches of their own for a moment; the process forks, and its children toggle, patch, run and
+ * check; a module is loaded, patched, run and unloaded; functions of libc are patched, that run where libc blocks all
+ * signals and in children that have no handlers any more; threads block everything and spawn programs. Every result is
+ * right, no process dies, every byte is back at the end.
  *
- * torture-stops is the same with the library's injection points: between the steps of the protocol, and between a trap and its
- * look-up, threads stop for a moment or longer, while all others go on.
+ * torture-stops is the same with the library's injection points: between the steps of the protocol, and between a trap
+ * and its look-up, threads stop for a moment or longer, while all others go on.
  *
  * torture [seconds [threads]], or TORTURE_SECONDS
  */
@@ -41,7 +42,8 @@ static struct site handler_sites[SHARED_SITES], probe_sites[SHARED_SITES];
 static struct site moment_sites[STRESS_MAX_SITES];
 static unsigned int handler_site_count, probe_site_count;
 static struct {
-	uint64_t changes, commits, signals, handlers, probe_commits, refused, forks, modules, threads, blocked, spawned, libc;
+	uint64_t changes, commits, signals, handlers, probe_commits, refused, forks, modules, threads, blocked, spawned,
+		libc;
 	uint64_t stops;
 } counted;
 
@@ -52,7 +54,7 @@ static bool is_over(void)
 	return __atomic_load_n(&stress.stop, __ATOMIC_RELAXED) != 0;
 }
 
-/* ---- stops -------------------------------------------------------------------------------------------------------- */
+/* ---- stops ------------------------------------------------------------------------------------------------------- */
 
 #ifdef TORTURE_STOPS
 #include "base/base.h"
@@ -164,7 +166,7 @@ static bool make_any(struct site *site, uint64_t bits, int state, struct site *d
 	return false;
 }
 
-/* ---- threads ------------------------------------------------------------------------------------------------------ */
+/* ---- threads ----------------------------------------------------------------------------------------------------- */
 
 static void call_some(uint64_t *seed, unsigned int count)
 {
@@ -294,7 +296,7 @@ static void replace_ended(uint64_t *seed)
 	}
 }
 
-/* ---- the controller ------------------------------------------------------------------------------------------------ */
+/* ---- the controller ---------------------------------------------------------------------------------------------- */
 
 static void set_site(struct site *site, bool enabled)
 {
@@ -347,7 +349,8 @@ static void change(uint64_t *seed)
 			set_site(&sites[s], stress_random(seed) >> 32 & 1);
 		break;
 	default:
-		set_site(&sites[site_first[t] + (choice >> 16) % (site_first[t + 1] - site_first[t])], choice >> 42 & 1);
+		set_site(&sites[site_first[t] + (choice >> 16) % (site_first[t + 1] - site_first[t])],
+			 choice >> 42 & 1);
 		break;
 	}
 	stress_note(patch_commit(), "patch_commit");
@@ -356,10 +359,11 @@ static void change(uint64_t *seed)
 
 /* ---- libc -------------------------------------------------------------------------------------------------------- */
 
-static const char *const libc_names[] = { "pthread_create", "pthread_join", "pthread_sigmask", "sigaction", "posix_spawn",
-					  "execve",	    "waitpid",	    "fork",	       "mmap",	    "munmap",
-					  "mprotect",	    "sched_yield",  "malloc",	       "free",	    "sigaltstack",
-					  "_exit",	    "dlopen",	    "dlclose" };
+static const char *const libc_names[] = { "pthread_create", "pthread_join", "pthread_sigmask", "sigaction",
+					  "posix_spawn",    "execve",       "waitpid",         "fork",
+					  "mmap",           "munmap",       "mprotect",        "sched_yield",
+					  "malloc",         "free",         "sigaltstack",     "_exit",
+					  "dlopen",         "dlclose" };
 #define LIBC_SITES (sizeof(libc_names) / sizeof(libc_names[0]))
 static patch_t libc_patches[LIBC_SITES];
 
@@ -393,7 +397,7 @@ static void change_libc(uint64_t *seed)
 	ADD(commits, 1);
 }
 
-/* ---- fork ---------------------------------------------------------------------------------------------------------- */
+/* ---- fork -------------------------------------------------------------------------------------------------------- */
 
 /* A copy of the process with this thread only, at a random instant of the others. */
 static void child(uint64_t seed)
@@ -435,7 +439,7 @@ static void fork_one(uint64_t *seed)
 	ADD(forks, 1);
 }
 
-/* ---- a module ------------------------------------------------------------------------------------------------------ */
+/* ---- a module ---------------------------------------------------------------------------------------------------- */
 
 static uint64_t module_model(uint64_t a, uint64_t b)
 {
@@ -488,7 +492,7 @@ static void load_and_unload(uint64_t *seed)
 	ADD(modules, 1);
 }
 
-/* ---- the whole ------------------------------------------------------------------------------------------------------ */
+/* ---- the whole --------------------------------------------------------------------------------------------------- */
 
 static void set_handlers(void)
 {
@@ -563,15 +567,16 @@ static void report(double elapsed)
 	printf("%.1f s, %u sites, %u threads at a time, %llu in all\n", elapsed, site_count, worker_count,
 	       (unsigned long long)counted.threads);
 	printf("%llu probe hits, %llu state changes, %llu commits, %llu of them in probes, %llu makes refused\n",
-	       (unsigned long long)stress.hits, (unsigned long long)counted.changes, (unsigned long long)counted.commits,
-	       (unsigned long long)counted.probe_commits, (unsigned long long)counted.refused);
+	       (unsigned long long)stress.hits, (unsigned long long)counted.changes,
+	       (unsigned long long)counted.commits, (unsigned long long)counted.probe_commits,
+	       (unsigned long long)counted.refused);
 	printf("%llu forks, %llu signals sent, %llu handlers, %llu modules, %llu traps, %llu KiB retired\n",
 	       (unsigned long long)counted.forks, (unsigned long long)counted.signals,
 	       (unsigned long long)counted.handlers, (unsigned long long)counted.modules,
 	       (unsigned long long)statistics.traps, (unsigned long long)statistics.retired_bytes / 1024);
 	printf("%llu times everything blocked, %llu programs spawned, %llu hits in libc, %llu instructions mediated\n",
-	       (unsigned long long)counted.blocked, (unsigned long long)counted.spawned, (unsigned long long)counted.libc,
-	       (unsigned long long)statistics.mediated);
+	       (unsigned long long)counted.blocked, (unsigned long long)counted.spawned,
+	       (unsigned long long)counted.libc, (unsigned long long)statistics.mediated);
 	printf("%llu wrong results, %llu wrong program counters, %llu failed calls\n",
 	       (unsigned long long)stress.wrong_results, (unsigned long long)stress.wrong_pc,
 	       (unsigned long long)stress.failed_calls);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The whole job in surroundings that may refuse parts of it: functions that two threads run all the time, probes on them, and
- * what has to hold whatever the library's calls return. Every call ends, in PATCH_OK or in a status with words; functions
- * compute what they did; a site that counts as patched is, and text that counts as restored is.
+ * The whole job in surroundings that may refuse parts of it: functions that two threads run all the time, probes on
+ * them, and what has to hold whatever the library's calls return. Every call ends, in PATCH_OK or in a status with
+ * words; functions compute what they did; a site that counts as patched is, and text that counts as restored is.
  */
 #ifndef TESTS_POOR_H
 #define TESTS_POOR_H
@@ -14,7 +14,8 @@
 #include <sched.h>
 #include <sys/syscall.h>
 
-static const char *const names[] = { "t_push_push", "t_2_2_1", "t_1_4", "t_five_bytes", "t_loop_to_second", "t_call_last" };
+static const char *const names[] = { "t_push_push",  "t_2_2_1",          "t_1_4",
+				     "t_five_bytes", "t_loop_to_second", "t_call_last" };
 #define FUNCTIONS (sizeof(names) / sizeof(names[0]))
 
 /*
@@ -117,8 +118,8 @@ static bool well(patch_status status, const char *what)
 		return true;
 	memset(&error, 0, sizeof(error));
 	/* of a commit that failed in part, the chain has the reasons */
-	if ((patch_last_error(&error) != status && (status != PATCH_EFAIL || error.code == PATCH_OK)) || !error.origin ||
-	    !error.origin[0] || !error.message || !error.message[0])
+	if ((patch_last_error(&error) != status && (status != PATCH_EFAIL || error.code == PATCH_OK)) ||
+	    !error.origin || !error.origin[0] || !error.message || !error.message[0])
 		FAIL("%s returned %d (%s) without saying why", what, (int)status, patch_status_string(status));
 	if (!said[0])
 		snprintf(said, sizeof(said), "%s: %s", what, harness_last_error());
@@ -131,7 +132,8 @@ static bool make_all(int state)
 
 	for (size_t n = 0; n < FUNCTIONS; n++)
 		if (!well(make_probe(target_start(target_named(names[n])), procedure, &hits[n],
-				     n % 3 == 2 ? PATCH_TRAP_POLICY_FORCE : PATCH_TRAP_POLICY_ALLOW, state, &patches[n]),
+				     n % 3 == 2 ? PATCH_TRAP_POLICY_FORCE : PATCH_TRAP_POLICY_ALLOW, state,
+				     &patches[n]),
 			  "patch_make")) {
 			patches[n] = 0;
 			good = false;
@@ -241,7 +243,8 @@ static void unborn(const struct surroundings *taken)
 	unsigned int open_files = descriptors();
 
 	if (taken->before.outcome != INIT_FAILS || !strstr(said, taken->before.says))
-		FAIL("patch_init() fails (%s), wanted: %s (%s)", said, outcome_name[taken->before.outcome], taken->before.says);
+		FAIL("patch_init() fails (%s), wanted: %s (%s)", said, outcome_name[taken->before.outcome],
+		     taken->before.says);
 	for (int again = 0; again < 3; again++) {
 		CHECK(!well(patch_init(NULL, 0), "patch_init"));
 		CHECK_STATUS(patch_commit(), PATCH_EINIT);

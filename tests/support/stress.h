@@ -162,7 +162,8 @@ static MAYBE_UNUSED void *stress_thread(void *argument)
 			wrong += ((state.flags ^ wanted->flags) & MACHINE_FLAGS) != 0;
 			wrong += memcmp(state.xmm, wanted->xmm, sizeof(state.xmm)) != 0;
 			if (wrong && __atomic_fetch_add(&stress.wrong_results, wrong, __ATOMIC_RELAXED) < 5)
-				harness_say("%s, input %zu: %u registers are wrong at return\n", targets[t].name, i, wrong);
+				harness_say("%s, input %zu: %u registers are wrong at return\n", targets[t].name, i,
+					    wrong);
 		}
 	}
 	__atomic_fetch_add(&stress.calls, calls, __ATOMIC_RELAXED);

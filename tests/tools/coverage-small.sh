@@ -35,7 +35,8 @@ fi
 # A line per module, under a line of titles.
 "$coverage" --all --summary --commit $library >"$log.summary" 2>&1 || exit 1
 cat "$log.summary"
-awk 'NR == 2 && NF == 15 && $NF ~ /libz/ && $12 > 0 && $13 > 0 && $14 > $13 { good = 1 } END { exit NR != 2 || !good }' \
+awk 'NR == 2 && NF == 15 && $NF ~ /libz/ && $12 > 0 && $13 > 0 && $14 > $13 { good = 1 }
+	END { exit NR != 2 || !good }' \
 	"$log.summary" || { echo "FAIL: the summary is not two lines, or lacks numbers"; exit 1; }
 
 # The four columns: entries with ALLOW and FORBID, instructions with ALLOW and FORBID.

@@ -15,7 +15,7 @@
 #include <sys/stat.h>
 #include <unistd.h>
 
-/* ---- unwind tables (LSB core 10.6; encodings: DWARF exception header) --------------------------------------------- */
+/* ---- unwind tables (LSB core 10.6; encodings: DWARF exception header) -------------------------------------------- */
 
 #define DW_EH_PE_ABSPTR 0x00
 #define DW_EH_PE_UDATA4 0x03
@@ -154,7 +154,7 @@ static bool is_stub_table(const uint8_t *code, uint64_t size)
 	return code[0] == 0xff && code[1] == 0x25;
 }
 
-/* ---- modules ------------------------------------------------------------------------------------------------------ */
+/* ---- modules ----------------------------------------------------------------------------------------------------- */
 
 struct collection {
 	const char *names;
@@ -252,7 +252,7 @@ static const char *file_name(const char *path)
 	return slash ? slash + 1 : path;
 }
 
-/* ---- modules whose unwind table only the file leads to ------------------------------------------------------------ */
+/* ---- modules whose unwind table only the file leads to ----------------------------------------------------------- */
 
 /* Address, as in the file, and size of .eh_frame, the section, of a mapped ELF file. Every offset in it is suspect. */
 static bool find_eh_frame(const uint8_t *file, size_t size, uint64_t *address, uint64_t *length)
@@ -342,7 +342,7 @@ static bool collect_by_sections(struct collection *collection, const struct dl_p
 	return !module->unindexed || collect_section(collection, info, index, section, section + length);
 }
 
-/* ---- all together ------------------------------------------------------------------------------------------------- */
+/* ---- all together ------------------------------------------------------------------------------------------------ */
 
 static int collect_module(struct dl_phdr_info *info, size_t size, void *data)
 {
@@ -405,7 +405,7 @@ bool functions_collect_mapped(struct dl_phdr_info *info, struct functions *out)
 	return !collection.failed && out->module_count == 1;
 }
 
-/* ---- names -------------------------------------------------------------------------------------------------------- */
+/* ---- names ------------------------------------------------------------------------------------------------------- */
 
 /* Look `address` (as in the file) up in a mapped ELF file's symbol tables. Every offset in a file is suspect. */
 static bool symtab_name(const uint8_t *file, size_t size, uint64_t address, char *name, size_t name_size)
@@ -422,7 +422,8 @@ static bool symtab_name(const uint8_t *file, size_t size, uint64_t address, char
 		const Elf64_Sym *symbols;
 
 		if ((table->sh_type != SHT_SYMTAB && table->sh_type != SHT_DYNSYM) ||
-		    table->sh_link >= header->e_shnum || table->sh_offset > size || table->sh_size > size - table->sh_offset)
+		    table->sh_link >= header->e_shnum || table->sh_offset > size ||
+		    table->sh_size > size - table->sh_offset)
 			continue;
 		strings = &sections[table->sh_link];
 		if (strings->sh_offset > size || strings->sh_size > size - strings->sh_offset || !strings->sh_size ||

@@ -40,8 +40,8 @@ struct functions {
 bool functions_collect(const char *names, struct functions *out);
 
 /*
- * The functions of one module that the dynamic linker need not know, by the unwind tables in memory; if its program headers
- * lead to none, as in what gcc -static links, by the section headers of its file. dlpi_name is the file's.
+ * The functions of one module that the dynamic linker need not know, by the unwind tables in memory; if its program
+ * headers lead to none, as in what gcc -static links, by the section headers of its file. dlpi_name is the file's.
  */
 struct dl_phdr_info;
 bool functions_collect_mapped(struct dl_phdr_info *info, struct functions *out);

@@ -155,7 +155,7 @@ void coverage_memory(const struct module *module, struct memory *memory);
  * everything ("-": only --commit tells).
  */
 #define COVERAGE_SUMMARY_HEAD                                                                                          \
-	"functions instructions |  entries:     ALLOW     made   FORBID |  instr.:      ALLOW     made   FORBID | "     \
+	"functions instructions |  entries:     ALLOW     made   FORBID |  instr.:      ALLOW     made   FORBID | "    \
 	" maps  code   all  module\n"
 
 void coverage_report(const struct coverage *coverage);

@@ -81,7 +81,7 @@ static bool layout_read(const char *name, const char *file, struct layout *layou
 	return good && layout->count;
 }
 
-/* ---- occupying ---------------------------------------------------------------------------------------------------- */
+/* ---- occupying --------------------------------------------------------------------------------------------------- */
 
 static bool occupy(uintptr_t lower, uintptr_t upper)
 {
@@ -122,7 +122,7 @@ static bool occupy_all(const struct layout *layout)
 	return true;
 }
 
-/* ---- the file ----------------------------------------------------------------------------------------------------- */
+/* ---- the file ---------------------------------------------------------------------------------------------------- */
 
 static int open_file(const struct layout *layout, const char *root, const char *file, const char **why)
 {

@@ -23,8 +23,8 @@ enum layout_result {
 };
 
 /*
- * Occupy what the layout occupies, and map `file` where the layout has it. *info describes it then as dl_iterate_phdr(3)
- * does. `root` goes before the file's name. On failure *why says what is wrong.
+ * Occupy what the layout occupies, and map `file` where the layout has it. *info describes it then as
+ * dl_iterate_phdr(3) does. `root` goes before the file's name. On failure *why says what is wrong.
  */
 enum layout_result layout_enact(const char *layout, const char *root, const char *file, struct dl_phdr_info *info,
 				const char **why);

@@ -76,7 +76,7 @@ static int complain(const char *what, const char *why)
 	return 1;
 }
 
-/* ---- examining ---------------------------------------------------------------------------------------------------- */
+/* ---- examining --------------------------------------------------------------------------------------------------- */
 
 static void become_host(const char *path, bool is_program, const struct place *place)
 {
@@ -133,7 +133,7 @@ static int run_agent(const char *path, bool is_program, const struct place *plac
 	}
 }
 
-/* ---- programs that would not load the agent ----------------------------------------------------------------------- */
+/* ---- programs that would not load the agent ---------------------------------------------------------------------- */
 
 /* A child that has become the program, and is stopped before its first instruction; -1 and errno. */
 static pid_t start_stopped(const char *path)
@@ -196,7 +196,7 @@ static int examine_path(const char *path)
 	}
 }
 
-/* ---- processes ---------------------------------------------------------------------------------------------------- */
+/* ---- processes --------------------------------------------------------------------------------------------------- */
 
 static bool seen(char **paths, size_t count, const char *path)
 {
@@ -254,7 +254,7 @@ static int examine_process(const char *text)
 	return failed;
 }
 
-/* ---- what is meant ------------------------------------------------------------------------------------------------ */
+/* ---- what is meant ----------------------------------------------------------------------------------------------- */
 
 /* A name without slashes that is no file here is looked up as the dynamic linker does, in a process of its own. */
 static bool look_up(const char *name, char *path, size_t size)
@@ -299,7 +299,7 @@ static int examine(const char *what)
 	return complain(what, "no such file, library or process");
 }
 
-/* ---- options ------------------------------------------------------------------------------------------------------ */
+/* ---- options ----------------------------------------------------------------------------------------------------- */
 
 static const char usage[] =
 	"Usage: coverage [OPTION]... [FILE|LIBRARY|PID...]\n"

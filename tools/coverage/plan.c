@@ -116,7 +116,7 @@ static struct result look_at(patch_t patch)
 	return result;
 }
 
-/* ---- tasks: what one process plans -------------------------------------------------------------------------------- */
+/* ---- tasks: what one process plans ------------------------------------------------------------------------------- */
 
 struct task {
 	struct coverage *coverage;
@@ -216,7 +216,7 @@ static void plan_at_once(const struct task *task)
 	out->complete = true;
 }
 
-/* ---- processes ---------------------------------------------------------------------------------------------------- */
+/* ---- processes --------------------------------------------------------------------------------------------------- */
 
 static size_t running;
 

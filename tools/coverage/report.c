@@ -44,7 +44,7 @@ static void function_name(const struct coverage *coverage, const struct site *si
 	functions_name(&coverage->functions, &coverage->functions.extents[site->extent], name, size);
 }
 
-/* ---- one line per site -------------------------------------------------------------------------------------------- */
+/* ---- one line per site ------------------------------------------------------------------------------------------- */
 
 static const char *reason_of(const struct coverage *coverage, size_t site)
 {
@@ -75,7 +75,7 @@ static void print_table(const struct coverage *coverage)
 	}
 }
 
-/* ---- sums --------------------------------------------------------------------------------------------------------- */
+/* ---- sums -------------------------------------------------------------------------------------------------------- */
 
 struct sums {
 	uint64_t of[GROUPS][POLICIES][OUTCOMES];
@@ -194,7 +194,7 @@ static void print_causes(const struct coverage *coverage, enum group group, int 
 	}
 }
 
-/* ---- all at once -------------------------------------------------------------------------------------------------- */
+/* ---- all at once ------------------------------------------------------------------------------------------------- */
 
 static double each(uint64_t whole, uint64_t count)
 {
@@ -228,7 +228,8 @@ static void print_at_once(const struct coverage *coverage, enum group group)
 
 	if (!coverage_at_once(coverage, group)) {
 		if (coverage->every == 1)
-			printf("  all instructions at once   not tried: more than %lu (see --limit)\n", coverage->limit);
+			printf("  all instructions at once   not tried: more than %lu (see --limit)\n",
+			       coverage->limit);
 		return;
 	}
 	for (int policy = 0; policy < POLICIES; policy++) {
@@ -249,7 +250,7 @@ static void print_at_once(const struct coverage *coverage, enum group group)
 	}
 }
 
-/* ---- the whole ---------------------------------------------------------------------------------------------------- */
+/* ---- the whole --------------------------------------------------------------------------------------------------- */
 
 static void print_summary(const struct coverage *coverage, const struct sums *sums)
 {

@@ -8,12 +8,14 @@ CREATE TABLE customer (id INTEGER PRIMARY KEY, name TEXT, city TEXT, joined TEXT
 CREATE TABLE product (id INTEGER PRIMARY KEY, name TEXT, category TEXT, price REAL, attributes TEXT);
 CREATE TABLE purchase (id INTEGER PRIMARY KEY, customer INTEGER REFERENCES customer, day TEXT, channel TEXT);
 CREATE TABLE line (
-	purchase INTEGER REFERENCES purchase, product INTEGER REFERENCES product, quantity INTEGER, price REAL, note TEXT);
+	purchase INTEGER REFERENCES purchase, product INTEGER REFERENCES product, quantity INTEGER,
+	price REAL, note TEXT);
 
 -- n, and three scrambles of it that look random enough.
 CREATE TEMP TABLE number AS
 	WITH RECURSIVE count(n) AS (SELECT 1 UNION ALL SELECT n + 1 FROM count WHERE n < ROWS)
-	SELECT n, (n * 2654435761) % 1000003 AS a, (n * 40503 + 12345) % 999983 AS b, (n * n + 7 * n) % 99991 AS c FROM count;
+	SELECT n, (n * 2654435761) % 1000003 AS a, (n * 40503 + 12345) % 999983 AS b,
+	(n * n + 7 * n) % 99991 AS c FROM count;
 
 INSERT INTO customer
 	SELECT n, 'Customer ' || substr('AEIOUYBCDFG', 1 + a % 11, 1) || printf('%06d', b),

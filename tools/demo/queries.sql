@@ -20,14 +20,16 @@ ORDER BY amount DESC, name LIMIT 25;
 .print == running total and moving average by day
 SELECT day, total, round(sum(total) OVER (ORDER BY day), 2),
 	round(avg(total) OVER (ORDER BY day ROWS BETWEEN 6 PRECEDING AND CURRENT ROW), 2)
-FROM (SELECT day, round(sum(quantity * price), 2) AS total FROM purchase JOIN line ON line.purchase = purchase.id GROUP BY day)
+FROM (SELECT day, round(sum(quantity * price), 2) AS total
+	FROM purchase JOIN line ON line.purchase = purchase.id GROUP BY day)
 ORDER BY day;
 
 .print == words
 SELECT count(*) FROM line WHERE note LIKE '%dead%' OR note LIKE 'a_c%f';
 SELECT count(*) FROM line WHERE note GLOB '*[0-9][a-f][0-9][a-f]*';
 SELECT count(*), min(name), max(name) FROM customer WHERE notes LIKE '%7%7%' AND upper(city) LIKE 'CITY 1%';
-SELECT substr(note, 1, 2) AS head, count(*), group_concat(DISTINCT quantity) FROM (SELECT * FROM line ORDER BY note, rowid)
+SELECT substr(note, 1, 2) AS head, count(*), group_concat(DISTINCT quantity)
+FROM (SELECT * FROM line ORDER BY note, rowid)
 GROUP BY head ORDER BY count(*) DESC, head LIMIT 20;
 
 .print == large sorts, with worker threads
@@ -37,7 +39,8 @@ SELECT count(*), sum(position * source) FROM
 	(SELECT source, row_number() OVER (ORDER BY price DESC, note, source) AS position FROM sorted);
 
 .print == indexes of a copy
-CREATE TEMP TABLE copy AS SELECT line.rowid AS id, line.*, day, channel FROM line JOIN purchase ON line.purchase = purchase.id;
+CREATE TEMP TABLE copy AS SELECT line.rowid AS id, line.*, day, channel
+FROM line JOIN purchase ON line.purchase = purchase.id;
 CREATE INDEX temp.copy_note ON copy (note);
 CREATE INDEX temp.copy_price ON copy (price, quantity);
 CREATE UNIQUE INDEX temp.copy_id ON copy (day, id);
@@ -62,10 +65,12 @@ WITH RECURSIVE
 	mandelbrot(n, cx, cy, x, y) AS (
 		SELECT 0, x, y, 0.0, 0.0 FROM x, y
 		UNION ALL
-		SELECT n + 1, cx, cy, x * x - y * y + cx, 2.0 * x * y + cy FROM mandelbrot WHERE x * x + y * y < 4.0 AND n < 28),
+		SELECT n + 1, cx, cy, x * x - y * y + cx, 2.0 * x * y + cy
+	FROM mandelbrot WHERE x * x + y * y < 4.0 AND n < 28),
 	iterations(n, cx, cy) AS (SELECT max(n), cx, cy FROM mandelbrot GROUP BY cx, cy),
 	picture(t) AS (
-		SELECT group_concat(substr(' .+*#', 1 + min(n / 7, 4), 1), '') FROM (SELECT * FROM iterations ORDER BY cy, cx)
+		SELECT group_concat(substr(' .+*#', 1 + min(n / 7, 4), 1), '')
+FROM (SELECT * FROM iterations ORDER BY cy, cx)
 		GROUP BY cy)
 SELECT group_concat(rtrim(t), x'0a') FROM picture;
 WITH RECURSIVE walk(step, customer) AS (

@@ -4,9 +4,9 @@
  *
  *   LD_PRELOAD=function-profile.so LIBPATCH_TRACE=libsqlite3.so.0,sqlite3 sqlite3 big.db < queries.sql
  *
- * Patches the entry of every function of the chosen modules when the program starts, counts and times their calls in all
- * threads, and writes a table when the program ends. Needs no source, no symbols, no frame pointers, no privileges; the
- * program's output is left alone.
+ * Patches the entry of every function of the chosen modules when the program starts, counts and times their calls in
+ * all threads, and writes a table when the program ends. Needs no source, no symbols, no frame pointers, no privileges;
+ * the program's output is left alone.
  *
  *   LIBPATCH_TRACE=MODULES        file names or patterns, comma separated; "main" is the executable. Default: main
  *   LIBPATCH_TRACE_OUTPUT=FILE    where the table goes; %p is the process id. Default: standard error
@@ -46,7 +46,7 @@
 
 static struct settings settings;
 
-/* ---- what was patched --------------------------------------------------------------------------------------------- */
+/* ---- what was patched -------------------------------------------------------------------------------------------- */
 
 struct reason {
 	char text[160];
@@ -66,7 +66,7 @@ static struct reason reasons[REASONS_MAX];
 static size_t reason_count;
 static struct cost cost_make, cost_first, cost_remove, cost_put_back;
 
-/* ---- counting: runs in the program's threads ---------------------------------------------------------------------- */
+/* ---- counting: runs in the program's threads --------------------------------------------------------------------- */
 
 struct slot {
 	uint64_t calls;
@@ -216,7 +216,7 @@ static double percent(double part, double whole)
 	return whole > 0 ? 100.0 * part / whole : 0.0;
 }
 
-/* ---- patching ----------------------------------------------------------------------------------------------------- */
+/* ---- patching ---------------------------------------------------------------------------------------------------- */
 
 /* Reasons are told apart by their words: the address they name is left out. */
 static void count_reason(const char *what)
@@ -315,7 +315,7 @@ static void drop_missing(void)
 	}
 }
 
-/* ---- the controller: progress and toggling, in a thread of its own ------------------------------------------------ */
+/* ---- the controller: progress and toggling, in a thread of its own ----------------------------------------------- */
 
 static pthread_t controller;
 static bool controller_runs;
@@ -402,7 +402,7 @@ static void start_controller(void)
 		pthread_setname_np(controller, "libpatch-trace");
 }
 
-/* ---- the report --------------------------------------------------------------------------------------------------- */
+/* ---- the report -------------------------------------------------------------------------------------------------- */
 
 /* No malloc, hence no qsort: _exit() may be called by a signal handler that interrupted malloc. */
 static size_t next_hottest(const struct slot *sums, bool *shown)
@@ -441,8 +441,8 @@ static void report_hottest(double ns_per_tick)
 		total.ticks += sums[i].ticks;
 		called += sums[i].calls != 0;
 	}
-	say("%s calls of %s different functions by %u thread%s\n\n", GROUPED(total.calls), GROUPED(called), threads_seen,
-	    threads_seen == 1 ? "" : "s");
+	say("%s calls of %s different functions by %u thread%s\n\n", GROUPED(total.calls), GROUPED(called),
+	    threads_seen, threads_seen == 1 ? "" : "s");
 	say("                        | time until the next entry   |\n");
 	say("          calls   share |       ms   share    ns/call | function\n");
 	while (lines < settings.top) {

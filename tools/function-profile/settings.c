@@ -73,7 +73,8 @@ static void read_variables(struct settings *settings)
 	value = variable("LIBPATCH_TRACE_TOGGLE");
 	if (value) {
 		settings->remove_after = strtoull(value, &end, 10) * MILLISECOND;
-		settings->put_back_after = *end == ',' ? strtoull(end + 1, NULL, 10) * MILLISECOND : settings->remove_after;
+		settings->put_back_after =
+			*end == ',' ? strtoull(end + 1, NULL, 10) * MILLISECOND : settings->remove_after;
 	}
 	value = variable("LIBPATCH_TRACE_OUTPUT");
 	if (value)
@@ -114,9 +115,9 @@ static void clean_environment(void)
 }
 
 /*
- * Names of the modules to trace; NULL when this is not a process to trace. The first process is one, whatever it executes;
- * its children are not, unless they are wanted. The environment is all that survives an exec: the first process leaves its
- * number there, as LIBPATCH_TRACE=@1234:MODULES.
+ * Names of the modules to trace; NULL when this is not a process to trace. The first process is one, whatever it
+ * executes; its children are not, unless they are wanted. The environment is all that survives an exec: the first
+ * process leaves its number there, as LIBPATCH_TRACE=@1234:MODULES.
  */
 static const char *modules_to_trace(void)
 {

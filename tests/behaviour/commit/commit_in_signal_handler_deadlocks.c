@@ -79,8 +79,8 @@ int main(void)
 	}
 	REQUIRE_OK(patch_init(NULL, 0));
 	for (int u = 0; u < 3; u++)
-		REQUIRE_OK(make_probe(target_start(used[u]) + (u == 0 ? 3 : 0), procedure, NULL, PATCH_TRAP_POLICY_ALLOW,
-				      PATCH_ENABLED, &patches[u]));
+		REQUIRE_OK(make_probe(target_start(used[u]) + (u == 0 ? 3 : 0), procedure, NULL,
+				      PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patches[u]));
 	CHECK_OK(patch_commit());
 	memset(&action, 0, sizeof(action));
 	action.sa_handler = handler;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * In the middle of a commit its own thread meets a trap of the program, whose handler asks for another commit, and calls what is
- * patched: the former is refused, the latter runs without its probe, and the commit goes on.
+ * In the middle of a commit its own thread meets a trap of the program, whose handler asks for another commit, and
+ * calls what is patched: the former is refused, the latter runs without its probe, and the commit goes on.
  */
 #include "targets.h"
 
@@ -52,7 +52,8 @@ int main(void)
 	CHECK_OK(patch_commit());
 	CHECK_EQ(t_push_push(1, 2), 5);
 	CHECK_EQ(hits, 1);
-	REQUIRE_OK(make_probe((uintptr_t)t_five_bytes, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &other));
+	REQUIRE_OK(
+		make_probe((uintptr_t)t_five_bytes, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &other));
 	libpatch_inject = trap;
 	CHECK_OK(patch_commit());
 	libpatch_inject = NULL;

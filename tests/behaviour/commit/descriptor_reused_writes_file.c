@@ -41,7 +41,8 @@ static void own_files(void *argument)
 	(void)argument;
 	memset(pattern, 0x5a, sizeof(pattern));
 	REQUIRE_OK(patch_init(NULL, 0));
-	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_DISABLED, &patch));
+	REQUIRE_OK(
+		make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_DISABLED, &patch));
 	toggle_some(patch, &before);
 	for (int fd = 3; fd < 1024; fd++)
 		close(fd);
@@ -54,7 +55,8 @@ static void own_files(void *argument)
 		REQUIRE(write(files[n], pattern, sizeof(pattern)) == sizeof(pattern));
 	}
 	toggle_some(patch, &before);
-	REQUIRE_OK(make_probe((uintptr_t)t_five_bytes, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &second));
+	REQUIRE_OK(
+		make_probe((uintptr_t)t_five_bytes, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &second));
 	CHECK_OK(patch_commit());
 	hits = 0;
 	CHECK_EQ(t_five_bytes(5, 7), target_named("t_five_bytes")->model(5, 7));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * In the middle of a commit, between two of its writes, the program closes descriptors that it does not own, and gets their
- * numbers for files of its own. Not a byte is written to those, and the commit does what it was to.
+ * In the middle of a commit, between two of its writes, the program closes descriptors that it does not own, and gets
+ * their numbers for files of its own. Not a byte is written to those, and the commit does what it was to.
  */
 #include "targets.h"
 
@@ -72,8 +72,8 @@ int main(void)
 	if (text_way() != TEXT_PROC_MEM)
 		SKIP("/proc/self/mem cannot be written here");
 	for (size_t n = 0; n < SITES; n++)
-		REQUIRE_OK(make_probe((uintptr_t)code + n * STRIDE, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_DISABLED,
-				      &patches[n]));
+		REQUIRE_OK(make_probe((uintptr_t)code + n * STRIDE, procedure, NULL, PATCH_TRAP_POLICY_ALLOW,
+				      PATCH_DISABLED, &patches[n]));
 	libpatch_inject = swap;
 	for (int round = 0; round < 10; round++) {
 		for (size_t n = 0; n < SITES; n++)

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A commit of thousands of patches is done in several batches. Where one of them is cut short, or has no memory, what is in
- * effect is told as it is, every function still works, and the next commit does all that is left. Regions side by side, of which
- * one may have a jump that reads the other's bytes, are in one batch.
+ * A commit of thousands of patches is done in several batches. Where one of them is cut short, or has no memory, what
+ * is in effect is told as it is, every function still works, and the next commit does all that is left. Regions side by
+ * side, of which one may have a jump that reads the other's bytes, are in one batch.
  */
 #include "harness.h"
 
@@ -10,7 +10,10 @@
 
 #define COUNT 3000
 
-/* Function i of either kind returns i. Those of the first kind lie 16 bytes apart, those of the second 6, of which one is free. */
+/*
+ * Function i of either kind returns i. Those of the first kind lie 16 bytes apart, those of the second 6, of which one
+ * is free.
+ */
 extern const uint8_t apart[], touching[];
 __asm__(".macro functions of, alignment\n"
 	".p2align 4, 0xcc\n"

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Between the last look at a descriptor and the write, the program makes it a file of its own: what was written there is lost,
- * but the commit does not take it for done. The instant is the entry of the system call, which a filter hands to another thread.
- * And a write that fails when some of its bytes are there: those are ours, and the next commit goes on from them.
+ * Between the last look at a descriptor and the write, the program makes it a file of its own: what was written there
+ * is lost, but the commit does not take it for done. The instant is the entry of the system call, which a filter hands
+ * to another thread. And a write that fails when some of its bytes are there: those are ours, and the next commit goes
+ * on from them.
  */
 #include "targets.h"
 
@@ -111,7 +112,8 @@ static void lose_writes(void *argument)
 	REQUIRE_OK(patch_init(NULL, 0));
 	if (text_way() != TEXT_PROC_MEM)
 		SKIP("/proc/self/mem cannot be written here");
-	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_DISABLED, &patch));
+	REQUIRE_OK(
+		make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_DISABLED, &patch));
 	REQUIRE(pthread_create(&thread, NULL, change, patch) == 0);
 	REQUIRE(pthread_join(thread, NULL) == 0);
 	CHECK_OK(patch_fini());

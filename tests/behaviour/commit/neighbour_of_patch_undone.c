@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * In a mapping that is writable and executable the program writes beside and between what is patched, at the instant of the
- * commit's own writes. What it wrote stays, whichever way text is written, or the patches are refused.
+ * In a mapping that is writable and executable the program writes beside and between what is patched, at the instant of
+ * the commit's own writes. What it wrote stays, whichever way text is written, or the patches are refused.
  */
 #include "targets.h"
 
@@ -55,8 +55,8 @@ static void by_way(void *argument)
 	REQUIRE_OK(patch_init(NULL, 0));
 	text_set_way(*(const enum text_way *)argument);
 	for (size_t n = 0; n < SITES; n++)
-		REQUIRE_OK(make_probe((uintptr_t)code + n * STRIDE, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_DISABLED,
-				      &patches[n]));
+		REQUIRE_OK(make_probe((uintptr_t)code + n * STRIDE, procedure, NULL, PATCH_TRAP_POLICY_ALLOW,
+				      PATCH_DISABLED, &patches[n]));
 	for (unsigned int round = 0; round < 6; round++) {
 		patch_status status;
 

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A probe's window grows because another patch is made in front of it, which is never enabled; then the probe is removed.
- * The part in front was never installed, its registry entry does not serve traps: a removal that puts its trap byte there
- * all the same kills the program. At every step of the protocol the function is run, from its start and from the site.
+ * A probe's window grows because another patch is made in front of it, which is never enabled; then the probe is
+ * removed. The part in front was never installed, its registry entry does not serve traps: a removal that puts its trap
+ * byte there all the same kills the program. At every step of the protocol the function is run, from its start and from
+ * the site.
  */
 #include "targets.h"
 
@@ -72,7 +73,8 @@ static void grow_and_remove(enum removal removal)
 	memcpy(&start, &function->call, sizeof(start));
 	size = (uintptr_t)function->end - start;
 	before = text_save(start, size);
-	REQUIRE_OK(make_probe((uintptr_t)function->site, procedure, &hits[0], PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &site));
+	REQUIRE_OK(make_probe((uintptr_t)function->site, procedure, &hits[0], PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED,
+			      &site));
 	CHECK_OK(patch_commit());
 	REQUIRE_OK(make_probe(start, procedure, &hits[1], PATCH_TRAP_POLICY_ALLOW, PATCH_DISABLED, &front));
 	run();

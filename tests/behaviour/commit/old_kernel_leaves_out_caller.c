@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Kernels before 5.10 serialise every core but that of the thread that asks for it: the library does that one itself, on them
- * and where it cannot tell, after every membarrier(); and patches work there. On later ones it costs nothing.
+ * Kernels before 5.10 serialise every core but that of the thread that asks for it: the library does that one itself,
+ * on them and where it cannot tell, after every membarrier(); and patches work there. On later ones it costs nothing.
  */
 #include "targets.h"
 
@@ -64,9 +64,17 @@ static void on_step(int signo, siginfo_t *info, void *data)
 static NOINLINE void set_trap_flag(bool on)
 {
 	if (on)
-		__asm__ volatile("lea -128(%%rsp), %%rsp\n\tpushf\n\torl $0x100, (%%rsp)\n\tpopf\n\tlea 128(%%rsp), %%rsp" : : : "memory", "cc");
+		__asm__ volatile("lea -128(%%rsp), %%rsp\n\tpushf\n\torl $0x100, (%%rsp)\n\tpopf\n\tlea 128(%%rsp), "
+				 "%%rsp"
+				 :
+				 :
+				 : "memory", "cc");
 	else
-		__asm__ volatile("lea -128(%%rsp), %%rsp\n\tpushf\n\tandl $~0x100, (%%rsp)\n\tpopf\n\tlea 128(%%rsp), %%rsp" : : : "memory", "cc");
+		__asm__ volatile("lea -128(%%rsp), %%rsp\n\tpushf\n\tandl $~0x100, (%%rsp)\n\tpopf\n\tlea 128(%%rsp), "
+				 "%%rsp"
+				 :
+				 :
+				 : "memory", "cc");
 }
 
 static void count_serialisations(void *argument)
@@ -108,7 +116,8 @@ static void job(void *argument)
 
 	pretend(release->name);
 	REQUIRE_OK(patch_init(NULL, 0));
-	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_DISABLED, &patch));
+	REQUIRE_OK(
+		make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_DISABLED, &patch));
 	for (unsigned int n = 0; n < 100; n++) {
 		CHECK_OK(patch_enable(patch));
 		CHECK_OK(patch_commit());

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * libc, the dynamic linker and the vDSO as targets, in a running program with threads. Functions that everything uses are
- * probed by procedures that use them: malloc() from a procedure of malloc(), printf() to a buffer, locks. They are enabled,
- * disabled, unmade and made again while threads allocate, lock, copy, read and write, and load and unload a library. A
- * commit does not run through what it changes: with traps on its memcpy() and the like, libc's, it takes none. The vDSO is
- * refused with a reason. Afterwards all of the text is as it was.
+ * libc, the dynamic linker and the vDSO as targets, in a running program with threads. Functions that everything uses
+ * are probed by procedures that use them: malloc() from a procedure of malloc(), printf() to a buffer, locks. They are
+ * enabled, disabled, unmade and made again while threads allocate, lock, copy, read and write, and load and unload a
+ * library. A commit does not run through what it changes: with traps on its memcpy() and the like, libc's, it takes
+ * none. The vDSO is refused with a reason. Afterwards all of the text is as it was.
  */
 #include "harness.h"
 
@@ -23,8 +23,8 @@
 #define TEXTS 4
 
 static const char *const names[] = {
-	"malloc", "free", "calloc", "realloc", "read", "write", "pthread_mutex_lock", "pthread_mutex_unlock", "sigaction",
-	"fork", "getenv", "dlopen", "dlclose", "dlsym", "_dl_find_object", "snprintf",
+	"malloc",    "free", "calloc", "realloc", "read",    "write", "pthread_mutex_lock", "pthread_mutex_unlock",
+	"sigaction", "fork", "getenv", "dlopen",  "dlclose", "dlsym", "_dl_find_object",    "snprintf",
 };
 #define COUNT (sizeof(names) / sizeof(names[0]))
 
@@ -159,8 +159,8 @@ static void test_vdso(void)
 	if (!vdso)
 		return;
 	CONTEXT("vDSO");
-	status = make_probe((uintptr_t)vdso + vdso->e_entry, procedure, &hits[0], PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED,
-			    &patch);
+	status = make_probe((uintptr_t)vdso + vdso->e_entry, procedure, &hits[0], PATCH_TRAP_POLICY_ALLOW,
+			    PATCH_ENABLED, &patch);
 	patch_last_error(&error);
 	CHECK_EQ(status, PATCH_ENOTSUP);
 	CHECK_MSG(strstr(error.message, "kernel maps") != NULL, "%s", error.message);

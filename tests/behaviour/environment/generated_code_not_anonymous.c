@@ -53,7 +53,8 @@ int main(void)
 
 		CONTEXT("%s", targets[t].name);
 		REQUIRE_OK(make_probe(target_start(&targets[t]), procedure, NULL,
-				      t % 5 ? PATCH_TRAP_POLICY_ALLOW : PATCH_TRAP_POLICY_FORCE, PATCH_ENABLED, &patch));
+				      t % 5 ? PATCH_TRAP_POLICY_ALLOW : PATCH_TRAP_POLICY_FORCE, PATCH_ENABLED,
+				      &patch));
 		CHECK_OK(patch_commit());
 		code = (const uint8_t *)site;
 		CHECK_OK(patch_info(patch, &info));

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * While the library looks for memory near a site, other threads map memory there, too: the very page where its next mapping
- * was to be, and those right before and behind the ones it has just made. Theirs stay mapped with their contents, whether
- * patch_make() finds another place or gives up.
+ * While the library looks for memory near a site, other threads map memory there, too: the very page where its next
+ * mapping was to be, and those right before and behind the ones it has just made. Theirs stay mapped with their
+ * contents, whether patch_make() finds another place or gives up.
  */
 #include "targets.h"
 
@@ -50,7 +50,8 @@ static void take(uintptr_t address)
 
 	if (theirs_count == PAGES)
 		return;
-	page = mmap((void *)address, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
+	page = mmap((void *)address, PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
+		    -1, 0);
 	if (page == MAP_FAILED)
 		return;
 	theirs[theirs_count++] = page;
@@ -116,7 +117,8 @@ static void make_in_a_crowd(void *argument)
 	}
 	if (status != PATCH_OK) {
 		CHECK_EQ(status, PATCH_ENOMEM);
-		CHECK_OK(make_probe((uintptr_t)t_2_2_1, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
+		CHECK_OK(make_probe((uintptr_t)t_2_2_1, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED,
+				    &patch));
 	}
 	CHECK_OK(patch_commit());
 	CHECK_EQ(t_2_2_1(5, 6), 3);

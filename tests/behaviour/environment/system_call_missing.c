@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Kernels and filters that refuse one of the system calls that the library makes: before patch_init(), and later, while
- * patches are in effect. What has to work in spite of the refusal, by other means, works; else the first call that fails says
- * what is missing.
+ * patches are in effect. What has to work in spite of the refusal, by other means, works; else the first call that
+ * fails says what is missing.
  */
 #include "poor.h"
 
@@ -95,7 +95,8 @@ static void no_clock(void *unused)
 
 	(void)unused;
 	REQUIRE_OK(patch_init(NULL, 0));
-	REQUIRE_OK(make_probe(target_start(target_named(names[0])), stay, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
+	REQUIRE_OK(make_probe(target_start(target_named(names[0])), stay, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED,
+			      &patch));
 	REQUIRE_OK(patch_commit());
 	REQUIRE(pthread_create(&thread, NULL, go_inside, NULL) == 0);
 	while (!inside)
@@ -113,7 +114,10 @@ static void no_clock(void *unused)
 /* The runtime of -fsanitize=undefined, when that is what this was built with. */
 extern void sanitizer_runtime(void) __asm__("__ubsan_handle_builtin_unreachable") __attribute__((weak));
 
-/* It blocks signals by system calls that cannot be mediated, their numbers being out of sight: threads have to be looked at. */
+/*
+ * It blocks signals by system calls that cannot be mediated, their numbers being out of sight: threads have to be
+ * looked at.
+ */
 static struct wanted wanted_after(long number, struct wanted without_runtime)
 {
 	if (number == SYS_getdents64 && sanitizer_runtime != NULL)
@@ -142,7 +146,8 @@ int main(void)
 						      .after = wanted_after(table[c].number, table[c].after),
 						      .masks = !is_of_raise(table[c].number) };
 
-			snprintf(what, sizeof(what), "%s refused before patch_init: %s", table[c].name, strerror(errors[e]));
+			snprintf(what, sizeof(what), "%s refused before patch_init: %s", table[c].name,
+				 strerror(errors[e]));
 			harness_isolated(what, taken_before, &taken);
 			snprintf(what, sizeof(what), "%s refused when enabled: %s", table[c].name, strerror(errors[e]));
 			harness_isolated(what, taken_after, &taken);

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Breakpoints of a real gdb at patched sites: set before a commit, over an installed jump, in its displacement, and in the
- * middle of a commit, so that gdb puts back bytes from before. Each is told (PATCH_ECHANGED) and stays; when gdb has put
- * its byte back the commit goes through; gdb counts its hits, and the program gets right results.
+ * Breakpoints of a real gdb at patched sites: set before a commit, over an installed jump, in its displacement, and in
+ * the middle of a commit, so that gdb puts back bytes from before. Each is told (PATCH_ECHANGED) and stays; when gdb
+ * has put its byte back the commit goes through; gdb counts its hits, and the program gets right results.
  *
- * The program runs in gdb and calls checkpoint(); there, gdb does what is next in its script. It looks at its own results.
+ * The program runs in gdb and calls checkpoint(); there, gdb does what is next in its script. It looks at its own
+ * results.
  */
 #include "harness.h"
 
@@ -129,7 +130,8 @@ static patch_t make(const struct subject *subject)
 {
 	patch_t patch = NULL;
 
-	REQUIRE_OK(make_probe((uintptr_t)subject->call, procedure, NULL, PATCH_TRAP_POLICY_FORBID, PATCH_ENABLED, &patch));
+	REQUIRE_OK(
+		make_probe((uintptr_t)subject->call, procedure, NULL, PATCH_TRAP_POLICY_FORBID, PATCH_ENABLED, &patch));
 	return patch;
 }
 
@@ -146,7 +148,8 @@ static void before_commit(const struct subject *subject, patch_t patch)
 	CHECK_OK(patch_unmake(patch));
 	CHECK_OK(patch_commit());
 	CHECK_EQ(*text_of(subject), 0xcc);
-	CHECK_STATUS(make_probe((uintptr_t)subject->call, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &second),
+	CHECK_STATUS(make_probe((uintptr_t)subject->call, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED,
+				&second),
 		     PATCH_ECHANGED);
 	stop_at("deleted");
 	check_gdb_hits(CALLS);
@@ -273,9 +276,9 @@ static int program(void)
 static unsigned int step;
 
 /*
- * Until the next stop_at(), counting the stops at the breakpoint. Any other SIGTRAP is the program's, and passed on: not by
- * `handle SIGTRAP pass`, with which gdb gives the program the signals of its own breakpoints and steps, too. Breakpoints are
- * in the text only while the program runs.
+ * Until the next stop_at(), counting the stops at the breakpoint. Any other SIGTRAP is the program's, and passed on:
+ * not by `handle SIGTRAP pass`, with which gdb gives the program the signals of its own breakpoints and steps, too.
+ * Breakpoints are in the text only while the program runs.
  */
 static void to_checkpoint(FILE *script)
 {
@@ -295,8 +298,9 @@ static void to_checkpoint(FILE *script)
 
 static void set_breakpoint(FILE *script, const char *name, unsigned int offset)
 {
-	fprintf(script, "set $hits = 0\nset $place = (unsigned long)(char *)&%s + %u\nbreak *$place\nset $mine = $bpnum\n", name,
-		offset);
+	fprintf(script,
+		"set $hits = 0\nset $place = (unsigned long)(char *)&%s + %u\nbreak *$place\nset $mine = $bpnum\n",
+		name, offset);
 }
 
 static void delete_breakpoint(FILE *script)
@@ -362,7 +366,8 @@ static void write_script(const char *path)
 	FILE *script = fopen(path, "w");
 
 	REQUIRE(script != NULL);
-	fprintf(script, "set $hits = 0\nset $place = 0\nset pagination off\nset confirm off\nset width 0\nset debuginfod enabled off\n"
+	fprintf(script, "set $hits = 0\nset $place = 0\nset pagination off\nset confirm off\nset width 0\nset "
+			"debuginfod enabled off\n"
 			"handle SIGILL nostop noprint pass\n"
 			"break main\nrun\ndelete\nbreak *(char *)&checkpoint\n");
 	for (size_t s = 0; s < sizeof(subjects) / sizeof(subjects[0]); s++)
@@ -388,8 +393,9 @@ static int run(char *const arguments[])
 /* Can gdb run programs here? */
 static void require_gdb(void)
 {
-	char *const arguments[] = { (char *)GDB, (char *)"-q", (char *)"-batch", (char *)"-nx", (char *)"-ex",
-				    (char *)"run", (char *)"-ex", (char *)"quit $_exitcode", (char *)"/bin/true", NULL };
+	char *const arguments[] = { (char *)GDB,         (char *)"-q",  (char *)"-batch", (char *)"-nx",
+				    (char *)"-ex",       (char *)"run", (char *)"-ex",    (char *)"quit $_exitcode",
+				    (char *)"/bin/true", NULL };
 	int status = run(arguments);
 
 	if (status == 127)

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Somebody else changed the bytes between patch_make() and patch_commit(), or under an installed patch: that patch
- * fails with PATCH_ECHANGED in the chain, the foreign bytes stay, the rest of the batch takes effect. Noticed also where
- * the commit has nothing to write. Original bytes that somebody else put back count as removed, also single ones. A breakpoint
- * that was there before patch_make() is not taken for an instruction of the program.
+ * fails with PATCH_ECHANGED in the chain, the foreign bytes stay, the rest of the batch takes effect. Noticed also
+ * where the commit has nothing to write. Original bytes that somebody else put back count as removed, also single ones.
+ * A breakpoint that was there before patch_make() is not taken for an instruction of the program.
  */
 #include "targets.h"
 
@@ -238,8 +238,8 @@ static void restored_by_others(int policy, enum then then)
 }
 
 /*
- * Of an installed jump over several instructions, or one, any bytes are put back: no matter which, the next commit does what is
- * asked for, and nothing else can be lost.
+ * Of an installed jump over several instructions, or one, any bytes are put back: no matter which, the next commit does
+ * what is asked for, and nothing else can be lost.
  */
 static void restored_in_part(const uint8_t *body, size_t size, size_t end, enum then then)
 {
@@ -250,7 +250,8 @@ static void restored_in_part(const uint8_t *body, size_t size, size_t end, enum 
 		CONTEXT("bytes %#x put back of %zu, then %d", mask, end, then);
 		write_text(code, body, size);
 		hits[0] = 0;
-		REQUIRE_OK(make_probe((uintptr_t)code, procedure, &hits[0], PATCH_TRAP_POLICY_FORBID, PATCH_ENABLED, &patch));
+		REQUIRE_OK(make_probe((uintptr_t)code, procedure, &hits[0], PATCH_TRAP_POLICY_FORBID, PATCH_ENABLED,
+				      &patch));
 		REQUIRE_OK(patch_commit());
 		CHECK_EQ(call(code, 0), 7);
 		CHECK_EQ(hits[0], 1);
@@ -278,7 +279,8 @@ static void restored_in_part(const uint8_t *body, size_t size, size_t end, enum 
 /* A breakpoint is there before the patch is made, in what a jump would cover: at an instruction behind the site. */
 static void breakpoint_behind(void)
 {
-	static const uint8_t body[] = { 0x31, 0xc0, 0x83, 0xc0, 0x07, 0x90, 0x90, 0xc3 }; /* xor; add $7, %eax; nop x 2; ret */
+	/* xor; add $7, %eax; nop x 2; ret */
+	static const uint8_t body[] = { 0x31, 0xc0, 0x83, 0xc0, 0x07, 0x90, 0x90, 0xc3 };
 	uint8_t *code = make_code();
 	uint8_t what = 0xcc;
 	patch_t patch = NULL;
@@ -313,7 +315,8 @@ static void replaced_by_other_code(void *argument)
 	code = make_code();
 	second = make_code();
 	REQUIRE_OK(make_probe((uintptr_t)code, procedure, &hits[0], PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
-	REQUIRE_OK(make_probe((uintptr_t)second, procedure, &hits[1], PATCH_TRAP_POLICY_ALLOW, PATCH_DISABLED, &beside));
+	REQUIRE_OK(
+		make_probe((uintptr_t)second, procedure, &hits[1], PATCH_TRAP_POLICY_ALLOW, PATCH_DISABLED, &beside));
 	REQUIRE_OK(patch_commit());
 	REQUIRE(mmap(code, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == code);
 	memcpy(code, other, sizeof(other));

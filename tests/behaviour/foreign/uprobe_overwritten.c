@@ -2,8 +2,8 @@
 /*
  * The kernel's own probes (uprobes) at patched sites, and patches at probed ones. What the kernel wrote is seen at
  * commit and at removal (PATCH_ECHANGED) and stays; once its probe is gone, the next commit goes through. The kernel
- * puts back what the file holds, whatever has become of the bytes meanwhile: what it leaves of ours is made whole by the
- * next commit. A thread whose trap of ours is served only after a uprobe came to its place lives.
+ * puts back what the file holds, whatever has become of the bytes meanwhile: what it leaves of ours is made whole by
+ * the next commit. A thread whose trap of ours is served only after a uprobe came to its place lives.
  */
 #include "harness.h"
 
@@ -18,8 +18,8 @@
 #define ROUNDS 8
 
 /*
- * Each doubles its argument. wide: its first instruction has room for a jump. narrow: a jump covers three, the first of one
- * byte. nop5: begins with a nop of five bytes, which the kernel turns into a call (Linux 6.18).
+ * Each doubles its argument. wide: its first instruction has room for a jump. narrow: a jump covers three, the first of
+ * one byte. nop5: begins with a nop of five bytes, which the kernel turns into a call (Linux 6.18).
  */
 unsigned long wide(unsigned long), narrow(unsigned long), nop5(unsigned long);
 __asm__(".text\n"
@@ -203,7 +203,8 @@ static void make_refused(const struct subject *subject, int policy)
 {
 	patch_t patch = NULL;
 
-	CHECK_STATUS(make_probe((uintptr_t)subject->call, procedure, NULL, policy, PATCH_ENABLED, &patch), PATCH_ECHANGED);
+	CHECK_STATUS(make_probe((uintptr_t)subject->call, procedure, NULL, policy, PATCH_ENABLED, &patch),
+		     PATCH_ECHANGED);
 	CHECK_OK(patch_commit());
 }
 
@@ -387,8 +388,8 @@ static void wait_for_calls(void)
 }
 
 /*
- * Uprobes come and go at a site under running threads, at each step of its patch. Only where the first instruction is one
- * byte long, or the kernel puts back all of it, is what it leaves of a jump harmless: see "Others in the text" in
+ * Uprobes come and go at a site under running threads, at each step of its patch. Only where the first instruction is
+ * one byte long, or the kernel puts back all of it, is what it leaves of a jump harmless: see "Others in the text" in
  * doc/hazards.md.
  */
 static void under_threads(void *argument)

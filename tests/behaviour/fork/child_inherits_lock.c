@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A child finds the library unlocked, its probes served, and its signals as they were: also where the call was taken over just
- * before it was made, or still is after a patch_fini() that failed. One that is made in the middle of patch_init(), not by
- * fork(), is told so.
+ * A child finds the library unlocked, its probes served, and its signals as they were: also where the call was taken
+ * over just before it was made, or still is after a patch_fini() that failed. One that is made in the middle of
+ * patch_init(), not by fork(), is told so.
  */
 #include "targets.h"
 
@@ -104,7 +104,8 @@ static void *initialise(void *unused)
 static void use(void)
 {
 	hits = 0;
-	REQUIRE_OK(make_probe((uintptr_t)t_five_bytes, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
+	REQUIRE_OK(
+		make_probe((uintptr_t)t_five_bytes, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
 	CHECK_OK(patch_commit());
 	CHECK_EQ(t_five_bytes(5, 7), target_named("t_five_bytes")->model(5, 7));
 	CHECK_EQ(hits, 1);
@@ -162,7 +163,8 @@ int dl_iterate_phdr(int (*function)(struct dl_phdr_info *, size_t, void *), void
 	static int (*next)(int (*)(struct dl_phdr_info *, size_t, void *), void *);
 
 	if (next == NULL)
-		next = (int (*)(int (*)(struct dl_phdr_info *, size_t, void *), void *))dlsym(RTLD_NEXT, "dl_iterate_phdr");
+		next = (int (*)(int (*)(struct dl_phdr_info *, size_t, void *), void *))dlsym(RTLD_NEXT,
+											      "dl_iterate_phdr");
 	while (is_to_hold && !forked) {
 		held = true;
 		sched_yield();
@@ -180,7 +182,8 @@ static void clean_up_and_use(void)
 {
 	signal(SIGTRAP, SIG_DFL);
 	REQUIRE_OK(patch_init(NULL, 0));
-	REQUIRE_OK(make_probe((uintptr_t)t_five_bytes, procedure, NULL, PATCH_TRAP_POLICY_FORCE, PATCH_ENABLED, &patch));
+	REQUIRE_OK(
+		make_probe((uintptr_t)t_five_bytes, procedure, NULL, PATCH_TRAP_POLICY_FORCE, PATCH_ENABLED, &patch));
 	CHECK_OK(patch_commit());
 	CHECK_EQ(t_five_bytes(5, 7), target_named("t_five_bytes")->model(5, 7));
 	CHECK_EQ(hits, 1);
@@ -221,7 +224,8 @@ static void after_failed_fini(void *reached)
 {
 	start_thread();
 	REQUIRE_OK(patch_init(NULL, 0));
-	REQUIRE_OK(make_probe((uintptr_t)t_five_bytes, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
+	REQUIRE_OK(
+		make_probe((uintptr_t)t_five_bytes, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
 	CHECK_OK(patch_commit());
 	libpatch_inject = fault;
 	if (patch_fini() == PATCH_OK) {

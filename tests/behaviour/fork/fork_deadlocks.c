@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * fork() takes locks before it makes the child: malloc()'s, and those of the program's atfork handlers. A thread that has such a
- * lock calls the library meanwhile: in a handler that interrupted malloc(), or simply. Neither waits for the other. And however
- * the child is made, it finds the library in order.
+ * fork() takes locks before it makes the child: malloc()'s, and those of the program's atfork handlers. A thread that
+ * has such a lock calls the library meanwhile: in a handler that interrupted malloc(), or simply. Neither waits for the
+ * other. And however the child is made, it finds the library in order.
  */
 #include "targets.h"
 
@@ -113,7 +113,8 @@ static void locks_of_the_program(void *unused)
 
 	(void)unused;
 	begin_with_lock();
-	REQUIRE_OK(make_probe((uintptr_t)t_five_bytes, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
+	REQUIRE_OK(
+		make_probe((uintptr_t)t_five_bytes, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
 	REQUIRE_OK(patch_commit());
 	REQUIRE(pthread_create(&thread, NULL, change_with_lock, NULL) == 0);
 	sem_wait(&locked);
@@ -147,7 +148,11 @@ static pid_t by_clone3(void)
 static const struct way {
 	const char *name;
 	pid_t (*fork)(void);
-} ways[] = { { "fork", fork }, { "_Fork", _Fork }, { "SYS_fork", by_fork_call }, { "SYS_clone", by_clone }, { "SYS_clone3", by_clone3 } };
+} ways[] = { { "fork", fork },
+	     { "_Fork", _Fork },
+	     { "SYS_fork", by_fork_call },
+	     { "SYS_clone", by_clone },
+	     { "SYS_clone3", by_clone3 } };
 
 static unsigned int stop, toggles;
 
@@ -157,7 +162,8 @@ static void *toggle(void *unused)
 	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
 		patch_t other;
 
-		CHECK_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &other));
+		CHECK_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED,
+				    &other));
 		CHECK_OK(patch_commit());
 		CHECK_OK(patch_unmake(other));
 		CHECK_OK(patch_commit());
@@ -173,7 +179,8 @@ static void beside_changes(void *argument)
 	pthread_t thread;
 
 	REQUIRE_OK(patch_init(NULL, 0));
-	REQUIRE_OK(make_probe((uintptr_t)t_five_bytes, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
+	REQUIRE_OK(
+		make_probe((uintptr_t)t_five_bytes, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
 	REQUIRE_OK(patch_commit());
 	REQUIRE(pthread_create(&thread, NULL, toggle, NULL) == 0);
 	for (int round = 0; round < 200; round++) {

@@ -1,10 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Ways out of a thread or a process that code seldom takes, each with patches in effect and changed on the way: a daemon
- * (two forks, setsid(), every descriptor closed) that patches on; a child of fork() while other threads commit; vfork() and
- * exec; threads that end while a commit runs; a main thread that ends by pthread_exit(); exit handlers and destructors;
- * asynchronous cancellation in a procedure; longjmp() out of a probed function and out of a procedure; a stack overflow
- * whose handler, on a signal stack, is probed itself; a system call displaced that makes a child on a stack of its own.
+ * Ways out of a thread or a process that code seldom takes, each with patches in effect and changed on the way: a
+ * daemon (two forks, setsid(), every descriptor closed) that patches on; a child of fork() while other threads commit;
+ * vfork() and exec; threads that end while a commit runs; a main thread that ends by pthread_exit(); exit handlers and
+ * destructors; asynchronous cancellation in a procedure; longjmp() out of a probed function and out of a procedure; a
+ * stack overflow whose handler, on a signal stack, is probed itself; a system call displaced that makes a child on a
+ * stack of its own.
  */
 #include "targets.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Patches made before main(): from a constructor, on a function that is called by a later constructor, on the constructor
- * itself that runs next, and by one that is called by the dynamic linker before any other code of the program (the
- * preinit array). All of them see what they should, and are still there in main().
+ * Patches made before main(): from a constructor, on a function that is called by a later constructor, on the
+ * constructor itself that runs next, and by one that is called by the dynamic linker before any other code of the
+ * program (the preinit array). All of them see what they should, and are still there in main().
  */
 #include "harness.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * patch_fini() whose core synchronisation or writes fail: it says so, each site works, and it can be called again until
- * nothing of ours is left. A commit that failed right before does not change that, and the synchronisation that is missing
- * is made up for even though no byte is left to be written (I4, I5).
+ * nothing of ours is left. A commit that failed right before does not change that, and the synchronisation that is
+ * missing is made up for even though no byte is left to be written (I4, I5).
  */
 #include "targets.h"
 
@@ -72,7 +72,8 @@ static void fail_once(void *argument)
 
 		before[n] = text_of_target(target);
 		REQUIRE_OK(make_probe(target_start(target), procedure, NULL,
-				      n == 2 ? PATCH_TRAP_POLICY_FORCE : PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patches[n]));
+				      n == 2 ? PATCH_TRAP_POLICY_FORCE : PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED,
+				      &patches[n]));
 	}
 	CHECK_OK(patch_commit());
 	if (job->run->commit_fails) {

@@ -59,12 +59,24 @@ ASSERT(components, PATCH_X86_64_SSE_STATE == 1 && PATCH_X86_64_AVX_STATE == 2 &&
 
 /* It links, too: each function exists in the library. */
 static const void *const functions[] = {
-	(const void *)patch_init, (const void *)patch_fini, (const void *)patch_attr_init, (const void *)patch_attr_fini,
-	(const void *)patch_attr_set_trap_policy, (const void *)patch_attr_set_abi,
-	(const void *)patch_attr_set_initial_state, (const void *)patch_make, (const void *)patch_unmake,
-	(const void *)patch_enable, (const void *)patch_disable, (const void *)patch_commit,
-	(const void *)patch_last_error, (const void *)patch_status_string, (const void *)patch_olx_original_pc,
-	(const void *)patch_info, (const void *)patch_statistics, (const void *)patch_x86_64_state_component,
+	(const void *)patch_init,
+	(const void *)patch_fini,
+	(const void *)patch_attr_init,
+	(const void *)patch_attr_fini,
+	(const void *)patch_attr_set_trap_policy,
+	(const void *)patch_attr_set_abi,
+	(const void *)patch_attr_set_initial_state,
+	(const void *)patch_make,
+	(const void *)patch_unmake,
+	(const void *)patch_enable,
+	(const void *)patch_disable,
+	(const void *)patch_commit,
+	(const void *)patch_last_error,
+	(const void *)patch_status_string,
+	(const void *)patch_olx_original_pc,
+	(const void *)patch_info,
+	(const void *)patch_statistics,
+	(const void *)patch_x86_64_state_component,
 	(const void *)libpatch_on_trap,
 };
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * patch_init() looks through the code of all modules. One that another thread closes meanwhile stays until it is done. And
- * generated code is registered with the unwinder before anybody returns who uses it, by whichever thread.
+ * patch_init() looks through the code of all modules. One that another thread closes meanwhile stays until it is done.
+ * And generated code is registered with the unwinder before anybody returns who uses it, by whichever thread.
  */
 #include "targets.h"
 
@@ -116,8 +116,8 @@ static const uint8_t function[] = { 0x55, 0x48, 0x89, 0xE5, 0xB8, 42, 0, 0, 0, 0
 /* The other thread's patch needs no memory of its own, but could be in the memory that is being registered. */
 static void registered_by_another(void *unused)
 {
-	uint8_t *far = mmap((void *)0x100000000000, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE,
-			    -1, 0);
+	uint8_t *far = mmap((void *)0x100000000000, 4096, PROT_READ | PROT_WRITE,
+			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
 	pthread_t thread;
 	patch_t patch;
 

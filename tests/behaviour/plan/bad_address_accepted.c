@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Addresses that cannot be patched: unmapped, not executable, the middle of an instruction of a function with known
- * extents, bytes that do not decode, a foreign int3, a mapping that is shared. Each has its own status and words; nothing
- * is left behind.
+ * extents, bytes that do not decode, a foreign int3, a mapping that is shared. Each has its own status and words;
+ * nothing is left behind.
  */
 #include "targets.h"
 
@@ -47,7 +47,9 @@ static void refuse(uintptr_t address, patch_status expected)
 	}
 }
 
-/* Code that other processes have, too: anonymous memory, a file; they would execute what is written there (hazard 24). */
+/*
+ * Code that other processes have, too: anonymous memory, a file; they would execute what is written there (hazard 24).
+ */
 static void check_shared(void)
 {
 	int file = memfd_create("code", MFD_CLOEXEC);

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Code with every address within 2 GiB taken, and RIP-relative operands, calls and branches of all kinds: every
- * instruction of it can be patched, by a trap, and does what it did; with several probes on each, around each, interrupted
- * by signals, and with an operand that faults. What can not be done there is refused with the reason.
+ * instruction of it can be patched, by a trap, and does what it did; with several probes on each, around each,
+ * interrupted by signals, and with an operand that faults. What can not be done there is refused with the reason.
  */
 #include "harness.h"
 
@@ -14,8 +14,8 @@
 #define CODE_SIZE ((size_t)4096)
 
 /*
- * One page of code, one of data, one that cannot be read at first. Slots of data at +0: pointers, filled in below; at +64
- * numbers.
+ * One page of code, one of data, one that cannot be read at first. Slots of data at +0: pointers, filled in below; at
+ * +64 numbers.
  */
 __asm__(".macro I insn:vararg\n"
 	".pushsection .rodata.far_insns, \"a\"\n"
@@ -236,7 +236,8 @@ static size_t patch_all(int type, probe_procedure procedure, int policy, patch_t
 		status = patch_make(&location, &model, &attr, &patches[i], NULL);
 		made += status == PATCH_OK;
 		/* There is nothing behind ud2. */
-		if (status != PATCH_OK && (type == PATCH_EXEC_MODEL_PROBE || memcmp(code + far_insns[i], "\x0f\x0b", 2)))
+		if (status != PATCH_OK &&
+		    (type == PATCH_EXEC_MODEL_PROBE || memcmp(code + far_insns[i], "\x0f\x0b", 2)))
 			FAIL("instruction %zu at +%#x: %s: %s", i, far_insns[i], patch_status_string(status),
 			     harness_last_error());
 	}

@@ -5,7 +5,10 @@
  */
 #include "harness.h"
 
-/* counted(n) is 2 * n; its head is `lead` bytes of NOPs behind its start. Without unwind information: nobody knows its extent. */
+/*
+ * counted(n) is 2 * n; its head is `lead` bytes of NOPs behind its start. Without unwind information: nobody knows its
+ * extent.
+ */
 unsigned long counted(unsigned long n);
 unsigned long sealed(unsigned long n);
 extern const uint8_t counted_end[], sealed_end[];

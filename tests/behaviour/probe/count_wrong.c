@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * PATCH_EXEC_MODEL_COUNT: every hit counts, exactly, at a jump and at a trap, alone and beside probes, in several threads for
- * the kinds that promise it, while a procedure runs, and not while the patch is disabled. Registers, flags and the red zone are
- * the program's. What cannot be a counter is refused.
+ * PATCH_EXEC_MODEL_COUNT: every hit counts, exactly, at a jump and at a trap, alone and beside probes, in several
+ * threads for the kinds that promise it, while a procedure runs, and not while the patch is disabled. Registers, flags
+ * and the red zone are the program's. What cannot be a counter is refused.
  */
 #include "targets.h"
 
@@ -60,7 +60,8 @@ static void try_kind(target_function function, int policy, uint32_t kind, uint32
 	patch_t patch = make(function, policy, &model);
 	struct machine_state state;
 
-	CONTEXT("%s, %s, kind %u, flags %u", function == t_nops ? "t_nops" : "t_long_nop", policy_name(policy), kind, flags);
+	CONTEXT("%s, %s, kind %u, flags %u", function == t_nops ? "t_nops" : "t_long_nop", policy_name(policy), kind,
+		flags);
 	CHECK_OK(patch_commit());
 	counter[0] = 0xfffffffeu;
 	counter[1] = 4711;
@@ -150,7 +151,8 @@ static void try_threads(void)
 {
 	struct patch_exec_model atomic = count_model(counters[0], PATCH_COUNT_ATOMIC, PATCH_COUNT_TSC);
 	struct patch_exec_model own = count_model(thread_counter, PATCH_COUNT_THREAD, 0);
-	patch_t patches[] = { make(t_nops, PATCH_TRAP_POLICY_ALLOW, &atomic), make(t_nops, PATCH_TRAP_POLICY_ALLOW, &own) };
+	patch_t patches[] = { make(t_nops, PATCH_TRAP_POLICY_ALLOW, &atomic),
+			      make(t_nops, PATCH_TRAP_POLICY_ALLOW, &own) };
 	pthread_t threads[THREADS];
 
 	CONTEXT("in threads");

@@ -205,9 +205,10 @@ static void compare(bool written)
 static void try_site(target_function function, int policy, uint64_t clobber)
 {
 	/* By what is shown. */
-	static void (*const destroy[])(struct patch_exec_context *, uint8_t) = { destroy_general, destroy_sse, destroy_avx,
-										 destroy_avx512 };
-	static void (*const wreck[])(struct patch_exec_context *, uint8_t) = { destroy_general, wreck_sse, wreck_avx, wreck_avx512 };
+	static void (*const destroy[])(struct patch_exec_context *, uint8_t) = { destroy_general, destroy_sse,
+										 destroy_avx, destroy_avx512 };
+	static void (*const wreck[])(struct patch_exec_context *, uint8_t) = { destroy_general, wreck_sse, wreck_avx,
+									       wreck_avx512 };
 	struct patch_location location = location_at((uintptr_t)function);
 	struct patch_exec_model model = model_of(PATCH_EXEC_MODEL_PROBE, NULL, NULL);
 	patch_attr attr = attr_of(policy, PATCH_ENABLED);

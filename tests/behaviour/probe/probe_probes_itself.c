@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A procedure calls the function it probes, and others that are probed: they run unprobed and return the right
- * result; nothing recurses. Behind the procedure, and after a longjmp out of one, probes work as before: at once where
- * the stack is as deep as then, or so little deeper that no procedure can be running there; deeper from the first one on.
+ * A procedure calls the function it probes, and others that are probed: they run unprobed and return the right result;
+ * nothing recurses. Behind the procedure, and after a longjmp out of one, probes work as before: at once where the
+ * stack is as deep as then, or so little deeper that no procedure can be running there; deeper from the first one on.
  */
 #include "targets.h"
 
@@ -112,7 +112,8 @@ static void jump_out_then_deeper(void *argument)
 
 	self = argument;
 	REQUIRE_OK(patch_init(NULL, 0));
-	REQUIRE_OK(make_probe(target_start(self), count_and_jump, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
+	REQUIRE_OK(
+		make_probe(target_start(self), count_and_jump, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
 	CHECK_OK(patch_commit());
 	for (volatile size_t left = 0; left < count; left++) {
 		for (volatile size_t first = 0; first <= left; first++) {

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * x87 and MMX state around a probe with PATCH_REGS_ALL: whatever it is, and whatever the procedure does to it, the procedure
- * sees it in the image, what it writes there takes effect, and else it is the same behind the site. That an empty stack is not
- * saved as a whole makes no difference.
+ * x87 and MMX state around a probe with PATCH_REGS_ALL: whatever it is, and whatever the procedure does to it, the
+ * procedure sees it in the image, what it writes there takes effect, and else it is the same behind the site. That an
+ * empty stack is not saved as a whole makes no difference.
  */
 #include "targets.h"
 
@@ -197,11 +197,18 @@ int main(void)
 	static const struct {
 		void (*function)(void);
 		const char *name;
-	} states[] = { NAMED(empty), NAMED(empty_with_flags), NAMED(empty_with_codes), NAMED(empty_with_c1),
-		       NAMED(empty_not_at_0), NAMED(pending), NAMED(one_value), NAMED(eight_values),
-		       NAMED(eight_values_and_codes), NAMED(mmx) },
-	  disturbances[] = { { NULL, "nothing" }, NAMED(use_x87), NAMED(set_control_word), NAMED(clear_exceptions), NAMED(leave_mmx),
-			     NAMED(leave_value), NAMED(compare_values) };
+	} states[] = { NAMED(empty),
+		       NAMED(empty_with_flags),
+		       NAMED(empty_with_codes),
+		       NAMED(empty_with_c1),
+		       NAMED(empty_not_at_0),
+		       NAMED(pending),
+		       NAMED(one_value),
+		       NAMED(eight_values),
+		       NAMED(eight_values_and_codes),
+		       NAMED(mmx) },
+	  disturbances[] = { { NULL, "nothing" }, NAMED(use_x87),     NAMED(set_control_word), NAMED(clear_exceptions),
+			     NAMED(leave_mmx),    NAMED(leave_value), NAMED(compare_values) };
 	static const struct {
 		void (*function)(struct patch_x86_64_legacy *legacy);
 		const char *name;
@@ -220,7 +227,8 @@ int main(void)
 	for (size_t s = 0; s < sizeof(states) / sizeof(states[0]); s++)
 		for (size_t d = 0; d < sizeof(disturbances) / sizeof(disturbances[0]); d++)
 			for (size_t c = 0; c < sizeof(changes) / sizeof(changes[0]); c++) {
-				CONTEXT("%s, procedure does %s, writes %s", states[s].name, disturbances[d].name, changes[c].name);
+				CONTEXT("%s, procedure does %s, writes %s", states[s].name, disturbances[d].name,
+					changes[c].name);
 				memset(&before, 0, sizeof(before));
 				before.fcw = 0x037f;
 				before.mxcsr = 0x1f80;

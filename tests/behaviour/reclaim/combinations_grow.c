@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Patches of any policy and model that come and go in any order on the instructions of one function, so that each moment has
- * another combination of them: the code that is kept is bounded by how many there are at a time (I7), not by how many
- * combinations there were.
+ * Patches of any policy and model that come and go in any order on the instructions of one function, so that each
+ * moment has another combination of them: the code that is kept is bounded by how many there are at a time (I7), not by
+ * how many combinations there were.
  */
 #include "targets.h"
 

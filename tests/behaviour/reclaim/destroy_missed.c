@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The destroy function of a patch is called once, by patch_commit(), patch_synchronize() or patch_fini() and by nothing else,
- * when the patch is gone; in order of patch_unmake(); without a lock of the library, which it may call. A patch that was not
- * made has none.
+ * The destroy function of a patch is called once, by patch_commit(), patch_synchronize() or patch_fini() and by nothing
+ * else, when the patch is gone; in order of patch_unmake(); without a lock of the library, which it may call. A patch
+ * that was not made has none.
  */
 #include "targets.h"
 
@@ -31,7 +31,8 @@ static void destroy(void *user_data)
 	count++;
 }
 
-static patch_status try_make(uintptr_t address, int type, uintptr_t which, void (*how)(void *), int policy, patch_t *patch)
+static patch_status try_make(uintptr_t address, int type, uintptr_t which, void (*how)(void *), int policy,
+			     patch_t *patch)
 {
 	struct patch_location location = location_at(address);
 	struct patch_exec_model model = model_of(type, procedure, (void *)which);
@@ -103,10 +104,11 @@ static void not_made(void *unused)
 
 	(void)unused;
 	REQUIRE_OK(patch_init(NULL, 0));
-	CHECK_STATUS(try_make(0x1000, PATCH_EXEC_MODEL_PROBE, 1, destroy, PATCH_TRAP_POLICY_ALLOW, &patch), PATCH_EFAULT);
+	CHECK_STATUS(try_make(0x1000, PATCH_EXEC_MODEL_PROBE, 1, destroy, PATCH_TRAP_POLICY_ALLOW, &patch),
+		     PATCH_EFAULT);
 	other = make((const void *)t_five_bytes, PATCH_EXEC_MODEL_PROBE, 2, destroy);
-	CHECK(try_make((uintptr_t)t_five_bytes + 1, PATCH_EXEC_MODEL_PROBE, 1, destroy, PATCH_TRAP_POLICY_ALLOW, &patch) !=
-	      PATCH_OK);
+	CHECK(try_make((uintptr_t)t_five_bytes + 1, PATCH_EXEC_MODEL_PROBE, 1, destroy, PATCH_TRAP_POLICY_ALLOW,
+		       &patch) != PATCH_OK);
 	CHECK_OK(patch_unmake(other));
 	commit();
 	CHECK_OK(patch_synchronize(-1));

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A patch that was unmade is gone when no thread runs its procedure any more, and not before: its destroy function is called
- * then, once, however often is asked; patch_synchronize() says so. A commit does not wait for that.
+ * A patch that was unmade is gone when no thread runs its procedure any more, and not before: its destroy function is
+ * called then, once, however often is asked; patch_synchronize() says so. A commit does not wait for that.
  */
 #include "targets.h"
 
@@ -137,8 +137,8 @@ static void in_procedure(void *argument)
 		REQUIRE(pthread_create(&threads[i], NULL, run, NULL) == 0);
 	wait_for(&inside, v->threads);
 	if (v->neighbour)
-		REQUIRE_OK(make_probe((uintptr_t)t_five_bytes, procedure, &data, PATCH_TRAP_POLICY_ALLOW, PATCH_DISABLED,
-				      &other));
+		REQUIRE_OK(make_probe((uintptr_t)t_five_bytes, procedure, &data, PATCH_TRAP_POLICY_ALLOW,
+				      PATCH_DISABLED, &other));
 	CHECK_OK(patch_synchronize(0)); /* nothing was disabled yet */
 	if (v->disabled_first) {
 		CHECK_OK(patch_disable(patch));

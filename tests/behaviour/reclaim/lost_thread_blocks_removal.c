@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A procedure is left not only by returning: the thread ends in it, jumps out of it, throws; or the process is a child of
- * fork(), in which the other threads, and their procedures, are not. None of them keeps a patch from being gone for ever; but a
- * procedure that forks, by whatever means, is in the child, too.
+ * A procedure is left not only by returning: the thread ends in it, jumps out of it, throws; or the process is a child
+ * of fork(), in which the other threads, and their procedures, are not. None of them keeps a patch from being gone for
+ * ever; but a procedure that forks, by whatever means, is in the child, too.
  */
 #include "targets.h"
 
@@ -255,7 +255,8 @@ static void spawns(void *unused)
 	top_of_stack = stack + (1 << 20);
 	pthread_attr_init(&attr);
 	pthread_attr_setstack(&attr, stack, 1 << 19);
-	REQUIRE_OK(make_probe((uintptr_t)t_cmov, counting_procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &other));
+	REQUIRE_OK(make_probe((uintptr_t)t_cmov, counting_procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED,
+			      &other));
 	CHECK_OK(patch_commit());
 	REQUIRE(pthread_create(&thread, &attr, call, NULL) == 0);
 	while (!__atomic_load_n(&inside, __ATOMIC_SEQ_CST))
@@ -274,7 +275,9 @@ static void spawns(void *unused)
 
 int main(void)
 {
-	struct end ends[] = { { exit_procedure, 1 << 20 }, { exit_procedure, 64 << 20 }, { vanish_procedure, 64 << 20 } };
+	struct end ends[] = { { exit_procedure, 1 << 20 },
+			      { exit_procedure, 64 << 20 },
+			      { vanish_procedure, 64 << 20 } };
 
 	harness_start();
 	harness_isolated("pthread_exit()", thread_ends, &ends[0]);

@@ -42,7 +42,8 @@ static void make_and_unmake(unsigned int round)
 	patch_t patch;
 
 	(void)round;
-	REQUIRE_OK(make_probe((uintptr_t)t_five_bytes, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
+	REQUIRE_OK(
+		make_probe((uintptr_t)t_five_bytes, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
 	CHECK_OK(patch_commit());
 	t_five_bytes(1, 2);
 	CHECK_OK(patch_unmake(patch));
@@ -88,8 +89,9 @@ static void neighbours_made_again(unsigned int round)
 	if (round & 1)
 		CHECK_OK(patch_commit());
 	for (unsigned int p = 0; p < 4; p++)
-		REQUIRE_OK(make_probe((uintptr_t)t_3_1_1 + (p < 1 ? 0 : p + 2), procedure, NULL, PATCH_TRAP_POLICY_ALLOW,
-				      round & 2 ? PATCH_ENABLED : PATCH_DISABLED, &patches[p]));
+		REQUIRE_OK(make_probe((uintptr_t)t_3_1_1 + (p < 1 ? 0 : p + 2), procedure, NULL,
+				      PATCH_TRAP_POLICY_ALLOW, round & 2 ? PATCH_ENABLED : PATCH_DISABLED,
+				      &patches[p]));
 	CHECK_OK(patch_commit());
 	t_3_1_1(1, 2);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A thread sleeps in a procedure, above generated code, while the patch goes, others come and go at the same site, and hooks of
- * all sizes are generated for other sites. When it wakes up it goes on in the code that it came from.
+ * A thread sleeps in a procedure, above generated code, while the patch goes, others come and go at the same site, and
+ * hooks of all sizes are generated for other sites. When it wakes up it goes on in the code that it came from.
  */
 #include "targets.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Patches come and go at one site with other procedures and policies, so that trampolines kept from before are used again,
- * while the site's landing pad has meanwhile been led elsewhere, or the region turned from jump to trap and back. The probe
- * that is there is called, once, and none of those that were.
+ * Patches come and go at one site with other procedures and policies, so that trampolines kept from before are used
+ * again, while the site's landing pad has meanwhile been led elsewhere, or the region turned from jump to trap and
+ * back. The probe that is there is called, once, and none of those that were.
  */
 #include "targets.h"
 
@@ -66,7 +66,8 @@ static void all_sequences(void *argument)
 		int sequence[] = { n % CHOICES, n / CHOICES % CHOICES, n / CHOICES / CHOICES, n % CHOICES };
 
 		for (int k = 0; k < 4 && harness_failures == 0; k++) {
-			CONTEXT("%s, sequence %d %d %d, step %d", target->name, sequence[0], sequence[1], sequence[2], k);
+			CONTEXT("%s, sequence %d %d %d, step %d", target->name, sequence[0], sequence[1], sequence[2],
+				k);
 			jumps += come_and_go(sequence[k]) && sequence[k] / PROCEDURES == PATCH_TRAP_POLICY_FORBID;
 		}
 	}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A procedure that unmakes its own patch, commits, and asks for quiescence, would wait for itself: it is told so at once. It is
- * the running one until it returns, and gone after that. Of other patches it may wait.
+ * A procedure that unmakes its own patch, commits, and asks for quiescence, would wait for itself: it is told so at
+ * once. It is the running one until it returns, and gone after that. Of other patches it may wait.
  */
 #include "targets.h"
 

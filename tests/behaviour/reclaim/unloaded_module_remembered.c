@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A patched module is unmapped, and other code comes to the same addresses: none of it is taken for ours. The patches are
- * over, say so, and can be released; an int3 of the new code where a trap of ours was is the new code's, once; the new code
- * can be patched; an int3 of two bytes behind such a place is not executed again. Memory stays the same over thousands of
- * such cycles, with jumps, pads, traps, gates and calls patched around.
+ * A patched module is unmapped, and other code comes to the same addresses: none of it is taken for ours. The patches
+ * are over, say so, and can be released; an int3 of the new code where a trap of ours was is the new code's, once; the
+ * new code can be patched; an int3 of two bytes behind such a place is not executed again. Memory stays the same over
+ * thousands of such cycles, with jumps, pads, traps, gates and calls patched around.
  */
 #include "harness.h"
 
@@ -55,7 +55,8 @@ static void on_trap(int signo, siginfo_t *info, void *context)
 /* As dlopen() and dlclose() do, at an address of the test's choice. */
 static void load(const void *extra, size_t size)
 {
-	memory = mmap(memory, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | (memory ? MAP_FIXED : 0), -1, 0);
+	memory = mmap(memory, SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | (memory ? MAP_FIXED : 0), -1,
+		      0);
 	REQUIRE(memory != MAP_FAILED);
 	memset(memory, 0x90, SIZE);
 	for (size_t i = 0; i < sizeof(code) / sizeof(code[0]); ++i)

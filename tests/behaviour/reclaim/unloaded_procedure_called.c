@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A module goes by dlclose() while its procedure is in a patch, and while a thread is in that procedure; or while its own
- * functions are patched. The patches end, and say so; what a thread runs stays there.
+ * A module goes by dlclose() while its procedure is in a patch, and while a thread is in that procedure; or while its
+ * own functions are patched. The patches end, and say so; what a thread runs stays there.
  */
 #include "targets.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A thread that blocks every signal, by whatever libc has for it, meets a probe that needs a trap: the kernel kills a process
- * that meets an int3 with SIGTRAP blocked.
+ * A thread that blocks every signal, by whatever libc has for it, meets a probe that needs a trap: the kernel kills a
+ * process that meets an int3 with SIGTRAP blocked.
  */
 #include "targets.h"
 
@@ -207,11 +207,18 @@ static void *thread_function(void *argument)
 /* What libc runs with everything blocked, and in children that have reset every handler, is full of traps. */
 static void libc_itself(void *argument)
 {
-	static const char *const names[] = { "pthread_create",	"sigaction",   "sigprocmask", "pthread_sigmask", "execve",
-					     "posix_spawn",	"dup2",	       "close",	      "open",		 "system",
-					     "waitpid",		"mmap",	       "munmap",      "mprotect",	 "clone",
-					     "__clone",		"sigaddset",   "sigemptyset", "sched_setparam",	 "setpgid",
-					     "pthread_exit",	"pthread_attr_init",	      "_exit" };
+	static const char *const names[] = { "pthread_create", "sigaction",
+					     "sigprocmask",    "pthread_sigmask",
+					     "execve",         "posix_spawn",
+					     "dup2",           "close",
+					     "open",           "system",
+					     "waitpid",        "mmap",
+					     "munmap",         "mprotect",
+					     "clone",          "__clone",
+					     "sigaddset",      "sigemptyset",
+					     "sched_setparam", "setpgid",
+					     "pthread_exit",   "pthread_attr_init",
+					     "_exit" };
 	char *arguments[] = { "sh", "-c", "exit 3", NULL };
 	posix_spawn_file_actions_t actions;
 	posix_spawnattr_t attributes;
@@ -263,7 +270,10 @@ static void libc_itself(void *argument)
 #define CLONE_CLEAR_SIGHAND 0x100000000ULL
 #endif
 
-/* A child for which the kernel resets every handler, as posix_spawn() of glibc 2.38 wants: such are not to be had, or live. */
+/*
+ * A child for which the kernel resets every handler, as posix_spawn() of glibc 2.38 wants: such are not to be had, or
+ * live.
+ */
 static void cleared_handlers(void *argument)
 {
 	struct clone_args arguments;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A thread blocks SIGTRAP by means that nobody can syscall_emulate, or did so before patch_init(): a commit that writes int3 says so,
- * and changes nothing, until it does not any more.
+ * A thread blocks SIGTRAP by means that nobody can syscall_emulate, or did so before patch_init(): a commit that writes
+ * int3 says so, and changes nothing, until it does not any more.
  */
 #include "targets.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A program that is executed inherits the mask and the ignored signals that its parent believes to have, SIGTRAP included. What
- * the child of vfork() does to its signals before that is its own: the parent's stay as they were.
+ * A program that is executed inherits the mask and the ignored signals that its parent believes to have, SIGTRAP
+ * included. What the child of vfork() does to its signals before that is its own: the parent's stay as they were.
  */
 #include "targets.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A worker of io_uring is in the list of the process's threads, with every signal blocked: it never runs the program's code,
- * and no commit is refused for it.
+ * A worker of io_uring is in the list of the process's threads, with every signal blocked: it never runs the program's
+ * code, and no commit is refused for it.
  */
 #include "targets.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * patch_init(), commits and patch_fini() while threads block and unblock everything, start threads and programs: the system
- * calls of libc that do so change under them, where a trap would be fatal.
+ * patch_init(), commits and patch_fini() while threads block and unblock everything, start threads and programs: the
+ * system calls of libc that do so change under them, where a trap would be fatal.
  */
 #include "targets.h"
 
@@ -84,7 +84,8 @@ static void wait_rounds(unsigned int more)
 static void run(void *argument)
 {
 	static void *(*const functions[THREADS])(void *) = { masks, starts, spawns };
-	static const char *const names[] = { "pthread_create", "pthread_sigmask", "sigprocmask", "posix_spawn", "waitpid" };
+	static const char *const names[] = { "pthread_create", "pthread_sigmask", "sigprocmask", "posix_spawn",
+					     "waitpid" };
 	struct text_copy before = text_of_target(target_named("t_push_push"));
 	pthread_t threads[THREADS];
 	patch_status status;

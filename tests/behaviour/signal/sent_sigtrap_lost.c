@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The program blocks SIGTRAP, and somebody sends one: it stays pending until it is unblocked, or taken by sigwait() and its
- * like, by the thread that it is for, with the words that it was sent with. Handlers are what the program reads back.
+ * The program blocks SIGTRAP, and somebody sends one: it stays pending until it is unblocked, or taken by sigwait() and
+ * its like, by the thread that it is for, with the words that it was sent with. Handlers are what the program reads
+ * back.
  */
 #include "targets.h"
 

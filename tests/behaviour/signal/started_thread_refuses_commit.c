@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * libc blocks everything while it starts a thread. patch_init() finds such threads, and waits until they are past it, as they
- * soon are: no commit is refused because of them. Who was found to block SIGTRAP, and makes a thread or a process that shares
- * its memory before it unblocks it, does not hand that down: nobody would know, and the trap byte would kill it.
+ * libc blocks everything while it starts a thread. patch_init() finds such threads, and waits until they are past it,
+ * as they soon are: no commit is refused because of them. Who was found to block SIGTRAP, and makes a thread or a
+ * process that shares its memory before it unblocks it, does not hand that down: nobody would know, and the trap byte
+ * would kill it.
  */
 #include "targets.h"
 

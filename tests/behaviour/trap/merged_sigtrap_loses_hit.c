@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * SIGTRAP is not queued: when one that was sent is pending while a thread executes a trap byte, a single signal arrives, with
- * the words of the one that was sent and rip behind the trap byte (hazard 4). Both are due: the hit, and the program's signal.
- * A thread that went on from there would do so in the middle of the instruction.
+ * SIGTRAP is not queued: when one that was sent is pending while a thread executes a trap byte, a single signal
+ * arrives, with the words of the one that was sent and rip behind the trap byte (hazard 4). Both are due: the hit, and
+ * the program's signal. A thread that went on from there would do so in the middle of the instruction.
  *
- * First merged by hand, in a handler in front, which calls each trap a signal that was sent; then by the kernel, with a thread
- * that sends them without end.
+ * First merged by hand, in a handler in front, which calls each trap a signal that was sent; then by the kernel, with a
+ * thread that sends them without end.
  */
 #include "targets.h"
 

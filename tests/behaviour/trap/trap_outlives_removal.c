@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A thread has taken a trap of ours, and before its handler looks at it the patch is removed. The thread executes what is
- * there now: an ordinary instruction runs on; a ud2 of the program raises its SIGILL at its address, once, and is neither
- * taken for our SIGTRAP nor executed again and again. Through int3 and, where addresses can be arranged, through a trap
- * byte of the SIGILL class.
+ * A thread has taken a trap of ours, and before its handler looks at it the patch is removed. The thread executes what
+ * is there now: an ordinary instruction runs on; a ud2 of the program raises its SIGILL at its address, once, and is
+ * neither taken for our SIGTRAP nor executed again and again. Through int3 and, where addresses can be arranged,
+ * through a trap byte of the SIGILL class.
  */
 #include "targets.h"
 
@@ -201,7 +201,8 @@ static void of_ud2(void *argument)
 		return;
 	prepare((uintptr_t)dies, PATCH_TRAP_POLICY_FORCE);
 	if (owned) {
-		REQUIRE_OK(make_probe((uintptr_t)plain, procedure, NULL, PATCH_TRAP_POLICY_FORBID, PATCH_ENABLED, &other));
+		REQUIRE_OK(
+			make_probe((uintptr_t)plain, procedure, NULL, PATCH_TRAP_POLICY_FORBID, PATCH_ENABLED, &other));
 		REQUIRE_OK(patch_commit());
 	}
 	for (int round = 0; round < 3; round++) {

@@ -1,11 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A thread runs on a stack of its own making that has no room for a signal's frame, as those of goroutines, and has a signal
- * stack: a trap there goes to the latter, and the procedure takes what patch_make(3) says of the former.
+ * A thread runs on a stack of its own making that has no room for a signal's frame, as those of goroutines, and has a
+ * signal stack: a trap there goes to the latter, and the procedure takes what patch_make(3) says of the former.
  */
 #include "targets.h"
 
-/* What the kernel saves for a handler is more: 512 bytes of FXSAVE, 576 of it for XSAVE's header and AVX, and the context. */
+/*
+ * What the kernel saves for a handler is more: 512 bytes of FXSAVE, 576 of it for XSAVE's header and AVX, and the
+ * context.
+ */
 #define ROOM 1536
 
 static unsigned int hits;

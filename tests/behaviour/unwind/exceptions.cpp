@@ -165,7 +165,10 @@ static void *wait_for_it(void *)
 	return nullptr;
 }
 
-/* A procedure that was left by an exception is over: for hooks far deeper, which its frame does not overlap, and for others. */
+/*
+ * A procedure that was left by an exception is over: for hooks far deeper, which its frame does not overlap, and for
+ * others.
+ */
 static void left_for_good(void *)
 {
 	pthread_t thread;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * New memory for generated code is registered with libgcc, which takes a mutex of its own for it. A probe of the function that
- * gives the mutex back may patch something that needs new memory again: that waits for nobody.
+ * New memory for generated code is registered with libgcc, which takes a mutex of its own for it. A probe of the
+ * function that gives the mutex back may patch something that needs new memory again: that waits for nobody.
  */
 #include "targets.h"
 
@@ -25,7 +25,8 @@ static void nothing(struct patch_exec_context *context, uint8_t post)
 static patch_status patch_next(void)
 {
 	patch_t patch;
-	patch_status status = make_probe((uintptr_t)code[next++], nothing, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch);
+	patch_status status =
+		make_probe((uintptr_t)code[next++], nothing, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch);
 
 	return status == PATCH_OK ? patch_commit() : status;
 }
@@ -52,8 +53,8 @@ int main(void)
 		REQUIRE(mprotect(code[i], 4096, PROT_READ | PROT_EXEC) == 0);
 	}
 	REQUIRE_OK(patch_init(NULL, 0));
-	REQUIRE_OK(make_probe((uintptr_t)pthread_mutex_unlock, patch_once_more, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED,
-			      &patch));
+	REQUIRE_OK(make_probe((uintptr_t)pthread_mutex_unlock, patch_once_more, NULL, PATCH_TRAP_POLICY_ALLOW,
+			      PATCH_ENABLED, &patch));
 	REQUIRE_OK(patch_commit());
 	nest = true;
 	CHECK_OK(patch_next());

@@ -148,7 +148,10 @@ static bool same_xsave(const struct subject *subject, const uint8_t *a, uint8_t 
 
 /* ---- what is known to differ ------------------------------------------------------------------------------------- */
 
-/* A call through a pointer that overlaps its own return address, by the values of registers but RSP. `stack`: RSP before it. */
+/*
+ * A call through a pointer that overlaps its own return address, by the values of registers but RSP. `stack`: RSP
+ * before it.
+ */
 static bool overwrites_pointer(const struct subject *subject, uint64_t stack)
 {
 	const struct operand *operand;

@@ -349,12 +349,12 @@ static void expect_alike(const uint8_t bytes[INSN_MAX])
 		return;
 	known++;
 	cr_assert(decode_zydis(bytes, INSN_MAX, AT, &any), "%02x %02x %02x is none", bytes[0], bytes[1], bytes[2]);
-	cr_assert(memcmp(&common, &any, sizeof(any)) == 0, "%02x %02x %02x %02x: length %u, %u; kind %u, %u; flags %#x, %#x",
-		  bytes[0], bytes[1], bytes[2], bytes[3], common.length, any.length, common.kind, any.kind, common.flags,
-		  any.flags);
+	cr_assert(memcmp(&common, &any, sizeof(any)) == 0,
+		  "%02x %02x %02x %02x: length %u, %u; kind %u, %u; flags %#x, %#x", bytes[0], bytes[1], bytes[2],
+		  bytes[3], common.length, any.length, common.kind, any.kind, common.flags, any.flags);
 	for (size_t size = 0; size < any.length; size++)
-		cr_assert_not(decode_fast(bytes, size, AT, &common), "%02x %02x %02x, %zu of %u bytes", bytes[0], bytes[1],
-			      bytes[2], size, any.length);
+		cr_assert_not(decode_fast(bytes, size, AT, &common), "%02x %02x %02x, %zu of %u bytes", bytes[0],
+			      bytes[1], bytes[2], size, any.length);
 }
 
 /* Every REX, opcode and ModRM, with every SIB where there is one. */
@@ -419,8 +419,8 @@ Test(decode, general_registers)
 
 	for (i = 0; i < ARRAY_SIZE(cases); i++) {
 		cr_assert(arch_decode(cases[i].bytes, cases[i].size, AT, &insn), "%s", cases[i].text);
-		cr_expect_eq(arch_general_registers(cases[i].bytes, &insn), cases[i].registers, "%s: %#x", cases[i].text,
-			     arch_general_registers(cases[i].bytes, &insn));
+		cr_expect_eq(arch_general_registers(cases[i].bytes, &insn), cases[i].registers, "%s: %#x",
+			     cases[i].text, arch_general_registers(cases[i].bytes, &insn));
 	}
 }
 

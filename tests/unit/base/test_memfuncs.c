@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The library's own memcpy() and the like: every short size, every small distance of source and destination, and what lies
- * around them.
+ * The library's own memcpy() and the like: every short size, every small distance of source and destination, and what
+ * lies around them.
  */
 #include <criterion/criterion.h>
 

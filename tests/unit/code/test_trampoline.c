@@ -213,7 +213,8 @@ Test(trampoline, nothing_behind_a_return)
 	MAKE_WINDOW(&w, PATCH_STRATEGY_TRAP, NOP, 0xC3);
 	trampoline = build(&w, NULL, 0);
 	bytes_expect("nop, ret", code_of(trampoline, 0), 2, expected, 2);
-	cr_expect_eq(trampoline->block.size, ALIGN_UP(trampoline_entry(trampoline, 0) - trampoline->block.address + 2U, 16U));
+	cr_expect_eq(trampoline->block.size,
+		     ALIGN_UP(trampoline_entry(trampoline, 0) - trampoline->block.address + 2U, 16U));
 }
 
 /* A branch inside the window stays inside the copy, and meets the hooks there. */
@@ -603,7 +604,8 @@ Test(trampoline, every_byte_stands_for_an_instruction)
 		expect_original(trampoline_entry(trampoline, 0), trampoline_entry(trampoline, 1), 0);
 		expect_original(trampoline_entry(trampoline, 1), trampoline_entry(trampoline, 2), 2);
 		/* The jump back is five bytes; behind it there may be padding. */
-		for (tail = trampoline->block.address + trampoline->block.size - 5; !is_jump(tail, (uintptr_t)place + 5); tail--)
+		for (tail = trampoline->block.address + trampoline->block.size - 5;
+		     !is_jump(tail, (uintptr_t)place + 5); tail--)
 			cr_assert_gt(tail, trampoline_entry(trampoline, 2));
 		expect_original(trampoline_entry(trampoline, 2), tail, 4);
 		expect_original(tail, tail + 5, 5);
@@ -626,7 +628,8 @@ Test(trampoline, a_hook_after_stands_for_the_next_instruction)
 	trampoline = build(&w, &hook, 1);
 	expect_original(trampoline_entry(trampoline, 1), trampoline_entry(trampoline, 1) + 2, 2);
 	expect_original(trampoline_entry(trampoline, 1) + 2, trampoline_entry(trampoline, 2), 4);
-	cr_expect_not_null(find_reference(trampoline, "\x48\x8D\x05", (uintptr_t)place + 4), "the context says so, too");
+	cr_expect_not_null(find_reference(trampoline, "\x48\x8D\x05", (uintptr_t)place + 4),
+			   "the context says so, too");
 }
 
 Test(trampoline, a_freed_one_stands_for_nothing)
@@ -745,7 +748,8 @@ static bool ignore_all(const struct hook_owner *patch)
 	return true;
 }
 
-static bool fits(const struct trampoline *trampoline, const struct window *window, const struct hook *hooks, size_t count)
+static bool fits(const struct trampoline *trampoline, const struct window *window, const struct hook *hooks,
+		 size_t count)
 {
 	return trampoline_fits(trampoline, window, hooks, count, ignore_none, map);
 }
@@ -829,7 +833,8 @@ Test(trampoline, fits_in_order)
 /* Hooks that have a patch are for that one. */
 Test(trampoline, fits_around_hooks_in_use)
 {
-	struct hook_owner *const a = (struct hook_owner *)(uintptr_t)PROCEDURE, *const b = (struct hook_owner *)(uintptr_t)(PROCEDURE + 1);
+	struct hook_owner *const a = (struct hook_owner *)(uintptr_t)PROCEDURE,
+				 *const b = (struct hook_owner *)(uintptr_t)(PROCEDURE + 1);
 	struct hook hooks[3], wanted[2];
 	struct trampoline *trampoline;
 	struct test_window w;

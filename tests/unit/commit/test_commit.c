@@ -941,7 +941,8 @@ static bool are_right(const char *at)
 static void expect_steps(void)
 {
 	EXPECT(are_right(steps), "the steps were %s, and %u entries were retired", steps, retired);
-	EXPECT(retired == 0 || !unseen_at_end, "%u entries were retired when not all cores had seen what was written", retired);
+	EXPECT(retired == 0 || !unseen_at_end, "%u entries were retired when not all cores had seen what was written",
+	       retired);
 }
 
 static void step_through(const struct change *change, size_t i, int again)
@@ -1078,7 +1079,10 @@ Test(commit, every_step_of_a_change_taken_back, .timeout = 60)
 
 /* ---- what others put back --------------------------------------------------------------------------------------- */
 
-/* The instruction of which somebody has put back the first byte only: a mixture, which no thread may meet while it changes. */
+/*
+ * The instruction of which somebody has put back the first byte only: a mixture, which no thread may meet while it
+ * changes.
+ */
 static uint8_t *mixed;
 static size_t mixed_size;
 static const uint8_t *mixed_original;

@@ -248,9 +248,11 @@ Test(module, vdso_is_harmless)
 	}
 }
 
-/* ---- modules that the dynamic linker does not know ---------------------------------------------------------------- */
+/* ---- modules that the dynamic linker does not know --------------------------------------------------------------- */
 
-/* A file's segments as a loader of the program's own maps them; `from_file`: as mappings of the file, else as copies. */
+/*
+ * A file's segments as a loader of the program's own maps them; `from_file`: as mappings of the file, else as copies.
+ */
 struct mapped {
 	const char *path;
 	uintptr_t bias;

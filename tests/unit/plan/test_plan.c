@@ -380,17 +380,21 @@ Test(plan, bytes_behind_the_site_that_cannot_go_along)
 	check_cases(cases, ARRAY_SIZE(cases));
 }
 
-/* A displaced call returns to where it was not called from, as the shadow stack sees it: with one, none is displaced. */
+/*
+ * A displaced call returns to where it was not called from, as the shadow stack sees it: with one, none is displaced.
+ */
 Test(plan, calls_with_a_shadow_stack)
 {
 	static const struct plan_case cases[] = {
 		{ "a call, without one", BYTES(CALL_REL32, NOP), .strategy = JUMP, WINDOW(0, 5) },
-		{ "a call", BYTES(CALL_REL32, NOP), .no_calls = true, .status = PATCH_ENOTSUP, .message = SHADOW_STACK },
+		{ "a call", BYTES(CALL_REL32, NOP), .no_calls = true, .status = PATCH_ENOTSUP,
+		  .message = SHADOW_STACK },
 		{ "an indirect call", BYTES(CALL_RAX, NOP, NOP, NOP), .no_calls = true, .status = PATCH_ENOTSUP,
 		  .message = SHADOW_STACK },
 		{ "a call that would be a trap", BYTES(CALL_REL32, NOP), .policy = FORCE, .no_calls = true,
 		  .status = PATCH_ENOTSUP, .message = SHADOW_STACK },
-		{ "in the window, without one", BYTES(MOV_RAX_RDI, CALL_RAX, NOP), .strategy = CONSTRAINED, WINDOW(0, 3, 5) },
+		{ "in the window, without one", BYTES(MOV_RAX_RDI, CALL_RAX, NOP), .strategy = CONSTRAINED,
+		  WINDOW(0, 3, 5) },
 		{ "in the window", BYTES(MOV_RAX_RDI, CALL_RAX, NOP), .no_calls = true, .strategy = TRAP, WINDOW(0, 3),
 		  .message = SHADOW_STACK, .irritant = 3 },
 		{ "in the window, forbidden", BYTES(MOV_RAX_RDI, CALL_RAX, NOP), .policy = FORBID, .no_calls = true,
@@ -699,17 +703,37 @@ Test(plan, windows_that_begin_in_front_of_the_site)
 		{ "pop", BODY, .site = 5, .policy = ALLOW, .strategy = CONSTRAINED, .start = 1, .length = 5 },
 		{ "the site itself is a target", BODY, .site = 6, .target = 6, .policy = ALLOW, .strategy = TRAP,
 		  .start = 6, .length = 1 },
-		{ "the same, forbidden to trap", BODY, .site = 6, .target = 6, .policy = FORBID, .strategy = CONSTRAINED,
-		  .start = 1, .length = 6 },
+		{ "the same, forbidden to trap", BODY, .site = 6, .target = 6, .policy = FORBID,
+		  .strategy = CONSTRAINED, .start = 1, .length = 6 },
 		{ "begins where it must", BODY, .site = 6, .policy = FORBID, .strategy = CONSTRAINED, .start = 0,
 		  .length = 7, .from_start = true },
-		{ "a jump in front", { 0x53, 0x89, 0xF8, 0xEB, 0xFE, 0x90, 0xC3 }, 7, 0x6B, .site = 6, .policy = FORBID,
+		{ "a jump in front",
+		  { 0x53, 0x89, 0xF8, 0xEB, 0xFE, 0x90, 0xC3 },
+		  7,
+		  0x6B,
+		  .site = 6,
+		  .policy = FORBID,
 		  .status = PATCH_ENOJUMP },
-		{ "a call in front", { 0x53, 0xE8, 0, 0, 0, 0, 0xC3 }, 7, 0x43, .site = 6, .policy = FORBID,
+		{ "a call in front",
+		  { 0x53, 0xE8, 0, 0, 0, 0, 0xC3 },
+		  7,
+		  0x43,
+		  .site = 6,
+		  .policy = FORBID,
 		  .status = PATCH_ENOJUMP },
-		{ "the function begins too near", { 0x90, 0x90, 0xC3 }, 3, 0x7, .site = 2, .policy = FORBID,
+		{ "the function begins too near",
+		  { 0x90, 0x90, 0xC3 },
+		  3,
+		  0x7,
+		  .site = 2,
+		  .policy = FORBID,
 		  .status = PATCH_ENOJUMP },
-		{ "an endbr64 in front", { 0xF3, 0x0F, 0x1E, 0xFA, 0xC3 }, 5, 0x11, .site = 4, .policy = FORBID,
+		{ "an endbr64 in front",
+		  { 0xF3, 0x0F, 0x1E, 0xFA, 0xC3 },
+		  5,
+		  0x11,
+		  .site = 4,
+		  .policy = FORBID,
 		  .status = PATCH_ENOJUMP },
 	};
 
