@@ -272,7 +272,8 @@ static void batch_add_pad_write(struct batch *batch, struct region_change *chang
 	};
 }
 
-/* A pad is one instruction of five bytes: phase 1 writes the trap byte, phase 2 the other four, phase 3 the first byte.
+/*
+ * A pad is one instruction of five bytes: phase 1 writes the trap byte, phase 2 the other four, phase 3 the first byte.
  */
 static void batch_add_pad_phase(struct batch *batch, struct region_change *change, int phase)
 {

@@ -88,7 +88,7 @@ void batch_check(struct batch *batch);
 /* Write the pads that no thread was led to yet: in one go. */
 void batch_write_pads(struct batch *batch);
 
-/* What the text holds now (0), or is to hold after phase 1, 2, 3, by what is known now. */
+/* What the text holds now (0), or is to hold after phase 1, 2, 3, as computed last. */
 static inline const uint8_t *batch_text(const struct region_change *change, int phase)
 {
 	return change->texts + (size_t)phase * change->length;

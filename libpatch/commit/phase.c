@@ -28,7 +28,8 @@ static bool phase_is_trap(uint8_t byte)
 	return arch_trap_class(byte) != ARCH_TRAP_NONE;
 }
 
-/* Phase 0 cuts punned jumps. A jump that is not there any more, because its original byte was put back, is left alone.
+/*
+ * Phase 0 cuts punned jumps. A jump that is not there any more, because its original byte was put back, is left alone.
  */
 void phase_0_bytes(const struct region *region, const uint8_t *live, uint8_t *bytes)
 {
@@ -73,7 +74,8 @@ static void phase_1_bytes(const struct region *region, bool install, const uint8
 		bytes[region->offsets[i]] = phase_trap_for(region, install, live, final, i);
 }
 
-/* Phase 2 writes every byte but the first one and boundaries that are to hold no trap byte: phase 3 writes both (I2).
+/*
+ * Phase 2 writes every byte but the first one and boundaries that are to hold no trap byte: phase 3 writes both (I2).
  */
 static void phase_2_bytes(const struct region *region, bool install, const uint8_t *live, const uint8_t *final,
 			  uint8_t *bytes)

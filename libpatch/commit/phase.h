@@ -8,18 +8,18 @@
 #include "base/base.h"
 #include "patch/region.h"
 
-/* In the end: the region patched, or the original bytes. `bytes` has room for the whole region. */
+/* The text in the end: the patched region, or the original bytes. `bytes` has room for the whole region. */
 void phase_final_bytes(const struct region *region, bool install, uint8_t *bytes);
-/* After phase 0, from what is there. */
+/* The text after phase 0, when `live` is there. */
 void phase_0_bytes(const struct region *region, const uint8_t *live, uint8_t *bytes);
 /*
- * `texts`: what is there, followed by room for three times as much, which becomes what is there after phase 1, 2 and 3.
- * Is there anything to write, in these or in phase 4, after which it is the final bytes?
+ * `texts` begins with the text that is there. Behind it the function puts the texts after phase 1, 2 and 3, each as
+ * long. After phase 4 the text is the final one. Returns whether any phase has anything to write.
  */
 bool phase_texts(const struct region *region, bool install, uint8_t *texts);
-/* Do only bytes of the first instruction change, from the one that is there to another? */
+/* Do only bytes of the first instruction change? */
 bool phase_is_one_instruction(const struct region *region, bool install, const uint8_t *live);
-/* Is there anything to write? */
+/* Is the final text another than what the region has in the text now? */
 bool phase_changes_text(const struct region *region, bool install);
 
 #endif

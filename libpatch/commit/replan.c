@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Regions that are planned again because control is led to one of their boundaries time and again. What fails here was
- * asked for by nobody: it leaves the patch as it was, and must not be told.
+ * Regions that are planned again because control is led to one of their boundaries time and again. The program did not
+ * ask for this: what fails leaves the patch as it was, and must not become the caller's error.
  */
 #include "commit/replan.h"
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Regions whose boundaries turned out to be branched to: a jump elsewhere takes their place, where there is one that no
- * boundary of it traps for. In three commits, because the new bytes are among the old ones:
+ * Regions of which a boundary turned out to be branched to. A jump elsewhere takes the place of such a region, if there
+ * is a window none of whose boundaries is known to trap. That takes three commits, because the new bytes are among the
+ * old ones:
  *
  *   replan_begin()    builds the new region; the old one is to be a trap, at its hooked instruction alone
  *   replan_go_on()    once that is so: the new region takes the old one in
@@ -13,9 +14,9 @@
 
 #include "base/base.h"
 
-/* Queue what is to be a trap. False: there is nothing to do. */
+/* Queue the regions that are to be traps. False: there is none. */
 bool replan_begin(void);
-/* Queue what takes its place. */
+/* Queue the regions that take their place. */
 void replan_go_on(void);
 
 #endif

@@ -16,9 +16,9 @@ struct patch *handle_alloc(patch_t *handle, unsigned int roles);
 struct patch *handle_get(patch_t handle);
 /* Release the patch: from now on its handle is unknown. The patch stays. */
 void handle_revoke(struct patch *patch);
-/* Free the patch; revokes if that was not done. */
+/* Free the patch; revokes its handle first, if that was not done. */
 void handle_free(struct patch *patch);
-/* Revoke them all; visits each patch that had a handle. */
+/* Revoke all handles; visits each patch that had one. */
 void handle_revoke_all(void (*visit)(struct patch *patch));
 uint64_t handle_count(void);
 /* Patches whose handles were revoked. */
@@ -28,9 +28,9 @@ struct patch *handle_next(size_t *index);
 
 /* The patch has a change for the next commit. */
 void handle_change(struct patch *patch);
-/* Every patch that has. */
+/* Visit every patch that has a change. */
 void handle_visit_changed(void (*visit)(struct patch *patch));
-/* The same: from now on it has none, unless `settle` says false. */
+/* The same. From then on the patch has no change, unless `settle` returns false. */
 void handle_settle(bool (*settle)(struct patch *patch));
 
 #endif

@@ -219,7 +219,7 @@ static void hookset_add_place(struct hookset_layout *layout, const struct hookse
 			layout->hooks[layout->count++] = hook;
 	}
 	kinds = layout->count - begin;
-	/* Of what is done instead of the instruction there is one. */
+	/* One hook is called instead of the instruction: no more than one is needed. */
 	if (place->when == HOOK_SYSCALL)
 		return;
 	if (spare > 1)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The patches that shall share a region, and the trampoline that serves them: one that the region has had, when it does
- * just that, else a new one. Called with the library lock held.
+ * The patches that are to share a region, and the trampoline that serves them: one that the region has had, if that
+ * serves them, else a new one. Called with the library lock held.
  */
 #ifndef LIBPATCH_PATCH_HOOKSET_H
 #define LIBPATCH_PATCH_HOOKSET_H
@@ -18,14 +18,16 @@ struct hookset {
 
 /* False: out of memory. */
 bool hookset_add(struct hookset *set, struct attachment *attachment);
-/* All of the region's that are not released. */
+/* Add all attachments of the region whose patch is not released. */
 bool hookset_add_region(struct hookset *set, const struct region *region);
 void hookset_free(struct hookset *set);
 
-/* PATCH_OK; PATCH_ENOMEM with its reason in *refusal. The hooks are the patches' then. */
+/*
+ * A trampoline for the set; its hooks belong to the patches then. PATCH_OK; PATCH_ENOMEM with the reason in *refusal.
+ */
 patch_status hookset_build(const struct hookset *set, struct region *region, const struct arch_insn *insns,
 			   struct trampoline **out, struct refusal *refusal);
-/* The same for what the region has, as a trap. NULL when it has nothing. */
+/* The same for the patches on the region, which is to be a trap. *out is NULL when there are none. */
 patch_status hookset_build_trap(struct region *region, struct trampoline **out, struct refusal *refusal);
 
 #endif

@@ -18,8 +18,8 @@ enum role {
 };
 
 /*
- * Of patches of the library's own: at a system call, their record has an arch_syscall_hook_fn. Never given to
- * patch_make().
+ * The type of the library's own patches, at system calls. The record of such a patch has an arch_syscall_hook_fn.
+ * patch_make() never gets this type.
  */
 #define MODEL_SYSCALL 0x80
 
@@ -70,8 +70,8 @@ enum patch_life {
 enum patch_goal { GOAL_DISABLED, GOAL_ENABLED, GOAL_RELEASED, PATCH_GOALS };
 
 /*
- * What the caller of patch_make() asked for, and where it stands. Without a return site, memory ends in front of that.
- * There may be a million of them: what commits look at is together.
+ * What the caller of patch_make() asked for, and where it stands. A patch without a return site has no memory for one
+ * (patch_size()). There may be a million patches: the fields that commits look at stand together, from `queued` on.
  */
 struct patch {
 	uint64_t order; /* of making */
@@ -83,7 +83,7 @@ struct patch {
 	uint64_t write;
 	uint64_t clobber;
 	void (*destroy)(void *user_data);
-	/* quiesce.c's. */
+	/* For quiesce.c. */
 	uint64_t ticket; /* of its last closing, or of its detachment */
 	uint64_t unmade; /* order of patch_unmake() */
 	union {
@@ -148,20 +148,20 @@ static inline bool patch_may_be_in_use(const struct patch *patch)
 	return patch->life == LIFE_OPEN || patch->life == LIFE_CLOSED || patch->life == LIFE_DETACHED;
 }
 
-/* What its hooks' slots hold. */
+/* What the slots of its hooks hold while they are open. */
 static inline const void *patch_record(const struct patch *patch, enum role role)
 {
 	return patch->action == ARCH_CALL_PROCEDURE ? &patch->sites[role].record : patch->sites[role].counter;
 }
 
-/* What its hooks call, with what. Not of one that counts. */
+/* The procedure that its hooks call, and its user data. Not for a patch that counts. */
 static inline struct hook_record patch_procedure(const struct patch *patch)
 {
 	return patch->paired ? (struct hook_record){ patch->pair.procedure, patch->pair.user_data } :
 			       patch->sites[ROLE_SITE].record;
 }
 
-/* The same, or the counter that they increase: 0 for one in thread-local storage. */
+/* The address that its hooks refer to: of the procedure, or of the counter; 0 for a counter in thread-local storage. */
 static inline uintptr_t patch_refers_to(const struct patch *patch)
 {
 	switch (patch->action) {
@@ -174,21 +174,22 @@ static inline uintptr_t patch_refers_to(const struct patch *patch)
 	}
 }
 
-/* Its size with so many roles. */
+/* The size of a patch with so many roles. */
 static inline size_t patch_size(unsigned int roles)
 {
 	return roles == ROLES ? sizeof(struct patch) : offsetof(struct patch, sites[1]);
 }
 
-/* How many things in front of the one at hand a pass over all of them fetches. */
+/* A pass over many objects fetches the object that is so many places ahead of the one at hand. */
 #define PREFETCH_AHEAD 6
 
-/* What commits look at. Of an attachment's patch: the patch is not there yet to be asked. */
+/* Fetch what commits look at. */
 static inline void patch_fetch(const struct patch *patch)
 {
 	fetch(&patch->queued, offsetof(struct patch, sites[1]) - offsetof(struct patch, queued));
 }
 
+/* The same for an attachment's patch. Its address is computed: attachment->patch is not in the cache yet. */
 static inline void attachment_fetch(const struct attachment *attachment)
 {
 	patch_fetch((const struct patch *)((const uint8_t *)attachment - offsetof(struct patch, sites)));

@@ -14,7 +14,7 @@ struct patch;
 /* Let its hooks call its procedure, or pass them over. */
 void quiesce_set_open(struct patch *patch, bool open);
 
-/* It was released and is in no region any more. The patch is not the caller's any more: it may be freed. */
+/* The patch was released and is in no region any more. The caller must not use it after the call, which may free it. */
 void quiesce_detached(struct patch *patch);
 
 /* Look at the threads, if anything waits for them. */
@@ -29,12 +29,12 @@ bool quiesce_is_due(void);
 struct patch *quiesce_take(void);
 void quiesce_destroyed(struct patch *patch);
 
-/* What was closed or detached until now has a ticket up to this one. */
+/* The last ticket: patches that were closed or detached until now have tickets up to it. */
 uint64_t quiesce_ticket(void);
 enum quiesce_state {
-	QUIESCE_QUIET, /* whatever has a ticket up to the given one is quiet, and what is detached of it destroyed */
+	QUIESCE_QUIET, /* patches with tickets up to the given one are quiet, and the detached ones of them destroyed */
 	QUIESCE_BUSY,
-	QUIESCE_SELF /* and will be as long as the calling thread does not return from a procedure */
+	QUIESCE_SELF /* busy for as long as the calling thread does not return from a procedure */
 };
 enum quiesce_state quiesce_state(uint64_t ticket);
 

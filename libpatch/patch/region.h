@@ -33,7 +33,7 @@
 struct region {
 	uintptr_t start;
 	uint8_t length;
-	uint8_t owned; /* bytes from start on that nobody else may change: length, or those of a punned jump (I11) */
+	uint8_t owned; /* bytes from start on that no other region may change: length, or a punned jump's (I11) */
 	uint8_t count;
 	uint8_t strategy;
 	bool no_rmw;
@@ -41,7 +41,7 @@ struct region {
 	bool installed;        /* text differs from the original, or may */
 	bool gone;             /* by region_leave() */
 	uint32_t queued;       /* queue_add() */
-	struct region *former; /* of a former region: an earlier one that began there */
+	struct region *former; /* of a former region: an earlier former one that began at the same address */
 	struct attachment *attachments;
 	/* Generations: see above. */
 	struct trampoline *current;
@@ -66,7 +66,7 @@ static inline void region_fetch(const struct region *region)
 	fetch(region, sizeof(*region) + 64);
 }
 
-/* Does any part of the patch wait for another commit? In the middle of one: has any failed? */
+/* Does any part of the patch wait for another commit? In the middle of a commit: has any part failed? */
 static inline bool patch_is_pending(const struct patch *patch)
 {
 	for (size_t i = 0; i < patch->roles; ++i)
@@ -87,17 +87,17 @@ struct region *region_covering(uintptr_t address);
 /* Has the instruction at an offset of the region a hook? */
 bool region_is_hooked(const struct region *region, unsigned int offset);
 
-/* Is there a patch with this policy on it? */
+/* Is a patch with this policy on the region? */
 bool region_has_policy(const struct region *region, int policy);
 /*
- * Only the library's own patch is on it, and its jump covers one instruction: it can be changed in one write, and needs
- * no trap bytes on its boundaries, which lie behind the jump.
+ * Is only the library's own patch on the region, and does its jump cover one instruction? Then the region can be
+ * changed in one write, and needs no trap bytes on its boundaries, which lie behind the jump.
  */
 bool region_is_plain(const struct region *region);
-/* Nothing of it is in the text, and nobody is on it. */
+/* Is nothing of the region in the text, and no patch on it? */
 bool region_is_unused(const struct region *region);
 
-/* Should the region's text be patched once everything wanted is in effect? */
+/* Is any patch on the region wanted? Then its text is to be patched. */
 bool region_wanted(const struct region *region);
 
 /* Is any region in the text? */
@@ -111,10 +111,10 @@ static inline struct trampoline *region_trampoline(const struct region *region)
 	return region->next != NULL ? region->next : region->current;
 }
 
-/* What a pass needs beside regions. More than that takes the place of what it needs. */
+/* What a pass needs beside regions. What it does not need would only push that out of the cache. */
 enum region_part { REGION_PATCHES = 1 << 0, REGION_TRAMPOLINE = 1 << 1, REGION_ENTRIES = 1 << 2 };
 
-/* What the region, which was fetched, leads to. */
+/* Fetch what a region leads to that was fetched itself. */
 static inline void region_fetch_further(const struct region *region, unsigned int parts)
 {
 	if ((parts & REGION_PATCHES) && region->attachments != NULL)
@@ -134,54 +134,60 @@ struct region_usage {
 	uint64_t retired_bytes;
 };
 void region_usage(struct region_usage *usage);
-/* A trampoline went out of use: keep it for the same patches at the same place (I7). */
+/*
+ * The trampoline went out of use. A reachable one is kept for the same patches at the same place (I7), another one
+ * freed.
+ */
 void region_retire(struct region *region, struct trampoline *trampoline);
 
-/* Regions for the next commit. */
+/* The queue of regions for the next commit. */
 void region_queue(struct region *region);
 size_t region_queued(void);
-/* One of them, below region_queued(). */
+/* The region at the index, which is below region_queued(). */
 struct region *region_queued_at(size_t index);
-/* They are for the caller to deal with. */
+/* Empty the queue: the caller has taken the regions. */
 void region_queue_taken(void);
 void region_set_installed(struct region *region, bool installed);
 
 /* ---- making and merging ----------------------------------------------------------------------------------------- */
 
 /*
- * Its pad was chosen for bytes behind the window, which a punned jump consists of: are they these? `original`: see
- * region_create().
+ * The region's pad was chosen for the bytes behind the window, which a punned jump consists of. Are `original`, from
+ * the region's start on, still these bytes?
  */
 bool region_pad_fits(const struct region *region, uint8_t strategy, const uint8_t *original);
 /*
- * A region for the window that nothing knows of yet, or that was there before; NULL: out of memory. `no_rmw`: its
+ * A region for the window: a former one, or a new one that nothing refers to yet. NULL: out of memory. `no_rmw`: its
  * mapping is writable (text.h).
  */
 struct region *region_create(const struct window *window, bool no_rmw);
 /* `original`: bytes from the region's start on, a jump's, for PATCH_STRATEGY_PUNNED_JUMP; else not looked at. */
 void region_set_strategy(struct region *region, uint8_t strategy, const uint8_t *original);
-/* Let one go that never owned its entries. */
+/* Free a region that never owned its entries; a former one becomes that again. */
 void region_discard(struct region *region);
-/* Entries for every instruction: existing ones stay what they are until the region is committed. False: out of memory.
+/*
+ * Make entries for all instructions; entries that exist stay as they are until the region is committed. False: out of
+ * memory.
  */
 bool region_make_entries(struct region *region);
 /* From now on the entries are this region's. */
 void region_own_entries(struct region *region);
-/* Move the patches on the other, and what they did to the text, to this one, which covers both. The other one goes. */
+/* Move the patches on `gone`, and what they did to the text, to the region, which covers both. Buries `gone`. */
 void region_take_in(struct region *region, struct region *gone);
 void region_append(struct region *region, struct attachment *attachment);
 /* The trampoline that takes effect at the next commit. */
 void region_set_next(struct region *region, struct trampoline *trampoline);
 /*
- * The region goes: it has no patches and nothing of it is in the text, or another has taken it in. What threads may be
- * in stays (I7), and serves the next region for the same window.
+ * The region goes, because it is unused or because another one has taken it in. If threads may be in its trampolines or
+ * at its pad, it becomes a former region (I7).
  */
 void region_bury(struct region *region);
 /* No punned jump of the region is in the text any more (I11). */
 void region_clear_punned(const struct region *region);
 /*
- * The code of a region that has no attachments, and owns its entries, or of those that were there before, is about to
- * be unmapped: onto the list, linked by `former`. Then free it, with its trampolines and its pad: no thread can be in
+ * The code of a region is about to be unmapped. region_leave() takes the region, which has no attachments and owns its
+ * entries, off its entries and puts it on the list, linked by `former`; region_leave_former() does so for the former
+ * regions of an entry. region_free() frees a region of the list with its trampolines and its pad: no thread can be in
  * them (I7), because it would come back to code that is not there.
  */
 void region_leave(struct region *region, struct region **list);

@@ -20,7 +20,7 @@
  */
 void unmapped_end(uintptr_t lower, uintptr_t upper);
 
-/* The same for a region that owned no entries yet. */
+/* The same for a region that owned no entries yet: replan.c made it, and its code went before it was used. */
 struct region;
 void unmapped_abandon(struct region *region);
 

@@ -73,7 +73,7 @@ static patch_status attach_establish(const struct candidates *candidates, struct
 	return PATCH_OK;
 }
 
-/* The region for the candidate: the one that was there before, or a new one. */
+/* Use the unused region with the candidate's window, or make one. */
 static patch_status attach_settle_in(const struct candidates *candidates, struct attachment *attachment,
 				     struct refusal *refusal)
 {
@@ -87,7 +87,10 @@ static patch_status attach_settle_in(const struct candidates *candidates, struct
 	return attach_join(region, attachment, refusal);
 }
 
-/* The best candidate that fits what is there, and for which there is memory. `from`: see struct plan_request. */
+/*
+ * Take the best candidate that fits the regions around it, and for which there is memory. `from`: see struct
+ * plan_request.
+ */
 static patch_status attach_establish_at(struct attachment *attachment, int policy, uintptr_t from,
 					const struct extent *extent, struct refusal *refusal)
 {
@@ -182,7 +185,8 @@ static patch_status attach_join_by_trap(struct region *region, struct attachment
 	return status;
 }
 
-/* From trap to jump. A window of several instructions was planned for a jump, and stays; another one is planned again.
+/*
+ * From trap to jump. A window of several instructions was planned for a jump, and stays; another one is planned again.
  */
 static patch_status attach_join_by_jump(struct region *region, struct attachment *attachment,
 					const struct extent *extent, struct refusal *refusal)

@@ -91,7 +91,7 @@ static void candidates_dissolve_unused(const struct plan *plan)
 	}
 }
 
-/* Do the window's instructions begin where those of the regions that it takes in do? */
+/* Do instructions of the window begin wherever instructions of the regions begin that it takes in? */
 static bool candidates_agree(const struct candidates *candidates)
 {
 	const struct plan *plan = &candidates->plan;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Where a patch can go, given what is patched around it: candidates of the planner, best first, made to candidates.
+ * Where a patch can go, given what is patched around it: the planner's candidates, best first, made to fit.
  * Called with the library lock held; nothing here changes a region that has patches.
  */
 #ifndef LIBPATCH_PLAN_CANDIDATES_H
@@ -33,8 +33,8 @@ struct candidates {
 };
 
 /*
- * Candidates for a hook on the instruction at address, with this around it. `from`: see struct plan_request. `through`:
- * this region is thought away; or NULL. PATCH_OK; PATCH_EFAULT: not mapped.
+ * Begin with the candidates for a hook on the instruction at address; `extent` is what is around it. `from`: see struct
+ * plan_request. `through`: a region that is taken for not there; or NULL. PATCH_OK; PATCH_EFAULT: not mapped.
  */
 patch_status candidates_begin(struct candidates *candidates, const struct extent *extent, uintptr_t address, int policy,
 			      uintptr_t from, const struct region *through, struct refusal *refusal);

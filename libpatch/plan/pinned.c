@@ -129,7 +129,8 @@ static const uint8_t cancellable[] = { 0x4D, 0x89, 0xCA, 0x4C, 0x8B, 0x44, 0x24,
 #define CANCELLABLE_BEFORE 40
 /* A window that began behind the address would end before. */
 #define AROUND 192
-/* How much of what is behind a function matters: an instruction that its last window runs into, and all of the above.
+/*
+ * How much of what is behind a function matters: an instruction that its last window runs into, and all of the above.
  */
 #define BEYOND (INSN_MAX + CANCELLABLE_BEFORE + sizeof(cancellable) + 16)
 #define SYSCALL_1 0x0F

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Code that works only where it is, because somebody compares program counters with its bounds (hazard 13):
+ * Code that works only where it is, because the kernel or libc compares program counters with its bounds (hazard 13):
  *
  *  - restartable sequences (rseq): the kernel leads a thread that it interrupts in one to the abort handler; at an int3
  * it has done so before anybody sees where the trap was, and in a displaced copy it never does. It also looks for a

@@ -54,10 +54,14 @@ struct plan_request {
 	bool (*is_target)(uintptr_t address, const void *data);
 	bool (*is_start)(uintptr_t address, const void *data);
 	const void *data;
-	/* The window must end here or later and may not end inside an instruction: joining what is there. 0: no wish.
+	/*
+	 * The window must end here or later, because it joins the region that ends here. 0: it need not.
 	 */
 	uintptr_t reach;
-	/* The window must begin here, in front of the site. 0: no wish. */
+	/*
+	 * The window must begin here, in front of the site, because it joins the region that begins here. 0: it need
+	 * not.
+	 */
 	uintptr_t from;
 	struct plan_rung candidate; /* the first one to try: those before it did not do */
 	int policy;                 /* enum patch_trap_policy */

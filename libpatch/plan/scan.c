@@ -22,7 +22,7 @@ static uint64_t *starts;
 static uint64_t *targets;
 static size_t words;
 
-/* Addresses from near_lower on: bit i for one that branches may lead to. */
+/* Bit i: branches may lead to near_lower + i. */
 #define NEAR 32
 static uintptr_t near_lower;
 static uint32_t near_targets;
@@ -170,7 +170,7 @@ static bool scan_may_be_target(uintptr_t address)
 	if (!is_original)
 		return true;
 	if (near_lower == 0 || address < near_lower || address >= near_lower + NEAR) {
-		/* Most questions are about what is behind the first, some about what is in front. */
+		/* Most questions that follow are about addresses behind this one, some about addresses in front. */
 		near_lower = address - NEAR / 4;
 		near_targets = scan_find_near_targets(near_lower);
 	}

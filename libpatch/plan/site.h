@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What there is at an address that somebody wants to patch: a mapping, a module, a function. Called with the library
+ * What there is at an address that is to be patched: a mapping, a module, a function. Called with the library
  * lock held.
  */
 #ifndef LIBPATCH_PLAN_SITE_H
@@ -24,7 +24,10 @@ struct extent {
 /* May a patch be placed at address? PATCH_OK, or why not in *refusal. */
 patch_status site_examine(uintptr_t address, struct extent *extent, struct refusal *refusal);
 
-/* The end of the function that begins at extent->limit, as far as its bytes may be changed; 0: there is none. */
+/*
+ * The end of the function that begins at extent->limit, as far as its bytes may be changed; 0: no function begins
+ * there.
+ */
 uintptr_t site_next_function_end(const struct extent *extent);
 
 /* The instruction at address, under patches; false when the bytes there are none. */
