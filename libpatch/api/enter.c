@@ -9,6 +9,8 @@
 #include "patch/handle.h"
 #include "sys/text.h"
 
+#include <stdatomic.h>
+
 static _Atomic enum api_life life;
 
 enum api_life api_life(void)

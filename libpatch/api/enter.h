@@ -5,8 +5,10 @@
 #ifndef LIBPATCH_API_ENTER_H
 #define LIBPATCH_API_ENTER_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 #include "runtime/lock.h"
+
+#include <libpatch/patch.h>
 
 struct patch;
 

@@ -7,7 +7,7 @@
 
 #include "api/patch_commit.h"
 #include "arch/arch.h"
-#include "base/base.h"
+#include "base/compiler.h"
 #include "base/error.h"
 #include "base/heap.h"
 #include "elf/module.h"

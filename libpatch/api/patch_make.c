@@ -15,6 +15,7 @@
 #include "plan/site.h"
 
 #include <dlfcn.h>
+#include <libpatch/patch.h>
 
 static uint64_t order;
 

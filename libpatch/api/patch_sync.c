@@ -7,6 +7,7 @@
 
 #include "api/patch_commit.h"
 #include "base/error.h"
+#include "base/syscall.h"
 #include "patch/quiesce.h"
 
 #include <time.h>

@@ -6,7 +6,9 @@
 #ifndef LIBPATCH_ARCH_ARCH_H
 #define LIBPATCH_ARCH_ARCH_H
 
-#include "base/base.h"
+#include "base/compiler.h"
+
+#include <libpatch/patch.h>
 
 /* ---- decoding --------------------------------------------------------------------------------------------------- */
 

@@ -6,6 +6,8 @@
 #ifndef LIBPATCH_ARCH_THREAD_POINTER_H
 #define LIBPATCH_ARCH_THREAD_POINTER_H
 
+#include "base/compiler.h"
+
 #include <stdint.h>
 
 /* Async-signal-safe. */

@@ -7,7 +7,9 @@
 #ifndef LIBPATCH_BASE_ERROR_H
 #define LIBPATCH_BASE_ERROR_H
 
-#include "base/base.h"
+#include "base/compiler.h"
+
+#include <libpatch/patch.h>
 
 /* Errors kept of one call; the first ones, because they are the causes. */
 #define ERROR_CHAIN 4

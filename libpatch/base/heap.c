@@ -2,6 +2,7 @@
 #include "base/heap.h"
 
 #include "base/inject.h"
+#include "base/syscall.h"
 
 #include <string.h>
 #include <sys/mman.h>

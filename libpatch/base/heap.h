@@ -6,7 +6,7 @@
 #ifndef LIBPATCH_BASE_HEAP_H
 #define LIBPATCH_BASE_HEAP_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 
 /* Zeroed memory, 8-byte aligned; NULL when the kernel has none. */
 void *heap_alloc(size_t size);

@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Fault injection, for tests only: empty in the library that is installed.
+ */
 #include "base/inject.h"
 
 #ifdef LIBPATCH_INJECT
-#include "base/base.h"
+#include <sys/syscall.h>
 
 int (*libpatch_inject)(enum inject_point point);
 

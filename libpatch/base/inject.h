@@ -29,8 +29,12 @@ enum inject_point {
 /* Called at every point when set. Nonzero makes the step about to be taken fail with that errno, where it can fail. */
 extern int (*libpatch_inject)(enum inject_point point);
 #define INJECT(point) (libpatch_inject != 0 ? libpatch_inject(point) : 0)
+
+/* 0, or the errno with which the system call `nr` is to fail without being made. Asked before each raw_syscall(). */
+int libpatch_inject_system_call(long nr);
 #else
 #define INJECT(point) 0
+#define libpatch_inject_system_call(nr) 0
 #endif
 
 #endif

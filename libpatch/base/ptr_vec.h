@@ -6,7 +6,7 @@
 #ifndef LIBPATCH_BASE_PTR_VEC_H
 #define LIBPATCH_BASE_PTR_VEC_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 
 struct ptr_vec {
 	void **items;

@@ -2,7 +2,7 @@
 #ifndef LIBPATCH_BASE_SORT_H
 #define LIBPATCH_BASE_SORT_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 
 /*
  * Structures that begin with their address, a uintptr_t, in ascending order. `size`: of one, a multiple of 8. In place, without

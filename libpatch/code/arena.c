@@ -4,10 +4,12 @@
 #include "arch/arch.h"
 #include "base/heap.h"
 #include "base/inject.h"
+#include "base/syscall.h"
 #include "code/code_ranges.h"
 #include "sys/maps.h"
 #include "sys/text.h"
 
+#include <stdatomic.h>
 #include <sys/mman.h>
 
 #define CODE_SIZE (1UL << 20)

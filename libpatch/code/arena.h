@@ -21,7 +21,9 @@
 #ifndef LIBPATCH_CODE_ARENA_H
 #define LIBPATCH_CODE_ARENA_H
 
-#include "base/base.h"
+#include "base/compiler.h"
+
+#include <libpatch/patch.h>
 
 #define ARENA_GRANULE 16
 #define ARENA_BLOCK_ROWS 8 /* offset of the rows in a block */

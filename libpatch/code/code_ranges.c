@@ -3,6 +3,8 @@
 
 #include "base/inject.h"
 
+#include <stdatomic.h>
+
 #define RANGES 8192
 
 static struct code_range ranges[RANGES];

@@ -5,7 +5,7 @@
 #ifndef LIBPATCH_CODE_CODE_RANGES_H
 #define LIBPATCH_CODE_CODE_RANGES_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 
 struct code_range {
 	uintptr_t lower;

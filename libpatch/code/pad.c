@@ -13,6 +13,8 @@
 #include "sys/maps.h"
 #include "sys/text.h"
 
+#include <errno.h>
+#include <libpatch/patch.h>
 #include <sys/mman.h>
 
 #define ZONE_SIZE (16UL << 20)

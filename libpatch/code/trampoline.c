@@ -3,6 +3,7 @@
 
 #include "base/heap.h"
 
+#include <stdatomic.h>
 #include <string.h>
 
 /* Rows address code with 16 bits; this many of them leave room for the code. */

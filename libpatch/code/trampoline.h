@@ -10,10 +10,12 @@
 #define LIBPATCH_CODE_TRAMPOLINE_H
 
 #include "arch/arch.h"
-#include "base/base.h"
+#include "base/compiler.h"
 #include "code/arena.h"
 #include "code/window.h"
 #include "sys/text.h"
+
+#include <libpatch/patch.h>
 
 enum hook_when {
 	HOOK_BEFORE,

@@ -7,7 +7,7 @@
 #define LIBPATCH_CODE_WINDOW_H
 
 #include "arch/arch.h"
-#include "base/base.h"
+#include "base/compiler.h"
 
 /* The longest window. Joining neighbours that would make a longer one is refused. */
 #define WINDOW_LENGTH_MAX 120

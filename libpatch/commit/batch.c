@@ -10,6 +10,7 @@
 #include "base/heap.h"
 #include "commit/phase.h"
 
+#include <errno.h>
 #include <string.h>
 
 #define ORIGIN "patch_commit"

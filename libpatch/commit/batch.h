@@ -8,7 +8,7 @@
 #define LIBPATCH_COMMIT_BATCH_H
 
 #include "commit/worklist.h"
-#include "base/base.h"
+#include "base/compiler.h"
 #include "patch/region.h"
 #include "sys/text.h"
 

@@ -35,6 +35,8 @@
 #include "sys/membarrier.h"
 #include "sys/text.h"
 
+#include <errno.h>
+#include <stdatomic.h>
 #include <string.h>
 
 #define ORIGIN "patch_commit"

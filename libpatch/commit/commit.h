@@ -6,7 +6,9 @@
 #ifndef LIBPATCH_COMMIT_COMMIT_H
 #define LIBPATCH_COMMIT_COMMIT_H
 
-#include "base/base.h"
+#include "base/compiler.h"
+
+#include <libpatch/patch.h>
 
 /*
  * Bring every queued region to the state that its patches want. PATCH_OK, PATCH_EFAIL when some regions could not be

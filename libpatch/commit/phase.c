@@ -8,6 +8,7 @@
 #include "arch/arch.h"
 #include "code/trampoline.h"
 
+#include <libpatch/patch.h>
 #include <string.h>
 
 void phase_final_bytes(const struct region *region, bool install, uint8_t *bytes)

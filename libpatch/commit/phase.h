@@ -5,7 +5,7 @@
 #ifndef LIBPATCH_COMMIT_PHASE_H
 #define LIBPATCH_COMMIT_PHASE_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 #include "patch/region.h"
 
 /* The text in the end: the patched region, or the original bytes. `bytes` has room for the whole region. */

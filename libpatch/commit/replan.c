@@ -14,6 +14,8 @@
 #include "trap/signals.h"
 #include "plan/site.h"
 
+#include <libpatch/patch.h>
+
 struct replan {
 	struct replan *next;
 	struct region *old;

@@ -12,7 +12,7 @@
 #ifndef LIBPATCH_COMMIT_REPLAN_H
 #define LIBPATCH_COMMIT_REPLAN_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 
 /* Queue the regions that are to be traps. False: there is none. */
 bool replan_begin(void);

@@ -7,6 +7,7 @@
 
 #include "arch/arch.h"
 #include "base/heap.h"
+#include "base/prefetch.h"
 #include "base/sort.h"
 
 /*

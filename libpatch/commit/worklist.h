@@ -7,7 +7,7 @@
 #ifndef LIBPATCH_COMMIT_WORKLIST_H
 #define LIBPATCH_COMMIT_WORKLIST_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 #include "patch/region.h"
 
 struct worklist_item {

@@ -6,7 +6,7 @@
 #ifndef LIBPATCH_ELF_MODULE_H
 #define LIBPATCH_ELF_MODULE_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 #include "sys/maps.h"
 
 struct module {

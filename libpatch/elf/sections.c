@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "elf/sections.h"
 
+#include "base/syscall.h"
 #include "sys/text.h"
 
 #include <string.h>

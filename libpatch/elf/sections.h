@@ -6,7 +6,7 @@
 #ifndef LIBPATCH_ELF_SECTIONS_H
 #define LIBPATCH_ELF_SECTIONS_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 
 #include <link.h>
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "interpose/mask_audit.h"
 
+#include "base/syscall.h"
 #include "runtime/lock.h"
 #include "sys/process.h"
 #include "trap/signals.h"

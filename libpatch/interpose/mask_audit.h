@@ -6,7 +6,7 @@
 #ifndef LIBPATCH_INTERPOSE_MASK_AUDIT_H
 #define LIBPATCH_INTERPOSE_MASK_AUDIT_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 
 /* Can what threads block be known, where there are any? */
 bool mask_audit_can_look(void);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "interpose/syscall_emul.h"
 
+#include "base/syscall.h"
 #include "interpose/mask_audit.h"
 #include "runtime/app_handlers.h"
 #include "trap/app_sigpending.h"

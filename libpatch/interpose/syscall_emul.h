@@ -7,7 +7,7 @@
 #define LIBPATCH_INTERPOSE_SYSCALL_EMUL_H
 
 #include "arch/arch.h"
-#include "base/base.h"
+#include "base/compiler.h"
 
 /* Is the call with this number one of them? */
 bool syscall_emul_concerns(long number);

@@ -2,6 +2,7 @@
 #include "interpose/syscall_sites.h"
 
 #include "arch/arch.h"
+#include "base/syscall.h"
 #include "plan/attach.h"
 #include "commit/commit.h"
 #include "interpose/mask_audit.h"

@@ -6,7 +6,9 @@
 #ifndef LIBPATCH_INTERPOSE_SYSCALL_SITES_H
 #define LIBPATCH_INTERPOSE_SYSCALL_SITES_H
 
-#include "base/base.h"
+#include "base/compiler.h"
+
+#include <libpatch/patch.h>
 
 /*
  * Patch them in every module that is loaded now; with the loader's lock and the library lock held (module_hold_all()). What

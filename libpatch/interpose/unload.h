@@ -7,7 +7,7 @@
 #define LIBPATCH_INTERPOSE_UNLOAD_H
 
 #include "arch/arch.h"
-#include "base/base.h"
+#include "base/compiler.h"
 
 /*
  * At the linker's munmap(): patches on the module's code, and patches that call its code, end now, before something

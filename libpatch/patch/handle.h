@@ -6,7 +6,9 @@
 #ifndef LIBPATCH_PATCH_HANDLE_H
 #define LIBPATCH_PATCH_HANDLE_H
 
-#include "base/base.h"
+#include "base/compiler.h"
+
+#include <libpatch/patch.h>
 
 struct patch;
 

@@ -6,8 +6,10 @@
 #ifndef LIBPATCH_PATCH_HOOKSET_H
 #define LIBPATCH_PATCH_HOOKSET_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 #include "patch/region.h"
+
+#include <libpatch/patch.h>
 
 /* Attachments by address, at equal addresses in order of making. Begins zeroed. */
 struct hookset {

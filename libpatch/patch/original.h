@@ -6,7 +6,7 @@
 #ifndef LIBPATCH_PATCH_ORIGINAL_H
 #define LIBPATCH_PATCH_ORIGINAL_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 
 /* Is the text in [lower, upper), which is not empty, what it was without patches? True is sure; false may be wrong. */
 bool original_is_in_place(uintptr_t lower, uintptr_t upper);

@@ -6,7 +6,8 @@
 #ifndef LIBPATCH_PATCH_PATCH_OBJECT_H
 #define LIBPATCH_PATCH_PATCH_OBJECT_H
 
-#include "base/base.h"
+#include "base/compiler.h"
+#include "base/prefetch.h"
 #include "code/trampoline.h"
 #include "runtime/call_pairs.h"
 

@@ -7,8 +7,11 @@
 
 #include "patch/handle.h"
 #include "patch/patch_object.h"
+#include "runtime/hook_guard.h"
 #include "sys/membarrier.h"
 #include "runtime/hook_threads.h"
+
+#include <stdatomic.h>
 
 static uint64_t last_ticket;
 /* Linked by quiet_next: closed but not known to be quiet; due; being destroyed. */

@@ -7,7 +7,7 @@
 #ifndef LIBPATCH_PATCH_QUIESCE_H
 #define LIBPATCH_PATCH_QUIESCE_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 
 struct patch;
 

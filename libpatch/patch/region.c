@@ -8,6 +8,8 @@
 #include "base/heap.h"
 #include "base/ptr_vec.h"
 
+#include <libpatch/patch.h>
+#include <stdatomic.h>
 #include <string.h>
 
 static struct ptr_vec queue;

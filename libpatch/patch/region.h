@@ -23,8 +23,9 @@
 #ifndef LIBPATCH_PATCH_REGION_H
 #define LIBPATCH_PATCH_REGION_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 #include "base/error.h"
+#include "base/prefetch.h"
 #include "patch/patch_object.h"
 #include "trap/registry.h"
 #include "code/trampoline.h"

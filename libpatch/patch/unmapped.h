@@ -6,7 +6,7 @@
 #ifndef LIBPATCH_PATCH_UNMAPPED_H
 #define LIBPATCH_PATCH_UNMAPPED_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 
 /*
  * [lower, upper) is about to be unmapped, or is already. Guarantees, at return:

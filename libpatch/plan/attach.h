@@ -6,9 +6,11 @@
 #ifndef LIBPATCH_PLAN_ATTACH_H
 #define LIBPATCH_PLAN_ATTACH_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 #include "patch/region.h"
 #include "plan/site.h"
+
+#include <libpatch/patch.h>
 
 /*
  * Give the patch a place for one of its roles, and build the region's trampoline. `extent`: what is around its site. On

@@ -13,6 +13,7 @@
 #include "sys/maps.h"
 #include "sys/text.h"
 
+#include <errno.h>
 #include <string.h>
 
 static bool candidates_is_target(uintptr_t address, const void *data)

@@ -6,10 +6,12 @@
 #ifndef LIBPATCH_PLAN_CANDIDATES_H
 #define LIBPATCH_PLAN_CANDIDATES_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 #include "plan/plan.h"
 #include "patch/region.h"
 #include "plan/site.h"
+
+#include <libpatch/patch.h>
 
 /* Bytes a plan may look at: the longest window on either side, one instruction more, and an endbr64. */
 #define CANDIDATES_BEFORE WINDOW_LENGTH_MAX

@@ -13,7 +13,7 @@
 #ifndef LIBPATCH_PLAN_PINNED_H
 #define LIBPATCH_PLAN_PINNED_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 #include "elf/module.h"
 
 struct pinned {

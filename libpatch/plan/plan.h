@@ -7,7 +7,7 @@
 #define LIBPATCH_PLAN_PLAN_H
 
 #include "arch/arch.h"
-#include "base/base.h"
+#include "base/compiler.h"
 #include "code/window.h"
 
 /*

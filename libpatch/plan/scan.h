@@ -9,7 +9,7 @@
 #ifndef LIBPATCH_PLAN_SCAN_H
 #define LIBPATCH_PLAN_SCAN_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 
 /* The answers below are for the function [lower, upper), readable memory that is not empty; patched or not. */
 void scan_set(uintptr_t lower, uintptr_t upper);

@@ -6,8 +6,10 @@
 #ifndef LIBPATCH_PLAN_SITE_H
 #define LIBPATCH_PLAN_SITE_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 #include "patch/region.h"
+
+#include <libpatch/patch.h>
 
 /* What there is around a site. */
 struct extent {

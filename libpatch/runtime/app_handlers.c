@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "runtime/app_handlers.h"
 
+#include "base/syscall.h"
 #include "sys/process.h"
 
 #include <limits.h>
 #include <linux/futex.h>
+#include <stdatomic.h>
 
 enum { NOT_KNOWN, NONE, SOME };
 

@@ -13,7 +13,7 @@
 #ifndef LIBPATCH_RUNTIME_APP_HANDLERS_H
 #define LIBPATCH_RUNTIME_APP_HANDLERS_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 
 /* Is it known whether there are any? */
 bool app_handlers_are_known(void);

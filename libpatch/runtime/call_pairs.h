@@ -6,7 +6,9 @@
 #ifndef LIBPATCH_RUNTIME_CALL_PAIRS_H
 #define LIBPATCH_RUNTIME_CALL_PAIRS_H
 
-#include "base/base.h"
+#include "base/compiler.h"
+
+#include <libpatch/patch.h>
 
 struct call_pair {
 	uint64_t id; /* never used again */

@@ -3,10 +3,13 @@
 
 #include "arch/thread_pointer.h"
 #include "arch/x86_64/hook_frame.h"
+#include "base/syscall.h"
+#include "runtime/hook_guard.h"
 #include "sys/process.h"
 #include "sys/text.h"
 
 #include <signal.h>
+#include <stdatomic.h>
 #include <sys/mman.h>
 #include <sys/uio.h>
 

@@ -28,17 +28,11 @@
 #ifndef LIBPATCH_RUNTIME_HOOK_THREADS_H
 #define LIBPATCH_RUNTIME_HOOK_THREADS_H
 
-#include "base/base.h"
+#include "arch/upcalls.h"
+#include "base/compiler.h"
 
 /* Before the first hook runs. */
 void hook_threads_init(void);
-
-/*
- * A hook with its frame at `base` met a guard that is not 0: may it run, with the guard being 0 from now on? No when it is below
- * the frame of a running hook, or in a handler that interrupted one, or in a vfork() child of one; or when the thread is not
- * in the table yet and there is no memory for it (counted). Wherever a hook may be: no libc, no lock, general registers only.
- */
-bool hook_threads_may_run(uintptr_t guard, uintptr_t base) __attribute__((visibility("hidden"), used));
 
 /* The calling thread's guard, or 0 if its hook was left by longjmp(). */
 uintptr_t hook_threads_own_guard(void);

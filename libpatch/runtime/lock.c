@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "runtime/lock.h"
 
+#include "base/syscall.h"
 #include "code/arena.h"
 #include "runtime/app_handlers.h"
+#include "runtime/hook_guard.h"
 #include "trap/app_sigpending.h"
 #include "base/inject.h"
 #include "trap/owned_signals.h"
@@ -12,6 +14,7 @@
 #include <linux/futex.h>
 #include <pthread.h>
 #include <signal.h>
+#include <stdatomic.h>
 
 #define FREE 0
 #define TAKEN 1

@@ -11,7 +11,7 @@
 #ifndef LIBPATCH_RUNTIME_LOCK_H
 #define LIBPATCH_RUNTIME_LOCK_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 
 struct lock_scope {
 	bool blocked; /* signals, by the lock: then, the thread's mask */

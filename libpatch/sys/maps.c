@@ -4,6 +4,7 @@
 #include "base/heap.h"
 #include "base/inject.h"
 #include "base/parse.h"
+#include "base/syscall.h"
 
 #include <string.h>
 #include <sys/ioctl.h>

@@ -6,7 +6,7 @@
 #ifndef LIBPATCH_SYS_MAPS_H
 #define LIBPATCH_SYS_MAPS_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 
 /* Lowest address taken: vm.mmap_min_addr is 64 KiB; a null pointer with a large offset should keep faulting. */
 #define MAPS_FLOOR (1UL << 20)

@@ -3,9 +3,11 @@
 
 #include "base/inject.h"
 #include "base/parse.h"
+#include "base/syscall.h"
 
 #include <cpuid.h>
 #include <linux/membarrier.h>
+#include <stdatomic.h>
 #include <sys/utsname.h>
 
 static _Atomic uint64_t count;

@@ -6,7 +6,7 @@
 #ifndef LIBPATCH_SYS_MEMBARRIER_H
 #define LIBPATCH_SYS_MEMBARRIER_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 
 /* Register the process. 0 or -errno: -ENOSYS and -EINVAL from kernels without it, -EPERM under some seccomp filters. */
 int core_sync_register(void);

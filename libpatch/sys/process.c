@@ -2,6 +2,7 @@
 #include "sys/process.h"
 
 #include "base/parse.h"
+#include "base/syscall.h"
 
 #include <sys/mman.h>
 #include <sys/stat.h>

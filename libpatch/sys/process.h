@@ -5,8 +5,9 @@
 #ifndef LIBPATCH_SYS_PROCESS_H
 #define LIBPATCH_SYS_PROCESS_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 
+#include <stdatomic.h>
 #include <sys/types.h>
 
 /* Once, before the others. */

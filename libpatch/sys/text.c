@@ -3,9 +3,11 @@
 
 #include "base/heap.h"
 #include "base/inject.h"
+#include "base/syscall.h"
 #include "sys/process.h"
 #include "base/sort.h"
 
+#include <stdatomic.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>

@@ -19,7 +19,9 @@
 #ifndef LIBPATCH_SYS_TEXT_H
 #define LIBPATCH_SYS_TEXT_H
 
-#include "base/base.h"
+#include "base/compiler.h"
+
+#include <libpatch/patch.h>
 
 enum text_way { TEXT_NONE, TEXT_PROC_MEM, TEXT_MPROTECT, TEXT_PAGE_SWAP };
 

@@ -3,6 +3,8 @@
 
 #include "trap/owned_signals.h"
 
+#include <stdatomic.h>
+
 /* Words of a siginfo_t. */
 typedef uint64_t __attribute__((may_alias)) word;
 

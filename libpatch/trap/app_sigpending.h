@@ -7,7 +7,7 @@
 #ifndef LIBPATCH_TRAP_APP_SIGPENDING_H
 #define LIBPATCH_TRAP_APP_SIGPENDING_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 
 #include <signal.h>
 

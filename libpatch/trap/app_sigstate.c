@@ -2,7 +2,10 @@
 #include "trap/app_sigstate.h"
 
 #include "arch/thread_pointer.h"
+#include "base/syscall.h"
 #include "sys/process.h"
+
+#include <stdatomic.h>
 
 /* ---- the view of a borrowing child ------------------------------------------------------------------------------ */
 

@@ -7,7 +7,7 @@
 #ifndef LIBPATCH_TRAP_APP_SIGSTATE_H
 #define LIBPATCH_TRAP_APP_SIGSTATE_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 #include "trap/owned_signals.h"
 
 /* Owned signals that the thread believes to block. */

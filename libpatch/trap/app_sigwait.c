@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "trap/app_sigwait.h"
 
+#include "base/syscall.h"
 #include "trap/app_sigpending.h"
 #include "trap/owned_signals.h"
+
+#include <stdatomic.h>
 
 /* Threads that wait for owned signals of the process; more than these are found at their next wait only. */
 #define WAITERS 64

@@ -7,7 +7,7 @@
 #define LIBPATCH_TRAP_APP_SIGWAIT_H
 
 #include "arch/arch.h"
-#include "base/base.h"
+#include "base/compiler.h"
 
 #include <signal.h>
 #include <ucontext.h>

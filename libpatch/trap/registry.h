@@ -16,7 +16,10 @@
 #ifndef LIBPATCH_TRAP_REGISTRY_H
 #define LIBPATCH_TRAP_REGISTRY_H
 
-#include "base/base.h"
+#include "base/compiler.h"
+
+#include <libpatch/patch.h>
+#include <stdatomic.h>
 
 struct region;
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "trap/signals.h"
 
+#include "base/syscall.h"
 #include "trap/app_sigpending.h"
 #include "base/inject.h"
 #include "elf/module.h"
@@ -8,6 +9,7 @@
 #include "trap/app_sigwait.h"
 
 #include <libpatch/tools.h>
+#include <stdatomic.h>
 #include <string.h>
 #include <ucontext.h>
 

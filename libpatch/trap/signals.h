@@ -5,7 +5,7 @@
 #ifndef LIBPATCH_TRAP_SIGNALS_H
 #define LIBPATCH_TRAP_SIGNALS_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 #include "trap/owned_signals.h"
 
 /*

@@ -6,7 +6,7 @@
 #ifndef LIBPATCH_TRAP_TRAP_H
 #define LIBPATCH_TRAP_TRAP_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 
 /* Traps served since the start. */
 uint64_t trap_count(void);

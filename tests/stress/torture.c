@@ -57,8 +57,8 @@ static bool is_over(void)
 /* ---- stops ------------------------------------------------------------------------------------------------------- */
 
 #ifdef TORTURE_STOPS
-#include "base/base.h"
 #include "base/inject.h"
+#include "base/syscall.h"
 
 /* Under the library's lock, or in its handler: nothing of libc, which is patched. */
 static GP_ONLY int stop_sometimes(enum inject_point point)

@@ -12,6 +12,7 @@
 #include "arch/x86_64/decode.h"
 
 #include <Zydis/Zydis.h>
+#include <stdatomic.h>
 
 /* What an encoding's prefixes say. */
 struct prefixes {

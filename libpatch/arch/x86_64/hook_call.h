@@ -6,7 +6,7 @@
 #ifndef LIBPATCH_ARCH_X86_64_HOOK_CALL_H
 #define LIBPATCH_ARCH_X86_64_HOOK_CALL_H
 
-#include "base/base.h"
+#include "base/compiler.h"
 
 typedef void arch_call_fn(void);
 

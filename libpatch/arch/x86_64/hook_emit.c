@@ -10,8 +10,12 @@
 #include "arch/arch.h"
 
 #include "arch/thread_pointer.h"
+#include "arch/upcalls.h"
 #include "arch/x86_64/hook_call.h"
 #include "arch/x86_64/hook_frame.h"
+
+#include <errno.h>
+#include <libpatch/patch.h>
 
 enum hardware_register { RAX = 0, RCX = 1, RDX = 2, RBX = 3, RSP = 4, RBP = 5, RSI = 6, RDI = 7, R8 = 8 };
 

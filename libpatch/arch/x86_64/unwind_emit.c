@@ -17,6 +17,7 @@
  * describe: rip is column 16, rsp the callee's CFA unless the callee has a rule for it.
  */
 #include "arch/arch.h"
+#include "arch/upcalls.h"
 
 #include <string.h>
 #include <unwind.h>

@@ -10,6 +10,8 @@
 #include "arch/x86_64/hook_call.h"
 
 #include <cpuid.h>
+#include <libpatch/patch.h>
+#include <stdatomic.h>
 
 #define HEADER_OFFSET 512
 #define EXTENDED_OFFSET 576 /* legacy region and header */

@@ -6,6 +6,7 @@
 #include "arch/arch.h"
 #include "arch/x86_64/hook_frame.h"
 #include "code/arena.h"
+#include "runtime/hook_guard.h"
 
 #include <criterion/criterion.h>
 #include <pthread.h>

@@ -9,6 +9,7 @@
 #include "code/arena.h"
 #include "base/heap.h"
 #include "code/window.h"
+#include "runtime/hook_guard.h"
 #include "sys/text.h"
 #include "code/trampoline.h"
 

@@ -5,7 +5,7 @@
  */
 #include "bytes.h"
 
-#include "base/base.h"
+#include "base/compiler.h"
 #include "plan/pinned.h"
 
 #include <elf.h>

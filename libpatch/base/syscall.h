@@ -1,0 +1,71 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * System calls without libc: the host may have interposed libc's wrappers, and the library may have patched them (I9).
+ */
+#ifndef LIBPATCH_BASE_SYSCALL_H
+#define LIBPATCH_BASE_SYSCALL_H
+
+#include "base/compiler.h"
+#include "base/inject.h"
+
+#include <errno.h>
+#include <fcntl.h>
+#include <sys/syscall.h>
+
+/*
+ * The instruction of a system call that the library makes for itself. The section lists the addresses of all of them, each as a
+ * distance from its own entry, because the library may be linked statically into the program that it patches:
+ * interpose/syscall_sites.c leaves these instructions alone.
+ */
+#define OWN_SYSCALL                                                                                                    \
+	"syscall\n"                                                                                                    \
+	"771:\n"                                                                                                       \
+	"	.pushsection libpatch_syscalls, \"a\"\n"                                                                    \
+	"	.balign 4\n"                                                                                                 \
+	"	.long 771b - 2 - .\n"                                                                                         \
+	"	.popsection\n"
+
+/* Returns what the kernel returns: -errno on failure. Tests make it fail without a call (base/inject.h). */
+static inline long raw_syscall6(long nr, long a, long b, long c, long d, long e, long f)
+{
+	/* First: a call would change the registers. */
+	long result = -libpatch_inject_system_call(nr);
+	register long r10 __asm__("r10") = d;
+	register long r8 __asm__("r8") = e;
+	register long r9 __asm__("r9") = f;
+
+	if (result != 0)
+		return result;
+	__asm__ volatile(OWN_SYSCALL
+			 : "=a"(result)
+			 : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
+			 : "rcx", "r11", "memory");
+	return result;
+}
+
+#define RAW_SYSCALL_PICK(_1, _2, _3, _4, _5, _6, _7, name, ...) name
+#define raw_syscall_0(nr) raw_syscall6(nr, 0, 0, 0, 0, 0, 0)
+#define raw_syscall_1(nr, a) raw_syscall6(nr, (long)(a), 0, 0, 0, 0, 0)
+#define raw_syscall_2(nr, a, b) raw_syscall6(nr, (long)(a), (long)(b), 0, 0, 0, 0)
+#define raw_syscall_3(nr, a, b, c) raw_syscall6(nr, (long)(a), (long)(b), (long)(c), 0, 0, 0)
+#define raw_syscall_4(nr, a, b, c, d) raw_syscall6(nr, (long)(a), (long)(b), (long)(c), (long)(d), 0, 0)
+#define raw_syscall_5(nr, a, b, c, d, e) raw_syscall6(nr, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), 0)
+#define raw_syscall_6(nr, a, b, c, d, e, f)                                                                            \
+	raw_syscall6(nr, (long)(a), (long)(b), (long)(c), (long)(d), (long)(e), (long)(f))
+/* raw_syscall(SYS_x, up to six arguments) */
+#define raw_syscall(...)                                                                                               \
+	RAW_SYSCALL_PICK(__VA_ARGS__, raw_syscall_6, raw_syscall_5, raw_syscall_4, raw_syscall_3, raw_syscall_2,       \
+			 raw_syscall_1, raw_syscall_0)                                                                 \
+	(__VA_ARGS__)
+
+/*
+ * Returns a descriptor or -errno. A seccomp filter may know only one of the two calls; most know the first, because libc makes it.
+ */
+static inline long raw_open(const char *path, int flags)
+{
+	long fd = raw_syscall(SYS_openat, AT_FDCWD, path, flags, 0);
+
+	return fd >= 0 ? fd : raw_syscall(SYS_open, path, flags, 0);
+}
+
+#endif
