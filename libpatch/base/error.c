@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "base/error.h"
 
+#include "base/bug.h"
+
 #include <errno.h>
 #include <string.h>
 
@@ -101,6 +103,7 @@ void error_save(struct error_chain *saved)
 /* Irritants that were formatted are where they were: in the chain. */
 void error_restore(const struct error_chain *saved)
 {
+	BUG_ON_RETURN(saved->count > ERROR_CHAIN);
 	chain_length = (unsigned int)saved->count;
 	for (unsigned int i = 0; i < chain_length; ++i) {
 		chain[i].error = saved->errors[i];

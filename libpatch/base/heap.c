@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "base/heap.h"
 
+#include "base/bug.h"
 #include "base/inject.h"
 #include "base/syscall.h"
 
@@ -248,6 +249,7 @@ void heap_free(void *block, size_t size)
 		return;
 	}
 	class = size_class(size, &rounded);
+	BUG_ON_RETURN(in_use < rounded);
 	in_use -= rounded;
 	freed->next = free_blocks[class];
 	free_blocks[class] = freed;

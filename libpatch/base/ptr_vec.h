@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What waits for the next commit. Memory is taken when the thing is made, so that to queue it cannot fail. An array: passes over
- * thousands of things that are anywhere in memory fetch the next ones while they deal with one.
+ * A growable array of pointers to objects, each of which knows its place in it. Memory is reserved when an object is made, so that
+ * adding the object later cannot fail. It is an array, because a pass over thousands of objects that lie anywhere in memory
+ * prefetches the next ones while it deals with one.
  */
 #ifndef LIBPATCH_BASE_PTR_VEC_H
 #define LIBPATCH_BASE_PTR_VEC_H
 
+#include "base/bug.h"
 #include "base/compiler.h"
 
 struct ptr_vec {
@@ -14,16 +16,20 @@ struct ptr_vec {
 	uint32_t capacity;
 };
 
-/* Room for `count` in all. False: out of memory. */
-bool ptr_vec_reserve(struct ptr_vec *queue, size_t count);
+/* Make room for `count` items in all. False: out of memory. */
+bool ptr_vec_reserve(struct ptr_vec *vec, size_t count);
 
-/* `place`: the item's own word, 0 while it is not queued. It is set. */
-static inline void queue_add(struct ptr_vec *queue, void *item, uint32_t *place)
+/*
+ * Add an item for which there is room, unless it is in the array. *place is a word of the item's own: its index plus 1, or 0 while
+ * it is not in the array.
+ */
+static inline void ptr_vec_add(struct ptr_vec *vec, void *item, uint32_t *place)
 {
 	if (*place != 0)
 		return;
-	queue->items[queue->count++] = item;
-	*place = queue->count;
+	BUG_ON_RETURN(vec->count >= vec->capacity);
+	vec->items[vec->count++] = item;
+	*place = vec->count;
 }
 
 #endif

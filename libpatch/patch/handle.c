@@ -139,7 +139,7 @@ struct patch *handle_next(size_t *index)
 
 void handle_change(struct patch *patch)
 {
-	queue_add(&handle_changed, patch, &patch->queued);
+	ptr_vec_add(&handle_changed, patch, &patch->queued);
 }
 
 static struct patch *handle_changed_at(size_t index, size_t count)

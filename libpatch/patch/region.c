@@ -137,7 +137,7 @@ void region_set_next(struct region *region, struct trampoline *trampoline)
 
 void region_queue(struct region *region)
 {
-	queue_add(&queue, region, &region->queued);
+	ptr_vec_add(&queue, region, &region->queued);
 }
 
 size_t region_queued(void)

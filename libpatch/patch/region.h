@@ -41,7 +41,7 @@ struct region {
 	bool forced;           /* a trap only because of another patch, which asked for it or needs the bytes */
 	bool installed;        /* text differs from the original, or may */
 	bool gone;             /* by region_leave() */
-	uint32_t queued;       /* queue_add() */
+	uint32_t queued;       /* ptr_vec_add() */
 	struct region *former; /* of a former region: an earlier former one that began at the same address */
 	struct attachment *attachments;
 	/* Generations: see above. */
