@@ -6,7 +6,7 @@
 #include "api/enter.h"
 
 #include "api/patch_commit.h"
-#include "arch/arch.h"
+#include "arch/cpu.h"
 #include "base/compiler.h"
 #include "base/error.h"
 #include "base/heap.h"

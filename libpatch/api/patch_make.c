@@ -4,7 +4,8 @@
  */
 #include "api/enter.h"
 
-#include "arch/arch.h"
+#include "arch/cpu.h"
+#include "arch/hook.h"
 #include "arch/thread_pointer.h"
 #include "runtime/call_pairs.h"
 #include "plan/attach.h"

@@ -1,7 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "code/arena.h"
 
-#include "arch/arch.h"
+#include "arch/emit.h"
+#include "arch/trap_bytes.h"
+#include "arch/unwind.h"
 #include "base/heap.h"
 #include "base/inject.h"
 #include "base/syscall.h"

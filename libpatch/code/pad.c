@@ -6,7 +6,7 @@
  */
 #include "code/arena.h"
 
-#include "arch/arch.h"
+#include "arch/trap_bytes.h"
 #include "base/heap.h"
 #include "base/inject.h"
 #include "code/code_ranges.h"

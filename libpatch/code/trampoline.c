@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "code/trampoline.h"
 
+#include "arch/syscall.h"
 #include "base/heap.h"
 
 #include <stdatomic.h>

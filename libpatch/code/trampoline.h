@@ -9,7 +9,8 @@
 #ifndef LIBPATCH_CODE_TRAMPOLINE_H
 #define LIBPATCH_CODE_TRAMPOLINE_H
 
-#include "arch/arch.h"
+#include "arch/hook.h"
+#include "arch/trap_bytes.h"
 #include "base/compiler.h"
 #include "code/arena.h"
 #include "code/window.h"

@@ -6,7 +6,8 @@
 #ifndef LIBPATCH_CODE_WINDOW_H
 #define LIBPATCH_CODE_WINDOW_H
 
-#include "arch/arch.h"
+#include "arch/insn.h"
+#include "arch/trap_bytes.h"
 #include "base/compiler.h"
 
 /* The longest window. Joining neighbours that would make a longer one is refused. */

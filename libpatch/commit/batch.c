@@ -5,7 +5,6 @@
  */
 #include "commit/batch.h"
 
-#include "arch/arch.h"
 #include "base/error.h"
 #include "base/heap.h"
 #include "commit/phase.h"

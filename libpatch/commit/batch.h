@@ -7,6 +7,7 @@
 #ifndef LIBPATCH_COMMIT_BATCH_H
 #define LIBPATCH_COMMIT_BATCH_H
 
+#include "arch/trap_bytes.h"
 #include "commit/worklist.h"
 #include "base/compiler.h"
 #include "patch/region.h"

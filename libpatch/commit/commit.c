@@ -23,7 +23,7 @@
  */
 #include "commit/commit.h"
 
-#include "arch/arch.h"
+#include "arch/trap_bytes.h"
 #include "commit/batch.h"
 #include "base/error.h"
 #include "patch/unmapped.h"

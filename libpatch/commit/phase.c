@@ -5,7 +5,7 @@
  */
 #include "commit/phase.h"
 
-#include "arch/arch.h"
+#include "arch/trap_bytes.h"
 #include "code/trampoline.h"
 
 #include <libpatch/patch.h>

@@ -5,6 +5,7 @@
  */
 #include "commit/replan.h"
 
+#include "arch/trap_bytes.h"
 #include "plan/candidates.h"
 #include "patch/unmapped.h"
 #include "base/heap.h"

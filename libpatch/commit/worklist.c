@@ -5,7 +5,7 @@
  */
 #include "commit/worklist.h"
 
-#include "arch/arch.h"
+#include "arch/trap_bytes.h"
 #include "base/heap.h"
 #include "base/prefetch.h"
 #include "base/sort.h"

@@ -6,7 +6,7 @@
 #ifndef LIBPATCH_INTERPOSE_SYSCALL_EMUL_H
 #define LIBPATCH_INTERPOSE_SYSCALL_EMUL_H
 
-#include "arch/arch.h"
+#include "arch/syscall.h"
 #include "base/compiler.h"
 
 /* Is the call with this number one of them? */

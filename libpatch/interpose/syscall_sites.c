@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "interpose/syscall_sites.h"
 
-#include "arch/arch.h"
+#include "arch/syscall.h"
+#include "arch/trap_bytes.h"
 #include "base/syscall.h"
 #include "plan/attach.h"
 #include "commit/commit.h"

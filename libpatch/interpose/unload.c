@@ -5,6 +5,7 @@
  */
 #include "interpose/unload.h"
 
+#include "arch/syscall.h"
 #include "commit/commit.h"
 #include "patch/handle.h"
 #include "patch/quiesce.h"

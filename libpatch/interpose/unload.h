@@ -6,7 +6,7 @@
 #ifndef LIBPATCH_INTERPOSE_UNLOAD_H
 #define LIBPATCH_INTERPOSE_UNLOAD_H
 
-#include "arch/arch.h"
+#include "arch/syscall.h"
 #include "base/compiler.h"
 
 /*

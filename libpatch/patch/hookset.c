@@ -5,6 +5,8 @@
  */
 #include "patch/hookset.h"
 
+#include "arch/cpu.h"
+#include "arch/trap_bytes.h"
 #include "base/heap.h"
 
 /* Once a window has so many trampolines, one with more hooks than are wanted will do. */

@@ -6,6 +6,7 @@
 #ifndef LIBPATCH_PATCH_HOOKSET_H
 #define LIBPATCH_PATCH_HOOKSET_H
 
+#include "arch/insn.h"
 #include "base/compiler.h"
 #include "patch/region.h"
 

@@ -23,6 +23,8 @@
 #ifndef LIBPATCH_PATCH_REGION_H
 #define LIBPATCH_PATCH_REGION_H
 
+#include "arch/hook.h"
+#include "arch/trap_bytes.h"
 #include "base/compiler.h"
 #include "base/error.h"
 #include "base/prefetch.h"

@@ -5,6 +5,8 @@
  */
 #include "plan/attach.h"
 
+#include "arch/insn.h"
+#include "arch/trap_bytes.h"
 #include "plan/candidates.h"
 #include "patch/hookset.h"
 #include "patch/original.h"

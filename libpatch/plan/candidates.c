@@ -5,7 +5,9 @@
  */
 #include "plan/candidates.h"
 
-#include "arch/arch.h"
+#include "arch/cpu.h"
+#include "arch/insn.h"
+#include "arch/trap_bytes.h"
 #include "patch/original.h"
 #include "trap/registry.h"
 #include "plan/scan.h"

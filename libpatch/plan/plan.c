@@ -5,6 +5,9 @@
  */
 #include "plan/plan.h"
 
+#include "arch/trap_bytes.h"
+
+#include <libpatch/patch.h>
 #include <string.h>
 
 static patch_status plan_refuse(struct plan *plan, patch_status status, const char *message, uintptr_t where)

@@ -6,9 +6,11 @@
 #ifndef LIBPATCH_PLAN_PLAN_H
 #define LIBPATCH_PLAN_PLAN_H
 
-#include "arch/arch.h"
+#include "arch/insn.h"
 #include "base/compiler.h"
 #include "code/window.h"
+
+#include <libpatch/patch.h>
 
 /*
  * How the boundaries of a window are met, the best level first: a boundary that something leads to traps, at

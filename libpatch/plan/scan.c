@@ -5,7 +5,7 @@
  */
 #include "plan/scan.h"
 
-#include "arch/arch.h"
+#include "arch/insn.h"
 #include "base/heap.h"
 #include "patch/original.h"
 

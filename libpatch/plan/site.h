@@ -6,6 +6,7 @@
 #ifndef LIBPATCH_PLAN_SITE_H
 #define LIBPATCH_PLAN_SITE_H
 
+#include "arch/insn.h"
 #include "base/compiler.h"
 #include "patch/region.h"
 

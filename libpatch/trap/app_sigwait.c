@@ -22,38 +22,8 @@ static TLS_INITIAL_EXEC uint64_t mask_before;
 static TLS_INITIAL_EXEC bool lets_through;
 static TLS_INITIAL_EXEC uint64_t believed_after;
 static TLS_INITIAL_EXEC bool left_pending;
-/* One arrived after the thread began to accept it, and before libpatch_wait_call(). */
+/* One arrived after the thread began to accept it, and before arch_wait_call(). */
 static TLS_INITIAL_EXEC uint8_t arrived;
-
-/*
- * APP_SIGWAIT_ARRIVED when *arrived, else the call. What arrives from the function's start on, before libpatch_wait_made, is left pending
- * for the call.
- */
-long libpatch_wait_call(const struct arch_call *call, const uint8_t *arrived) __attribute__((visibility("hidden")));
-extern const char libpatch_wait_made[] __attribute__((visibility("hidden")));
-__asm__(".text\n"
-	".globl libpatch_wait_call\n"
-	".hidden libpatch_wait_call\n"
-	".type libpatch_wait_call, @function\n"
-	"libpatch_wait_call:\n"
-	"	.cfi_startproc\n"
-	"	mov $-512, %rax\n" /* APP_SIGWAIT_ARRIVED */
-	"	cmpb $0, (%rsi)\n"
-	"	jne libpatch_wait_made\n"
-	"	mov (%rdi), %rax\n"
-	"	mov 16(%rdi), %rsi\n"
-	"	mov 24(%rdi), %rdx\n"
-	"	mov 32(%rdi), %r10\n"
-	"	mov 40(%rdi), %r8\n"
-	"	mov 48(%rdi), %r9\n"
-	"	mov 8(%rdi), %rdi\n"
-	"	" OWN_SYSCALL
-	".globl libpatch_wait_made\n"
-	".hidden libpatch_wait_made\n"
-	"libpatch_wait_made:\n"
-	"	ret\n"
-	"	.cfi_endproc\n"
-	".size libpatch_wait_call, . - libpatch_wait_call\n");
 
 bool app_sigwait_leave_pending(int signo, siginfo_t *info, ucontext_t *context)
 {
@@ -62,7 +32,7 @@ bool app_sigwait_leave_pending(int signo, siginfo_t *info, ucontext_t *context)
 
 	if (!(accepting & SIGNALS_BIT(signo)))
 		return false;
-	if (pc < (uintptr_t)&libpatch_wait_call || pc >= (uintptr_t)libpatch_wait_made) {
+	if (!arch_is_about_to_wait(pc)) {
 		arrived = 1;
 		return false;
 	}
@@ -113,7 +83,7 @@ void app_sigwait_end(void)
 
 long app_sigwait_call(const struct arch_call *call)
 {
-	return libpatch_wait_call(call, &arrived);
+	return arch_wait_call(call, &arrived);
 }
 
 void *app_sigwait_offer(void)

@@ -6,7 +6,7 @@
 #ifndef LIBPATCH_TRAP_APP_SIGWAIT_H
 #define LIBPATCH_TRAP_APP_SIGWAIT_H
 
-#include "arch/arch.h"
+#include "arch/syscall.h"
 #include "base/compiler.h"
 
 #include <signal.h>
@@ -17,7 +17,7 @@ void app_sigwait_begin(uint64_t accepted);
 /* The same for one that lets them through to their handler, behind which the thread is to believe that it blocks `after`. */
 void app_sigwait_begin_mask(uint64_t accepted, uint64_t after);
 /* Make it: its result, or APP_SIGWAIT_ARRIVED when one has arrived since app_sigwait_begin(). */
-#define APP_SIGWAIT_ARRIVED -512 /* ERESTARTSYS, which no system call returns to programs */
+#define APP_SIGWAIT_ARRIVED ARCH_WAIT_ARRIVED
 long app_sigwait_call(const struct arch_call *call);
 void app_sigwait_end(void);
 

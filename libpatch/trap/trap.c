@@ -5,7 +5,7 @@
  */
 #include "trap/trap.h"
 
-#include "arch/arch.h"
+#include "arch/trap_bytes.h"
 #include "code/arena.h"
 #include "base/inject.h"
 #include "trap/registry.h"

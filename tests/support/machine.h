@@ -8,7 +8,7 @@
 #ifndef LIBPATCH_TESTS_UNIT_MACHINE_H
 #define LIBPATCH_TESTS_UNIT_MACHINE_H
 
-#include "arch/arch.h"
+#include "arch/emit.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>

@@ -3,7 +3,7 @@
 #ifndef LIBPATCH_ARCH_X86_64_DECODE_H
 #define LIBPATCH_ARCH_X86_64_DECODE_H
 
-#include "arch/arch.h"
+#include "arch/insn.h"
 
 /*
  * The instructions that compilers write most, by a table: in some 60 instructions, where the other takes some 800. False: not

@@ -85,7 +85,7 @@ static uint8_t vector_prefix_size(ZydisInstructionEncoding encoding, uint8_t fir
 	}
 }
 
-static void refuse(struct arch_insn *insn, const char *why)
+static void zydis_refuse(struct arch_insn *insn, const char *why)
 {
 	insn->flags |= ARCH_F_REFUSED;
 	insn->why = why;
@@ -147,7 +147,7 @@ static void classify_primary(struct arch_insn *insn, const ZydisDecodedInstructi
 			break;
 		case 3:
 			set_kind(insn, ARCH_CALL_IND, 0);
-			refuse(insn, "a far call leaves the address it was executed at on the stack");
+			zydis_refuse(insn, "a far call leaves the address it was executed at on the stack");
 			break;
 		case 4: case 5:
 			set_kind(insn, ARCH_JMP_IND, ARCH_F_NOFALL);
@@ -180,7 +180,7 @@ static void check_operand_size(struct arch_insn *insn, const struct prefixes *pr
 	if (!prefixes->operand_size || prefixes->rex_w)
 		return;
 	if (insn->rel_offset != 0 || insn->kind == ARCH_CALL_IND)
-		refuse(insn, why);
+		zydis_refuse(insn, why);
 }
 
 bool decode_zydis(const uint8_t *bytes, size_t size, uintptr_t address, struct arch_insn *insn)
@@ -220,7 +220,7 @@ bool decode_zydis(const uint8_t *bytes, size_t size, uintptr_t address, struct a
 		insn->rel_size = zydis.raw.imm[0].size / 8;
 		insn->target = address + zydis.length + (uintptr_t)zydis.raw.imm[0].value.s;
 		if (insn->kind == ARCH_PLAIN)
-			refuse(insn, "unknown kind of branch");
+			zydis_refuse(insn, "unknown kind of branch");
 	}
 
 	/* A NOP's operand is not accessed. */
@@ -229,7 +229,7 @@ bool decode_zydis(const uint8_t *bytes, size_t size, uintptr_t address, struct a
 			insn->disp_offset = zydis.raw.disp.offset;
 			insn->target = address + zydis.length + (uintptr_t)zydis.raw.disp.value;
 			if (zydis.address_width != 64)
-				refuse(insn, "operand relative to EIP, the truncated instruction pointer");
+				zydis_refuse(insn, "operand relative to EIP, the truncated instruction pointer");
 		} else if (zydis.raw.sib.offset != 0 && zydis.raw.sib.base == 4 && context.vector_unified.B == 0) {
 			insn->flags |= ARCH_F_MEM_RSP;
 		}

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What hooks call in the library (call.S): with the record in rcx and the procedure's arguments in rdi and esi, from a frame as
- * in frame.h. They call the procedure; each has an unwind description of the ordinary kind.
+ * What hooks call in the library (hook_call.S): with the record in rcx and the procedure's arguments in rdi and esi, from a frame as
+ * in hook_frame.h. They call the procedure; each has an unwind description of the ordinary kind.
  */
 #ifndef LIBPATCH_ARCH_X86_64_HOOK_CALL_H
 #define LIBPATCH_ARCH_X86_64_HOOK_CALL_H

@@ -1,23 +1,23 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The code of a hook: saves what the masks and the System V ABI demand, calls the procedure, puts everything back. Frame
- * layout in frame.h. Nothing of the program's is touched outside the frame; flags are kept from the first instruction to
+ * layout in hook_frame.h. Nothing of the program's is touched outside the frame; flags are kept from the first instruction to
  * the last.
  *
  * What a hit executes is one straight line without a taken branch. All else goes behind the trampoline's last instruction:
  * arch_emit_cold().
  */
-#include "arch/arch.h"
+#include "arch/cpu.h"
+#include "arch/hook.h"
 
 #include "arch/thread_pointer.h"
 #include "arch/upcalls.h"
+#include "arch/x86_64/encode.h"
 #include "arch/x86_64/hook_call.h"
 #include "arch/x86_64/hook_frame.h"
 
 #include <errno.h>
 #include <libpatch/patch.h>
-
-enum hardware_register { RAX = 0, RCX = 1, RDX = 2, RBX = 3, RSP = 4, RBP = 5, RSI = 6, RDI = 7, R8 = 8 };
 
 /* Hardware number of general_purpose_registers[i]. */
 static const uint8_t hardware[PATCH_ARCH_GREGS_COUNT] = { RAX, RBX, RCX, RDX, RSI, RDI, RBP, 8, 9, 10, 11, 12, 13, 14, 15 };
@@ -35,7 +35,7 @@ static const uint8_t hardware[PATCH_ARCH_GREGS_COUNT] = { RAX, RBX, RCX, RDX, RS
 #define OFFERED(i) (CONTEXT(general_purpose_registers) + 8 * (int32_t)(i))
 
 _Static_assert(ARCH_HOOK_FRAME_CONTEXT + sizeof(struct patch_exec_context) <= ARCH_HOOK_FRAME_SIZE, "frame layout");
-_Static_assert(ARCH_HOOK_FRAME_TOTAL % 16 == 8, "emit_call()");
+_Static_assert(ARCH_HOOK_FRAME_TOTAL % 16 == 8, "hook_emit_call()");
 _Static_assert(PRIVATE(PATCH_ARCH_GREGS_COUNT) == ARCH_HOOK_FRAME_CONTEXT, "frame layout");
 _Static_assert(offsetof(struct patch_exec_context, user_data) == 0x88, "interface");
 _Static_assert(offsetof(struct patch_exec_context, extended_states) == 0x90, "interface");
@@ -261,7 +261,7 @@ static void emit_call_library(struct arch_code *code, void (*function)(void))
  * the ABI says for a function's entry, and in functions without a frame of their own; within others there is mostly one word to
  * be put on top. emit_unaligned() does it where the guess is wrong.
  */
-static void emit_call(struct arch_code *code, const struct arch_hook *hook, struct arch_cold_hook *cold)
+static void hook_emit_call(struct arch_code *code, const struct arch_hook *hook, struct arch_cold_hook *cold)
 {
 	const uint8_t row = ARCH_ROW_CFA_FRAME;
 
@@ -283,7 +283,7 @@ static void emit_call(struct arch_code *code, const struct arch_hook *hook, stru
 	cold->called = (uint32_t)code->size;
 }
 
-/* One word more than emit_call() has guessed, or less. A stack that is not even a multiple of 8 the library aligns. */
+/* One word more than hook_emit_call() has guessed, or less. A stack that is not even a multiple of 8 the library aligns. */
 static void emit_unaligned(struct arch_code *code, const struct arch_cold_hook *cold)
 {
 	const uint8_t row = ARCH_ROW_CFA_FRAME;
@@ -319,7 +319,7 @@ static void emit_load_slot(struct arch_code *code, const struct arch_hook *hook)
 }
 
 /* RFLAGS as they were, rax, the stack. */
-static void emit_leave(struct arch_code *code, struct arch_cold_hook *cold)
+static void hook_emit_leave(struct arch_code *code, struct arch_cold_hook *cold)
 {
 	if (!arch_has_sahf()) {
 		emit_load(code, RAX, PRIVATE(PATCH_X86_64_RAX));
@@ -443,7 +443,7 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 		emit_store(code, OFFERED(PATCH_X86_64_RAX), RAX);
 
 	/*
-	 * The order of the next four is what quiescence rests on (threads.h): no record in the frame, the guard, the slot
+	 * The order of the next four is what quiescence rests on (runtime/hook_threads.h): no record in the frame, the guard, the slot
 	 * read, the record in the frame.
 	 */
 	EMIT_FS("\x64\x48\x8B\x04\x25", guard); /* mov rax, fs:[guard] */
@@ -481,7 +481,7 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 		CONTEXT_STORE(extended_states, RSI);
 		if (hook->post)
 			EMIT("\xFF\xC6");       /* inc esi */
-		emit_call(code, hook, cold);
+		hook_emit_call(code, hook, cold);
 	}
 
 	EMIT("\x8B\x44\x24\x10");               /* mov eax, [rsp + ARCH_HOOK_FRAME_ERRNO] */
@@ -499,7 +499,7 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 		emit_store(code, PRIVATE(PATCH_X86_64_RAX), RAX);
 	}
 	cold->passed_over = (uint32_t)code->size;
-	emit_leave(code, cold);
+	hook_emit_leave(code, cold);
 	cold->done = (uint32_t)code->size;
 }
 

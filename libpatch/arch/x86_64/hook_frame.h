@@ -3,7 +3,7 @@
  * The stack frame of a running hook, from its base (the lowest address, the stack pointer that the nesting guard holds):
  *
  *   +0    RFLAGS of the program
- *   +8    the record that the hook uses; 0 until it is loaded. Read by other threads (threads.h)
+ *   +8    the record that the hook uses; 0 until it is loaded. Read by other threads (runtime/hook_threads.h)
  *   +16   errno
  *   +24   private copies of general purpose registers, by index
  *   +144  struct patch_exec_context

@@ -23,11 +23,14 @@
  */
 #include "arch/x86_64/relocate.h"
 
+#include "arch/trap_bytes.h"
+#include "arch/x86_64/encode.h"
+
 #include <string.h>
 
 #define OPCODE_JMP_REL8 0xEB
 
-static uintptr_t resolve(const struct arch_map *map, uintptr_t target)
+static uintptr_t relocate_resolve(const struct arch_map *map, uintptr_t target)
 {
 	size_t i;
 
@@ -51,7 +54,7 @@ static bool is_far_operand(const struct arch_code *code, const struct arch_insn 
 }
 
 /* The instruction's bytes from `offset` on, its RIP-relative operand (if any) still referring to the same address. */
-static void emit_copy(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, size_t offset)
+static void relocate_copy(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, size_t offset)
 {
 	size_t tail;
 
@@ -64,7 +67,7 @@ static void emit_copy(struct arch_code *code, const uint8_t *bytes, const struct
 	arch_emit_bytes(code, bytes + offset, insn->length - offset);
 }
 
-static const uint8_t drop[] = { 0x48, 0x8D, 0x64, 0x24, 8 };  /* lea rsp, [rsp + 8] */
+static const uint8_t drop_word[] = { 0x48, 0x8D, 0x64, 0x24, 8 };  /* lea rsp, [rsp + 8] */
 static const uint8_t push_constant[] = { 0xFF, 0x35 };        /* push qword [rip + rel32] */
 static const uint8_t mov_simm32[] = { 0x48, 0xC7 };           /* mov qword r/m, simm32 */
 
@@ -101,7 +104,7 @@ static size_t emit_push_return(struct arch_code *code, uintptr_t address)
 		arch_emit_bytes(code, at_top, sizeof(at_top));
 		arch_emit_u32(code, (uint32_t)address);
 	} else {
-		arch_emit_bytes(code, drop, sizeof(drop));
+		arch_emit_bytes(code, drop_word, sizeof(drop_word));
 		arch_emit_row(code, 0);
 		arch_emit_bytes(code, push_constant, sizeof(push_constant));
 		field = emit_label_field(code);
@@ -131,13 +134,13 @@ static int32_t sib_displacement(const uint8_t *bytes, const struct arch_insn *in
 }
 
 /* Of FF /2: the same operand with another extension of the opcode. */
-static void emit_other(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, uint8_t extension)
+static void relocate_other(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, uint8_t extension)
 {
 	uint8_t other[INSN_MAX];
 
 	memcpy(other, bytes, insn->length);
 	other[insn->modrm_offset] = (uint8_t)((other[insn->modrm_offset] & 0xC7) | extension << 3);
-	emit_copy(code, other, insn, 0);
+	relocate_copy(code, other, insn, 0);
 }
 
 /*
@@ -192,24 +195,6 @@ static size_t emit_store_return(struct arch_code *code, uintptr_t address)
 	return field;
 }
 
-/* FS or GS, if the operand is relative to one of them. */
-void arch_emit_segment(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
-{
-	for (size_t i = 0; i < insn->opcode_offset; i++)
-		if (bytes[i] == 0x64 || bytes[i] == 0x65)
-			arch_emit_u8(code, bytes[i]);
-}
-
-/* mov rax, [target]: when it faults, RAX is unchanged. */
-void arch_emit_load_rax(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
-{
-	static const uint8_t mov_moffs[] = { 0x48, 0xA1 };
-
-	arch_emit_segment(code, bytes, insn);
-	arch_emit_bytes(code, mov_moffs, sizeof(mov_moffs));
-	arch_emit_u64(code, insn->target);
-}
-
 /*
  * Put the target of an indirect call or jump right below the red zone, and the stack pointer to it. `calls` real calls are
  * made for as many returns. A call's target is pushed first, as the original reads it first, and taken from the slot of the
@@ -231,7 +216,7 @@ static void emit_target_below(struct arch_code *code, const uint8_t *bytes, cons
 		arch_emit_bytes(code, store, sizeof(store));
 		arch_emit_u8(code, POP | RAX);
 	} else {
-		emit_other(code, bytes, insn, EXTENSION_PUSH);
+		relocate_other(code, bytes, insn, EXTENSION_PUSH);
 		arch_emit_row(code, 1);
 		arch_emit_bytes(code, skip, sizeof(skip));
 		arch_emit_row(code, RED_ZONE);
@@ -240,12 +225,12 @@ static void emit_target_below(struct arch_code *code, const uint8_t *bytes, cons
 	arch_emit_row(code, RED_ZONE + 1);
 	while (calls-- > 0) {
 		emit_call_over(code, RED_ZONE + 2);
-		arch_emit_bytes(code, drop, sizeof(drop));
+		arch_emit_bytes(code, drop_word, sizeof(drop_word));
 		arch_emit_row(code, RED_ZONE + 1);
 	}
 }
 
-static void emit_ret(struct arch_code *code, uint8_t pops)
+static void relocate_ret(struct arch_code *code, uint8_t pops)
 {
 	const uint8_t ret[] = { 0xC2, pops, 0 };
 
@@ -263,7 +248,7 @@ static void emit_call_by_return(struct arch_code *code, const uint8_t *bytes, co
 
 	emit_target_below(code, bytes, insn, 2);
 	field = emit_store_return(code, return_address);
-	emit_ret(code, 120);
+	relocate_ret(code, 120);
 	emit_return_constant(code, field, return_address);
 }
 
@@ -271,7 +256,7 @@ static void emit_call_by_return(struct arch_code *code, const uint8_t *bytes, co
 static void emit_jmp_by_return(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
 {
 	emit_target_below(code, bytes, insn, 1);
-	emit_ret(code, 128);
+	relocate_ret(code, 128);
 	arch_emit_row(code, 0);
 }
 
@@ -290,20 +275,20 @@ static void emit_call_indirect(struct arch_code *code, const uint8_t *bytes, con
 	}
 	/* For the faults of a read: in the order, and with the state, that the original has. */
 	if (memory) {
-		emit_other(code, bytes, insn, EXTENSION_PUSH);
+		relocate_other(code, bytes, insn, EXTENSION_PUSH);
 		arch_emit_row(code, 1);
-		arch_emit_bytes(code, drop, sizeof(drop));
+		arch_emit_bytes(code, drop_word, sizeof(drop_word));
 		arch_emit_row(code, 0);
 	}
 	field = emit_push_return(code, return_address);
 	if (jmp_size != 0)
 		arch_emit_bytes(code, jmp, jmp_size);
 	else
-		emit_other(code, bytes, insn, EXTENSION_JMP);
+		relocate_other(code, bytes, insn, EXTENSION_JMP);
 	emit_return_constant(code, field, return_address);
 }
 
-static void emit_call(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, uintptr_t address,
+static void relocate_call(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, uintptr_t address,
 		      const struct arch_map *map)
 {
 	const uintptr_t return_address = address + insn->length;
@@ -314,7 +299,7 @@ static void emit_call(struct arch_code *code, const uint8_t *bytes, const struct
 		return;
 	}
 	field = emit_push_return(code, return_address);
-	arch_emit_jmp(code, resolve(map, insn->target));
+	arch_emit_jmp(code, relocate_resolve(map, insn->target));
 	emit_return_constant(code, field, return_address);
 }
 
@@ -395,7 +380,7 @@ static void emit_leaving(struct arch_code *code, const uint8_t *bytes, const str
 	if (is_far_operand(code, insn))
 		emit_jmp_by_return(code, bytes, insn);
 	else
-		emit_copy(code, bytes, insn, 0);
+		relocate_copy(code, bytes, insn, 0);
 }
 
 void arch_relocate(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, uintptr_t address,
@@ -405,38 +390,38 @@ void arch_relocate(struct arch_code *code, const uint8_t *bytes, const struct ar
 
 	arch_emit_row(code, 0);
 	if (code->far && (insn->kind == ARCH_JCC || insn->kind == ARCH_LOOP || insn->kind == ARCH_XBEGIN)) {
-		emit_far_conditional(code, bytes, insn, resolve(map, insn->target));
+		emit_far_conditional(code, bytes, insn, relocate_resolve(map, insn->target));
 		return;
 	}
 	switch ((enum arch_kind)insn->kind) {
 	case ARCH_JMP:
-		arch_emit_jmp(code, resolve(map, insn->target));
+		arch_emit_jmp(code, relocate_resolve(map, insn->target));
 		break;
 	case ARCH_JCC:
 		emit_jcc_opcode(code, bytes, insn, 0);
-		arch_emit_rel32(code, resolve(map, insn->target), 0);
+		arch_emit_rel32(code, relocate_resolve(map, insn->target), 0);
 		break;
 	case ARCH_LOOP:
 		/* loop 1f; jmp short 2f; 1: jmp target; 2: */
 		emit_loop(code, bytes, insn, 2);
 		arch_emit_u8(code, OPCODE_JMP_REL8);
 		arch_emit_u8(code, ARCH_JMP_SIZE);
-		arch_emit_jmp(code, resolve(map, insn->target));
+		arch_emit_jmp(code, relocate_resolve(map, insn->target));
 		break;
 	case ARCH_CALL:
 	case ARCH_CALL_IND:
-		emit_call(code, bytes, insn, address, map);
+		relocate_call(code, bytes, insn, address, map);
 		break;
 	case ARCH_XBEGIN:
 		arch_emit_bytes(code, xbegin, sizeof(xbegin));
-		arch_emit_rel32(code, resolve(map, insn->target), 0);
+		arch_emit_rel32(code, relocate_resolve(map, insn->target), 0);
 		break;
 	case ARCH_PLAIN:
 		if (is_far_operand(code, insn)) {
 			arch_emit_far_operand(code, bytes, insn);
 			break;
 		}
-		emit_copy(code, bytes, insn, 0);
+		relocate_copy(code, bytes, insn, 0);
 		if (insn->flags & ARCH_F_SYSCALL)
 			emit_syscall_return(code, bytes, insn, address);
 		break;
@@ -449,7 +434,7 @@ void arch_relocate(struct arch_code *code, const uint8_t *bytes, const struct ar
 		if (is_far_operand(code, insn))
 			arch_emit_bytes(code, bytes, insn->length);
 		else
-			emit_copy(code, bytes, insn, 0);
+			relocate_copy(code, bytes, insn, 0);
 		break;
 	}
 }
@@ -482,7 +467,7 @@ void arch_relocate_around(struct arch_code *code, const uint8_t *bytes, const st
 		field = emit_label_field(code);
 	}
 	emit_exit(code, insn->target, exit, data);
-	arch_emit_jmp(code, resolve(map, insn->target));
+	arch_emit_jmp(code, relocate_resolve(map, insn->target));
 	if (conditional) {
 		arch_emit_label(code, field);
 		emit_exit(code, address + insn->length, exit, data);

@@ -4,6 +4,8 @@
  */
 #include "arch/x86_64/relocate.h"
 
+#include "arch/x86_64/encode.h"
+
 #include <string.h>
 
 #define OPCODE_LEA 0x8D

@@ -3,7 +3,7 @@
  * Code in front of the copy of a system call that asks a function of the library whether it has made the call, in the
  * program's stead. Registers are those of the call; nothing else of the program's changes.
  */
-#include "arch/arch.h"
+#include "arch/syscall.h"
 
 /* From the base up: flags, the registers of struct arch_call, and the red zone. */
 #define FRAME_FLAGS 0
@@ -12,11 +12,11 @@
 #define FRAME_TOTAL (FRAME_SIZE + 128)
 #define ROW_FRAME (FRAME_TOTAL / 8)
 
-_Static_assert(sizeof(struct arch_call) == 56, "emit_registers()");
+_Static_assert(sizeof(struct arch_call) == 56, "syscall_hook_registers()");
 
 #define EMIT(code, literal) arch_emit_bytes(code, literal, sizeof(literal) - 1)
 
-static void emit_registers(struct arch_code *code, uint8_t opcode)
+static void syscall_hook_registers(struct arch_code *code, uint8_t opcode)
 {
 	/* REX prefix and ModRM of [rsp + disp8], in the order of struct arch_call. */
 	static const uint8_t registers[][2] = {
@@ -38,9 +38,9 @@ static void emit_registers(struct arch_code *code, uint8_t opcode)
 	}
 }
 
-static void emit_leave(struct arch_code *code)
+static void syscall_hook_leave(struct arch_code *code)
 {
-	emit_registers(code, 0x8B);                  /* mov reg, [rsp + ...] */
+	syscall_hook_registers(code, 0x8B);                  /* mov reg, [rsp + ...] */
 	EMIT(code, "\x9D");                          /* popfq */
 	arch_emit_row(code, ROW_FRAME - 1);
 	EMIT(code, "\x48\x8D\xA4\x24");              /* lea rsp, [rsp + ...] */
@@ -48,7 +48,7 @@ static void emit_leave(struct arch_code *code)
 	arch_emit_row(code, 0);
 }
 
-static size_t emit_field(struct arch_code *code)
+static size_t syscall_hook_field(struct arch_code *code)
 {
 	arch_emit_u32(code, 0);
 	return code->size;
@@ -66,7 +66,7 @@ void arch_emit_syscall_hook(struct arch_code *code, arch_syscall_hook_fn *functi
 	arch_emit_row(code, ROW_FRAME - 1);
 	EMIT(code, "\x9C");                          /* pushfq */
 	arch_emit_row(code, ROW_FRAME);
-	emit_registers(code, 0x89);                  /* mov [rsp + ...], reg */
+	syscall_hook_registers(code, 0x89);                  /* mov [rsp + ...], reg */
 	EMIT(code, "\xFC"                            /* cld */
 		   "\x48\x8D\x7C\x24\x08"            /* lea rdi, [rsp + FRAME_CALL] */
 		   "\x48\x8D\x44\x24\xF0"            /* lea rax, [rsp - 16] */
@@ -81,18 +81,18 @@ void arch_emit_syscall_hook(struct arch_code *code, arch_syscall_hook_fn *functi
 	arch_emit_row(code, ROW_FRAME);
 	EMIT(code, "\x84\xC0"                        /* test al, al */
 		   "\x0F\x85");                      /* jnz made */
-	made = emit_field(code);
+	made = syscall_hook_field(code);
 
-	emit_leave(code);
+	syscall_hook_leave(code);
 	arch_relocate(code, bytes, insn, address, map);
 	EMIT(code, "\xE9");                          /* jmp done */
-	done = emit_field(code);
+	done = syscall_hook_field(code);
 
 	arch_emit_label(code, made);
 	/* The call has been made: the program is behind it. */
 	code->original = original + insn->length;
 	arch_emit_row(code, ROW_FRAME);
-	emit_leave(code);
+	syscall_hook_leave(code);
 	/* As SYSCALL leaves it (AMD APM vol. 3): the address of the next instruction. */
 	EMIT(code, "\x48\xB9");                      /* mov rcx, ... */
 	arch_emit_u64(code, address + insn->length);

@@ -5,7 +5,7 @@
  * CPUID is intercepted in virtual machines, so the layout is read once. Any number of threads and signal handlers may
  * do so at once: they store equal values and then set `ready`.
  */
-#include "arch/arch.h"
+#include "arch/cpu.h"
 
 #include "arch/x86_64/hook_call.h"
 
@@ -23,7 +23,7 @@
 #define AVX_MASK UINT64_C(0x06)
 #define AVX512_MASK UINT64_C(0xe6)
 
-/* What hooks have room for (call.S), which every combination of the offered components fits in so far. */
+/* What hooks have room for (hook_call.S), which every combination of the offered components fits in so far. */
 #define ROOM 2816
 
 #define CPUID_1_ECX_OSXSAVE (1u << 27)

@@ -14,7 +14,7 @@
 #ifndef TESTS_STRESS_DIFFERENTIAL_H
 #define TESTS_STRESS_DIFFERENTIAL_H
 
-#include "arch/arch.h"
+#include "arch/emit.h"
 
 #include <Zydis/Zydis.h>
 #include <signal.h>

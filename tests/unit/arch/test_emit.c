@@ -4,7 +4,8 @@
  */
 #include "bytes.h"
 
-#include "arch/arch.h"
+#include "arch/emit.h"
+#include "arch/trap_bytes.h"
 
 #define BASE 0x555500001000UL
 

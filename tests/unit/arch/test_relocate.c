@@ -5,7 +5,7 @@
  */
 #include "bytes.h"
 
-#include "arch/arch.h"
+#include "arch/emit.h"
 
 #define FROM 0x7f0000001000UL   /* where originals are */
 #define TO (FROM + 0x100000)    /* where their copies are */

@@ -3,7 +3,8 @@
  * Unwinding through generated code: a hand-made arena whose blocks stand for instructions of an assembly function with
  * its own unwind table. Backtraces from procedures and from signals at every instruction, exceptions, forced unwinds.
  */
-#include "arch/arch.h"
+#include "arch/hook.h"
+#include "arch/unwind.h"
 #include "arch/x86_64/hook_frame.h"
 #include "code/arena.h"
 #include "runtime/hook_guard.h"
@@ -127,7 +128,7 @@ __asm__(".text\n"
 	"	movq (%rsp), %rax\n"
 	"	leaq 0x3f0(%rax), %rsp\n"
 	"unwind_test_out_of_deref2:\n" /* cfa 0 */
-	/* A hook, as context.c makes it. */
+	/* A hook, as hook_emit.c makes it. */
 	"	leaq -" STRING(ARCH_HOOK_FRAME_TOTAL) "(%rsp), %rsp\n"
 	"unwind_test_in_frame:\n" /* cfa FRAME */
 	"	movq $0x1234, " STRING(ARCH_HOOK_FRAME_RECORD) "(%rsp)\n"

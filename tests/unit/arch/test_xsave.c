@@ -2,7 +2,7 @@
 /*
  * State components found in images made by XSAVE, by XSAVEC and by the kernel.
  */
-#include "arch/arch.h"
+#include "arch/cpu.h"
 
 #include <cpuid.h>
 #include <criterion/criterion.h>

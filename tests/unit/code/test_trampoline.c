@@ -3,6 +3,8 @@
  * Trampolines: their code byte for byte, what each byte stands for, and the jumps and pads that lead to them.
  */
 #define _GNU_SOURCE
+#include "arch/hook.h"
+#include "arch/trap_bytes.h"
 #include "bytes.h"
 
 #include "arch/x86_64/hook_call.h"

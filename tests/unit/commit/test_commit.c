@@ -6,7 +6,7 @@
  */
 #include "bytes.h"
 
-#include "arch/arch.h"
+#include "arch/trap_bytes.h"
 #include "code/arena.h"
 #include "base/inject.h"
 #include "patch/region.h"

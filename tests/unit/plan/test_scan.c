@@ -3,9 +3,9 @@
  * What a function's code says of an address: where instructions start, and where branches lead, with the function
  * decoded and without. Both ways must say the same.
  */
+#include "arch/insn.h"
 #include "bytes.h"
 
-#include "arch/arch.h"
 #include "plan/scan.h"
 
 #include <stdlib.h>

@@ -4,7 +4,7 @@
  */
 #include "bytes.h"
 
-#include "arch/arch.h"
+#include "arch/trap_bytes.h"
 #include "base/heap.h"
 #include "trap/registry.h"
 

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What this processor, and the calling thread, have: shadow stacks, extended state, SAHF. The thread pointer is in thread_pointer.h.
+ */
+#ifndef LIBPATCH_ARCH_CPU_H
+#define LIBPATCH_ARCH_CPU_H
+
+#include "base/compiler.h"
+
+/* Has the calling thread a user shadow stack? RDSSP is a no-op without one (Intel SDM vol. 2; reserved NOP elsewhere). */
+static inline bool arch_has_shadow_stack(void)
+{
+	uint64_t pointer = 0;
+
+	__asm__ volatile("rdsspq %0" : "+r"(pointer));
+	return pointer != 0;
+}
+
+/* Read the processor's XSAVE layout once. */
+void arch_xsave_init(void);
+/* Components saved for procedures that ask for extended state; 0 when XSAVE is not usable, or the image too large. */
+uint64_t arch_xsave_mask(void);
+/* Are LAHF and SAHF there? Early processors lack them in 64-bit mode. */
+bool arch_has_sahf(void);
+/* Bytes of a standard-format image of those components. */
+size_t arch_xsave_size(void);
+
+#endif

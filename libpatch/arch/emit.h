@@ -1,0 +1,119 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Code under construction: pieces of machine code, the rows that describe it, and copies of the program's instructions that do
+ * elsewhere what the originals do in place. Pure: the bytes go to a buffer of the caller's, for the address that the caller names.
+ */
+#ifndef LIBPATCH_ARCH_EMIT_H
+#define LIBPATCH_ARCH_EMIT_H
+
+#include "arch/insn.h"
+#include "base/compiler.h"
+
+/*
+ * What stands behind one stretch of generated code, for unwinders and for mapping a pc back: from code offset `code`
+ * on, the original instruction is `original` bytes behind the region's start and the program's stack pointer is
+ * rsp + cfa * 8, or *(rsp) + cfa * 8 when ARCH_ROW_DEREF is set. In hooks, that is the frame of arch/x86_64/hook_frame.h.
+ */
+struct arch_row {
+	uint16_t code;
+	uint8_t original;
+	uint8_t cfa;
+};
+#define ARCH_ROW_DEREF 0x80
+
+struct arch_cold;
+
+/* Code under construction. Writing past `capacity` only counts, so that a dry run measures. */
+struct arch_code {
+	uint8_t *bytes;   /* NULL for a dry run */
+	size_t capacity;
+	size_t size;
+	uintptr_t base;   /* address that bytes[0] will have */
+	/*
+	 * The code may lie anywhere: nothing in it refers by rel32 or disp32 to what is outside, but by 64 bits. Sizes depend
+	 * on `base` modulo 8.
+	 */
+	bool far;
+	bool out_of_range; /* some rel32 or disp32 did not reach */
+	struct arch_row *rows;
+	size_t row_capacity;
+	size_t row_count;
+	uint8_t original; /* offset of the instruction being emitted, for rows */
+	struct arch_cold *cold; /* of hooks; NULL: there must be none */
+};
+
+static inline uintptr_t arch_code_here(const struct arch_code *code)
+{
+	return code->base + code->size;
+}
+
+/*
+ * A piece that does not fit as a whole is not written, only counted, and nothing after it is. Inline: most pieces are a few
+ * bytes, of a known number.
+ */
+static inline void arch_emit_bytes(struct arch_code *code, const void *bytes, size_t size)
+{
+	if (code->bytes && code->size <= code->capacity && size <= code->capacity - code->size)
+		__builtin_memcpy(code->bytes + code->size, bytes, size);
+	code->size += size;
+}
+
+static inline void arch_emit_u8(struct arch_code *code, uint8_t value)
+{
+	arch_emit_bytes(code, &value, sizeof(value));
+}
+
+static inline void arch_emit_u32(struct arch_code *code, uint32_t value)
+{
+	arch_emit_bytes(code, &value, sizeof(value));
+}
+
+static inline void arch_emit_u64(struct arch_code *code, uint64_t value)
+{
+	arch_emit_bytes(code, &value, sizeof(value));
+}
+
+/* The 32-bit distance from the end of a 4-byte field, written here, plus `tail` more bytes, to target. */
+void arch_emit_rel32(struct arch_code *code, uintptr_t target, size_t tail);
+/* jmp rel32, or, in far code, jmp [rip + ...] */
+void arch_emit_jmp(struct arch_code *code, uintptr_t target);
+/* Make a 4-byte field that ends at `field_end` the distance from there to the current offset. */
+void arch_emit_label(struct arch_code *code, size_t field_end);
+/* The same for another offset. */
+void arch_emit_label_at(struct arch_code *code, size_t field_end, size_t offset);
+/* 8 bytes, aligned, for such a field: the program may run with alignment checks (RFLAGS.AC). */
+void arch_emit_constant(struct arch_code *code, size_t field_end, uint64_t value);
+/* Begin a new row at the current offset; a row that would be empty is overwritten, an equal one is merged. */
+void arch_emit_row(struct arch_code *code, uint8_t cfa);
+
+/* Original address -> generated code, for branches that stay inside the region. */
+struct arch_map {
+	const uintptr_t *from;
+	const uintptr_t *to;
+	size_t count;
+};
+
+/*
+ * Emit a copy of the instruction that does at arch_code_here(code) what the original does at `address`; control goes
+ * on behind the copy where the original falls through. A call leaves the original return address on the stack (the
+ * control flow of its return is the original program's). Branches to an address in `map` go to its generated code.
+ *
+ * `insn` must come from arch_decode() of the same bytes at `address` and not be ARCH_F_REFUSED. A displacement that does
+ * not reach sets code->out_of_range.
+ */
+void arch_relocate(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, uintptr_t address,
+		   const struct arch_map *map);
+
+/* Why it cannot be copied to far code; NULL: it can. Few cannot, all of them with RIP-relative operands. */
+const char *arch_refuses_far(const uint8_t *bytes, const struct arch_insn *insn);
+
+/*
+ * For PROBE_AROUND: emit the copy of a jmp, jcc, loop, jmp_ind or ret with a hole on each way out: `exit` is called to emit
+ * code on each way, told the address control goes to (0 when only known at run time), with the original flags and
+ * registers in place; what it emits must keep them.
+ */
+typedef void arch_exit_fn(struct arch_code *code, uintptr_t next, void *data);
+void arch_relocate_around(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn,
+			  uintptr_t address, const struct arch_map *map, arch_exit_fn *exit, void *data);
+
+#endif

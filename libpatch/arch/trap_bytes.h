@@ -1,0 +1,25 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Bytes that trap when they are executed, and the jump that is written over instructions.
+ */
+#ifndef LIBPATCH_ARCH_TRAP_BYTES_H
+#define LIBPATCH_ARCH_TRAP_BYTES_H
+
+#include "base/compiler.h"
+
+#define ARCH_INT3 0xCC
+#define ARCH_JMP_REL32 0xE9
+#define ARCH_JMP_SIZE 5
+
+/* How a trap byte reports: by SIGTRAP with rip behind it, or by SIGILL with rip on it. 0: no trap byte. */
+enum arch_trap_class { ARCH_TRAP_NONE, ARCH_TRAP_SIGTRAP, ARCH_TRAP_SIGILL };
+enum arch_trap_class arch_trap_class(uint8_t byte);
+
+/*
+ * Trap bytes that may be the top byte of a rel32, in order of preference: int3 first, then the SIGILL class, that faults
+ * on every processor whatever follows (AMD APM vol. 3, table A-1: invalid in 64-bit mode).
+ */
+extern const uint8_t arch_top_trap_bytes[];
+extern const size_t arch_top_trap_byte_count;
+
+#endif
