@@ -7,7 +7,7 @@
 
 #include "base/error.h"
 #include "patch/handle.h"
-#include "sys/text.h"
+#include "sys/mem_read.h"
 
 #include <stdatomic.h>
 
@@ -42,7 +42,7 @@ patch_status api_enter(struct lock_scope *scope, const char *origin)
 
 patch_status api_leave(const struct lock_scope *scope, patch_status status)
 {
-	text_trust(0, 0);
+	mem_trust(0, 0);
 	lock_release(scope);
 	return status;
 }

@@ -16,7 +16,7 @@
 #include "patch/region.h"
 #include "patch/unmapped.h"
 #include "plan/site.h"
-#include "sys/text.h"
+#include "sys/mem_read.h"
 #include "trap/signals.h"
 
 /* One that is, and was, without effect, on a region of which nothing is in the text, is none of the region's business. */
@@ -49,7 +49,7 @@ patch_status api_commit_queue(void)
 {
 	patch_status status;
 
-	text_trust(0, 0);
+	mem_trust(0, 0);
 	unmapped_collect();
 	status = commit_run();
 	/* Modules come and go: what was learnt of them is good for one batch. */

@@ -8,8 +8,8 @@
 #include "base/inject.h"
 #include "base/syscall.h"
 #include "code/code_ranges.h"
+#include "code/staging.h"
 #include "sys/maps.h"
-#include "sys/text.h"
 
 #include <stdatomic.h>
 #include <sys/mman.h>
@@ -238,7 +238,7 @@ static uintptr_t take(struct arena *arena, size_t size, struct arena_reach reach
 		return 0;
 	arena->bump += size;
 	for (; arena->fresh < arena->bump; arena->fresh += PAGE_SIZE)
-		text_stage_page(arena->fresh);
+		staging_fresh_page(arena->fresh);
 	return address;
 }
 

@@ -10,8 +10,8 @@
 #include "base/heap.h"
 #include "base/inject.h"
 #include "code/code_ranges.h"
+#include "code/staging.h"
 #include "sys/maps.h"
-#include "sys/text.h"
 
 #include <errno.h>
 #include <libpatch/patch.h>
@@ -81,7 +81,7 @@ static void note_page(struct zone *zone, uintptr_t address)
 
 	zone->has_bits[page / 64] |= (uint64_t)1 << (page % 64);
 	++page_count;
-	text_stage_page(ALIGN_DOWN(address, PAGE_SIZE));
+	staging_fresh_page(ALIGN_DOWN(address, PAGE_SIZE));
 }
 
 /* Where the first page with pads at or above the one of `address` begins, or the greatest address. */

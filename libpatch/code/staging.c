@@ -1,23 +1,24 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Staging: generated code that nobody can be led to yet is collected, and written many pieces at a time. What can be run is
- * changed by text_apply() alone.
+ * Staging: generated code that no thread can reach yet is collected, and written many pieces at a time. Code that threads may be
+ * running is never written from here: a commit does that, by text_apply().
  */
-#include "sys/text.h"
+#include "code/staging.h"
 
 #include "base/heap.h"
 #include "base/inject.h"
+#include "sys/text.h"
 
 #include <string.h>
 
-struct text_staged {
-	struct text_staged *next;
+struct staged {
+	struct staged *next;
 	uintptr_t address;
 	uint32_t length;
 	uint8_t bytes[];
 };
 
-/* Staged bytes are many, and all go at the same time. */
+/* Staged bytes are many, and all are freed at the same time: they have memory of their own. */
 #define CHUNK (256 * 1024UL)
 
 struct chunk {
@@ -27,17 +28,17 @@ struct chunk {
 };
 
 static struct chunk *chunks;
-static struct text_staged *staged_list;
+static struct staged *staged_list;
 static size_t staged_count;
 
-/* Pages of which nothing is written yet, but staged at most. Those that are too many go without. */
+/* Pages to which nothing was ever written. A page for which there is no room here is not prefaulted. */
 static struct pages {
 	uintptr_t lower;
 	uintptr_t upper;
 } fresh[512];
 static size_t fresh_count;
 
-static void *chunk_alloc(size_t size)
+static void *staging_alloc(size_t size)
 {
 	struct chunk *chunk = chunks;
 	void *block;
@@ -57,8 +58,8 @@ static void *chunk_alloc(size_t size)
 	return block;
 }
 
-/* All but the last, which is begun anew. */
-static void free_chunks(void)
+/* Keeps one chunk, empty, for the next pieces. */
+static void staging_free_chunks(void)
 {
 	while (chunks != NULL && chunks->next != NULL) {
 		struct chunk *chunk = chunks;
@@ -71,16 +72,16 @@ static void free_chunks(void)
 		chunks->used = 0;
 }
 
-bool text_stage(uintptr_t address, const void *bytes, uint32_t length)
+bool staging_add(uintptr_t address, const void *bytes, uint32_t length)
 {
-	struct text_staged *staged;
+	struct staged *staged;
 
 	if (INJECT(INJECT_ALLOC))
 		return false;
-	/* Nobody can be led there yet, so any time will do. What fails is tried again by whoever needs it. */
+	/* No thread can reach the code yet, so it may be written at any time. The commit tries again what fails here. */
 	if (chunks != NULL && CHUNK - sizeof(*chunks) - chunks->used < ALIGN_UP(sizeof(*staged) + length, sizeof(void *)))
-		(void)text_flush();
-	staged = chunk_alloc(sizeof(*staged) + length);
+		(void)staging_flush();
+	staged = staging_alloc(sizeof(*staged) + length);
 	if (staged == NULL)
 		return false;
 	staged->address = address;
@@ -92,8 +93,8 @@ bool text_stage(uintptr_t address, const void *bytes, uint32_t length)
 	return true;
 }
 
-/* Code is laid out page after page, with pads elsewhere in between. */
-void text_stage_page(uintptr_t page)
+/* Arenas grow page after page, and pads lie elsewhere: the page mostly continues one of the last few ranges. */
+void staging_fresh_page(uintptr_t page)
 {
 	for (size_t i = fresh_count; i > 0 && i + 4 > fresh_count; --i) {
 		if (fresh[i - 1].upper == page) {
@@ -105,17 +106,17 @@ void text_stage_page(uintptr_t page)
 		fresh[fresh_count++] = (struct pages){ page, page + PAGE_SIZE };
 }
 
-static void touch_fresh(void)
+static void staging_prefault(void)
 {
 	for (size_t i = 0; i < fresh_count; ++i)
-		text_touch(fresh[i].lower, fresh[i].upper);
+		text_prefault(fresh[i].lower, fresh[i].upper);
 	fresh_count = 0;
 }
 
-/* As a rule there is one chunk at most, and it is the last. */
-void text_unstage(uintptr_t address)
+/* The list is short, and the piece is mostly the last one that was added. */
+void staging_drop(uintptr_t address)
 {
-	struct text_staged **link = &staged_list;
+	struct staged **link = &staged_list;
 
 	while (*link != NULL && (*link)->address != address)
 		link = &(*link)->next;
@@ -123,21 +124,24 @@ void text_unstage(uintptr_t address)
 		return;
 	*link = (*link)->next;
 	if (--staged_count == 0)
-		free_chunks();
+		staging_free_chunks();
 }
 
-/* Piecewise, so that it needs no memory. One that failed is in the list still, with all others: written twice is as once. */
-int text_flush(void)
+/*
+ * Writes in portions of a fixed array, so that no memory is needed. After a failure all pieces are still in the list, and the next
+ * flush writes them all again, which does no harm.
+ */
+int staging_flush(void)
 {
 	static struct text_write writes[8192];
 	size_t n = 0;
 	int error = 0;
 
-	/* Also for who writes there next by other means. */
-	touch_fresh();
+	/* Even with nothing staged: a pad's jump may be written to such a page next, by text_apply(). */
+	staging_prefault();
 	if (staged_count == 0)
 		return 0;
-	for (struct text_staged *staged = staged_list; staged != NULL; staged = staged->next) {
+	for (struct staged *staged = staged_list; staged != NULL; staged = staged->next) {
 		writes[n++] = (struct text_write){
 			.address = staged->address, .bytes = staged->bytes, .length = staged->length
 		};
@@ -152,6 +156,6 @@ int text_flush(void)
 		return error;
 	staged_list = NULL;
 	staged_count = 0;
-	free_chunks();
+	staging_free_chunks();
 	return 0;
 }

@@ -3,6 +3,7 @@
 
 #include "arch/syscall.h"
 #include "base/heap.h"
+#include "code/staging.h"
 
 #include <stdatomic.h>
 #include <string.h>
@@ -300,7 +301,7 @@ void trampoline_free(struct trampoline *trampoline)
 		hook_slot_free(hook->slot);
 	}
 	if (trampoline->block.size != 0) {
-		text_unstage(trampoline->block.address);
+		staging_drop(trampoline->block.address);
 		arena_free(&trampoline->block);
 	}
 	heap_free(trampoline, trampoline_size(trampoline->hook_count, trampoline->count));
@@ -523,7 +524,7 @@ static patch_status emit_block(struct builder *builder, struct trampoline *tramp
 					       "generated code changed its size between passes";
 		return code.out_of_range ? PATCH_ENOMEM : PATCH_BUG;
 	}
-	if (!text_stage(trampoline->block.address, builder->block, (uint32_t)(header + code_size))) {
+	if (!staging_add(trampoline->block.address, builder->block, (uint32_t)(header + code_size))) {
 		*message = "out of memory";
 		return PATCH_ENOMEM;
 	}

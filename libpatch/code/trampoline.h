@@ -14,7 +14,6 @@
 #include "base/compiler.h"
 #include "code/arena.h"
 #include "code/window.h"
-#include "sys/text.h"
 
 #include <libpatch/patch.h>
 

@@ -8,6 +8,7 @@
 #include "base/error.h"
 #include "base/heap.h"
 #include "commit/phase.h"
+#include "sys/mem_read.h"
 
 #include <errno.h>
 #include <string.h>
@@ -182,7 +183,7 @@ static void batch_check_region(struct batch *batch, struct region_change *change
 		return;
 	if (change->start < view->start || change->start + change->length > view->start + view->size) {
 		view->start = ALIGN_DOWN(change->start, PAGE_SIZE);
-		view->size = text_read(view->start, bytes, sizeof(bytes), &view->error);
+		view->size = mem_read(view->start, bytes, sizeof(bytes), &view->error);
 	}
 	if (change->start + change->length <= view->start + view->size)
 		batch_compare(batch, change, bytes + (change->start - view->start));
@@ -294,7 +295,7 @@ static void batch_refresh(struct region_change *change)
 	uint8_t text[WINDOW_LENGTH_MAX];
 	int error;
 
-	if (text_read(change->start, text, change->length, &error) == change->length)
+	if (mem_read(change->start, text, change->length, &error) == change->length)
 		memcpy(change->texts, text, change->length);
 	change->written |= memcmp(change->texts, change->region->original, change->length) != 0;
 }

@@ -24,6 +24,7 @@
 #include "commit/commit.h"
 
 #include "arch/trap_bytes.h"
+#include "code/staging.h"
 #include "commit/batch.h"
 #include "base/error.h"
 #include "patch/unmapped.h"
@@ -31,6 +32,7 @@
 #include "commit/phase.h"
 #include "patch/quiesce.h"
 #include "patch/region.h"
+#include "sys/mem_read.h"
 #include "trap/registry.h"
 #include "sys/membarrier.h"
 #include "sys/text.h"
@@ -346,7 +348,7 @@ static void commit_write_punned(struct batch *batch)
 		if (!batch_takes_part(change, 4))
 			continue;
 		/* I8, for the bytes that the jump only reads. */
-		if (text_read(region->start, text, sizeof(text), &error) != sizeof(text) ||
+		if (mem_read(region->start, text, sizeof(text), &error) != sizeof(text) ||
 		    memcmp(text + region->length, region->original + region->length, sizeof(text) - region->length) !=
 			    0) {
 			batch_fail(change, PATCH_ECHANGED,
@@ -452,7 +454,7 @@ static patch_status commit_run_batch(struct batch *batch, bool whole)
 	unseen |= batch->restored;
 	(void)INJECT(INJECT_COMMIT_CHECKED);
 	/* Generated code of this batch, and of the batches behind it. */
-	error = text_flush();
+	error = staging_flush();
 	if (error != 0)
 		return commit_unwritten(batch, error);
 	batch_write_pads(batch);

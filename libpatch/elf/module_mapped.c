@@ -8,8 +8,7 @@
  *    say, is left out of what module_function() may read. Without the one around the address there is no module.
  */
 #include "elf/module.h"
-
-#include "sys/text.h"
+#include "sys/mem_read.h"
 
 #include <elf.h>
 #include <string.h>
@@ -51,7 +50,7 @@ static bool read_all(uintptr_t address, void *buffer, size_t size)
 {
 	int error;
 
-	return text_read(address, buffer, size, &error) == size;
+	return mem_read(address, buffer, size, &error) == size;
 }
 
 static uintptr_t segment_start(const struct image *image, const Elf64_Phdr *segment)

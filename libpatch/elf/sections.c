@@ -2,7 +2,7 @@
 #include "elf/sections.h"
 
 #include "base/syscall.h"
-#include "sys/text.h"
+#include "sys/mem_read.h"
 
 #include <string.h>
 
@@ -57,7 +57,7 @@ bool sections_of_code(const char *path, uintptr_t bias, const ElfW(Phdr) *header
 	int error;
 	long fd;
 
-	if (head == 0 || text_read(head, mapped, HEAD, &error) != HEAD)
+	if (head == 0 || mem_read(head, mapped, HEAD, &error) != HEAD)
 		return false;
 	fd = raw_open(path[0] != '\0' ? path : "/proc/self/exe", O_RDONLY | O_CLOEXEC);
 	if (fd < 0)

@@ -3,7 +3,7 @@
 
 #include "base/syscall.h"
 #include "runtime/lock.h"
-#include "sys/process.h"
+#include "sys/tasks.h"
 #include "trap/signals.h"
 
 #include <time.h>
@@ -27,7 +27,7 @@ static bool visit_nothing(pid_t tid, uint64_t blocked, void *data)
 
 bool mask_audit_can_look(void)
 {
-	return process_has_one_thread() || process_threads(visit_nothing, NULL);
+	return tasks_is_single() || tasks_visit(visit_nothing, NULL);
 }
 
 /* ---- threads that block owned signals --------------------------------------------------------------------------- */
@@ -60,14 +60,14 @@ int mask_audit_blocking_thread(void)
 	int found = 0;
 
 	if (incomplete) {
-		bool known = process_threads(find, &found);
+		bool known = tasks_visit(find, &found);
 
-		return found != 0 || known || process_has_one_thread() ? found : MASK_AUDIT_UNKNOWN;
+		return found != 0 || known || tasks_is_single() ? found : MASK_AUDIT_UNKNOWN;
 	}
 	while (blocking_count > 0) {
 		int tid = blocking[blocking_count - 1];
 
-		if (!process_blocked(tid, &blocked))
+		if (!tasks_blocked(tid, &blocked))
 			return MASK_AUDIT_UNKNOWN;
 		if (signals_are_blocked(blocked))
 			return tid;
@@ -89,7 +89,7 @@ static bool is_in_libc(int tid)
 {
 	uint64_t blocked;
 
-	return process_blocked(tid, &blocked) && signals_are_blocked(blocked) && (blocked & LIBC_ONLY) == LIBC_ONLY;
+	return tasks_blocked(tid, &blocked) && signals_are_blocked(blocked) && (blocked & LIBC_ONLY) == LIBC_ONLY;
 }
 
 static bool any_in_libc(void)
@@ -148,7 +148,7 @@ static bool suspect(pid_t tid, uint64_t blocked, void *data)
 	if (suspect_count == REMEMBERED)
 		return false;
 	suspect->tid = tid;
-	if (!process_user_time(tid, &suspect->user_time))
+	if (!tasks_user_time(tid, &suspect->user_time))
 		suspect->user_time = UINT64_MAX;
 	++suspect_count;
 	return true;
@@ -161,11 +161,11 @@ static bool suspect(pid_t tid, uint64_t blocked, void *data)
 static bool list_suspects(void)
 {
 	struct listing listing = { .self = (pid_t)raw_syscall(SYS_gettid) };
-	size_t count = process_thread_count();
+	size_t count = tasks_count();
 
 	suspect_count = 0;
-	return process_threads(suspect, &listing) && listing.self_seen && listing.visited == count &&
-	       process_thread_count() == count;
+	return tasks_visit(suspect, &listing) && listing.self_seen && listing.visited == count &&
+	       tasks_count() == count;
 }
 
 static bool is_past(const struct suspect *suspect)
@@ -173,10 +173,10 @@ static bool is_past(const struct suspect *suspect)
 	uint64_t user_time;
 	long call;
 
-	if (process_user_time(suspect->tid, &user_time) && user_time > suspect->user_time)
+	if (tasks_user_time(suspect->tid, &user_time) && user_time > suspect->user_time)
 		return true;
-	call = process_waits_in(suspect->tid);
-	return call != PROCESS_RUNS && call != SYS_rt_sigaction;
+	call = tasks_waits_in(suspect->tid);
+	return call != TASKS_RUNS && call != SYS_rt_sigaction;
 }
 
 bool mask_audit_is_over(void)
@@ -191,7 +191,7 @@ bool mask_audit_is_over(void)
 		else
 			++i;
 	}
-	if (process_has_one_thread() || (handlers == LISTED && suspect_count == 0))
+	if (tasks_is_single() || (handlers == LISTED && suspect_count == 0))
 		handlers = OVER;
 	return handlers == OVER;
 }
@@ -203,6 +203,6 @@ void mask_audit_look(void)
 	pid_t self = (pid_t)raw_syscall(SYS_gettid);
 
 	handlers = NOT_LISTED;
-	if (!process_has_one_thread() && !process_threads(remember_blocking, &self))
+	if (!tasks_is_single() && !tasks_visit(remember_blocking, &self))
 		incomplete = true;
 }

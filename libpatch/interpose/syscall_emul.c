@@ -4,6 +4,7 @@
 #include "base/syscall.h"
 #include "interpose/mask_audit.h"
 #include "runtime/app_handlers.h"
+#include "sys/tasks.h"
 #include "trap/app_sigpending.h"
 #include "runtime/lock.h"
 #include "elf/module.h"
@@ -326,7 +327,7 @@ static bool change_action(struct arch_call *call)
 static bool execute(struct arch_call *call)
 {
 	uint64_t blocked = app_sigstate_blocked();
-	bool alone = process_is_borrowed() || process_has_one_thread();
+	bool alone = process_is_borrowed() || tasks_is_single();
 	struct kernel_sigaction ours[SIGNALS_OWNABLE];
 	bool ignored[SIGNALS_OWNABLE] = { false };
 	bool any = blocked != 0;

@@ -6,7 +6,7 @@
 #include "patch/original.h"
 
 #include "patch/region.h"
-#include "sys/text.h"
+#include "sys/mem_read.h"
 
 bool original_is_in_place(uintptr_t lower, uintptr_t upper)
 {
@@ -30,7 +30,7 @@ size_t original_read(uintptr_t address, uint8_t *bytes, size_t size)
 {
 	struct region *region;
 	int error;
-	size_t got = text_read(address, bytes, size, &error);
+	size_t got = mem_read(address, bytes, size, &error);
 
 	if (!region_any_installed() || got == 0 || original_is_in_place(address, address + got))
 		return got;

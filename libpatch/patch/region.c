@@ -7,6 +7,7 @@
 
 #include "base/heap.h"
 #include "base/ptr_vec.h"
+#include "sys/mem_read.h"
 
 #include <libpatch/patch.h>
 #include <stdatomic.h>

@@ -7,8 +7,8 @@
 
 #include "patch/quiesce.h"
 #include "patch/region.h"
+#include "sys/mem_read.h"
 #include "trap/registry.h"
-#include "sys/text.h"
 
 #include <string.h>
 
@@ -65,7 +65,7 @@ static bool unmapped_is_there(const struct region *region)
 	uint8_t text[WINDOW_LENGTH_MAX];
 	int error;
 
-	return text_read(region->start, text, region->length, &error) == region->length &&
+	return mem_read(region->start, text, region->length, &error) == region->length &&
 	       memcmp(text, region->live, region->length) == 0 && memcmp(text, region->original, region->length) != 0;
 }
 

@@ -11,7 +11,7 @@
 #include "patch/hookset.h"
 #include "patch/original.h"
 #include "plan/plan.h"
-#include "sys/text.h"
+#include "sys/mem_read.h"
 
 #include <string.h>
 
@@ -240,7 +240,7 @@ patch_status attach_patch(struct patch *patch, enum role role, uintptr_t address
 	int error;
 
 	region = region_at(address);
-	if (region == NULL && text_read(address, bytes, ARCH_ENDBR_SIZE, &error) == ARCH_ENDBR_SIZE &&
+	if (region == NULL && mem_read(address, bytes, ARCH_ENDBR_SIZE, &error) == ARCH_ENDBR_SIZE &&
 	    arch_is_endbr(bytes)) {
 		site = address + ARCH_ENDBR_SIZE;
 		region = region_at(site);
@@ -251,7 +251,7 @@ patch_status attach_patch(struct patch *patch, enum role role, uintptr_t address
 	if (region != NULL && !region_is_unused(region))
 		return attach_join_region(region, attachment, extent, refusal);
 	/* The program may have loaded other code here since the region was left. */
-	if (region != NULL && (text_read(region->start, bytes, region->length, &error) != region->length ||
+	if (region != NULL && (mem_read(region->start, bytes, region->length, &error) != region->length ||
 			       memcmp(bytes, region->original, region->length) != 0))
 		region_bury(region);
 	attachment->address = address;

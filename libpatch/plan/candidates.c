@@ -9,11 +9,11 @@
 #include "arch/insn.h"
 #include "arch/trap_bytes.h"
 #include "patch/original.h"
+#include "sys/mem_read.h"
 #include "trap/registry.h"
 #include "plan/scan.h"
 #include "plan/site.h"
 #include "sys/maps.h"
-#include "sys/text.h"
 
 #include <errno.h>
 #include <string.h>
@@ -296,7 +296,7 @@ static patch_status candidates_unreadable(uintptr_t address, struct refusal *ref
 	int error = EFAULT;
 	uint8_t byte;
 
-	if (text_read(address, &byte, 1, &error) == 0 && error != EFAULT)
+	if (mem_read(address, &byte, 1, &error) == 0 && error != EFAULT)
 		return candidates_refuse(refusal, PATCH_ESYS,
 					 "the code cannot be read: the kernel refuses process_vm_readv() and reading "
 					 "/proc/self/mem",

@@ -6,7 +6,7 @@
 #include "plan/pinned.h"
 
 #include "patch/original.h"
-#include "sys/text.h"
+#include "sys/mem_read.h"
 
 #include <elf.h>
 #include <string.h>
@@ -61,7 +61,7 @@ static void pinned_consider(const struct module *module, const struct rseq_descr
 	    !pinned_is_within(module, descriptor->start + descriptor->length - 1) ||
 	    descriptor->abort - descriptor->start < descriptor->length)
 		return;
-	if (text_read(descriptor->abort - sizeof(signature), &signature, sizeof(signature), &error) !=
+	if (mem_read(descriptor->abort - sizeof(signature), &signature, sizeof(signature), &error) !=
 		    sizeof(signature) ||
 	    signature != SIGNATURE)
 		return;
@@ -81,7 +81,7 @@ static void pinned_scan_segment(const struct module *module, uintptr_t lower, ui
 	lower = ALIGN_UP(lower, sizeof(view[0]));
 	while (lower + sizeof(view[0]) <= upper) {
 		int error;
-		size_t size = text_read(lower, view, MIN(sizeof(view), upper - lower), &error);
+		size_t size = mem_read(lower, view, MIN(sizeof(view), upper - lower), &error);
 
 		for (size_t i = 0; i < size / sizeof(view[0]); ++i)
 			pinned_consider(module, &view[i]);

@@ -10,9 +10,9 @@
 #include "plan/pinned.h"
 #include "elf/module.h"
 #include "plan/scan.h"
+#include "sys/mem_read.h"
 #include "trap/signals.h"
 #include "sys/maps.h"
-#include "sys/text.h"
 
 #include <elf.h>
 #include <sys/mman.h>
@@ -139,7 +139,7 @@ static void site_trust(const struct module *module, uintptr_t address)
 
 		if (headers[i].p_type == PT_LOAD && (headers[i].p_flags & (PF_R | PF_X)) == (PF_R | PF_X) &&
 		    address >= lower && address < upper)
-			text_trust(MAX(lower, cached.lower), MIN(upper, cached.upper));
+			mem_trust(MAX(lower, cached.lower), MIN(upper, cached.upper));
 	}
 }
 
@@ -159,7 +159,7 @@ patch_status site_examine(uintptr_t address, struct extent *extent, struct refus
 
 	refusal->irritant = address;
 	*extent = (struct extent){ .limit = UINTPTR_MAX, .barrier = UINTPTR_MAX };
-	text_trust(0, 0);
+	mem_trust(0, 0);
 	if (arena_contains(address)) {
 		refusal->message = "the address is in code that libpatch generated";
 		return PATCH_EPROTECTED;

@@ -5,8 +5,8 @@
 #include "arch/x86_64/hook_frame.h"
 #include "base/syscall.h"
 #include "runtime/hook_guard.h"
+#include "sys/mem_read.h"
 #include "sys/process.h"
-#include "sys/text.h"
 
 #include <signal.h>
 #include <stdatomic.h>
@@ -208,8 +208,8 @@ static enum life read_guard(uintptr_t thread, struct hook_guard *guard)
 	uintptr_t self;
 	int error;
 
-	if (text_read(thread, &self, sizeof(self), &error) != sizeof(self) ||
-	    text_read(thread + offset, guard, sizeof(*guard), &error) != sizeof(*guard))
+	if (mem_read(thread, &self, sizeof(self), &error) != sizeof(self) ||
+	    mem_read(thread + offset, guard, sizeof(*guard), &error) != sizeof(*guard))
 		return error == EFAULT ? THREAD_GONE : THREAD_UNREADABLE;
 	return self == thread ? THREAD_LIVES : THREAD_GONE;
 }
@@ -259,7 +259,7 @@ static bool visit_slot(struct slot *slot, hook_threads_visit_fn *visit, void *da
 		guard = state.guard == GUARD_INSIDE ? state.saved : state.guard;
 		if (guard == 0 || guard == GUARD_UNKNOWN)
 			return true;
-		if (text_read(guard + ARCH_HOOK_FRAME_RECORD, &record, sizeof(record), &error) != sizeof(record)) {
+		if (mem_read(guard + ARCH_HOOK_FRAME_RECORD, &record, sizeof(record), &error) != sizeof(record)) {
 			/* The stack is gone, and nobody returns into it. */
 			if (error == EFAULT)
 				return true;
@@ -280,7 +280,7 @@ uintptr_t hook_threads_own_record(void)
 	int error;
 
 	if (guard == 0 || guard == GUARD_UNKNOWN ||
-	    text_read(guard + ARCH_HOOK_FRAME_RECORD, &record, sizeof(record), &error) != sizeof(record))
+	    mem_read(guard + ARCH_HOOK_FRAME_RECORD, &record, sizeof(record), &error) != sizeof(record))
 		return 0;
 	return record;
 }

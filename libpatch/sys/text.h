@@ -12,7 +12,7 @@
  *     executable, the copy is filled by way 1; where that is not to be had either, or mremap() is not, it is a file without a
  *     name (memfd_create(2)), looked at as in way 1, and mapped over them with MAP_FIXED.
  *
- * One that stops working later is replaced by the next that works, for that batch.
+ * A way that stops working later is replaced by the next one that works, for that batch.
  *
  * None ever takes execute permission from a page that threads may be running in. Called with the library lock held.
  */
@@ -40,7 +40,7 @@ struct text_write {
 	 */
 	const uint8_t *expected;
 	int error; /* out: 0 or errno */
-	void *owner; /* the caller's */
+	void *owner; /* for the caller's use */
 };
 
 /* Choose the way; PATCH_ENOTSUP when none works, or memory cannot be read. */
@@ -57,8 +57,11 @@ void text_set_way(enum text_way way);
  * between them read right before. Returns the number of writes that failed.
  */
 size_t text_apply(struct text_write *writes, size_t count);
-/* Fill these pages, of zeros, with zeros; as far as that is needed, and possible. A batch follows. */
-void text_touch(uintptr_t lower, uintptr_t upper);
+/*
+ * Write zeros to pages that hold nothing but zeros, where writing to a page that was never written to would otherwise replace the
+ * kernel's page of zeros. Failures are ignored. A batch follows.
+ */
+void text_prefault(uintptr_t lower, uintptr_t upper);
 
 /* Between these two the way stays prepared, which saves every batch some system calls. The library lock is held. */
 void text_begin(void);
@@ -70,32 +73,6 @@ void text_end(void);
  */
 void text_begin_whole(void);
 void text_end_whole(void);
-
-/*
- * Generated code waits here until text_flush(), or until there is much of it: thousands of trampolines become a few writes.
- * `address` is not yet reachable by any thread. The bytes are copied. text_unstage() drops one that was not flushed.
- */
-bool text_stage(uintptr_t address, const void *bytes, uint32_t length);
-void text_unstage(uintptr_t address);
-/* 0 or errno; after a failure everything stays staged. With nothing staged, between text_begin() and text_end() only. */
-int text_flush(void);
-/*
- * Nothing was ever written to this page of private, anonymous memory. A hint: text_flush() writes to it before it reads it. Read
- * first, it would be the kernel's page of zeros, and be replaced when it is written to, about which all other processors that
- * run the program are told one by one (mm/memory.c, do_wp_page()).
- */
-void text_stage_page(uintptr_t page);
-
-/*
- * Read memory that may not be mapped: bytes read, from the start, before the first unreadable page. When that is less than
- * `size`, *error is EFAULT if the memory is not mapped, else why it could not be read.
- */
-size_t text_read(uintptr_t address, void *buffer, size_t size, int *error);
-/*
- * [lower, upper) is known to be readable, and to stay so until the next call: it is read without asking the kernel. The caller
- * ends that with an empty range, before the library lock is released.
- */
-void text_trust(uintptr_t lower, uintptr_t upper);
 
 uint64_t text_write_count(void);
 

@@ -6,6 +6,7 @@
  * What is outside of a window is made up: branches out of it lead to exits, and RIP-relative operands to the data. What
  * is inside is as found, branches within the window included.
  */
+#include "code/staging.h"
 #include "differential.h"
 
 #include "code/arena.h"
@@ -304,8 +305,8 @@ void windows_draw(struct windows *windows, const struct files *files, uint64_t s
 		read_stretch(&stretch, text, random_next(&seed));
 		take_stretch(windows, &stretch, &seed);
 	}
-	if (text_flush() != 0) {
-		printf("text_flush() failed\n");
+	if (staging_flush() != 0) {
+		printf("staging_flush() failed\n");
 		exit(1);
 	}
 	for (i = 0; i < windows->count; i++)

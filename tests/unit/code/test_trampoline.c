@@ -10,6 +10,7 @@
 #include "arch/x86_64/hook_call.h"
 #include "code/arena.h"
 #include "base/heap.h"
+#include "code/staging.h"
 #include "code/window.h"
 #include "runtime/hook_guard.h"
 #include "sys/text.h"
@@ -91,7 +92,7 @@ static struct trampoline *build(struct test_window *w, const struct hook *hooks,
 
 	cr_assert_eq(trampoline_build(&w->window, hooks, count, &trampoline, &message), PATCH_OK, "%s",
 		     message ? message : "");
-	cr_assert_eq(text_flush(), 0);
+	cr_assert_eq(staging_flush(), 0);
 	return trampoline;
 }
 
@@ -659,7 +660,7 @@ Test(trampoline, a_freed_one_stands_for_nothing)
 	cr_assert_eq(trampoline_build(&w.window, NULL, 0, &trampoline, &message), PATCH_OK);
 	trampoline_free(trampoline);
 	before.mappings = text_write_count();
-	cr_expect_eq(text_flush(), 0);
+	cr_expect_eq(staging_flush(), 0);
 	cr_expect_eq(text_write_count(), before.mappings, "freed, and written all the same");
 }
 
@@ -892,7 +893,7 @@ Test(trampoline, operands_too_far_apart)
 	cr_expect_null(trampoline);
 	arena_usage(&after);
 	cr_expect_eq(after.code_bytes, before.code_bytes);
-	cr_expect_eq(text_flush(), 0);
+	cr_expect_eq(staging_flush(), 0);
 }
 
 static void expect_refusal(struct test_window *w, const char *why)

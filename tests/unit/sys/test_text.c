@@ -5,6 +5,8 @@
 #include "bytes.h"
 
 #include "base/inject.h"
+#include "code/staging.h"
+#include "sys/mem_read.h"
 #include "sys/text.h"
 
 #include <dirent.h>
@@ -573,7 +575,7 @@ Test(text, no_descriptor_is_kept)
 			fail_between(0, 1, EIO);
 			cr_expect_eq(text_apply(&write, 1), 1);
 			libpatch_inject = NULL;
-			text_read((uintptr_t)text - 8, buffer, sizeof(buffer), &error);
+			mem_read((uintptr_t)text - 8, buffer, sizeof(buffer), &error);
 		}
 		unmap_text(text, 2);
 	}
@@ -690,17 +692,17 @@ Test(text, staged_bytes_appear_with_the_flush)
 	uint64_t count;
 
 	use_way(0);
-	cr_expect(text_stage((uintptr_t)text + 3 * PAGE_SIZE, bytes, 3));
-	cr_expect(text_stage((uintptr_t)text + 10, bytes, 2));
+	cr_expect(staging_add((uintptr_t)text + 3 * PAGE_SIZE, bytes, 3));
+	cr_expect(staging_add((uintptr_t)text + 10, bytes, 2));
 	expect_text(text, 4 * PAGE_SIZE, "staged");
 	memset(bytes, 0, sizeof(bytes));
-	cr_expect_eq(text_flush(), 0);
+	cr_expect_eq(staging_flush(), 0);
 	memcpy(model + 3 * PAGE_SIZE, "\1\2\3", 3);
 	memcpy(model + 10, "\1\2", 2);
 	expect_text(text, 4 * PAGE_SIZE, "flushed");
 	/* Nothing is left to be written a second time. */
 	count = text_write_count();
-	cr_expect_eq(text_flush(), 0);
+	cr_expect_eq(staging_flush(), 0);
 	cr_expect_eq(text_write_count(), count);
 }
 
@@ -709,7 +711,7 @@ Test(text, an_empty_flush_is_none)
 	uint64_t count = text_write_count();
 
 	use_way(0);
-	cr_expect_eq(text_flush(), 0);
+	cr_expect_eq(staging_flush(), 0);
 	cr_expect_eq(text_write_count(), count);
 }
 
@@ -721,11 +723,11 @@ Test(text, a_new_page_is_made_before_it_is_written_to)
 
 	use_way(0);
 	text_begin();
-	text_stage_page((uintptr_t)text);
-	cr_expect_eq(text_flush(), 0);
+	staging_fresh_page((uintptr_t)text);
+	cr_expect_eq(staging_flush(), 0);
 	cr_expect_eq(text_apply(&write, 1), 0);
-	cr_assert(text_stage((uintptr_t)text + 20, "\2", 1));
-	cr_expect_eq(text_flush(), 0);
+	cr_assert(staging_add((uintptr_t)text + 20, "\2", 1));
+	cr_expect_eq(staging_flush(), 0);
 	text_end();
 	cr_expect_eq(text[10], 1);
 	cr_expect_eq(text[20], 2);
@@ -741,14 +743,14 @@ Test(text, unstaged_bytes_never_appear)
 	use_way(0);
 	for (round = 0; round < 64; round++) {
 		for (i = 0; i < 6; i++)
-			cr_assert(text_stage((uintptr_t)text + round * 8 + i, &byte, 1));
+			cr_assert(staging_add((uintptr_t)text + round * 8 + i, &byte, 1));
 		for (i = 0; i < 6; i++) {
 			if (round & 1U << i)
-				text_unstage((uintptr_t)text + round * 8 + i);
+				staging_drop((uintptr_t)text + round * 8 + i);
 			else
 				model[round * 8 + i] = byte;
 		}
-		cr_expect_eq(text_flush(), 0);
+		cr_expect_eq(staging_flush(), 0);
 		expect_text(text, PAGE_SIZE, "unstaged");
 	}
 }
@@ -760,17 +762,17 @@ Test(text, a_failed_flush_keeps_everything_staged)
 	int failing;
 
 	use_way(0);
-	cr_assert(text_stage((uintptr_t)text + 1, "\1", 1));
-	cr_assert(text_stage((uintptr_t)text + 2 * PAGE_SIZE, "\2", 1));
-	cr_assert(text_stage((uintptr_t)text + 4 * PAGE_SIZE, "\3", 1));
+	cr_assert(staging_add((uintptr_t)text + 1, "\1", 1));
+	cr_assert(staging_add((uintptr_t)text + 2 * PAGE_SIZE, "\2", 1));
+	cr_assert(staging_add((uintptr_t)text + 4 * PAGE_SIZE, "\3", 1));
 	for (failing = 0; failing < 3; failing++) {
 		fail_between(failing, failing + 1, EPERM);
-		cr_expect_eq(text_flush(), EPERM);
+		cr_expect_eq(staging_flush(), EPERM);
 	}
-	text_unstage((uintptr_t)text + 2 * PAGE_SIZE);
+	staging_drop((uintptr_t)text + 2 * PAGE_SIZE);
 	libpatch_inject = NULL;
 	/* As the library finds them: whoever was never reachable may have been written. */
-	cr_expect_eq(text_flush(), 0);
+	cr_expect_eq(staging_flush(), 0);
 	cr_expect_eq(text[1], 1);
 	cr_expect_eq(text[4 * PAGE_SIZE], 3);
 }
@@ -787,9 +789,9 @@ Test(text, staging_without_memory)
 
 	use_way(0);
 	libpatch_inject = fail_maps;
-	cr_expect_not(text_stage((uintptr_t)text, large, sizeof(large)));
+	cr_expect_not(staging_add((uintptr_t)text, large, sizeof(large)));
 	libpatch_inject = NULL;
-	cr_expect_eq(text_flush(), 0);
+	cr_expect_eq(staging_flush(), 0);
 	expect_text(text, 4 * PAGE_SIZE, "nothing staged");
 }
 
@@ -850,7 +852,7 @@ Test(text, reading_ends_at_a_hole)
 		int error = -1;
 
 		memset(buffer, 0xA5, sizeof(buffer));
-		got = text_read((uintptr_t)text + (uintptr_t)cases[i].from, buffer, cases[i].size, &error);
+		got = mem_read((uintptr_t)text + (uintptr_t)cases[i].from, buffer, cases[i].size, &error);
 		if (got < cases[i].size)
 			cr_expect_eq(error, EFAULT, "%zu bytes from %ld: error %d", cases[i].size, cases[i].from,
 				     error);

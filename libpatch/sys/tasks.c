@@ -1,0 +1,201 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * What /proc/self/task says about the threads of this process. It is read by raw system calls into memory on the stack; no thread is
+ * stopped or signalled.
+ */
+#include "sys/tasks.h"
+
+#include "base/parse.h"
+#include "base/syscall.h"
+
+#include <sys/stat.h>
+#include <time.h>
+
+/*
+ * The number of links of the directory of threads: its own, its parent's, and one for each thread (fs/proc/base.c,
+ * proc_task_getattr()). 0: /proc is not there.
+ */
+static unsigned long tasks_links(void)
+{
+	struct stat status;
+	long error = raw_syscall(SYS_newfstatat, AT_FDCWD, "/proc/self/task", &status, 0);
+
+	if (error != 0)
+		error = raw_syscall(SYS_stat, "/proc/self/task", &status);
+	return error == 0 ? status.st_nlink : 0;
+}
+
+size_t tasks_count(void)
+{
+	unsigned long links = tasks_links();
+
+	return links > 2 ? links - 2 : 0;
+}
+
+bool tasks_is_single(void)
+{
+	return tasks_count() == 1;
+}
+
+struct tasks_entry {
+	uint64_t inode;
+	int64_t offset;
+	uint16_t length;
+	uint8_t type;
+	char name[];
+};
+
+/* Read a whole file, and end it with a zero byte. Returns its length, or -errno. */
+static long tasks_read(const char *path, char *buffer, size_t size)
+{
+	long fd = raw_open(path, O_RDONLY | O_CLOEXEC);
+	size_t length = 0;
+	long got = 0;
+
+	if (fd < 0)
+		return fd;
+	while (length < size - 1) {
+		got = raw_syscall(SYS_read, fd, buffer + length, size - 1 - length);
+		if (got <= 0)
+			break;
+		length += (size_t)got;
+	}
+	raw_syscall(SYS_close, fd);
+	buffer[length] = '\0';
+	return got < 0 ? got : (long)length;
+}
+
+static long tasks_read_file(const char *tid, const char *file, char *buffer, size_t size)
+{
+	static const char before[] = "/proc/self/task/";
+	char path[sizeof(before) + 32];
+	size_t at = 0;
+
+	for (size_t i = 0; before[i] != '\0'; ++i)
+		path[at++] = before[i];
+	for (size_t i = 0; tid[i] != '\0' && i < 20; ++i)
+		path[at++] = tid[i];
+	for (size_t i = 0; i == 0 || file[i - 1] != '\0'; ++i)
+		path[at++] = file[i];
+	return tasks_read(path, buffer, size);
+}
+
+/* include/linux/sched.h: a worker of io_uring, which runs in the kernel only, and blocks everything. */
+#define PF_IO_WORKER 0x10
+
+/* Is the thread a worker of io_uring? Its flags say so; its name does only once it runs. */
+static bool tasks_is_kernel_worker(const char *tid)
+{
+	char stat[512];
+	long length = tasks_read_file(tid, "/stat", stat, sizeof(stat));
+	uint64_t flags = 0;
+	unsigned int field = 2;
+
+	/* The second field, in parentheses, may have any characters in it; flags are the ninth (proc_pid_stat(5)). */
+	while (length > 0 && stat[length - 1] != ')')
+		--length;
+	for (; length > 0 && stat[length] != '\0' && field < 9; ++length)
+		field += stat[length] == ' ';
+	if (length > 0)
+		parse_decimal(stat + length, &flags);
+	return (flags & PF_IO_WORKER) != 0;
+}
+
+/* Does the length, or -errno, of a file in the directory of a thread say that the thread has ended? */
+static bool tasks_is_gone(long length)
+{
+	return length == -ESRCH || (length == -ENOENT && tasks_links() != 0);
+}
+
+/* A thread that has ended blocks nothing. */
+static bool tasks_read_blocked(const char *tid, uint64_t *blocked)
+{
+	char status[2048];
+	long length = tasks_read_file(tid, "/status", status, sizeof(status));
+	const char *line = length > 0 ? parse_find_line(status, "SigBlk:") : NULL;
+
+	*blocked = 0;
+	if (line != NULL)
+		parse_hexadecimal(line, blocked);
+	if (*blocked != 0 && tasks_is_kernel_worker(tid))
+		*blocked = 0;
+	return line != NULL || tasks_is_gone(length);
+}
+
+struct tasks_digits {
+	char text[16];
+};
+
+static struct tasks_digits tasks_digits_of(pid_t tid)
+{
+	struct tasks_digits digits = { "" };
+	size_t length = 1;
+
+	for (unsigned int rest = (unsigned int)tid / 10; rest != 0; rest /= 10)
+		++length;
+	for (unsigned int rest = (unsigned int)tid; length > 0; rest /= 10)
+		digits.text[--length] = (char)('0' + rest % 10);
+	return digits;
+}
+
+bool tasks_blocked(pid_t tid, uint64_t *blocked)
+{
+	return tasks_read_blocked(tasks_digits_of(tid).text, blocked);
+}
+
+bool tasks_user_time(pid_t tid, uint64_t *ns)
+{
+	/* include/linux/posix-timers_types.h: of a thread, CPUCLOCK_VIRT. */
+	clockid_t clock = (clockid_t)(~(unsigned int)tid << 3 | 4 | 1);
+	struct timespec time;
+
+	if (raw_syscall(SYS_clock_gettime, clock, &time) != 0)
+		return false;
+	*ns = (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
+	return true;
+}
+
+long tasks_waits_in(pid_t tid)
+{
+	const struct tasks_digits digits = tasks_digits_of(tid);
+	char text[256];
+	long length = tasks_read_file(digits.text, "/syscall", text, sizeof(text));
+	uint64_t number;
+
+	/* Some systems have no such file. */
+	if (tasks_is_gone(length) && tasks_is_gone(tasks_read_file(digits.text, "/stat", text, sizeof(text))))
+		return TASKS_GONE;
+	if (length > 0 && text[0] == '-')
+		return -1;
+	if (length <= 0 || text[0] < '0' || text[0] > '9')
+		return TASKS_RUNS;
+	parse_decimal(text, &number);
+	return (long)number;
+}
+
+bool tasks_visit(tasks_visit_fn *visit, void *data)
+{
+	long fd = raw_open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	char entries[1024];
+	bool go_on = true, known = true;
+	long size = 0;
+
+	if (fd < 0)
+		return false;
+	while (go_on && (size = raw_syscall(SYS_getdents64, fd, entries, sizeof(entries))) > 0) {
+		for (long at = 0; go_on && at < size;) {
+			const struct tasks_entry *entry = (const struct tasks_entry *)(entries + at);
+			uint64_t blocked;
+			uint64_t tid;
+
+			at += entry->length;
+			parse_decimal(entry->name, &tid);
+			if (tid == 0)
+				continue;
+			known &= tasks_read_blocked(entry->name, &blocked);
+			go_on = visit((pid_t)tid, blocked, data);
+		}
+	}
+	raw_syscall(SYS_close, fd);
+	return size >= 0 && known;
+}

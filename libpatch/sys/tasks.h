@@ -1,0 +1,42 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The threads of this process, as /proc/self/task has them. All functions are async-signal-safe and take no lock.
+ */
+#ifndef LIBPATCH_SYS_TASKS_H
+#define LIBPATCH_SYS_TASKS_H
+
+#include "base/compiler.h"
+
+#include <sys/types.h>
+
+/* Has the process one thread? False, too, when that cannot be found out. */
+bool tasks_is_single(void);
+
+/* How many threads the process has; 0: it cannot be found out. */
+size_t tasks_count(void);
+
+/*
+ * Visit every thread of the process with the signals that it blocks, as /proc/self/task/TID/status has them, until `visit`
+ * returns false. Threads that begin or end meanwhile may be missed. Workers of io_uring, which never run the program's code,
+ * are left out. False: /proc cannot be read, or not all of it.
+ */
+typedef bool tasks_visit_fn(pid_t tid, uint64_t blocked, void *data);
+bool tasks_visit(tasks_visit_fn *visit, void *data);
+/* The signals that one thread blocks; none when there is no such thread. False: they cannot be known. */
+bool tasks_blocked(pid_t tid, uint64_t *blocked);
+
+/*
+ * Time for which a thread has executed the program's code: it grows only when the kernel's tick finds it at that, or where the
+ * kernel measures it exactly (kernel/sched/cputime.c, account_user_time()). False: not known.
+ */
+bool tasks_user_time(pid_t tid, uint64_t *ns);
+
+/*
+ * What a thread waits in: a system call, by its number, or the kernel otherwise, negative. TASKS_RUNS: in nothing, or it cannot
+ * be told. TASKS_GONE: there is no such thread. (/proc/PID/syscall, fs/proc/base.c.)
+ */
+#define TASKS_RUNS (1L << 32)
+#define TASKS_GONE (2L << 32)
+long tasks_waits_in(pid_t tid);
+
+#endif
