@@ -14,36 +14,12 @@
 #include "base/heap.h"
 #include "patch/region.h"
 #include "plan/site.h"
+#include "sys/tls.h"
 
 #include <dlfcn.h>
 #include <libpatch/patch.h>
 
 static uint64_t order;
-
-/* glibc's: a thread's vector of TLS blocks, of which those without `to_free` are in static storage, below the thread pointer. */
-struct tls_entry {
-	uintptr_t block;
-	void *to_free;
-};
-
-/* Is it a variable that has the same distance from the thread pointer in every thread? */
-static bool is_static_tls(uintptr_t variable)
-{
-#ifdef __GLIBC__
-	const uintptr_t self = arch_thread_pointer();
-	const struct tls_entry *vector = ((const struct tls_entry *const *)self)[1];
-	uintptr_t lowest = UINTPTR_MAX;
-
-	/* Its length is in front of it. Entries are 0 or above all addresses where there is nothing yet. */
-	for (size_t i = 1; i <= vector[-1].block; ++i)
-		if (vector[i].to_free == NULL && vector[i].block != 0 && vector[i].block < self)
-			lowest = MIN(lowest, vector[i].block);
-	return variable >= lowest && variable < self;
-#else
-	(void)variable;
-	return false;
-#endif
-}
 
 static patch_status check_count(const struct patch_exec_model *model)
 {
@@ -53,7 +29,7 @@ static patch_status check_count(const struct patch_exec_model *model)
 		return error_raise(PATCH_EINVAL, "patch_make", "the model has no counter, aligned to 8 bytes", "counter");
 	if (model->count.kind > PATCH_COUNT_THREAD || (model->count.flags & ~(uint32_t)PATCH_COUNT_TSC) != 0)
 		return error_raise(PATCH_EINVAL, "patch_make", "unknown kind of counter", "kind");
-	if (model->count.kind == PATCH_COUNT_THREAD && !is_static_tls(counter))
+	if (model->count.kind == PATCH_COUNT_THREAD && !tls_is_static(counter))
 		return error_raise(PATCH_EINVAL, "patch_make", "the counter is not in the calling thread's static TLS", "counter");
 	return PATCH_OK;
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * module_function(): extents of functions from a module's .eh_frame_hdr and .eh_frame. Guarantees:
+ * eh_frame_function(): extents of functions from a module's .eh_frame_hdr and .eh_frame. Guarantees:
  *
  * G1 No lock, no allocation, no call.
  * G2 Nothing outside the module's readable segments is read, whatever its tables hold: every read goes through a
@@ -12,9 +12,9 @@
  * Sources: Linux Standard Base 5.0 core, 10.6 "Exception Frames" (.eh_frame, .eh_frame_hdr), 10.5 (DW_EH_PE_*);
  * DWARF 5, 6.4.1 and 7.6 (LEB128).
  */
-#include "elf/module.h"
+#include "elf/eh_frame.h"
 
-#include <elf.h>
+#include "elf/segments.h"
 
 /* DW_EH_PE_*: the low four bits are the format, the next three what the value is relative to. */
 enum {
@@ -38,8 +38,6 @@ enum {
 /* One binary search table entry is two sdata4: start of the function, its FDE, both relative to the table's header. */
 #define TABLE_ENTRY_SIZE 8
 
-/* ---- bounded reading -------------------------------------------------------------------------------------------- */
-
 /* Bytes from `at` up to `end`, all of them readable. */
 struct cursor {
 	uintptr_t at;
@@ -59,22 +57,16 @@ struct __attribute__((packed, may_alias)) unaligned64 {
 /* From address to the end of the readable segment around it. */
 static bool cursor_at(const struct module *module, uintptr_t address, struct cursor *cursor)
 {
-	const Elf64_Phdr *headers = module->headers;
-
 	if (address < module->lower || address >= module->upper)
 		return false;
 	cursor->at = address;
-	if (headers == NULL) {
+	if (module->headers == NULL) {
 		cursor->end = module->upper;
 		return true;
 	}
-	for (size_t i = 0; i < module->header_count; i++) {
-		uintptr_t start = module->bias + headers[i].p_vaddr;
-
-		if (headers[i].p_type != PT_LOAD || (headers[i].p_flags & PF_R) == 0)
-			continue;
-		if (address >= start && address - start < headers[i].p_memsz) {
-			cursor->end = start + headers[i].p_memsz;
+	FOR_EACH_SEGMENT(segment, module->headers, module->header_count, PT_LOAD, PF_R) {
+		if (segment_contains(segment, module->bias, address)) {
+			cursor->end = module->bias + segment->p_vaddr + segment->p_memsz;
 			return true;
 		}
 	}
@@ -203,8 +195,6 @@ static bool cursor_encoded(struct cursor *cursor, uint8_t encoding, uintptr_t *v
 	}
 }
 
-/* ---- .eh_frame_hdr ---------------------------------------------------------------------------------------------- */
-
 struct search_table {
 	uintptr_t header; /* what its entries are relative to */
 	uintptr_t entries;
@@ -267,8 +257,6 @@ static uint64_t search_table_above(const struct search_table *table, uintptr_t a
 	}
 	return lower;
 }
-
-/* ---- .eh_frame -------------------------------------------------------------------------------------------------- */
 
 /* A CIE or FDE: a cursor over what follows its id field, whose address and value are given. */
 static bool entry_open(const struct module *module, uintptr_t address, struct cursor *cursor, uintptr_t *id_field,
@@ -372,8 +360,8 @@ static bool fde_extent(const struct module *module, uintptr_t address, uintptr_t
 	return true;
 }
 
-bool module_function(const struct module *module, uintptr_t address, uintptr_t *lower, uintptr_t *upper,
-		     uintptr_t *next_lower)
+bool eh_frame_function(const struct module *module, uintptr_t address, uintptr_t *lower, uintptr_t *upper,
+		       uintptr_t *next_lower)
 {
 	struct search_table table;
 	uintptr_t start, end;

@@ -11,6 +11,8 @@
 
 #include "elf/module.h"
 
+#include "elf/segments.h"
+
 #include <dlfcn.h>
 #include <elf.h>
 #include <link.h>
@@ -23,7 +25,7 @@ static struct {
 } program;
 
 /* Before anything can be patched, so that nothing of libc is called under the library lock. */
-__attribute__((constructor(101))) static void read_auxiliary_vector(void)
+__attribute__((constructor(101))) static void module_read_auxiliary_vector(void)
 {
 	if (getauxval(AT_PHENT) == sizeof(Elf64_Phdr)) {
 		program.headers = (const Elf64_Phdr *)getauxval(AT_PHDR);
@@ -36,7 +38,7 @@ const void *module_program_headers(size_t *count)
 {
 	/* Called by what runs before all constructors. */
 	if (!program.known)
-		read_auxiliary_vector();
+		module_read_auxiliary_vector();
 	*count = program.headers != NULL ? program.count : 0;
 	return program.headers;
 }
@@ -45,30 +47,19 @@ const void *module_program_headers(size_t *count)
 static bool module_describe(struct module *module, uintptr_t address, const Elf64_Phdr *headers, size_t count,
 			    uintptr_t bias)
 {
-	uintptr_t lower = UINTPTR_MAX;
-	uintptr_t upper = 0;
-	const void *eh_frame_hdr = NULL;
 	bool found = false;
 
-	for (size_t i = 0; i < count; i++) {
-		uintptr_t start = bias + headers[i].p_vaddr;
-		uintptr_t end = start + headers[i].p_memsz;
+	FOR_EACH_SEGMENT(segment, headers, count, PT_LOAD, 0) {
+		uintptr_t start = bias + segment->p_vaddr;
 
-		if (headers[i].p_type == PT_GNU_EH_FRAME)
-			eh_frame_hdr = (const void *)start;
-		if (headers[i].p_type != PT_LOAD)
-			continue;
-		start = ALIGN_DOWN(start, PAGE_SIZE);
-		end = ALIGN_UP(end, PAGE_SIZE);
-		lower = MIN(lower, start);
-		upper = MAX(upper, end);
-		found = found || (address >= start && address < end);
+		found |= address >= ALIGN_DOWN(start, PAGE_SIZE) && address < ALIGN_UP(start + segment->p_memsz, PAGE_SIZE);
 	}
 	if (!found)
 		return false;
-	module->lower = lower;
-	module->upper = upper;
-	module->eh_frame_hdr = eh_frame_hdr;
+	segments_extent(headers, count, bias, &module->lower, &module->upper);
+	module->eh_frame_hdr = NULL;
+	FOR_EACH_SEGMENT(segment, headers, count, PT_GNU_EH_FRAME, 0)
+		module->eh_frame_hdr = (const void *)(bias + segment->p_vaddr);
 	module->headers = headers;
 	module->header_count = count;
 	module->bias = bias;
@@ -89,10 +80,8 @@ static bool module_is_program(struct module *module, uintptr_t address, const st
 
 	if (headers == NULL)
 		return false;
-	for (size_t i = 0; i < count; i++) {
-		if (headers[i].p_type == PT_PHDR)
-			bias = (uintptr_t)headers - headers[i].p_vaddr;
-	}
+	FOR_EACH_SEGMENT(segment, headers, count, PT_PHDR, 0)
+		bias = (uintptr_t)headers - segment->p_vaddr;
 	/* Without PT_PHDR the bias is the found object's: it must be the program's own. */
 	return module_describe(module, address, headers, count, bias) && (uintptr_t)headers >= module->lower &&
 	       (uintptr_t)headers < module->upper;
@@ -102,7 +91,7 @@ static bool module_is_program(struct module *module, uintptr_t address, const st
 static bool module_is_library(struct module *module, uintptr_t address, const struct dl_find_object *object)
 {
 	const Elf64_Ehdr *elf = object->dlfo_map_start;
-	const Elf64_Phdr *headers;
+	const Elf64_Phdr *headers, *first;
 
 	if (elf == NULL || (uintptr_t)elf % PAGE_SIZE != 0)
 		return false;
@@ -113,12 +102,9 @@ static bool module_is_library(struct module *module, uintptr_t address, const st
 	    elf->e_phoff > PAGE_SIZE || elf->e_phnum > (PAGE_SIZE - elf->e_phoff) / sizeof(*headers))
 		return false;
 	headers = (const Elf64_Phdr *)((uintptr_t)elf + elf->e_phoff);
-	for (size_t i = 0; i < elf->e_phnum; i++) {
-		if (headers[i].p_type == PT_LOAD)
-			return module_describe(module, address, headers, elf->e_phnum,
-					       (uintptr_t)elf - ALIGN_DOWN(headers[i].p_vaddr, PAGE_SIZE));
-	}
-	return false;
+	first = segment_next(headers, elf->e_phnum, NULL, PT_LOAD, 0);
+	return first != NULL && module_describe(module, address, headers, elf->e_phnum,
+						(uintptr_t)elf - ALIGN_DOWN(first->p_vaddr, PAGE_SIZE));
 }
 
 bool module_find(uintptr_t address, struct module *out)
@@ -146,7 +132,7 @@ struct find_request {
 	struct module *out;
 };
 
-static int find_visit(struct dl_phdr_info *info, size_t size, void *data)
+static int module_find_visit(struct dl_phdr_info *info, size_t size, void *data)
 {
 	struct find_request *request = data;
 	struct module module = {.identity = info->dlpi_phdr};
@@ -162,12 +148,10 @@ bool module_find(uintptr_t address, struct module *out)
 {
 	struct find_request request = {.address = address, .out = out};
 
-	return dl_iterate_phdr(find_visit, &request) == 1;
+	return dl_iterate_phdr(module_find_visit, &request) == 1;
 }
 
 #endif
-
-/* ---- what a module refers to ------------------------------------------------------------------------------------ */
 
 struct references {
 	const Elf64_Sym *symbols;
@@ -176,7 +160,7 @@ struct references {
 	size_t counts[2];
 };
 
-static bool is_same_name(const char *a, const char *b)
+static bool module_is_same_name(const char *a, const char *b)
 {
 	while (*a != '\0' && *a == *b) {
 		++a;
@@ -185,38 +169,36 @@ static bool is_same_name(const char *a, const char *b)
 	return *a == *b;
 }
 
-/* The dynamic linker writes addresses over the offsets that it finds there, in most modules. */
-static uintptr_t address_of(const struct module *module, uintptr_t value)
+/* A value of the dynamic section as an address: in most modules the dynamic linker has replaced the offset by the address. */
+static uintptr_t module_address_of(const struct module *module, uintptr_t value)
 {
 	return value < module->lower ? module->bias + value : value;
 }
 
-static bool read_dynamic(const struct module *module, struct references *references)
+static bool module_read_dynamic(const struct module *module, struct references *references)
 {
-	const Elf64_Phdr *headers = module->headers;
 	const Elf64_Dyn *dynamic = NULL;
 
-	for (size_t i = 0; headers != NULL && i < module->header_count; ++i)
-		if (headers[i].p_type == PT_DYNAMIC)
-			dynamic = (const Elf64_Dyn *)(module->bias + headers[i].p_vaddr);
+	FOR_EACH_SEGMENT(segment, module->headers, module->header_count, PT_DYNAMIC, 0)
+		dynamic = (const Elf64_Dyn *)(module->bias + segment->p_vaddr);
 	for (; dynamic != NULL && dynamic->d_tag != DT_NULL; ++dynamic) {
 		uintptr_t value = dynamic->d_un.d_ptr;
 
 		switch (dynamic->d_tag) {
 		case DT_SYMTAB:
-			references->symbols = (const Elf64_Sym *)address_of(module, value);
+			references->symbols = (const Elf64_Sym *)module_address_of(module, value);
 			break;
 		case DT_STRTAB:
-			references->names = (const char *)address_of(module, value);
+			references->names = (const char *)module_address_of(module, value);
 			break;
 		case DT_RELA:
-			references->tables[0] = (const Elf64_Rela *)address_of(module, value);
+			references->tables[0] = (const Elf64_Rela *)module_address_of(module, value);
 			break;
 		case DT_RELASZ:
 			references->counts[0] = value / sizeof(Elf64_Rela);
 			break;
 		case DT_JMPREL:
-			references->tables[1] = (const Elf64_Rela *)address_of(module, value);
+			references->tables[1] = (const Elf64_Rela *)module_address_of(module, value);
 			break;
 		case DT_PLTRELSZ:
 			references->counts[1] = value / sizeof(Elf64_Rela);
@@ -232,13 +214,13 @@ bool module_refers_to(const struct module *module, const char *symbol)
 {
 	struct references references = {0};
 
-	if (!read_dynamic(module, &references))
+	if (!module_read_dynamic(module, &references))
 		return false;
 	for (int table = 0; table < 2; ++table) {
 		for (size_t i = 0; references.tables[table] != NULL && i < references.counts[table]; ++i) {
 			const Elf64_Sym *found = &references.symbols[ELF64_R_SYM(references.tables[table][i].r_info)];
 
-			if (is_same_name(references.names + found->st_name, symbol))
+			if (module_is_same_name(references.names + found->st_name, symbol))
 				return true;
 		}
 	}
@@ -250,8 +232,8 @@ struct held_call {
 	void *data;
 };
 
-/* Called with the lock held. One call is enough. */
-static int call_held(struct dl_phdr_info *info, size_t size, void *data)
+/* The loader holds its lock during the call. The first module is enough. */
+static int module_call_held(struct dl_phdr_info *info, size_t size, void *data)
 {
 	const struct held_call *call = data;
 
@@ -265,5 +247,5 @@ void module_hold_all(void (*function)(void *), void *data)
 {
 	struct held_call call = { function, data };
 
-	dl_iterate_phdr(call_held, &call);
+	dl_iterate_phdr(module_call_held, &call);
 }

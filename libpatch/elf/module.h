@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Loaded modules and the extents of their functions, from the in-memory .eh_frame_hdr. module_find()
- * and module_function() are lock-free and async-signal-safe (_dl_find_object); no section headers and no file are needed.
+ * Loaded modules: which one contains an address, and what it refers to. module_find() is lock-free and async-signal-safe
+ * (_dl_find_object); no section headers and no file are needed.
  */
 #ifndef LIBPATCH_ELF_MODULE_H
 #define LIBPATCH_ELF_MODULE_H
@@ -23,7 +23,7 @@ struct module {
 /* Program headers of the program, as the kernel passed them; NULL: unknown. */
 const void *module_program_headers(size_t *count);
 
-/* The module that contains address; false when none does (generated code, the vDSO may or may not count). */
+/* The module that contains address. False: no module does. Whether the vDSO is a module depends on libc. */
 bool module_find(uintptr_t address, struct module *out);
 
 /*
@@ -35,14 +35,6 @@ bool module_find(uintptr_t address, struct module *out);
  */
 bool module_find_mapped(uintptr_t address, const struct maps_mapping *mapping, struct module *out);
 void module_forget(void);
-
-/*
- * Extent [*lower, *upper) of the function around address, from the module's unwind table. False when there is no
- * entry around it. *next_lower (may be NULL) receives the start of the next described function, or UINTPTR_MAX. A range
- * without an entry around `address` still fills *next_lower.
- */
-bool module_function(const struct module *module, uintptr_t address, uintptr_t *lower, uintptr_t *upper,
-		     uintptr_t *next_lower);
 
 /*
  * Call `function` while no module is loaded or unloaded: with the loader's lock, which is taken before the library lock where

@@ -1,7 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Reading the section headers of a module's file, after its beginning was compared with what is mapped.
+ */
 #include "elf/sections.h"
 
 #include "base/syscall.h"
+#include "elf/segments.h"
 #include "sys/mem_read.h"
 
 #include <string.h>
@@ -9,22 +13,22 @@
 /* ELF header, program headers, and as a rule the build id, by which another build of the same program differs. */
 #define HEAD 1024
 
-static bool read_at(long fd, void *buffer, size_t size, uint64_t offset)
+static bool sections_read(long fd, void *buffer, size_t size, uint64_t offset)
 {
 	return raw_syscall(SYS_pread64, fd, buffer, size, offset) == (long)size;
 }
 
-/* Where the segment with the ELF header is; 0: there is none, or it is shorter. */
-static uintptr_t head_of(uintptr_t bias, const ElfW(Phdr) *headers, size_t count)
+/* Where the segment with the ELF header is mapped; 0: there is none, or it is shorter than HEAD. */
+static uintptr_t sections_head(uintptr_t bias, const ElfW(Phdr) *headers, size_t count)
 {
-	for (size_t i = 0; i < count; ++i)
-		if (headers[i].p_type == PT_LOAD && headers[i].p_offset == 0 && headers[i].p_filesz >= HEAD)
-			return bias + headers[i].p_vaddr;
+	FOR_EACH_SEGMENT(segment, headers, count, PT_LOAD, 0)
+		if (segment->p_offset == 0 && segment->p_filesz >= HEAD)
+			return bias + segment->p_vaddr;
 	return 0;
 }
 
-/* As the file has them, without the bias. */
-static bool measure(long fd, const ElfW(Ehdr) *elf, uintptr_t *lower, uintptr_t *upper)
+/* The extent of the sections of code, as the file has it, without the bias. */
+static bool sections_measure(long fd, const ElfW(Ehdr) *elf, uintptr_t *lower, uintptr_t *upper)
 {
 	*lower = UINTPTR_MAX;
 	*upper = 0;
@@ -34,7 +38,7 @@ static bool measure(long fd, const ElfW(Ehdr) *elf, uintptr_t *lower, uintptr_t 
 		ElfW(Shdr) headers[16];
 
 		n = MIN(ARRAY_SIZE(headers), elf->e_shnum - first);
-		if (!read_at(fd, headers, n * sizeof(headers[0]), elf->e_shoff + first * sizeof(headers[0])))
+		if (!sections_read(fd, headers, n * sizeof(headers[0]), elf->e_shoff + first * sizeof(headers[0])))
 			return false;
 		for (size_t i = 0; i < n; ++i) {
 			if (!(headers[i].sh_flags & SHF_EXECINSTR))
@@ -49,7 +53,7 @@ static bool measure(long fd, const ElfW(Ehdr) *elf, uintptr_t *lower, uintptr_t 
 bool sections_of_code(const char *path, uintptr_t bias, const ElfW(Phdr) *headers, size_t count, uintptr_t *lower,
 		      uintptr_t *upper)
 {
-	uintptr_t head = head_of(bias, headers, count);
+	uintptr_t head = sections_head(bias, headers, count);
 	uint8_t mapped[HEAD], file[HEAD];
 	uintptr_t from, to;
 	bool known = false;
@@ -62,9 +66,9 @@ bool sections_of_code(const char *path, uintptr_t bias, const ElfW(Phdr) *header
 	fd = raw_open(path[0] != '\0' ? path : "/proc/self/exe", O_RDONLY | O_CLOEXEC);
 	if (fd < 0)
 		return false;
-	if (read_at(fd, file, HEAD, 0) && memcmp(mapped, file, HEAD) == 0) {
+	if (sections_read(fd, file, HEAD, 0) && memcmp(mapped, file, HEAD) == 0) {
 		memcpy(&elf, file, sizeof(elf));
-		known = measure(fd, &elf, &from, &to);
+		known = sections_measure(fd, &elf, &from, &to);
 	}
 	raw_syscall(SYS_close, fd);
 	if (known) {

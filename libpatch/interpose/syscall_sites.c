@@ -4,6 +4,7 @@
 #include "arch/syscall.h"
 #include "arch/trap_bytes.h"
 #include "base/syscall.h"
+#include "elf/segments.h"
 #include "plan/attach.h"
 #include "commit/commit.h"
 #include "interpose/mask_audit.h"
@@ -54,12 +55,9 @@ static int add_segments(struct dl_phdr_info *info, size_t size, void *data)
 	bool is_libc = is_loader;
 
 	(void)size;
-	for (size_t i = 0; i < info->dlpi_phnum; ++i) {
-		const ElfW(Phdr) *header = &info->dlpi_phdr[i];
+	FOR_EACH_SEGMENT(header, info->dlpi_phdr, info->dlpi_phnum, PT_LOAD, PF_R | PF_X) {
 		uintptr_t lower = info->dlpi_addr + header->p_vaddr;
 
-		if (header->p_type != PT_LOAD || !(header->p_flags & PF_X) || !(header->p_flags & PF_R))
-			continue;
 		if (segment_count == SEGMENTS) {
 			mask_audit_incomplete();
 			libc_incomplete = true;

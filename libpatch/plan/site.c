@@ -6,6 +6,8 @@
 #include "plan/site.h"
 
 #include "code/arena.h"
+#include "elf/eh_frame.h"
+#include "elf/segments.h"
 #include "patch/original.h"
 #include "plan/pinned.h"
 #include "elf/module.h"
@@ -131,14 +133,11 @@ static const char *site_check_protected(const struct module *module, uintptr_t a
  */
 static void site_trust(const struct module *module, uintptr_t address)
 {
-	const Elf64_Phdr *headers = module->headers;
+	FOR_EACH_SEGMENT(segment, module->headers, module->header_count, PT_LOAD, PF_R | PF_X) {
+		uintptr_t lower = module->bias + segment->p_vaddr;
+		uintptr_t upper = lower + segment->p_filesz;
 
-	for (size_t i = 0; headers != NULL && i < module->header_count; ++i) {
-		uintptr_t lower = module->bias + headers[i].p_vaddr;
-		uintptr_t upper = lower + headers[i].p_filesz;
-
-		if (headers[i].p_type == PT_LOAD && (headers[i].p_flags & (PF_R | PF_X)) == (PF_R | PF_X) &&
-		    address >= lower && address < upper)
+		if (address >= lower && address < upper)
 			mem_trust(MAX(lower, cached.lower), MIN(upper, cached.upper));
 	}
 }
@@ -170,7 +169,7 @@ patch_status site_examine(uintptr_t address, struct extent *extent, struct refus
 	refusal->message = site_check_protected(&module, address);
 	if (refusal->message != NULL)
 		return PATCH_EPROTECTED;
-	if (!module_function(&module, address, &extent->lower, &extent->upper, &extent->limit)) {
+	if (!eh_frame_function(&module, address, &extent->lower, &extent->upper, &extent->limit)) {
 		extent->lower = 0;
 		extent->upper = 0;
 	}
@@ -206,7 +205,7 @@ uintptr_t site_next_function_end(const struct extent *extent)
 	uintptr_t lower, upper;
 
 	if (extent->limit == UINTPTR_MAX || !module_find(extent->limit, &module) ||
-	    !module_function(&module, extent->limit, &lower, &upper, NULL) || lower != extent->limit)
+	    !eh_frame_function(&module, extent->limit, &lower, &upper, NULL) || lower != extent->limit)
 		return 0;
 	return MIN(upper, extent->barrier);
 }

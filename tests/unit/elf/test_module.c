@@ -3,6 +3,7 @@
  * module.c, mapped.c and eh_frame.c against an independent reading of the same modules' .eh_frame sections, and against
  * tables made by hand and broken at random.
  */
+#include "elf/eh_frame.h"
 #include "elf/module.h"
 
 #include <criterion/criterion.h>
@@ -145,27 +146,27 @@ static void compare_module(const struct module *module, const char *path, uintpt
 		for (size_t j = 0; j < ARRAY_SIZE(probes); j++) {
 			if (i + 1 < count && probes[j] >= extents[i + 1].lower)
 				continue;
-			cr_assert(module_function(module, probes[j], &lower, &upper, &next), "%s: %zx", path,
+			cr_assert(eh_frame_function(module, probes[j], &lower, &upper, &next), "%s: %zx", path,
 				  probes[j] - bias);
 			cr_assert_eq(lower, extents[i].lower);
 			cr_assert_eq(upper, extents[i].upper);
 			cr_assert_eq(next, expected_next);
-			cr_assert(module_function(module, probes[j], &lower, &upper, NULL));
+			cr_assert(eh_frame_function(module, probes[j], &lower, &upper, NULL));
 		}
 		if (extents[i].upper < expected_next) {
 			lower = upper = 1;
-			cr_assert_not(module_function(module, extents[i].upper, &lower, &upper, &next));
+			cr_assert_not(eh_frame_function(module, extents[i].upper, &lower, &upper, &next));
 			cr_assert_eq(next, expected_next);
 			cr_assert(lower == 1 && upper == 1);
 		}
 	}
 	uintptr_t lower, upper, next;
 
-	cr_assert_not(module_function(module, extents[0].lower - 1, &lower, &upper, &next));
+	cr_assert_not(eh_frame_function(module, extents[0].lower - 1, &lower, &upper, &next));
 	cr_assert_eq(next, extents[0].lower);
-	cr_assert_not(module_function(module, 0, &lower, &upper, &next));
+	cr_assert_not(eh_frame_function(module, 0, &lower, &upper, &next));
 	cr_assert_eq(next, extents[0].lower);
-	cr_assert_not(module_function(module, UINTPTR_MAX, &lower, &upper, &next));
+	cr_assert_not(eh_frame_function(module, UINTPTR_MAX, &lower, &upper, &next));
 	cr_assert_eq(next, UINTPTR_MAX);
 	free(extents);
 }
@@ -243,7 +244,7 @@ Test(module, vdso_is_harmless)
 	uintptr_t vdso = getauxval(AT_SYSINFO_EHDR);
 
 	for (uintptr_t address = vdso; vdso != 0 && address < vdso + PAGE_SIZE; address += 16) {
-		if (module_find(address, &module) && module_function(&module, address, &lower, &upper, &next))
+		if (module_find(address, &module) && eh_frame_function(&module, address, &lower, &upper, &next))
 			cr_assert(lower <= address && address < upper);
 	}
 }
@@ -377,7 +378,7 @@ Test(module, not_mapped_as_its_headers_say)
 	if (find_mapped(mapped.code, &module) && module.eh_frame_hdr != NULL) {
 		uintptr_t lower, upper;
 
-		module_function(&module, mapped.code, &lower, &upper, NULL);
+		eh_frame_function(&module, mapped.code, &lower, &upper, NULL);
 	}
 	close(fd);
 }
@@ -390,7 +391,7 @@ Test(module, mapped_without_its_tables)
 
 	cr_assert_eq(munmap((void *)mapped.tables, PAGE_SIZE), 0);
 	if (find_mapped(mapped.code, &module))
-		cr_assert_not(module_function(&module, mapped.code, &lower, &upper, &next));
+		cr_assert_not(eh_frame_function(&module, mapped.code, &lower, &upper, &next));
 }
 
 /* What was looked up is not believed when the module is gone, nobody having said so. */
@@ -513,7 +514,7 @@ static void expect(const uint8_t *bytes, size_t at, int lower, int upper, int ne
 {
 	struct module module = image_module(bytes);
 	uintptr_t got_lower = 0, got_upper = 0, got_next = 0;
-	bool found = module_function(&module, (uintptr_t)bytes + at, &got_lower, &got_upper, &got_next);
+	bool found = eh_frame_function(&module, (uintptr_t)bytes + at, &got_lower, &got_upper, &got_next);
 
 	cr_assert_eq(found, lower >= 0, "%zu", at);
 	if (found) {
@@ -563,7 +564,7 @@ Test(module, tables_that_are_absent)
 	build_image(bytes);
 	module = image_module(bytes);
 	module.eh_frame_hdr = NULL;
-	cr_assert_not(module_function(&module, (uintptr_t)bytes + 260, &lower, &upper, &next));
+	cr_assert_not(eh_frame_function(&module, (uintptr_t)bytes + 260, &lower, &upper, &next));
 	cr_assert_eq(next, UINTPTR_MAX);
 }
 
@@ -585,14 +586,14 @@ Test(module, unreadable_segments_are_not_read)
 	module.headers = headers;
 	module.header_count = ARRAY_SIZE(headers);
 	module.bias = (uintptr_t)bytes;
-	cr_assert(module_function(&module, (uintptr_t)bytes + 260, &lower, &upper, &next));
+	cr_assert(eh_frame_function(&module, (uintptr_t)bytes + 260, &lower, &upper, &next));
 	memcpy(bytes + 16, &(int32_t){PAGE_SIZE + 64}, 4);
-	cr_assert_not(module_function(&module, (uintptr_t)bytes + 260, &lower, &upper, &next));
+	cr_assert_not(eh_frame_function(&module, (uintptr_t)bytes + 260, &lower, &upper, &next));
 	cr_assert_eq(next, (uintptr_t)bytes + 288);
 	/* A CIE in the hole: in front of the module, and behind it. */
 	build_image(bytes);
 	memcpy(bytes + 12 + 4, &(int32_t){-64}, 4);
-	cr_assert_not(module_function(&module, (uintptr_t)bytes + 260, &lower, &upper, &next));
+	cr_assert_not(eh_frame_function(&module, (uintptr_t)bytes + 260, &lower, &upper, &next));
 }
 
 /* Whatever the tables hold: no crash (the fences), and what is reported is around the address and in the module. */
@@ -617,7 +618,7 @@ static void break_tables(bool behind)
 			uintptr_t address = (uintptr_t)bytes + at;
 			uintptr_t lower = 0, upper = 0, next = 0;
 
-			if (module_function(&module, address, &lower, &upper, &next))
+			if (eh_frame_function(&module, address, &lower, &upper, &next))
 				cr_assert(lower >= module.lower && lower <= address && address < upper &&
 					  upper <= module.upper);
 			cr_assert(next > address);

@@ -1,0 +1,16 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Thread-local storage of the calling thread.
+ */
+#ifndef LIBPATCH_SYS_TLS_H
+#define LIBPATCH_SYS_TLS_H
+
+#include "base/compiler.h"
+
+/*
+ * Is the address in static thread-local storage of the calling thread, where a variable has the same distance from the thread pointer
+ * in every thread? Always false where libc is not glibc. Async-signal-safe.
+ */
+bool tls_is_static(uintptr_t variable);
+
+#endif
