@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The chain of errors of each thread: a few thread-local records, the first of which are kept when there are more.
+ */
 #include "base/error.h"
 
 #include "base/bug.h"
@@ -30,7 +33,7 @@ void error_truncate(size_t count)
 		chain_length = count;
 }
 
-static struct record *append(patch_status code, const char *origin, const char *message)
+static struct record *error_append(patch_status code, const char *origin, const char *message)
 {
 	struct record *record;
 
@@ -46,14 +49,14 @@ static struct record *append(patch_status code, const char *origin, const char *
 
 patch_status error_raise(patch_status code, const char *origin, const char *message, const char *irritant)
 {
-	struct record *record = append(code, origin, message);
+	struct record *record = error_append(code, origin, message);
 
 	if (record != NULL && irritant != NULL)
 		record->error.irritant = irritant;
 	return code;
 }
 
-static void format(char *out, uint64_t value, unsigned int radix, const char *prefix)
+static void error_format(char *out, uint64_t value, unsigned int radix, const char *prefix)
 {
 	char digits[ERROR_IRRITANT_SIZE];
 	size_t n = 0;
@@ -71,10 +74,10 @@ static void format(char *out, uint64_t value, unsigned int radix, const char *pr
 
 patch_status error_raise_at(patch_status code, const char *origin, const char *message, uintptr_t address)
 {
-	struct record *record = append(code, origin, message);
+	struct record *record = error_append(code, origin, message);
 
 	if (record != NULL) {
-		format(record->irritant, address, 16, "0x");
+		error_format(record->irritant, address, 16, "0x");
 		record->error.irritant = record->irritant;
 	}
 	return code;
@@ -82,10 +85,10 @@ patch_status error_raise_at(patch_status code, const char *origin, const char *m
 
 patch_status error_raise_sys(patch_status code, const char *origin, const char *message, long error)
 {
-	struct record *record = append(code, origin, message);
+	struct record *record = error_append(code, origin, message);
 
 	if (record != NULL) {
-		format(record->irritant, error < 0 ? -error : error, 10, "errno ");
+		error_format(record->irritant, error < 0 ? -error : error, 10, "errno ");
 		record->error.irritant = record->irritant;
 	}
 	return code;
@@ -100,7 +103,7 @@ void error_save(struct error_chain *saved)
 	}
 }
 
-/* Irritants that were formatted are where they were: in the chain. */
+/* The records go back to their places, so that an irritant that was formatted into its record is there again. */
 void error_restore(const struct error_chain *saved)
 {
 	BUG_ON_RETURN(saved->count > ERROR_CHAIN);

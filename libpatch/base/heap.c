@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The heap: blocks of some fifty sizes, cut from chunks that the kernel gives. Chunks are never given back; blocks above LARGE are
+ * mappings of their own, and are. No libc, no lock of its own.
+ */
 #include "base/heap.h"
 
 #include "base/bug.h"
@@ -8,10 +12,13 @@
 #include <string.h>
 #include <sys/mman.h>
 
+/* What the heap grows by. */
 #define CHUNK (256 * 1024UL)
+/* The largest block that is cut from a chunk. */
 #define LARGE 8192UL
+/* From this size of the heap on, the pages of a new chunk are populated when it is mapped. */
 #define POPULATE_FROM (4 * CHUNK)
-/* A large page of the processor, and what there is to be before the heap grows by such. */
+/* A large page of the processor, and the size of the heap from which on it grows by large pages. */
 #define HUGE (2UL << 20)
 #define HUGE_FROM (4 * HUGE)
 
@@ -29,17 +36,18 @@ static uint8_t *chunk;
 static size_t chunk_left;
 
 /*
- * Part of a chunk for blocks of one class, twice as large as the one before: what is made for each of many patches lies side by
- * side, which the processor notices when they are gone through.
+ * A slab is the part of a chunk that blocks of one class are cut from; each is twice as large as the slab before it. So objects of one
+ * kind lie side by side, and a pass over the objects of many patches finds them in the cache.
  */
 #define SLAB_MAX (64 * 1024UL)
 static struct slab {
-	uint8_t *next;
-	size_t left;
-	size_t size;
+	uint8_t *next; /* the next block */
+	size_t left;   /* bytes from there to the slab's end */
+	size_t size;   /* of the whole slab */
 } slabs[CLASSES];
 
-static unsigned int size_class(size_t size, size_t *rounded)
+/* The class of a size; *rounded is the size that blocks of that class have. */
+static unsigned int heap_size_class(size_t size, size_t *rounded)
 {
 	size_t step = STEP;
 	size_t limit = FINE;
@@ -58,8 +66,12 @@ static unsigned int size_class(size_t size, size_t *rounded)
 
 static uint64_t mapped;
 static uint64_t in_use;
+static uint64_t lost;
 
-/* What the kernel refused to unmap: it may need a mapping more for that, at the limit of their number. */
+/*
+ * Mappings that the kernel refused to unmap: to cut one in two, it needs one more, and their number has a limit. heap_tidy() tries
+ * again. A mapping for which there is no room here stays mapped for good, and is counted in `lost`.
+ */
 #define REFUSED 64
 static struct {
 	uintptr_t address;
@@ -67,6 +79,16 @@ static struct {
 } refused[REFUSED];
 
 static long refusal;
+
+void heap_note_lost(size_t size)
+{
+	lost += size;
+}
+
+uint64_t heap_lost(void)
+{
+	return lost;
+}
 
 void heap_note_refusal(long error)
 {
@@ -86,7 +108,7 @@ uint64_t heap_in_use(void)
 	return in_use;
 }
 
-static bool unmap(uintptr_t address, size_t size)
+static bool heap_try_unmap(uintptr_t address, size_t size)
 {
 	return raw_syscall(SYS_munmap, address, size) == 0;
 }
@@ -94,7 +116,7 @@ static bool unmap(uintptr_t address, size_t size)
 void heap_unmap(uintptr_t address, size_t size)
 {
 	size = ALIGN_UP(size, PAGE_SIZE);
-	if (unmap(address, size))
+	if (heap_try_unmap(address, size))
 		return;
 	for (size_t i = 0; i < REFUSED; ++i) {
 		if (refused[i].size != 0)
@@ -103,12 +125,13 @@ void heap_unmap(uintptr_t address, size_t size)
 		refused[i].size = size;
 		return;
 	}
+	heap_note_lost(size);
 }
 
 void heap_tidy(void)
 {
 	for (size_t i = 0; i < REFUSED; ++i)
-		if (refused[i].size != 0 && unmap(refused[i].address, refused[i].size))
+		if (refused[i].size != 0 && heap_try_unmap(refused[i].address, refused[i].size))
 			refused[i].size = 0;
 }
 
@@ -117,7 +140,7 @@ uint64_t heap_mapped(void)
 	return mapped;
 }
 
-static void *map(size_t size, int flags)
+static void *heap_map_pages(size_t size, int flags)
 {
 	long result;
 
@@ -135,7 +158,7 @@ static void *map(size_t size, int flags)
 
 void *heap_map(size_t size)
 {
-	return map(size, 0);
+	return heap_map_pages(size, 0);
 }
 
 void heap_disown(size_t size)
@@ -143,17 +166,17 @@ void heap_disown(size_t size)
 	mapped -= ALIGN_UP(size, PAGE_SIZE);
 }
 
-/* A hint: where the system has large pages for those who ask. */
-static void want_huge(uintptr_t address, size_t size)
+/* A hint, for systems that give large pages to programs that ask (transparent_hugepage/enabled is madvise). */
+static void heap_want_huge(uintptr_t address, size_t size)
 {
 	raw_syscall(SYS_madvise, address, size, MADV_HUGEPAGE);
 }
 
-/* Of what is large enough for one at any address, what lies around it is given back. */
-static void *map_huge(void)
+/* Map a large page at an address that is a multiple of its size: map more, and give back the parts around it. */
+static void *heap_map_huge(void)
 {
 	const size_t size = 2 * HUGE - PAGE_SIZE;
-	uintptr_t wide = (uintptr_t)map(size, 0);
+	uintptr_t wide = (uintptr_t)heap_map_pages(size, 0);
 	uintptr_t huge = ALIGN_UP(wide, HUGE);
 
 	if (wide == 0)
@@ -163,30 +186,31 @@ static void *map_huge(void)
 		heap_unmap(wide, huge - wide);
 	if (huge + HUGE < wide + size)
 		heap_unmap(huge + HUGE, wide + size - (huge + HUGE));
-	want_huge(huge, HUGE);
+	heap_want_huge(huge, HUGE);
 	return (void *)huge;
 }
 
 /*
- * Whoever has filled some will fill the next: at once it costs a fraction of a page fault for each of its pages. And who has many
- * patches goes through them all, each of which is on another page, and finds few of those in the TLB unless they are large.
+ * A program that has filled several chunks will fill the next one: to populate it at once costs a fraction of a page fault for each
+ * page. And a commit of many patches goes through all of them, each on another page, of which the TLB holds few unless pages are
+ * large.
  */
-static uint8_t *map_chunk(size_t *size)
+static uint8_t *heap_map_chunk(size_t *size)
 {
 	long before = refusal;
-	uint8_t *huge = mapped >= HUGE_FROM ? map_huge() : NULL;
+	uint8_t *huge = mapped >= HUGE_FROM ? heap_map_huge() : NULL;
 
-	/* Without it one gets by. */
+	/* That there was no large page is no refusal: a chunk of small pages will do. */
 	refusal = before;
 	*size = huge != NULL ? HUGE : CHUNK;
-	return huge != NULL ? huge : map(CHUNK, mapped >= POPULATE_FROM ? MAP_POPULATE : 0);
+	return huge != NULL ? huge : heap_map_pages(CHUNK, mapped >= POPULATE_FROM ? MAP_POPULATE : 0);
 }
 
-static bool refill(struct slab *slab, size_t block)
+static bool heap_refill(struct slab *slab, size_t block)
 {
 	if (chunk_left < block) {
 		size_t size;
-		uint8_t *fresh = map_chunk(&size);
+		uint8_t *fresh = heap_map_chunk(&size);
 
 		if (fresh == NULL)
 			return false;
@@ -212,12 +236,12 @@ void *heap_alloc(size_t size)
 	if (size > LARGE) {
 		block = heap_map(size);
 		if (block != NULL && size >= 2 * HUGE)
-			want_huge((uintptr_t)block, ALIGN_UP(size, PAGE_SIZE));
+			heap_want_huge((uintptr_t)block, ALIGN_UP(size, PAGE_SIZE));
 		in_use += block != NULL ? ALIGN_UP(size, PAGE_SIZE) : 0;
 		return block;
 	}
 
-	class = size_class(size, &rounded);
+	class = heap_size_class(size, &rounded);
 	if (free_blocks[class] != NULL) {
 		block = free_blocks[class];
 		free_blocks[class] = free_blocks[class]->next;
@@ -225,7 +249,7 @@ void *heap_alloc(size_t size)
 		in_use += rounded;
 		return block;
 	}
-	if (slabs[class].left < rounded && !refill(&slabs[class], rounded))
+	if (slabs[class].left < rounded && !heap_refill(&slabs[class], rounded))
 		return NULL;
 	block = slabs[class].next;
 	slabs[class].next += rounded;
@@ -248,7 +272,7 @@ void heap_free(void *block, size_t size)
 		in_use -= ALIGN_UP(size, PAGE_SIZE);
 		return;
 	}
-	class = size_class(size, &rounded);
+	class = heap_size_class(size, &rounded);
 	BUG_ON_RETURN(in_use < rounded);
 	in_use -= rounded;
 	freed->next = free_blocks[class];

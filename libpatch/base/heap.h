@@ -18,15 +18,19 @@ void *heap_grow(void *block, size_t old_size, size_t new_size);
 /* Fresh zeroed pages anywhere, writable, or NULL. */
 void *heap_map(size_t size);
 
-/* Why the kernel last refused to map memory: -errno. Taken, it is 0 until the next time. */
+/* Why the kernel last refused to map memory: -errno. heap_take_refusal() sets it to 0. */
 void heap_note_refusal(long error);
 long heap_take_refusal(void);
 
-/* A mapping that was given away, or unmapped. */
+/* A mapping of heap_map() was given away, or unmapped by other means: heap_mapped() no longer counts it. */
 void heap_disown(size_t size);
-/* Unmap pages, of whatever kind. What the kernel refuses is tried again by heap_tidy(). */
+/* Unmap pages, also such as are not the heap's. Where the kernel refuses, heap_tidy() tries again. */
 void heap_unmap(uintptr_t address, size_t size);
 void heap_tidy(void);
+
+/* Memory that can be neither used nor given back, because to do so takes memory or a mapping more. Bytes. */
+void heap_note_lost(size_t size);
+uint64_t heap_lost(void);
 
 /* Bytes handed out by heap_alloc() and not freed, as rounded. For tests. */
 uint64_t heap_in_use(void);

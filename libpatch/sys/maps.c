@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Reading /proc/self/maps, and mapping memory where nothing is. Mappings may change at any time, by other threads: whatever is read
+ * here is a hint, but for what maps_map() has mapped.
+ */
 #include "sys/maps.h"
 
 #include "base/heap.h"
@@ -21,18 +25,19 @@
 #define STACK_GAP (2UL << 20)
 #define STACK_ROOM_MAX (1UL << 30)
 
+/* One line of the file. */
 struct line {
 	struct maps_mapping mapping;
-	bool stack;
+	bool stack; /* of the main thread */
 };
 
 static char buffer[8192];
 
 struct reader {
 	long fd;
-	long error; /* -errno: it ended before the end */
-	size_t length;
-	size_t at;
+	long error; /* -errno, when reading ended before the file's end; else 0 */
+	size_t length; /* of what is in `buffer` */
+	size_t at;     /* where its next line begins */
 };
 
 static bool reader_open(struct reader *reader)
@@ -73,13 +78,13 @@ static char *reader_line(struct reader *reader)
 	}
 }
 
-static bool is_special(const char *name)
+static bool maps_is_special(const char *name)
 {
 	return parse_prefix(name, "[v") != NULL || parse_prefix(name, "[uprobes") != NULL;
 }
 
 /* "lower-upper rwxp offset device inode   name" (proc(5)) */
-static void parse_line(const char *at, struct line *line)
+static void maps_parse_line(const char *at, struct line *line)
 {
 	uint64_t major, minor;
 	const char *name;
@@ -96,7 +101,7 @@ static void parse_line(const char *at, struct line *line)
 	at = parse_decimal(at, &line->mapping.inode);
 	name = strchr(at, '[');
 	line->stack = name != NULL && parse_prefix(name, "[stack]") != NULL;
-	line->mapping.special = name != NULL && is_special(name);
+	line->mapping.special = name != NULL && maps_is_special(name);
 }
 
 static bool reader_next(struct reader *reader, struct line *line)
@@ -105,7 +110,7 @@ static bool reader_next(struct reader *reader, struct line *line)
 
 	if (text == NULL)
 		return false;
-	parse_line(text, line);
+	maps_parse_line(text, line);
 	return true;
 }
 
@@ -133,8 +138,8 @@ struct procmap_query {
 #define PROCMAP_EXECUTABLE 4
 #define PROCMAP_SHARED 8
 
-/* 0, -ENOENT when nothing is mapped there, or why it cannot be told this way. */
-static long query(long fd, uintptr_t address, struct maps_mapping *out)
+/* Returns 0; -ENOENT when nothing is mapped at the address; another -errno when the kernel cannot be asked this way. */
+static long maps_query(long fd, uintptr_t address, struct maps_mapping *out)
 {
 	static char name[4096];
 	struct procmap_query query = {
@@ -154,7 +159,7 @@ static long query(long fd, uintptr_t address, struct maps_mapping *out)
 			      (query.vma_flags & PROCMAP_WRITABLE ? PROT_WRITE : 0) |
 			      (query.vma_flags & PROCMAP_EXECUTABLE ? PROT_EXEC : 0),
 		.shared = query.vma_flags & PROCMAP_SHARED,
-		.special = query.vma_name_size > 0 && is_special(name),
+		.special = query.vma_name_size > 0 && maps_is_special(name),
 		.offset = query.vma_offset,
 		.device = (uint64_t)query.dev_major << 32 | query.dev_minor,
 		.inode = query.inode,
@@ -172,7 +177,7 @@ bool maps_mapping(uintptr_t address, struct maps_mapping *out, bool *readable)
 	*readable = reader_open(&reader);
 	if (!*readable)
 		return false;
-	error = query(reader.fd, address, out);
+	error = maps_query(reader.fd, address, out);
 	if (error == 0 || error == -ENOENT) {
 		raw_syscall(SYS_close, reader.fd);
 		return error == 0;
@@ -214,16 +219,16 @@ bool maps_mappings(maps_mapping_fn *visit, void *data)
 	return reader.error == 0;
 }
 
-static uintptr_t stack_room(void)
+static uintptr_t maps_stack_room(void)
 {
-	/* Not known: the most that is kept. */
+	/* Where the limit cannot be read, as much room is kept as for the largest. */
 	struct rlimit limit = { STACK_ROOM_MAX, STACK_ROOM_MAX };
 
 	raw_syscall(SYS_prlimit64, 0, RLIMIT_STACK, NULL, &limit);
 	return MIN((uintptr_t)limit.rlim_cur, STACK_ROOM_MAX) + STACK_GAP;
 }
 
-static bool read_gaps(maps_visit_fn *visit, void *data)
+static bool maps_read_gaps(maps_visit_fn *visit, void *data)
 {
 	uintptr_t brk = (uintptr_t)raw_syscall(SYS_brk, NULL);
 	uintptr_t last = MAPS_FLOOR;
@@ -238,7 +243,7 @@ static bool read_gaps(maps_visit_fn *visit, void *data)
 		uintptr_t upper = MIN(line.mapping.lower, MAPS_CEILING);
 
 		if (line.stack)
-			upper -= MIN(upper, stack_room());
+			upper -= MIN(upper, maps_stack_room());
 		/* Leave [brk, brk + room) out of the gap that the break lies in or touches. */
 		if (brk >= lower && brk < upper) {
 			if (brk > lower && ALIGN_DOWN(brk, PAGE_SIZE) > lower)
@@ -253,7 +258,7 @@ static bool read_gaps(maps_visit_fn *visit, void *data)
 	return reader.error == 0;
 }
 
-/* The gaps read last. More than this are read every time. */
+/* The gaps that were read last. When there are more than this, they are read anew each time. */
 #define GAPS_MAX 4096
 static struct {
 	uintptr_t lower;
@@ -262,7 +267,7 @@ static struct {
 static size_t gap_count;
 static bool gaps_known;
 
-static bool remember(uintptr_t lower, uintptr_t upper, void *data)
+static bool maps_remember_gap(uintptr_t lower, uintptr_t upper, void *data)
 {
 	(void)data;
 	if (gap_count < GAPS_MAX) {
@@ -282,12 +287,12 @@ bool maps_gaps(maps_visit_fn *visit, void *data)
 {
 	if (!gaps_known) {
 		gap_count = 0;
-		if (!read_gaps(remember, NULL))
+		if (!maps_read_gaps(maps_remember_gap, NULL))
 			return false;
 		gaps_known = gap_count <= GAPS_MAX;
 	}
 	if (!gaps_known)
-		return read_gaps(visit, data);
+		return maps_read_gaps(visit, data);
 	for (size_t i = 0; i < gap_count && visit(gaps[i].lower, gaps[i].upper, data); ++i)
 		;
 	return true;

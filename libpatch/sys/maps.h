@@ -19,9 +19,9 @@ struct maps_mapping {
 	int protection; /* PROT_* */
 	bool shared;
 	bool special; /* [vdso], [vsyscall], [uprobes-trampoline] and their like: not to be written */
-	/* Of the file, all 0 where there is none. */
-	uint64_t offset;
-	uint64_t device;
+	/* Where there is no file, all three are 0. */
+	uint64_t offset; /* in the file, of `lower` */
+	uint64_t device; /* major << 32 | minor */
 	uint64_t inode;
 };
 
@@ -38,7 +38,7 @@ bool maps_mappings(maps_mapping_fn *visit, void *data);
 /*
  * Visit every gap between mappings, ascending, without the room that the program break and the main stack may grow into.
  * Stops when `visit` returns false. False when /proc cannot be read. Gaps are remembered until maps_forget(), or until
- * maps_map() maps something or finds that somebody else did: one that has come up since is missed, no more.
+ * maps_map() maps something, or finds that another thread did. A gap that has come up since is missed until then.
  */
 typedef bool maps_visit_fn(uintptr_t lower, uintptr_t upper, void *data);
 bool maps_gaps(maps_visit_fn *visit, void *data);

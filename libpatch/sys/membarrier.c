@@ -1,4 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Membarrier: the system call, and the one core that older kernels leave out.
+ */
 #include "sys/membarrier.h"
 
 #include "base/inject.h"
@@ -10,16 +13,16 @@
 #include <stdatomic.h>
 #include <sys/utsname.h>
 
-static _Atomic uint64_t count;
-static uint64_t fences;
+static _Atomic uint64_t count; /* of core_sync() */
+static uint64_t fences;         /* of memory_fence() */
 static bool skips_caller = true;
 
 /*
- * Kernels before 5.10 serialise every core but the caller's own, and a batch whose only thread on that core is the caller
- * would next execute what it prefetched. 5.10 itself is taken for one of them, for its early versions. So is what we
- * cannot tell: to serialise once more is only slow.
+ * Does the kernel membarrier_serialise every core but the caller's own? Kernels before 5.10 do, and early versions of 5.10; the caller would then
+ * go on to execute bytes that its core has prefetched. A kernel whose version cannot be read is taken for one of them, because to
+ * membarrier_serialise once more is only slow.
  */
-static bool kernel_skips_caller(void)
+static bool membarrier_skips_caller(void)
 {
 	struct utsname name;
 	uint64_t major, minor;
@@ -35,7 +38,7 @@ static bool kernel_skips_caller(void)
 }
 
 /* cpuid serialises on every x86-64. Not iret: with shadow stacks on it would need a frame there, too. */
-static void serialise(void)
+static void membarrier_serialise(void)
 {
 	unsigned int eax, ebx, ecx, edx;
 
@@ -47,7 +50,7 @@ int core_sync_register(void)
 {
 	long result = raw_syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0);
 
-	skips_caller = kernel_skips_caller();
+	skips_caller = membarrier_skips_caller();
 	return result < 0 ? (int)result : 0;
 }
 
@@ -62,7 +65,7 @@ int core_sync(void)
 	if (result < 0)
 		return (int)result;
 	if (skips_caller)
-		serialise();
+		membarrier_serialise();
 	atomic_fetch_add_explicit(&count, 1, memory_order_relaxed);
 	return 0;
 }
