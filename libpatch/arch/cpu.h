@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What this processor, and the calling thread, have: shadow stacks, extended state, SAHF. The thread pointer is in thread_pointer.h.
+ * What this processor, and the calling thread, have: shadow stacks, extended state, SAHF. The thread pointer is in
+ * thread_pointer.h.
  */
 #ifndef LIBPATCH_ARCH_CPU_H
 #define LIBPATCH_ARCH_CPU_H
 
 #include "base/compiler.h"
 
-/* Has the calling thread a user shadow stack? RDSSP is a no-op without one (Intel SDM vol. 2; reserved NOP elsewhere). */
+/*
+ * Has the calling thread a user shadow stack? RDSSP is a no-op without one (Intel SDM vol. 2; reserved NOP elsewhere).
+ */
 static inline bool arch_has_shadow_stack(void)
 {
 	uint64_t pointer = 0;

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Code under construction: pieces of machine code, the rows that describe it, and copies of the program's instructions that do
- * elsewhere what the originals do in place. Pure: the bytes go to a buffer of the caller's, for the address that the caller names.
+ * Code under construction: pieces of machine code, the rows that describe it, and copies of the program's instructions
+ * that do elsewhere what the originals do in place. Pure: the bytes go to a buffer of the caller's, for the address
+ * that the caller names.
  */
 #ifndef LIBPATCH_ARCH_EMIT_H
 #define LIBPATCH_ARCH_EMIT_H
@@ -11,8 +12,8 @@
 
 /*
  * What stands behind one stretch of generated code, for unwinders and for mapping a pc back: from code offset `code`
- * on, the original instruction is `original` bytes behind the region's start and the program's stack pointer is
- * rsp + cfa * 8, or *(rsp) + cfa * 8 when ARCH_ROW_DEREF is set. In hooks, that is the frame of arch/x86_64/hook_frame.h.
+ * on, the original instruction is `original` bytes behind the region's start and the program's stack pointer is rsp +
+ * cfa * 8, or *(rsp) + cfa * 8 when ARCH_ROW_DEREF is set. In hooks, that is the frame of arch/x86_64/hook_frame.h.
  */
 struct arch_row {
 	uint16_t code;
@@ -30,8 +31,8 @@ struct arch_code {
 	size_t size;
 	uintptr_t base;   /* address that bytes[0] will have */
 	/*
-	 * The code may lie anywhere: nothing in it refers by rel32 or disp32 to what is outside, but by 64 bits. Sizes depend
-	 * on `base` modulo 8.
+	 * The code may lie anywhere: nothing in it refers by rel32 or disp32 to what is outside, but by 64 bits. Sizes
+	 * depend on `base` modulo 8.
 	 */
 	bool far;
 	bool out_of_range; /* some rel32 or disp32 did not reach */
@@ -48,8 +49,8 @@ static inline uintptr_t arch_code_here(const struct arch_code *code)
 }
 
 /*
- * A piece that does not fit as a whole is not written, only counted, and nothing after it is. Inline: most pieces are a few
- * bytes, of a known number.
+ * A piece that does not fit as a whole is not written, only counted, and nothing after it is. Inline: most pieces are a
+ * few bytes, of a known number.
  */
 static inline void arch_emit_bytes(struct arch_code *code, const void *bytes, size_t size)
 {
@@ -79,9 +80,12 @@ void arch_emit_rel32(struct arch_code *code, uintptr_t target, size_t tail);
 void arch_emit_jmp(struct arch_code *code, uintptr_t target);
 /* Make a 4-byte field that ends at `field_end` the distance from there to the current offset. */
 void arch_emit_label(struct arch_code *code, size_t field_end);
-/* The same for another offset. */
+/* The same, for a given offset. */
 void arch_emit_label_at(struct arch_code *code, size_t field_end, size_t offset);
-/* 8 bytes, aligned, for such a field: the program may run with alignment checks (RFLAGS.AC). */
+/*
+ * Write 8 bytes and make the field their distance. They are aligned, because the program may run with alignment checks
+ * (RFLAGS.AC).
+ */
 void arch_emit_constant(struct arch_code *code, size_t field_end, uint64_t value);
 /* Begin a new row at the current offset; a row that would be empty is overwritten, an equal one is merged. */
 void arch_emit_row(struct arch_code *code, uint8_t cfa);
@@ -98,8 +102,8 @@ struct arch_map {
  * on behind the copy where the original falls through. A call leaves the original return address on the stack (the
  * control flow of its return is the original program's). Branches to an address in `map` go to its generated code.
  *
- * `insn` must come from arch_decode() of the same bytes at `address` and not be ARCH_F_REFUSED. A displacement that does
- * not reach sets code->out_of_range.
+ * `insn` must come from arch_decode() of the same bytes at `address` and not be ARCH_F_REFUSED. A displacement that
+ * does not reach sets code->out_of_range.
  */
 void arch_relocate(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, uintptr_t address,
 		   const struct arch_map *map);
@@ -108,8 +112,8 @@ void arch_relocate(struct arch_code *code, const uint8_t *bytes, const struct ar
 const char *arch_refuses_far(const uint8_t *bytes, const struct arch_insn *insn);
 
 /*
- * For PROBE_AROUND: emit the copy of a jmp, jcc, loop, jmp_ind or ret with a hole on each way out: `exit` is called to emit
- * code on each way, told the address control goes to (0 when only known at run time), with the original flags and
+ * For PROBE_AROUND: emit the copy of a jmp, jcc, loop, jmp_ind or ret with a hole on each way out: `exit` is called to
+ * emit code on each way, told the address control goes to (0 when only known at run time), with the original flags and
  * registers in place; what it emits must keep them.
  */
 typedef void arch_exit_fn(struct arch_code *code, uintptr_t next, void *data);

@@ -1,10 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Hooks: code that calls a probe procedure, or counts, and keeps everything of the program's but what the masks allow to change.
- * upcalls.h has what that code needs of the layers above.
+ * Hooks: code that calls a probe procedure, or counts, and keeps everything of the program's but what the masks allow
+ * to change. upcalls.h has what that code needs of the layers above.
  *
- * Of the frame of a running hook, other threads read the record: hook_frame.h has its offset from the frame's base, which is the
- * guard, ARCH_HOOK_FRAME_RECORD, and the frame's size together with the red zone, ARCH_HOOK_FRAME_TOTAL.
+ * Of the frame of a running hook, other threads read the record: hook_frame.h has its offset from the frame's base,
+ * which is the guard, ARCH_HOOK_FRAME_RECORD, and the frame's size together with the red zone, ARCH_HOOK_FRAME_TOTAL.
  */
 #ifndef LIBPATCH_ARCH_HOOK_H
 #define LIBPATCH_ARCH_HOOK_H
@@ -30,27 +30,28 @@ enum arch_action {
 
 /* One call of a probe procedure, or what is done instead. */
 struct arch_hook {
-	uint64_t read;
-	uint64_t write;
-	uint64_t clobber;
+	uint64_t read;    /* registers that the procedure sees, PATCH_REGS_* */
+	uint64_t write;   /* registers that take what the procedure has stored */
+	uint64_t clobber; /* registers that the procedure may change, and that are kept from it */
 	uintptr_t program_counter; /* what the context reports */
 	/*
-	 * Address of the hook's slot, 8 bytes, aligned, near the code unless that is far. It holds the address of a struct
-	 * hook_record, or 0: the hook is passed over.
+	 * Address of the hook's slot: 8 bytes, aligned, near the code unless the code is far. The slot holds the
+	 * address of a struct hook_record, or 0, and then the hook is passed over.
 	 */
 	uintptr_t slot;
-	uint8_t post;
+	uint8_t post; /* what the procedure is told as its second argument */
 	/*
-	 * Not PROCEDURE: nothing is called, a counter is increased. The slot holds its address, or, for THREAD, its distance from
-	 * the thread pointer. `stamp`: the word behind it receives the time stamp counter.
+	 * Unless this is ARCH_CALL_PROCEDURE, nothing is called, and a counter is increased: the slot holds the
+	 * counter's address, or, for ARCH_COUNT_THREAD, its distance from the thread pointer.
 	 */
 	uint8_t action; /* enum arch_action */
-	bool stamp;
-	/* Is the stack pointer most likely what it is at a function's entry, and at its return: 8 off a multiple of 16? */
+	bool stamp;     /* the word behind the counter receives the time stamp counter */
+	/* The stack pointer is most likely 8 off a multiple of 16, as it is at a function's entry and at its return. */
 	bool at_entry;
 	/*
-	 * For an indirect jump or a return about to be executed: its bytes and decoding. The context then reports where it
-	 * leads, if that is in [lower, upper), else program_counter; and the stack pointer that it leaves. NULL: none.
+	 * For an indirect jump or a return that is about to be executed: its bytes and decoding, else NULL. The context
+	 * then reports the address that it leads to, if that is in [lower, upper), else program_counter; and the stack
+	 * pointer behind it.
 	 */
 	const uint8_t *leaves_bytes;
 	const struct arch_insn *leaves;
@@ -60,28 +61,33 @@ struct arch_hook {
 
 void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook);
 
-/* What hooks seldom execute, for arch_emit_cold(). Offsets in the code; fields by their ends, 0: none. */
+/*
+ * What arch_emit_hook() leaves to arch_emit_cold(), which writes the code that a hit seldom executes. Offsets in the
+ * code. A branch to cold code is named by the end of its rel32 field, 0: there is none; a place to which cold code
+ * returns is named by its offset.
+ */
 struct arch_cold_hook {
-	uint32_t guarded;
-	uint32_t fresh;
-	uint32_t closed;
-	uint32_t backwards;
-	uint32_t forwards;
-	uint32_t unaligned;
-	uint32_t called;
-	uint32_t direction;
-	uint32_t passed_over;
-	uint32_t done;
-	uint8_t original;
-	bool at_entry;
+	uint32_t guarded;     /* branch: the guard was not 0 */
+	uint32_t fresh;       /* return: the hook may run after all */
+	uint32_t closed;      /* branch: the slot was 0 */
+	uint32_t backwards;   /* branch: the direction flag was set before the call */
+	uint32_t forwards;    /* return: it is clear now */
+	uint32_t unaligned;   /* branch: the stack was not aligned as was guessed */
+	uint32_t called;      /* return: the procedure was called */
+	uint32_t direction;   /* branch: the program had the direction flag set, and it must be set again */
+	uint32_t passed_over; /* return: the hook did not run */
+	uint32_t done;        /* return: registers and stack are the program's again */
+	uint8_t original;     /* for the rows of the cold code */
+	bool at_entry;        /* as in struct arch_hook */
 };
 
+/* A call of a function of the library, through a constant that arch_emit_cold() writes. */
 struct arch_cold_call {
 	uintptr_t function;
-	uint32_t field;
+	uint32_t field; /* the end of the disp32 of the call */
 };
 
-/* More hooks than have room in a block. Begins with the counts 0. */
+/* There is room for more hooks than a block of code can have. Both counts are 0 at the beginning. */
 #define ARCH_COLD_MAX 256
 struct arch_cold {
 	size_t hook_count;
@@ -90,7 +96,7 @@ struct arch_cold {
 	struct arch_cold_call calls[3 * ARCH_COLD_MAX];
 };
 
-/* Behind the last instruction. */
+/* Write the cold code of all hooks, behind the last instruction of the block. */
 void arch_emit_cold(struct arch_code *code);
 
 #endif

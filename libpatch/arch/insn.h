@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Instructions of the program: bytes and an address in, a description out. Pure: nothing here reads or writes live memory, and no type
- * of the decoder's library appears.
+ * Instructions of the program: bytes and an address in, a description out. Pure: nothing here reads or writes live
+ * memory, and no type of the decoder's library appears.
  */
 #ifndef LIBPATCH_ARCH_INSN_H
 #define LIBPATCH_ARCH_INSN_H
@@ -57,7 +57,7 @@ static inline bool arch_is_endbr(const uint8_t bytes[ARCH_ENDBR_SIZE])
 	return bytes[0] == 0xF3 && bytes[1] == 0x0F && bytes[2] == 0x1E && bytes[3] == 0xFA;
 }
 
-/* May the instruction raise a signal of the trap bytes' by itself? False is sure. */
+/* May the instruction raise SIGTRAP or SIGILL by itself, as trap bytes do? When the answer is false, it does not. */
 static inline bool arch_may_trap(const uint8_t *bytes, size_t length)
 {
 	for (size_t i = 0; i < length; ++i)
@@ -68,7 +68,9 @@ static inline bool arch_may_trap(const uint8_t *bytes, size_t length)
 	return false;
 }
 
-/* The general purpose registers that the instruction refers to, or uses by itself: bit i for the one with number i. */
+/*
+ * The general purpose registers that the instruction names, or uses without naming them: bit i for register number i.
+ */
 uint16_t arch_general_registers(const uint8_t *bytes, const struct arch_insn *insn);
 
 /* May the byte be the opcode of a branch with an 8-bit displacement, which is the next byte? */
@@ -77,14 +79,15 @@ static inline bool arch_may_be_short_branch(uint8_t byte)
 	return (byte & 0xF0) == 0x70 || byte == 0xEB || (byte & 0xFC) == 0xE0;
 }
 
-/* The same for any of the eight bytes. */
+/* May any of the eight bytes be such an opcode? */
 static inline bool arch_may_have_short_branch(uint64_t word)
 {
-	return bytes_have_zero((word & 0xF0 * BYTES_ONE) ^ 0x70 * BYTES_ONE) || bytes_have_zero(word ^ 0xEB * BYTES_ONE) ||
+	return bytes_have_zero((word & 0xF0 * BYTES_ONE) ^ 0x70 * BYTES_ONE) ||
+	       bytes_have_zero(word ^ 0xEB * BYTES_ONE) ||
 	       bytes_have_zero((word & 0xFC * BYTES_ONE) ^ 0xE0 * BYTES_ONE);
 }
 
-/* An address in the library that decodes. */
+/* An address in the code of the decoder, by which its module is found: that module is not to be patched. */
 const void *arch_decoder_code(void);
 
 #endif

@@ -27,8 +27,9 @@ void arch_emit_syscall_hook(struct arch_code *code, arch_syscall_hook_fn *functi
 		       const struct arch_insn *insn, uintptr_t address, const struct arch_map *map);
 
 /*
- * Make a call in which the thread waits for signals, and return its result: unless *arrived is set by then, by a handler, which
- * returns ARCH_WAIT_ARRIVED. A handler that finds arch_is_about_to_wait() may instead leave its signal pending: the call finds it.
+ * Make a call in which the thread waits for signals, and return its result: unless *arrived is set by then, by a
+ * handler, which returns ARCH_WAIT_ARRIVED. A handler that finds arch_is_about_to_wait() may instead leave its signal
+ * pending: the call finds it.
  */
 #define ARCH_WAIT_ARRIVED -512 /* ERESTARTSYS, which no system call returns to programs */
 long arch_wait_call(const struct arch_call *call, const uint8_t *arrived);

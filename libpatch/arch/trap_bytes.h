@@ -16,8 +16,8 @@ enum arch_trap_class { ARCH_TRAP_NONE, ARCH_TRAP_SIGTRAP, ARCH_TRAP_SIGILL };
 enum arch_trap_class arch_trap_class(uint8_t byte);
 
 /*
- * Trap bytes that may be the top byte of a rel32, in order of preference: int3 first, then the SIGILL class, that faults
- * on every processor whatever follows (AMD APM vol. 3, table A-1: invalid in 64-bit mode).
+ * Trap bytes that may be the top byte of a rel32, in order of preference: int3 first, then the SIGILL class, that
+ * faults on every processor whatever follows (AMD APM vol. 3, table A-1: invalid in 64-bit mode).
  */
 extern const uint8_t arch_top_trap_bytes[];
 extern const size_t arch_top_trap_byte_count;

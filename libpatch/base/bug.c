@@ -42,6 +42,7 @@ static void bug_end(const char *where, const char *condition)
 bool bug_found(const char *where, const char *condition)
 {
 	bug_end(where, condition);
-	error_raise(PATCH_BUG, where, "the library found itself inconsistent, which is a bug of the library", condition);
+	error_raise(PATCH_BUG, where, "the library found itself inconsistent, which is a bug of the library",
+		    condition);
 	return true;
 }

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Checks of what the library believes about itself: that a list ends where its count says, that a queue has the room that was
- * reserved. A check that fails is a bug of the library. In production it becomes an error, PATCH_BUG, with file and line, and the
- * function returns before it does damage: the library never ends the host (I10). In the build for tests it is fatal.
+ * Checks of what the library believes about itself: that a list ends where its count says, that a queue has the room
+ * that was reserved. A check that fails is a bug of the library. In production it becomes an error, PATCH_BUG, with
+ * file and line, and the function returns before it does damage: the library never ends the host (I10). In the build
+ * for tests it is fatal.
  */
 #ifndef LIBPATCH_BASE_BUG_H
 #define LIBPATCH_BASE_BUG_H
@@ -19,7 +20,8 @@
 #define BUG_TEXT_OF(x) #x
 
 /* Is the condition, which should never be, true? Then PATCH_BUG is in the thread's chain of errors. */
-#define BUG_ON(condition) (__builtin_expect((condition) != 0, 0) && bug_found(BUG_FILE ":" BUG_TEXT(__LINE__), #condition))
+#define BUG_ON(condition)                                                                                              \
+	(__builtin_expect((condition) != 0, 0) && bug_found(BUG_FILE ":" BUG_TEXT(__LINE__), #condition))
 
 /* Return from the function if the condition is true: with a value, unless the function is void. */
 #define BUG_ON_RETURN(condition, ...)                                                                                  \

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Small macros that every layer uses, and nothing that runs: alignment, the attributes of symbols and of thread-local variables,
- * arithmetic on the bytes of a word. The first header that any file sees: it asks the C library for all its declarations.
+ * Small macros that every layer uses, and nothing that runs: alignment, the attributes of symbols and of thread-local
+ * variables, arithmetic on the bytes of a word. The first header that any file sees: it asks the C library for all its
+ * declarations.
  */
 #ifndef LIBPATCH_BASE_COMPILER_H
 #define LIBPATCH_BASE_COMPILER_H
@@ -31,8 +32,8 @@ static inline bool bytes_have_zero(uint64_t word)
 }
 
 /*
- * The index of a value in a hash table with `count` places, a power of two and at least 2 (Knuth, The Art of Computer Programming
- * 3, 6.4).
+ * The index of a value in a hash table with `count` places, a power of two and at least 2 (Knuth, The Art of Computer
+ * Programming 3, 6.4).
  */
 static inline size_t hash_index(uint64_t value, size_t count)
 {

@@ -11,7 +11,7 @@
 
 #include <libpatch/patch.h>
 
-/* Errors kept of one call; the first ones, because they are the causes. */
+/* The errors that are kept of one call: the first ones, because they are the causes. */
 #define ERROR_CHAIN 4
 #define ERROR_IRRITANT_SIZE 24
 
@@ -25,17 +25,17 @@ patch_status error_raise_at(patch_status code, const char *origin, const char *m
 /* The same, about the errno of a system call (positive or negative). */
 patch_status error_raise_sys(patch_status code, const char *origin, const char *message, long error);
 
-/* Why something is refused, for who raises the error. */
+/* Why something is refused: the caller raises the error. */
 struct refusal {
 	const char *message; /* a literal */
-	uintptr_t irritant;
+	uintptr_t irritant;  /* the address that it is about */
 };
 
-/* How many errors the thread has; drop those behind the first `count`. */
+/* How many errors the thread has; and drop all but the first `count`. */
 size_t error_count(void);
 void error_truncate(size_t count);
 
-/* Errors put aside while code of the host runs that may call the library. */
+/* The errors of a thread, put aside while code of the host runs that may call the library. */
 struct error_chain {
 	size_t count;
 	struct patch_error errors[ERROR_CHAIN];

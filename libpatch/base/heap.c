@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The heap: blocks of some fifty sizes, cut from chunks that the kernel gives. Chunks are never given back; blocks above LARGE are
- * mappings of their own, and are. No libc, no lock of its own.
+ * The heap: blocks of some fifty sizes, cut from chunks that the kernel gives. Chunks are never given back; blocks
+ * above LARGE are mappings of their own, and are. No libc, no lock of its own.
  */
 #include "base/heap.h"
 
@@ -36,8 +36,8 @@ static uint8_t *chunk;
 static size_t chunk_left;
 
 /*
- * A slab is the part of a chunk that blocks of one class are cut from; each is twice as large as the slab before it. So objects of one
- * kind lie side by side, and a pass over the objects of many patches finds them in the cache.
+ * A slab is the part of a chunk that blocks of one class are cut from; each is twice as large as the slab before it. So
+ * objects of one kind lie side by side, and a pass over the objects of many patches finds them in the cache.
  */
 #define SLAB_MAX (64 * 1024UL)
 static struct slab {
@@ -69,8 +69,8 @@ static uint64_t in_use;
 static uint64_t lost;
 
 /*
- * Mappings that the kernel refused to unmap: to cut one in two, it needs one more, and their number has a limit. heap_tidy() tries
- * again. A mapping for which there is no room here stays mapped for good, and is counted in `lost`.
+ * Mappings that the kernel refused to unmap: to cut one in two, it needs one more, and their number has a limit.
+ * heap_tidy() tries again. A mapping for which there is no room here stays mapped for good, and is counted in `lost`.
  */
 #define REFUSED 64
 static struct {
@@ -191,9 +191,9 @@ static void *heap_map_huge(void)
 }
 
 /*
- * A program that has filled several chunks will fill the next one: to populate it at once costs a fraction of a page fault for each
- * page. And a commit of many patches goes through all of them, each on another page, of which the TLB holds few unless pages are
- * large.
+ * A program that has filled several chunks will fill the next one: to populate it at once costs a fraction of a page
+ * fault for each page. And a commit of many patches goes through all of them, each on another page, of which the TLB
+ * holds few unless pages are large.
  */
 static uint8_t *heap_map_chunk(size_t *size)
 {

@@ -3,11 +3,11 @@
  * memcpy(), memmove(), memset(), memcmp(), memchr() and strchr() of the library's own.
  *
  * libc's are code like any other: they may be patched, and then hold trap bytes while a commit changes them (I9). These
- * are hidden, so that every reference of the library, also those that the compiler makes for structures, is bound to them
- * when it is linked, and the program's stay what they are.
+ * are hidden, so that every reference of the library, also those that the compiler makes for structures, is bound to
+ * them when it is linked, and the program's stay what they are.
  *
- * No vector registers. `rep movsb` costs some thirty cycles before its first byte, which is why short copies are moves of
- * words that overlap.
+ * No vector registers. `rep movsb` costs some thirty cycles before its first byte, which is why short copies are moves
+ * of words that overlap.
  */
 #ifndef _GNU_SOURCE
 #define _GNU_SOURCE
@@ -17,7 +17,7 @@
 #include <stdint.h>
 #include <string.h>
 
-/* `used`: calls that the compiler makes may come into being after it has thrown away what nobody refers to. */
+/* `used`: link-time optimisation drops functions without references before it makes calls of its own to them. */
 #define OWN __attribute__((visibility("hidden"), used))
 
 /* Of any alignment, and whatever the memory holds. */
@@ -123,7 +123,10 @@ OWN void *(memchr)(const void *bytes, int value, size_t size)
 	const uint64_t wanted = every * (uint8_t)value;
 	const uint8_t *at = bytes;
 
-	/* A byte of a word is 0 when subtracting 1 from each borrows from a bit that was not set (Hacker's Delight, 6-1). */
+	/*
+	 * A byte of a word is 0 when subtracting 1 from each borrows from a bit that was not set (Hacker's Delight,
+	 * 6-1).
+	 */
 	for (; size >= sizeof(word); size -= sizeof(word), at += sizeof(word)) {
 		uint64_t differs = *(const word *)at ^ wanted;
 

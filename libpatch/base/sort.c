@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Sorting without memory and without libc, whose qsort() may allocate: a list that is sorted or reversed is found to be so in one
- * pass, any other is sorted by a heap.
+ * Sorting without memory and without libc, whose qsort() may allocate: a list that is sorted or reversed is found to be
+ * so in one pass, any other is sorted by a heap.
  */
 #include "base/sort.h"
 

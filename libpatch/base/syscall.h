@@ -13,16 +13,16 @@
 #include <sys/syscall.h>
 
 /*
- * The instruction of a system call that the library makes for itself. The section lists the addresses of all of them, each as a
- * distance from its own entry, because the library may be linked statically into the program that it patches:
+ * The instruction of a system call that the library makes for itself. The section lists the addresses of all of them,
+ * each as a distance from its own entry, because the library may be linked statically into the program that it patches:
  * interpose/syscall_sites.c leaves these instructions alone.
  */
-#define OWN_SYSCALL                                                                                                    \
-	"syscall\n"                                                                                                    \
-	"771:\n"                                                                                                       \
-	"	.pushsection libpatch_syscalls, \"a\"\n"                                                                    \
-	"	.balign 4\n"                                                                                                 \
-	"	.long 771b - 2 - .\n"                                                                                         \
+#define OWN_SYSCALL \
+	"syscall\n" \
+	"771:\n" \
+	"	.pushsection libpatch_syscalls, \"a\"\n" \
+	"	.balign 4\n" \
+	"	.long 771b - 2 - .\n" \
 	"	.popsection\n"
 
 /* Returns what the kernel returns: -errno on failure. Tests make it fail without a call (base/inject.h). */
@@ -59,7 +59,8 @@ static inline long raw_syscall6(long nr, long a, long b, long c, long d, long e,
 	(__VA_ARGS__)
 
 /*
- * Returns a descriptor or -errno. A seccomp filter may know only one of the two calls; most know the first, because libc makes it.
+ * Returns a descriptor or -errno. A seccomp filter may know only one of the two calls; most know the first, because
+ * libc makes it.
  */
 static inline long raw_open(const char *path, int flags)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Staging: generated code that no thread can reach yet is collected, and written many pieces at a time. Code that threads may be
- * running is never written from here: a commit does that, by text_apply().
+ * Staging: generated code that no thread can reach yet is collected, and written many pieces at a time. Code that
+ * threads may be running is never written from here: a commit does that, by text_apply().
  */
 #include "code/staging.h"
 
@@ -78,8 +78,11 @@ bool staging_add(uintptr_t address, const void *bytes, uint32_t length)
 
 	if (INJECT(INJECT_ALLOC))
 		return false;
-	/* No thread can reach the code yet, so it may be written at any time. The commit tries again what fails here. */
-	if (chunks != NULL && CHUNK - sizeof(*chunks) - chunks->used < ALIGN_UP(sizeof(*staged) + length, sizeof(void *)))
+	/*
+	 * No thread can reach the code yet, so it may be written at any time. The commit tries again what fails here.
+	 */
+	if (chunks != NULL &&
+	    CHUNK - sizeof(*chunks) - chunks->used < ALIGN_UP(sizeof(*staged) + length, sizeof(void *)))
 		(void)staging_flush();
 	staged = staging_alloc(sizeof(*staged) + length);
 	if (staged == NULL)
@@ -128,8 +131,8 @@ void staging_drop(uintptr_t address)
 }
 
 /*
- * Writes in portions of a fixed array, so that no memory is needed. After a failure all pieces are still in the list, and the next
- * flush writes them all again, which does no harm.
+ * Writes in portions of a fixed array, so that no memory is needed. After a failure all pieces are still in the list,
+ * and the next flush writes them all again, which does no harm.
  */
 int staging_flush(void)
 {

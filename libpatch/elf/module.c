@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * module_find(): no lock, no allocation, and no call but _dl_find_object (glibc manual: AS-Safe). Without it dl_iterate_phdr
- * is used, which locks: module_find() must then stay out of signal handlers.
+ * module_find(): no lock, no allocation, and no call but _dl_find_object (glibc manual: AS-Safe). Without it
+ * dl_iterate_phdr is used, which locks: module_find() must then stay out of signal handlers.
  *
  * The module must stay loaded during the call; that is the caller's business.
  */
@@ -52,7 +52,8 @@ static bool module_describe(struct module *module, uintptr_t address, const Elf6
 	FOR_EACH_SEGMENT(segment, headers, count, PT_LOAD, 0) {
 		uintptr_t start = bias + segment->p_vaddr;
 
-		found |= address >= ALIGN_DOWN(start, PAGE_SIZE) && address < ALIGN_UP(start + segment->p_memsz, PAGE_SIZE);
+		found |= address >= ALIGN_DOWN(start, PAGE_SIZE) &&
+			 address < ALIGN_UP(start + segment->p_memsz, PAGE_SIZE);
 	}
 	if (!found)
 		return false;
@@ -169,7 +170,10 @@ static bool module_is_same_name(const char *a, const char *b)
 	return *a == *b;
 }
 
-/* A value of the dynamic section as an address: in most modules the dynamic linker has replaced the offset by the address. */
+/*
+ * A value of the dynamic section as an address: in most modules the dynamic linker has replaced the offset by the
+ * address.
+ */
 static uintptr_t module_address_of(const struct module *module, uintptr_t value)
 {
 	return value < module->lower ? module->bias + value : value;

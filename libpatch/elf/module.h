@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Loaded modules: which one contains an address, and what it refers to. module_find() is lock-free and async-signal-safe
- * (_dl_find_object); no section headers and no file are needed.
+ * Loaded modules: which one contains an address, and what it refers to. module_find() is lock-free and
+ * async-signal-safe (_dl_find_object); no section headers and no file are needed.
  */
 #ifndef LIBPATCH_ELF_MODULE_H
 #define LIBPATCH_ELF_MODULE_H
@@ -12,7 +12,8 @@
 struct module {
 	uintptr_t lower; /* [lower, upper): all its segments and any holes between them */
 	uintptr_t upper;
-	const void *identity;     /* its link_map; its program headers where libc has no _dl_find_object; its ELF header */
+	/* Its link_map; where libc has no _dl_find_object, its program headers; of module_find_mapped(), its ELF header. */
+	const void *identity;
 	const void *eh_frame_hdr; /* NULL when it has none: what gcc -static links without --eh-frame-hdr */
 	/* Program headers, which say what of [lower, upper) is readable. NULL: all of it. */
 	const void *headers;
@@ -28,24 +29,24 @@ bool module_find(uintptr_t address, struct module *out);
 
 /*
  * The same for a module that the dynamic linker does not know, which some other loader mapped: its ELF header is at the
- * start of a mapping, its segments lie around `address` as its program headers say, and come from the same file. `mapping`
- * is the one around address. Reads /proc/self/maps; the answer for a mapping is kept until module_forget(), as long as the
- * module's headers read the same. Called with the library lock held. No allocation, no call of libc; what `out` refers to
- * is good until the next call.
+ * start of a mapping, its segments lie around `address` as its program headers say, and come from the same file.
+ * `mapping` is the one around address. Reads /proc/self/maps; the answer for a mapping is kept until module_forget(),
+ * as long as the module's headers read the same. Called with the library lock held. No allocation, no call of libc;
+ * what `out` refers to is good until the next call.
  */
 bool module_find_mapped(uintptr_t address, const struct maps_mapping *mapping, struct module *out);
 void module_forget(void);
 
 /*
- * Call `function` while no module is loaded or unloaded: with the loader's lock, which is taken before the library lock where
- * both are. Others wait for it with another lock of the loader's: dlsym() and the like must not be called. Not for signal
- * handlers.
+ * Call `function` while no module is loaded or unloaded: with the loader's lock, which is taken before the library lock
+ * where both are. Others wait for it with another lock of the loader's: dlsym() and the like must not be called. Not
+ * for signal handlers.
  */
 void module_hold_all(void (*function)(void *), void *data);
 
 /*
- * Does the module take this symbol from another one, as its relocations say? Only for modules that the dynamic linker knows.
- * Async-signal-safe.
+ * Does the module take this symbol from another one, as its relocations say? Only for modules that the dynamic linker
+ * knows. Async-signal-safe.
  */
 bool module_refers_to(const struct module *module, const char *symbol);
 

@@ -3,9 +3,11 @@
  * module_find_mapped(): modules by their ELF headers in memory. Guarantees:
  *
  * G1 No lock of its own, no allocation, no call of libc: raw system calls and static memory. The library lock is held.
- * G2 Headers are copied by the kernel (sys/mem_read.h): what is not there, or no ELF file, is not found, and never faults.
- * G3 A segment whose pages are not all mapped readable, from the header's file and at the place that the program headers
- *    say, is left out of what eh_frame_function() may read. Without the one around the address there is no module.
+ * G2 Headers are copied by the kernel (sys/mem_read.h): what is not there, or no ELF file, is not found, and never
+ *    faults.
+ * G3 A segment whose pages are not all mapped readable, from the header's file and at the place that the program
+ *    headers say, is left out of what eh_frame_function() may read. Without the one around the address there is no
+ *    module.
  */
 #include "elf/module.h"
 #include "elf/segments.h"
@@ -113,7 +115,8 @@ static bool mapped_look_for_header(const struct maps_mapping *mapping, void *dat
 	if (mapping->special || !(mapping->protection & PROT_READ) || search->address - mapping->lower > SPAN_MAX)
 		return true;
 	search->candidate.head = *mapping;
-	if (mapped_read_headers(&search->candidate) && mapped_is_around(&search->candidate, search->address, search->mapping))
+	if (mapped_read_headers(&search->candidate) &&
+	    mapped_is_around(&search->candidate, search->address, search->mapping))
 		search->image = search->candidate;
 	return true;
 }

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Program headers in memory: one way to go through those of one type. Pure; the headers must stay readable during the loop.
+ * Program headers in memory: one way to go through those of one type. Pure; the headers must stay readable during the
+ * loop.
  */
 #ifndef LIBPATCH_ELF_SEGMENTS_H
 #define LIBPATCH_ELF_SEGMENTS_H
@@ -10,8 +11,8 @@
 #include <elf.h>
 
 /* The first of `count` headers behind `after` (NULL: of all) with this type and at least these flags; NULL: none. */
-static inline const Elf64_Phdr *segment_next(const Elf64_Phdr *headers, size_t count, const Elf64_Phdr *after, uint32_t type,
-					     uint32_t flags)
+static inline const Elf64_Phdr *segment_next(const Elf64_Phdr *headers, size_t count, const Elf64_Phdr *after,
+					     uint32_t type, uint32_t flags)
 {
 	const Elf64_Phdr *at = after != NULL ? after + 1 : headers;
 
@@ -35,7 +36,8 @@ static inline bool segment_contains(const Elf64_Phdr *segment, uintptr_t bias, u
 }
 
 /* Whole pages that all loaded segments lie in, from the lowest to the highest. [UINTPTR_MAX, 0): there are none. */
-static inline void segments_extent(const Elf64_Phdr *headers, size_t count, uintptr_t bias, uintptr_t *lower, uintptr_t *upper)
+static inline void segments_extent(const Elf64_Phdr *headers, size_t count, uintptr_t bias, uintptr_t *lower,
+				   uintptr_t *upper)
 {
 	*lower = UINTPTR_MAX;
 	*upper = 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Reading /proc/self/maps, and mapping memory where nothing is. Mappings may change at any time, by other threads: whatever is read
- * here is a hint, but for what maps_map() has mapped.
+ * Reading /proc/self/maps, and mapping memory where nothing is. Mappings may change at any time, by other threads:
+ * whatever is read here is a hint, but for what maps_map() has mapped.
  */
 #include "sys/maps.h"
 

@@ -36,9 +36,9 @@ typedef bool maps_mapping_fn(const struct maps_mapping *mapping, void *data);
 bool maps_mappings(maps_mapping_fn *visit, void *data);
 
 /*
- * Visit every gap between mappings, ascending, without the room that the program break and the main stack may grow into.
- * Stops when `visit` returns false. False when /proc cannot be read. Gaps are remembered until maps_forget(), or until
- * maps_map() maps something, or finds that another thread did. A gap that has come up since is missed until then.
+ * Visit every gap between mappings, ascending, without the room that the program break and the main stack may grow
+ * into. Stops when `visit` returns false. False when /proc cannot be read. Gaps are remembered until maps_forget(), or
+ * until maps_map() maps something, or finds that another thread did. A gap that has come up since is missed until then.
  */
 typedef bool maps_visit_fn(uintptr_t lower, uintptr_t upper, void *data);
 bool maps_gaps(maps_visit_fn *visit, void *data);

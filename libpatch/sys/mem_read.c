@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Reading memory of this process that may not be mapped: the kernel copies it, so that a bad address is an error and no fault.
- * Nothing here writes memory of the program.
+ * Reading memory of this process that may not be mapped: the kernel copies it, so that a bad address is an error and no
+ * fault. Nothing here writes memory of the program.
  */
 #include "sys/mem_read.h"
 
@@ -11,8 +11,9 @@
 #include <sys/uio.h>
 
 /*
- * Reads by /proc, for where a seccomp filter refuses process_vm_readv(). Both ways name the calling thread, not the process:
- * /proc/self and the process id are those of the main thread, which has no memory any more once it has ended by pthread_exit().
+ * Reads by /proc, for where a seccomp filter refuses process_vm_readv(). Both ways name the calling thread, not the
+ * process: /proc/self and the process id are those of the main thread, which has no memory any more once it has ended
+ * by pthread_exit().
  */
 static long mem_read_by_file(uintptr_t address, void *buffer, size_t size)
 {

@@ -18,9 +18,9 @@ static uint64_t fences;         /* of memory_fence() */
 static bool skips_caller = true;
 
 /*
- * Does the kernel membarrier_serialise every core but the caller's own? Kernels before 5.10 do, and early versions of 5.10; the caller would then
- * go on to execute bytes that its core has prefetched. A kernel whose version cannot be read is taken for one of them, because to
- * membarrier_serialise once more is only slow.
+ * Does the kernel membarrier_serialise every core but the caller's own? Kernels before 5.10 do, and early versions of
+ * 5.10; the caller would then go on to execute bytes that its core has prefetched. A kernel whose version cannot be
+ * read is taken for one of them, because to membarrier_serialise once more is only slow.
  */
 static bool membarrier_skips_caller(void)
 {

@@ -15,9 +15,9 @@ int core_sync_register(void);
 int core_sync(void);
 
 /*
- * The other half of the ordering of hooks, which have no barrier of their own: the caller sees whatever any thread of the process did,
- * in program order, before the call; and any thread sees, in whatever it does after the call, what the caller did before it.
- * core_sync() is a memory fence, too. Returns 0 or -errno. Called with the library lock held.
+ * The other half of the ordering of hooks, which have no barrier of their own: the caller sees whatever any thread of
+ * the process did, in program order, before the call; and any thread sees, in whatever it does after the call, what the
+ * caller did before it. core_sync() is a memory fence, too. Returns 0 or -errno. Called with the library lock held.
  */
 int memory_fence(void);
 /* Fences that were made, core syncs included. */

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Which process this is. The answer has to be right in the child of any fork, also of one that libc knows nothing about.
+ * Which process this is. The answer has to be right in the child of any fork, also of one that libc knows nothing
+ * about.
  */
 #include "sys/process.h"
 
@@ -46,7 +47,10 @@ bool process_is_borrowed(void)
 	pid_t known = atomic_load(&own->owner);
 	pid_t now = process_self();
 
-	/* The kernel wiped the word: a fork that libc was not asked for, whose child has a copy of the memory all the same. */
+	/*
+	 * The kernel wiped the word: a fork that libc was not asked for, whose child has a copy of the memory all the
+	 * same.
+	 */
 	if (known == 0)
 		atomic_store(&own->owner, now);
 	return known != 0 && known != now;

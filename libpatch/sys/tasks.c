@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What /proc/self/task says about the threads of this process. It is read by raw system calls into memory on the stack; no thread is
- * stopped or signalled.
+ * What /proc/self/task says about the threads of this process. It is read by raw system calls into memory on the stack;
+ * no thread is stopped or signalled.
  */
 #include "sys/tasks.h"
 

@@ -16,9 +16,9 @@ bool tasks_is_single(void);
 size_t tasks_count(void);
 
 /*
- * Visit every thread of the process with the signals that it blocks, as /proc/self/task/TID/status has them, until `visit`
- * returns false. Threads that begin or end meanwhile may be missed. Workers of io_uring, which never run the program's code,
- * are left out. False: /proc cannot be read, or not all of it.
+ * Visit every thread of the process with the signals that it blocks, as /proc/self/task/TID/status has them, until
+ * `visit` returns false. Threads that begin or end meanwhile may be missed. Workers of io_uring, which never run the
+ * program's code, are left out. False: /proc cannot be read, or not all of it.
  */
 typedef bool tasks_visit_fn(pid_t tid, uint64_t blocked, void *data);
 bool tasks_visit(tasks_visit_fn *visit, void *data);
@@ -26,14 +26,15 @@ bool tasks_visit(tasks_visit_fn *visit, void *data);
 bool tasks_blocked(pid_t tid, uint64_t *blocked);
 
 /*
- * Time for which a thread has executed the program's code: it grows only when the kernel's tick finds it at that, or where the
- * kernel measures it exactly (kernel/sched/cputime.c, account_user_time()). False: not known.
+ * Time for which a thread has executed the program's code: it grows only when the kernel's tick finds it at that, or
+ * where the kernel measures it exactly (kernel/sched/cputime.c, account_user_time()). False: not known.
  */
 bool tasks_user_time(pid_t tid, uint64_t *ns);
 
 /*
- * What a thread waits in: a system call, by its number, or the kernel otherwise, negative. TASKS_RUNS: in nothing, or it cannot
- * be told. TASKS_GONE: there is no such thread. (/proc/PID/syscall, fs/proc/base.c.)
+ * The number of the system call that a thread waits in; negative, when it waits in the kernel outside of one.
+ * TASKS_RUNS: it does not wait, or the kernel does not tell. TASKS_GONE: there is no such thread. (/proc/PID/syscall,
+ * fs/proc/base.c.)
  */
 #define TASKS_RUNS (1L << 32)
 #define TASKS_GONE (2L << 32)

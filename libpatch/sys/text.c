@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Writing live text: batches of writes, joined to runs and compared before they are written. How one run reaches memory is in
- * text_ways.c.
+ * Writing live text: batches of writes, joined to runs and compared before they are written. How one run reaches memory
+ * is in text_ways.c.
  */
 #include "sys/text.h"
 
@@ -58,7 +58,8 @@ patch_status text_init(bool allow_writable_executable)
 	int error;
 
 	text_may_be_writable_executable = allow_writable_executable;
-	text_way_refusal = "the kernel refuses process_vm_readv() and reading /proc/self/mem, by which text is compared";
+	text_way_refusal =
+		"the kernel refuses process_vm_readv() and reading /proc/self/mem, by which text is compared";
 	if (mem_read((uintptr_t)&byte, &seen, 1, &error) != 1)
 		return PATCH_ENOTSUP;
 	text_way_refusal = "the kernel lets text be written neither through /proc/self/mem nor by other means";
@@ -72,8 +73,9 @@ const char *text_refusal(void)
 }
 
 /*
- * May the run [start, end) take in the next write? An adjacent write always joins; a write behind a gap joins when the gap spans no
- * whole page, and, with `page`, only on the run's last page. A write that forbids to rewrite its neighbours never closes a gap.
+ * May the run [start, end) take in the next write? An adjacent write always joins; a write behind a gap joins when the
+ * gap spans no whole page, and, with `page`, only on the run's last page. A write that forbids to rewrite its
+ * neighbours never closes a gap.
  */
 static bool text_joins(uintptr_t start, uintptr_t end, bool no_rmw, const struct text_write *next, bool page)
 {
@@ -102,9 +104,9 @@ void text_end(void)
 }
 
 /*
- * A way that fails on a page of the library's own, too, has stopped working: a filter came, privileges went, descriptors ran out. Then
- * the next way is tried. A way that fails at `address` only fails for a reason of that mapping, which another way must not get
- * around.
+ * A way that fails on a page of the library's own, too, has stopped working: a filter came, privileges went,
+ * descriptors ran out. Then the next way is tried. A way that fails at `address` only fails for a reason of that
+ * mapping, which another way must not get around.
  */
 static int text_write_run(enum text_way *by, uintptr_t address, const uint8_t *bytes, size_t length, bool writable)
 {
@@ -125,7 +127,10 @@ static int text_write_run(enum text_way *by, uintptr_t address, const uint8_t *b
 	return error;
 }
 
-/* Are the bytes in memory? They are not when the descriptor had become a file of the program's, which was written to instead. */
+/*
+ * Are the bytes in memory? They are not when the descriptor had become a file of the program's, which was written to
+ * instead.
+ */
 static bool text_arrived(uintptr_t address, const uint8_t *bytes, size_t length)
 {
 	static uint8_t seen[RUN_MAX];
@@ -138,9 +143,9 @@ static bool text_arrived(uintptr_t address, const uint8_t *bytes, size_t length)
 }
 
 /*
- * Fill run_bytes with what is in memory, and put the writes into it. A write that finds other bytes than it expects gets ESTALE and
- * is left out. `again`: the writes may have been done already, as part of a longer run that failed. *sample: a write that changes
- * something, if there is one.
+ * Fill run_bytes with what is in memory, and put the writes into it. A write that finds other bytes than it expects
+ * gets ESTALE and is left out. `again`: the writes may have been done already, as part of a longer run that failed.
+ * *sample: a write that changes something, if there is one.
  */
 static int text_join(struct text_write *writes, size_t n, uintptr_t start, uintptr_t end, bool again,
 		const struct text_write **sample)
@@ -154,7 +159,8 @@ static int text_join(struct text_write *writes, size_t n, uintptr_t start, uintp
 		uint8_t *bytes = run_bytes + (write->address - start);
 		bool there = (again || *sample == NULL) && memcmp(bytes, write->bytes, write->length) == 0;
 
-		if (write->expected != NULL && memcmp(bytes, write->expected, write->length) != 0 && !(again && there)) {
+		if (write->expected != NULL && memcmp(bytes, write->expected, write->length) != 0 &&
+		    !(again && there)) {
 			writes[i].error = ESTALE;
 			continue;
 		}
@@ -195,7 +201,8 @@ static int text_write_joined(enum text_way *by, struct text_write *writes, size_
 enum extent { PAGES, ONE_PAGE, ONE_PAGE_AGAIN };
 
 /* Perform writes[0 .. result) as one run; *failed grows by the number of writes that failed. */
-static size_t text_apply_run(enum text_way *by, struct text_write *writes, size_t count, enum extent extent, size_t *failed)
+static size_t text_apply_run(enum text_way *by, struct text_write *writes, size_t count, enum extent extent,
+			     size_t *failed)
 {
 	uintptr_t start = writes[0].address;
 	uintptr_t end = start + writes[0].length;

@@ -8,9 +8,9 @@
  *     That it is still ours is looked at right before each write, and that the bytes arrived in memory after it. What
  *     remains is a program that closes it and gets its number between that look and the write.
  *  2. mprotect to writable and executable and back, only where the program allows such pages (enable_wxe 0).
- *  3. a private copy of the pages, made executable and moved over them with mremap(MREMAP_FIXED). Where memory may not become
- *     executable, the copy is filled by way 1; where that is not to be had either, or mremap() is not, it is a file without a
- *     name (memfd_create(2)), looked at as in way 1, and mapped over them with MAP_FIXED.
+ *  3. a private copy of the pages, made executable and moved over them with mremap(MREMAP_FIXED). Where memory may not
+ *     become executable, the copy is filled by way 1; where that is not to be had either, or mremap() is not, it is a
+ *     file without a name (memfd_create(2)), looked at as in way 1, and mapped over them with MAP_FIXED.
  *
  * A way that stops working later is replaced by the next one that works, for that batch.
  *
@@ -35,8 +35,9 @@ struct text_write {
 	 */
 	bool no_rmw;
 	/*
-	 * What is there now, as far as the caller knows, or NULL. Looked at right before the write, which is left out, with
-	 * ESTALE, where it is not so. A change between the two is lost: the kernel has no way to compare and write at once.
+	 * What is there now, as far as the caller knows, or NULL. Looked at right before the write, which is left out,
+	 * with ESTALE, where it is not so. A change between the two is lost: the kernel has no way to compare and write
+	 * at once.
 	 */
 	const uint8_t *expected;
 	int error; /* out: 0 or errno */
@@ -58,8 +59,8 @@ void text_set_way(enum text_way way);
  */
 size_t text_apply(struct text_write *writes, size_t count);
 /*
- * Write zeros to pages that hold nothing but zeros, where writing to a page that was never written to would otherwise replace the
- * kernel's page of zeros. Failures are ignored. A batch follows.
+ * Write zeros to pages that hold nothing but zeros, where writing to a page that was never written to would otherwise
+ * replace the kernel's page of zeros. Failures are ignored. A batch follows.
  */
 void text_prefault(uintptr_t lower, uintptr_t upper);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The three ways of writing to pages that are not writable, and which of them work here. text.h tells them apart, and text.c decides
- * when which one is used.
+ * The three ways of writing to pages that are not writable, and which of them work here. text.h tells them apart, and
+ * text.c decides when which one is used.
  */
 #include "sys/text_ways.h"
 
@@ -14,7 +14,9 @@
 #include <sys/mman.h>
 #include <sys/stat.h>
 
-/* Descriptors are handed out from the lowest number up: the program's files hardly ever have numbers as high as this. */
+/*
+ * Descriptors are handed out from the lowest number up: the program's files hardly ever have numbers as high as this.
+ */
 #define HIGH_DESCRIPTOR 900
 
 bool text_may_be_writable_executable;
@@ -35,8 +37,8 @@ static long text_mem_identify(long fd, uint64_t *device, uint64_t *inode)
 }
 
 /*
- * The program may have closed the descriptor, and may have got its number for a file of its own. Where the kernel has ceased to
- * tell (a filter came), the descriptor is taken for ours.
+ * The program may have closed the descriptor, and may have got its number for a file of its own. Where the kernel has
+ * ceased to tell (a filter came), the descriptor is taken for ours.
  */
 static bool text_mem_is_ours(const struct text_mem *mem)
 {
@@ -102,8 +104,8 @@ static int text_write_mprotect(uintptr_t address, const uint8_t *bytes, size_t l
 		return (int)-result;
 	memcpy((void *)address, bytes, length);
 	/*
-	 * The page stays executable all the time. The program allows pages that are writable and executable, so a failure to take
-	 * write permission away is no error; a second try is for failures that pass, such as ENOMEM.
+	 * The page stays executable all the time. The program allows pages that are writable and executable, so a
+	 * failure to take write permission away is no error; a second try is for failures that pass, such as ENOMEM.
 	 */
 	if (!writable && raw_syscall(SYS_mprotect, page, size, PROT_READ | PROT_EXEC) != 0)
 		raw_syscall(SYS_mprotect, page, size, PROT_READ | PROT_EXEC);
@@ -119,8 +121,8 @@ static long text_move_over(uintptr_t page, uintptr_t copy, size_t size)
 }
 
 /*
- * Where memory may not become executable (PR_SET_MDWE, and filters that do the same), memory that is executable from the start is
- * filled through /proc/self/mem.
+ * Where memory may not become executable (PR_SET_MDWE, and filters that do the same), memory that is executable from
+ * the start is filled through /proc/self/mem.
  */
 static bool text_move_executable_over(uintptr_t page, const uint8_t *contents, size_t size)
 {
@@ -130,7 +132,8 @@ static bool text_move_executable_over(uintptr_t page, const uint8_t *contents, s
 
 	if (copy < 0)
 		return false;
-	moved = text_write_proc_mem(&mem, (uintptr_t)copy, contents, size) == 0 && text_move_over(page, (uintptr_t)copy, size) == 0;
+	moved = text_write_proc_mem(&mem, (uintptr_t)copy, contents, size) == 0 &&
+		text_move_over(page, (uintptr_t)copy, size) == 0;
 	text_mem_close(&mem);
 	if (!moved)
 		heap_unmap((uintptr_t)copy, size);
@@ -142,8 +145,8 @@ static bool text_move_executable_over(uintptr_t page, const uint8_t *contents, s
 #endif
 
 /*
- * Where memory can be made executable by neither means, or pages cannot be moved, a file without a name is mapped over the pages,
- * which threads see as one step as well.
+ * Where memory can be made executable by neither means, or pages cannot be moved, a file without a name is mapped over
+ * the pages, which threads see as one step as well.
  */
 static bool text_map_file_over(uintptr_t page, const uint8_t *contents, size_t size)
 {
@@ -151,8 +154,10 @@ static bool text_map_file_over(uintptr_t page, const uint8_t *contents, size_t s
 	bool mapped;
 
 	text_mem_adopt(&file, raw_syscall(SYS_memfd_create, "libpatch", MFD_CLOEXEC));
-	mapped = text_mem_is_ours(&file) && raw_syscall(SYS_pwrite64, file.fd, contents, size, 0) == (long)size && text_mem_is_ours(&file) &&
-		 raw_syscall(SYS_mmap, page, size, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED, file.fd, 0) == (long)page;
+	mapped = text_mem_is_ours(&file) &&
+		 raw_syscall(SYS_pwrite64, file.fd, contents, size, 0) == (long)size && text_mem_is_ours(&file) &&
+		 raw_syscall(SYS_mmap, page, size, PROT_READ | PROT_EXEC, MAP_PRIVATE | MAP_FIXED, file.fd, 0) ==
+			 (long)page;
 	text_mem_close(&file);
 	return mapped;
 }
@@ -215,7 +220,8 @@ bool text_way_works(enum text_way by)
 		heap_note_refusal(page);
 		return false;
 	}
-	result = INJECT(INJECT_TEXT_WRITE) == 0 && text_way_write(by, &mem, page, (const uint8_t *)"\xCC", 1, false) == 0 &&
+	result = INJECT(INJECT_TEXT_WRITE) == 0 &&
+		 text_way_write(by, &mem, page, (const uint8_t *)"\xCC", 1, false) == 0 &&
 		 *(volatile uint8_t *)page == 0xCC;
 	text_mem_close(&mem);
 	heap_unmap((uintptr_t)page, PAGE_SIZE);

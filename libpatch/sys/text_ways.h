@@ -8,8 +8,9 @@
 #include "sys/text.h"
 
 /*
- * A descriptor of /proc/self/mem, open for one batch, or between text_begin() and text_end(); or of a file that is to be mapped. The
- * program may close it and reuse its number at any time: device and inode tell whether it is still the same file.
+ * A descriptor of /proc/self/mem, open for one batch, or between text_begin() and text_end(); or of a file that is to
+ * be mapped. The program may close it and reuse its number at any time: device and inode tell whether it is still the
+ * same file.
  */
 struct text_mem {
 	long fd; /* or -errno */
@@ -23,10 +24,11 @@ extern bool text_may_be_writable_executable;
 extern const char *text_way_refusal;
 
 /*
- * Write by one way. `writable`: the mapping is writable, and stays so. Returns 0 or errno; EIO: not all pages are there, and part of
- * the bytes may have been written.
+ * Write by one way. `writable`: the mapping is writable, and stays so. Returns 0 or errno; EIO: not all pages are
+ * there, and part of the bytes may have been written.
  */
-int text_way_write(enum text_way by, struct text_mem *mem, uintptr_t address, const uint8_t *bytes, size_t length, bool writable);
+int text_way_write(enum text_way by, struct text_mem *mem, uintptr_t address, const uint8_t *bytes, size_t length,
+		   bool writable);
 /* The same by /proc/self/mem. */
 int text_write_proc_mem(struct text_mem *mem, uintptr_t address, const uint8_t *bytes, size_t length);
 

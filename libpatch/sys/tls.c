@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Which thread-local storage is static, by glibc's vector of the blocks of a thread. Only the calling thread's own is read.
+ * Which thread-local storage is static, by glibc's vector of the blocks of a thread. Only the calling thread's own is
+ * read.
  */
 #include "sys/tls.h"
 

@@ -8,8 +8,8 @@
 #include "base/compiler.h"
 
 /*
- * Is the address in static thread-local storage of the calling thread, where a variable has the same distance from the thread pointer
- * in every thread? Always false where libc is not glibc. Async-signal-safe.
+ * Is the address in static thread-local storage of the calling thread, where a variable has the same distance from the
+ * thread pointer in every thread? Always false where libc is not glibc. Async-signal-safe.
  */
 bool tls_is_static(uintptr_t variable);
 

@@ -6,8 +6,8 @@
 #include "arch/insn.h"
 
 /*
- * The instructions that compilers write most, by a table: in some 60 instructions, where the other takes some 800. False: not
- * one of these, or longer than `size`; nothing is said.
+ * The instructions that compilers write most, by a table: in some 60 instructions, where the other takes some 800.
+ * False: not one of these, or longer than `size`; nothing is said.
  */
 bool decode_fast(const uint8_t *bytes, size_t size, uintptr_t address, struct arch_insn *insn);
 

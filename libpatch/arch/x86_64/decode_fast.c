@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Encodings (Intel SDM vol. 2, 2.1 and 2.2, tables A-2, A-3 and A-6) without prefixes but one REX, whose every form has the same
- * layout and none is invalid: what is not so is left out of the tables, or looked at by is_known().
+ * Encodings (Intel SDM vol. 2, 2.1 and 2.2, tables A-2, A-3 and A-6) without prefixes but one REX, whose every form has
+ * the same layout and none is invalid: what is not so is left out of the tables, or looked at by is_known().
  */
 #include "arch/x86_64/decode.h"
 
@@ -171,11 +171,11 @@ static int32_t signed32(const uint8_t *bytes)
 }
 
 /*
- * Of a memory operand: the bytes behind ModRM, SIB and displacement. *relative: that is from the instruction's end. False: some
- * are not there.
+ * Of a memory operand: the bytes behind ModRM, SIB and displacement. *relative: that is from the instruction's end.
+ * False: some are not there.
  */
-static bool measure_operand(const struct fields *fields, const uint8_t *behind, size_t size, size_t *length, bool *relative,
-			    struct arch_insn *insn)
+static bool measure_operand(const struct fields *fields, const uint8_t *behind, size_t size, size_t *length,
+			    bool *relative, struct arch_insn *insn)
 {
 	unsigned int mod = fields->modrm >> 6, base = fields->modrm & 7;
 	size_t sib = mod != 3 && base == 4;

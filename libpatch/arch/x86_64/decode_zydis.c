@@ -6,8 +6,8 @@
  * Near branches are classified by opcode (AMD APM vol. 3, tables A-1 to A-6) because their treatment of the
  * operand-size prefix is what matters here and mnemonics do not tell it.
  *
- * Accepted though its copy is not exact: an x87 instruction, after which fnstenv and fxsave store the copy's address and,
- * in far code, its ModRM byte.
+ * Accepted though its copy is not exact: an x87 instruction, after which fnstenv and fxsave store the copy's address
+ * and, in far code, its ModRM byte.
  */
 #include "arch/x86_64/decode.h"
 
@@ -23,7 +23,7 @@ struct prefixes {
 
 /*
  * The decoder's settings are the same for every call. Made by the first caller and read by all others once complete;
- * who finds them incomplete (another thread, or a signal handler above the writer) uses his own.
+ * that finds them incomplete (another thread, or a signal handler above the writer) uses its own.
  */
 static const ZydisDecoder *decoder_settings(ZydisDecoder *own)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Writing machine code into a buffer: fields that refer to an address or to another offset, rows, and the pieces that more than one
- * generator writes. Nothing here knows what the code is for.
+ * Writing machine code into a buffer: fields that refer to an address or to another offset, rows, and the pieces that
+ * more than one generator writes. Nothing here knows what the code is for.
  */
 #include "arch/emit.h"
 #include "arch/trap_bytes.h"

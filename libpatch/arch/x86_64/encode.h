@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Numbers in the encoding of instructions, and pieces of code that refer to an operand of the program's. emit.c writes them.
+ * Numbers in the encoding of instructions, and pieces of code that refer to an operand of the program's. emit.c writes
+ * them.
  */
 #ifndef LIBPATCH_ARCH_X86_64_ENCODE_H
 #define LIBPATCH_ARCH_X86_64_ENCODE_H

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * call.h says what these are for. Offsets in images: Intel SDM vol. 1, 10.5.1 and 13.4. The general registers that a procedure
- * may destroy are free: the hook has saved them.
+ * hook_call.h says what these functions are for. Offsets in images: Intel SDM vol. 1, 10.5.1 and 13.4. The general registers that a
+ * procedure may destroy are free: the hook has saved them.
  */
 #ifdef __CET__
 #include <cet.h>
@@ -35,7 +35,10 @@
 #define IMAGE_HEADER 512
 #define IMAGE_AVX 576
 
-/* In the status word: condition codes, in the upper byte; those, the top of the stack, and that an exception is pending. */
+/*
+ * In the status word: condition codes, in the upper byte; those, the top of the stack, and that an exception is
+ * pending.
+ */
 #define FSW_CODES 0x47
 #define FSW_CODES_TOP_PENDING 0x7f80
 /* What FXAM makes of the former for an empty register; C1 may be anything. */
@@ -111,7 +114,7 @@ FUNCTION libpatch_call_aligned
 	RETURN
 END libpatch_call_aligned
 
-/* ---- images ------------------------------------------------------------------------------------------------------- */
+/* Images, up to AVX-512. */
 
 /* In the frame: was the image filled the longer way? Then, control and status word. */
 #define X87_IN_USE -8(%rbp)
@@ -128,8 +131,8 @@ END libpatch_call_aligned
 	.endm
 
 	/*
-	 * Of each level: SAVE, after which xmm0 is 0 (ymm0, where it says 32); RESTORE; and SELDOM, what they jump to, behind the
-	 * function's end.
+	 * Of each level: SAVE, after which xmm0 is 0 (ymm0, where it says 32); RESTORE; and SELDOM, what they jump to,
+	 * behind the function's end.
 	 */
 	.macro SAVE_sse
 	.irp i, REGISTERS_0_TO_15
@@ -142,8 +145,8 @@ END libpatch_call_aligned
 	.endm
 
 	/*
-	 * Mostly all is 0 above 128 bits, and written by half as many stores. Behind the last of the others it is in any case: then
-	 * procedures with legacy SSE instructions are not slowed down.
+	 * Mostly all is 0 above 128 bits, and written by half as many stores. Behind the last of the others it is in
+	 * any case: then procedures with legacy SSE instructions are not slowed down.
 	 */
 	.macro SAVE_avx
 	.irp i, REGISTERS_0_TO_15
@@ -230,9 +233,9 @@ END libpatch_call_aligned
 	.endm
 
 	/*
-	 * When all is 0 above 128 bits it must become so in a way that processors notice: those that do not would make each legacy
-	 * SSE instruction of the program depend on the register's old value. Loads are as wide as the stores, which are forwarded
-	 * then.
+	 * When all is 0 above 128 bits it must become so in a way that processors notice: those that do not would make
+	 * each legacy SSE instruction of the program depend on the register's old value. Loads are as wide as the
+	 * stores, which are forwarded then.
 	 */
 	.macro RESTORE_avx
 	cmpl $0, UPPER_IN_USE
@@ -317,13 +320,14 @@ END \name
 	VECTORS libpatch_call_avx, avx, 32, 0x06
 	VECTORS libpatch_call_avx512, avx512, 32, 0xe6
 
-/* ---- x87 ---------------------------------------------------------------------------------------------------------- */
+/* Images with x87 state. */
 
 	/*
-	 * FXSAVE takes longer than all moves together, and is not needed while the stack is empty. It is not when its top is not
-	 * 0, or when FXAM finds the first register in use, which they all are in MMX mode. FXAM changes the condition codes, so
-	 * they must be 0, and are made so again by a comparison of two numbers; and it raises a pending exception, so that there
-	 * must be none. FNSTSW is what all this costs; it is faster to memory than to ax.
+	 * FXSAVE takes longer than all moves together, and is not needed while the stack is empty. It is not when its
+	 * top is not 0, or when FXAM finds the first register in use, which they all are in MMX mode. FXAM changes the
+	 * condition codes, so they must be 0, and are made so again by a comparison of two numbers; and it raises a
+	 * pending exception, so that there must be none. FNSTSW is what all this costs; it is faster to memory than to
+	 * ax.
 	 */
 	.macro SAVE_X87
 	fnstcw IMAGE_FCW(%rsp)
@@ -387,8 +391,8 @@ END \name
 	.endm
 
 	/*
-	 * Nothing to do when the stack was empty, is so in the image, and still is: a procedure ends with an empty one, but may
-	 * have left MMX mode on. Else all of the legacy region comes back.
+	 * Nothing to do when the stack was empty, is so in the image, and still is: a procedure ends with an empty one,
+	 * but may have left MMX mode on. Else all of the legacy region comes back.
 	 */
 	.macro RESTORE_X87 width
 	cmpl $0, X87_IN_USE
@@ -444,8 +448,8 @@ FUNCTION libpatch_call_xsave
 	mov LAYOUT_MASK, %eax
 	xsave64 (%rsp)
 	/*
-	 * It writes every component asked for, also those in their initial state (13.7), but does not mark those: mark all, so that
-	 * what the procedure writes to them is restored.
+	 * It writes every component asked for, also those in their initial state (13.7), but does not mark those: mark
+	 * all, so that what the procedure writes to them is restored.
 	 */
 	mov %rax, IMAGE_HEADER(%rsp)
 	call *(%rcx)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What hooks call in the library (hook_call.S): with the record in rcx and the procedure's arguments in rdi and esi, from a frame as
- * in hook_frame.h. They call the procedure; each has an unwind description of the ordinary kind.
+ * What hooks call in the library (hook_call.S): with the record in rcx and the procedure's arguments in rdi and esi,
+ * from a frame as in hook_frame.h. They call the procedure; each has an unwind description of the ordinary kind.
  */
 #ifndef LIBPATCH_ARCH_X86_64_HOOK_CALL_H
 #define LIBPATCH_ARCH_X86_64_HOOK_CALL_H
@@ -11,17 +11,17 @@
 typedef void arch_call_fn(void);
 
 /*
- * Of a hook that met another guard than 0, which is in rax: may it run? ZF says yes, with 0 in rax then, see hook_threads_may_run().
- * Keeps every other register but flags.
+ * Called by a hook that met a guard other than 0, which is in rax. ZF is set, and rax is 0, when the hook may run: see
+ * hook_threads_may_run(). Every other register is kept, but not flags.
  */
 arch_call_fn libpatch_may_run;
 
-/* With an aligned stack. */
+/* Aligns the stack. */
 arch_call_fn libpatch_call_aligned;
 
 /*
- * With an aligned stack, and a standard-format XSAVE image in the context that is filled and put back by moves: up to SSE, AVX,
- * AVX-512. `all`: x87 state, too.
+ * These align the stack, and put a standard-format XSAVE image into the context, which they fill and restore by moves:
+ * up to SSE, AVX or AVX-512; those with `all` in their names do so for x87 state, too.
  */
 arch_call_fn libpatch_call_sse;
 arch_call_fn libpatch_call_avx;
@@ -32,10 +32,10 @@ arch_call_fn libpatch_call_all_avx512;
 /* The same by XSAVE and XRSTOR, for layouts that the others do not know. */
 arch_call_fn libpatch_call_xsave;
 
-/* Which of them preserves what the clobber mask names; NULL: nothing is to be preserved. */
+/* The function that preserves the extended state which the clobber mask names; NULL: the mask names none. */
 arch_call_fn *arch_call_extended(uint64_t clobber);
 
-/* For those: the layout, by xsave.c. Written once, before there are hooks. */
+/* The layout of images, for these functions. xsave.c writes it once, before there are hooks. */
 struct call_layout {
 	uint32_t mask; /* of XSAVE */
 	uint32_t mxcsr_mask;

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The code of a hook: saves what the masks and the System V ABI demand, calls the procedure, puts everything back. Frame
- * layout in hook_frame.h. Nothing of the program's is touched outside the frame; flags are kept from the first instruction to
- * the last.
+ * The code of a hook: saves what the masks and the System V ABI demand, calls the procedure, puts everything back.
+ * Frame layout in hook_frame.h. Nothing of the program's is touched outside the frame; flags are kept from the first
+ * instruction to the last.
  *
- * What a hit executes is one straight line without a taken branch. All else goes behind the trampoline's last instruction:
- * arch_emit_cold().
+ * What a hit executes is one straight line without a taken branch. All else goes behind the trampoline's last
+ * instruction: arch_emit_cold().
  */
 #include "arch/cpu.h"
 #include "arch/hook.h"
@@ -20,7 +20,9 @@
 #include <libpatch/patch.h>
 
 /* Hardware number of general_purpose_registers[i]. */
-static const uint8_t hardware[PATCH_ARCH_GREGS_COUNT] = { RAX, RBX, RCX, RDX, RSI, RDI, RBP, 8, 9, 10, 11, 12, 13, 14, 15 };
+static const uint8_t hardware[PATCH_ARCH_GREGS_COUNT] = {
+	RAX, RBX, RCX, RDX, RSI, RDI, RBP, 8, 9, 10, 11, 12, 13, 14, 15
+};
 
 #define MASK(name) ((uint64_t)1 << PATCH_X86_64_##name)
 /* What a function may destroy (System V AMD64 psABI, 3.2.1). */
@@ -46,9 +48,11 @@ static inline void emit(struct arch_code *code, const char *bytes, size_t size)
 }
 #define EMIT(literal) emit(code, literal, sizeof(literal) - 1)
 
-/* opcode reg, [base + offset], 64 bits wide; base: rsp or rdi. Inline, so that each piece has a known number of bytes. */
-static inline __attribute__((always_inline)) void emit_slot(struct arch_code *code, uint8_t opcode, uint8_t reg, uint8_t base,
-							    int32_t offset)
+/*
+ * opcode reg, [base + offset], 64 bits wide; base: rsp or rdi. Inline, so that each piece has a known number of bytes.
+ */
+static inline __attribute__((always_inline)) void emit_slot(struct arch_code *code, uint8_t opcode, uint8_t reg,
+							    uint8_t base, int32_t offset)
 {
 	const bool is_short = offset >= -128 && offset < 128;
 	const size_t size = base == RSP ? 4 : 3; /* with a SIB byte */
@@ -232,7 +236,8 @@ static void emit_context(struct arch_code *code, const struct arch_hook *hook, u
 	emit_lea(code, RDI, ARCH_HOOK_FRAME_CONTEXT);
 	for (unsigned int i = 0; i < PATCH_ARCH_GREGS_COUNT; ++i)
 		if (offered & ~EARLY & (uint64_t)1 << i)
-			emit_context_store(code, offsetof(struct patch_exec_context, general_purpose_registers) + 8 * i, hardware[i]);
+			emit_context_store(code, offsetof(struct patch_exec_context, general_purpose_registers) + 8 * i,
+					   hardware[i]);
 	if (!leads)
 		emit_program_counter(code, hook);
 	CONTEXT_STORE(program_counter, RAX);
@@ -257,9 +262,9 @@ static void emit_call_library(struct arch_code *code, void (*function)(void))
 }
 
 /*
- * rdi, esi, and rcx, the record, are set. The base of the frame is a multiple of 16 where the program's stack pointer is what
- * the ABI says for a function's entry, and in functions without a frame of their own; within others there is mostly one word to
- * be put on top. emit_unaligned() does it where the guess is wrong.
+ * rdi, esi, and rcx, the record, are set. The base of the frame is a multiple of 16 where the program's stack pointer
+ * is what the ABI says for a function's entry, and in functions without a frame of their own; within others there is
+ * mostly one word to be put on top. emit_unaligned() does it where the guess is wrong.
  */
 static void hook_emit_call(struct arch_code *code, const struct arch_hook *hook, struct arch_cold_hook *cold)
 {
@@ -283,7 +288,10 @@ static void hook_emit_call(struct arch_code *code, const struct arch_hook *hook,
 	cold->called = (uint32_t)code->size;
 }
 
-/* One word more than hook_emit_call() has guessed, or less. A stack that is not even a multiple of 8 the library aligns. */
+/*
+ * One word more than hook_emit_call() has guessed, or less. A stack that is not even a multiple of 8 the library
+ * aligns.
+ */
 static void emit_unaligned(struct arch_code *code, const struct arch_cold_hook *cold)
 {
 	const uint8_t row = ARCH_ROW_CFA_FRAME;
@@ -330,8 +338,8 @@ static void hook_emit_leave(struct arch_code *code, struct arch_cold_hook *cold)
 		return;
 	}
 	/*
-	 * popfq takes four times as long as all of this, and is needed for DF only: what else there is in RFLAGS beside the
-	 * arithmetic flags (TF, AC, ID, ...) is as the program had it, or as the procedure has set it on purpose.
+	 * popfq takes four times as long as all of this, and is needed for DF only: what else there is in RFLAGS beside
+	 * the arithmetic flags (TF, AC, ID, ...) is as the program had it, or as the procedure has set it on purpose.
 	 */
 	EMIT("\x0F\xB6\x44\x24\x01"  /* movzx eax, byte [rsp + ARCH_HOOK_FRAME_FLAGS + 1] */
 	     "\xA8\x04");            /* test al, DF >> 8 */
@@ -346,8 +354,8 @@ static void hook_emit_leave(struct arch_code *code, struct arch_cold_hook *cold)
 }
 
 /*
- * Without a call, a guard or a frame: what is needed of registers is pushed below the red zone. No instruction changes flags but
- * an atomic increment, around which they are kept in ax. A slot that is 0 is a closed hook.
+ * Without a call, a guard or a frame: what is needed of registers is pushed below the red zone. No instruction changes
+ * flags but an atomic increment, around which they are kept in ax. A slot that is 0 is a closed hook.
  */
 static void emit_count(struct arch_code *code, const struct arch_hook *hook)
 {
@@ -443,8 +451,8 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 		emit_store(code, OFFERED(PATCH_X86_64_RAX), RAX);
 
 	/*
-	 * The order of the next four is what quiescence rests on (runtime/hook_threads.h): no record in the frame, the guard, the slot
-	 * read, the record in the frame.
+	 * The order of the next four is what quiescence rests on (runtime/hook_threads.h): no record in the frame, the
+	 * guard, the slot read, the record in the frame.
 	 */
 	EMIT_FS("\x64\x48\x8B\x04\x25", guard); /* mov rax, fs:[guard] */
 	EMIT("\x48\x85\xC0");                   /* test rax, rax */
@@ -503,7 +511,7 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	cold->done = (uint32_t)code->size;
 }
 
-/* What one hook executes seldom. */
+/* The cold code of one hook. */
 static void emit_cold_hook(struct arch_code *code, const struct arch_cold_hook *cold)
 {
 	const int32_t guard = tls_offset(&libpatch_hook_guard.guard);

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The stack frame of a running hook, from its base (the lowest address, the stack pointer that the nesting guard holds):
+ * The stack frame of a running hook, from its base (the lowest address, the stack pointer that the nesting guard
+ * holds):
  *
  *   +0    RFLAGS of the program
  *   +8    the record that the hook uses; 0 until it is loaded. Read by other threads (runtime/hook_threads.h)

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Leaving a hook by unwinding: the personality routine of generated code. It runs in the program, in any thread that unwinds, and
- * writes nothing but that thread's guard.
+ * Leaving a hook by unwinding: the personality routine of generated code. It runs in the program, in any thread that
+ * unwinds, and writes nothing but that thread's guard.
  */
 #include "arch/x86_64/unwind_tables.h"
 

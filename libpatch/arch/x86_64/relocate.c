@@ -12,14 +12,14 @@
  * Exceptions:
  *  - A call through `rsp`, or through memory with RSP as a base where the pointer may be in the slot of the return
  *    address, also writes to 16 bytes below the red zone.
- *  - A call through other memory that happens to be in the slot of its return address reads part of that address: what the
- *    pointer was can then be kept neither there nor in a register, and to find out takes a register or flags.
- *  - In far code (arch_code.far) an instruction with a RIP-relative operand, unless it is an LEA, writes to 16 bytes below
- *    the red zone; on the way, and when the operand faults, a register that it does not use may hold something else. At
- *    its end guarantee 1 holds. The rows behind the access are those of the next instruction.
+ *  - A call through other memory that happens to be in the slot of its return address reads part of that address: what
+ *    the pointer was can then be kept neither there nor in a register, and to find out takes a register or flags.
+ *  - In far code (arch_code.far) an instruction with a RIP-relative operand, unless it is an LEA, writes to 16 bytes
+ *    below the red zone; on the way, and when the operand faults, a register that it does not use may hold something
+ *    else. At its end guarantee 1 holds. The rows behind the access are those of the next instruction.
  *
- * Prefixes without effect on direct branches (hints, BND on processors without MPX, padding) are dropped; of loop and jrcxz,
- * repeat prefixes are kept.
+ * Prefixes without effect on direct branches (hints, BND on processors without MPX, padding) are dropped; of loop and
+ * jrcxz, repeat prefixes are kept.
  */
 #include "arch/x86_64/relocate.h"
 
@@ -134,7 +134,8 @@ static int32_t sib_displacement(const uint8_t *bytes, const struct arch_insn *in
 }
 
 /* Of FF /2: the same operand with another extension of the opcode. */
-static void relocate_other(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, uint8_t extension)
+static void relocate_other(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn,
+			   uint8_t extension)
 {
 	uint8_t other[INSN_MAX];
 
@@ -144,8 +145,8 @@ static void relocate_other(struct arch_code *code, const uint8_t *bytes, const s
 }
 
 /*
- * Of an FF /2 with an RSP-based operand: the FF /4 where the stack pointer is 8 lower. The copy's length, 0: there is none
- * that means the same, or the operand may be where the return address is written.
+ * Of an FF /2 with an RSP-based operand: the FF /4 where the stack pointer is 8 lower. The copy's length, 0: there is
+ * none that means the same, or the operand may be where the return address is written.
  */
 static size_t jmp_through_stack(const uint8_t *bytes, const struct arch_insn *insn, uint8_t jmp[INSN_MAX])
 {
@@ -196,9 +197,9 @@ static size_t emit_store_return(struct arch_code *code, uintptr_t address)
 }
 
 /*
- * Put the target of an indirect call or jump right below the red zone, and the stack pointer to it. `calls` real calls are
- * made for as many returns. A call's target is pushed first, as the original reads it first, and taken from the slot of the
- * return address; but not in far code, and not for a jump, which has no such slot.
+ * Put the target of an indirect call or jump right below the red zone, and the stack pointer to it. `calls` real calls
+ * are made for as many returns. A call's target is pushed first, as the original reads it first, and taken from the
+ * slot of the return address; but not in far code, and not for a jump, which has no such slot.
  */
 static void emit_target_below(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, int calls)
 {
@@ -238,8 +239,9 @@ static void relocate_ret(struct arch_code *code, uint8_t pops)
 }
 
 /*
- * A call whose target cannot be read again once the return address is written: it is kept below the red zone, and a return
- * leads there and takes everything off. That return is predicted wrongly, the callee's is not: a real call for each.
+ * A call whose target cannot be read again once the return address is written: it is kept below the red zone, and a
+ * return leads there and takes everything off. That return is predicted wrongly, the callee's is not: a real call for
+ * each.
  */
 static void emit_call_by_return(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn,
 				uintptr_t return_address)
@@ -318,8 +320,8 @@ static void emit_loop(struct arch_code *code, const uint8_t *bytes, const struct
 	size_t i;
 
 	/*
-	 * The address-size prefix chooses between RCX and ECX; the last repeat prefix overrides the condition of loope and
-	 * loopne, which no manual tells (seen on Zen 5).
+	 * The address-size prefix chooses between RCX and ECX; the last repeat prefix overrides the condition of loope
+	 * and loopne, which no manual tells (seen on Zen 5).
 	 */
 	for (i = 0; i < insn->opcode_offset; i++)
 		if (bytes[i] == 0x67 || bytes[i] == 0xF2 || bytes[i] == 0xF3)
@@ -329,8 +331,8 @@ static void emit_loop(struct arch_code *code, const uint8_t *bytes, const struct
 }
 
 /*
- * SYSCALL leaves the address behind it in RCX (AMD APM vol. 3): the original's. The call has been made by then, so the row
- * is the next instruction's: nobody who resumes there makes it again.
+ * SYSCALL leaves the address behind it in RCX (AMD APM vol. 3): the original's. The call has been made by then, so the
+ * row is the next instruction's: a thread that resumes by it does not make the call again.
  */
 static void emit_syscall_return(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn,
 				uintptr_t address)

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Instructions with RIP-relative operands that are out of reach of a rel32: see the exceptions to guarantee 1 in relocate.c.
+ * Instructions with RIP-relative operands that are out of reach of a rel32: see the exceptions to guarantee 1 in
+ * relocate.c.
  */
 #include "arch/x86_64/relocate.h"
 
@@ -53,7 +54,10 @@ static bool is_pop(const uint8_t *bytes, const struct arch_insn *insn)
 	return is_primary(bytes, insn, 0x8F);
 }
 
-/* Not RBX, nor any other that functions preserve: what an exception from here finds in them is right. */
+/*
+ * A register that the instruction does not use, to hold the operand's address. It is never a register that functions
+ * preserve: an exception that is thrown from here finds the right values in these.
+ */
 static int scratch_for(const uint8_t *bytes, const struct arch_insn *insn)
 {
 	static const uint8_t candidates[] = { RAX, RCX, RDX, RSI, RDI };
@@ -117,7 +121,8 @@ static void emit_mov_address(struct arch_code *code, uint8_t scratch, uintptr_t 
 }
 
 /* The instruction with [scratch] instead of its RIP-relative operand. */
-static void emit_with_scratch(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, uint8_t scratch)
+static void emit_with_scratch(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn,
+			      uint8_t scratch)
 {
 	const size_t prefixes = legacy_prefixes(bytes, insn);
 	uint8_t changed[INSN_MAX];
@@ -147,8 +152,8 @@ static void emit_borrow(struct arch_code *code, uint8_t scratch)
 }
 
 /*
- * And back; the instruction has been executed, `pops` bytes were taken off the stack by it. The rows are the next
- * instruction's: nobody who resumes there executes this one again.
+ * And back. The instruction has been executed, and has taken `pops` bytes off the stack. The rows are those of the next
+ * instruction: a thread that resumes by them does not execute this one again.
  */
 static void emit_give_back(struct arch_code *code, const struct arch_insn *insn, uint8_t scratch, int pops)
 {

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Which bytes trap as the first byte of an instruction, and which of them serve as the top byte of a jump's displacement.
+ * Which bytes trap as the first byte of an instruction, and which of them serve as the top byte of a jump's
+ * displacement.
  */
 #include "arch/trap_bytes.h"
 

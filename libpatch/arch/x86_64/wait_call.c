@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A system call in which a thread waits for signals, with no gap between the last look at what has arrived and the call: a signal
- * handler sees by the pc of the thread that it interrupts whether the call is still to be made. Hence assembly.
+ * A system call in which a thread waits for signals, with no gap between the last look at what has arrived and the
+ * call: a signal handler sees by the pc of the thread that it interrupts whether the call is still to be made. Hence
+ * assembly.
  */
 #include "arch/syscall.h"
 

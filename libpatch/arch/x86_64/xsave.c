@@ -124,7 +124,7 @@ static void read_layout(void)
 
 void arch_xsave_init(void)
 {
-	/* Pairs with the release below: whoever sees `ready` sees the layout. */
+	/* Pairs with the release below: a thread that sees `ready` sees the layout. */
 	if (atomic_load_explicit(&layout.ready, memory_order_acquire))
 		return;
 	read_layout();
@@ -145,8 +145,8 @@ bool arch_has_sahf(void)
 }
 
 /*
- * A procedure of a few components may have others around them saved, too: which do not cost much, and which a move to a register
- * of less width would set to 0.
+ * More components may be saved than the mask names: the others cost little, and a move to a register of less width
+ * would set their part of the register to 0.
  */
 arch_call_fn *arch_call_extended(uint64_t clobber)
 {
@@ -193,10 +193,10 @@ static size_t compacted_offset(uint64_t held, int component)
 /*
  * How the image came about decides which of its fields count:
  *
- *   a signal frame of a kernel that uses XSAVE has FP_XSTATE_MAGIC1 and says itself what it holds, in standard
- *   format (Linux, arch/x86/kernel/fpu/signal.c: save_sw_bytes(); every 64-bit kernel since 2.6.30);
- *   everything else was written by an XSAVE instruction, whose header says the format. Whoever makes such an image
- *   clears its bytes 464 to 467, or a value left there by an old signal frame could be taken for the magic.
+ *   a signal frame of a kernel that uses XSAVE has FP_XSTATE_MAGIC1 and says itself what it holds, in standard format
+ *   (Linux, arch/x86/kernel/fpu/signal.c: save_sw_bytes(); every 64-bit kernel since 2.6.30); everything else was
+ *   written by an XSAVE instruction, whose header says the format. The code that makes such an image clears its bytes
+ *   464 to 467, or else a value left there by an old signal frame could be taken for the magic.
  *
  * A frame with neither, of a kernel that does not use XSAVE, cannot be met where OSXSAVE is set; where it is not set
  * nothing behind the legacy region is looked at.
