@@ -7,6 +7,8 @@
 #include "base/error.h"
 #include "base/heap.h"
 #include "code/arena.h"
+#include "code/pad.h"
+#include "code/pc_map.h"
 #include "code/trampoline.h"
 #include "commit/commit.h"
 #include "interpose/syscall_sites.h"
@@ -23,7 +25,7 @@ EXPORT patch_status patch_olx_original_pc(uintptr_t pc, uintptr_t *original)
 	error_reset();
 	if (original == NULL)
 		return error_raise(PATCH_EINVAL, "patch_olx_original_pc", "a pointer is NULL", "original");
-	if (!arena_original_pc(pc, original))
+	if (!pc_map_original(pc, original))
 		return error_raise_at(PATCH_ENEXIST, "patch_olx_original_pc", "the address is not in generated code", pc);
 	return PATCH_OK;
 }
@@ -73,6 +75,7 @@ EXPORT patch_status patch_info(patch_t handle, struct patch_info *info)
 EXPORT patch_status patch_statistics(struct patch_statistics *statistics)
 {
 	struct arena_usage arenas;
+	struct pad_usage pads;
 	struct region_usage regions;
 	struct interpose_usage own;
 	struct hook_threads_usage threads;
@@ -86,6 +89,7 @@ EXPORT patch_status patch_statistics(struct patch_statistics *statistics)
 	if (status != PATCH_OK)
 		return status;
 	arena_usage(&arenas);
+	pad_usage(&pads);
 	region_usage(&regions);
 	interpose_usage(&own);
 	hook_threads_usage(&threads);
@@ -100,8 +104,8 @@ EXPORT patch_status patch_statistics(struct patch_statistics *statistics)
 		.core_syncs = core_sync_count(),
 		.text_writes = text_write_count(),
 		.traps = trap_count(),
-		.pads = arenas.pads,
-		.pad_bytes = arenas.pad_bytes,
+		.pads = pads.pads,
+		.pad_bytes = pads.bytes,
 		.heap_bytes = heap_mapped() + threads.bytes,
 		.pending = handle_revoked_count(),
 		.threads = threads.known,

@@ -1,4 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Where generated code lies: arenas, one mapping each, near the code that they serve; blocks of code in them, given out and taken
+ * back; and their description to the unwinder, which is registered later. What the blocks contain is not looked at here, and
+ * nothing here writes to code.
+ */
 #include "code/arena.h"
 
 #include "arch/emit.h"
@@ -17,12 +22,9 @@
 #define CODE_SIZE (1UL << 20)
 #define GRANULES (CODE_SIZE / ARENA_GRANULE)
 #define TABLE_SIZE (GRANULES * sizeof(uint16_t))
-/* No hook is smaller than 256 bytes. */
-#define SLOTS_SIZE (CODE_SIZE / 256 * sizeof(uint64_t))
-#define ARENA_SIZE (TABLE_SIZE + SLOTS_SIZE + CODE_SIZE)
+#define ARENA_SIZE (TABLE_SIZE + ARENA_SLOTS_SIZE + CODE_SIZE)
 
-/* Granule that belongs to no block. */
-#define NO_BLOCK 0xffff
+_Static_assert(ARENA_SLOTS_SIZE == CODE_SIZE / 256 * sizeof(uint64_t), "no hook is smaller than 256 bytes: a slot for each");
 
 /* Freed blocks are kept by their exact number of granules, up to this many. */
 #define CLASSES 128
@@ -45,9 +47,7 @@ struct unwind_object {
 struct arena {
 	struct arena *next;
 	uint16_t *granules;
-	uintptr_t slots;
-	size_t slot_count;
-	uintptr_t free_slot; /* each holds the address of the next one */
+	struct arena_slots slots;
 	uintptr_t code;
 	uintptr_t bump;
 	uintptr_t fresh; /* the first page that no block was ever in */
@@ -58,7 +58,9 @@ struct arena {
 	struct arena *unregistered_next;
 };
 
+/* The newest first; the same of their slots. */
 static struct arena *arenas;
+static struct arena_slots *first_slots;
 static struct arena *_Atomic unregistered;
 static uint64_t code_bytes;
 
@@ -82,7 +84,7 @@ bool arena_reach_intersect(struct arena_reach *reach, struct arena_reach other)
 
 /* ---- placing a new arena ---------------------------------------------------------------------------------------- */
 
-struct search {
+struct arena_search {
 	struct arena_reach reach;
 	uintptr_t near;
 	uintptr_t best;
@@ -90,9 +92,9 @@ struct search {
 };
 
 /* Nearest first; below the site's module rather than above it, where the program break and the stacks are. */
-static bool consider(uintptr_t lower, uintptr_t upper, void *data)
+static bool arena_consider_gap(uintptr_t lower, uintptr_t upper, void *data)
 {
-	struct search *search = data;
+	struct arena_search *search = data;
 	uintptr_t base;
 	uintptr_t distance;
 
@@ -115,7 +117,7 @@ static bool consider(uintptr_t lower, uintptr_t upper, void *data)
 }
 
 /* Describe once, at creation: registering allocates and slows every throw down (hazard 26). */
-static bool describe(struct arena *arena)
+static bool arena_describe(struct arena *arena)
 {
 	uintptr_t table = (uintptr_t)arena->granules;
 	size_t size = arch_unwind_describe(NULL, 0, arena->code, CODE_SIZE, table);
@@ -132,20 +134,20 @@ static bool describe(struct arena *arena)
  * One mapping, so that nobody can get in between; then its head is made writable, by a mapping, as mprotect() may be filtered.
  * 0: none.
  */
-static uintptr_t reserve(uintptr_t near, struct arena_reach reach)
+static uintptr_t arena_reserve(uintptr_t near, struct arena_reach reach)
 {
 	long error = -EEXIST;
 
 	/* Somebody else may take the gap that was found. */
 	for (int tries = 0; tries < RESERVE_TRIES && error == -EEXIST; ++tries) {
-		struct search search = { .reach = reach, .near = near, .best_distance = UINTPTR_MAX };
+		struct arena_search search = { .reach = reach, .near = near, .best_distance = UINTPTR_MAX };
 
-		if (!maps_gaps(consider, &search) || search.best == 0)
+		if (!maps_gaps(arena_consider_gap, &search) || search.best == 0)
 			return 0;
 		error = maps_map(search.best, ARENA_SIZE, PROT_READ | PROT_EXEC);
 		if (error != 0)
 			continue;
-		error = raw_syscall(SYS_mmap, search.best, TABLE_SIZE + SLOTS_SIZE, PROT_READ | PROT_WRITE,
+		error = raw_syscall(SYS_mmap, search.best, TABLE_SIZE + ARENA_SLOTS_SIZE, PROT_READ | PROT_WRITE,
 				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 		if (error > 0)
 			return search.best;
@@ -155,28 +157,30 @@ static uintptr_t reserve(uintptr_t near, struct arena_reach reach)
 	return 0;
 }
 
-static struct arena *create(uintptr_t near, struct arena_reach reach)
+static struct arena *arena_create(uintptr_t near, struct arena_reach reach)
 {
 	struct arena *arena = heap_alloc(sizeof(*arena));
 	uintptr_t base;
 
 	if (arena == NULL)
 		return NULL;
-	base = reserve(near, reach);
+	base = arena_reserve(near, reach);
 	if (base == 0)
 		goto fail;
 	arena->granules = (uint16_t *)base;
-	arena->slots = base + TABLE_SIZE;
-	arena->code = arena->slots + SLOTS_SIZE;
+	arena->slots.lower = base + TABLE_SIZE;
+	arena->code = arena->slots.lower + ARENA_SLOTS_SIZE;
 	arena->bump = arena->code;
 	arena->fresh = arena->code;
-	if (!describe(arena) ||
+	if (!arena_describe(arena) ||
 	    !code_ranges_publish(&(struct code_range){ arena->code, arena->code + CODE_SIZE, arena->granules })) {
 		heap_unmap(base, ARENA_SIZE);
 		goto fail;
 	}
 	arena->next = arenas;
 	arenas = arena;
+	arena->slots.next = first_slots;
+	first_slots = &arena->slots;
 	arena->unregistered_next = atomic_load(&unregistered);
 	while (!atomic_compare_exchange_weak(&unregistered, &arena->unregistered_next, arena))
 		;
@@ -185,6 +189,18 @@ fail:
 	heap_free(arena->eh_frame, arena->eh_frame_size);
 	heap_free(arena, sizeof(*arena));
 	return NULL;
+}
+
+struct arena_slots *arena_add_slots(uintptr_t near, struct arena_reach reach)
+{
+	struct arena *arena = arena_create(near, reach);
+
+	return arena != NULL ? &arena->slots : NULL;
+}
+
+struct arena_slots *arena_slots(void)
+{
+	return first_slots;
 }
 
 bool arena_has_unregistered(void)
@@ -206,15 +222,15 @@ void arena_register_unwind(void)
 
 /* ---- blocks ----------------------------------------------------------------------------------------------------- */
 
-static void set_granules(struct arena *arena, uintptr_t address, size_t size, bool used)
+static void arena_set_granules(struct arena *arena, uintptr_t address, size_t size, bool used)
 {
 	size_t first = (address - arena->code) / ARENA_GRANULE;
 
 	for (size_t i = 0; i < size / ARENA_GRANULE; ++i)
-		arena->granules[first + i] = used ? (uint16_t)i : NO_BLOCK;
+		arena->granules[first + i] = used ? (uint16_t)i : ARENA_NO_BLOCK;
 }
 
-static uintptr_t take(struct arena *arena, size_t size, struct arena_reach reach)
+static uintptr_t arena_take(struct arena *arena, size_t size, struct arena_reach reach)
 {
 	size_t class = size / ARENA_GRANULE;
 	uintptr_t address;
@@ -259,30 +275,30 @@ patch_status arena_alloc(size_t size, uintptr_t near, struct arena_reach reach, 
 	if (size > CODE_SIZE || INJECT(INJECT_ALLOC))
 		return PATCH_ENOMEM;
 	for (arena = arenas; arena != NULL; arena = arena->next) {
-		address = take(arena, size, reach);
+		address = arena_take(arena, size, reach);
 		if (address != 0)
 			break;
 	}
 	if (arena == NULL) {
-		arena = create(near, reach);
+		arena = arena_create(near, reach);
 		if (arena != NULL)
-			address = take(arena, size, reach);
+			address = arena_take(arena, size, reach);
 		if (address == 0)
 			return PATCH_ENOMEM;
 	}
-	set_granules(arena, address, size, true);
+	arena_set_granules(arena, address, size, true);
 	code_bytes += size;
 	block->address = address;
 	block->size = (uint32_t)size;
 	return PATCH_OK;
 }
 
-static void give_back(struct arena *arena, uintptr_t address, size_t size)
+static void arena_give_back(struct arena *arena, uintptr_t address, size_t size)
 {
 	size_t class = size / ARENA_GRANULE;
 	struct free_block *freed;
 
-	set_granules(arena, address, size, false);
+	arena_set_granules(arena, address, size, false);
 	code_bytes -= size;
 	if (address + size == arena->bump) {
 		arena->bump = address;
@@ -302,99 +318,11 @@ void arena_free(const struct arena_block *block)
 
 	while (block->address - arena->code >= CODE_SIZE)
 		arena = arena->next;
-	give_back(arena, block->address, block->size);
-}
-
-static bool has_slot(const struct arena *arena, struct arena_reach reach)
-{
-	return (arena->free_slot != 0 || arena->slot_count < SLOTS_SIZE / sizeof(uint64_t)) &&
-	       arena->slots >= reach.lower && arena->slots + SLOTS_SIZE <= reach.upper;
-}
-
-static uintptr_t slot_within(struct arena_reach reach, uintptr_t near)
-{
-	struct arena *arena = arenas;
-	uintptr_t slot;
-
-	while (arena != NULL && !has_slot(arena, reach))
-		arena = arena->next;
-	if (arena == NULL)
-		arena = create(near, reach);
-	if (arena == NULL)
-		return 0;
-	slot = arena->free_slot;
-	if (slot == 0)
-		return arena->slots + arena->slot_count++ * sizeof(uint64_t);
-	arena->free_slot = *(uintptr_t *)slot;
-	*(uintptr_t *)slot = 0;
-	return slot;
-}
-
-uintptr_t hook_slot_alloc(uintptr_t near)
-{
-	uintptr_t slot = slot_within(arena_reach_of(near), near);
-
-	return slot != 0 ? slot : slot_within(arena_reach_everything(), near);
-}
-
-void hook_slot_free(uintptr_t slot)
-{
-	struct arena *arena = arenas;
-
-	while (slot - arena->slots >= SLOTS_SIZE)
-		arena = arena->next;
-	*(uintptr_t *)slot = arena->free_slot;
-	arena->free_slot = slot;
-}
-
-/* ---- pc -> original --------------------------------------------------------------------------------------------- */
-
-static bool original_of_block(const struct code_range *range, uintptr_t pc, uintptr_t *original)
-{
-	size_t granule = (pc - range->lower) / ARENA_GRANULE;
-	uint16_t back = range->granules[granule];
-	const struct arch_row *row;
-	uintptr_t block;
-
-	if (back == NO_BLOCK)
-		return false;
-	block = range->lower + (granule - back) * ARENA_GRANULE;
-	row = (const struct arch_row *)(block + ARENA_BLOCK_ROWS);
-	/* A block that is not written yet has no rows. */
-	if (row->code == 0 || pc - block < row->code)
-		return false;
-	while (row[1].code <= pc - block && row[1].code != ARENA_ROW_END)
-		++row;
-	*original = *(const uint64_t *)block + row->original;
-	return true;
-}
-
-bool arena_original_pc(uintptr_t pc, uintptr_t *original)
-{
-	const struct code_range *range = code_ranges_find(pc);
-
-	if (range == NULL)
-		return false;
-	if (range->granules == NULL) {
-		/* A pad: one jump to the block that it serves. */
-		if (*(const uint8_t *)pc != ARCH_JMP_REL32 || pc + ARCH_JMP_SIZE > range->upper)
-			return false;
-		pc += ARCH_JMP_SIZE + *(const int32_t *)(pc + 1);
-		range = code_ranges_find(pc);
-		if (range == NULL || range->granules == NULL)
-			return false;
-	}
-	return original_of_block(range, pc, original);
-}
-
-bool arena_contains(uintptr_t pc)
-{
-	return code_ranges_find(pc) != NULL;
+	arena_give_back(arena, block->address, block->size);
 }
 
 void arena_usage(struct arena_usage *usage)
 {
 	usage->mappings = code_ranges_count();
 	usage->code_bytes = code_bytes;
-	pad_usage(usage);
 }

@@ -1,10 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Executable memory at wanted addresses: arenas for trampolines, near their sites, and pads, 5-byte jumps at the
- * particular addresses that constrained displacements can reach.
+ * Executable memory near the code that it serves, for trampolines.
  *
- * Memory is private, anonymous, readable and executable, never writable; it is filled through text.h. All functions but
- * arena_original_pc() are called with the library lock held.
+ * Memory is private, anonymous, readable and executable, never writable; it is filled through staging.h. All functions but the two
+ * about unwind descriptions are called with the library lock held.
  *
  * An arena is one mapping:
  *
@@ -28,6 +27,7 @@
 #define ARENA_GRANULE 16
 #define ARENA_BLOCK_ROWS 8 /* offset of the rows in a block */
 #define ARENA_ROW_END 0xffff
+#define ARENA_NO_BLOCK 0xffff /* in the granule table: the granule belongs to no block */
 
 /* Closed interval of addresses. */
 struct arena_reach {
@@ -56,29 +56,18 @@ uintptr_t arena_next(struct arena_reach reach);
 /* Give back a block that no thread was ever led to, or that is proven quiet (I7). */
 void arena_free(const struct arena_block *block);
 
-/*
- * The address of 8 writable bytes, 0, that code near `near` can reach if there is memory for that, else of some anywhere, for
- * far code. 0: no memory.
- */
-uintptr_t hook_slot_alloc(uintptr_t near);
-/* Give back one that no thread was ever led to code for. */
-void hook_slot_free(uintptr_t slot);
-
-/*
- * A pad: 5 free bytes at source + disp, where disp's bytes selected by `fixed_mask` have the values of `fixed_value`
- * (a little-endian rel32; `source` is the address behind the jump). The pad can reach `reach` by rel32.
- * On success *pad is its address.
- */
-patch_status pad_alloc(uintptr_t source, uint32_t fixed_mask, uint32_t fixed_value, struct arena_reach reach,
-			     uintptr_t *pad);
-void pad_free(uintptr_t pad);
-
-/*
- * Original address for a pc in a block or at a pad. Async-signal-safe, any thread, no lock.
- */
-bool arena_original_pc(uintptr_t pc, uintptr_t *original);
-/* Is pc in any arena or pad mapping? Same guarantees. */
-bool arena_contains(uintptr_t pc);
+/* The writable part of an arena, for slots.c: slots from `lower` on, of which `used` were ever given out. */
+#define ARENA_SLOTS_SIZE (32UL << 10)
+struct arena_slots {
+	struct arena_slots *next;
+	uintptr_t lower;
+	size_t used;
+	uintptr_t free; /* the first free one; each holds the address of the next one */
+};
+/* Those of the newest arena; NULL: there is none. */
+struct arena_slots *arena_slots(void);
+/* Those of a new arena inside `reach`, near `near`; NULL: no memory. */
+struct arena_slots *arena_add_slots(uintptr_t near, struct arena_reach reach);
 
 /* Unwind descriptions made since the last call are registered here: outside the library lock, with signals blocked. */
 void arena_register_unwind(void);
@@ -88,11 +77,7 @@ bool arena_has_unregistered(void);
 struct arena_usage {
 	uint64_t mappings;
 	uint64_t code_bytes;
-	uint64_t pads;
-	uint64_t pad_bytes;
 };
 void arena_usage(struct arena_usage *usage);
-/* Its part of pads. */
-void pad_usage(struct arena_usage *usage);
 
 #endif

@@ -4,7 +4,7 @@
  * address space of which only the pages with pads take memory; a zone serves every site whose candidates fall into it, so
  * that pads share pages and mappings stay few.
  */
-#include "code/arena.h"
+#include "code/pad.h"
 
 #include "arch/trap_bytes.h"
 #include "base/heap.h"
@@ -63,7 +63,7 @@ static uint64_t *page_bits(struct zone *zone, uintptr_t address)
 	return zone->used[(address - zone->lower) / PAGE_SIZE];
 }
 
-static bool is_free(struct zone *zone, uintptr_t pad)
+static bool pad_is_free(struct zone *zone, uintptr_t pad)
 {
 	for (uintptr_t at = pad; at < pad + ARCH_JMP_SIZE; ++at) {
 		const uint64_t *bits = page_bits(zone, at);
@@ -75,7 +75,7 @@ static bool is_free(struct zone *zone, uintptr_t pad)
 	return true;
 }
 
-static void note_page(struct zone *zone, uintptr_t address)
+static void pad_note_page(struct zone *zone, uintptr_t address)
 {
 	size_t page = (address - zone->lower) / PAGE_SIZE;
 
@@ -99,7 +99,7 @@ static uintptr_t next_used_page(const struct zone *zone, uintptr_t address)
 	return zone->lower + (word * 64 + (size_t)__builtin_ctzll(bits)) * PAGE_SIZE;
 }
 
-static bool mark(struct zone *zone, uintptr_t pad, bool used)
+static bool pad_mark(struct zone *zone, uintptr_t pad, bool used)
 {
 	for (uintptr_t at = pad; at < pad + ARCH_JMP_SIZE; ++at) {
 		uint64_t **bits = &zone->used[(at - zone->lower) / PAGE_SIZE];
@@ -108,7 +108,7 @@ static bool mark(struct zone *zone, uintptr_t pad, bool used)
 		if (*bits == NULL) {
 			*bits = heap_alloc(PAGE_WORDS * sizeof(uint64_t));
 			if (*bits != NULL)
-				note_page(zone, at);
+				pad_note_page(zone, at);
 		}
 		if (*bits == NULL) {
 			while (at-- > pad)
@@ -158,13 +158,13 @@ static bool previous_match(uint32_t x, uint32_t mask, uint32_t value, uint32_t *
 	return true;
 }
 
-static uintptr_t target_of(const struct pattern *pattern, uint32_t biased)
+static uintptr_t pad_target_of(const struct pattern *pattern, uint32_t biased)
 {
 	return pattern->source + (intptr_t)(int32_t)(biased ^ 0x80000000U);
 }
 
 /* Clip pads that start in [lower, upper] to what the pattern's rel32 can express, as biased displacements. */
-static bool clip(const struct pattern *pattern, uintptr_t lower, uintptr_t upper, uint32_t *first, uint32_t *last)
+static bool pad_clip(const struct pattern *pattern, uintptr_t lower, uintptr_t upper, uint32_t *first, uint32_t *last)
 {
 	uintptr_t reach_lower = pattern->source > 0x80000000UL ? pattern->source - 0x80000000UL : 0;
 
@@ -187,7 +187,7 @@ static bool is_on_new_page(struct zone *zone, uintptr_t pad)
  * `reuse`: only on pages that have pads already. What a pattern fixes of the middle bytes decides on the page, and patterns that
  * do are enough to have them everywhere: those that leave the choice must not open others.
  */
-static uintptr_t find_in_zone(struct zone *zone, const struct pattern *pattern, struct arena_reach reach, bool reuse)
+static uintptr_t pad_find_in_zone(struct zone *zone, const struct pattern *pattern, struct arena_reach reach, bool reuse)
 {
 	uint32_t first, last, candidate;
 	uintptr_t lower = zone->lower;
@@ -195,7 +195,7 @@ static uintptr_t find_in_zone(struct zone *zone, const struct pattern *pattern, 
 
 	if (zone->start[pattern->index][reuse].value == pattern->value)
 		lower = MAX(lower, zone->start[pattern->index][reuse].address);
-	if (!clip(pattern, MAX(lower, reach.lower),
+	if (!pad_clip(pattern, MAX(lower, reach.lower),
 		  MIN(zone->upper - ARCH_JMP_SIZE, reach.upper), &first, &last))
 		return 0;
 	for (tries = 0; tries < TRIES; ++tries) {
@@ -203,18 +203,18 @@ static uintptr_t find_in_zone(struct zone *zone, const struct pattern *pattern, 
 
 		if (!next_match(first, pattern->mask, pattern->value, &candidate) || candidate > last)
 			return 0;
-		pad = target_of(pattern, candidate);
+		pad = pad_target_of(pattern, candidate);
 		if (reuse && is_on_new_page(zone, pad)) {
 			/* From its page on to the next with pads. The page that it runs on to matters to few. */
 			uintptr_t next = MAX(next_used_page(zone, pad), pad + 1);
 
-			if (next > target_of(pattern, last))
+			if (next > pad_target_of(pattern, last))
 				return 0;
 			first = candidate + (uint32_t)(next - pad);
 			continue;
 		}
-		if (is_free(zone, pad)) {
-			if (!mark(zone, pad, true))
+		if (pad_is_free(zone, pad)) {
+			if (!pad_mark(zone, pad, true))
 				return 0;
 			if (tries > CROWDED) {
 				zone->start[pattern->index][reuse].address = pad;
@@ -230,17 +230,17 @@ static uintptr_t find_in_zone(struct zone *zone, const struct pattern *pattern, 
 }
 
 /* Is any candidate a user address at all? In a program at a low address most negative displacements are none. */
-static bool is_possible(const struct pattern *pattern, struct arena_reach reach)
+static bool pad_is_possible(const struct pattern *pattern, struct arena_reach reach)
 {
 	uint32_t first, last, candidate;
 
-	return clip(pattern, MAX(reach.lower, MAPS_FLOOR), MIN(reach.upper, MAPS_CEILING), &first, &last) &&
+	return pad_clip(pattern, MAX(reach.lower, MAPS_FLOOR), MIN(reach.upper, MAPS_CEILING), &first, &last) &&
 	       next_match(first, pattern->mask, pattern->value, &candidate) && candidate <= last;
 }
 
 /* ---- new zones -------------------------------------------------------------------------------------------------- */
 
-struct search {
+struct pad_search {
 	const struct pattern *pattern;
 	struct arena_reach reach;
 	uintptr_t pad;
@@ -249,9 +249,9 @@ struct search {
 	uintptr_t gap_upper;
 };
 
-static bool consider(uintptr_t lower, uintptr_t upper, void *data)
+static bool pad_consider_gap(uintptr_t lower, uintptr_t upper, void *data)
 {
-	struct search *search = data;
+	struct pad_search *search = data;
 	const struct pattern *pattern = search->pattern;
 	uint32_t first, last, candidate;
 	uintptr_t pad, distance;
@@ -261,7 +261,7 @@ static bool consider(uintptr_t lower, uintptr_t upper, void *data)
 	upper = ALIGN_DOWN(upper, PAGE_SIZE);
 	if (upper < lower + 2 * PAGE_SIZE)
 		return true;
-	if (!clip(pattern, MAX(lower, search->reach.lower), MIN(upper - ARCH_JMP_SIZE, search->reach.upper), &first,
+	if (!pad_clip(pattern, MAX(lower, search->reach.lower), MIN(upper - ARCH_JMP_SIZE, search->reach.upper), &first,
 		  &last))
 		return true;
 	if (lower < pattern->source)
@@ -270,7 +270,7 @@ static bool consider(uintptr_t lower, uintptr_t upper, void *data)
 		found = next_match(first, pattern->mask, pattern->value, &candidate) && candidate <= last;
 	if (!found)
 		return true;
-	pad = target_of(pattern, candidate);
+	pad = pad_target_of(pattern, candidate);
 	/* Below the image rather than above it, where the program break and the stacks are. */
 	distance = pad < pattern->source ? pattern->source - pad : pad - pattern->source + (1UL << 32);
 	if (search->pad == 0 || distance < search->distance) {
@@ -283,15 +283,15 @@ static bool consider(uintptr_t lower, uintptr_t upper, void *data)
 }
 
 /* Room on both sides of the candidate, for the module's other sites with the same displacement. */
-static long reserve(const struct pattern *pattern, struct arena_reach reach, struct zone *zone)
+static long pad_reserve(const struct pattern *pattern, struct arena_reach reach, struct zone *zone)
 {
 	long error = -EEXIST;
 
 	/* Somebody else may take the gap that was found. */
 	for (int tries = 0; tries < RESERVE_TRIES && error == -EEXIST; ++tries) {
-		struct search search = { .pattern = pattern, .reach = reach };
+		struct pad_search search = { .pattern = pattern, .reach = reach };
 
-		if (!maps_gaps(consider, &search) || search.pad == 0)
+		if (!maps_gaps(pad_consider_gap, &search) || search.pad == 0)
 			return -ENOMEM;
 		zone->lower = MAX(search.gap_lower,
 				  ALIGN_DOWN(search.pad - MIN(search.pad, ZONE_SIZE / 2), PAGE_SIZE));
@@ -301,13 +301,13 @@ static long reserve(const struct pattern *pattern, struct arena_reach reach, str
 	return error;
 }
 
-static struct zone *create(const struct pattern *pattern, struct arena_reach reach)
+static struct zone *pad_create_zone(const struct pattern *pattern, struct arena_reach reach)
 {
 	/* Before a gap is looked for: this maps memory, too. */
 	struct zone *zone = heap_alloc(sizeof(*zone));
 	uint64_t **used = heap_alloc(ZONE_PAGES * sizeof(*used));
 
-	if (zone == NULL || used == NULL || reserve(pattern, reach, zone) != 0)
+	if (zone == NULL || used == NULL || pad_reserve(pattern, reach, zone) != 0)
 		goto fail;
 	zone->used = used;
 	if (!code_ranges_publish(&(struct code_range){ zone->lower, zone->upper, NULL })) {
@@ -335,33 +335,33 @@ patch_status pad_alloc(uintptr_t source, uint32_t fixed_mask, uint32_t fixed_val
 	struct zone *zone;
 
 	*pad = 0;
-	if (!is_possible(&pattern, reach) || INJECT(INJECT_ALLOC))
+	if (!pad_is_possible(&pattern, reach) || INJECT(INJECT_ALLOC))
 		return PATCH_ENOMEM;
 	for (int pass = 0; pass < 2; ++pass) {
 		for (zone = zones; zone != NULL; zone = zone->next) {
-			*pad = find_in_zone(zone, &pattern, reach, pass == 0);
+			*pad = pad_find_in_zone(zone, &pattern, reach, pass == 0);
 			if (*pad != 0)
 				return PATCH_OK;
 		}
 	}
-	zone = create(&pattern, reach);
+	zone = pad_create_zone(&pattern, reach);
 	if (zone == NULL)
 		return PATCH_ENOMEM;
-	*pad = find_in_zone(zone, &pattern, reach, false);
+	*pad = pad_find_in_zone(zone, &pattern, reach, false);
 	return *pad != 0 ? PATCH_OK : PATCH_ENOMEM;
 }
 
-void pad_usage(struct arena_usage *usage)
+void pad_usage(struct pad_usage *usage)
 {
 	usage->pads = pad_count;
-	usage->pad_bytes = page_count * PAGE_SIZE;
+	usage->bytes = page_count * PAGE_SIZE;
 }
 
 void pad_free(uintptr_t pad)
 {
 	for (struct zone *zone = zones; zone != NULL; zone = zone->next) {
 		if (pad >= zone->lower && pad < zone->upper) {
-			mark(zone, pad, false);
+			pad_mark(zone, pad, false);
 			for (size_t i = 0; i < PATTERNS; ++i)
 				for (size_t k = 0; k < 2; ++k)
 					zone->start[i][k].address = MIN(zone->start[i][k].address, pad);

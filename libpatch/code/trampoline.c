@@ -1,8 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Builds trampolines: hooks and displaced copies of a window's instructions, emitted, given a place within reach, and staged; and
+ * the jump that will lead there. What is in live text is not looked at, nor written.
+ */
 #include "code/trampoline.h"
 
 #include "arch/syscall.h"
 #include "base/heap.h"
+#include "code/pad.h"
+#include "code/slots.h"
 #include "code/staging.h"
 
 #include <stdatomic.h>
@@ -96,7 +102,7 @@ static void emit_after(struct arch_code *code, uintptr_t next, void *data)
 	}
 }
 
-static const struct hook *find_hook(const struct builder *builder, enum hook_when when)
+static const struct hook *trampoline_find_hook(const struct builder *builder, enum hook_when when)
 {
 	for (size_t i = 0; i < builder->count; ++i)
 		if (at_instruction(builder, &builder->hooks[i], when))
@@ -107,7 +113,7 @@ static const struct hook *find_hook(const struct builder *builder, enum hook_whe
 static void emit_copy(struct builder *builder, struct arch_code *code, const uint8_t *bytes, uintptr_t address,
 		      const struct arch_map *map)
 {
-	const struct hook *instead = find_hook(builder, HOOK_SYSCALL);
+	const struct hook *instead = trampoline_find_hook(builder, HOOK_SYSCALL);
 	const struct arch_insn *insn = &builder->insns[builder->index];
 
 	if (instead != NULL)
@@ -130,7 +136,7 @@ static bool emit_instruction(struct builder *builder, struct arch_code *code, co
 	arch_emit_row(code, 0);
 	emit_before(builder, code, HOOK_RETURNED);
 	emit_before(builder, code, HOOK_BEFORE);
-	if (find_hook(builder, HOOK_AFTER) == NULL) {
+	if (trampoline_find_hook(builder, HOOK_AFTER) == NULL) {
 		emit_copy(builder, code, bytes, address, map);
 	} else if (insn->kind == ARCH_PLAIN) {
 		emit_copy(builder, code, bytes, address, map);
@@ -143,7 +149,7 @@ static bool emit_instruction(struct builder *builder, struct arch_code *code, co
 	return !(insn->flags & ARCH_F_NOFALL);
 }
 
-static void emit_all(struct builder *builder, struct arch_code *code)
+static void trampoline_emit_all(struct builder *builder, struct arch_code *code)
 {
 	const struct window *window = builder->window;
 	struct arch_map map = { builder->from, builder->to, window->count };
@@ -166,7 +172,7 @@ static void emit_all(struct builder *builder, struct arch_code *code)
 }
 
 /* Where the block must lie for every displacement in it to reach. */
-static struct arena_reach reach_of(const struct builder *builder)
+static struct arena_reach trampoline_reach(const struct builder *builder)
 {
 	const struct window *window = builder->window;
 	struct arena_reach reach = arena_reach_of(window->start);
@@ -186,7 +192,7 @@ static struct arena_reach reach_of(const struct builder *builder)
 
 /* ---- the jump --------------------------------------------------------------------------------------------------- */
 
-static void write_jump(uint8_t bytes[ARCH_JMP_SIZE], uintptr_t from, uintptr_t to)
+static void trampoline_write_jump(uint8_t bytes[ARCH_JMP_SIZE], uintptr_t from, uintptr_t to)
 {
 	uint32_t displacement = (uint32_t)(to - (from + ARCH_JMP_SIZE));
 
@@ -196,7 +202,7 @@ static void write_jump(uint8_t bytes[ARCH_JMP_SIZE], uintptr_t from, uintptr_t t
 
 void trampoline_pad_bytes(const struct trampoline *trampoline, uintptr_t pad, uint8_t bytes[ARCH_JMP_SIZE])
 {
-	write_jump(bytes, pad, trampoline_entry(trampoline, 0));
+	trampoline_write_jump(bytes, pad, trampoline_entry(trampoline, 0));
 }
 
 /* Some jump has a trap byte of the SIGILL class on a boundary, or had. */
@@ -207,7 +213,7 @@ bool trampoline_any_sigill(void)
 	return sigill;
 }
 
-static bool try_top(size_t index, uintptr_t source, uint32_t mask, uint32_t value, struct arena_reach reach, uintptr_t *pad)
+static bool trampoline_try_top(size_t index, uintptr_t source, uint32_t mask, uint32_t value, struct arena_reach reach, uintptr_t *pad)
 {
 	uint8_t top = arch_top_trap_bytes[index];
 
@@ -221,7 +227,7 @@ static bool try_top(size_t index, uintptr_t source, uint32_t mask, uint32_t valu
  * A pad for a jump whose bytes on boundaries must be trap bytes, of which only the top one has a choice, and whose bytes
  * behind the window are what they are.
  */
-static patch_status find_pad(const struct trampoline *trampoline, const struct window *window, uintptr_t *pad)
+static patch_status trampoline_find_pad(const struct trampoline *trampoline, const struct window *window, uintptr_t *pad)
 {
 	static size_t worked = 1;
 	struct arena_reach reach = arena_reach_of(trampoline->block.address);
@@ -242,10 +248,10 @@ static patch_status find_pad(const struct trampoline *trampoline, const struct w
 		return pad_alloc(source, mask, value, reach, pad);
 
 	/* int3, then what last worked instead: the neighbours of a site have the same memory around them. */
-	if (try_top(0, source, mask, value, reach, pad) || try_top(worked, source, mask, value, reach, pad))
+	if (trampoline_try_top(0, source, mask, value, reach, pad) || trampoline_try_top(worked, source, mask, value, reach, pad))
 		return PATCH_OK;
 	for (size_t i = 1; i < arch_top_trap_byte_count; ++i) {
-		if (i != worked && try_top(i, source, mask, value, reach, pad)) {
+		if (i != worked && trampoline_try_top(i, source, mask, value, reach, pad)) {
 			worked = i;
 			return PATCH_OK;
 		}
@@ -254,17 +260,17 @@ static patch_status find_pad(const struct trampoline *trampoline, const struct w
 	return PATCH_ENOMEM;
 }
 
-static patch_status link_jump(struct trampoline *trampoline, struct window *window)
+static patch_status trampoline_link_jump(struct trampoline *trampoline, struct window *window)
 {
 	if (window->strategy == PATCH_STRATEGY_TRAP)
 		return PATCH_OK;
 	if (window->strategy == PATCH_STRATEGY_JUMP) {
-		write_jump(trampoline->jump, window->start, trampoline_entry(trampoline, 0));
+		trampoline_write_jump(trampoline->jump, window->start, trampoline_entry(trampoline, 0));
 		return PATCH_OK;
 	}
-	if (window->pad == 0 && find_pad(trampoline, window, &window->pad) != PATCH_OK)
+	if (window->pad == 0 && trampoline_find_pad(trampoline, window, &window->pad) != PATCH_OK)
 		return PATCH_ENOMEM;
-	write_jump(trampoline->jump, window->start, window->pad);
+	trampoline_write_jump(trampoline->jump, window->start, window->pad);
 	return PATCH_OK;
 }
 
@@ -307,96 +313,6 @@ void trampoline_free(struct trampoline *trampoline)
 	heap_free(trampoline, trampoline_size(trampoline->hook_count, trampoline->count));
 }
 
-bool trampoline_alike(const struct hook *a, const struct hook *b)
-{
-	return a->address == b->address && a->when == b->when && a->lower == b->lower && a->upper == b->upper &&
-	       a->code.read == b->code.read && a->code.write == b->code.write && a->code.clobber == b->code.clobber &&
-	       a->code.program_counter == b->code.program_counter && a->code.post == b->code.post &&
-	       a->code.action == b->code.action && a->code.stamp == b->code.stamp;
-}
-
-static uintptr_t jump_target(const struct trampoline *trampoline)
-{
-	int32_t displacement;
-
-	memcpy(&displacement, trampoline->jump + 1, sizeof(displacement));
-	return trampoline->start + ARCH_JMP_SIZE + displacement;
-}
-
-bool trampoline_is_for(const struct trampoline *trampoline, const struct window *window)
-{
-	return trampoline->start == window->start && trampoline->length == window->length &&
-	       trampoline->strategy == window->strategy &&
-	       (window->strategy == PATCH_STRATEGY_TRAP || window->strategy == PATCH_STRATEGY_JUMP ||
-		jump_target(trampoline) == window->pad);
-}
-
-bool trampoline_same_place(const struct hook *a, const struct hook *b)
-{
-	return a->address == b->address && a->when == b->when;
-}
-
-static bool is_alike(const struct trampoline *trampoline, size_t index, const struct hook *wanted)
-{
-	struct hook hook = trampoline_hook(trampoline, index);
-
-	return trampoline_alike(&hook, wanted);
-}
-
-/* Where the hook is its patch's already: threads may be on their way to it, so that no other will do. */
-static size_t own_index(const struct trampoline *trampoline, const struct hook *wanted)
-{
-	size_t i = 0;
-
-	while (i < trampoline->hook_count &&
-	       !(trampoline->hooks[i].owner != NULL && trampoline->hooks[i].owner == wanted->owner &&
-		 is_alike(trampoline, i, wanted)))
-		++i;
-	return i;
-}
-
-static size_t free_index(const struct trampoline *trampoline, const struct hook *wanted, size_t from)
-{
-	while (from < trampoline->hook_count &&
-	       !(trampoline->hooks[from].owner == NULL && is_alike(trampoline, from, wanted)))
-		++from;
-	return from;
-}
-
-static bool is_mapped(const uint16_t *map, size_t count, size_t index)
-{
-	while (count > 0 && map[count - 1] != index)
-		--count;
-	return count > 0;
-}
-
-bool trampoline_fits(const struct trampoline *trampoline, const struct window *window, const struct hook *hooks, size_t count,
-		     bool (*ignore)(const struct hook_owner *owner), uint16_t *map)
-{
-	if (trampoline->hook_count < count || !trampoline_is_for(trampoline, window))
-		return false;
-	/* The first one that will do is the best: none of those behind it is lost. */
-	for (size_t w = 0; w < count; ++w) {
-		size_t index = own_index(trampoline, &hooks[w]), from = 0;
-
-		for (size_t before = w; before > 0 && from == 0; --before)
-			if (trampoline_same_place(&hooks[before - 1], &hooks[w]))
-				from = map[before - 1] + 1U;
-		if (index == trampoline->hook_count)
-			index = free_index(trampoline, &hooks[w], from);
-		if (index < from || index == trampoline->hook_count)
-			return false;
-		map[w] = (uint16_t)index;
-	}
-	for (size_t i = 0; i < trampoline->hook_count; ++i) {
-		const struct hook_owner *owner = trampoline->hooks[i].owner;
-
-		if (owner != NULL && !ignore(owner) && !is_mapped(map, count, i))
-			return false;
-	}
-	return true;
-}
-
 /* Header of a block (arena.h), then the code behind it. */
 static size_t header_size(size_t rows)
 {
@@ -415,7 +331,7 @@ static void finish_header(struct builder *builder, const struct arch_code *code,
 	memcpy(builder->block + ARENA_BLOCK_ROWS, builder->rows, (code->row_count + 1) * sizeof(builder->rows[0]));
 }
 
-static void prepare(struct builder *builder)
+static void trampoline_prepare(struct builder *builder)
 {
 	const struct window *window = builder->window;
 
@@ -430,7 +346,7 @@ static void prepare(struct builder *builder)
 	}
 }
 
-static const char *refuses_far(const struct builder *builder)
+static const char *trampoline_refuses_far(const struct builder *builder)
 {
 	const struct window *window = builder->window;
 	const char *why = NULL;
@@ -461,7 +377,7 @@ static bool branches_inside(const struct builder *builder)
 }
 
 /* For code at `base`, behind a header of so many bytes. Sizes do not depend on `base`, but modulo ARENA_GRANULE. */
-static void emit_pass(struct builder *builder, struct arch_code *code, uintptr_t base, size_t header, bool far)
+static void trampoline_emit_pass(struct builder *builder, struct arch_code *code, uintptr_t base, size_t header, bool far)
 {
 	*code = (struct arch_code){
 		.bytes = builder->block + header,
@@ -471,19 +387,19 @@ static void emit_pass(struct builder *builder, struct arch_code *code, uintptr_t
 		.rows = builder->rows,
 		.row_capacity = ROWS_MAX,
 	};
-	emit_all(builder, code);
+	trampoline_emit_all(builder, code);
 }
 
 /*
  * `far`: anywhere. Only a trap can lead there. The first pass finds the size and the entries, the second has the addresses; the
  * first will do if it guessed them.
  */
-static patch_status emit_block(struct builder *builder, struct trampoline *trampoline, bool far, const char **message)
+static patch_status trampoline_emit_block(struct builder *builder, struct trampoline *trampoline, bool far, const char **message)
 {
 	/* Of the last with as many instructions. */
 	static size_t headers[WINDOW_INSNS_MAX + 1];
 	const struct window *window = builder->window;
-	struct arena_reach reach = far ? arena_reach_everything() : reach_of(builder);
+	struct arena_reach reach = far ? arena_reach_everything() : trampoline_reach(builder);
 	uintptr_t guess = branches_inside(builder) ? 0 : arena_next(reach);
 	size_t guessed_header = MAX(headers[window->count], (size_t)ARENA_GRANULE);
 	struct arch_code code;
@@ -494,7 +410,7 @@ static patch_status emit_block(struct builder *builder, struct trampoline *tramp
 	/* What is nowhere yet is not in range, nor need it be. */
 	for (unsigned int i = 0; i < window->count; ++i)
 		builder->to[i] = window->start;
-	emit_pass(builder, &code, guess != 0 ? guess : ALIGN_DOWN(window->start, ARENA_GRANULE), guessed_header, far);
+	trampoline_emit_pass(builder, &code, guess != 0 ? guess : ALIGN_DOWN(window->start, ARENA_GRANULE), guessed_header, far);
 	row_count = code.row_count;
 	code_size = code.size;
 	if (row_count > ROWS_MAX || code_size > sizeof(builder->block) - header_size(row_count)) {
@@ -513,7 +429,7 @@ static patch_status emit_block(struct builder *builder, struct trampoline *tramp
 	if (trampoline->block.address != guess || header != guessed_header) {
 		for (unsigned int i = 0; i < window->count; ++i)
 			builder->to[i] = trampoline->block.address + header + builder->entries[i];
-		emit_pass(builder, &code, trampoline->block.address, header, far);
+		trampoline_emit_pass(builder, &code, trampoline->block.address, header, far);
 	}
 	finish_header(builder, &code, header);
 	entries = (uint16_t *)&trampoline->hooks[trampoline->hook_count];
@@ -532,7 +448,7 @@ static patch_status emit_block(struct builder *builder, struct trampoline *tramp
 }
 
 /* Each with a slot of its own. */
-static bool set_hooks(struct trampoline *trampoline, const struct hook *hooks)
+static bool trampoline_set_hooks(struct trampoline *trampoline, const struct hook *hooks)
 {
 	for (size_t i = 0; i < trampoline->hook_count; ++i) {
 		const struct hook *hook = &hooks[i];
@@ -555,29 +471,6 @@ static bool set_hooks(struct trampoline *trampoline, const struct hook *hooks)
 			return false;
 	}
 	return true;
-}
-
-struct hook trampoline_hook(const struct trampoline *trampoline, size_t index)
-{
-	const struct built_hook *hook = &trampoline->hooks[index];
-	uintptr_t address = trampoline->start + hook->at;
-
-	return (struct hook){
-		.address = address,
-		.when = (enum hook_when)hook->when,
-		.lower = hook->behind != 0 ? address - hook->before : 0,
-		.upper = hook->behind != 0 ? address + hook->behind : 0,
-		.code = {
-			.read = hook->read,
-			.write = hook->write,
-			.clobber = hook->clobber,
-			.program_counter = trampoline->start + (uintptr_t)(intptr_t)hook->program_counter,
-			.slot = hook->slot,
-			.post = hook->post,
-			.action = hook->action,
-			.stamp = hook->stamp,
-		},
-	};
 }
 
 patch_status trampoline_build(struct window *window, const struct hook *hooks, size_t count, struct trampoline **out,
@@ -603,7 +496,7 @@ patch_status trampoline_build(struct window *window, const struct hook *hooks, s
 	trampoline->length = window->length;
 	trampoline->count = window->count;
 	trampoline->strategy = window->strategy;
-	if (!set_hooks(trampoline, hooks)) {
+	if (!trampoline_set_hooks(trampoline, hooks)) {
 		*message = "out of memory";
 		trampoline_free(trampoline);
 		return PATCH_ENOMEM;
@@ -613,19 +506,19 @@ patch_status trampoline_build(struct window *window, const struct hook *hooks, s
 	builder.hooks = hooks;
 	builder.built = trampoline->hooks;
 	builder.count = count;
-	prepare(&builder);
-	status = emit_block(&builder, trampoline, false, message);
+	trampoline_prepare(&builder);
+	status = trampoline_emit_block(&builder, trampoline, false, message);
 	/* Without a place for it: */
 	if (status == PATCH_ENOMEM && trampoline->block.size == 0 && window->strategy == PATCH_STRATEGY_TRAP) {
-		const char *why = refuses_far(&builder);
+		const char *why = trampoline_refuses_far(&builder);
 
 		if (why != NULL)
 			*message = why;
 		else
-			status = emit_block(&builder, trampoline, true, message);
+			status = trampoline_emit_block(&builder, trampoline, true, message);
 	}
 	if (status == PATCH_OK) {
-		status = link_jump(trampoline, window);
+		status = trampoline_link_jump(trampoline, window);
 		if (status != PATCH_OK)
 			*message = "no free memory at any address that a jump at the site can reach";
 	}

@@ -8,6 +8,7 @@
 #include "base/heap.h"
 #include "base/ptr_vec.h"
 #include "sys/mem_read.h"
+#include "code/pad.h"
 
 #include <libpatch/patch.h>
 #include <stdatomic.h>

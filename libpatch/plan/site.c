@@ -5,10 +5,10 @@
  */
 #include "plan/site.h"
 
-#include "code/arena.h"
 #include "elf/eh_frame.h"
 #include "elf/segments.h"
 #include "patch/original.h"
+#include "code/pc_map.h"
 #include "plan/pinned.h"
 #include "elf/module.h"
 #include "plan/scan.h"
@@ -159,7 +159,7 @@ patch_status site_examine(uintptr_t address, struct extent *extent, struct refus
 	refusal->irritant = address;
 	*extent = (struct extent){ .limit = UINTPTR_MAX, .barrier = UINTPTR_MAX };
 	mem_trust(0, 0);
-	if (arena_contains(address)) {
+	if (pc_map_contains(address)) {
 		refusal->message = "the address is in code that libpatch generated";
 		return PATCH_EPROTECTED;
 	}

@@ -6,7 +6,7 @@
 #include "trap/trap.h"
 
 #include "arch/trap_bytes.h"
-#include "code/arena.h"
+#include "code/pc_map.h"
 #include "base/inject.h"
 #include "trap/registry.h"
 #include "trap/signals.h"
@@ -102,7 +102,7 @@ static void translate(greg_t *pc, uintptr_t trapped)
 {
 	uintptr_t original;
 
-	if (arena_original_pc(trapped, &original))
+	if (pc_map_original(trapped, &original))
 		*pc = (greg_t)(original + ((uintptr_t)*pc - trapped));
 }
 

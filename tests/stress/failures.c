@@ -10,6 +10,7 @@
 #include "stress.h"
 
 #include "code/arena.h"
+#include "code/pad.h"
 #include "base/heap.h"
 #include "base/inject.h"
 #include "code/code_ranges.h"
@@ -350,15 +351,17 @@ static void count_mappings(struct totals *totals)
 static struct totals take_totals(void)
 {
 	struct arena_usage arenas;
+	struct pad_usage pads;
 	struct region_usage { uint64_t regions, installed, retired; } regions;
 	struct totals totals = { 0 };
 	void region_usage(struct region_usage * usage);
 
 	arena_usage(&arenas);
+	pad_usage(&pads);
 	region_usage(&regions);
 	totals.heap = heap_in_use();
 	totals.code = arenas.code_bytes;
-	totals.pads = arenas.pads;
+	totals.pads = pads.pads;
 	totals.retired = regions.retired;
 	totals.ranges = code_ranges_count();
 	totals.descriptors = count_descriptors();

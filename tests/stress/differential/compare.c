@@ -5,7 +5,7 @@
  */
 #include "differential.h"
 
-#include "code/arena.h"
+#include "code/pc_map.h"
 
 #include <signal.h>
 
@@ -65,7 +65,7 @@ static bool library_agrees(const struct subject *subject, uintptr_t pc)
 
 	if (subject->count == 1 || pc < subject->copy || pc >= subject->copy_end)
 		return true;
-	return arena_contains(pc) && arena_original_pc(pc, &original) && original == map_back(subject, pc, &pushed);
+	return pc_map_contains(pc) && pc_map_original(pc, &original) && original == map_back(subject, pc, &pushed);
 }
 
 /* Some copies use 16 bytes below the red zone (relocate.c): their rows say more than a return address. */
@@ -186,7 +186,7 @@ static const char *difference(const struct subject *subject, struct tally *tally
 {
 	if (copy.outcome.exit == EXIT_FAULT) {
 		if (!library_agrees(subject, copy.outcome.pc))
-			return "arena_original_pc()";
+			return "pc_map_original()";
 		map_fault(subject, &copy, tally);
 	}
 	if (subject->count == 1 && uses_below(subject))

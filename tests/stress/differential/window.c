@@ -10,7 +10,9 @@
 #include "differential.h"
 
 #include "code/arena.h"
+#include "code/staging.h"
 #include "code/window.h"
+#include "plan/plan.h"
 #include "sys/maps.h"
 #include "sys/text.h"
 #include "code/trampoline.h"

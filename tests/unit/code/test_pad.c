@@ -6,6 +6,8 @@
 #include "code/pad.c"
 
 #include "bytes.h"
+#include "code/pc_map.h"
+#include "code/slots.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -199,7 +201,7 @@ Test(pad, every_pattern)
 			cr_expect(matches(source, mask, value, pad), "pattern %#x: displacement %#lx", boundaries,
 				  pad - source);
 			cr_expect(is_executable(pad) && is_executable(pad + ARCH_JMP_SIZE - 1));
-			cr_expect(arena_contains(pad) && arena_contains(pad + ARCH_JMP_SIZE - 1));
+			cr_expect(pc_map_contains(pad) && pc_map_contains(pad + ARCH_JMP_SIZE - 1));
 			pads[boundaries * 40 + k] = pad;
 		}
 	}
@@ -399,8 +401,8 @@ Test(arena, within_reach)
 	reach = (struct arena_reach){ near, near + 64 };
 	cr_expect_eq(arena_alloc(64, near, reach, &block), PATCH_ENOMEM, "in the middle of this program");
 	cr_expect_eq(arena_alloc(2UL << 20, near, arena_reach_of(near), &block), PATCH_ENOMEM, "more than an arena");
-	cr_expect_not(arena_contains(near));
-	cr_expect_not(arena_original_pc(near, &original));
+	cr_expect_not(pc_map_contains(near));
+	cr_expect_not(pc_map_original(near, &original));
 }
 
 Test(arena, reach_of_a_rel32)
@@ -470,7 +472,7 @@ Test(arena, nothing_near)
 	*(uint64_t *)slot = 1;
 	cr_expect(slot < reach.lower || slot > reach.upper, "%#lx", slot);
 	cr_assert_eq(arena_alloc(64, near, everything, &block), PATCH_OK);
-	cr_expect(arena_contains(block.address));
+	cr_expect(pc_map_contains(block.address));
 	cr_expect(block.address < reach.lower || block.address > reach.upper, "%#lx", block.address);
 	/* Any arena will do. */
 	cr_assert_eq(arena_alloc(64, near - (8UL << 30), everything, &other), PATCH_OK);
@@ -484,11 +486,11 @@ Test(arena, nothing_is_known_of_what_is_not_written)
 	uintptr_t original, pad;
 
 	cr_assert_eq(arena_alloc(64, source_here(), arena_reach_of(source_here()), &block), PATCH_OK);
-	cr_expect_not(arena_original_pc(block.address, &original));
-	cr_expect_not(arena_original_pc(block.address + 20, &original));
-	cr_expect_not(arena_original_pc(block.address + block.size, &original));
+	cr_expect_not(pc_map_original(block.address, &original));
+	cr_expect_not(pc_map_original(block.address + 20, &original));
+	cr_expect_not(pc_map_original(block.address + block.size, &original));
 	cr_assert_eq(pad_alloc(source_here(), 0, 0, everywhere(), &pad), PATCH_OK);
-	cr_expect_not(arena_original_pc(pad, &original));
+	cr_expect_not(pc_map_original(pad, &original));
 }
 
 /* ---- room that others will want --------------------------------------------------------------------------------- */

@@ -9,6 +9,8 @@
 
 #include "arch/x86_64/hook_call.h"
 #include "code/arena.h"
+#include "code/pc_map.h"
+#include "code/staging.h"
 #include "base/heap.h"
 #include "code/staging.h"
 #include "code/window.h"
@@ -566,7 +568,7 @@ static void expect_original(uintptr_t from, uintptr_t to, size_t offset)
 
 	for (pc = from; pc < to; pc++) {
 		original = 0;
-		cr_assert(arena_original_pc(pc, &original), "%#lx: nothing", pc);
+		cr_assert(pc_map_original(pc, &original), "%#lx: nothing", pc);
 		cr_assert_eq(original, (uintptr_t)place + offset, "%#lx stands for +%#lx, not +%#zx", pc,
 			     original - (uintptr_t)place, offset);
 	}
@@ -578,7 +580,7 @@ static void expect_cold(const struct trampoline *trampoline, uintptr_t from, con
 	uintptr_t original;
 
 	for (uintptr_t pc = from; count > 0 && pc < trampoline->block.address + trampoline->block.size; pc++) {
-		cr_assert(arena_original_pc(pc, &original));
+		cr_assert(pc_map_original(pc, &original));
 		if (original != hooks[i].address)
 			i++;
 		cr_assert_lt(i, count, "%#lx stands for +%#lx", pc, original - (uintptr_t)place);
@@ -615,8 +617,8 @@ Test(trampoline, every_byte_stands_for_an_instruction)
 		expect_original(tail, tail + 5, 5);
 		/* Behind that, what hooks seldom do, one after the other. */
 		expect_cold(trampoline, tail + 5, hooks, count);
-		cr_expect_not(arena_original_pc(trampoline->block.address, &original), "the header is no code");
-		cr_expect_not(arena_original_pc(trampoline_entry(trampoline, 0) - 1, &original));
+		cr_expect_not(pc_map_original(trampoline->block.address, &original), "the header is no code");
+		cr_expect_not(pc_map_original(trampoline_entry(trampoline, 0) - 1, &original));
 	}
 }
 
@@ -650,11 +652,11 @@ Test(trampoline, a_freed_one_stands_for_nothing)
 	arena_usage(&before);
 	trampoline = build(&w, NULL, 0);
 	entry = trampoline_entry(trampoline, 0);
-	cr_expect(arena_original_pc(entry, &original));
+	cr_expect(pc_map_original(entry, &original));
 	trampoline_free(trampoline);
 	arena_usage(&after);
 	cr_expect_eq(after.code_bytes, before.code_bytes);
-	cr_expect_not(arena_original_pc(entry, &original));
+	cr_expect_not(pc_map_original(entry, &original));
 
 	/* Before it was written, too, and then it is not written any more. */
 	cr_assert_eq(trampoline_build(&w.window, NULL, 0, &trampoline, &message), PATCH_OK);

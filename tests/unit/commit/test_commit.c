@@ -8,6 +8,7 @@
 
 #include "arch/trap_bytes.h"
 #include "code/arena.h"
+#include "code/pc_map.h"
 #include "base/inject.h"
 #include "patch/region.h"
 #include "trap/registry.h"
@@ -422,7 +423,7 @@ static void check_entries(const struct view *view)
 			continue;
 		EXPECT(entry != NULL && REGISTRY_STATE(entry->state) == REGISTRY_ACTIVE, "%#lx: not active (I3)",
 		       address);
-		EXPECT(entry != NULL && arena_original_pc(entry->target, &original_pc) && original_pc == address,
+		EXPECT(entry != NULL && pc_map_original(entry->target, &original_pc) && original_pc == address,
 		       "%#lx: its code stands for %#lx (I3)", address, original_pc);
 	}
 }

@@ -1,0 +1,50 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Hook slots: given out from the writable part of an arena that the hook's code can reach, and taken back. A free slot holds the
+ * address of the next free one. Whoever opens and closes a hook writes to its slot; nothing here does while it is given out.
+ */
+#include "code/slots.h"
+
+#include "code/arena.h"
+
+static bool slots_have_one(const struct arena_slots *slots, struct arena_reach reach)
+{
+	return (slots->free != 0 || slots->used < ARENA_SLOTS_SIZE / sizeof(uint64_t)) &&
+	       slots->lower >= reach.lower && slots->lower + ARENA_SLOTS_SIZE <= reach.upper;
+}
+
+static uintptr_t slots_take_within(struct arena_reach reach, uintptr_t near)
+{
+	struct arena_slots *slots = arena_slots();
+	uintptr_t slot;
+
+	while (slots != NULL && !slots_have_one(slots, reach))
+		slots = slots->next;
+	if (slots == NULL)
+		slots = arena_add_slots(near, reach);
+	if (slots == NULL)
+		return 0;
+	slot = slots->free;
+	if (slot == 0)
+		return slots->lower + slots->used++ * sizeof(uint64_t);
+	slots->free = *(uintptr_t *)slot;
+	*(uintptr_t *)slot = 0;
+	return slot;
+}
+
+uintptr_t hook_slot_alloc(uintptr_t near)
+{
+	uintptr_t slot = slots_take_within(arena_reach_of(near), near);
+
+	return slot != 0 ? slot : slots_take_within(arena_reach_everything(), near);
+}
+
+void hook_slot_free(uintptr_t slot)
+{
+	struct arena_slots *slots = arena_slots();
+
+	while (slot - slots->lower >= ARENA_SLOTS_SIZE)
+		slots = slots->next;
+	*(uintptr_t *)slot = slots->free;
+	slots->free = slot;
+}

@@ -1,0 +1,19 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Hook slots: 8 writable bytes each, which a hook's code reads to find out whether it is open, and for whom. The functions are
+ * called with the library lock held.
+ */
+#ifndef LIBPATCH_CODE_SLOTS_H
+#define LIBPATCH_CODE_SLOTS_H
+
+#include "base/compiler.h"
+
+/*
+ * The address of a slot that holds 0 and that code near `near` can reach, if there is memory for that; else of a slot anywhere, for
+ * far code. 0: no memory.
+ */
+uintptr_t hook_slot_alloc(uintptr_t near);
+/* Give back a slot that no thread was ever led to code for. */
+void hook_slot_free(uintptr_t slot);
+
+#endif
