@@ -43,7 +43,7 @@ patch_status api_enter(struct lock_scope *scope, const char *origin)
 patch_status api_leave(const struct lock_scope *scope, patch_status status)
 {
 	mem_trust(0, 0);
-	lock_release(scope);
+	lock_release_and_register_unwind(scope);
 	return status;
 }
 

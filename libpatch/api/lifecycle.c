@@ -17,13 +17,17 @@
 #include "patch/handle.h"
 #include "runtime/app_handlers.h"
 #include "runtime/hook_threads.h"
+#include "runtime/fork.h"
 #include "runtime/lock.h"
 #include "sys/maps.h"
 #include "sys/membarrier.h"
 #include "sys/process.h"
 #include "sys/text.h"
+#include "trap/own.h"
 #include "trap/registry.h"
-#include "trap/signals.h"
+
+#include <errno.h>
+#include <libpatch/tools.h>
 
 static patch_status lifecycle_read_options(const struct patch_option *options, size_t n, bool *allow_wx)
 {
@@ -73,8 +77,8 @@ static patch_status lifecycle_set_up(bool allow_wx)
 		return error_raise(PATCH_ENOMEM, "patch_init", "out of memory", "pthread_atfork");
 	fork_handled = true;
 	/* After an initialisation that failed, or in a child of one, the program may have put one of its own there. */
-	signals_doubt(SIGTRAP);
-	error = signals_own(SIGTRAP);
+	own_doubt_signal(SIGTRAP);
+	error = own_signal(SIGTRAP, libpatch_on_trap);
 	if (error != 0)
 		return error_raise_sys(PATCH_ESYS, "patch_init", "the handler for SIGTRAP could not be installed", error);
 	return PATCH_OK;
@@ -109,7 +113,7 @@ static patch_status lifecycle_start(void)
 	module_hold_all(lifecycle_start_with_modules, &start);
 	if (!start.locked)
 		return error_raise(PATCH_EFAIL, "patch_init", lock_refusal(), NULL);
-	lock_release(&start.scope);
+	lock_release_and_register_unwind(&start.scope);
 	mask_audit_wait_for_libc();
 	return PATCH_OK;
 }

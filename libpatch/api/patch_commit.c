@@ -17,7 +17,10 @@
 #include "patch/unmapped.h"
 #include "plan/site.h"
 #include "sys/mem_read.h"
-#include "trap/signals.h"
+#include "trap/own.h"
+#include "trap/owned_signals.h"
+
+#include <libpatch/tools.h>
 
 /* One that is, and was, without effect, on a region of which nothing is in the text, is none of the region's business. */
 static void commit_queue_patch(struct patch *patch)
@@ -124,8 +127,8 @@ EXPORT patch_status patch_commit(void)
 	while (!signals_owned(SIGILL) && commit_needs_sigill()) {
 		int error;
 
-		lock_release(&scope);
-		error = signals_own(SIGILL);
+		lock_release_and_register_unwind(&scope);
+		error = own_signal(SIGILL, libpatch_on_trap);
 		if (error != 0)
 			return error_raise_sys(PATCH_ESYS, "patch_commit",
 					       "the handler for SIGILL could not be installed", error);

@@ -12,7 +12,7 @@
 #include "patch/hookset.h"
 #include "patch/region.h"
 #include "trap/registry.h"
-#include "trap/signals.h"
+#include "trap/owned_signals.h"
 #include "plan/site.h"
 
 #include <libpatch/patch.h>

@@ -4,7 +4,7 @@
 #include "base/syscall.h"
 #include "runtime/lock.h"
 #include "sys/tasks.h"
-#include "trap/signals.h"
+#include "trap/owned_signals.h"
 
 #include <time.h>
 

@@ -6,10 +6,11 @@
 #include "runtime/app_handlers.h"
 #include "sys/tasks.h"
 #include "trap/app_sigpending.h"
-#include "runtime/lock.h"
+#include "runtime/fork.h"
 #include "elf/module.h"
 #include "sys/process.h"
-#include "trap/signals.h"
+#include "trap/forward.h"
+#include "trap/own.h"
 #include "trap/app_sigstate.h"
 #include "trap/app_sigwait.h"
 
@@ -256,13 +257,13 @@ static long change_owned(long signo, const struct kernel_sigaction *action, stru
 	}
 	if (action == NULL)
 		return 0;
-	if (signals_forwards((uintptr_t)action->handler)) {
+	if (forward_reaches_us((uintptr_t)action->handler)) {
 		app_sigstate_set_action(slot + APP_SIGSTATE_FRONT, action);
 		return 0;
 	}
 	app_sigstate_set_action(slot + APP_SIGSTATE_FRONT, &none);
 	/* Our own: there is no front, and the program's stays. */
-	if ((uintptr_t)action->handler != (uintptr_t)libpatch_on_trap)
+	if (!own_is_handler((uintptr_t)action->handler))
 		app_sigstate_set_action(slot, action);
 	return 0;
 }
@@ -292,7 +293,7 @@ static bool change_action(struct arch_call *call)
 	uint64_t before;
 	long signo = call->rdi;
 
-	if (call->r10 != SET_SIZE || signo < 1 || signo > SIGNALS || signals_is_installing())
+	if (call->r10 != SET_SIZE || signo < 1 || signo > SIGNALS || own_is_installing())
 		return false;
 	if (action != NULL) {
 		if (!are_readable(action, sizeof(*action)))

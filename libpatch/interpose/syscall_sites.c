@@ -10,7 +10,7 @@
 #include "interpose/mask_audit.h"
 #include "base/error.h"
 #include "base/heap.h"
-#include "runtime/lock.h"
+#include "runtime/fork.h"
 #include "interpose/syscall_emul.h"
 #include "interpose/unload.h"
 #include "patch/region.h"

@@ -69,7 +69,7 @@ bool unload_munmap(struct arch_call *call)
 	quiet = unload_procedures(lower, upper);
 	unmapped_end(lower, upper);
 	site_forget();
-	lock_release(&scope);
+	lock_release_and_register_unwind(&scope);
 	if (quiet)
 		return false;
 	++kept;

@@ -13,7 +13,7 @@
 #include "elf/module.h"
 #include "plan/scan.h"
 #include "sys/mem_read.h"
-#include "trap/signals.h"
+#include "trap/own.h"
 #include "sys/maps.h"
 
 #include <elf.h>
@@ -79,7 +79,7 @@ static uintptr_t site_restorer(void)
 	static uintptr_t address;
 
 	if (address == 0)
-		address = signals_restorer();
+		address = own_restorer();
 	return address != 0 ? address : UINTPTR_MAX;
 }
 

@@ -4,7 +4,7 @@
  *
  * While it is held (I9):
  *  - no handler of this thread can ask for it: every signal is blocked but the owned ones, or no other has a handler
- *    (handlers.h);
+ *    (app_handlers.h);
  *  - hooks of this thread are passed over, so no probe of a function that the library calls can ask for it.
  * It is held for a bounded time and never across anything that waits for a probe. Nothing nests in it.
  */
@@ -12,6 +12,7 @@
 #define LIBPATCH_RUNTIME_LOCK_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 
 struct lock_scope {
 	bool blocked; /* signals, by the lock: then, the thread's mask */
@@ -20,31 +21,32 @@ struct lock_scope {
 };
 
 /*
- * False when this thread holds it already: the caller is a handler of an owned signal that interrupted the library, and
- * must give up. Or when what it is to protect is a copy that was made in the middle of a change: lock_refusal() says which.
+ * False when this thread holds the lock already: the caller is a handler of an owned signal that interrupted the library, and
+ * must give up. Or when what the lock protects is a copy that was made in the middle of a change: lock_refusal() says which.
  */
-bool lock_acquire(struct lock_scope *scope);
+bool lock_acquire(struct lock_scope *scope) TRY_ACQUIRE(true, library_lock);
 const char *lock_refusal(void);
-/* Unwind descriptions made under the lock are registered now (arena_register_unwind()). */
-void lock_release(const struct lock_scope *scope);
+void lock_release(const struct lock_scope *scope) RELEASE(library_lock);
+/* The same where code may have been generated: unwind descriptions are registered (arena_register_unwind()), by a call of libgcc. */
+void lock_release_and_register_unwind(const struct lock_scope *scope) RELEASE(library_lock);
 
-/*
- * A child finds the lock free, however it was made (process.h). But it must also find the text and all else whole, so that its
- * parent holds the lock over the fork: over the system call only. A handler of pthread_atfork(3) would hold it while libc, and
- * handlers of the program, take locks of theirs, malloc()'s among them, which a thread may have that waits for this one, be it in
- * a signal handler.
- */
-typedef long lock_fork_fn(void *data);
-/* `fork` returns 0 in the child, as this does. */
-long lock_over_fork(lock_fork_fn *fork, void *data);
+/* Keep other threads from registering unwind descriptions, or wait until they have: over a fork. */
+void lock_begin_registering(void);
+void lock_end_registering(void);
 
-enum lock_forks {
-	LOCK_FORKS_ARE_FREE,   /* there is nothing to protect: a fork waits for whoever is in, but does not hold the lock */
-	LOCK_FORKS_BY_HANDLER, /* some call of libc's could not be patched: handlers of pthread_atfork(3) hold it after all */
-	LOCK_FORKS_BY_CALL,
-};
-void lock_set_forks(enum lock_forks now);
-/* Install the handlers. Once. 0 or an error number. */
-int lock_handle_fork(void);
+/* This thread holds the lock, or is about to, or was just now. */
+bool lock_is_inside(void);
+
+/* At the beginning of functions that change state of the library: in the build for tests, the lock must be held. */
+#ifdef LIBPATCH_INJECT
+bool lock_may_be_held(void);
+#define LOCK_ASSERT_HELD()                                                                                             \
+	do {                                                                                                           \
+		if (!lock_may_be_held())                                                                               \
+			__builtin_trap();                                                                              \
+	} while (0)
+#else
+#define LOCK_ASSERT_HELD() ((void)0)
+#endif
 
 #endif

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Keeps owned signals that the program believes to block, until it takes them: atomics and thread-local words, by which a handler
+ * that interrupts either function finds every signal once.
+ */
 #include "trap/app_sigpending.h"
 
 #include "trap/owned_signals.h"
@@ -13,15 +17,15 @@ typedef uint64_t __attribute__((may_alias)) word;
 
 enum state { FREE, BUSY, FULL };
 
-struct held {
+struct pending_signal {
 	_Atomic int state;
 	uint64_t words[WORDS];
 };
 
-static struct held of_process[SIGNALS_OWNABLE];
-static TLS_INITIAL_EXEC struct held of_thread[SIGNALS_OWNABLE];
+static struct pending_signal of_process[SIGNALS_OWNABLE];
+static TLS_INITIAL_EXEC struct pending_signal of_thread[SIGNALS_OWNABLE];
 
-static void put(struct held *held, const siginfo_t *info)
+static void app_sigpending_keep(struct pending_signal *held, const siginfo_t *info)
 {
 	int expected = FREE;
 
@@ -29,11 +33,11 @@ static void put(struct held *held, const siginfo_t *info)
 		return;
 	for (int i = 0; i < WORDS; ++i)
 		held->words[i] = ((const word *)info)[i];
-	/* Release pairs with acquire in take(). */
+	/* Release pairs with acquire in app_sigpending_release(). */
 	atomic_store(&held->state, FULL);
 }
 
-static bool take(struct held *held, siginfo_t *info)
+static bool app_sigpending_release(struct pending_signal *held, siginfo_t *info)
 {
 	int expected = FULL;
 
@@ -47,17 +51,17 @@ static bool take(struct held *held, siginfo_t *info)
 
 void app_sigpending_put(int signo, const siginfo_t *info)
 {
-	int slot = signal_index(signo);
+	int index = signal_index(signo);
 
-	put(info->si_code == SI_TKILL ? &of_thread[slot] : &of_process[slot], info);
+	app_sigpending_keep(info->si_code == SI_TKILL ? &of_thread[index] : &of_process[index], info);
 }
 
 int app_sigpending_take(uint64_t mask, siginfo_t *info)
 {
-	for (int slot = 0; slot < SIGNALS_OWNABLE; ++slot)
-		if ((mask & SIGNALS_BIT(signals_ownable[slot])) != 0 &&
-		    (take(&of_thread[slot], info) || take(&of_process[slot], info)))
-			return signals_ownable[slot];
+	for (int index = 0; index < SIGNALS_OWNABLE; ++index)
+		if ((mask & SIGNALS_BIT(signals_ownable[index])) != 0 &&
+		    (app_sigpending_release(&of_thread[index], info) || app_sigpending_release(&of_process[index], info)))
+			return signals_ownable[index];
 	return 0;
 }
 
@@ -65,16 +69,16 @@ uint64_t app_sigpending_pending(void)
 {
 	uint64_t pending = 0;
 
-	for (int slot = 0; slot < SIGNALS_OWNABLE; ++slot)
-		if (atomic_load(&of_thread[slot].state) == FULL || atomic_load(&of_process[slot].state) == FULL)
-			pending |= SIGNALS_BIT(signals_ownable[slot]);
+	for (int index = 0; index < SIGNALS_OWNABLE; ++index)
+		if (atomic_load(&of_thread[index].state) == FULL || atomic_load(&of_process[index].state) == FULL)
+			pending |= SIGNALS_BIT(signals_ownable[index]);
 	return pending;
 }
 
 void app_sigpending_forget(void)
 {
-	for (int slot = 0; slot < SIGNALS_OWNABLE; ++slot) {
-		atomic_store(&of_thread[slot].state, FREE);
-		atomic_store(&of_process[slot].state, FREE);
+	for (int index = 0; index < SIGNALS_OWNABLE; ++index) {
+		atomic_store(&of_thread[index].state, FREE);
+		atomic_store(&of_process[index].state, FREE);
 	}
 }

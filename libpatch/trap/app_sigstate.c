@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The program's view of the owned signals: masks per thread, actions as versions that a handler can read while they are written,
+ * and a child's view that borrows its parent's memory. Only tells what was set; syscall_emul.c decides what a call means.
+ */
 #include "trap/app_sigstate.h"
 
 #include "arch/thread_pointer.h"
@@ -23,7 +27,7 @@ static TLS_INITIAL_EXEC struct child child;
 static TLS_INITIAL_EXEC uint64_t blocked;
 
 /* Is this a child with a view of its own? `begin`: it is about to get one. */
-static bool is_child(bool begin)
+static bool app_sigstate_is_child(bool begin)
 {
 	long pid;
 
@@ -38,8 +42,8 @@ static bool is_child(bool begin)
 		return true;
 	child.pid = begin ? pid : 0;
 	child.blocked = blocked;
-	for (int slot = 0; slot < ACTIONS; ++slot)
-		child.has_action[slot] = false;
+	for (int index = 0; index < ACTIONS; ++index)
+		child.has_action[index] = false;
 	return begin;
 }
 
@@ -61,14 +65,14 @@ uint64_t app_sigstate_blocked(void)
 {
 	if (atomic_load_explicit(&ended, memory_order_relaxed))
 		return 0;
-	return is_child(false) ? child.blocked : blocked;
+	return app_sigstate_is_child(false) ? child.blocked : blocked;
 }
 
 void app_sigstate_set_blocked(uint64_t now)
 {
 	if (now == app_sigstate_blocked())
 		return;
-	if (is_child(true))
+	if (app_sigstate_is_child(true))
 		child.blocked = now;
 	else
 		blocked = now;
@@ -85,34 +89,34 @@ static struct {
 	struct kernel_sigaction versions[VERSIONS];
 } actions[ACTIONS];
 
-void app_sigstate_action(int slot, struct kernel_sigaction *action)
+void app_sigstate_action(int index, struct kernel_sigaction *action)
 {
 	unsigned int now;
 
-	if (is_child(false) && child.has_action[slot]) {
-		kernel_sigaction_copy(action, &child.actions[slot]);
+	if (app_sigstate_is_child(false) && child.has_action[index]) {
+		kernel_sigaction_copy(action, &child.actions[index]);
 		return;
 	}
 	do {
 		/* Acquire pairs with the store in app_sigstate_set_action(). */
-		now = atomic_load(&actions[slot].now);
-		kernel_sigaction_copy(action, &actions[slot].versions[now % VERSIONS]);
+		now = atomic_load(&actions[index].now);
+		kernel_sigaction_copy(action, &actions[index].versions[now % VERSIONS]);
 		atomic_thread_fence(memory_order_acquire);
-	} while (atomic_load(&actions[slot].next) - now >= VERSIONS);
+	} while (atomic_load(&actions[index].next) - now >= VERSIONS);
 }
 
-void app_sigstate_set_action(int slot, const struct kernel_sigaction *action)
+void app_sigstate_set_action(int index, const struct kernel_sigaction *action)
 {
 	unsigned int version;
 
-	if (is_child(true)) {
-		kernel_sigaction_copy(&child.actions[slot], action);
-		child.has_action[slot] = true;
+	if (app_sigstate_is_child(true)) {
+		kernel_sigaction_copy(&child.actions[index], action);
+		child.has_action[index] = true;
 		return;
 	}
-	version = atomic_fetch_add(&actions[slot].next, 1) + 1;
-	kernel_sigaction_copy(&actions[slot].versions[version % VERSIONS], action);
-	atomic_store(&actions[slot].now, version);
+	version = atomic_fetch_add(&actions[index].next, 1) + 1;
+	kernel_sigaction_copy(&actions[index].versions[version % VERSIONS], action);
+	atomic_store(&actions[index].now, version);
 }
 
 /* ---- sa_mask ---------------------------------------------------------------------------------------------------- */
@@ -125,9 +129,9 @@ uint64_t app_sigstate_handler_mask(long signo)
 	uint8_t bits = atomic_load_explicit(&handler_masks[signo], memory_order_relaxed);
 	uint64_t mask = 0;
 
-	for (int slot = 0; slot < SIGNALS_OWNABLE; ++slot)
-		if (bits & 1U << slot)
-			mask |= SIGNALS_BIT(signals_ownable[slot]);
+	for (int index = 0; index < SIGNALS_OWNABLE; ++index)
+		if (bits & 1U << index)
+			mask |= SIGNALS_BIT(signals_ownable[index]);
 	return mask;
 }
 
@@ -138,8 +142,8 @@ void app_sigstate_set_handler_mask(long signo, uint64_t mask)
 	/* A borrowing child's handlers end with it; its parent's stay. */
 	if (mask == app_sigstate_handler_mask(signo) || process_is_borrowed())
 		return;
-	for (int slot = 0; slot < SIGNALS_OWNABLE; ++slot)
-		if (mask & SIGNALS_BIT(signals_ownable[slot]))
-			bits |= (uint8_t)(1U << slot);
+	for (int index = 0; index < SIGNALS_OWNABLE; ++index)
+		if (mask & SIGNALS_BIT(signals_ownable[index]))
+			bits |= (uint8_t)(1U << index);
 	atomic_store_explicit(&handler_masks[signo], bits, memory_order_relaxed);
 }

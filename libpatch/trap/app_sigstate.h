@@ -24,8 +24,8 @@ void app_sigstate_end(void);
  * libpatch_on_trap(): SIG_DFL when there is none.
  */
 #define APP_SIGSTATE_FRONT SIGNALS_OWNABLE
-void app_sigstate_action(int slot, struct kernel_sigaction *action);
-void app_sigstate_set_action(int slot, const struct kernel_sigaction *action);
+void app_sigstate_action(int index, struct kernel_sigaction *action);
+void app_sigstate_set_action(int index, const struct kernel_sigaction *action);
 
 /* Owned signals in the sa_mask that the program gave the handler of any signal, and the kernel did not get. */
 uint64_t app_sigstate_handler_mask(long signo);

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Which signals libpatch may own, and the kernel's words for them.
+ * Which signals libpatch may own, which it does own, and the kernel's words for them. Async-signal-safe; no lock.
  */
 #ifndef LIBPATCH_TRAP_OWNED_SIGNALS_H
 #define LIBPATCH_TRAP_OWNED_SIGNALS_H
@@ -16,8 +16,18 @@
 #define SIGNALS_OWNABLE 2
 #define SIGNALS_OWNED (SIGNALS_BIT(SIGTRAP) | SIGNALS_BIT(SIGILL))
 extern const int signals_ownable[SIGNALS_OWNABLE];
-/* Its index there, or -1. */
+/* The signal's index there, or -1. */
 int signal_index(int signo);
+
+/* Is libpatch's handler in place? Only own.c says so. */
+bool signals_owned(int signo);
+void signals_set_owned(int signo, bool owned);
+/* Is the program's action for signals_ownable[index] known (app_sigstate.h)? From before libpatch's handler is in place. */
+bool signals_action_known(int index);
+void signals_set_action_known(int index);
+
+/* Would a thread with this mask be killed by a trap byte? Not if it is in our handler, where it meets none. */
+bool signals_are_blocked(uint64_t blocked);
 
 /* The kernel's struct sigaction (arch/x86/include/uapi/asm/signal.h); libc's has another layout. */
 struct kernel_sigaction {

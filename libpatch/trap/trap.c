@@ -9,7 +9,7 @@
 #include "code/pc_map.h"
 #include "base/inject.h"
 #include "trap/registry.h"
-#include "trap/signals.h"
+#include "trap/forward.h"
 
 #include <libpatch/tools.h>
 #include <ucontext.h>
@@ -43,7 +43,7 @@ static TLS_INITIAL_EXEC uintptr_t sent_back;
  * they agree: otherwise a removal followed by an install by somebody else in between could be taken for ours, or ours for
  * theirs. Pairs with set_state() in registry.c.
  */
-static enum verdict judge(struct registry_entry *entry, enum arch_trap_class class, uintptr_t *target)
+static enum verdict trap_judge(struct registry_entry *entry, enum arch_trap_class class, uintptr_t *target)
 {
 	for (;;) {
 		uint64_t before = atomic_load(&entry->state);
@@ -68,7 +68,7 @@ static enum verdict judge(struct registry_entry *entry, enum arch_trap_class cla
 	}
 }
 
-static bool serve(uintptr_t address, enum arch_trap_class class, bool merged, greg_t *pc)
+static bool trap_serve(uintptr_t address, enum arch_trap_class class, bool merged, greg_t *pc)
 {
 	registry_token token = registry_read_lock();
 	struct registry_entry *entry = registry_lookup(address);
@@ -80,7 +80,7 @@ static bool serve(uintptr_t address, enum arch_trap_class class, bool merged, gr
 	 * behind its first byte can only come from an int3 there.
 	 */
 	if (entry != NULL && (!merged || entry->length > 1))
-		verdict = judge(entry, class, &target);
+		verdict = trap_judge(entry, class, &target);
 	if (verdict == RETRY_ONCE && sent_back == address)
 		verdict = NOT_OURS;
 	sent_back = verdict == RETRY_ONCE ? address : 0;
@@ -98,7 +98,7 @@ static bool serve(uintptr_t address, enum arch_trap_class class, bool merged, gr
  * A trap of a displaced instruction of the program (int3, ud2): tell its handler where the original is. Going on from
  * there is right: the original's successors are where the displaced ones are.
  */
-static void translate(greg_t *pc, uintptr_t trapped)
+static void trap_translate(greg_t *pc, uintptr_t trapped)
 {
 	uintptr_t original;
 
@@ -112,19 +112,19 @@ EXPORT void libpatch_on_trap(int signo, siginfo_t *info, void *context)
 	uintptr_t at = (uintptr_t)*pc;
 
 	(void)INJECT(INJECT_TRAP);
-	if (signals_offer(signo, info, context))
+	if (forward_offer(signo, info, context))
 		return;
 	if (signo == SIGTRAP && info->si_code == SI_KERNEL) {
-		if (serve(at - 1, ARCH_TRAP_SIGTRAP, false, pc))
+		if (trap_serve(at - 1, ARCH_TRAP_SIGTRAP, false, pc))
 			return;
-		translate(pc, at - 1);
+		trap_translate(pc, at - 1);
 	} else if (signo == SIGTRAP) {
 		/* Theirs; but ours may have been merged into it, and then both are due. */
-		serve(at - 1, ARCH_TRAP_SIGTRAP, true, pc);
+		trap_serve(at - 1, ARCH_TRAP_SIGTRAP, true, pc);
 	} else if (signo == SIGILL && info->si_code > 0 && (uintptr_t)info->si_addr == at) {
-		if (serve(at, ARCH_TRAP_SIGILL, false, pc))
+		if (trap_serve(at, ARCH_TRAP_SIGILL, false, pc))
 			return;
-		translate(pc, at);
+		trap_translate(pc, at);
 	}
-	signals_hand_on(signo, info, context);
+	forward_hand_on(signo, info, context);
 }

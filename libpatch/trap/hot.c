@@ -1,0 +1,75 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Where traps are served time and again: the trap handler reports an entry without waiting for anybody, a writer takes the reports
+ * one by one and marks entries as hot. What is done about a hot entry is decided elsewhere (replan.c).
+ */
+#include "trap/registry.h"
+
+#include "trap/registry_parts.h"
+
+/* A stack that is only ever taken whole, so that nothing on it can change hands unseen. */
+static _Atomic(struct registry_entry *) reported;
+static struct registry_entry *taken;
+/* Entries whose `hot` is set. */
+static size_t hot;
+
+void registry_report(struct registry_entry *entry)
+{
+	if (atomic_exchange(&entry->reported, true))
+		return;
+	entry->reported_next = atomic_load(&reported);
+	/* Release in the exchange pairs with acquire in registry_take_reported(). */
+	while (!atomic_compare_exchange_weak(&reported, &entry->reported_next, entry))
+		;
+}
+
+struct registry_entry *registry_take_reported(void)
+{
+	struct registry_entry *entry;
+
+	if (taken == NULL && atomic_load_explicit(&reported, memory_order_relaxed) != NULL)
+		taken = atomic_exchange(&reported, NULL);
+	entry = taken;
+	if (entry != NULL) {
+		taken = entry->reported_next;
+		atomic_store(&entry->reported, false);
+	}
+	return entry;
+}
+
+/* About to be freed, when no reader can report it any more: off the list. */
+void registry_unreport(const struct registry_entry *entry)
+{
+	struct registry_entry **link = &taken;
+
+	if (!atomic_load(&entry->reported))
+		return;
+	while (*link != NULL)
+		link = &(*link)->reported_next;
+	*link = atomic_exchange(&reported, NULL);
+	for (link = &taken; *link != NULL; link = &(*link)->reported_next) {
+		if (*link == entry) {
+			*link = entry->reported_next;
+			return;
+		}
+	}
+}
+
+void registry_set_hot(struct registry_entry *entry)
+{
+	hot += !entry->hot;
+	entry->hot = true;
+}
+
+bool registry_is_hot(uintptr_t address)
+{
+	const struct registry_entry *entry = hot > 0 ? registry_find(address) : NULL;
+
+	return entry != NULL && entry->hot;
+}
+
+void registry_unset_hot(struct registry_entry *entry)
+{
+	hot -= entry->hot;
+	entry->hot = false;
+}
