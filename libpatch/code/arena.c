@@ -9,6 +9,7 @@
 #include "arch/emit.h"
 #include "arch/trap_bytes.h"
 #include "arch/unwind.h"
+#include "base/bug.h"
 #include "base/heap.h"
 #include "base/inject.h"
 #include "base/syscall.h"
@@ -316,8 +317,9 @@ void arena_free(const struct arena_block *block)
 {
 	struct arena *arena = arenas;
 
-	while (block->address - arena->code >= CODE_SIZE)
+	while (arena != NULL && block->address - arena->code >= CODE_SIZE)
 		arena = arena->next;
+	BUG_ON_RETURN(arena == NULL);
 	arena_give_back(arena, block->address, block->size);
 }
 

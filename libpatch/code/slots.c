@@ -5,6 +5,7 @@
  */
 #include "code/slots.h"
 
+#include "base/bug.h"
 #include "code/arena.h"
 
 static bool slots_have_one(const struct arena_slots *slots, struct arena_reach reach)
@@ -43,8 +44,9 @@ void hook_slot_free(uintptr_t slot)
 {
 	struct arena_slots *slots = arena_slots();
 
-	while (slot - slots->lower >= ARENA_SLOTS_SIZE)
+	while (slots != NULL && slot - slots->lower >= ARENA_SLOTS_SIZE)
 		slots = slots->next;
+	BUG_ON_RETURN(slots == NULL);
 	*(uintptr_t *)slot = slots->free;
 	slots->free = slot;
 }

@@ -6,6 +6,7 @@
 #include "code/trampoline.h"
 
 #include "arch/syscall.h"
+#include "base/bug.h"
 #include "base/heap.h"
 #include "code/pad.h"
 #include "code/slots.h"
@@ -289,8 +290,9 @@ void trampoline_free_hook(struct built_hook *hook)
 	atomic_store((_Atomic uintptr_t *)hook->slot, 0);
 	if (hook->owner == NULL)
 		return;
-	for (link = &hook->owner->hooks; *link != hook; link = &(*link)->next)
+	for (link = &hook->owner->hooks; *link != NULL && *link != hook; link = &(*link)->next)
 		;
+	BUG_ON_RETURN(*link == NULL);
 	*link = hook->next;
 	hook->owner = NULL;
 	hook->next = NULL;

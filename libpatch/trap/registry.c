@@ -5,6 +5,7 @@
  */
 #include "trap/registry.h"
 
+#include "base/bug.h"
 #include "base/heap.h"
 #include "base/inject.h"
 #include "trap/registry_parts.h"
@@ -331,9 +332,12 @@ struct registry_entry *registry_add(uintptr_t address)
 static void registry_unlink_entry(struct registry_line *line, struct registry_entry *entry)
 {
 	struct registry_entry *_Atomic *link = &line->entries;
+	struct registry_entry *at;
 
-	while (registry_next_of(link) != entry)
-		link = &registry_next_of(link)->next;
+	while ((at = registry_next_of(link)) != entry) {
+		BUG_ON_RETURN(at == NULL);
+		link = &at->next;
+	}
 	atomic_store_explicit(link, registry_next_of(&entry->next), memory_order_release);
 }
 
@@ -342,6 +346,7 @@ void registry_remove(struct registry_entry *entry)
 	uint64_t now = registry_epoch();
 	struct registry_line *line = registry_line_at(entry->address / LINE);
 
+	BUG_ON_RETURN(line == NULL);
 	registry_unlink_entry(line, entry);
 	--*registry_share_of(entry->address);
 	registry_unset_hot(entry);
