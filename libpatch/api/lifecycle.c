@@ -29,6 +29,8 @@
 #include <errno.h>
 #include <libpatch/tools.h>
 
+#include <errno.h>
+
 static patch_status lifecycle_read_options(const struct patch_option *options, size_t n, bool *allow_wx)
 {
 	if (options == NULL && n > 0)

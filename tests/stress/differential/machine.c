@@ -6,6 +6,7 @@
  * elsewhere (those of windows are where libpatch puts them), a page of data with nothing around it, and exits that note
  * which one was taken.
  */
+#include "arch/trap_bytes.h"
 #include "differential.h"
 
 #include <sys/auxv.h>

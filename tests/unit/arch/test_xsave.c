@@ -6,6 +6,7 @@
 
 #include <cpuid.h>
 #include <criterion/criterion.h>
+#include <libpatch/patch.h>
 #include <pthread.h>
 #include <signal.h>
 #include <string.h>

@@ -18,6 +18,7 @@
 #include "sys/text.h"
 #include "code/trampoline.h"
 
+#include <errno.h>
 #include <stdlib.h>
 
 #define NOP 0x90

@@ -14,6 +14,7 @@
 #include "trap/registry.h"
 #include "sys/text.h"
 
+#include <errno.h>
 #include <libpatch/patch.h>
 #include <pthread.h>
 #include <sched.h>
