@@ -44,9 +44,13 @@
 /* In shared memory, so that a parent can say where its child died. */
 struct harness_shared {
 	char context[256];
+	char skipped[256]; /* why the last part that was skipped could not run */
 };
 
 static int harness_failures;
+/* Parts of the test that ran in a child of their own and could not run here, and the reason that the first of them gave. */
+static unsigned int harness_parts_skipped;
+static char harness_part_skipped[512];
 static struct harness_shared *harness_shared;
 
 static inline void harness_say(const char *format, ...) __attribute__((format(printf, 1, 2)));
@@ -174,12 +178,28 @@ static inline const char *harness_last_error(void)
 		} \
 	} while (0)
 
-#define SKIP(...) \
-	do { \
-		harness_say("SKIP: " __VA_ARGS__); \
-		harness_say("\n"); \
-		exit(77); \
-	} while (0)
+#define HARNESS_SKIPPED 77
+
+/*
+ * The process ends, and says why. In a child of harness_isolated() it is one part of the test that is skipped. What failed
+ * before counts for more.
+ */
+static inline void harness_skip(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
+static inline void harness_skip(const char *format, ...)
+{
+	char reason[sizeof(harness_shared->skipped)];
+	va_list args;
+
+	va_start(args, format);
+	vsnprintf(reason, sizeof(reason), format, args);
+	va_end(args);
+	harness_say("SKIP: %s\n", reason);
+	if (harness_shared)
+		memcpy(harness_shared->skipped, reason, sizeof(reason));
+	exit(harness_failures ? 1 : HARNESS_SKIPPED);
+}
+
+#define SKIP(...) harness_skip(__VA_ARGS__)
 
 /*
  * The watchdog is a process of its own: it needs no signal of the test, no thread, and works when the test blocks
@@ -235,14 +255,28 @@ static inline void harness_start(void)
 	harness_start_seconds(harness_seconds("LIBPATCH_TEST_TIMEOUT", HARNESS_WATCHDOG_SECONDS));
 }
 
+/*
+ * The exit status of the test: 1 when a check failed; 77 when a part was skipped, because a test that could not do all it is
+ * for has not passed; else 0. The last line names the first part that was skipped, for the sum of all tests shows that line.
+ */
 static inline int harness_end(void)
 {
-	if (harness_failures)
+	if (harness_failures) {
 		harness_say("%d failure(s)\n", harness_failures);
-	return harness_failures ? 1 : 0;
+		return 1;
+	}
+	if (harness_parts_skipped) {
+		harness_say("SKIP: %u part(s) of the test: %s\n", harness_parts_skipped, harness_part_skipped);
+		/* for the parent, if this is a part itself */
+		if (harness_shared)
+			snprintf(harness_shared->skipped, sizeof(harness_shared->skipped), "%.255s",
+				 harness_part_skipped);
+		return HARNESS_SKIPPED;
+	}
+	return 0;
 }
 
-/* Run fn(argument) in a child; returns its wait status. The child exits with what the checks say. */
+/* Run fn(argument) in a child; returns its wait status. The child exits with what harness_end() says. */
 static inline int harness_child(void (*fn)(void *), void *argument)
 {
 	int status = 0;
@@ -250,9 +284,10 @@ static inline int harness_child(void (*fn)(void *), void *argument)
 
 	if (pid == 0) {
 		harness_failures = 0;
+		harness_parts_skipped = 0;
 		fn(argument);
 		fflush(NULL);
-		_exit(harness_failures ? 1 : 0);
+		_exit(harness_end());
 	}
 	if (pid < 0)
 		return -1;
@@ -261,16 +296,32 @@ static inline int harness_child(void (*fn)(void *), void *argument)
 	return status;
 }
 
-/* Run fn(argument) in a child of its own and count its end as a failure unless it went well. */
+/* A part of the test cannot run here. */
+static inline void harness_skip_part(const char *what, const char *reason)
+{
+	harness_say("SKIP: %s: %s\n", what, reason);
+	if (harness_parts_skipped++ == 0)
+		snprintf(harness_part_skipped, sizeof(harness_part_skipped), "%s: %s", what, reason);
+}
+
+/*
+ * Run fn(argument) in a child of its own and count the child's end as a failure unless it went well. When the child calls
+ * SKIP(), the part is noted for harness_end(); the parts behind it run.
+ */
 static inline void harness_isolated(const char *what, void (*fn)(void *), void *argument)
 {
 	int status;
 
 	CONTEXT("%s", what);
+	if (harness_shared)
+		harness_shared->skipped[0] = '\0';
 	status = harness_child(fn, argument);
 	if (WIFSIGNALED(status))
 		FAIL("%s: child died of signal %d (%s)", what, WTERMSIG(status), strsignal(WTERMSIG(status)));
-	else if (!WIFEXITED(status) || (WEXITSTATUS(status) != 0 && WEXITSTATUS(status) != 77))
+	else if (WIFEXITED(status) && WEXITSTATUS(status) == HARNESS_SKIPPED)
+		harness_skip_part(what, harness_shared && harness_shared->skipped[0] ? harness_shared->skipped :
+										       "it does not say why");
+	else if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
 		FAIL("%s: child exited with %#x", what, (unsigned int)status);
 }
 
