@@ -21,6 +21,12 @@ static struct recorder recorders[TARGET_MAX_INSTRUCTIONS];
 static bool present[TARGET_MAX_INSTRUCTIONS];
 static patch_t patches[TARGET_MAX_INSTRUCTIONS];
 
+/* Shared with the children, in which the probes are made. */
+static struct {
+	unsigned int refused; /* all of them under FORBID */
+	unsigned int made[PATCH_TRAP_POLICY_FORCE + 1];
+} *counts;
+
 /* The steps as the procedures saw them, over all probes of the target. */
 static struct {
 	unsigned int count;
@@ -78,8 +84,10 @@ static void make_one(const struct instructions *list, unsigned int n, const stru
 		if (job->policy != PATCH_TRAP_POLICY_FORBID)
 			FAIL("+%#zx: patch_make: %s; %s", (size_t)(list->address[n] - list->address[0]),
 			     patch_status_string(status), harness_last_error());
+		counts->refused++;
 		return;
 	}
+	counts->made[job->policy]++;
 	present[n] = true;
 }
 
@@ -135,6 +143,8 @@ int main(int argc, char **argv)
 	static const char *const order_name[] = { "ascending", "descending", "random" };
 
 	harness_start();
+	counts = mmap(NULL, sizeof(*counts), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	REQUIRE(counts != MAP_FAILED);
 	machine_prepare(&machine);
 	for (size_t t = 0; t < TARGET_COUNT; t++) {
 		if (!target_runs_here(&targets[t]) || (argc > 1 && strcmp(argv[1], targets[t].name)))
@@ -151,5 +161,10 @@ int main(int argc, char **argv)
 					harness_isolated(what, probe_target, &job);
 				}
 	}
+	CONTEXT("all of them");
+	for (int policy = PATCH_TRAP_POLICY_ALLOW; policy <= PATCH_TRAP_POLICY_FORCE; policy++)
+		CHECK(counts->made[policy] > 0);
+	/* Where every instruction of a target is to have a jump, some have to do without; but the first can have one. */
+	harness_say("FORBID: %u made, %u refused\n", counts->made[PATCH_TRAP_POLICY_FORBID], counts->refused);
 	return harness_end();
 }

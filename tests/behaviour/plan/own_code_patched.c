@@ -54,6 +54,7 @@ static uintptr_t restorer(void)
 static void refuse_restorer(void)
 {
 	uintptr_t address = restorer();
+	unsigned int made = 0;
 
 	REQUIRE(address != 0);
 	refuse("restorer", address);
@@ -67,12 +68,15 @@ static void refuse_restorer(void)
 			CONTEXT("%lu in front of the restorer, %s", (unsigned long)back, policy_name(policy));
 			if (make_probe(address - back, procedure, NULL, policy, PATCH_DISABLED, &patch) != PATCH_OK)
 				continue;
+			made++;
 			CHECK_OK(patch_info(patch, &info));
 			CHECK(info.strategy == PATCH_STRATEGY_TRAP || info.upper <= address);
 			CHECK_OK(patch_unmake(patch));
 			CHECK_OK(patch_commit());
 		}
 	}
+	CONTEXT("in front of the restorer");
+	CHECK(made > 0);
 }
 
 int main(void)

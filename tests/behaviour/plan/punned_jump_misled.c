@@ -180,6 +180,7 @@ static void while_threads_run(void)
 	stop = true;
 	for (unsigned int i = 0; i < THREADS; i++)
 		pthread_join(threads[i], NULL);
+	CHECK(calls > 0 && hits[0] > 0 && hits[1] > 0);
 	if (wrong)
 		FAIL("%lu of %lu calls with a wrong result", wrong, calls);
 	if (punned < ROUNDS / 4)

@@ -69,6 +69,7 @@ int main(int argc, char **argv)
 		if (target_runs_here(&targets[t]) && (argc <= 1 || !strcmp(argv[1], targets[t].name)))
 			harness_isolated(targets[t].name, around_target, &t);
 	harness_say("%u made, %u refused\n", counts->made, counts->refused);
+	CHECK(counts->made > 0);
 	/* Refusing everything is no answer: plain instructions, calls and loads can all be surrounded. */
 	if (argc <= 1)
 		CHECK(counts->made > 4 * counts->refused);

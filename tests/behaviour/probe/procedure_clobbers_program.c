@@ -69,6 +69,8 @@ static void destroy_target(void *argument)
 
 int main(int argc, char **argv)
 {
+	unsigned int ran = 0;
+
 	harness_start();
 	machine_prepare(&machine);
 	for (size_t t = 0; t < TARGET_COUNT; t++)
@@ -80,6 +82,8 @@ int main(int argc, char **argv)
 				continue;
 			snprintf(what, sizeof(what), "%s, %s", targets[t].name, everything ? "ALL" : "GP_ONLY");
 			harness_isolated(what, destroy_target, &job);
+			ran++;
 		}
+	CHECK(ran > 0);
 	return harness_end();
 }

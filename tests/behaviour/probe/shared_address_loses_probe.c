@@ -79,10 +79,15 @@ static void share_target(void *argument)
 
 int main(int argc, char **argv)
 {
+	unsigned int ran = 0;
+
 	harness_start();
 	machine_prepare(&machine);
 	for (size_t t = 0; t < TARGET_COUNT; t++)
-		if (target_runs_here(&targets[t]) && (argc <= 1 || !strcmp(argv[1], targets[t].name)))
+		if (target_runs_here(&targets[t]) && (argc <= 1 || !strcmp(argv[1], targets[t].name))) {
 			harness_isolated(targets[t].name, share_target, &t);
+			ran++;
+		}
+	CHECK(ran > 0);
 	return harness_end();
 }

@@ -143,6 +143,7 @@ int main(int argc, char **argv)
 	}
 	harness_say("%u probes, FORBID: %u made, %u refused\n", counts->sites, counts->forbid_made,
 		    counts->forbid_refused);
+	CHECK(counts->sites > 0);
 	/* Most of these sites can carry a jump, awkward as they are. */
 	if (argc == 1)
 		CHECK(counts->forbid_made * 2 > counts->forbid_refused);

@@ -78,6 +78,7 @@ static void around(void)
 static void call_pair_begin(void)
 {
 	static struct instructions list;
+	unsigned int calls = 0;
 	patch_t second;
 
 	if (list.count == 0)
@@ -85,6 +86,7 @@ static void call_pair_begin(void)
 	for (unsigned int i = 0; i < list.count; i++) {
 		if (!target_is_call(list.address[i]))
 			continue;
+		calls++;
 		second = make(list.address[i], PATCH_EXEC_MODEL_PROBE_AROUND, 1);
 		alone(list.address[i], PATCH_EXEC_MODEL_PROBE_AROUND);
 		called[1] = 0;
@@ -92,6 +94,7 @@ static void call_pair_begin(void)
 		CHECK_EQ(called[1], 1);
 		REQUIRE_OK(patch_unmake(second));
 	}
+	CHECK_EQ(calls, 2);
 	REQUIRE_OK(patch_commit());
 }
 
