@@ -75,10 +75,10 @@ static unsigned int pick(unsigned int count)
 
 static void check_result(const char *where, unsigned int instruction, uint64_t a, uint64_t value)
 {
-	uint32_t wanted = LOW((a + 3) * 2 + a + CALLBACK_OFFSET);
+	uint32_t wanted = (uint32_t)((a + 3) * 2 + a + CALLBACK_OFFSET);
 
-	if (LOW(value) != wanted)
-		FAIL("%s, entered at instruction %u: %#x, wanted %#x", where, instruction, LOW(value), wanted);
+	if ((uint32_t)value != wanted)
+		FAIL("%s, entered at instruction %u: %#x, wanted %#x", where, instruction, (uint32_t)value, wanted);
 }
 
 /* From the start, and from every other instruction but `ret`. */

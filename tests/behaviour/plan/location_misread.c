@@ -2,6 +2,7 @@
 /* The forms of a location: RANGE forwards and backwards, upper == 0, SYMBOL with an offset. */
 #include "targets.h"
 
+#include <Zydis/Zydis.h>
 #include <dlfcn.h>
 
 /* volatile: a64l() is declared pure, the compiler believes that calling it changes nothing */
