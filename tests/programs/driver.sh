@@ -31,7 +31,7 @@ scratch=$(mktemp -d) || exit 1
 trap 'rm -rf "$scratch"' EXIT
 trap 'exit 1' HUP INT TERM
 report=$scratch/report
-limit=${EVERY_NTH_LIMIT:-600} # seconds for one process
+limit=${EVERY_NTH_LIMIT:-3600} # seconds by the clock for one process
 from= to= list=
 
 LC_ALL=C.UTF-8 TZ=UTC HOME=$scratch TMPDIR=$scratch

@@ -4,6 +4,8 @@
  */
 #include "harness.h"
 
+#include "own_time.h"
+
 #include <stdarg.h>
 
 #define HARNESS_MAX_FAILURES 25
@@ -83,6 +85,33 @@ void harness_skip(const char *format, ...)
 	exit(harness_failures ? 1 : HARNESS_SKIPPED);
 }
 
+/* Until the limit is reached, or the test has ended. */
+static void watch_test(pid_t test, unsigned int seconds)
+{
+	const struct timespec period = { .tv_sec = OWN_TIME_PERIOD };
+	struct own_time own;
+	sigset_t set;
+
+	sigemptyset(&set);
+	sigaddset(&set, SIGALRM);
+	sigprocmask(SIG_BLOCK, &set, NULL);
+	prctl(PR_SET_PDEATHSIG, SIGALRM);
+	setpgid(0, 0);
+	own_time_start(&own, false, test);
+	while (getppid() == test) {
+		sigtimedwait(&set, NULL, &period);
+		own_time_look(&own);
+		if (own.charged < seconds && own.by_clock < (double)seconds * OWN_TIME_PATIENCE)
+			continue;
+		harness_say("WATCHDOG: test hangs after %.0f s of its own time, %.0f s by the clock [%s]\n", own.charged, own.by_clock,
+			    harness_shared ? harness_shared->context : "");
+		own_time_report(&own);
+		kill(-test, SIGKILL);
+		kill(test, SIGKILL);
+		break;
+	}
+}
+
 /*
  * The watchdog is a process of its own: it needs no signal of the test, no thread, and works when the test blocks
  * everything. It ends with the test, however that ends, and with it what is left of the test's process group.
@@ -90,29 +119,12 @@ void harness_skip(const char *format, ...)
 static void harness_watchdog(unsigned int seconds)
 {
 	pid_t test = getpid();
-	pid_t pid = fork();
 
-	if (pid == 0) {
-		struct timespec limit = { .tv_sec = (time_t)seconds, .tv_nsec = 0 };
-		sigset_t set;
-
-		sigemptyset(&set);
-		sigaddset(&set, SIGALRM);
-		sigprocmask(SIG_BLOCK, &set, NULL);
-		prctl(PR_SET_PDEATHSIG, SIGALRM);
-		setpgid(0, 0);
-		while (getppid() == test)
-			if (sigtimedwait(&set, NULL, &limit) < 0 && errno == EAGAIN)
-				break;
-		if (getppid() == test) {
-			harness_say("WATCHDOG: test hangs after %u s [%s]\n", seconds,
-				    harness_shared ? harness_shared->context : "");
-			kill(-test, SIGKILL);
-			kill(test, SIGKILL);
-		}
-		kill(-test, SIGKILL);
-		_exit(0);
-	}
+	if (fork() != 0)
+		return;
+	watch_test(test, seconds);
+	kill(-test, SIGKILL);
+	_exit(0);
 }
 
 unsigned int harness_seconds(const char *variable, unsigned int standard)
@@ -134,7 +146,7 @@ void harness_start_seconds(unsigned int seconds)
 
 void harness_start(void)
 {
-	harness_start_seconds(harness_seconds("LIBPATCH_TEST_TIMEOUT", HARNESS_WATCHDOG_SECONDS));
+	harness_start_seconds(harness_seconds("LIBPATCH_TEST_TIMEOUT", HARNESS_SECONDS));
 }
 
 int harness_end(void)

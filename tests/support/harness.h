@@ -35,7 +35,8 @@
 #else
 #define NOINLINE __attribute__((noinline, noclone))
 #endif
-#define HARNESS_WATCHDOG_SECONDS 120
+/* No test needs as much by far. */
+#define HARNESS_SECONDS 120
 
 #define MAYBE_UNUSED __attribute__((unused))
 
@@ -137,8 +138,9 @@ void harness_skip(const char *format, ...) __attribute__((format(printf, 1, 2), 
 #define SKIP(...) harness_skip(__VA_ARGS__)
 
 unsigned int harness_seconds(const char *variable, unsigned int standard);
+/* The test is ended after `seconds` of its own time (own_time.h). */
 void harness_start_seconds(unsigned int seconds);
-/* After LIBPATCH_TEST_TIMEOUT seconds, or HARNESS_WATCHDOG_SECONDS. */
+/* After LIBPATCH_TEST_TIMEOUT seconds, or HARNESS_SECONDS. */
 void harness_start(void);
 
 /*

@@ -358,7 +358,7 @@ static void expect_alike(const uint8_t bytes[INSN_MAX])
 }
 
 /* Every REX, opcode and ModRM, with every SIB where there is one. */
-Test(decode, common_ones_as_any, .timeout = 300)
+Test(decode, common_ones_as_any, .timeout = 3600)
 {
 	const uint8_t escape = 0x0F;
 

@@ -655,7 +655,7 @@ static void *run_function(void *function)
 }
 
 /* No way takes away the execute permission of a page, or lets it be seen half empty. */
-Test(text, threads_go_on_running, .timeout = 30)
+Test(text, threads_go_on_running, .timeout = 3600)
 {
 	static const uint8_t function[] = { 0xB8, 0x78, 0x56, 0x34, 0x12, 0xC3 }; /* mov eax, 0x12345678; ret */
 	size_t i;

