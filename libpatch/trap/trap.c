@@ -41,7 +41,7 @@ static TLS_INITIAL_EXEC uintptr_t sent_back;
 /*
  * What a trap at the entry's address means (I5). The byte is read between two reads of the state, and believed only when
  * they agree: otherwise a removal followed by an install by somebody else in between could be taken for ours, or ours for
- * theirs. Pairs with set_state() in registry.c.
+ * theirs. Pairs with registry_set_state() in registry.c.
  */
 static enum verdict trap_judge(struct registry_entry *entry, enum arch_trap_class class, uintptr_t *target)
 {
