@@ -104,7 +104,7 @@ static patch_status attach_after(struct patch *patch, const struct extent *exten
 	return attach_patch(patch, ROLE_RETURN, returns_to, extent, refusal);
 }
 
-/* Both hooks go through around.c. */
+/* Both hooks go through call_pairs.c. */
 static void set_pair(struct patch *patch)
 {
 	const struct hook_record *record = &patch->sites[ROLE_SITE].record;

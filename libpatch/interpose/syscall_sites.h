@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The instructions through which the modules of the process make the system calls that syscall_emulate.h is about, and the library's
+ * The instructions through which the modules of the process make the system calls that syscall_emul.h is about, and the library's
  * own patches on them.
  */
 #ifndef LIBPATCH_INTERPOSE_SYSCALL_SITES_H

@@ -7,7 +7,7 @@
  *   frame.record = 0;  guard = frame;  r = *slot;  if r is 0: guard = 0, passed over;  frame.record = r;  calls r's procedure;
  *   guard = 0
  *
- * with plain moves. Who closed a slot (stored 0, or another record, in it) and then made a memory fence (sync.h) finds out
+ * with plain moves. Who closed a slot (stored 0, or another record, in it) and then made a memory fence ((membarrier.h)) finds out
  * whether a thread can still use the record R that was there:
  *
  *  - the thread is not in the table, or its guard is 0: it does not, nor will it. A hook that loaded R did so before the fence,

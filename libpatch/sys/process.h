@@ -25,7 +25,7 @@ struct process_own {
 	_Atomic int lock;             /* the library lock */
 	_Atomic int registering;      /* the lock of lock_release() */
 	_Atomic int initialising;     /* a thread is in patch_init() */
-	_Atomic int without_handlers; /* handlers.c */
+	_Atomic int without_handlers; /* app_handlers.c */
 } __attribute__((aligned(PAGE_SIZE)));
 extern struct process_own libpatch_process_own;
 bool process_wipes(void);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What the unwind description of an arena and the personality routine of its frames share: the tables of code/arena.h,
- * which is above this layer. test_unwind.c compares the numbers with those of arena.h.
+ * which is above this layer. tests/unit/arch/test_unwind.c compares the numbers with those of arena.h.
  */
 #ifndef LIBPATCH_ARCH_X86_64_UNWIND_TABLES_H
 #define LIBPATCH_ARCH_X86_64_UNWIND_TABLES_H
