@@ -31,6 +31,8 @@
 
 #include <errno.h>
 
+#include <errno.h>
+
 static patch_status lifecycle_read_options(const struct patch_option *options, size_t n, bool *allow_wx)
 {
 	if (options == NULL && n > 0)
