@@ -7,6 +7,7 @@
 
 #include "base/inject.h"
 #include "code/arena.h"
+#include "code/pad.h"
 #include "patch/region.h"
 
 #define TURNS 5000
@@ -60,13 +61,19 @@ static int inject(enum inject_point point)
 }
 
 /* What there is of generated code, once commits have nothing left to do. */
-static struct arena_usage settled(void)
+struct usage {
+	struct arena_usage arena;
+	struct pad_usage pad;
+};
+
+static struct usage settled(void)
 {
-	struct arena_usage usage;
+	struct usage usage;
 
 	for (unsigned int i = 0; i < 3; i++)
 		CHECK_OK(patch_commit());
-	arena_usage(&usage);
+	arena_usage(&usage.arena);
+	pad_usage(&usage.pad);
 	return usage;
 }
 
@@ -79,7 +86,7 @@ static struct {
 static void replan(void *step)
 {
 	const struct region *region;
-	struct arena_usage before, after;
+	struct usage before, after;
 	patch_t patch;
 
 	REQUIRE_OK(patch_init(NULL, 0));
@@ -99,8 +106,8 @@ static void replan(void *step)
 	CHECK_EQ(enter_behind(), 7);
 	if (fired && region_at((uintptr_t)site) == region) {
 		shared->failed++;
-		CHECK_EQ(after.code_bytes, before.code_bytes);
-		CHECK_EQ(after.pads, before.pads);
+		CHECK_EQ(after.arena.code_bytes, before.arena.code_bytes);
+		CHECK_EQ(after.pad.pads, before.pad.pads);
 	}
 	CHECK_OK(patch_fini());
 }

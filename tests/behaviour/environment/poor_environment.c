@@ -8,6 +8,8 @@
 
 #include "seccomp.h"
 
+#include <linux/filter.h>
+#include <linux/seccomp.h>
 #include <sys/mount.h>
 #include <sys/resource.h>
 

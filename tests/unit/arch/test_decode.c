@@ -6,8 +6,10 @@
 
 #include "arch/x86_64/decode.h"
 
+#include <criterion/criterion.h>
 #include <pthread.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define AT 0x7f0012345678UL
 

@@ -7,6 +7,9 @@
 #include "arch/emit.h"
 #include "arch/trap_bytes.h"
 
+#include <criterion/criterion.h>
+#include <string.h>
+
 #define BASE 0x555500001000UL
 
 static struct arch_code make_code(uint8_t *bytes, size_t capacity)

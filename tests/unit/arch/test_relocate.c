@@ -7,6 +7,9 @@
 
 #include "arch/emit.h"
 
+#include <criterion/criterion.h>
+#include <string.h>
+
 #define FROM 0x7f0000001000UL   /* where originals are */
 #define TO (FROM + 0x100000)    /* where their copies are */
 #define LOW 0x401000UL          /* an original at an address of 31 bits */

@@ -4,6 +4,10 @@
  */
 #include "machine.h"
 
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+
 /* ---- generated forms -------------------------------------------------------------------------------------------- */
 
 /* prefixes, opcode, ModRM (RIP-relative, `reg`), displacement, immediate */

@@ -4,6 +4,10 @@
  */
 #include "machine.h"
 
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+
 #define FORM(name, flags, ...)                                                                                         \
 	check(&(struct form){ .text = name, .bytes = { __VA_ARGS__ }, .size = sizeof((uint8_t[]){ __VA_ARGS__ }),      \
 			      .setup = flags })

@@ -18,8 +18,11 @@
 #include "sys/text.h"
 #include "code/trampoline.h"
 
+#include <criterion/criterion.h>
 #include <errno.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define NOP 0x90
 #define MOV_EAX_EDI 0x89, 0xF8               /* mov eax, edi */

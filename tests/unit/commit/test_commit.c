@@ -14,13 +14,16 @@
 #include "trap/registry.h"
 #include "sys/text.h"
 
+#include <criterion/criterion.h>
 #include <errno.h>
 #include <libpatch/patch.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
 #include <stdarg.h>
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/wait.h>
 #include <unistd.h>

@@ -7,6 +7,10 @@
 
 #include "commit/phase.h"
 
+#include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
+
 #define START 0x555500001000UL
 #define LENGTH 7
 #define INSNS 4

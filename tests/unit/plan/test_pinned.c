@@ -8,7 +8,9 @@
 #include "base/compiler.h"
 #include "plan/pinned.h"
 
+#include <criterion/criterion.h>
 #include <elf.h>
+#include <string.h>
 
 struct rseq_descriptor {
 	uint32_t version;

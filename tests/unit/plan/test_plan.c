@@ -6,6 +6,9 @@
 
 #include "plan/plan.h"
 
+#include <criterion/criterion.h>
+#include <string.h>
+
 #define SITE 0x555500001000UL
 
 #define ENDBR64 0xF3, 0x0F, 0x1E, 0xFA

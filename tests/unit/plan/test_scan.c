@@ -8,7 +8,9 @@
 
 #include "plan/scan.h"
 
+#include <criterion/criterion.h>
 #include <stdlib.h>
+#include <string.h>
 
 #define ARRAY_COUNT(array) (sizeof(array) / sizeof((array)[0]))
 

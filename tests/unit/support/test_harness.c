@@ -6,6 +6,8 @@
 #include "harness.h"
 
 #include <criterion/criterion.h>
+#include <stdio.h>
+#include <string.h>
 
 struct outcome {
 	int status; /* as of waitpid() */

@@ -8,6 +8,7 @@
 
 #include <criterion/criterion.h>
 #include <sched.h>
+#include <stdio.h>
 
 static void spin(void)
 {

@@ -8,10 +8,12 @@
 #include "base/heap.h"
 #include "trap/registry.h"
 
+#include <criterion/criterion.h>
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/stat.h>
 
 #define BASE 0x555500001000UL
