@@ -5,7 +5,7 @@
  */
 #include "patch/patch_object.h"
 
-#include "base/error.h"
+#include "base/bug.h"
 
 #define TO(life) (1U << (life))
 
@@ -25,11 +25,7 @@ bool patch_may_become(enum patch_life from, enum patch_life to)
 
 void patch_set_life(struct patch *patch, enum patch_life life)
 {
-	if (!patch_may_become((enum patch_life)patch->life, life)) {
-		error_raise_at(PATCH_BUG, "libpatch", "a step in the life of a patch that there is not",
-			       patch->located);
-		return;
-	}
+	BUG_ON_RETURN(!patch_may_become((enum patch_life)patch->life, life));
 	patch->life = (uint8_t)life;
 }
 
