@@ -120,6 +120,7 @@ static bool batch_has_punned(const struct region *region)
 	return false;
 }
 
+REQUIRES(library_lock)
 static void batch_describe(struct region_change *change, uint8_t *texts)
 {
 	struct region *region = change->region;
@@ -151,6 +152,7 @@ static void batch_lose(struct region_change *change)
  * whatever is beside it. A mixture of both kinds has nothing in it that is another's, so that nothing is lost by
  * writing over it.
  */
+REQUIRES(library_lock)
 static void batch_compare(struct batch *batch, struct region_change *change, const uint8_t *text)
 {
 	const struct region *region = change->region;
@@ -175,6 +177,7 @@ struct view {
 	int error;
 };
 
+REQUIRES(library_lock)
 static void batch_check_region(struct batch *batch, struct region_change *change, struct view *view)
 {
 	static uint8_t bytes[2 * PAGE_SIZE];
@@ -312,6 +315,7 @@ static void batch_remember(struct region_change *change, const struct text_write
 	change->written = true;
 }
 
+REQUIRES(library_lock)
 static void batch_fail_write(struct region_change *change, int error, bool *told)
 {
 	batch_fail(change, PATCH_ESYS, "the kernel refused to write the bytes");

@@ -10,6 +10,7 @@
 #include "arch/trap_bytes.h"
 #include "commit/worklist.h"
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 #include "patch/region.h"
 #include "sys/text.h"
 
@@ -49,13 +50,13 @@ struct batch {
 };
 
 /* Take memory for any batch of the worklist. False: there is none. */
-bool batch_begin(struct batch *batch, const struct worklist *worklist);
+bool batch_begin(struct batch *batch, const struct worklist *worklist) REQUIRES(library_lock);
 /* Give the memory back. */
-void batch_end(struct batch *batch);
+void batch_end(struct batch *batch) REQUIRES(library_lock);
 /* Begin with the regions of the worklist's batch at hand. */
-void batch_load(struct batch *batch, const struct worklist *worklist);
+void batch_load(struct batch *batch, const struct worklist *worklist) REQUIRES(library_lock);
 /* Tell the worklist what has become of them. */
-void batch_report(const struct batch *batch, struct worklist *worklist);
+void batch_report(const struct batch *batch, struct worklist *worklist) REQUIRES(library_lock);
 /* What a pass over all changes is about to look at: it is fetched into the processor's caches some changes ahead. */
 enum batch_prefetch {
 	PREFETCH_NOTHING, /* the change alone */
@@ -65,9 +66,10 @@ enum batch_prefetch {
 	PREFETCH_ENTRIES,
 	PREFETCH_SETTLE
 };
-void batch_fetch(const struct batch *batch, size_t index, enum batch_prefetch prefetch);
+void batch_fetch(const struct batch *batch, size_t index, enum batch_prefetch prefetch) REQUIRES(library_lock);
 
 /* The change at the index; NULL behind the last one. */
+REQUIRES(library_lock)
 static inline struct region_change *batch_change(struct batch *batch, size_t index, enum batch_prefetch prefetch)
 {
 	if (index >= batch->count)
@@ -82,12 +84,12 @@ static inline struct region_change *batch_change(struct batch *batch, size_t ind
 	     ++change##_index)
 
 /* The patches of a region whose change failed keep the state they have; the next commit tries again. */
-void batch_fail(struct region_change *change, patch_status status, const char *message);
+void batch_fail(struct region_change *change, patch_status status, const char *message) REQUIRES(library_lock);
 
 /* Step check (I8): the changes, and does the text hold what we expect? */
-void batch_check(struct batch *batch);
+void batch_check(struct batch *batch) REQUIRES(library_lock);
 /* Write the pads that no thread was led to yet: in one go. */
-void batch_write_pads(struct batch *batch);
+void batch_write_pads(struct batch *batch) REQUIRES(library_lock);
 
 /* What the text holds now (0), or is to hold after phase 1, 2, 3, as computed last. */
 static inline const uint8_t *batch_text(const struct region_change *change, int phase)
@@ -97,11 +99,11 @@ static inline const uint8_t *batch_text(const struct region_change *change, int 
 
 /* Is there anything to write for the change in this phase, 0 to 4 or PHASE_WHOLE? */
 #define PHASE_WHOLE 5
-bool batch_takes_part(const struct region_change *change, int phase);
+bool batch_takes_part(const struct region_change *change, int phase) REQUIRES(library_lock);
 /* Write what the phase changes, and remember what was written. */
-void batch_write(struct batch *batch, int phase);
+void batch_write(struct batch *batch, int phase) REQUIRES(library_lock);
 
 /* The region gets to know what is in the text. */
-void batch_record(const struct region_change *change);
+void batch_record(const struct region_change *change) REQUIRES(library_lock);
 
 #endif

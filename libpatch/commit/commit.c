@@ -114,6 +114,7 @@ static bool commit_retires(const struct region_change *change)
 	return false;
 }
 
+REQUIRES(library_lock)
 static void commit_open_hooks(const struct region *region)
 {
 	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
@@ -121,6 +122,7 @@ static void commit_open_hooks(const struct region *region)
 }
 
 /* A change failed: hooks are open for the patches that were enabled before. */
+REQUIRES(library_lock)
 static void commit_reset_hooks(const struct region *region)
 {
 	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
@@ -150,6 +152,7 @@ static void commit_activate_install(const struct region_change *change, const st
 }
 
 /* Step publish (I3). */
+REQUIRES(library_lock)
 static void commit_publish(struct batch *batch)
 {
 	struct region_change *change;
@@ -175,6 +178,7 @@ static void commit_publish(struct batch *batch)
 }
 
 /* A region of which phase 1 wrote nothing has the text that it had: its entries must not be active (I6). */
+REQUIRES(library_lock)
 static void commit_withdraw(struct batch *batch)
 {
 	const struct region_change *change;
@@ -185,6 +189,7 @@ static void commit_withdraw(struct batch *batch)
 }
 
 /* Step settle. */
+REQUIRES(library_lock)
 static void commit_settle_region(struct region_change *change)
 {
 	struct region *region = change->region;
@@ -213,6 +218,7 @@ static void commit_settle_region(struct region_change *change)
 			a->patch->enabled = patch_is_wanted(a->patch);
 }
 
+REQUIRES(library_lock)
 static void commit_settle(struct batch *batch)
 {
 	struct region_change *change;
@@ -228,6 +234,7 @@ static void commit_settle(struct batch *batch)
 
 /* ---- the batch -------------------------------------------------------------------------------------------------- */
 
+REQUIRES(library_lock)
 static void commit_write_phase(struct batch *batch, int phase)
 {
 	batch_write(batch, phase);
@@ -246,6 +253,7 @@ static int commit_sync_written(void)
  * A sync failed, and the batch ends here. What is in the text stays and works; the next commit goes on from there. A
  * patch whose region is in the text is in the state of its hooks: enabled if they are open.
  */
+REQUIRES(library_lock)
 static patch_status commit_interrupted(struct batch *batch, int error)
 {
 	struct region_change *change;
@@ -265,6 +273,7 @@ static patch_status commit_interrupted(struct batch *batch, int error)
 }
 
 /* Sync 3 must come before an entry is retired (I5) and before a punned jump is written (I11). Will either be done? */
+REQUIRES(library_lock)
 static bool commit_needs_sync_3(struct batch *batch)
 {
 	const struct region_change *change;
@@ -275,6 +284,7 @@ static bool commit_needs_sync_3(struct batch *batch)
 	return false;
 }
 
+REQUIRES(library_lock)
 static bool commit_any_changes(struct batch *batch)
 {
 	const struct region_change *change;
@@ -293,6 +303,7 @@ static bool commit_any_changes(struct batch *batch)
  * Steps phase 0 and sync 0. Without the sync a core could execute a punned jump, fetched before phase 0, with bytes
  * that phase 1 has changed.
  */
+REQUIRES(library_lock)
 static int commit_cut_punned(struct batch *batch)
 {
 	const struct region_change *change;
@@ -315,6 +326,7 @@ static int commit_cut_punned(struct batch *batch)
 }
 
 /* A punned jump that could not be cut still reads the bytes behind it: changes of those bytes fail (I11). */
+REQUIRES(library_lock)
 static void commit_spare_what_is_read(struct batch *batch)
 {
 	struct region_change *change;
@@ -336,6 +348,7 @@ static void commit_spare_what_is_read(struct batch *batch)
 }
 
 /* Step phase 4. */
+REQUIRES(library_lock)
 static void commit_write_punned(struct batch *batch)
 {
 	struct region_change *change;
@@ -367,6 +380,7 @@ static void commit_write_punned(struct batch *batch)
 
 /* ---- the text --------------------------------------------------------------------------------------------------- */
 
+REQUIRES(library_lock)
 static patch_status commit_change_text(struct batch *batch)
 {
 	int error;
@@ -415,6 +429,7 @@ static patch_status commit_change_text(struct batch *batch)
  * what was there or what is there now (I1, I2). Original bytes are right wherever a thread is; other bytes only where
  * it is not: of an install, only the first instruction changes.
  */
+REQUIRES(library_lock)
 static patch_status commit_change_text_whole(struct batch *batch)
 {
 	struct region_change *change;
@@ -436,6 +451,7 @@ static patch_status commit_change_text_whole(struct batch *batch)
 }
 
 /* Generated code could not be written. Nothing has been done to the text: everything waits for the next commit. */
+REQUIRES(library_lock)
 static patch_status commit_unwritten(struct batch *batch, int error)
 {
 	const struct region_change *change;
@@ -446,6 +462,7 @@ static patch_status commit_unwritten(struct batch *batch, int error)
 			       "generated code could not be written", error);
 }
 
+REQUIRES(library_lock)
 static patch_status commit_run_batch(struct batch *batch, bool whole)
 {
 	patch_status status = PATCH_OK;
@@ -474,6 +491,7 @@ static patch_status commit_run_batch(struct batch *batch, bool whole)
  * End what was on pages that are not mapped any more. unmapped_end() takes all regions of a page with the first one of
  * them; their memory stays until unmapped_collect().
  */
+REQUIRES(library_lock)
 static void commit_end_gone(const struct worklist *worklist)
 {
 	for (size_t i = 0; i < worklist->next; ++i) {
@@ -484,6 +502,7 @@ static void commit_end_gone(const struct worklist *worklist)
 	}
 }
 
+REQUIRES(library_lock)
 static patch_status commit_run_all(struct worklist *worklist, struct batch *batch, bool whole)
 {
 	patch_status status = PATCH_OK;
@@ -500,6 +519,7 @@ static patch_status commit_run_all(struct worklist *worklist, struct batch *batc
 	return status == PATCH_OK && worklist->broken ? PATCH_EFAIL : status;
 }
 
+REQUIRES(library_lock)
 static patch_status commit_queued(bool whole)
 {
 	struct worklist worklist;
@@ -517,6 +537,7 @@ static patch_status commit_queued(bool whole)
 	return status;
 }
 
+REQUIRES(library_lock)
 static patch_status commit_all(bool whole)
 {
 	patch_status status;

@@ -7,6 +7,7 @@
 #define LIBPATCH_COMMIT_COMMIT_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 
 #include <libpatch/patch.h>
 
@@ -15,21 +16,21 @@
  * changed, PATCH_ESYS when the batch was cut short and waits for the next commit; errors are in the thread's chain.
  * With the library lock held.
  */
-patch_status commit_run(void);
+patch_status commit_run(void) REQUIRES(library_lock);
 
 /*
  * The same, without a trap byte at any time: for code that runs where a trap would be fatal. Every change is one write
  * that threads see whole (text_begin_whole()); regions that are to be installed, and of which more than one instruction
  * would change, fail.
  */
-patch_status commit_run_whole(void);
+patch_status commit_run_whole(void) REQUIRES(library_lock);
 
 /* Signals that the queued regions' trap bytes raise besides SIGTRAP: true when one needs SIGILL. */
-bool commit_needs_sigill(void);
+bool commit_needs_sigill(void) REQUIRES(library_lock);
 
 /* Would the queued regions change text? */
-bool commit_changes_text(void);
+bool commit_changes_text(void) REQUIRES(library_lock);
 
-uint64_t commit_count(void);
+uint64_t commit_count(void) REQUIRES(library_lock);
 
 #endif

@@ -11,6 +11,7 @@
 #include <libpatch/patch.h>
 #include <string.h>
 
+REQUIRES(library_lock)
 void phase_final_bytes(const struct region *region, bool install, uint8_t *bytes)
 {
 	memcpy(bytes, region->original, region->length);
@@ -99,6 +100,7 @@ static void phase_3_bytes(const struct region *region, bool install, const uint8
 		bytes[0] = ARCH_INT3;
 }
 
+REQUIRES(library_lock)
 bool phase_texts(const struct region *region, bool install, uint8_t *texts)
 {
 	const uint8_t *live = texts;
@@ -114,6 +116,7 @@ bool phase_texts(const struct region *region, bool install, uint8_t *texts)
 	return memcmp(final, live, region->length) != 0;
 }
 
+REQUIRES(library_lock)
 bool phase_is_one_instruction(const struct region *region, bool install, const uint8_t *live)
 {
 	uint8_t final[WINDOW_LENGTH_MAX];
@@ -122,6 +125,7 @@ bool phase_is_one_instruction(const struct region *region, bool install, const u
 	return memcmp(final + region->offsets[1], live + region->offsets[1], region->length - region->offsets[1]) == 0;
 }
 
+REQUIRES(library_lock)
 bool phase_changes_text(const struct region *region, bool install)
 {
 	uint8_t final[WINDOW_LENGTH_MAX];

@@ -49,6 +49,7 @@ static bool replan_is_worth_it(const struct registry_entry *entry)
 }
 
 /* Make the new region and its trampoline. False: neither was made. */
+REQUIRES(library_lock)
 static bool replan_build(struct replan *replan, const struct candidates *candidates, struct refusal *refusal)
 {
 	struct window window = plan_window(&candidates->plan, candidates->original);
@@ -88,6 +89,7 @@ static bool replan_is_taken(const struct plan *plan)
 }
 
 /* The best candidate whose boundaries are not known to be led to, the reported one included. */
+REQUIRES(library_lock)
 static bool replan_find_place(struct replan *replan)
 {
 	static struct candidates candidates;
@@ -121,6 +123,7 @@ static void replan_free_built(struct replan *replan)
 		trampoline_free(replan->trampoline);
 }
 
+REQUIRES(library_lock)
 static bool replan_begin_at(struct registry_entry *entry)
 {
 	struct replan *replan = heap_alloc(sizeof(*replan));

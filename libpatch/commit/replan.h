@@ -13,10 +13,11 @@
 #define LIBPATCH_COMMIT_REPLAN_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 
 /* Queue the regions that are to be traps. False: there is none. */
-bool replan_begin(void);
+bool replan_begin(void) REQUIRES(library_lock);
 /* Queue the regions that take their place. */
-void replan_go_on(void);
+void replan_go_on(void) REQUIRES(library_lock);
 
 #endif

@@ -8,6 +8,7 @@
 #define LIBPATCH_COMMIT_WORKLIST_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 #include "patch/region.h"
 
 struct worklist_item {
@@ -28,12 +29,12 @@ struct worklist {
 };
 
 /* Takes all that is queued. False: out of memory, and everything is queued as before. */
-bool worklist_begin(struct worklist *worklist);
+bool worklist_begin(struct worklist *worklist) REQUIRES(library_lock);
 /* What was in no batch is queued again. */
-void worklist_put_back(struct worklist *worklist);
-void worklist_end(struct worklist *worklist);
+void worklist_put_back(struct worklist *worklist) REQUIRES(library_lock);
+void worklist_end(struct worklist *worklist) REQUIRES(library_lock);
 
 /* The next batch: [first, next). False: that was all. */
-bool worklist_next(struct worklist *worklist);
+bool worklist_next(struct worklist *worklist) REQUIRES(library_lock);
 
 #endif

@@ -8,6 +8,7 @@
 
 #include "arch/insn.h"
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 #include "patch/region.h"
 
 #include <libpatch/patch.h>
@@ -20,17 +21,18 @@ struct hookset {
 };
 
 /* False: out of memory. */
-bool hookset_add(struct hookset *set, struct attachment *attachment);
+bool hookset_add(struct hookset *set, struct attachment *attachment) REQUIRES(library_lock);
 /* Add all attachments of the region whose patch is not released. */
-bool hookset_add_region(struct hookset *set, const struct region *region);
-void hookset_free(struct hookset *set);
+bool hookset_add_region(struct hookset *set, const struct region *region) REQUIRES(library_lock);
+void hookset_free(struct hookset *set) REQUIRES(library_lock);
 
 /*
  * A trampoline for the set; its hooks belong to the patches then. PATCH_OK; PATCH_ENOMEM with the reason in *refusal.
  */
 patch_status hookset_build(const struct hookset *set, struct region *region, const struct arch_insn *insns,
-			   struct trampoline **out, struct refusal *refusal);
+			   struct trampoline **out, struct refusal *refusal) REQUIRES(library_lock);
 /* The same for the patches on the region, which is to be a trap. *out is NULL when there are none. */
-patch_status hookset_build_trap(struct region *region, struct trampoline **out, struct refusal *refusal);
+patch_status hookset_build_trap(struct region *region, struct trampoline **out, struct refusal *refusal)
+	REQUIRES(library_lock);
 
 #endif

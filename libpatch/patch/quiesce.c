@@ -67,6 +67,7 @@ void quiesce_set_open(struct patch *patch, bool open)
  * Put the patch on the list of those that are due, which is in order of patch_unmake(); as a rule they come in that
  * order. A patch without a destroy function is freed at once.
  */
+REQUIRES(library_lock)
 static void quiesce_become_due(struct patch *patch)
 {
 	struct patch **link = due != NULL && due_last->unmade < patch->unmade ? &due_last->quiet_next : &due;

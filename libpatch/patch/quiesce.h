@@ -8,29 +8,30 @@
 #define LIBPATCH_PATCH_QUIESCE_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 
 struct patch;
 
 /* Let its hooks call its procedure, or pass them over. */
-void quiesce_set_open(struct patch *patch, bool open);
+void quiesce_set_open(struct patch *patch, bool open) REQUIRES(library_lock);
 
 /* The patch was released and is in no region any more. The caller must not use it after the call, which may free it. */
-void quiesce_detached(struct patch *patch);
+void quiesce_detached(struct patch *patch) REQUIRES(library_lock);
 
 /* Look at the threads, if anything waits for them. */
-void quiesce_poll(void);
+void quiesce_poll(void) REQUIRES(library_lock);
 
 /* Is a patch due? */
-bool quiesce_is_due(void);
+bool quiesce_is_due(void) REQUIRES(library_lock);
 /*
  * Take the next patch that is due, in order of patch_unmake(); NULL: none is. The caller calls its destroy function
  * without the library lock, then quiesce_destroyed().
  */
-struct patch *quiesce_take(void);
-void quiesce_destroyed(struct patch *patch);
+struct patch *quiesce_take(void) REQUIRES(library_lock);
+void quiesce_destroyed(struct patch *patch) REQUIRES(library_lock);
 
 /* The last ticket: patches that were closed or detached until now have tickets up to it. */
-uint64_t quiesce_ticket(void);
+uint64_t quiesce_ticket(void) REQUIRES(library_lock);
 enum quiesce_state {
 	QUIESCE_QUIET, /* patches with tickets up to the given one are quiet, and the detached ones of them destroyed */
 	QUIESCE_BUSY,
@@ -39,6 +40,6 @@ enum quiesce_state {
 enum quiesce_state quiesce_state(uint64_t ticket);
 
 /* Is the procedure or the destroy function of any patch, also of one that is not gone yet, in [lower, upper)? */
-bool quiesce_uses(uintptr_t lower, uintptr_t upper);
+bool quiesce_uses(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock);
 
 #endif

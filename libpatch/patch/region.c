@@ -377,6 +377,7 @@ bool region_pad_fits(const struct region *region, uint8_t strategy, const uint8_
 }
 
 /* A former region for the same window of the same code, taken off its entry; NULL: there is none. */
+REQUIRES(library_lock)
 static struct region *region_revive(const struct window *window)
 {
 	struct registry_entry *entry = registry_find(window->start);

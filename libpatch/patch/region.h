@@ -28,6 +28,7 @@
 #include "base/compiler.h"
 #include "base/error.h"
 #include "base/prefetch.h"
+#include "base/thread_safety.h"
 #include "patch/patch_object.h"
 #include "trap/registry.h"
 #include "code/trampoline.h"
@@ -79,34 +80,34 @@ static inline bool patch_is_pending(const struct patch *patch)
 }
 
 /* Take a patch that is not enabled (or whose region was just restored) out of its regions. */
-void region_detach(struct patch *patch);
+void region_detach(struct patch *patch) REQUIRES(library_lock);
 
 /* The region that the instruction at address belongs to, or NULL. */
-struct region *region_at(uintptr_t address);
+struct region *region_at(uintptr_t address) REQUIRES(library_lock);
 
 /* The region that owns the byte at address, also inside an instruction or behind its window, or NULL. */
-struct region *region_covering(uintptr_t address);
+struct region *region_covering(uintptr_t address) REQUIRES(library_lock);
 
 /* Has the instruction at an offset of the region a hook? */
-bool region_is_hooked(const struct region *region, unsigned int offset);
+bool region_is_hooked(const struct region *region, unsigned int offset) REQUIRES(library_lock);
 
 /* Is a patch with this policy on the region? */
-bool region_has_policy(const struct region *region, int policy);
+bool region_has_policy(const struct region *region, int policy) REQUIRES(library_lock);
 /*
  * Is only the library's own patch on the region, and does its jump cover one instruction? Then the region can be
  * changed in one write, and needs no trap bytes on its boundaries, which lie behind the jump.
  */
-bool region_is_plain(const struct region *region);
+bool region_is_plain(const struct region *region) REQUIRES(library_lock);
 /* Is nothing of the region in the text, and no patch on it? */
-bool region_is_unused(const struct region *region);
+bool region_is_unused(const struct region *region) REQUIRES(library_lock);
 
 /* Is any patch on the region wanted? Then its text is to be patched. */
-bool region_wanted(const struct region *region);
+bool region_wanted(const struct region *region) REQUIRES(library_lock);
 
 /* Is any region in the text? */
-bool region_any_installed(void);
+bool region_any_installed(void) REQUIRES(library_lock);
 /* Is a region in the text of the pages of [lower, upper)? False is sure; true may be wrong. */
-bool region_may_be_installed_on(uintptr_t lower, uintptr_t upper);
+bool region_may_be_installed_on(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock);
 
 /* The trampoline in effect after the next commit. */
 static inline struct trampoline *region_trampoline(const struct region *region)
@@ -129,28 +130,28 @@ static inline void region_fetch_further(const struct region *region, unsigned in
 }
 
 /* Has the trampoline's jump a trap byte of the SIGILL class on a boundary? */
-bool region_needs_sigill(const struct region *region, const struct trampoline *trampoline);
+bool region_needs_sigill(const struct region *region, const struct trampoline *trampoline) REQUIRES(library_lock);
 
 struct region_usage {
 	uint64_t regions;
 	uint64_t installed;
 	uint64_t retired_bytes;
 };
-void region_usage(struct region_usage *usage);
+void region_usage(struct region_usage *usage) REQUIRES(library_lock);
 /*
  * The trampoline went out of use. A reachable one is kept for the same patches at the same place (I7), another one
  * freed.
  */
-void region_retire(struct region *region, struct trampoline *trampoline);
+void region_retire(struct region *region, struct trampoline *trampoline) REQUIRES(library_lock);
 
 /* The queue of regions for the next commit. */
-void region_queue(struct region *region);
-size_t region_queued(void);
+void region_queue(struct region *region) REQUIRES(library_lock);
+size_t region_queued(void) REQUIRES(library_lock);
 /* The region at the index, which is below region_queued(). */
-struct region *region_queued_at(size_t index);
+struct region *region_queued_at(size_t index) REQUIRES(library_lock);
 /* Empty the queue: the caller has taken the regions. */
-void region_queue_taken(void);
-void region_set_installed(struct region *region, bool installed);
+void region_queue_taken(void) REQUIRES(library_lock);
+void region_set_installed(struct region *region, bool installed) REQUIRES(library_lock);
 
 /* ---- making and merging ----------------------------------------------------------------------------------------- */
 
@@ -158,43 +159,43 @@ void region_set_installed(struct region *region, bool installed);
  * The region's pad was chosen for the bytes behind the window, which a punned jump consists of. Are `original`, from
  * the region's start on, still these bytes?
  */
-bool region_pad_fits(const struct region *region, uint8_t strategy, const uint8_t *original);
+bool region_pad_fits(const struct region *region, uint8_t strategy, const uint8_t *original) REQUIRES(library_lock);
 /*
  * A region for the window: a former one, or a new one that nothing refers to yet. NULL: out of memory. `no_rmw`: its
  * mapping is writable (text.h).
  */
-struct region *region_create(const struct window *window, bool no_rmw);
+struct region *region_create(const struct window *window, bool no_rmw) REQUIRES(library_lock);
 /* `original`: bytes from the region's start on, a jump's, for PATCH_STRATEGY_PUNNED_JUMP; else not looked at. */
-void region_set_strategy(struct region *region, uint8_t strategy, const uint8_t *original);
+void region_set_strategy(struct region *region, uint8_t strategy, const uint8_t *original) REQUIRES(library_lock);
 /* Free a region that never owned its entries; a former one becomes that again. */
-void region_discard(struct region *region);
+void region_discard(struct region *region) REQUIRES(library_lock);
 /*
  * Make entries for all instructions; entries that exist stay as they are until the region is committed. False: out of
  * memory.
  */
-bool region_make_entries(struct region *region);
+bool region_make_entries(struct region *region) REQUIRES(library_lock);
 /* From now on the entries are this region's. */
-void region_own_entries(struct region *region);
+void region_own_entries(struct region *region) REQUIRES(library_lock);
 /* Move the patches on `gone`, and what they did to the text, to the region, which covers both. Buries `gone`. */
-void region_take_in(struct region *region, struct region *gone);
-void region_append(struct region *region, struct attachment *attachment);
+void region_take_in(struct region *region, struct region *gone) REQUIRES(library_lock);
+void region_append(struct region *region, struct attachment *attachment) REQUIRES(library_lock);
 /* The trampoline that takes effect at the next commit. */
-void region_set_next(struct region *region, struct trampoline *trampoline);
+void region_set_next(struct region *region, struct trampoline *trampoline) REQUIRES(library_lock);
 /*
  * The region goes, because it is unused or because another one has taken it in. If threads may be in its trampolines or
  * at its pad, it becomes a former region (I7).
  */
-void region_bury(struct region *region);
+void region_bury(struct region *region) REQUIRES(library_lock);
 /* No punned jump of the region is in the text any more (I11). */
-void region_clear_punned(const struct region *region);
+void region_clear_punned(const struct region *region) REQUIRES(library_lock);
 /*
  * The code of a region is about to be unmapped. region_leave() takes the region, which has no attachments and owns its
  * entries, off its entries and puts it on the list, linked by `former`; region_leave_former() does so for the former
  * regions of an entry. region_free() frees a region of the list with its trampolines and its pad: no thread can be in
  * them (I7), because it would come back to code that is not there.
  */
-void region_leave(struct region *region, struct region **list);
-void region_leave_former(struct registry_entry *first, struct region **list);
-void region_free(struct region *region);
+void region_leave(struct region *region, struct region **list) REQUIRES(library_lock);
+void region_leave_former(struct registry_entry *first, struct region **list) REQUIRES(library_lock);
+void region_free(struct region *region) REQUIRES(library_lock);
 
 #endif

@@ -15,6 +15,7 @@
 /* Their code is gone, or about to go. */
 static struct region *leaving;
 
+REQUIRES(library_lock)
 static void unmapped_end_patch(struct patch *patch)
 {
 	patch_set_goal(patch, GOAL_DISABLED);
@@ -28,6 +29,7 @@ static void unmapped_end_patch(struct patch *patch)
 	region_detach(patch);
 }
 
+REQUIRES(library_lock)
 static void unmapped_end_region(struct region *region)
 {
 	while (region->attachments != NULL)
@@ -37,6 +39,7 @@ static void unmapped_end_region(struct region *region)
 }
 
 /* Nobody looks it up again (I6); memory is freed once no handler can hold it (R2). */
+REQUIRES(library_lock)
 static void unmapped_end_entry(struct registry_entry *entry)
 {
 	if (entry->region != NULL)

@@ -7,6 +7,7 @@
 #define LIBPATCH_PATCH_UNMAPPED_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 
 /*
  * [lower, upper) is about to be unmapped, or is already. Guarantees, at return:
@@ -18,13 +19,13 @@
  * other bytes there, or none: the unmapping may fail. Cheap when nothing is patched there. Writes no text; allocates
  * nothing. What was looked up of the mapping is for the caller to forget (site_forget()).
  */
-void unmapped_end(uintptr_t lower, uintptr_t upper);
+void unmapped_end(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock);
 
 /* The same for a region that owned no entries yet: replan.c made it, and its code went before it was used. */
 struct region;
-void unmapped_abandon(struct region *region);
+void unmapped_abandon(struct region *region) REQUIRES(library_lock);
 
 /* Free what unmapped_end() left (I7), as far as its code is gone. */
-void unmapped_collect(void);
+void unmapped_collect(void) REQUIRES(library_lock);
 
 #endif

@@ -18,6 +18,7 @@
 /* ---- joining ---------------------------------------------------------------------------------------------------- */
 
 /* Add the attachment to an existing region, whose window stays as it is. */
+REQUIRES(library_lock)
 static patch_status attach_join(struct region *region, struct attachment *attachment, struct refusal *refusal)
 {
 	struct hookset set = { 0 };
@@ -39,6 +40,7 @@ static patch_status attach_join(struct region *region, struct attachment *attach
 }
 
 /* A new region for the candidate, with what the inner regions hold and the attachment. */
+REQUIRES(library_lock)
 static patch_status attach_establish(const struct candidates *candidates, struct attachment *attachment,
 				     struct refusal *refusal)
 {
@@ -76,6 +78,7 @@ static patch_status attach_establish(const struct candidates *candidates, struct
 }
 
 /* Use the unused region with the candidate's window, or make one. */
+REQUIRES(library_lock)
 static patch_status attach_settle_in(const struct candidates *candidates, struct attachment *attachment,
 				     struct refusal *refusal)
 {
@@ -93,6 +96,7 @@ static patch_status attach_settle_in(const struct candidates *candidates, struct
  * Take the best candidate that fits the regions around it, and for which there is memory. `from`: see struct
  * plan_request.
  */
+REQUIRES(library_lock)
 static patch_status attach_establish_at(struct attachment *attachment, int policy, uintptr_t from,
 					const struct extent *extent, struct refusal *refusal)
 {
@@ -122,6 +126,7 @@ static patch_status attach_establish_at(struct attachment *attachment, int polic
  * The attachment's instruction is among the bytes that a punned jump reads. The region gives way, and is a trap from
  * now on; or, if it may not be one, takes the instruction in.
  */
+REQUIRES(library_lock)
 static patch_status attach_establish_in_punned(struct region *region, struct attachment *attachment, int policy,
 					       const struct extent *extent, struct refusal *refusal)
 {
@@ -156,6 +161,7 @@ static patch_status attach_establish_in_punned(struct region *region, struct att
 	return PATCH_OK;
 }
 
+REQUIRES(library_lock)
 static patch_status attach_join_as(struct region *region, uint8_t strategy, struct attachment *attachment,
 				   struct refusal *refusal)
 {
@@ -172,6 +178,7 @@ static patch_status attach_join_as(struct region *region, uint8_t strategy, stru
 }
 
 /* From jump to trap, on the hooked instructions of the window. */
+REQUIRES(library_lock)
 static patch_status attach_join_by_trap(struct region *region, struct attachment *attachment, struct refusal *refusal)
 {
 	patch_status status;
@@ -190,6 +197,7 @@ static patch_status attach_join_by_trap(struct region *region, struct attachment
 /*
  * From trap to jump. A window of several instructions was planned for a jump, and stays; another one is planned again.
  */
+REQUIRES(library_lock)
 static patch_status attach_join_by_jump(struct region *region, struct attachment *attachment,
 					const struct extent *extent, struct refusal *refusal)
 {
@@ -209,6 +217,7 @@ static patch_status attach_join_by_jump(struct region *region, struct attachment
 }
 
 /* An instruction that a region has already: the window stays as a rule, but policies may ask for another strategy. */
+REQUIRES(library_lock)
 static patch_status attach_join_region(struct region *region, struct attachment *attachment,
 				       const struct extent *extent, struct refusal *refusal)
 {

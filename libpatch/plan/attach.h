@@ -7,6 +7,7 @@
 #define LIBPATCH_PLAN_ATTACH_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 #include "patch/region.h"
 #include "plan/site.h"
 
@@ -17,13 +18,13 @@
  * failure nothing has changed and *refusal says why.
  */
 patch_status attach_patch(struct patch *patch, enum role role, uintptr_t address, const struct extent *extent,
-			  struct refusal *refusal);
+			  struct refusal *refusal) REQUIRES(library_lock);
 
 /*
  * The same for a patch on an instruction whose window is given: [start, end), whole instructions, the first one of a
  * jump's length. Nothing is patched there.
  */
 patch_status attach_in_window(struct patch *patch, uintptr_t address, uintptr_t start, uintptr_t end,
-			      const struct extent *extent, struct refusal *refusal);
+			      const struct extent *extent, struct refusal *refusal) REQUIRES(library_lock);
 
 #endif

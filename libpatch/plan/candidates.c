@@ -18,6 +18,7 @@
 #include <errno.h>
 #include <string.h>
 
+REQUIRES(library_lock)
 static bool candidates_is_target(uintptr_t address, const void *data)
 {
 	const struct candidates *candidates = data;
@@ -25,6 +26,7 @@ static bool candidates_is_target(uintptr_t address, const void *data)
 	return (candidates->request.is_start != NULL && scan_is_target(address)) || registry_is_hot(address);
 }
 
+REQUIRES(library_lock)
 static bool candidates_is_start(uintptr_t address, const void *data)
 {
 	(void)data;
@@ -41,6 +43,7 @@ static patch_status candidates_refuse(struct refusal *refusal, patch_status stat
 
 /* ---- what is there ---------------------------------------------------------------------------------------------- */
 
+REQUIRES(library_lock)
 static struct region *candidates_covering(const struct candidates *candidates, uintptr_t address)
 {
 	struct region *region = region_covering(address);
@@ -49,6 +52,7 @@ static struct region *candidates_covering(const struct candidates *candidates, u
 }
 
 /* Regions that begin inside the window, ascending. */
+REQUIRES(library_lock)
 static void candidates_find_inner(struct candidates *candidates)
 {
 	const struct plan *plan = &candidates->plan;
@@ -64,6 +68,7 @@ static void candidates_find_inner(struct candidates *candidates)
 }
 
 /* Bytes behind the window that its jump would consist of: does a patch change them, or read them for itself? */
+REQUIRES(library_lock)
 static bool candidates_is_free_to_read(const struct candidates *candidates, uintptr_t lower, uintptr_t upper)
 {
 	for (uintptr_t at = lower; at < upper; ++at) {
@@ -82,6 +87,7 @@ static bool candidates_is_same_window(const struct region *region, const struct 
 }
 
 /* Bury unused regions in the way of the plan, unless one has the very same window. */
+REQUIRES(library_lock)
 static void candidates_dissolve_unused(const struct plan *plan)
 {
 	uintptr_t end = plan->start + MAX(plan->length, ARCH_JMP_SIZE);
@@ -121,6 +127,7 @@ static bool candidates_agree(const struct candidates *candidates)
  * PATCH_OK: the candidate cuts no region. *grow: it cuts one, but a larger candidate of its kind may not; request->from
  * or request->reach says how large.
  */
+REQUIRES(library_lock)
 static patch_status candidates_compare(struct candidates *candidates, bool *grow, struct refusal *refusal)
 {
 	const struct plan *plan = &candidates->plan;
@@ -222,6 +229,7 @@ static patch_status candidates_check_foreign(const struct candidates *candidates
 }
 
 /* Plan the candidate again, longer each time, until it takes in whole regions. */
+REQUIRES(library_lock)
 static patch_status candidates_grow(struct candidates *candidates, struct refusal *refusal)
 {
 	for (;;) {
@@ -250,6 +258,7 @@ void candidates_reject(struct candidates *candidates, patch_status status, const
 }
 
 /* With FORBID, the last resort: a window that runs into the next function. Is there one? */
+REQUIRES(library_lock)
 static bool candidates_try_last_resort(struct candidates *candidates)
 {
 	struct plan_request *request = &candidates->request;

@@ -7,6 +7,7 @@
 #define LIBPATCH_PLAN_CANDIDATES_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 #include "plan/plan.h"
 #include "patch/region.h"
 #include "plan/site.h"
@@ -39,11 +40,13 @@ struct candidates {
  * plan_request. `through`: a region that is taken for not there; or NULL. PATCH_OK; PATCH_EFAULT: not mapped.
  */
 patch_status candidates_begin(struct candidates *candidates, const struct extent *extent, uintptr_t address, int policy,
-			      uintptr_t from, const struct region *through, struct refusal *refusal);
+			      uintptr_t from, const struct region *through, struct refusal *refusal)
+	REQUIRES(library_lock);
 
 /* The next candidate: PATCH_OK, or why there is none, which is why the first of them did not do. */
-patch_status candidates_next(struct candidates *candidates, struct refusal *refusal);
+patch_status candidates_next(struct candidates *candidates, struct refusal *refusal) REQUIRES(library_lock);
 /* The candidate does not do, for a reason that only its building showed. */
-void candidates_reject(struct candidates *candidates, patch_status status, const struct refusal *refusal);
+void candidates_reject(struct candidates *candidates, patch_status status, const struct refusal *refusal)
+	REQUIRES(library_lock);
 
 #endif

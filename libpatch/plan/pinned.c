@@ -145,6 +145,7 @@ static uint64_t pinned_word_at(const uint8_t *bytes)
 }
 
 /* Of the function, what a window could touch: it may run over the function's end, but does not begin in front of it. */
+REQUIRES(library_lock)
 static uintptr_t pinned_find_cancellable(uintptr_t address, uintptr_t function, uintptr_t end)
 {
 	static uint8_t view[2 * AROUND];

@@ -14,6 +14,7 @@
 #define LIBPATCH_PLAN_PINNED_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 #include "elf/module.h"
 
 struct pinned {
@@ -27,5 +28,5 @@ struct pinned {
  * unknown.
  */
 const char *pinned_examine(const struct module *module, uintptr_t address, uintptr_t lower, uintptr_t upper,
-			   struct pinned *out);
+			   struct pinned *out) REQUIRES(library_lock);
 #endif

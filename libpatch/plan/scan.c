@@ -205,6 +205,7 @@ static bool scan_is_direct_branch(const struct arch_insn *insn)
 	return insn->rel_size != 0 && insn->kind != ARCH_CALL;
 }
 
+REQUIRES(library_lock)
 static void scan_decode(void)
 {
 	uintptr_t lower = scanned_lower;

@@ -10,20 +10,21 @@
 #define LIBPATCH_PLAN_SCAN_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 
 /* The answers below are for the function [lower, upper), readable memory that is not empty; patched or not. */
-void scan_set(uintptr_t lower, uintptr_t upper);
+void scan_set(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock);
 
 /*
  * Decode it all. False when out of memory, or when the function is larger than 4 MiB: then nothing is known of it, and
  * what is asked below is answered with no.
  */
-bool scan_function(void);
+bool scan_function(void) REQUIRES(library_lock);
 
-bool scan_is_start(uintptr_t address);
-bool scan_is_target(uintptr_t address);
+bool scan_is_start(uintptr_t address) REQUIRES(library_lock);
+bool scan_is_target(uintptr_t address) REQUIRES(library_lock);
 
 /* The text changed for other reasons than patches: forget. */
-void scan_forget(void);
+void scan_forget(void) REQUIRES(library_lock);
 
 #endif

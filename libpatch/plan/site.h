@@ -8,6 +8,7 @@
 
 #include "arch/insn.h"
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 #include "patch/region.h"
 
 #include <libpatch/patch.h>
@@ -25,18 +26,18 @@ struct extent {
 };
 
 /* May a patch be placed at address? PATCH_OK, or why not in *refusal. */
-patch_status site_examine(uintptr_t address, struct extent *extent, struct refusal *refusal);
+patch_status site_examine(uintptr_t address, struct extent *extent, struct refusal *refusal) REQUIRES(library_lock);
 
 /*
  * The end of the function that begins at extent->limit, as far as its bytes may be changed; 0: no function begins
  * there.
  */
-uintptr_t site_next_function_end(const struct extent *extent);
+uintptr_t site_next_function_end(const struct extent *extent) REQUIRES(library_lock);
 
 /* The instruction at address, under patches; false when the bytes there are none. */
-bool site_decode(uintptr_t address, struct arch_insn *insn);
+bool site_decode(uintptr_t address, struct arch_insn *insn) REQUIRES(library_lock);
 
 /* Forget what was looked up of mappings and functions. */
-void site_forget(void);
+void site_forget(void) REQUIRES(library_lock);
 
 #endif
