@@ -10,8 +10,8 @@ EXPORT patch_status patch_attr_init(patch_attr *attr, size_t sizeof_attr)
 	if (attr == NULL)
 		return error_raise(PATCH_EINVAL, "patch_attr_init", "a pointer is NULL", "attr");
 	if (sizeof_attr != sizeof(*attr))
-		return error_raise(PATCH_EINVAL, "patch_attr_init", "the caller was built for another size of patch_attr",
-				   "sizeof_attr");
+		return error_raise(PATCH_EINVAL, "patch_attr_init",
+				   "the caller was built for another size of patch_attr", "sizeof_attr");
 	*attr = (patch_attr){ .trap_policy = PATCH_TRAP_POLICY_ALLOW, .abi = PATCH_ABI_OS };
 	return PATCH_OK;
 }
@@ -38,7 +38,8 @@ static patch_status attr_set(patch_attr *attr, size_t field, int value, int grea
 
 EXPORT patch_status patch_attr_set_trap_policy(patch_attr *attr, int policy)
 {
-	return attr_set(attr, offsetof(patch_attr, trap_policy), policy, PATCH_TRAP_POLICY_FORCE, "patch_attr_set_trap_policy");
+	return attr_set(attr, offsetof(patch_attr, trap_policy), policy, PATCH_TRAP_POLICY_FORCE,
+			"patch_attr_set_trap_policy");
 }
 
 EXPORT patch_status patch_attr_set_abi(patch_attr *attr, int abi)
@@ -48,5 +49,6 @@ EXPORT patch_status patch_attr_set_abi(patch_attr *attr, int abi)
 
 EXPORT patch_status patch_attr_set_initial_state(patch_attr *attr, int state)
 {
-	return attr_set(attr, offsetof(patch_attr, initial_state), state, PATCH_ENABLED, "patch_attr_set_initial_state");
+	return attr_set(attr, offsetof(patch_attr, initial_state), state, PATCH_ENABLED,
+			"patch_attr_set_initial_state");
 }

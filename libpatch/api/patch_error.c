@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * patch_last_error() and patch_status_string(): what a program is told of a failure. The chain itself is in base/error.c.
+ * patch_last_error() and patch_status_string(): what a program is told of a failure. The chain itself is in
+ * base/error.c.
  */
 #include "base/error.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The library lock as clang sees it: with -Wthread-safety, a function that needs the lock cannot be called by one that does not
- * hold it. For other compilers the macros are empty; for all of them nothing is generated.
+ * The library lock as clang sees it: with -Wthread-safety, a function that needs the lock cannot be called by one that
+ * does not hold it. For other compilers the macros are empty; for all of them nothing is generated.
  *
  * The lock itself is runtime/lock.c's. Its name is declared here, because layers below runtime/ need it too.
  */
@@ -21,7 +21,9 @@
 #define ACQUIRE(...) THREAD_SAFETY(acquire_capability(__VA_ARGS__))
 #define TRY_ACQUIRE(...) THREAD_SAFETY(try_acquire_capability(__VA_ARGS__))
 #define RELEASE(...) THREAD_SAFETY(release_capability(__VA_ARGS__))
-/* A function that is not looked into, because what it does with the lock depends on what it finds. Says why beside it. */
+/*
+ * A function that is not looked into, because what it does with the lock depends on what it finds. Says why beside it.
+ */
 #define NO_THREAD_SAFETY_ANALYSIS THREAD_SAFETY(no_thread_safety_analysis)
 /* From here on the caller is known to hold it: a callback, of which the compiler does not see who calls it. */
 #define ASSERT_CAPABILITY(...) THREAD_SAFETY(assert_capability(__VA_ARGS__))

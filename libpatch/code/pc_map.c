@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * From a pc in generated code to the instruction that it stands for: by the ranges of generated code, the granule table of an arena
- * and the rows of a block. Called in signal handlers: only memory is read, nothing locks or allocates.
+ * From a pc in generated code to the instruction that it stands for: by the ranges of generated code, the granule table
+ * of an arena and the rows of a block. Called in signal handlers: only memory is read, nothing locks or allocates.
  */
 #include "code/pc_map.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Generated code seen from outside: is this pc in it, and which original instruction does it stand for? Async-signal-safe, any
- * thread, no lock (I9).
+ * Generated code seen from outside: is this pc in it, and which original instruction does it stand for?
+ * Async-signal-safe, any thread, no lock (I9).
  */
 #ifndef LIBPATCH_CODE_PC_MAP_H
 #define LIBPATCH_CODE_PC_MAP_H

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Can a trampoline that is there do what is wanted now? Compares hooks, windows and owners. Pure: nothing is emitted or changed.
+ * Can a trampoline that is there do what is wanted now? Compares hooks, windows and owners. Pure: nothing is emitted or
+ * changed.
  */
 #include "code/trampoline.h"
 
@@ -92,8 +93,8 @@ static bool trampoline_is_mapped(const uint16_t *map, size_t count, size_t index
 	return count > 0;
 }
 
-bool trampoline_fits(const struct trampoline *trampoline, const struct window *window, const struct hook *hooks, size_t count,
-		     bool (*ignore)(const struct hook_owner *owner), uint16_t *map)
+bool trampoline_fits(const struct trampoline *trampoline, const struct window *window, const struct hook *hooks,
+		     size_t count, bool (*ignore)(const struct hook_owner *owner), uint16_t *map)
 {
 	if (trampoline->hook_count < count || !trampoline_is_for(trampoline, window))
 		return false;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A window: the whole instructions that a jump or a trap stands for, and how it does. The planner finds it, a trampoline is built
- * for it, a region keeps it. Pure.
+ * A window: the whole instructions that a jump or a trap stands for, and how it does. The planner finds it, a
+ * trampoline is built for it, a region keeps it. Pure.
  */
 #ifndef LIBPATCH_CODE_WINDOW_H
 #define LIBPATCH_CODE_WINDOW_H
@@ -27,8 +27,8 @@ struct window {
 };
 
 /*
- * Displacement bytes of a jump at the window's start that are boundaries: bit i for byte i of the rel32. They must be trap
- * bytes for as long as the jump is there (design: the region model).
+ * Displacement bytes of a jump at the window's start that are boundaries: bit i for byte i of the rel32. They must be
+ * trap bytes for as long as the jump is there (design: the region model).
  */
 static inline unsigned int window_boundaries(const uint8_t *offsets, unsigned int count)
 {

@@ -32,7 +32,10 @@ bool mask_audit_can_look(void)
 
 /* ---- threads that block owned signals --------------------------------------------------------------------------- */
 
-/* Threads that blocked owned signals; once one is found clean it stays so, because it can only change it by a mediated call. */
+/*
+ * Threads that blocked owned signals; once one is found clean it stays so, because it can only change it by a mediated
+ * call.
+ */
 static int blocking[REMEMBERED];
 static size_t blocking_count;
 
@@ -77,8 +80,8 @@ int mask_audit_blocking_thread(void)
 }
 
 /*
- * While libc makes a thread, and until that one runs, both block all signals, and the two that libc keeps for itself, which no
- * program can block by its functions. They are past it soon, unless a debugger stopped them.
+ * While libc makes a thread, and until that one runs, both block all signals, and the two that libc keeps for itself,
+ * which no program can block by its functions. They are past it soon, unless a debugger stopped them.
  */
 #define LIBC_ONLY (SIGNALS_BIT(32) | SIGNALS_BIT(33))
 #define FIRST_NAP_NS 50000
@@ -119,8 +122,8 @@ void mask_audit_wait_for_libc(void)
 /* ---- threads that may be about to install a handler ------------------------------------------------------------- */
 
 /*
- * All that were there when calls were mediated already. One was in no such call, or is not any more, when it has executed code of
- * the program since it was looked at, or waits in another call, or for the memory of an instruction.
+ * All that were there when calls were mediated already. One was in no such call, or is not any more, when it has
+ * executed code of the program since it was looked at, or waits in another call, or for the memory of an instruction.
  */
 static struct suspect {
 	pid_t tid;
@@ -155,8 +158,8 @@ static bool suspect(pid_t tid, uint64_t blocked, void *data)
 }
 
 /*
- * One that begins or ends meanwhile makes the directory skip others. Where the calling thread is not in it, its numbers are those
- * of another namespace.
+ * One that begins or ends meanwhile makes the directory skip others. Where the calling thread is not in it, its numbers
+ * are those of another namespace.
  */
 static bool list_suspects(void)
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What threads did by system calls that were not mediated yet, or are not at all: they may block owned signals, and they may be
- * about to install a handler. With the library lock held, but for mask_audit_wait_for_libc().
+ * What threads did by system calls that were not mediated yet, or are not at all: they may block owned signals, and
+ * they may be about to install a handler. With the library lock held, but for mask_audit_wait_for_libc().
  */
 #ifndef LIBPATCH_INTERPOSE_MASK_AUDIT_H
 #define LIBPATCH_INTERPOSE_MASK_AUDIT_H
@@ -17,8 +17,8 @@ void mask_audit_incomplete(void);
 void mask_audit_look(void);
 
 /*
- * A thread that blocks owned signals; 0: none is known. It would be killed by a trap byte. MASK_AUDIT_UNKNOWN: there may be one,
- * as far as can be seen.
+ * A thread that blocks owned signals; 0: none is known. It would be killed by a trap byte. MASK_AUDIT_UNKNOWN: there
+ * may be one, as far as can be seen.
  */
 #define MASK_AUDIT_UNKNOWN (-1)
 int mask_audit_blocking_thread(void);

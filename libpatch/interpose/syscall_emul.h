@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * System calls of the program that would make a trap fatal, or tell the program what is not so: made in its stead, with the
- * signals that libpatch owns kept out of masks and handlers. What the program reads back is what it set.
+ * System calls of the program that would make a trap fatal, or tell the program what is not so: made in its stead, with
+ * the signals that libpatch owns kept out of masks and handlers. What the program reads back is what it set.
  */
 #ifndef LIBPATCH_INTERPOSE_SYSCALL_EMUL_H
 #define LIBPATCH_INTERPOSE_SYSCALL_EMUL_H
@@ -15,19 +15,19 @@ bool syscall_emul_concerns(long number);
 bool syscall_emulate(struct arch_call *call);
 
 /*
- * Bring what was set before under the same rule: handlers' masks, and what the calling thread blocks, also in the mask that it is
- * about to get back.
+ * Bring what was set before under the same rule: handlers' masks, and what the calling thread blocks, also in the mask
+ * that it is about to get back.
  */
 void syscall_emul_adopt(uint64_t *mask);
 /*
- * Has the program a handler? As soon as it is known, app_handlers.h is told. Threads that were there before may be about to install
- * one, so that it may take a few calls.
+ * Has the program a handler? As soon as it is known, app_handlers.h is told. Threads that were there before may be
+ * about to install one, so that it may take a few calls.
  */
 void syscall_emul_look_for_handlers(void);
 
 /*
- * The end of it, with nothing mediated any more: handlers' masks and the calling thread's are for the kernel again. What other
- * threads believe to block they do not, until they set it again.
+ * The end of it, with nothing mediated any more: handlers' masks and the calling thread's are for the kernel again.
+ * What other threads believe to block they do not, until they set it again.
  */
 void syscall_emul_release(void);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Whether the program has handlers, by two atomic words: threads inside are counted, and a thread that is about to install a handler
- * waits for them. Waits for nothing else; takes no lock.
+ * Whether the program has handlers, by two atomic words: threads inside are counted, and a thread that is about to
+ * install a handler waits for them. Waits for nothing else; takes no lock.
  */
 #include "runtime/app_handlers.h"
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Pairs a hook at a call with the hook at its return, per thread, by the stack pointer. Runs in hooks: thread-local memory only.
+ * Pairs a hook at a call with the hook at its return, per thread, by the stack pointer. Runs in hooks: thread-local
+ * memory only.
  */
 #include "runtime/call_pairs.h"
 
@@ -19,8 +20,8 @@ static TLS_INITIAL_EXEC unsigned int forgotten;
 #define POPPED_MAX 65535
 
 /*
- * Frames below the current stack pointer are gone, by longjmp or an exception: their calls will not return. A thread that
- * changes stacks (coroutines, a signal stack) may lose pending calls of the other stack.
+ * Frames below the current stack pointer are gone, by longjmp or an exception: their calls will not return. A thread
+ * that changes stacks (coroutines, a signal stack) may lose pending calls of the other stack.
  */
 static void call_pairs_drop_dead(uintptr_t stack_pointer)
 {
@@ -35,8 +36,8 @@ static void call_pairs_remove(unsigned int index)
 }
 
 /*
- * The pair's innermost call that can have returned with this stack pointer: the same one as at the call, or a little above
- * where the callee pops arguments. Several patches on one call are pending with equal ones.
+ * The pair's innermost call that can have returned with this stack pointer: the same one as at the call, or a little
+ * above where the callee pops arguments. Several patches on one call are pending with equal ones.
  */
 static bool call_pairs_take(const struct call_pair *pair, uintptr_t stack_pointer)
 {

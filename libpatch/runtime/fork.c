@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Forks: the parent holds the library lock over them, so that the child finds everything whole; and the child forgets the threads
- * of its parent. How the program's calls get here is not known here (interpose/).
+ * Forks: the parent holds the library lock over them, so that the child finds everything whole; and the child forgets
+ * the threads of its parent. How the program's calls get here is not known here (interpose/).
  */
 #include "runtime/fork.h"
 

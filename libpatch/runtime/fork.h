@@ -8,18 +8,20 @@
 #include "base/compiler.h"
 
 /*
- * A child finds the lock free, however it was made (process.h). But it must also find the text and all else whole, so that its
- * parent holds the lock over the fork: over the system call only. A handler of pthread_atfork(3) would hold it while libc, and
- * handlers of the program, take locks of theirs, malloc()'s among them, which a thread may have that waits for this one, be it in
- * a signal handler.
+ * A child finds the lock free, however it was made (process.h). But it must also find the text and all else whole, so
+ * that its parent holds the lock over the fork: over the system call only. A handler of pthread_atfork(3) would hold it
+ * while libc, and handlers of the program, take locks of theirs, malloc()'s among them, which a thread may have that
+ * waits for this one, be it in a signal handler.
  */
 typedef long lock_fork_fn(void *data);
 /* `fork` returns 0 in the child, as this does. */
 long lock_over_fork(lock_fork_fn *fork, void *data);
 
 enum lock_forks {
-	LOCK_FORKS_ARE_FREE,   /* there is nothing to protect: a fork waits for whoever is in, but does not hold the lock */
-	LOCK_FORKS_BY_HANDLER, /* some call of libc's could not be patched: handlers of pthread_atfork(3) hold it after all */
+	/* there is nothing to protect: a fork waits for whoever is in, but does not hold the lock */
+	LOCK_FORKS_ARE_FREE,
+	/* some call of libc's could not be patched: handlers of pthread_atfork(3) hold it after all */
+	LOCK_FORKS_BY_HANDLER,
 	LOCK_FORKS_BY_CALL,
 };
 void lock_set_forks(enum lock_forks now);

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The guard of each thread: the stack pointer below which no further hook may run in that thread. runtime/hook_threads.h says
- * who reads other threads' guards, and why that is enough.
+ * The guard of each thread: the stack pointer below which no further hook may run in that thread.
+ * runtime/hook_threads.h says who reads other threads' guards, and why that is enough.
  *
  *   0              the thread runs no hook
  *   an address     the base of the frame of the hook that runs: no hook runs below it

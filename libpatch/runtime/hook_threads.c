@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The hook's side of the table of threads: a thread's first hook enters the thread, and a hook that meets another one decides whether
- * it may run. Wherever a hook may be: no libc, no lock, general registers only. Nothing here looks at other threads.
+ * The hook's side of the table of threads: a thread's first hook enters the thread, and a hook that meets another one
+ * decides whether it may run. Wherever a hook may be: no libc, no lock, general registers only. Nothing here looks at
+ * other threads.
  */
 #include "runtime/hook_threads.h"
 
@@ -32,7 +33,8 @@ static struct thread_chunk *hook_threads_add_chunk(struct thread_chunk *last)
 {
 	struct thread_chunk *expected = NULL;
 	struct thread_chunk *chunk;
-	long result = raw_syscall(SYS_mmap, NULL, CHUNK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	long result =
+		raw_syscall(SYS_mmap, NULL, CHUNK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 
 	if (result < 0)
 		return NULL;
@@ -63,7 +65,10 @@ static bool hook_threads_claim_same(uintptr_t self)
 			struct thread_entry *entry = &chunk->entries[i];
 			uintptr_t thread = atomic_load(&entry->thread);
 
-			/* Against the scanner, who doubts it at this moment: it looks once more before it takes it away. */
+			/*
+			 * Against the scanner, who doubts it at this moment: it looks once more before it takes it
+			 * away.
+			 */
 			if ((thread & ~THREAD_DOUBTED) == self && hook_threads_claim(entry, thread, self))
 				return true;
 		}
@@ -77,7 +82,8 @@ static bool hook_threads_claim_free(uintptr_t self)
 		struct thread_chunk *next;
 
 		for (size_t i = 0; i < chunk->count; ++i)
-			if (atomic_load(&chunk->entries[i].thread) == 0 && hook_threads_claim(&chunk->entries[i], 0, self))
+			if (atomic_load(&chunk->entries[i].thread) == 0 &&
+			    hook_threads_claim(&chunk->entries[i], 0, self))
 				return true;
 		next = atomic_load(&chunk->next);
 		chunk = next != NULL ? next : hook_threads_add_chunk(chunk);
@@ -97,8 +103,8 @@ static bool hook_threads_in_handler_above(uintptr_t guard)
 }
 
 /*
- * A frame that does not lie below the stack pointer's is none any more, unless this is another stack: a handler's, or that of a
- * child that shares the parent's memory, while the parent waits in what is perhaps a procedure.
+ * A frame that does not lie below the stack pointer's is none any more, unless this is another stack: a handler's, or
+ * that of a child that shares the parent's memory, while the parent waits in what is perhaps a procedure.
  */
 static bool hook_threads_frame_is_gone(uintptr_t guard)
 {

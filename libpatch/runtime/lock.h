@@ -21,13 +21,17 @@ struct lock_scope {
 };
 
 /*
- * False when this thread holds the lock already: the caller is a handler of an owned signal that interrupted the library, and
- * must give up. Or when what the lock protects is a copy that was made in the middle of a change: lock_refusal() says which.
+ * False when this thread holds the lock already: the caller is a handler of an owned signal that interrupted the
+ * library, and must give up. Or when what the lock protects is a copy that was made in the middle of a change:
+ * lock_refusal() says which.
  */
 bool lock_acquire(struct lock_scope *scope) TRY_ACQUIRE(true, library_lock);
 const char *lock_refusal(void);
 void lock_release(const struct lock_scope *scope) RELEASE(library_lock);
-/* The same where code may have been generated: unwind descriptions are registered (arena_register_unwind()), by a call of libgcc. */
+/*
+ * The same where code may have been generated: unwind descriptions are registered (arena_register_unwind()), by a call
+ * of libgcc.
+ */
 void lock_release_and_register_unwind(const struct lock_scope *scope) RELEASE(library_lock);
 
 /* Keep other threads from registering unwind descriptions, or wait until they have: over a fork. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Keeps owned signals that the program believes to block, until it takes them: atomics and thread-local words, by which a handler
- * that interrupts either function finds every signal once.
+ * Keeps owned signals that the program believes to block, until it takes them: atomics and thread-local words, by which
+ * a handler that interrupts either function finds every signal once.
  */
 #include "trap/app_sigpending.h"
 
@@ -60,7 +60,8 @@ int app_sigpending_take(uint64_t mask, siginfo_t *info)
 {
 	for (int index = 0; index < SIGNALS_OWNABLE; ++index)
 		if ((mask & SIGNALS_BIT(signals_ownable[index])) != 0 &&
-		    (app_sigpending_release(&of_thread[index], info) || app_sigpending_release(&of_process[index], info)))
+		    (app_sigpending_release(&of_thread[index], info) ||
+		     app_sigpending_release(&of_process[index], info)))
 			return signals_ownable[index];
 	return 0;
 }

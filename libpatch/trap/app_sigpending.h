@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Owned signals that others sent while the program believes that it blocks them. The kernel does not block them, or it would
- * end the process at the first trap byte, so they are kept here until the program takes them: one of each for the process
- * and one for each thread, as the kernel keeps them. Async-signal-safe; no lock.
+ * Owned signals that others sent while the program believes that it blocks them. The kernel does not block them, or it
+ * would end the process at the first trap byte, so they are kept here until the program takes them: one of each for the
+ * process and one for each thread, as the kernel keeps them. Async-signal-safe; no lock.
  */
 #ifndef LIBPATCH_TRAP_APP_SIGPENDING_H
 #define LIBPATCH_TRAP_APP_SIGPENDING_H

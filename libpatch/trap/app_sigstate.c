@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The program's view of the owned signals: masks per thread, actions as versions that a handler can read while they are written,
- * and a child's view that borrows its parent's memory. Only tells what was set; syscall_emul.c decides what a call means.
+ * The program's view of the owned signals: masks per thread, actions as versions that a handler can read while they are
+ * written, and a child's view that borrows its parent's memory. Only tells what was set; syscall_emul.c decides what a
+ * call means.
  */
 #include "trap/app_sigstate.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the program believes about the signals that libpatch owns: which a thread blocks, and what their handlers are. The
- * kernel has our handler, and never blocks them in a thread that runs patched code. A child that borrows its parent's memory
- * (process.h) has a view of its own. Async-signal-safe; no lock.
+ * What the program believes about the signals that libpatch owns: which a thread blocks, and what their handlers are.
+ * The kernel has our handler, and never blocks them in a thread that runs patched code. A child that borrows its
+ * parent's memory (process.h) has a view of its own. Async-signal-safe; no lock.
  */
 #ifndef LIBPATCH_TRAP_APP_SIGSTATE_H
 #define LIBPATCH_TRAP_APP_SIGSTATE_H
@@ -20,8 +20,8 @@ void app_sigstate_inherit(uintptr_t thread);
 void app_sigstate_end(void);
 
 /*
- * The program's action for one of signals_ownable[]; or, APP_SIGSTATE_FRONT more, that of a tool in front of us, which hands on to
- * libpatch_on_trap(): SIG_DFL when there is none.
+ * The program's action for one of signals_ownable[]; or, APP_SIGSTATE_FRONT more, that of a tool in front of us, which
+ * hands on to libpatch_on_trap(): SIG_DFL when there is none.
  */
 #define APP_SIGSTATE_FRONT SIGNALS_OWNABLE
 void app_sigstate_action(int index, struct kernel_sigaction *action);

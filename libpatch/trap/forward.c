@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Traps that are not libpatch's: to a tool's handler in front of it, to the program's handler, or to the default action. Runs in
- * the trap handler, so takes no lock and allocates nothing (I9).
+ * Traps that are not libpatch's: to a tool's handler in front of it, to the program's handler, or to the default
+ * action. Runs in the trap handler, so takes no lock and allocates nothing (I9).
  */
 #include "trap/forward.h"
 
@@ -16,9 +16,9 @@
 #include <ucontext.h>
 
 /*
- * What uc_link of a frame points to while the frame is handed on: a handler of the program that forwards it back to us goes
- * no further. The kernel writes 0 there (arch/x86/kernel/signal_64.c); a handler that leaves by longjmp leaves nothing
- * behind.
+ * What uc_link of a frame points to while the frame is handed on: a handler of the program that forwards it back to us
+ * goes no further. The kernel writes 0 there (arch/x86/kernel/signal_64.c); a handler that leaves by longjmp leaves
+ * nothing behind.
  */
 static ucontext_t handing_on;
 /* Other such marks: a tool's handler in front of us runs, and has not handed the trap on yet, or has. */
@@ -90,7 +90,8 @@ static void forward_take_default(int signo, siginfo_t *info, ucontext_t *context
 
 #define IS(handler, constant) ((uintptr_t)(handler) == (uintptr_t)(constant))
 
-static void forward_call_handler(const struct kernel_sigaction *program, int signo, siginfo_t *info, ucontext_t *context)
+static void forward_call_handler(const struct kernel_sigaction *program, int signo, siginfo_t *info,
+				 ucontext_t *context)
 {
 	void (*handler)(int, siginfo_t *, void *) = (void (*)(int, siginfo_t *, void *))(uintptr_t)program->handler;
 	uint64_t mask = *(const uint64_t *)&context->uc_sigmask | program->mask;

@@ -10,11 +10,14 @@
 #include <signal.h>
 
 /*
- * A tool may put a handler of its own in front of ours, which hands traps on to libpatch_on_trap(). Does this one, as far as
- * can be told: does the module that it is in refer to that function?
+ * A tool may put a handler of its own in front of ours, which hands traps on to libpatch_on_trap(). Does this one, as
+ * far as can be told: does the module that it is in refer to that function?
  */
 bool forward_reaches_us(uintptr_t handler);
-/* Is there a handler in front that has not seen this trap? Then it is called. Whether it handed it on; false if there is none. */
+/*
+ * Is there a handler in front that has not seen this trap? Then it is called. Whether it handed it on; false if there
+ * is none.
+ */
 bool forward_offer(int signo, siginfo_t *info, void *context);
 
 /* Give a signal that is not ours to the program: its handler, or the default action. Called from the trap handler. */

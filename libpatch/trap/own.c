@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Puts the handler for trap bytes in place, through sigaction(), so that a host that interposes it sees it. Does not know what the
- * handler does, and nothing here runs in it.
+ * Puts the handler for trap bytes in place, through sigaction(), so that a host that interposes it sees it. Does not
+ * know what the handler does, and nothing here runs in it.
  */
 #include "trap/own.h"
 
@@ -70,9 +70,9 @@ static int own_install(int signo)
 	memset(&action, 0, sizeof(action));
 	action.sa_sigaction = own_handler;
 	/*
-	 * SA_ONSTACK: the thread's own stack may be too small for a frame (goroutines). All signals but the other owned one are
-	 * blocked while we decide, which signals_are_blocked() relies on; the program's handler gets the mask it asked for.
-	 * SA_RESTART for signals that others send.
+	 * SA_ONSTACK: the thread's own stack may be too small for a frame (goroutines). All signals but the other owned
+	 * one are blocked while we decide, which signals_are_blocked() relies on; the program's handler gets the mask
+	 * it asked for. SA_RESTART for signals that others send.
 	 */
 	action.sa_flags = SA_SIGINFO | SA_ONSTACK | SA_RESTART;
 	sigfillset(&action.sa_mask);

@@ -12,9 +12,9 @@
 typedef void own_handler_fn(int signo, siginfo_t *info, void *context);
 
 /*
- * Install the handler for `signo`, once, through sigaction(), so that a host that interposes it sees it. There is one handler for
- * all signals. What was there before gets every signal that is not ours (forward.h). 0 or errno. Never installed again behind the
- * program's back.
+ * Install the handler for `signo`, once, through sigaction(), so that a host that interposes it sees it. There is one
+ * handler for all signals. What was there before gets every signal that is not ours (forward.h). 0 or errno. Never
+ * installed again behind the program's back.
  */
 int own_signal(int signo, own_handler_fn *handler);
 /* While nothing is mediated: if the program has put another handler there since, the signal is not owned. */

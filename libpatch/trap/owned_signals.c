@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The signals that trap bytes raise, and whether libpatch's handler for them is in place. Atomics only; who installs the handler
- * (own.c) says so here, everybody asks here.
+ * The signals that trap bytes raise, and whether libpatch's handler for them is in place. Atomics only; who installs
+ * the handler (own.c) says so here, everybody asks here.
  */
 #include "trap/owned_signals.h"
 
@@ -45,8 +45,12 @@ void signals_set_action_known(int index)
 
 bool signals_are_blocked(uint64_t blocked)
 {
-	/* Those that can be blocked, without the two that libc keeps for itself (sysdeps/unix/sysv/linux/internal-signals.h). */
-	uint64_t others = ~(SIGNALS_OWNED | SIGNALS_BIT(SIGKILL) | SIGNALS_BIT(SIGSTOP) | SIGNALS_BIT(32) | SIGNALS_BIT(33));
+	/*
+	 * Those that can be blocked, without the two that libc keeps for itself
+	 * (sysdeps/unix/sysv/linux/internal-signals.h).
+	 */
+	uint64_t others =
+		~(SIGNALS_OWNED | SIGNALS_BIT(SIGKILL) | SIGNALS_BIT(SIGSTOP) | SIGNALS_BIT(32) | SIGNALS_BIT(33));
 	uint64_t of_ours = blocked & SIGNALS_OWNED;
 
 	/* Exactly one, and everything else: that is how our handler runs. */

@@ -22,7 +22,10 @@ int signal_index(int signo);
 /* Is libpatch's handler in place? Only own.c says so. */
 bool signals_owned(int signo);
 void signals_set_owned(int signo, bool owned);
-/* Is the program's action for signals_ownable[index] known (app_sigstate.h)? From before libpatch's handler is in place. */
+/*
+ * Is the program's action for signals_ownable[index] known (app_sigstate.h)? From before libpatch's handler is in
+ * place.
+ */
 bool signals_action_known(int index);
 void signals_set_action_known(int index);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The read side of the registry: readers count themselves in and out, striped, in the manner of the kernel's sleepable RCU
- * (kernel/rcu/srcutree.c), and a writer looks whether those of an epoch have left. No thread waits for another one.
+ * The read side of the registry: readers count themselves in and out, striped, in the manner of the kernel's sleepable
+ * RCU (kernel/rcu/srcutree.c), and a writer looks whether those of an epoch have left. No thread waits for another one.
  */
 #include "trap/registry.h"
 

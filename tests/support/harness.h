@@ -130,8 +130,8 @@ const char *harness_last_error(void);
 #define HARNESS_SKIPPED 77
 
 /*
- * The process ends, and says why. In a child of harness_isolated() it is one part of the test that is skipped. What failed
- * before counts for more.
+ * The process ends, and says why. In a child of harness_isolated() it is one part of the test that is skipped. What
+ * failed before counts for more.
  */
 void harness_skip(const char *format, ...) __attribute__((format(printf, 1, 2), noreturn));
 
@@ -144,8 +144,9 @@ void harness_start_seconds(unsigned int seconds);
 void harness_start(void);
 
 /*
- * The exit status of the test: 1 when a check failed; 77 when a part was skipped, because a test that could not do all it is
- * for has not passed; else 0. The last line names the first part that was skipped, for the sum of all tests shows that line.
+ * The exit status of the test: 1 when a check failed; 77 when a part was skipped, because a test that could not do all
+ * it is for has not passed; else 0. The last line names the first part that was skipped, for the sum of all tests shows
+ * that line.
  */
 int harness_end(void);
 
@@ -156,15 +157,17 @@ int harness_child(void (*fn)(void *), void *argument);
 void harness_skip_part(const char *what, const char *reason);
 
 /*
- * Run fn(argument) in a child of its own and count the child's end as a failure unless it went well. When the child calls
- * SKIP(), the part is noted for harness_end(); the parts behind it run.
+ * Run fn(argument) in a child of its own and count the child's end as a failure unless it went well. When the child
+ * calls SKIP(), the part is noted for harness_end(); the parts behind it run.
  */
 void harness_isolated(const char *what, void (*fn)(void *), void *argument);
 
 /* Is the thread of this process in futex(2)? */
 bool harness_waits(pid_t tid);
 
-/* The path of the module that is built beside the tests (module.c). Not in a child: the test ends where there is none. */
+/*
+ * The path of the module that is built beside the tests (module.c). Not in a child: the test ends where there is none.
+ */
 const char *harness_module(void);
 
 /* Call what a test wrote at `code`: a function without arguments. */
@@ -180,7 +183,8 @@ struct patch_exec_model model_of(int type, probe_procedure procedure, void *user
 patch_attr attr_of(int policy, int state);
 
 /* PROBE at address, every register readable, everything may be clobbered. */
-patch_status make_probe(uintptr_t address, probe_procedure procedure, void *user_data, int policy, int state, patch_t *out);
+patch_status make_probe(uintptr_t address, probe_procedure procedure, void *user_data, int policy, int state,
+			patch_t *out);
 const char *policy_name(int policy);
 
 #ifdef __cplusplus

@@ -257,7 +257,8 @@ void text_check_same(const struct text_copy *copy, const char *file, int line)
 		return;
 	for (size_t i = 0; i < copy->size; i++)
 		if (now[i] != copy->bytes[i]) {
-			harness_fail(file, line, "byte at %#zx is %02x, was %02x", (size_t)&now[i], now[i], copy->bytes[i]);
+			harness_fail(file, line, "byte at %#zx is %02x, was %02x", (size_t)&now[i], now[i],
+				     copy->bytes[i]);
 			return;
 		}
 }

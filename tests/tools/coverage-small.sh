@@ -19,8 +19,9 @@ test $status -eq 0 || exit $status
 fixed="setarch $(uname -m) -R"
 $fixed true 2>/dev/null || fixed=
 $fixed "$coverage" --all --table $library >"$log.table" 2>&1 || exit 1
-# Where ALLOW gives a jump, FORBID is not tried: it gives the same. Where ALLOW gives a trap, FORBID is tried both times; with
-# --both, code planned for other sites may lie where its punned jump would lead, and then another jump is taken.
+# Where ALLOW gives a jump, FORBID is not tried: it gives the same. Where ALLOW gives a trap, FORBID is tried both
+# times; with --both, code planned for other sites may lie where its punned jump would lead, and then another jump is
+# taken.
 $fixed "$coverage" --all --table --both $library >"$log.both" 2>&1 || exit 1
 for table in table both; do
 	sed -E -e 's/ at 0x[0-9a-f]*\)$//' \

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * hook_call.h says what these functions are for. Offsets in images: Intel SDM vol. 1, 10.5.1 and 13.4. The general registers that a
- * procedure may destroy are free: the hook has saved them.
+ * hook_call.h says what these functions are for. Offsets in images: Intel SDM vol. 1, 10.5.1 and 13.4. The general
+ * registers that a procedure may destroy are free: the hook has saved them.
  */
 #ifdef __CET__
 #include <cet.h>

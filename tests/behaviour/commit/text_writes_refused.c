@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Kernels that do not let /proc/self/mem be written: patch_init() takes another way, page swap by default and mprotect()
- * where pages may be writable and executable, and the whole job works by it: threads run the awkward functions while probes
- * on them are toggled thousands of times. By default no mapping is writable and executable at any step. Text that the
- * program mapped writable stays so. With every way refused, patch_init() says so.
+ * Kernels that do not let /proc/self/mem be written: patch_init() takes another way, page swap by default and
+ * mprotect() where pages may be writable and executable, and the whole job works by it: threads run the awkward
+ * functions while probes on them are toggled thousands of times. By default no mapping is writable and executable at
+ * any step. Text that the program mapped writable stays so. With every way refused, patch_init() says so.
  */
 #include "targets.h"
 
@@ -93,7 +93,8 @@ static void make_probes(void)
 	}
 	for (size_t s = 0; s < site_count; s++)
 		CHECK_OK(make_probe(sites[s], procedure, &sites[s],
-				    s % 5 == 4 ? PATCH_TRAP_POLICY_FORCE : PATCH_TRAP_POLICY_ALLOW, PATCH_DISABLED, &patches[s]));
+				    s % 5 == 4 ? PATCH_TRAP_POLICY_FORCE : PATCH_TRAP_POLICY_ALLOW, PATCH_DISABLED,
+				    &patches[s]));
 }
 
 static void toggle(size_t s)

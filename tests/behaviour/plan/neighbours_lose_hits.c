@@ -164,7 +164,9 @@ int main(int argc, char **argv)
 	CONTEXT("all of them");
 	for (int policy = PATCH_TRAP_POLICY_ALLOW; policy <= PATCH_TRAP_POLICY_FORCE; policy++)
 		CHECK(counts->made[policy] > 0);
-	/* Where every instruction of a target is to have a jump, some have to do without; but the first can have one. */
+	/*
+	 * Where every instruction of a target is to have a jump, some have to do without; but the first can have one.
+	 */
 	harness_say("FORBID: %u made, %u refused\n", counts->made[PATCH_TRAP_POLICY_FORBID], counts->refused);
 	return harness_end();
 }

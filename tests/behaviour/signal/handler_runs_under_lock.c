@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * No handler of the program runs in a thread that is in the middle of the library: it could call the library, or leave by
- * longjmp(). Where there is none at all, no system call is made for that. The first one is not installed before others are out of
- * the library, in which they are with their signals unblocked.
+ * No handler of the program runs in a thread that is in the middle of the library: it could call the library, or leave
+ * by longjmp(). Where there is none at all, no system call is made for that. The first one is not installed before
+ * others are out of the library, in which they are with their signals unblocked.
  */
 #include "targets.h"
 
@@ -130,7 +130,9 @@ static void start(void *(*run)(void *), void *argument)
 	REQUIRE(pthread_create(&thread, NULL, run, argument) == 0);
 }
 
-/* They could be about to install one until they are seen to wait for something else, or to execute the program's code. */
+/*
+ * They could be about to install one until they are seen to wait for something else, or to execute the program's code.
+ */
 static void threads(void *busy)
 {
 	start(wait_for_end, NULL);
@@ -270,7 +272,10 @@ static void other_thread(void *unused)
 
 int main(void)
 {
-	/* A sanitizer's library, with system calls of its own that are not mediated: handlers are always to be expected. */
+	/*
+	 * A sanitizer's library, with system calls of its own that are not mediated: handlers are always to be
+	 * expected.
+	 */
 	bool may_have_none = dlsym(RTLD_DEFAULT, "__ubsan_handle_add_overflow") == NULL;
 
 	harness_start();

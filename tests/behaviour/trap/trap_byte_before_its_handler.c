@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The handler for SIGILL is installed when the first plan needs it, outside the library lock, through sigaction(), which a
- * host may interpose and take its time in. A commit by another thread meanwhile must not write trap bytes that raise SIGILL
- * before the handler is in place. The host's own handler stays known, however many threads install ours.
+ * The handler for SIGILL is installed when the first plan needs it, outside the library lock, through sigaction(),
+ * which a host may interpose and take its time in. A commit by another thread meanwhile must not write trap bytes that
+ * raise SIGILL before the handler is in place. The host's own handler stays known, however many threads install ours.
  */
 #include "targets.h"
 

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A backtrace from a procedure shows the callers of the probed function, and one from a function called by a displaced
- * call shows the function that called it, as without patches; at each instruction, through jump and trap, with and without
- * extended state kept.
+ * call shows the function that called it, as without patches; at each instruction, through jump and trap, with and
+ * without extended state kept.
  */
 #include "targets.h"
 
@@ -91,8 +91,8 @@ static void from_procedures(const struct target *target, int policy, uint64_t cl
 	for (unsigned int n = 0; n < list.count; n++) {
 		struct patch_location location = location_at(list.address[n]);
 
-		CONTEXT("%s+%#zx, %s, clobber %#llx", target->name, (size_t)(list.address[n] - list.address[0]), policy_name(policy),
-			(unsigned long long)clobber);
+		CONTEXT("%s+%#zx, %s, clobber %#llx", target->name, (size_t)(list.address[n] - list.address[0]),
+			policy_name(policy), (unsigned long long)clobber);
 		reset();
 		wanted_self = target_start(target);
 		if (patch_make(&location, &model, &attr, &patch, NULL) != PATCH_OK) {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The regions of a commit: in order of address whatever the order they were queued in, in batches that do not part neighbours,
- * and queued again when no batch had them.
+ * The regions of a commit: in order of address whatever the order they were queued in, in batches that do not part
+ * neighbours, and queued again when no batch had them.
  */
 #include "commit/worklist.h"
 
