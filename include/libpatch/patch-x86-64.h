@@ -149,7 +149,7 @@ struct patch_x86_64_avx512_hi16_zmm {
  * A component in its initial state (all zero) may be absent from `xstate_bv` of a signal frame; its memory is then
  * unspecified (Intel SDM vol. 1, 13.6), as it is in contexts of probes that asked for some components only.
  *
- * Thread safe, async-signal-safe, needs no patch_init().
+ * Thread safe, async-signal-safe, needs no patch_init(). patch_last_error() tells of a failure.
  */
 patch_status patch_x86_64_state_component(void *xsave, int component, void **out, void *reserved);
 

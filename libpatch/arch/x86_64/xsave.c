@@ -201,14 +201,14 @@ static size_t compacted_offset(uint64_t held, int component)
  * A frame with neither, of a kernel that does not use XSAVE, cannot be met where OSXSAVE is set; where it is not set
  * nothing behind the legacy region is looked at.
  */
-EXPORT patch_status patch_x86_64_state_component(void *xsave, int component, void **out, void *reserved)
+patch_status arch_xsave_component(void *xsave, int component, void **out)
 {
 	const struct software_bytes *software;
 	const struct patch_x86_64_xsave_header *header;
 	uint64_t enabled, bit;
 	size_t offset = 0;
 
-	if (xsave == NULL || out == NULL || reserved != NULL || component < 0 || component > COMPONENT_MAX)
+	if (component < 0 || component > COMPONENT_MAX)
 		return PATCH_EINVAL;
 	arch_xsave_init();
 	enabled = GET(layout.enabled);
