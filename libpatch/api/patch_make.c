@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * patch_make(): arguments, locations, and the one or two places that a patch takes.
+ * patch_make(): its arguments are checked, the location becomes an address, and the patch is made and attached there. Live text is
+ * not touched.
  */
 #include "api/enter.h"
 
 #include "arch/cpu.h"
 #include "arch/hook.h"
 #include "arch/thread_pointer.h"
-#include "runtime/call_pairs.h"
 #include "plan/attach.h"
 #include "base/error.h"
 #include "patch/handle.h"
@@ -19,9 +19,9 @@
 #include <dlfcn.h>
 #include <libpatch/patch.h>
 
-static uint64_t order;
+static uint64_t make_order;
 
-static patch_status check_count(const struct patch_exec_model *model)
+static patch_status make_check_count(const struct patch_exec_model *model)
 {
 	uintptr_t counter = (uintptr_t)model->count.counter;
 
@@ -34,7 +34,7 @@ static patch_status check_count(const struct patch_exec_model *model)
 	return PATCH_OK;
 }
 
-static patch_status check_model(const struct patch_exec_model *model)
+static patch_status make_check_model(const struct patch_exec_model *model)
 {
 	switch (model->type) {
 	case PATCH_EXEC_MODEL_PROBE:
@@ -47,7 +47,7 @@ static patch_status check_model(const struct patch_exec_model *model)
 		return error_raise(PATCH_ENOTSUP, "patch_make", "this version does not divert functions",
 				   "PATCH_EXEC_MODEL_DIVERT");
 	case PATCH_EXEC_MODEL_COUNT:
-		return check_count(model);
+		return make_check_count(model);
 	default:
 		return error_raise(PATCH_EINVAL, "patch_make", "unknown execution model", "type");
 	}
@@ -59,7 +59,7 @@ static patch_status check_model(const struct patch_exec_model *model)
 	return PATCH_OK;
 }
 
-static patch_status check_attr(const patch_attr *attr)
+static patch_status make_check_attr(const patch_attr *attr)
 {
 	if (attr->trap_policy > PATCH_TRAP_POLICY_FORCE || attr->abi != PATCH_ABI_OS ||
 	    attr->initial_state > PATCH_ENABLED)
@@ -68,75 +68,13 @@ static patch_status check_attr(const patch_attr *attr)
 }
 
 /* The arguments of patch_make(), checked, but for where exactly. */
-struct request {
+struct make_request {
 	const struct patch_exec_model *model;
 	patch_attr attr;
 };
 
-static bool is_call(uintptr_t address, struct arch_insn *insn)
-{
-	return site_decode(address, insn) && (insn->kind == ARCH_CALL || insn->kind == ARCH_CALL_IND);
-}
-
-/* PROBE_AROUND: a hook behind the instruction, or, for a call, at its return address. */
-static patch_status attach_after(struct patch *patch, const struct extent *extent, struct refusal *refusal)
-{
-	uintptr_t address = patch->sites[ROLE_SITE].attachment.address;
-	uintptr_t returns_to;
-	struct arch_insn insn;
-
-	refusal->irritant = address;
-	if (!is_call(address, &insn)) {
-		refusal->message = trampoline_refuses_after(&insn);
-		return refusal->message != NULL ? PATCH_ENOTSUP : PATCH_OK;
-	}
-	returns_to = address + insn.length;
-	if (insn.kind == ARCH_CALL && insn.target == returns_to) {
-		refusal->message = "the call goes to the next instruction: it does not return";
-		return PATCH_ENOTSUP;
-	}
-	if (patch->upper != 0 && returns_to >= patch->upper) {
-		refusal->irritant = returns_to;
-		refusal->message = "the call is the function's last instruction: it does not return into it";
-		return PATCH_ENOTSUP;
-	}
-	patch->pair.program_counter = returns_to;
-	return attach_patch(patch, ROLE_RETURN, returns_to, extent, refusal);
-}
-
-/* Both hooks go through call_pairs.c. */
-static void set_pair(struct patch *patch)
-{
-	const struct hook_record *record = &patch->sites[ROLE_SITE].record;
-
-	patch->pair.id = patch->order;
-	patch->pair.procedure = record->procedure;
-	patch->pair.user_data = record->user_data;
-	patch->sites[ROLE_SITE].record = (struct hook_record){ call_pair_begin, &patch->pair };
-	patch->sites[ROLE_RETURN].record = (struct hook_record){ call_pair_end, &patch->pair };
-}
-
-static patch_status attach_all(struct patch *patch, const struct extent *extent, struct refusal *refusal)
-{
-	uintptr_t address = patch->located;
-	struct arch_insn insn;
-	patch_status status;
-
-	if (patch->type == PATCH_EXEC_MODEL_PROBE_AROUND) {
-		if (site_decode(address, &insn) && (insn.flags & ARCH_F_ENDBR))
-			address += insn.length;
-		patch->paired = is_call(address, &insn);
-	}
-	if (patch->paired)
-		set_pair(patch);
-	status = attach_patch(patch, ROLE_SITE, patch->located, extent, refusal);
-	if (status == PATCH_OK && patch->type == PATCH_EXEC_MODEL_PROBE_AROUND)
-		status = attach_after(patch, extent, refusal);
-	return status;
-}
-
 /* There may be memory, which the kernel does not give. */
-static patch_status add_cause(patch_status status)
+static patch_status make_add_cause(patch_status status)
 {
 	long error = heap_take_refusal();
 
@@ -145,7 +83,7 @@ static patch_status add_cause(patch_status status)
 	return status;
 }
 
-static void set_model(struct patch *patch, const struct patch_exec_model *model)
+static void make_set_model(struct patch *patch, const struct patch_exec_model *model)
 {
 	static const uint8_t actions[] = {
 		[PATCH_COUNT_PLAIN] = ARCH_COUNT,
@@ -170,7 +108,7 @@ static void set_model(struct patch *patch, const struct patch_exec_model *model)
 	patch->stamp = model->count.flags & PATCH_COUNT_TSC;
 }
 
-static patch_status make_at(uintptr_t address, const struct request *request, patch_t *out)
+static patch_status make_at(uintptr_t address, const struct make_request *request, patch_t *out)
 {
 	struct refusal refusal = { "", 0 };
 	struct extent extent;
@@ -181,24 +119,24 @@ static patch_status make_at(uintptr_t address, const struct request *request, pa
 	patch = handle_alloc(out, request->model->type == PATCH_EXEC_MODEL_PROBE_AROUND ? ROLES : 1);
 	if (patch == NULL) {
 		error_raise(PATCH_ENOMEM, "patch_make", "out of memory", NULL);
-		return add_cause(PATCH_ENOMEM);
+		return make_add_cause(PATCH_ENOMEM);
 	}
 	patch->located = address;
-	set_model(patch, request->model);
+	make_set_model(patch, request->model);
 	patch->policy = (uint8_t)request->attr.trap_policy;
-	patch->order = ++order;
+	patch->order = ++make_order;
 	status = site_examine(address, &extent, &refusal);
 	if (status == PATCH_OK) {
 		patch->lower = extent.lower;
 		patch->upper = extent.upper;
-		status = attach_all(patch, &extent, &refusal);
+		status = attach_model(patch, &extent, &refusal);
 	}
 	if (status != PATCH_OK) {
 		region_detach(patch);
 		handle_free(patch);
 		*out = NULL;
 		error_raise_at(status, "patch_make", refusal.message, refusal.irritant);
-		return add_cause(status);
+		return make_add_cause(status);
 	}
 	if (request->attr.initial_state == PATCH_ENABLED) {
 		patch_set_goal(patch, GOAL_ENABLED);
@@ -208,7 +146,7 @@ static patch_status make_at(uintptr_t address, const struct request *request, pa
 }
 
 /* Instructions of a range from the end: found from the start, because x86 is not decoded backwards. */
-static uintptr_t last_before(uintptr_t lower, uintptr_t upper)
+static uintptr_t make_last_before(uintptr_t lower, uintptr_t upper)
 {
 	uintptr_t last = 0;
 	struct arch_insn insn;
@@ -221,7 +159,7 @@ static uintptr_t last_before(uintptr_t lower, uintptr_t upper)
 	return last;
 }
 
-static patch_status make_in_range(const struct patch_location *location, const struct request *request, patch_t *out)
+static patch_status make_in_range(const struct patch_location *location, const struct make_request *request, patch_t *out)
 {
 	uintptr_t lower = location->range.lower;
 	uintptr_t upper = location->range.upper;
@@ -232,7 +170,7 @@ static patch_status make_in_range(const struct patch_location *location, const s
 	if (upper == 0)
 		return make_at(lower, request, out);
 	if (location->direction == PATCH_LOCATION_BACKWARD)
-		at = last_before(lower, upper);
+		at = make_last_before(lower, upper);
 	for (;;) {
 		size_t errors = error_count();
 
@@ -246,7 +184,7 @@ static patch_status make_in_range(const struct patch_location *location, const s
 		if (location->direction == PATCH_LOCATION_BACKWARD) {
 			if (at == lower)
 				return status;
-			at = last_before(lower, at);
+			at = make_last_before(lower, at);
 		} else {
 			if (!site_decode(at, &insn))
 				return status;
@@ -257,7 +195,7 @@ static patch_status make_in_range(const struct patch_location *location, const s
 	}
 }
 
-static patch_status check_location(const struct patch_location *location)
+static patch_status make_check_location(const struct patch_location *location)
 {
 	switch (location->type) {
 	case PATCH_LOCATION_ADDRESS:
@@ -283,7 +221,7 @@ static patch_status check_location(const struct patch_location *location)
 EXPORT patch_status patch_make(const struct patch_location *location, const struct patch_exec_model *model,
 			       const patch_attr *attr, patch_t *out, void *reserved)
 {
-	struct request request = { .model = model };
+	struct make_request request = { .model = model };
 	struct lock_scope scope;
 	patch_status status;
 	uintptr_t address;
@@ -296,11 +234,11 @@ EXPORT patch_status patch_make(const struct patch_location *location, const stru
 		return error_raise(PATCH_EINVAL, "patch_make", "the last argument must be NULL", "reserved");
 	if (attr != NULL)
 		request.attr = *attr;
-	status = check_location(location);
+	status = make_check_location(location);
 	if (status == PATCH_OK)
-		status = check_model(model);
+		status = make_check_model(model);
 	if (status == PATCH_OK)
-		status = check_attr(&request.attr);
+		status = make_check_attr(&request.attr);
 	if (status != PATCH_OK)
 		return status;
 	address = location->address;
