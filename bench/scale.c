@@ -61,7 +61,7 @@ static void patches_in_child(void *argument)
 	patch_commit();
 	finish = now_ns();
 	memset(&statistics, 0, sizeof(statistics));
-	patch_statistics(&statistics);
+	patch_statistics(&statistics, sizeof(statistics));
 	child_add("every instruction: make", which, "us/patch", (double)(middle - start) / 1e3 / (double)made);
 	child_add("every instruction: commit", which, "us/patch", (double)(finish - middle) / 1e3 / (double)made);
 	child_add("every instruction: regions", which, "in all", (double)statistics.regions);

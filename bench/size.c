@@ -69,7 +69,7 @@ static void report(const struct row *row, size_t count, const struct memory *bef
 	double text = (double)(after->text_bytes - before->text_bytes);
 
 	memset(&statistics, 0, sizeof(statistics));
-	patch_statistics(&statistics);
+	patch_statistics(&statistics, sizeof(statistics));
 	add(row, "resident", "bytes/patch",
 	    ((double)after->private_bytes - (double)before->private_bytes - text) / (double)count);
 	add(row, "copied pages of text", "bytes/patch", text / (double)count);

@@ -205,6 +205,7 @@ typedef enum patch_strategy {
 	PATCH_STRATEGY_PUNNED_JUMP = 3       /* jmp rel32 that ends in bytes of the instructions behind, left as they are */
 } patch_strategy;
 
+/* May grow at its end: patch_info() is told its size. */
 struct patch_info {
 	uintptr_t address;    /* as located */
 	uintptr_t lower;      /* displaced range [lower, upper) */
@@ -215,6 +216,7 @@ struct patch_info {
 	int state;            /* enum patch_state; as of the last commit */
 };
 
+/* May grow at its end: patch_statistics() is told its size. */
 struct patch_statistics {
 	uint64_t patches;           /* live handles */
 	uint64_t regions;           /* displaced ranges, shared ones counted once */
@@ -234,6 +236,8 @@ struct patch_statistics {
 	uint64_t pending;           /* patches that were unmade and are not gone yet */
 	uint64_t threads;           /* that have met a probe, as far as is known */
 	uint64_t missed;            /* probes passed over because there was no memory to know their thread by */
+	uint64_t heap_lost;         /* bytes that the kernel refused to unmap, and that are not tried again */
+	uint64_t code_lost;         /* bytes of generated code that were freed when there was no memory to note them as free */
 };
 
 /* ---- life cycle ------------------------------------------------------------------------------------------------- */
@@ -269,10 +273,10 @@ patch_status patch_fini(void);
 
 /*
  * Set defaults: ALLOW, PATCH_ABI_OS, PATCH_DISABLED. sizeof_attr is sizeof(patch_attr).
- * PATCH_OK; PATCH_EINVAL for NULL or another size. Async-signal-safe, needs no patch_init(), as all of these.
+ * PATCH_OK; PATCH_EINVAL for NULL or another size. Thread safe, async-signal-safe, needs no patch_init(), as all of these.
  */
 patch_status patch_attr_init(patch_attr *attr, size_t sizeof_attr);
-/* PATCH_OK; PATCH_EINVAL for NULL. patch_make() copies: an attribute may go before the commit. */
+/* An attribute holds nothing that has to be freed. PATCH_OK; PATCH_EINVAL for NULL. patch_make() copies: an attribute may go before the commit. */
 patch_status patch_attr_fini(patch_attr *attr);
 /* PATCH_OK; PATCH_EINVAL for NULL or a value that is none of enum patch_trap_policy. */
 patch_status patch_attr_set_trap_policy(patch_attr *attr, int policy);
@@ -349,23 +353,37 @@ patch_status patch_synchronize(int64_t timeout_ns);
  * error   filled in, not NULL. Its strings and chain are valid until the thread's next call into libpatch.
  *
  * PATCH_OK when there is none: code is 0 and the strings are empty. Else the error's code. PATCH_EINVAL for NULL.
- * Async-signal-safe. Does not reset the error.
+ * Thread safe, async-signal-safe, needs no patch_init(). Does not reset the error.
  */
 patch_status patch_last_error(struct patch_error *error);
 
-/* A short English name for a status, never NULL. Async-signal-safe. */
+/* A short English name for a status, never NULL; "unknown status" for other numbers. Thread safe, async-signal-safe. */
 const char *patch_status_string(patch_status status);
 
 /*
  * Original address of the instruction that generated code at `pc` stands for.
- * PATCH_OK; PATCH_EINVAL for NULL; PATCH_ENEXIST when pc is not in generated code. Async-signal-safe.
+ * PATCH_OK; PATCH_EINVAL for NULL; PATCH_ENEXIST when pc is not in generated code. Thread safe, async-signal-safe; needs no
+ * patch_init(), and works after patch_fini().
  */
 patch_status patch_olx_original_pc(uintptr_t pc, uintptr_t *original);
 
-/* PATCH_OK; PATCH_EINVAL for NULL; PATCH_ENEXIST for an unknown handle; PATCH_EINIT, PATCH_EFINI. Thread, signal safe. */
-patch_status patch_info(patch_t patch, struct patch_info *info);
-/* PATCH_OK; PATCH_EINVAL for NULL; PATCH_EINIT before patch_init(). Thread safe, signal safe. */
-patch_status patch_statistics(struct patch_statistics *statistics);
+/*
+ * How a patch is placed.
+ *
+ * info          filled in, not NULL
+ * sizeof_info   sizeof(struct patch_info) as the caller was built: with fewer bytes than this library's, fields beyond them are not
+ *               written; with more, the bytes behind the last known field are set to 0
+ *
+ * PATCH_OK; PATCH_EINVAL for NULL, or a size that no version of the structure has; PATCH_ENEXIST for an unknown handle; PATCH_EFAULT
+ * when the patch's code, or its procedure's, was unmapped; PATCH_EINIT, PATCH_EFINI. Thread safe, signal safe.
+ */
+patch_status patch_info(patch_t patch, struct patch_info *info, size_t sizeof_info);
+/*
+ * What the library uses and has done. `sizeof_statistics` is sizeof(struct patch_statistics), as in patch_info().
+ * PATCH_OK; PATCH_EINVAL for NULL, or a size that no version of the structure has; PATCH_EINIT, PATCH_EFINI. Thread safe, signal
+ * safe.
+ */
+patch_status patch_statistics(struct patch_statistics *statistics, size_t sizeof_statistics);
 
 #ifdef __cplusplus
 }

@@ -20,6 +20,8 @@
 #include "trap/registry.h"
 #include "trap/trap.h"
 
+#include <string.h>
+
 EXPORT patch_status patch_olx_original_pc(uintptr_t pc, uintptr_t *original)
 {
 	error_reset();
@@ -39,15 +41,59 @@ static uint64_t info_trap_hits(const struct region *region)
 	return hits;
 }
 
-EXPORT patch_status patch_info(patch_t handle, struct patch_info *info)
+/*
+ * The structure of a program that was built for another version: fields that it does not have are not written, fields that this
+ * library does not have are 0. `have`: size of the structure here.
+ */
+static void info_copy_out(void *out, size_t size, const void *filled, size_t have)
 {
+	memcpy(out, filled, MIN(size, have));
+	if (size > have)
+		memset((char *)out + have, 0, size - have);
+}
+
+/* A size that no version of the structure has or will have says that something else was passed. */
+#define INFO_SIZE_MAX 65536
+
+static patch_status info_check_out(const void *out, size_t size, size_t smallest, const char *origin, const char *name)
+{
+	if (out == NULL)
+		return error_raise(PATCH_EINVAL, origin, "a pointer is NULL", name);
+	if (size < smallest || size > INFO_SIZE_MAX || size % sizeof(uint64_t) != 0)
+		return error_raise_at(PATCH_EINVAL, origin, "no version of the structure has this size", size);
+	return PATCH_OK;
+}
+
+static void info_fill(const struct patch *patch, struct patch_info *info)
+{
+	const struct attachment *site = &patch->sites[ROLE_SITE].attachment;
+	const struct region *region = site->region;
+	unsigned int index = 0;
+
+	while (region->start + region->offsets[index] != site->address)
+		++index;
+	*info = (struct patch_info){
+		.address = patch->located,
+		.lower = region->start,
+		.upper = region->start + region->length,
+		.trampoline = trampoline_entry(region_trampoline(region), index),
+		.trap_hits = info_trap_hits(region),
+		.strategy = region->strategy,
+		.state = patch->enabled ? PATCH_ENABLED : PATCH_DISABLED,
+	};
+}
+
+EXPORT patch_status patch_info(patch_t handle, struct patch_info *info, size_t sizeof_info)
+{
+	struct patch_info filled;
 	struct lock_scope scope;
 	struct patch *patch;
 	patch_status status;
 
 	error_reset();
-	if (info == NULL)
-		return error_raise(PATCH_EINVAL, "patch_info", "a pointer is NULL", "info");
+	status = info_check_out(info, sizeof_info, sizeof(info->address), "patch_info", "info");
+	if (status != PATCH_OK)
+		return status;
 	status = api_enter(&scope, "patch_info");
 	if (status != PATCH_OK)
 		return status;
@@ -55,25 +101,15 @@ EXPORT patch_status patch_info(patch_t handle, struct patch_info *info)
 	if (status == PATCH_OK && patch->gone)
 		status = error_raise_at(PATCH_EFAULT, "patch_info", "its code, or its procedure's, was unmapped", patch->located);
 	if (status == PATCH_OK) {
-		const struct attachment *site = &patch->sites[ROLE_SITE].attachment;
-		const struct region *region = site->region;
-		unsigned int index = 0;
-
-		while (region->start + region->offsets[index] != site->address)
-			++index;
-		info->address = patch->located;
-		info->lower = region->start;
-		info->upper = region->start + region->length;
-		info->trampoline = trampoline_entry(region_trampoline(region), index);
-		info->trap_hits = info_trap_hits(region);
-		info->strategy = region->strategy;
-		info->state = patch->enabled ? PATCH_ENABLED : PATCH_DISABLED;
+		info_fill(patch, &filled);
+		info_copy_out(info, sizeof_info, &filled, sizeof(filled));
 	}
 	return api_leave(&scope, status);
 }
 
-EXPORT patch_status patch_statistics(struct patch_statistics *statistics)
+EXPORT patch_status patch_statistics(struct patch_statistics *statistics, size_t sizeof_statistics)
 {
+	struct patch_statistics filled;
 	struct arena_usage arenas;
 	struct pad_usage pads;
 	struct region_usage regions;
@@ -83,8 +119,9 @@ EXPORT patch_status patch_statistics(struct patch_statistics *statistics)
 	patch_status status;
 
 	error_reset();
-	if (statistics == NULL)
-		return error_raise(PATCH_EINVAL, "patch_statistics", "a pointer is NULL", "statistics");
+	status = info_check_out(statistics, sizeof_statistics, sizeof(statistics->patches), "patch_statistics", "statistics");
+	if (status != PATCH_OK)
+		return status;
 	status = api_enter(&scope, "patch_statistics");
 	if (status != PATCH_OK)
 		return status;
@@ -93,7 +130,7 @@ EXPORT patch_status patch_statistics(struct patch_statistics *statistics)
 	region_usage(&regions);
 	interpose_usage(&own);
 	hook_threads_usage(&threads);
-	*statistics = (struct patch_statistics){
+	filled = (struct patch_statistics){
 		.patches = handle_count(),
 		.regions = regions.regions - own.regions,
 		.regions_installed = regions.installed - own.regions,
@@ -112,6 +149,9 @@ EXPORT patch_status patch_statistics(struct patch_statistics *statistics)
 		.missed = threads.missed,
 		.mediated = own.mediated,
 		.modules_kept = own.kept,
+		.heap_lost = heap_lost(),
+		.code_lost = arenas.lost_bytes,
 	};
+	info_copy_out(statistics, sizeof_statistics, &filled, sizeof(filled));
 	return api_leave(&scope, status);
 }

@@ -64,6 +64,8 @@ static struct arena *arenas;
 static struct arena_slots *first_slots;
 static struct arena *_Atomic unregistered;
 static uint64_t code_bytes;
+/* Of freed blocks that could not be noted as free: there was no memory for it, or no class for their size. */
+static uint64_t lost_bytes;
 
 void __register_frame_info(const void *begin, struct unwind_object *object);
 
@@ -306,8 +308,10 @@ static void arena_give_back(struct arena *arena, uintptr_t address, size_t size)
 		return;
 	}
 	freed = class < CLASSES ? heap_alloc(sizeof(*freed)) : NULL;
-	if (freed == NULL)
+	if (freed == NULL) {
+		lost_bytes += size;
 		return;
+	}
 	freed->address = address;
 	freed->next = arena->free[class];
 	arena->free[class] = freed;
@@ -327,4 +331,5 @@ void arena_usage(struct arena_usage *usage)
 {
 	usage->mappings = code_ranges_count();
 	usage->code_bytes = code_bytes;
+	usage->lost_bytes = lost_bytes;
 }

@@ -77,6 +77,7 @@ bool arena_has_unregistered(void);
 struct arena_usage {
 	uint64_t mappings;
 	uint64_t code_bytes;
+	uint64_t lost_bytes; /* freed, and never used again */
 };
 void arena_usage(struct arena_usage *usage);
 

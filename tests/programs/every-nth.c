@@ -542,7 +542,7 @@ static void add_up(struct sums *sums)
 		struct patch_info info = {.state = PATCH_DISABLED};
 		char letter;
 
-		if (sites[i].patch && patch_info(sites[i].patch, &info) != PATCH_OK)
+		if (sites[i].patch && patch_info(sites[i].patch, &info, sizeof(info)) != PATCH_OK)
 			complain("patch_info()");
 		letter = letter_of(&sites[i], &info);
 		if (letters && letters[sites[i].number] != (letter & ~0x20))
@@ -588,7 +588,7 @@ static void report(void)
 
 	end_toggling();
 	add_up(&sums);
-	patch_statistics(&statistics);
+	patch_statistics(&statistics, sizeof(statistics));
 	start = now_ns();
 	fini = patch_fini();
 	start = now_ns() - start;

@@ -140,7 +140,7 @@ static struct patch_statistics statistics(void)
 	struct patch_statistics now;
 
 	memset(&now, 0, sizeof(now));
-	CHECK_OK(patch_statistics(&now));
+	CHECK_OK(patch_statistics(&now, sizeof(now)));
 	return now;
 }
 

@@ -276,7 +276,7 @@ static void check_strategy(const struct step *step)
 {
 	struct patch_info info = { 0 };
 
-	CHECK_OK(patch_info(patches[step->patch], &info));
+	CHECK_OK(patch_info(patches[step->patch], &info, sizeof(info)));
 	CHECK_EQ(info.strategy, step->strategy);
 }
 

@@ -563,7 +563,7 @@ static void report(double elapsed)
 {
 	struct patch_statistics statistics;
 
-	CHECK_OK(patch_statistics(&statistics));
+	CHECK_OK(patch_statistics(&statistics, sizeof(statistics)));
 	printf("%.1f s, %u sites, %u threads at a time, %llu in all\n", elapsed, site_count, worker_count,
 	       (unsigned long long)counted.threads);
 	printf("%llu probe hits, %llu state changes, %llu commits, %llu of them in probes, %llu makes refused\n",

@@ -220,7 +220,7 @@ void stress_report(uint64_t toggles, uint64_t commits, double seconds, unsigned 
 	struct patch_statistics statistics;
 
 	memset(&statistics, 0, sizeof(statistics));
-	CHECK_OK(patch_statistics(&statistics));
+	CHECK_OK(patch_statistics(&statistics, sizeof(statistics)));
 	printf("%u sites, %u threads, %.1f s\n", site_count, threads, seconds);
 	printf("%llu toggles, %.0f/s; %llu commits, %.0f/s; %llu core syncs\n", (unsigned long long)toggles,
 	       (double)toggles / seconds, (unsigned long long)commits, (double)commits / seconds,
@@ -254,7 +254,7 @@ void stress_end(void)
 		if (sites[s].patch)
 			CHECK_OK(patch_unmake(sites[s].patch));
 	CHECK_OK(patch_commit());
-	CHECK_OK(patch_statistics(&statistics));
+	CHECK_OK(patch_statistics(&statistics, sizeof(statistics)));
 	CHECK_EQ(statistics.patches, 0);
 	CHECK_EQ(statistics.regions_installed, 0);
 	CHECK_OK(patch_fini());

@@ -109,7 +109,7 @@ static struct result look_at(patch_t patch)
 	struct result result = {UNKNOWN, 0, 0};
 	struct patch_info info;
 
-	if (patch_info(patch, &info) == PATCH_OK && (size_t)info.strategy < sizeof(outcomes)) {
+	if (patch_info(patch, &info, sizeof(info)) == PATCH_OK && (size_t)info.strategy < sizeof(outcomes)) {
 		result.outcome = outcomes[info.strategy];
 		result.length = (uint8_t)(info.upper - info.lower);
 	}
@@ -203,7 +203,7 @@ static void plan_at_once(const struct task *task)
 			out->outcomes[REFUSED]++;
 	}
 	out->ns = now_ns() - start;
-	patch_statistics(&statistics);
+	patch_statistics(&statistics, sizeof(statistics));
 	for (size_t i = 0; i < made; i++)
 		out->outcomes[look_at(patches[i]).outcome]++;
 	out->arenas = statistics.arenas;

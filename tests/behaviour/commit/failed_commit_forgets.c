@@ -49,7 +49,7 @@ static int state_of(patch_t patch)
 {
 	struct patch_info info = { 0 };
 
-	CHECK_OK(patch_info(patch, &info));
+	CHECK_OK(patch_info(patch, &info, sizeof(info)));
 	return info.state;
 }
 
@@ -112,7 +112,7 @@ static void not_begun(void *unused)
 	REQUIRE_OK(patch_init(NULL, 0));
 	punned = make((const void *)(uintptr_t)counted, 0, PATCH_ENABLED);
 	CHECK_OK(patch_commit());
-	CHECK_OK(patch_info(punned, &info));
+	CHECK_OK(patch_info(punned, &info, sizeof(info)));
 	if (info.strategy != PATCH_STRATEGY_PUNNED_JUMP)
 		SKIP("no memory at the addresses that the jump can lead to: strategy %d", info.strategy);
 	CHECK_OK(patch_unmake(punned));

@@ -92,7 +92,7 @@ static unsigned int check_all(void)
 		struct patch_info info = { 0 };
 
 		CHECK_EQ(((unsigned int (*)(void))(uintptr_t)function(i))(), i);
-		CHECK_OK(patch_info(patches[i], &info));
+		CHECK_OK(patch_info(patches[i], &info, sizeof(info)));
 		CHECK_EQ(hits[i], info.state == PATCH_ENABLED);
 		enabled += info.state == PATCH_ENABLED;
 	}

@@ -191,7 +191,7 @@ static void memory_at_first_make(void *argument)
 	}
 	/* jumps that need a pad have no memory at their few addresses */
 	CHECK(refused > 0);
-	CHECK_OK(patch_statistics(&statistics));
+	CHECK_OK(patch_statistics(&statistics, sizeof(statistics)));
 	CHECK_EQ(statistics.patches, made);
 	for (size_t n = 0; n < FUNCTIONS; n++)
 		CHECK(call(n));

@@ -183,14 +183,14 @@ static void test_commit_alone(void)
 		REQUIRE_OK(make_probe(address, procedure, &count, PATCH_TRAP_POLICY_FORCE, PATCH_ENABLED, &traps[i]));
 	}
 	REQUIRE_OK(patch_commit());
-	CHECK_OK(patch_statistics(&before));
+	CHECK_OK(patch_statistics(&before, sizeof(before)));
 	for (int i = 0; i < 20; ++i) {
 		CHECK_OK(patch_disable(patches[0]));
 		CHECK_OK(patch_commit());
 		CHECK_OK(patch_enable(patches[0]));
 		CHECK_OK(patch_commit());
 	}
-	CHECK_OK(patch_statistics(&after));
+	CHECK_OK(patch_statistics(&after, sizeof(after)));
 	CHECK_EQ(after.traps, before.traps);
 	for (size_t i = 0; i < sizeof(used) / sizeof(used[0]); ++i)
 		CHECK_OK(patch_unmake(traps[i]));

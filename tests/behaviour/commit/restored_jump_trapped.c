@@ -66,7 +66,7 @@ static patch_t patch_it(void)
 
 	REQUIRE_OK(make_probe((uintptr_t)start(), procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
 	CHECK_OK(patch_commit());
-	CHECK_OK(patch_info(patch, &info));
+	CHECK_OK(patch_info(patch, &info, sizeof(info)));
 	if (sample->strategy == PATCH_STRATEGY_PUNNED_JUMP && info.strategy != sample->strategy)
 		SKIP("no memory at the addresses that the jump can lead to: strategy %d", info.strategy);
 	CHECK(info.strategy != PATCH_STRATEGY_TRAP);

@@ -57,7 +57,7 @@ int main(void)
 				      &patch));
 		CHECK_OK(patch_commit());
 		code = (const uint8_t *)site;
-		CHECK_OK(patch_info(patch, &info));
+		CHECK_OK(patch_info(patch, &info, sizeof(info)));
 		check_mapping(info.trampoline);
 		if (code[0] == 0xe9) {
 			int32_t displacement;

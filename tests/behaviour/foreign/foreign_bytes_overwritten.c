@@ -87,7 +87,7 @@ static void changed_before_commit(int offset, uint8_t what, int policy)
 	for (int n = 0; n < FUNCTIONS; n++) {
 		struct patch_info info;
 
-		CHECK_OK(patch_info(patch[n], &info));
+		CHECK_OK(patch_info(patch[n], &info, sizeof(info)));
 		CHECK_EQ(info.state, n == 1 ? PATCH_DISABLED : PATCH_ENABLED);
 		if (n != 1) {
 			CHECK_EQ(call(code, n), n);
@@ -153,7 +153,7 @@ static void check_state(patch_t patch, int state)
 {
 	struct patch_info info;
 
-	CHECK_OK(patch_info(patch, &info));
+	CHECK_OK(patch_info(patch, &info, sizeof(info)));
 	CHECK_EQ(info.state, state);
 }
 

@@ -103,10 +103,10 @@ int main(void)
 
 	CONTEXT("the rest");
 	CHECK_STATUS(patch_last_error(NULL), PATCH_EINVAL);
-	CHECK_STATUS(patch_statistics(NULL), PATCH_EINVAL);
+	CHECK_STATUS(patch_statistics(NULL, sizeof(struct patch_statistics)), PATCH_EINVAL);
 	CHECK_STATUS(patch_olx_original_pc(0, NULL), PATCH_EINVAL);
 	CHECK_OK(patch_make(&good, &probe, NULL, &patch, NULL));
-	CHECK_STATUS(patch_info(patch, NULL), PATCH_EINVAL);
+	CHECK_STATUS(patch_info(patch, NULL, sizeof(struct patch_info)), PATCH_EINVAL);
 	CHECK_OK(patch_unmake(patch));
 	{
 		uint64_t image[1024] = { 0 };
@@ -120,7 +120,7 @@ int main(void)
 	}
 	CHECK_OK(patch_commit());
 	CHECK_TEXT_SAME(&before);
-	CHECK_OK(patch_statistics(&statistics));
+	CHECK_OK(patch_statistics(&statistics, sizeof(statistics)));
 	CHECK_EQ(statistics.patches, 0);
 	CHECK_OK(patch_fini());
 	return harness_end();

@@ -18,7 +18,7 @@ static void refuse(patch_t patch)
 	for (int round = 0; round < 2; round++) {
 		CHECK_STATUS(patch_enable(patch), PATCH_ENEXIST);
 		CHECK_STATUS(patch_disable(patch), PATCH_ENEXIST);
-		CHECK_STATUS(patch_info(patch, &info), PATCH_ENEXIST);
+		CHECK_STATUS(patch_info(patch, &info, sizeof(info)), PATCH_ENEXIST);
 		CHECK_STATUS(patch_unmake(patch), PATCH_ENEXIST);
 		CHECK_OK(patch_commit());
 	}
@@ -72,12 +72,12 @@ int main(void)
 	hits = 0;
 	CHECK_EQ(target->function(5, 7), target->model(5, 7));
 	CHECK_EQ(hits, 1);
-	CHECK_OK(patch_statistics(&statistics));
+	CHECK_OK(patch_statistics(&statistics, sizeof(statistics)));
 	CHECK_EQ(statistics.patches, 2);
 	CHECK_OK(patch_unmake(kept));
 	CHECK_OK(patch_unmake(fresh));
 	CHECK_OK(patch_commit());
-	CHECK_OK(patch_statistics(&statistics));
+	CHECK_OK(patch_statistics(&statistics, sizeof(statistics)));
 	CHECK_EQ(statistics.patches, 0);
 	CHECK_EQ(statistics.regions_installed, 0);
 	CHECK_TEXT_SAME(&before);

@@ -28,7 +28,7 @@ int main()
 		return 1;
 	if (patch_make(&location, &model, &attr, &patch, nullptr) != PATCH_EINIT)
 		return 1;
-	if (patch_last_error(&error) != PATCH_EINIT || patch_info(patch, &info) != PATCH_EINIT)
+	if (patch_last_error(&error) != PATCH_EINIT || patch_info(patch, &info, sizeof(info)) != PATCH_EINIT)
 		return 1;
 	void (*volatile handler)(int, siginfo_t *, void *) = libpatch_on_trap;
 

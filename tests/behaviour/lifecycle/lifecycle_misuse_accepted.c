@@ -22,7 +22,7 @@ static void all_calls(patch_t patch, patch_status expected)
 	CHECK_STATUS(patch_disable(patch), expected);
 	CHECK_STATUS(patch_unmake(patch), expected);
 	CHECK_STATUS(patch_commit(), expected);
-	CHECK_STATUS(patch_info(patch, &info), expected);
+	CHECK_STATUS(patch_info(patch, &info, sizeof(info)), expected);
 	CHECK_STATUS(patch_fini(), expected);
 }
 
@@ -37,7 +37,7 @@ static void whole_life(void *argument)
 
 	CONTEXT("before patch_init()");
 	all_calls((patch_t)&statistics, PATCH_EINIT);
-	CHECK_STATUS(patch_statistics(&statistics), PATCH_EINIT);
+	CHECK_STATUS(patch_statistics(&statistics, sizeof(statistics)), PATCH_EINIT);
 	CHECK_STATUS(patch_olx_original_pc((uintptr_t)t_push_push, &original), PATCH_ENEXIST);
 
 	CONTEXT("bad options");

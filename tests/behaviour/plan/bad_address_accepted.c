@@ -134,7 +134,7 @@ int main(void)
 	/* and all of that did no harm */
 	memset(&statistics, 0, sizeof(statistics));
 	CONTEXT("after the refusals");
-	CHECK_OK(patch_statistics(&statistics));
+	CHECK_OK(patch_statistics(&statistics, sizeof(statistics)));
 	CHECK_EQ(statistics.patches, 0);
 	CHECK_EQ(statistics.regions, 0);
 	target = target_named("t_five_bytes");

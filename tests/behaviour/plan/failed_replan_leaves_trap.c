@@ -66,7 +66,7 @@ static void check(patch_t patch)
 {
 	struct patch_info info = { 0 };
 
-	CHECK_OK(patch_info(patch, &info));
+	CHECK_OK(patch_info(patch, &info, sizeof(info)));
 	CHECK(info.strategy != PATCH_STRATEGY_TRAP);
 	CHECK_EQ(info.state, PATCH_ENABLED);
 	hits = 0;

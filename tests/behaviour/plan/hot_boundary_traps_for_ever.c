@@ -50,7 +50,7 @@ static uint64_t traps(void)
 {
 	struct patch_statistics statistics;
 
-	CHECK_OK(patch_statistics(&statistics));
+	CHECK_OK(patch_statistics(&statistics, sizeof(statistics)));
 	return statistics.traps;
 }
 
@@ -58,7 +58,7 @@ static int strategy(patch_t patch)
 {
 	struct patch_info info = { 0 };
 
-	CHECK_OK(patch_info(patch, &info));
+	CHECK_OK(patch_info(patch, &info, sizeof(info)));
 	return info.strategy;
 }
 

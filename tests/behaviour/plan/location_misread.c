@@ -27,7 +27,7 @@ static uintptr_t made_at(const struct patch_location *location, int policy, patc
 	CHECK_OK(patch_make(location, &model, &attr, &patch, NULL));
 	if (!patch)
 		return 0;
-	CHECK_OK(patch_info(patch, &info));
+	CHECK_OK(patch_info(patch, &info, sizeof(info)));
 	*out = patch;
 	return info.address;
 }

@@ -69,7 +69,7 @@ static void refuse_restorer(void)
 			if (make_probe(address - back, procedure, NULL, policy, PATCH_DISABLED, &patch) != PATCH_OK)
 				continue;
 			made++;
-			CHECK_OK(patch_info(patch, &info));
+			CHECK_OK(patch_info(patch, &info, sizeof(info)));
 			CHECK(info.strategy == PATCH_STRATEGY_TRAP || info.upper <= address);
 			CHECK_OK(patch_unmake(patch));
 			CHECK_OK(patch_commit());

@@ -37,7 +37,7 @@ static int strategy(patch_t patch)
 {
 	struct patch_info info = { 0 };
 
-	CHECK_OK(patch_info(patch, &info));
+	CHECK_OK(patch_info(patch, &info, sizeof(info)));
 	return info.strategy;
 }
 

@@ -60,7 +60,7 @@ static struct patch_info info_of(patch_t patch)
 {
 	struct patch_info info = { 0 };
 
-	CHECK_OK(patch_info(patch, &info));
+	CHECK_OK(patch_info(patch, &info, sizeof(info)));
 	return info;
 }
 

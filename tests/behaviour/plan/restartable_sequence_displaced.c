@@ -61,7 +61,7 @@ static bool check_window(const uint8_t *at, int policy, const uint8_t *sealed, c
 	CONTEXT("window of %p, %s", (const void *)at, policy_name(policy));
 	if (make_probe((uintptr_t)at, procedure, NULL, policy, PATCH_ENABLED, &patch) != PATCH_OK)
 		return false;
-	CHECK_OK(patch_info(patch, &info));
+	CHECK_OK(patch_info(patch, &info, sizeof(info)));
 	CHECK_MSG(info.upper <= (uintptr_t)sealed || info.lower >= (uintptr_t)behind, "%#lx to %#lx", (unsigned long)info.lower,
 		  (unsigned long)info.upper);
 	CHECK_OK(patch_unmake(patch));

@@ -73,7 +73,7 @@ static void probe_site(size_t t, uintptr_t address, int policy, uint64_t clobber
 		CHECK_OK(patch_commit());
 		CHECK(!text_is_same(&before));
 		memset(&info, 0xee, sizeof(info));
-		CHECK_OK(patch_info(patch, &info));
+		CHECK_OK(patch_info(patch, &info, sizeof(info)));
 		first = *(const uint8_t *)info.lower;
 		if (policy == PATCH_TRAP_POLICY_FORCE)
 			CHECK_EQ(first, 0xcc);

@@ -77,7 +77,7 @@ static uint64_t code_bytes(void)
 	struct patch_statistics statistics;
 
 	memset(&statistics, 0, sizeof(statistics));
-	CHECK_OK(patch_statistics(&statistics));
+	CHECK_OK(patch_statistics(&statistics, sizeof(statistics)));
 	return statistics.code_bytes;
 }
 

@@ -212,9 +212,9 @@ static void repeat(void *which)
 		CHECK_EQ(counted(3), 6);
 		CHECK_EQ(caller(1), 9);
 		if (round == EARLY)
-			CHECK_OK(patch_statistics(&early));
+			CHECK_OK(patch_statistics(&early, sizeof(early)));
 	}
-	CHECK_OK(patch_statistics(&late));
+	CHECK_OK(patch_statistics(&late, sizeof(late)));
 	is_bounded("bytes of code", early.code_bytes + early.retired_bytes, late.code_bytes + late.retired_bytes, 0);
 	is_bounded("mappings", early.arenas, late.arenas, 0);
 	is_bounded("pads", early.pads, late.pads, 0);

@@ -111,7 +111,7 @@ static uint64_t pending(void)
 	struct patch_statistics statistics;
 
 	memset(&statistics, 0, sizeof(statistics));
-	CHECK_OK(patch_statistics(&statistics));
+	CHECK_OK(patch_statistics(&statistics, sizeof(statistics)));
 	return statistics.pending;
 }
 

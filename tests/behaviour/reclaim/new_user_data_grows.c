@@ -132,9 +132,9 @@ static void repeat(const char *what, void (*cycle)(void), unsigned int percent)
 	for (unsigned int i = 0; i < LATE && harness_failures == 0; i++) {
 		cycle();
 		if (i == EARLY)
-			CHECK_OK(patch_statistics(&early));
+			CHECK_OK(patch_statistics(&early, sizeof(early)));
 	}
-	CHECK_OK(patch_statistics(&late));
+	CHECK_OK(patch_statistics(&late, sizeof(late)));
 	CHECK(late.code_bytes <= early.code_bytes * (100 + percent) / 100);
 	harness_say("%s: %llu bytes of code\n", what, (unsigned long long)late.code_bytes);
 	CHECK_EQ(late.heap_bytes, early.heap_bytes);

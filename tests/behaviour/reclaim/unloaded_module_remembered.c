@@ -122,7 +122,7 @@ static void check_over(patch_t patches[PATCHES])
 	struct patch_info info;
 
 	for (int i = 0; i < PATCHES; ++i) {
-		CHECK_STATUS(patch_info(patches[i], &info), PATCH_EFAULT);
+		CHECK_STATUS(patch_info(patches[i], &info, sizeof(info)), PATCH_EFAULT);
 		CHECK_STATUS(patch_enable(patches[i]), PATCH_EFAULT);
 		CHECK_OK(patch_disable(patches[i]));
 	}
@@ -131,7 +131,7 @@ static void check_over(patch_t patches[PATCHES])
 		CHECK_OK(patch_unmake(patches[i]));
 	CHECK_OK(patch_commit());
 	for (int i = 0; i < PATCHES; ++i)
-		CHECK_STATUS(patch_info(patches[i], &info), PATCH_ENEXIST);
+		CHECK_STATUS(patch_info(patches[i], &info, sizeof(info)), PATCH_ENEXIST);
 }
 
 static void test_other_code(void)
@@ -188,7 +188,7 @@ static void test_found_out(void)
 		CHECK_OK(patch_disable(patches[i]));
 	CHECK_OK(patch_commit());
 	for (int i = 0; i < PATCHES; ++i) {
-		CHECK_STATUS(patch_info(patches[i], &info), PATCH_EFAULT);
+		CHECK_STATUS(patch_info(patches[i], &info, sizeof(info)), PATCH_EFAULT);
 		CHECK_OK(patch_unmake(patches[i]));
 	}
 	CHECK_OK(patch_commit());
@@ -217,12 +217,12 @@ static void test_memory(void)
 
 	for (int i = 0; i < 10; ++i)
 		cycle(i & 1);
-	CHECK_OK(patch_statistics(&before));
+	CHECK_OK(patch_statistics(&before, sizeof(before)));
 	for (int i = 0; i < CYCLES; ++i) {
 		CONTEXT("cycle %d", i);
 		cycle(i & 1);
 	}
-	CHECK_OK(patch_statistics(&after));
+	CHECK_OK(patch_statistics(&after, sizeof(after)));
 	CHECK_EQ(after.patches, 0);
 	CHECK_EQ(after.regions, 0);
 	CHECK_EQ(after.retired_bytes, before.retired_bytes);

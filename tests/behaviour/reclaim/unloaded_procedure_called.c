@@ -88,7 +88,7 @@ static void procedure_goes(void *argument)
 		CHECK_OK(patch_unmake(patch));
 		CHECK_OK(patch_commit());
 	}
-	CHECK_OK(patch_statistics(&statistics));
+	CHECK_OK(patch_statistics(&statistics, sizeof(statistics)));
 	CHECK_EQ(statistics.modules_kept, 0);
 	CHECK_EQ(statistics.patches, 0);
 	CHECK_OK(patch_fini());
@@ -122,7 +122,7 @@ static void thread_is_inside(void *argument)
 	CHECK(is_mapped(procedure));
 	CHECK_TEXT_SAME(&before);
 	CHECK_STATUS(patch_enable(patch), PATCH_EFAULT);
-	CHECK_OK(patch_statistics(&statistics));
+	CHECK_OK(patch_statistics(&statistics, sizeof(statistics)));
 	CHECK_EQ(statistics.modules_kept, 1);
 	sem_post(&leave);
 	pthread_join(thread, NULL);
@@ -160,9 +160,9 @@ static void function_goes(void *argument)
 		CHECK_OK(patch_unmake(patch));
 		CHECK_OK(patch_commit());
 		if (round == 50)
-			CHECK_OK(patch_statistics(&first));
+			CHECK_OK(patch_statistics(&first, sizeof(first)));
 	}
-	CHECK_OK(patch_statistics(&last));
+	CHECK_OK(patch_statistics(&last, sizeof(last)));
 	CHECK_EQ(last.heap_bytes, first.heap_bytes);
 	CHECK_EQ(last.arenas, first.arenas);
 	CHECK_EQ(last.code_bytes, first.code_bytes);

@@ -64,7 +64,7 @@ static void fault_at(void *argument)
 			CHECK_EQ(original, (uintptr_t)t_load_site);
 		}
 		/* any address of a trampoline stands for one of its instructions */
-		CHECK_OK(patch_info(patch, &info));
+		CHECK_OK(patch_info(patch, &info, sizeof(info)));
 		pc = 0;
 		CHECK_OK(patch_olx_original_pc(info.trampoline, &pc));
 		CHECK(pc >= info.lower && pc < info.upper);
@@ -89,7 +89,7 @@ static void every_address(void *argument)
 	for (int made = 0; made < 2; made++) {
 		REQUIRE_OK(make_probe((uintptr_t)(made ? t_five_bytes : t_push_push), procedure, NULL,
 				      PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
-		CHECK_OK(patch_info(patch, &info));
+		CHECK_OK(patch_info(patch, &info, sizeof(info)));
 		/* the code is written by the commit */
 		for (int committed = 0; committed < 2; committed++) {
 			unsigned int code = 0;

@@ -230,7 +230,7 @@ static void restore_some(void)
 	struct made *one = pick_one();
 	struct patch_info info = { 0 };
 
-	if (!one || patch_info(one->patch, &info) != PATCH_OK)
+	if (!one || patch_info(one->patch, &info, sizeof(info)) != PATCH_OK)
 		return;
 	if (pick(3) == 0) {
 		info.lower = lower;

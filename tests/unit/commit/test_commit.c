@@ -720,7 +720,7 @@ static void remove_all(void)
 	}
 	EXPECT_STATUS(commit(), PATCH_OK);
 	expect_settled();
-	EXPECT_STATUS(patch_statistics(&statistics), PATCH_OK);
+	EXPECT_STATUS(patch_statistics(&statistics, sizeof(statistics)), PATCH_OK);
 	EXPECT(statistics.patches == 0 && statistics.regions_installed == 0, "%lu patches, %lu regions installed left",
 	       statistics.patches, statistics.regions_installed);
 }
