@@ -27,7 +27,7 @@
 #include "trap/registry.h"
 
 #include <errno.h>
-#include <libpatch/tools.h>
+#include <libpatch/trap_handler.h>
 
 #include <errno.h>
 

@@ -20,7 +20,7 @@
 #include "trap/own.h"
 #include "trap/owned_signals.h"
 
-#include <libpatch/tools.h>
+#include <libpatch/trap_handler.h>
 
 /* One that is, and was, without effect, on a region of which nothing is in the text, is none of the region's business. */
 static void commit_queue_patch(struct patch *patch)

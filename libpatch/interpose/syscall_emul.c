@@ -14,7 +14,7 @@
 #include "trap/app_sigstate.h"
 #include "trap/app_sigwait.h"
 
-#include <libpatch/tools.h>
+#include <libpatch/trap_handler.h>
 #include <sched.h>
 
 #define OWNED SIGNALS_OWNED

@@ -11,7 +11,7 @@
 #include "trap/registry.h"
 #include "trap/forward.h"
 
-#include <libpatch/tools.h>
+#include <libpatch/trap_handler.h>
 #include <ucontext.h>
 
 static _Atomic uint64_t served;

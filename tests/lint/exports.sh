@@ -14,7 +14,7 @@ export LC_ALL
 
 # Preprocess, keep what stems from our headers, then read statement by statement: a declaration is what ends in ';' at
 # the outermost level and has a '(' in it.
-printf '#include <libpatch/patch.h>\n#include <libpatch/tools.h>\n' >"$scratch/all.c"
+printf '#include <libpatch/patch.h>\n#include <libpatch/trap_handler.h>\n' >"$scratch/all.c"
 $CC -E -I"$source/include" "$scratch/all.c" | awk '
 	/^# [0-9]+ "/ { ours = $3 ~ /include\/libpatch\//; next }
 	/^#/ || !ours { next }

@@ -25,7 +25,7 @@ grep -rn --include='*.[chS]' '^[[:space:]]*#[[:space:]]*include' . | sed 's,^\./
 		if (other ~ /^(Zydis|Zycore)/ && file != "arch/x86_64/decode_zydis.c")
 			complain(file ": includes " other "; only arch/x86_64/decode_zydis.c may")
 		if ($2 !~ /^"/ || other == "config.h") {
-			if (file == "trap/trap.c" && other !~ /^(libpatch\/(patch|tools)|signal|ucontext|sys\/ucontext)\.h$/)
+			if (file == "trap/trap.c" && other !~ /^(libpatch\/(patch|trap_handler)|signal|ucontext|sys\/ucontext)\.h$/)
 				complain(file ": includes " other ", which is not for the trap handler")
 			next
 		}
