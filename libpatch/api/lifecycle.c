@@ -7,9 +7,11 @@
 
 #include "api/patch_commit.h"
 #include "arch/cpu.h"
+#include "arch/insn.h"
 #include "base/compiler.h"
 #include "base/error.h"
 #include "base/heap.h"
+#include "elf/dependency.h"
 #include "elf/module.h"
 #include "interpose/mask_audit.h"
 #include "interpose/syscall_emul.h"
@@ -45,6 +47,22 @@ static patch_status lifecycle_read_options(const struct patch_option *options, s
 	return PATCH_OK;
 }
 
+/* The names of Zydis and liburcu lead to Zydis and liburcu. */
+static patch_status lifecycle_bind(void)
+{
+	static const struct {
+		const struct dependency *dependency;
+		const char *name;
+	} needed[] = { { &arch_decoder_dependency, "Zydis" }, { &registry_table_dependency, "liburcu" } };
+
+	for (size_t i = 0; i < ARRAY_SIZE(needed); ++i)
+		if (!dependency_bind(needed[i].dependency))
+			return error_raise(PATCH_ECONF, "patch_init",
+					   "the program has functions with the names of a library's that libpatch calls, and that "
+					   "library could not be loaded apart from them", needed[i].name);
+	return PATCH_OK;
+}
+
 static patch_status lifecycle_set_up(bool allow_wx)
 {
 	static bool fork_handled;
@@ -55,6 +73,8 @@ static patch_status lifecycle_set_up(bool allow_wx)
 	if (!lock_acquire(&scope))
 		return error_raise(PATCH_EFAIL, "patch_init", lock_refusal(), NULL);
 	lock_release(&scope);
+	if (lifecycle_bind() != PATCH_OK)
+		return PATCH_ECONF;
 	error = core_sync_register();
 	if (error != 0)
 		return error_raise_sys(error == -ENOSYS || error == -EINVAL ? PATCH_ENOTSUP : PATCH_ESYS, "patch_init",
@@ -122,6 +142,19 @@ static patch_status lifecycle_start(void)
 	return PATCH_OK;
 }
 
+/* Called by one thread at a time. */
+static patch_status lifecycle_begin(bool allow_wx)
+{
+	patch_status status;
+
+	if (api_life() == API_ALIVE)
+		return error_raise(PATCH_EEXIST, "patch_init", "already initialised", NULL);
+	status = lifecycle_set_up(allow_wx);
+	if (status == PATCH_OK)
+		status = lifecycle_start();
+	return status;
+}
+
 EXPORT patch_status patch_init(const struct patch_option *options, size_t n)
 {
 	/* In a child it is nobody, whoever was here in the parent. */
@@ -139,10 +172,7 @@ EXPORT patch_status patch_init(const struct patch_option *options, size_t n)
 		process_begin();
 	if (api_life() == API_ALIVE || atomic_exchange(busy, 1))
 		return error_raise(PATCH_EEXIST, "patch_init", "already initialised", NULL);
-	status = api_life() == API_ALIVE ? error_raise(PATCH_EEXIST, "patch_init", "already initialised", NULL) :
-					       lifecycle_set_up(allow_wx);
-	if (status == PATCH_OK)
-		status = lifecycle_start();
+	status = lifecycle_begin(allow_wx);
 	atomic_store(busy, 0);
 	return status;
 }

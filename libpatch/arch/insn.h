@@ -89,5 +89,7 @@ static inline bool arch_may_have_short_branch(uint64_t word)
 
 /* An address in the code of the decoder, by which its module is found: that module is not to be patched. */
 const void *arch_decoder_code(void);
+/* The functions of that library, to be bound before the first call. */
+extern const struct dependency arch_decoder_dependency;
 
 #endif

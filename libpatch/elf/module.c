@@ -159,6 +159,7 @@ struct references {
 	const char *names;
 	const Elf64_Rela *tables[2]; /* of data, and of calls */
 	size_t counts[2];
+	uintptr_t name; /* the module's own, in `names`; 0: it has none */
 };
 
 static bool module_is_same_name(const char *a, const char *b)
@@ -195,6 +196,9 @@ static bool module_read_dynamic(const struct module *module, struct references *
 		case DT_STRTAB:
 			references->names = (const char *)module_address_of(module, value);
 			break;
+		case DT_SONAME:
+			references->name = value;
+			break;
 		case DT_RELA:
 			references->tables[0] = (const Elf64_Rela *)module_address_of(module, value);
 			break;
@@ -229,6 +233,14 @@ bool module_refers_to(const struct module *module, const char *symbol)
 		}
 	}
 	return false;
+}
+
+bool module_is_named(const struct module *module, const char *name)
+{
+	struct references references = {0};
+
+	return module_read_dynamic(module, &references) && references.name != 0 &&
+	       module_is_same_name(references.names + references.name, name);
 }
 
 struct held_call {

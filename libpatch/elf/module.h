@@ -49,5 +49,7 @@ void module_hold_all(void (*function)(void *), void *data);
  * knows. Async-signal-safe.
  */
 bool module_refers_to(const struct module *module, const char *symbol);
+/* Is this its DT_SONAME? Under the same conditions. */
+bool module_is_named(const struct module *module, const char *name);
 
 #endif

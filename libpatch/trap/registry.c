@@ -9,10 +9,7 @@
 #include "base/heap.h"
 #include "base/inject.h"
 #include "trap/registry_parts.h"
-
-#define _LGPL_SOURCE
-#include <urcu/flavor.h>
-#include <urcu/rculfhash.h>
+#include "trap/urcu.h"
 
 /* Fixed: resizing starts threads and takes mutexes (src/rculfhash.c, partition_resize_helper). */
 #define BUCKETS (1UL << 16)

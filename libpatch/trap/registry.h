@@ -112,6 +112,8 @@ bool registry_any_punned(void);
 
 /* An address in the library that the table comes from. */
 const void *registry_table_code(void);
+/* The functions of that library, to be bound before registry_init(). */
+extern const struct dependency registry_table_dependency;
 
 /* Free what no reader can hold any more. Never waits. */
 void registry_poll(void);

@@ -27,7 +27,10 @@ _Unwind_GetLanguageSpecificData    the same
 _Unwind_GetRegionStart             the same
 __register_frame_info              outside the lock
 __register_atfork                  patch_init(), outside the lock
-dlsym                              patch_make() of a symbol, outside the lock
+dlsym                              patch_make() of a symbol, and patch_init(), outside the lock
+dlopen                             patch_init(), outside the lock
+dlinfo                             the same
+fstat                              the same
 sigaction                          installing handlers, outside the lock
 sigfillset                         the same
 sigdelset                          the same

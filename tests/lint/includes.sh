@@ -22,8 +22,8 @@ grep -rn --include='*.[chS]' '^[[:space:]]*#[[:space:]]*include' . | sed 's,^\./
 		gsub(/[<>"]/, "", other)
 		if (!(folder in level))
 			complain(file ": the folder is no layer")
-		if (other ~ /^(Zydis|Zycore)/ && file != "arch/x86_64/decode_zydis.c")
-			complain(file ": includes " other "; only arch/x86_64/decode_zydis.c may")
+		if (other ~ /^(Zydis|Zycore)/ && file !~ /^arch\/x86_64\/zydis\.[ch]$/)
+			complain(file ": includes " other "; only arch/x86_64/zydis.[ch] may")
 		if ($2 !~ /^"/ || other == "config.h") {
 			if (file == "trap/trap.c" && other !~ /^(libpatch\/(patch|trap_handler)|signal|ucontext|sys\/ucontext)\.h$/)
 				complain(file ": includes " other ", which is not for the trap handler")

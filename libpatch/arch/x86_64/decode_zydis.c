@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * One instruction: its length, its control flow, where its address-dependent fields are, and whether it can be executed
- * elsewhere. The only file that includes Zydis.
+ * elsewhere. The only file that calls Zydis.
  *
  * Near branches are classified by opcode (AMD APM vol. 3, tables A-1 to A-6) because their treatment of the
  * operand-size prefix is what matters here and mnemonics do not tell it.
@@ -11,7 +11,8 @@
  */
 #include "arch/x86_64/decode.h"
 
-#include <Zydis/Zydis.h>
+#include "arch/x86_64/zydis.h"
+
 #include <stdatomic.h>
 
 /* What an encoding's prefixes say. */
