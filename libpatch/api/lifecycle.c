@@ -21,6 +21,7 @@
 #include "runtime/hook_threads.h"
 #include "runtime/fork.h"
 #include "runtime/lock.h"
+#include "sys/claim.h"
 #include "sys/maps.h"
 #include "sys/membarrier.h"
 #include "sys/process.h"
@@ -30,10 +31,6 @@
 
 #include <errno.h>
 #include <libpatch/trap_handler.h>
-
-#include <errno.h>
-
-#include <errno.h>
 
 static patch_status lifecycle_read_options(const struct patch_option *options, size_t n, bool *allow_wx)
 {
@@ -149,9 +146,14 @@ static patch_status lifecycle_begin(bool allow_wx)
 
 	if (api_life() == API_ALIVE)
 		return error_raise(PATCH_EEXIST, "patch_init", "already initialised", NULL);
+	if (!claim_process())
+		return error_raise(PATCH_EEXIST, "patch_init", "another copy of libpatch patches this process, and two would patch "
+				   "each other", NULL);
 	status = lifecycle_set_up(allow_wx);
 	if (status == PATCH_OK)
 		status = lifecycle_start();
+	if (status != PATCH_OK)
+		claim_release();
 	return status;
 }
 
