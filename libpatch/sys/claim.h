@@ -11,7 +11,7 @@
 
 /*
  * Claim the process for this copy. False when another copy has it. A claim is inherited over fork(), as the library is, and ends
- * with exec(). Thread safe, async-signal-safe; repeated by the same copy it is true.
+ * with execve(2). Thread safe, async-signal-safe; repeated by the same copy it is true.
  */
 bool claim_process(void);
 /* Give the claim back: the library could not be initialised, and has left nothing behind. */

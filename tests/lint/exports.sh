@@ -56,11 +56,13 @@ if [ -e "$library" ]; then
 	sed 's/$/@@LIBPATCH_2.0/' "$scratch/map" >"$scratch/versioned"
 	diff -u "$scratch/versioned" "$scratch/exports" || { echo "$library exports something else"; status=1; }
 	readelf -d "$library" >"$scratch/dynamic"
-	grep -q 'SONAME.*\[libpatch\.so\]' "$scratch/dynamic" || { echo "SONAME is not libpatch.so"; status=1; }
+	grep -q 'SONAME.*\[libpatch\.so\.2\]' "$scratch/dynamic" || { echo "SONAME is not libpatch.so.2"; status=1; }
 	grep -Eq 'FLAGS_1.*NOW' "$scratch/dynamic" || { echo "not linked with -z now"; status=1; }
 	grep -Eq 'FLAGS_1.*NODELETE' "$scratch/dynamic" || { echo "not linked with -z nodelete"; status=1; }
 	readelf -lW "$library" | grep -Eq 'GNU_STACK.*RWE' && { echo "executable stack"; status=1; }
 	readelf -rW "$library" | grep -q DTPMOD && { echo "thread-local storage that is not initial-exec"; status=1; }
+	$NM --defined-only --extern-only "$build/libpatch/libpatch.a" | awk 'NF == 3 { print $3 }' | sort >"$scratch/static"
+	diff -u "$scratch/map" "$scratch/static" || { echo "libpatch.a exports something else"; status=1; }
 else
 	echo "no shared library was built: only the version script was compared"
 fi
