@@ -6,8 +6,7 @@
 #include <stdio.h>
 #include <string.h>
 
-static void bytes_print(const char *title, const uint8_t *bytes, size_t size, const uint8_t *other,
-			       size_t other_size)
+static void bytes_print(const char *title, const uint8_t *bytes, size_t size, const uint8_t *other, size_t other_size)
 {
 	size_t i;
 
@@ -17,8 +16,7 @@ static void bytes_print(const char *title, const uint8_t *bytes, size_t size, co
 	fputc('\n', stderr);
 }
 
-void bytes_expect(const char *what, const uint8_t *got, size_t got_size, const uint8_t *expected,
-				size_t expected_size)
+void bytes_expect(const char *what, const uint8_t *got, size_t got_size, const uint8_t *expected, size_t expected_size)
 {
 	if (got_size == expected_size && memcmp(got, expected, got_size) == 0)
 		return;

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What every behaviour test shares. Nothing here takes part in what is tested: no patches of its own, no handlers, no threads.
+ * What every behaviour test shares. Nothing here takes part in what is tested: no patches of its own, no handlers, no
+ * threads.
  */
 #include "harness.h"
 
@@ -12,7 +13,8 @@
 
 int harness_failures;
 struct harness_shared *harness_shared;
-/* Parts of the test that ran in a child of their own and could not run here, and the reason that the first of them gave. */
+/* Parts of the test that ran in a child of their own and could not run here, and the reason that the first of them
+ * gave. */
 static unsigned int harness_parts_skipped;
 static char harness_part_skipped[512];
 
@@ -103,8 +105,8 @@ static void watch_test(pid_t test, unsigned int seconds)
 		own_time_look(&own);
 		if (own.charged < seconds && own.by_clock < (double)seconds * OWN_TIME_PATIENCE)
 			continue;
-		harness_say("WATCHDOG: test hangs after %.0f s of its own time, %.0f s by the clock [%s]\n", own.charged, own.by_clock,
-			    harness_shared ? harness_shared->context : "");
+		harness_say("WATCHDOG: test hangs after %.0f s of its own time, %.0f s by the clock [%s]\n",
+			    own.charged, own.by_clock, harness_shared ? harness_shared->context : "");
 		own_time_report(&own);
 		kill(-test, SIGKILL);
 		kill(test, SIGKILL);
@@ -203,8 +205,8 @@ void harness_isolated(const char *what, void (*fn)(void *), void *argument)
 	if (WIFSIGNALED(status))
 		FAIL("%s: child died of signal %d (%s)", what, WTERMSIG(status), strsignal(WTERMSIG(status)));
 	else if (WIFEXITED(status) && WEXITSTATUS(status) == HARNESS_SKIPPED)
-		harness_skip_part(what, harness_shared && harness_shared->skipped[0] ? harness_shared->skipped :
-										       "it does not say why");
+		harness_skip_part(what, harness_shared && harness_shared->skipped[0] ? harness_shared->skipped
+										     : "it does not say why");
 	else if (!WIFEXITED(status) || WEXITSTATUS(status) != 0)
 		FAIL("%s: child exited with %#x", what, (unsigned int)status);
 }
@@ -278,8 +280,8 @@ patch_attr attr_of(int policy, int state)
 	return attr;
 }
 
-patch_status make_probe(uintptr_t address, probe_procedure procedure, void *user_data, int policy,
-				      int state, patch_t *out)
+patch_status make_probe(uintptr_t address, probe_procedure procedure, void *user_data, int policy, int state,
+			patch_t *out)
 {
 	struct patch_location location = location_at(address);
 	struct patch_exec_model model = model_of(PATCH_EXEC_MODEL_PROBE, procedure, user_data);

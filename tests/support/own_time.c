@@ -55,8 +55,8 @@ static bool own_time_read_stat(const char *path, struct own_time_process *proces
 		return false;
 	*rest = '\0';
 	snprintf(process->name, sizeof(process->name), "%s", name + 1);
-	if (sscanf(rest + 1, " %c %*d %d %d %*d %*d %*u %*u %*u %*u %*u %llu %llu %llu %llu", &process->state, &process->group,
-		   &process->session, &user, &kernel, &childrens_user, &childrens_kernel) != 7)
+	if (sscanf(rest + 1, " %c %*d %d %d %*d %*d %*u %*u %*u %*u %*u %llu %llu %llu %llu", &process->state,
+		   &process->group, &process->session, &user, &kernel, &childrens_user, &childrens_kernel) != 7)
 		return false;
 	process->ticks = user + kernel + childrens_user + childrens_kernel;
 	return true;
@@ -68,7 +68,8 @@ static bool own_time_belongs(const struct own_time *own, const struct own_time_p
 }
 
 /* Each process of `own`. */
-static void own_time_each(const struct own_time *own, void (*fn)(const struct own_time_process *process, void *data), void *data)
+static void own_time_each(const struct own_time *own, void (*fn)(const struct own_time_process *process, void *data),
+			  void *data)
 {
 	DIR *directory = opendir("/proc");
 	struct dirent *entry;
@@ -156,8 +157,8 @@ static void own_time_tell(const struct own_time_process *process, void *data)
 	(void)data;
 	snprintf(path, sizeof(path), "/proc/%d/syscall", process->pid);
 	own_time_read_file(path, call, sizeof(call));
-	fprintf(stderr, "  %d (%s): state %c, %.1f s of processor time, system call %s", process->pid, process->name, process->state,
-		(double)process->ticks / (double)sysconf(_SC_CLK_TCK), call);
+	fprintf(stderr, "  %d (%s): state %c, %.1f s of processor time, system call %s", process->pid, process->name,
+		process->state, (double)process->ticks / (double)sysconf(_SC_CLK_TCK), call);
 }
 
 void own_time_report(const struct own_time *own)

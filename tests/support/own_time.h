@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * How long processes have had, apart from waiting for a processor: what a limit of time is about. A limit by the clock ends
- * healthy tests on a machine with other things to do.
+ * How long processes have had, apart from waiting for a processor: what a limit of time is about. A limit by the clock
+ * ends healthy tests on a machine with other things to do.
  *
- * Looked at once a second, processes that could run are charged the processor time that they used, but no more than the second;
- * processes of which each thread sleeps are charged the second. So a deadlock, a livelock, and a loop that asks and sleeps, all
- * come to an end, and the load of the machine does not count.
+ * Looked at once a second, processes that could run are charged the processor time that they used, but no more than the
+ * second; processes of which each thread sleeps are charged the second. So a deadlock, a livelock, and a loop that asks
+ * and sleeps, all come to an end, and the load of the machine does not count.
  */
 #ifndef TESTS_OWN_TIME_H
 #define TESTS_OWN_TIME_H

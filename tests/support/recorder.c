@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A probe's procedure that compares where it is called, and with which registers, with a single-stepped trace. Procedures run
- * without extended state and report nothing: recorder_check() does, behind the call.
+ * A probe's procedure that compares where it is called, and with which registers, with a single-stepped trace.
+ * Procedures run without extended state and report nothing: recorder_check() does, behind the call.
  */
 #include "targets.h"
 
@@ -12,7 +12,7 @@ static GP_ONLY bool machine_is_loose(const struct target *target, int number)
 }
 
 static GP_ONLY void recorder_problem(struct recorder *recorder, const char *what, int number, uint64_t seen,
-					    uint64_t wanted)
+				     uint64_t wanted)
 {
 	if (recorder->problem)
 		return;
@@ -23,7 +23,7 @@ static GP_ONLY void recorder_problem(struct recorder *recorder, const char *what
 }
 
 static GP_ONLY void recorder_compare(struct recorder *recorder, const struct patch_exec_context *context,
-					    const struct machine_step *step)
+				     const struct machine_step *step)
 {
 	for (int r = 0; r < PATCH_ARCH_GREGS_COUNT; r++)
 		if (context->general_purpose_registers[r] != step->registers[r] &&
@@ -33,7 +33,8 @@ static GP_ONLY void recorder_compare(struct recorder *recorder, const struct pat
 	if (context->stack_pointer != step->rsp)
 		recorder_problem(recorder, "stack_pointer", -1, context->stack_pointer, step->rsp);
 	if ((context->status_register & MACHINE_FLAGS) != step->flags)
-		recorder_problem(recorder, "status_register", -1, context->status_register & MACHINE_FLAGS, step->flags);
+		recorder_problem(recorder, "status_register", -1, context->status_register & MACHINE_FLAGS,
+				 step->flags);
 }
 
 GP_ONLY void recorder_procedure(struct patch_exec_context *context, uint8_t post)

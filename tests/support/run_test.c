@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * run-test COMMAND...: run one test in a session of its own. It is ended, and what it did is told, after TEST_TIMEOUT seconds of
- * its own time (own_time.h). The exit status is the test's.
+ * run-test COMMAND...: run one test in a session of its own. It is ended, and what it did is told, after TEST_TIMEOUT
+ * seconds of its own time (own_time.h). The exit status is the test's.
  */
 #include "own_time.h"
 
@@ -74,7 +74,8 @@ int main(int argc, char **argv)
 		if (signo < 0 && own.charged < limit && own.by_clock < limit * OWN_TIME_PATIENCE)
 			continue;
 		if (signo < 0) {
-			fprintf(stderr, "ended after %.0f s of its own time, %.0f s by the clock:\n", own.charged, own.by_clock);
+			fprintf(stderr, "ended after %.0f s of its own time, %.0f s by the clock:\n", own.charged,
+				own.by_clock);
 			own_time_report(&own);
 		}
 		own_time_kill(&own);

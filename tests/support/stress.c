@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* What the stress tests share: see stress.h. A stress program has one set of sites, whose only controller is its main thread. */
+/* What the stress tests share: see stress.h. A stress program has one set of sites, whose only controller is its main
+ * thread. */
 #include "stress.h"
 
 struct machine machine;
@@ -16,8 +17,7 @@ GP_ONLY void stress_procedure(struct patch_exec_context *context, uint8_t post)
 
 	(void)post;
 	stress_hits++;
-	if (context->program_counter != site->address &&
-	    !__atomic_fetch_add(&stress.wrong_pc, 1, __ATOMIC_RELAXED)) {
+	if (context->program_counter != site->address && !__atomic_fetch_add(&stress.wrong_pc, 1, __ATOMIC_RELAXED)) {
 		stress.first_wrong_pc = context->program_counter;
 		stress.wanted_pc = site->address;
 	}
@@ -133,7 +133,8 @@ void *stress_thread(void *argument)
 			wrong += ((state.flags ^ wanted->flags) & MACHINE_FLAGS) != 0;
 			wrong += memcmp(state.xmm, wanted->xmm, sizeof(state.xmm)) != 0;
 			if (wrong && __atomic_fetch_add(&stress.wrong_results, wrong, __ATOMIC_RELAXED) < 5)
-				harness_say("%s, input %zu: %u registers are wrong at return\n", targets[t].name, i, wrong);
+				harness_say("%s, input %zu: %u registers are wrong at return\n", targets[t].name, i,
+					    wrong);
 		}
 	}
 	__atomic_fetch_add(&stress.calls, calls, __ATOMIC_RELAXED);
@@ -263,10 +264,10 @@ void stress_end(void)
 
 void stress_arguments(int argc, char **argv, unsigned int *seconds, unsigned int *threads)
 {
-	*seconds = argc > 1 ? (unsigned int)strtoul(argv[1], NULL, 0) :
-			      harness_seconds("LIBPATCH_STRESS_SECONDS", *seconds);
-	*threads = argc > 2 ? (unsigned int)strtoul(argv[2], NULL, 0) :
-			      harness_seconds("LIBPATCH_STRESS_THREADS", *threads);
+	*seconds = argc > 1 ? (unsigned int)strtoul(argv[1], NULL, 0)
+			    : harness_seconds("LIBPATCH_STRESS_SECONDS", *seconds);
+	*threads = argc > 2 ? (unsigned int)strtoul(argv[2], NULL, 0)
+			    : harness_seconds("LIBPATCH_STRESS_THREADS", *threads);
 	if (*threads > STRESS_MAX_THREADS)
 		*threads = STRESS_MAX_THREADS;
 }

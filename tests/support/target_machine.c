@@ -1,14 +1,15 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The machine that the targets run in: every register known before a call, every instruction recorded by single-stepping. It owns
- * SIGTRAP only in a child, before libpatch is there.
+ * The machine that the targets run in: every register known before a call, every instruction recorded by
+ * single-stepping. It owns SIGTRAP only in a child, before libpatch is there.
  */
 #include "targets.h"
 
 #include <sys/ucontext.h>
 
-const char *const machine_register_name[PATCH_ARCH_GREGS_COUNT] = { "rax", "rbx", "rcx", "rdx", "rsi", "rdi", "rbp", "r8",
-								    "r9",  "r10", "r11", "r12", "r13", "r14", "r15" };
+const char *const machine_register_name[PATCH_ARCH_GREGS_COUNT] = { "rax", "rbx", "rcx", "rdx", "rsi",
+								    "rdi", "rbp", "r8",  "r9",  "r10",
+								    "r11", "r12", "r13", "r14", "r15" };
 
 static struct {
 	struct machine_trace *trace;
@@ -50,8 +51,8 @@ static GP_ONLY bool machine_is_syscall(uintptr_t rip)
 static GP_ONLY void machine_record_step(struct machine_step *step, uintptr_t rip, const greg_t *registers)
 {
 	static const int index[PATCH_ARCH_GREGS_COUNT] = { REG_RAX, REG_RBX, REG_RCX, REG_RDX, REG_RSI,
-							    REG_RDI, REG_RBP, REG_R8,  REG_R9,  REG_R10,
-							    REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
+							   REG_RDI, REG_RBP, REG_R8,  REG_R9,  REG_R10,
+							   REG_R11, REG_R12, REG_R13, REG_R14, REG_R15 };
 
 	step->rip = rip;
 	for (int i = 0; i < PATCH_ARCH_GREGS_COUNT; i++)
@@ -119,8 +120,9 @@ void machine_prepare(struct machine *machine)
 	size_t size = TARGET_COUNT * sizeof(*machine->trace);
 
 	machine->stack_top = machine_stack();
-	machine->trace = (struct machine_trace(*)[TARGET_INPUTS])mmap(NULL, size, PROT_READ | PROT_WRITE,
-								      MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+	machine->trace =
+		(struct machine_trace(*)[TARGET_INPUTS])mmap(NULL, size, PROT_READ | PROT_WRITE,
+							     MAP_SHARED | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
 	REQUIRE((void *)machine->trace != MAP_FAILED);
 	harness_isolated("single-stepping the targets", machine_record, machine);
 	for (size_t t = 0; t < TARGET_COUNT; t++) {

@@ -1,5 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* base/error.h: the chain of a thread's errors, in the order in which they were raised, and what is written into them. */
+/* base/error.h: the chain of a thread's errors, in the order in which they were raised, and what is written into them.
+ */
 #include "base/error.h"
 
 #include <criterion/criterion.h>

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* base/heap.h: blocks are zeroed, aligned, apart from each other, come back, and are counted. One thread, which stands for the
- * holder of the library lock. */
+/* base/heap.h: blocks are zeroed, aligned, apart from each other, come back, and are counted. One thread, which stands
+ * for the holder of the library lock. */
 #include "base/heap.h"
 
 #include "base/inject.h"
@@ -37,11 +37,13 @@ Test(heap, blocks_are_zeroed_aligned_and_apart)
 			blocks[i] = heap_alloc(size_of(i));
 			cr_assert_not_null(blocks[i]);
 			cr_expect_eq((uintptr_t)blocks[i] % 8, 0);
-			cr_expect(all(blocks[i], size_of(i), 0), "round %d, block %zu of %zu bytes", round, i, size_of(i));
+			cr_expect(all(blocks[i], size_of(i), 0), "round %d, block %zu of %zu bytes", round, i,
+				  size_of(i));
 			memset(blocks[i], (int)(i + 1), size_of(i));
 		}
 		for (size_t i = 0; i < BLOCKS; i++)
-			cr_expect(all(blocks[i], size_of(i), (uint8_t)(i + 1)), "block %zu of %zu bytes was written to", i, size_of(i));
+			cr_expect(all(blocks[i], size_of(i), (uint8_t)(i + 1)), "block %zu of %zu bytes was written to",
+				  i, size_of(i));
 		/* every other one first, so that they come back in another order */
 		for (size_t i = 0; i < BLOCKS; i += 2)
 			heap_free(blocks[i], size_of(i));

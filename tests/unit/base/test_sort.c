@@ -71,7 +71,11 @@ Test(sort, every_count_of_every_order)
 	static const struct {
 		uintptr_t (*address)(size_t index);
 		const char *name;
-	} orders[] = { { up, "up" }, { down, "down" }, { equal, "equal" }, { halves, "two halves" }, { scattered, "scattered" },
+	} orders[] = { { up, "up" },
+		       { down, "down" },
+		       { equal, "equal" },
+		       { halves, "two halves" },
+		       { scattered, "scattered" },
 		       { few_values, "few values" } };
 	struct row rows[ROWS];
 

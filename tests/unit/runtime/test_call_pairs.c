@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * runtime/call_pairs.h: which return is told of which call. Contexts are made up; each test is a process of its own, so that it
- * begins without pending calls.
+ * runtime/call_pairs.h: which return is told of which call. Contexts are made up; each test is a process of its own, so
+ * that it begins without pending calls.
  */
 #include "runtime/call_pairs.h"
 
@@ -36,14 +36,18 @@ static const struct call_pair pairs[] = {
 
 static void call(size_t n, uintptr_t stack_pointer)
 {
-	struct patch_exec_context context = { .program_counter = CALL_AT, .stack_pointer = stack_pointer, .user_data = (void *)&pairs[n] };
+	struct patch_exec_context context = { .program_counter = CALL_AT,
+					      .stack_pointer = stack_pointer,
+					      .user_data = (void *)&pairs[n] };
 
 	call_pair_begin(&context, 0);
 }
 
 static void reach_return(size_t n, uintptr_t stack_pointer)
 {
-	struct patch_exec_context context = { .program_counter = 0x9999, .stack_pointer = stack_pointer, .user_data = (void *)&pairs[n] };
+	struct patch_exec_context context = { .program_counter = 0x9999,
+					      .stack_pointer = stack_pointer,
+					      .user_data = (void *)&pairs[n] };
 
 	call_pair_end(&context, 1);
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The harness of the behaviour tests: what a test exits with, and what its last line says, when parts of it fail or cannot run.
- * A test here runs a whole behaviour test in a child and looks at it from outside.
+ * The harness of the behaviour tests: what a test exits with, and what its last line says, when parts of it fail or
+ * cannot run. A test here runs a whole behaviour test in a child and looks at it from outside.
  */
 #include "harness.h"
 

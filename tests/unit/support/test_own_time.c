@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The limits of tests (own_time.h): sleeping and computing count, waiting for a processor does not, and harness and run-test end
- * what has had its time.
+ * The limits of tests (own_time.h): sleeping and computing count, waiting for a processor does not, and harness and
+ * run-test end what has had its time.
  */
 #include "harness.h"
 #include "own_time.h"
