@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Which threads block owned signals by calls that were not mediated: found in /proc/self/task when calls begin to be
+ * mediated, and again before each commit for as long as one of them does. A mask is never changed here.
+ */
 #include "interpose/mask_audit.h"
 
 #include "base/syscall.h"
@@ -17,7 +21,7 @@ void mask_audit_incomplete(void)
 	incomplete = true;
 }
 
-static bool visit_nothing(pid_t tid, uint64_t blocked, void *data)
+static bool mask_audit_visit_nothing(pid_t tid, uint64_t blocked, void *data)
 {
 	(void)tid;
 	(void)blocked;
@@ -25,12 +29,15 @@ static bool visit_nothing(pid_t tid, uint64_t blocked, void *data)
 	return true;
 }
 
-bool mask_audit_can_look(void)
+bool mask_audit_is_complete(void)
 {
-	return tasks_is_single() || tasks_visit(visit_nothing, NULL);
+	return !incomplete;
 }
 
-/* ---- threads that block owned signals --------------------------------------------------------------------------- */
+bool mask_audit_can_look(void)
+{
+	return tasks_is_single() || tasks_visit(mask_audit_visit_nothing, NULL);
+}
 
 /*
  * Threads that blocked owned signals; once one is found clean it stays so, because it can only change it by a mediated
@@ -39,7 +46,7 @@ bool mask_audit_can_look(void)
 static int blocking[REMEMBERED];
 static size_t blocking_count;
 
-static bool remember_blocking(pid_t tid, uint64_t blocked, void *data)
+static bool mask_audit_remember(pid_t tid, uint64_t blocked, void *data)
 {
 	if (!signals_are_blocked(blocked) || tid == *(const pid_t *)data)
 		return true;
@@ -50,7 +57,7 @@ static bool remember_blocking(pid_t tid, uint64_t blocked, void *data)
 	return true;
 }
 
-static bool find(pid_t tid, uint64_t blocked, void *data)
+static bool mask_audit_find(pid_t tid, uint64_t blocked, void *data)
 {
 	if (signals_are_blocked(blocked) && tid != (pid_t)raw_syscall(SYS_gettid))
 		*(int *)data = tid;
@@ -63,7 +70,7 @@ int mask_audit_blocking_thread(void)
 	int found = 0;
 
 	if (incomplete) {
-		bool known = tasks_visit(find, &found);
+		bool known = tasks_visit(mask_audit_find, &found);
 
 		return found != 0 || known || tasks_is_single() ? found : MASK_AUDIT_UNKNOWN;
 	}
@@ -119,93 +126,10 @@ void mask_audit_wait_for_libc(void)
 	}
 }
 
-/* ---- threads that may be about to install a handler ------------------------------------------------------------- */
-
-/*
- * All that were there when calls were mediated already. One was in no such call, or is not any more, when it has
- * executed code of the program since it was looked at, or waits in another call, or for the memory of an instruction.
- */
-static struct suspect {
-	pid_t tid;
-	uint64_t user_time;
-} suspects[REMEMBERED];
-static size_t suspect_count;
-static enum { NOT_LISTED, LISTED, OVER } handlers;
-
-struct listing {
-	pid_t self;
-	bool self_seen;
-	size_t visited;
-};
-
-static bool suspect(pid_t tid, uint64_t blocked, void *data)
-{
-	struct listing *listing = data;
-	struct suspect *suspect = &suspects[suspect_count];
-
-	(void)blocked;
-	++listing->visited;
-	listing->self_seen |= tid == listing->self;
-	if (tid == listing->self)
-		return true;
-	if (suspect_count == REMEMBERED)
-		return false;
-	suspect->tid = tid;
-	if (!tasks_user_time(tid, &suspect->user_time))
-		suspect->user_time = UINT64_MAX;
-	++suspect_count;
-	return true;
-}
-
-/*
- * One that begins or ends meanwhile makes the directory skip others. Where the calling thread is not in it, its numbers
- * are those of another namespace.
- */
-static bool list_suspects(void)
-{
-	struct listing listing = { .self = (pid_t)raw_syscall(SYS_gettid) };
-	size_t count = tasks_count();
-
-	suspect_count = 0;
-	return tasks_visit(suspect, &listing) && listing.self_seen && listing.visited == count &&
-	       tasks_count() == count;
-}
-
-static bool is_past(const struct suspect *suspect)
-{
-	uint64_t user_time;
-	long call;
-
-	if (tasks_user_time(suspect->tid, &user_time) && user_time > suspect->user_time)
-		return true;
-	call = tasks_waits_in(suspect->tid);
-	return call != TASKS_RUNS && call != SYS_rt_sigaction;
-}
-
-bool mask_audit_is_over(void)
-{
-	if (incomplete)
-		return false;
-	if (handlers == NOT_LISTED && list_suspects())
-		handlers = LISTED;
-	for (size_t i = 0; handlers == LISTED && i < suspect_count;) {
-		if (is_past(&suspects[i]))
-			suspects[i] = suspects[--suspect_count];
-		else
-			++i;
-	}
-	if (tasks_is_single() || (handlers == LISTED && suspect_count == 0))
-		handlers = OVER;
-	return handlers == OVER;
-}
-
-/* ---- both ------------------------------------------------------------------------------------------------------- */
-
 void mask_audit_look(void)
 {
 	pid_t self = (pid_t)raw_syscall(SYS_gettid);
 
-	handlers = NOT_LISTED;
-	if (!tasks_is_single() && !tasks_visit(remember_blocking, &self))
+	if (!tasks_is_single() && !tasks_visit(mask_audit_remember, &self))
 		incomplete = true;
 }

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What threads did by system calls that were not mediated yet, or are not at all: they may block owned signals, and
- * they may be about to install a handler. With the library lock held, but for mask_audit_wait_for_libc().
+ * Threads may block owned signals by system calls that were not mediated yet, or are not at all. Library lock held, but
+ * for mask_audit_wait_for_libc().
  */
 #ifndef LIBPATCH_INTERPOSE_MASK_AUDIT_H
 #define LIBPATCH_INTERPOSE_MASK_AUDIT_H
@@ -12,6 +12,8 @@
 bool mask_audit_can_look(void);
 /* There is code that makes such calls and is not mediated: threads have to be looked at each time. */
 void mask_audit_incomplete(void);
+/* Is there none? */
+bool mask_audit_is_complete(void);
 
 /* System calls are mediated from now on: remember who else is there. */
 void mask_audit_look(void);
@@ -24,8 +26,5 @@ void mask_audit_look(void);
 int mask_audit_blocking_thread(void);
 /* Those of them that libc is just starting are waited for, a second at most. Takes the library lock now and then. */
 void mask_audit_wait_for_libc(void);
-
-/* Is every call that installs a handler and was not mediated over? True is sure, and for ever. */
-bool mask_audit_is_over(void);
 
 #endif

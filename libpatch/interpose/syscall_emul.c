@@ -2,6 +2,7 @@
 #include "interpose/syscall_emul.h"
 
 #include "base/syscall.h"
+#include "interpose/handler_audit.h"
 #include "interpose/mask_audit.h"
 #include "runtime/app_handlers.h"
 #include "sys/tasks.h"
@@ -50,7 +51,7 @@ static bool is_writable(void *info, size_t size)
  * Signals that were held meanwhile, and are not blocked any more; until they are again, for a handler may end the time for which
  * they are not (app_sigwait_blocked_after()), and what arrives in it is held once more.
  */
-static void deliver(void)
+static void emul_deliver_held(void)
 {
 	siginfo_t info;
 	int signo;
@@ -107,7 +108,7 @@ static long change_mask(long how, const uint64_t *set, uint64_t *old)
 		}
 	}
 	app_sigstate_set_blocked(now);
-	deliver();
+	emul_deliver_held();
 	return result;
 }
 
@@ -126,14 +127,14 @@ static long wait_with_mask(struct arch_call *call, long *place, uint64_t *set)
 	*place = (long)set;
 	app_sigwait_begin_mask(OWNED & ~meanwhile, believed);
 	app_sigstate_set_blocked(meanwhile);
-	deliver();
+	emul_deliver_held();
 	result = app_sigwait_call(call);
 	app_sigwait_end();
 	app_sigstate_set_blocked(believed);
 	return result == APP_SIGWAIT_ARRIVED ? -EINTR : result;
 }
 
-static bool suspend(struct arch_call *call)
+static bool emul_sigsuspend(struct arch_call *call)
 {
 	uint64_t set;
 
@@ -144,7 +145,7 @@ static bool suspend(struct arch_call *call)
 }
 
 /* ppoll, epoll_pwait, epoll_pwait2: the mask is one of the arguments, its size the next. */
-static bool poll(struct arch_call *call, long *mask, long size)
+static bool emul_ppoll(struct arch_call *call, long *mask, long size)
 {
 	long given = *mask;
 	uint64_t set;
@@ -157,7 +158,7 @@ static bool poll(struct arch_call *call, long *mask, long size)
 }
 
 /* pselect6, io_pgetevents: the last argument points to the mask's address and its size. */
-static bool select_call(struct arch_call *call)
+static bool emul_pselect(struct arch_call *call)
 {
 	struct {
 		long mask;
@@ -182,13 +183,13 @@ static bool select_call(struct arch_call *call)
 
 /* ---- signals that are taken, not handled ------------------------------------------------------------------------ */
 
-static void tell(siginfo_t *out, const siginfo_t *info)
+static void emul_copy_info(siginfo_t *out, const siginfo_t *info)
 {
 	for (size_t i = 0; out != NULL && i < sizeof(*info); ++i)
 		((volatile char *)out)[i] = ((const char *)info)[i];
 }
 
-static bool timed_wait(struct arch_call *call)
+static bool emul_sigtimedwait(struct arch_call *call)
 {
 	siginfo_t *out = (siginfo_t *)call->rsi;
 	struct arch_call ours = *call;
@@ -220,12 +221,12 @@ static bool timed_wait(struct arch_call *call)
 		/* Somebody else has taken it: wait again, from the start of the time. */
 	} while (result == 0);
 	if (result > 0)
-		tell(out, &info);
+		emul_copy_info(out, &info);
 	call->rax = result;
 	return true;
 }
 
-static bool pending(struct arch_call *call)
+static bool emul_sigpending(struct arch_call *call)
 {
 	uint64_t *set = (uint64_t *)call->rdi;
 
@@ -325,7 +326,7 @@ static bool change_action(struct arch_call *call)
 /* ---- other programs --------------------------------------------------------------------------------------------- */
 
 /* A new program inherits what is blocked and what is ignored: let it be what this one believes. */
-static bool execute(struct arch_call *call)
+static bool emul_execve(struct arch_call *call)
 {
 	uint64_t blocked = app_sigstate_blocked();
 	bool alone = process_is_borrowed() || tasks_is_single();
@@ -378,7 +379,7 @@ static void adopt_own(void)
 }
 
 /* A new thread believes to block what its creator does, before it has set anything. */
-static void inherit(uint64_t flags, uintptr_t thread)
+static void emul_inherit_masks(uint64_t flags, uintptr_t thread)
 {
 	/* Nobody would know of one that has them blocked. */
 	adopt_own();
@@ -417,7 +418,7 @@ static bool clone3_call(struct arch_call *call)
 		call->rax = -ENOSYS;
 		return true;
 	}
-	inherit(arguments[0], arguments[7]);
+	emul_inherit_masks(arguments[0], arguments[7]);
 	return fork_call(call, arguments[0], arguments[5]);
 }
 
@@ -460,29 +461,29 @@ bool syscall_emulate(struct arch_call *call)
 	case SYS_rt_sigaction:
 		return change_action(call);
 	case SYS_rt_sigsuspend:
-		return suspend(call);
+		return emul_sigsuspend(call);
 	case SYS_rt_sigtimedwait:
-		return timed_wait(call);
+		return emul_sigtimedwait(call);
 	case SYS_rt_sigpending:
-		return pending(call);
+		return emul_sigpending(call);
 	case SYS_ppoll:
-		return poll(call, &call->r10, call->r8);
+		return emul_ppoll(call, &call->r10, call->r8);
 	case SYS_epoll_pwait:
 	case SYS_epoll_pwait2:
-		return poll(call, &call->r8, call->r9);
+		return emul_ppoll(call, &call->r8, call->r9);
 	case SYS_pselect6:
 	case SYS_io_pgetevents:
-		return select_call(call);
+		return emul_pselect(call);
 	case SYS_execve:
 	case SYS_execveat:
-		return execute(call);
+		return emul_execve(call);
 	case SYS_clone:
-		inherit((uint64_t)call->rdi, (uintptr_t)call->r8);
+		emul_inherit_masks((uint64_t)call->rdi, (uintptr_t)call->r8);
 		return fork_call(call, (uint64_t)call->rdi, (uintptr_t)call->rsi);
 	case SYS_clone3:
 		return clone3_call(call);
 	case SYS_fork:
-		inherit(0, 0);
+		emul_inherit_masks(0, 0);
 		return fork_call(call, 0, 0);
 	default:
 		return false;
@@ -509,7 +510,7 @@ static bool any_handler(void)
 /* In this order: what a call has installed that is over is seen. */
 void syscall_emul_look_for_handlers(void)
 {
-	if (app_handlers_are_known() || !mask_audit_is_over())
+	if (app_handlers_are_known() || !handler_audit_is_over())
 		return;
 	if (any_handler())
 		app_handlers_expect();
@@ -535,6 +536,7 @@ void syscall_emul_adopt(uint64_t *mask)
 	adopt_own();
 	*mask &= ~OWNED;
 	mask_audit_look();
+	handler_audit_begin();
 	syscall_emul_look_for_handlers();
 }
 
