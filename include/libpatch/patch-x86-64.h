@@ -37,8 +37,8 @@ enum {
 };
 
 /*
- * Register masks. Bit i stands for general_purpose_registers[i]; any bit above 14 stands for extended state, all of it, unless
- * the bits above 14 are some of PATCH_REGS_VECTOR only: those stand for one state component each.
+ * Register masks. Bit i stands for general_purpose_registers[i]; any bit above 14 stands for extended state, all of it,
+ * unless the bits above 14 are some of PATCH_REGS_VECTOR only: those stand for one state component each.
  */
 #define PATCH_REGS_ALL (~(uint64_t)0)
 #define PATCH_REGS_GP_ONLY ((uint64_t)0x7fff)
@@ -75,8 +75,8 @@ struct patch_exec_context {
 	/*
 	 * XSAVE image of x87, SSE, AVX and AVX-512 state as far as the processor has them, standard format, 64-byte
 	 * aligned; NULL unless the clobber mask asked for extended state. Values written to it take effect on resume.
-	 * xstate_bv names the components: all, or, with bits of PATCH_REGS_VECTOR only, at least those asked for that the
-	 * processor has; what is not named there is unspecified.
+	 * xstate_bv names the components: all, or, with bits of PATCH_REGS_VECTOR only, at least those asked for that
+	 * the processor has; what is not named there is unspecified.
 	 */
 	void *extended_states;
 	/* RFLAGS of the program at the site; restored whatever is written here. */

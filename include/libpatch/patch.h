@@ -2,15 +2,14 @@
 /*
  * libpatch: rewrite instructions of the running process while its threads run through them.
  *
- * Usable first and alone, from C99 and C++. Every function may be called from any thread, from inside probe
- * procedures and from signal handlers, except where its comment says otherwise; none but patch_synchronize() waits for a
- * running probe.
- * None exits, aborts or prints. patch_last_error() tells the calling thread why its last call failed.
+ * Usable first and alone, from C99 and C++. Every function may be called from any thread, from inside probe procedures
+ * and from signal handlers, except where its comment says otherwise; none but patch_synchronize() waits for a running
+ * probe. None exits, aborts or prints. patch_last_error() tells the calling thread why its last call failed.
  *
- * Beside the codes listed with each function, every one that needs patch_init() returns PATCH_EINIT before it, PATCH_EFINI
- * after patch_fini(), and PATCH_EFAIL when it is called by a handler for SIGTRAP or SIGILL that interrupted libpatch in the
- * same thread, or in a child that was copied by a raw system call while a thread of its parent was in libpatch; every one that
- * changes something can return PATCH_ENOMEM.
+ * Beside the codes listed with each function, every one that needs patch_init() returns PATCH_EINIT before it,
+ * PATCH_EFINI after patch_fini(), and PATCH_EFAIL when it is called by a handler for SIGTRAP or SIGILL that interrupted
+ * libpatch in the same thread, or in a child that was copied by a raw system call while a thread of its parent was in
+ * libpatch; every one that changes something can return PATCH_ENOMEM.
  */
 #ifndef LIBPATCH_PATCH_H
 #define LIBPATCH_PATCH_H
@@ -134,7 +133,10 @@ struct patch_location {
 #define PATCH_EXEC_MODEL_DIVERT 3       /* control goes to client code, no register saved */
 #define PATCH_EXEC_MODEL_COUNT 4        /* *counter is increased before the instruction; nothing is called */
 
-/* How it is increased: by plain moves, which lose hits of threads at the same time; atomically; in each thread's own variable. */
+/*
+ * How it is increased: by plain moves, which lose hits of threads at the same time; atomically; in each thread's own
+ * variable.
+ */
 #define PATCH_COUNT_PLAIN 0
 #define PATCH_COUNT_ATOMIC 1
 #define PATCH_COUNT_THREAD 2
@@ -151,13 +153,13 @@ struct patch_location {
  * `clobber_registers` may be destroyed by the procedure. Registers that the calling convention lets a procedure destroy
  * are always preserved, general purpose ones by themselves, x87/SSE/AVX/AVX-512 state when the clobber mask has a bit
  * above the general purpose ones: all of it, or what bits of PATCH_REGS_VECTOR name. Other extended state, all with
- * PATCH_REGS_GP_ONLY, a procedure must not touch. Of RFLAGS it must leave alone what instructions do not change in passing
- * (AC, ID, NT, ...); it may change it on purpose.
+ * PATCH_REGS_GP_ONLY, a procedure must not touch. Of RFLAGS it must leave alone what instructions do not change in
+ * passing (AC, ID, NT, ...); it may change it on purpose.
  *
- * `counter` is aligned to 8 and must stay mapped: a thread that was interrupted in the middle of counting does so whenever it
- * goes on, once, also after the patch is gone. With PATCH_COUNT_THREAD it is the calling thread's instance of a thread-local
- * variable in static storage (initial-exec model). A hit counts wherever it is: also while a procedure of the thread runs, and in
- * calls of the library.
+ * `counter` is aligned to 8 and must stay mapped: a thread that was interrupted in the middle of counting does so
+ * whenever it goes on, once, also after the patch is gone. With PATCH_COUNT_THREAD it is the calling thread's instance
+ * of a thread-local variable in static storage (initial-exec model). A hit counts wherever it is: also while a
+ * procedure of the thread runs, and in calls of the library.
  */
 struct patch_exec_model {
 	int type;
@@ -168,8 +170,8 @@ struct patch_exec_model {
 			uint64_t clobber_registers;
 			void *user_data;
 			/*
-			 * NULL, or called once when the patch is gone: it was unmade, or patch_fini() removed it, that was
-			 * committed, and no thread runs its procedure or will. By a thread in patch_commit(),
+			 * NULL, or called once when the patch is gone: it was unmade, or patch_fini() removed it, that
+			 * was committed, and no thread runs its procedure or will. By a thread in patch_commit(),
 			 * patch_synchronize() or patch_fini(), which holds no lock of the library and may call it.
 			 */
 			void (*destroy)(void *user_data);
@@ -237,7 +239,7 @@ struct patch_statistics {
 	uint64_t threads;           /* that have met a probe, as far as is known */
 	uint64_t missed;            /* probes passed over because there was no memory to know their thread by */
 	uint64_t heap_lost;         /* bytes that the kernel refused to unmap, and that are not tried again */
-	uint64_t code_lost;         /* bytes of generated code that were freed when there was no memory to note them as free */
+	uint64_t code_lost;         /* bytes of generated code that were freed and cannot be used again */
 };
 
 /* ---- life cycle ------------------------------------------------------------------------------------------------- */
@@ -249,12 +251,12 @@ struct patch_statistics {
  * options   array of n options, or NULL
  * n         number of options
  *
- * PATCH_OK; PATCH_EEXIST when already initialised, also by another copy of the library in this process: one linked statically
- * into some module, or loaded under another name. The first copy that is initialised keeps the process until it ends;
- * PATCH_EFINI after patch_fini(); PATCH_EINVAL for an unknown option or a NULL array with n > 0; PATCH_ENOTSUP when the kernel
- * lacks membarrier(SYNC_CORE) or a way to write text; PATCH_ESYS when a system call failed or /proc cannot be read; PATCH_ECONF
- * when functions of the program have the names of Zydis' or liburcu's, and those libraries cannot be loaded apart from them;
- * PATCH_ENOMEM. After a failure it may be called again.
+ * PATCH_OK; PATCH_EEXIST when already initialised, also by another copy of the library in this process: one linked
+ * statically into some module, or loaded under another name. The first copy that is initialised keeps the process until
+ * it ends; PATCH_EFINI after patch_fini(); PATCH_EINVAL for an unknown option or a NULL array with n > 0; PATCH_ENOTSUP
+ * when the kernel lacks membarrier(SYNC_CORE) or a way to write text; PATCH_ESYS when a system call failed or /proc
+ * cannot be read; PATCH_ECONF when functions of the program have the names of Zydis' or liburcu's, and those libraries
+ * cannot be loaded apart from them; PATCH_ENOMEM. After a failure it may be called again.
  *
  * Thread safe. Not for signal handlers.
  */
@@ -265,8 +267,8 @@ patch_status patch_init(const struct patch_option *options, size_t n);
  * in them. All handles become invalid.
  *
  * PATCH_OK; PATCH_EINIT before patch_init(); PATCH_EFINI when called again after success; PATCH_EFAIL when some bytes
- * could not be restored (somebody else changed them), PATCH_ESYS when core synchronisation failed: the rest is restored,
- * sites that are not keep working, and another call tries again.
+ * could not be restored (somebody else changed them), PATCH_ESYS when core synchronisation failed: the rest is
+ * restored, sites that are not keep working, and another call tries again.
  *
  * Thread safe, not for signal handlers; may be called from a probe.
  */
@@ -275,11 +277,14 @@ patch_status patch_fini(void);
 /* ---- attributes ------------------------------------------------------------------------------------------------- */
 
 /*
- * Set defaults: ALLOW, PATCH_ABI_OS, PATCH_DISABLED. sizeof_attr is sizeof(patch_attr).
- * PATCH_OK; PATCH_EINVAL for NULL or another size. Thread safe, async-signal-safe, needs no patch_init(), as all of these.
+ * Set defaults: ALLOW, PATCH_ABI_OS, PATCH_DISABLED. sizeof_attr is sizeof(patch_attr). PATCH_OK; PATCH_EINVAL for NULL
+ * or another size. Thread safe, async-signal-safe, needs no patch_init(), as all of these.
  */
 patch_status patch_attr_init(patch_attr *attr, size_t sizeof_attr);
-/* An attribute holds nothing that has to be freed. PATCH_OK; PATCH_EINVAL for NULL. patch_make() copies: an attribute may go before the commit. */
+/*
+ * An attribute holds nothing that has to be freed. PATCH_OK; PATCH_EINVAL for NULL. patch_make() copies: an attribute
+ * may go before the commit.
+ */
 patch_status patch_attr_fini(patch_attr *attr);
 /* PATCH_OK; PATCH_EINVAL for NULL or a value that is none of enum patch_trap_policy. */
 patch_status patch_attr_set_trap_policy(patch_attr *attr, int policy);
@@ -308,10 +313,9 @@ patch_status patch_make(const struct patch_location *location, const struct patc
 			const patch_attr *attr, patch_t *out, void *reserved);
 
 /*
- * Disable at the next commit, then release. The handle is invalid from now on. A thread may be in the procedure for any time
- * after that: see patch_synchronize(), and destroy in struct patch_exec_model.
- * PATCH_OK; PATCH_ENEXIST for a handle that is unknown or was released; PATCH_EINIT, PATCH_EFINI.
- * Thread safe, signal safe.
+ * Disable at the next commit, then release. The handle is invalid from now on. A thread may be in the procedure for any
+ * time after that: see patch_synchronize(), and destroy in struct patch_exec_model. PATCH_OK; PATCH_ENEXIST for a
+ * handle that is unknown or was released; PATCH_EINIT, PATCH_EFINI. Thread safe, signal safe.
  */
 patch_status patch_unmake(patch_t patch);
 
@@ -323,14 +327,15 @@ patch_status patch_enable(patch_t patch);
 patch_status patch_disable(patch_t patch);
 
 /*
- * Apply everything queued, by any thread, as one batch, while threads run. Patches come into effect one after the other.
+ * Apply everything queued, by any thread, as one batch, while threads run. Patches come into effect one after the
+ * other.
  *
  * PATCH_OK, also with nothing queued; PATCH_EINIT, PATCH_EFINI; PATCH_EFAIL when some patches could not be changed:
  * patch_last_error() has a chain with one error for each of the first few; the rest of the batch is in effect, the
  * failed ones have the state they had and their change stays queued for the next commit. PATCH_ESYS when core
- * synchronisation or writing failed half-way: the sites keep working, patch_info() tells what is in effect, and the next commit
- * completes the batch.
- * PATCH_EBLOCKED when a thread blocks SIGTRAP or SIGILL by means that the library cannot mediate: nothing was changed.
+ * synchronisation or writing failed half-way: the sites keep working, patch_info() tells what is in effect, and the
+ * next commit completes the batch. PATCH_EBLOCKED when a thread blocks SIGTRAP or SIGILL by means that the library
+ * cannot mediate: nothing was changed.
  *
  * Thread safe, signal safe, callable from probes. Waits for other threads' commits, never for probes. Destroys
  * what is gone: see struct patch_exec_model.
@@ -338,13 +343,14 @@ patch_status patch_disable(patch_t patch);
 patch_status patch_commit(void);
 
 /*
- * Wait until everything that was disabled or unmade, and committed, before the call is quiet: no thread runs its procedure or
- * will, and the destroy functions of what was unmade have returned. What is due is destroyed by this call.
+ * Wait until everything that was disabled or unmade, and committed, before the call is quiet: no thread runs its
+ * procedure or will, and the destroy functions of what was unmade have returned. What is due is destroyed by this call.
  *
  * timeout_ns   how long to wait; negative: without limit; 0: only look
  *
- * PATCH_OK; PATCH_EBUSY when the time is over, or at once when the calling thread is itself in such a procedure; PATCH_EINIT
- * before patch_init(). Also after patch_fini(). Called from a destroy function it does not wait for that one.
+ * PATCH_OK; PATCH_EBUSY when the time is over, or at once when the calling thread is itself in such a procedure;
+ * PATCH_EINIT before patch_init(). Also after patch_fini(). Called from a destroy function it does not wait for that
+ * one.
  *
  * Thread safe; signal safe but for the waiting. Holds no lock while it waits.
  */
@@ -364,9 +370,9 @@ patch_status patch_last_error(struct patch_error *error);
 const char *patch_status_string(patch_status status);
 
 /*
- * Original address of the instruction that generated code at `pc` stands for.
- * PATCH_OK; PATCH_EINVAL for NULL; PATCH_ENEXIST when pc is not in generated code. Thread safe, async-signal-safe; needs no
- * patch_init(), and works after patch_fini().
+ * Original address of the instruction that generated code at `pc` stands for. PATCH_OK; PATCH_EINVAL for NULL;
+ * PATCH_ENEXIST when pc is not in generated code. Thread safe, async-signal-safe; needs no patch_init(), and works
+ * after patch_fini().
  */
 patch_status patch_olx_original_pc(uintptr_t pc, uintptr_t *original);
 
@@ -374,17 +380,18 @@ patch_status patch_olx_original_pc(uintptr_t pc, uintptr_t *original);
  * How a patch is placed.
  *
  * info          filled in, not NULL
- * sizeof_info   sizeof(struct patch_info) as the caller was built: with fewer bytes than this library's, fields beyond them are not
- *               written; with more, the bytes behind the last known field are set to 0
+ * sizeof_info   sizeof(struct patch_info) as the caller was built: with fewer bytes than this library's, fields beyond
+ *               them are not written; with more, the bytes behind the last known field are set to 0
  *
- * PATCH_OK; PATCH_EINVAL for NULL, or a size that no version of the structure has; PATCH_ENEXIST for an unknown handle; PATCH_EFAULT
- * when the patch's code, or its procedure's, was unmapped; PATCH_EINIT, PATCH_EFINI. Thread safe, signal safe.
+ * PATCH_OK; PATCH_EINVAL for NULL, or a size that no version of the structure has; PATCH_ENEXIST for an unknown handle;
+ * PATCH_EFAULT when the patch's code, or its procedure's, was unmapped; PATCH_EINIT, PATCH_EFINI. Thread safe, signal
+ * safe.
  */
 patch_status patch_info(patch_t patch, struct patch_info *info, size_t sizeof_info);
 /*
  * What the library uses and has done. `sizeof_statistics` is sizeof(struct patch_statistics), as in patch_info().
- * PATCH_OK; PATCH_EINVAL for NULL, or a size that no version of the structure has; PATCH_EINIT, PATCH_EFINI. Thread safe, signal
- * safe.
+ * PATCH_OK; PATCH_EINVAL for NULL, or a size that no version of the structure has; PATCH_EINIT, PATCH_EFINI. Thread
+ * safe, signal safe.
  */
 patch_status patch_statistics(struct patch_statistics *statistics, size_t sizeof_statistics);
 

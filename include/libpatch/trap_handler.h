@@ -17,18 +17,22 @@ extern "C" {
 #endif
 
 /*
- * The trap handler: patch_init() gives it to sigaction() for SIGTRAP, and patch_commit() for SIGILL once a patch needs that.
+ * The trap handler: patch_init() gives it to sigaction() for SIGTRAP, and patch_commit() for SIGILL once a patch needs
+ * that.
  *
- * From then on libpatch mediates the program's calls of sigaction() for these signals: the kernel keeps this handler, and the
- * handler that the program sets gets, from here, each signal that no patch raised, with the mask and flags it was set with; where
- * the program has set none, the signal has its default effect. A handler of a module that refers to libpatch_on_trap() is taken
- * for a tool's, which is in front of this one: it gets every trap first, and hands a trap on by calling this function with the
- * signal's number, information and ucontext as it got them, from any stack and with any signals blocked.
+ * From then on libpatch mediates the program's calls of sigaction() for these signals: the kernel keeps this handler,
+ * and the handler that the program sets gets, from here, each signal that no patch raised, with the mask and flags it
+ * was set with; where the program has set none, the signal has its default effect. A handler of a module that refers to
+ * libpatch_on_trap() is taken for a tool's, which is in front of this one: it gets every trap first, and hands a trap
+ * on by calling this function with the signal's number, information and ucontext as it got them, from any stack and
+ * with any signals blocked.
  *
- * Where a call of sigaction() is not mediated (a raw system call in code that was generated or loaded later), the program's handler
- * replaces this one, and must hand traps on in the same way. libpatch never installs its handler again behind the program's back.
+ * Where a call of sigaction() is not mediated (a raw system call in code that was generated or loaded later), the
+ * program's handler replaces this one, and must hand traps on in the same way. libpatch never installs its handler
+ * again behind the program's back.
  *
- * Thread safe and async-signal-safe: it takes no lock, allocates nothing and keeps errno. Before patch_init() it does nothing.
+ * Thread safe and async-signal-safe: it takes no lock, allocates nothing and keeps errno. Before patch_init() it does
+ * nothing.
  */
 void libpatch_on_trap(int signo, siginfo_t *info, void *ucontext);
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * How a public function begins and ends: where the library is in its life, the library lock, the thread's errors. It decides
- * nothing else, and calls no code of the host.
+ * How a public function begins and ends: where the library is in its life, the library lock, the thread's errors. It
+ * decides nothing else, and calls no code of the host.
  */
 #include "api/enter.h"
 

@@ -17,7 +17,10 @@ enum api_life { API_UNBORN, API_ALIVE, API_FINISHED };
 enum api_life api_life(void);
 void api_set_life(enum api_life life);
 
-/* Begin a public call: the thread's errors are forgotten, the lock is taken, the library is ALIVE; else the status says why not. */
+/*
+ * Begin a public call: the thread's errors are forgotten, the lock is taken, the library is ALIVE; else the status says
+ * why not.
+ */
 patch_status api_enter(struct lock_scope *scope, const char *origin);
 /* End it: the lock is released. Returns `status`. */
 patch_status api_leave(const struct lock_scope *scope, patch_status status);

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * patch_init() and patch_fini(): the parts of the library are prepared from the bottom up, and end in the opposite order. What must
- * not happen under the library lock (installing handlers, asking for the loader's lock) is done before it is taken.
+ * patch_init() and patch_fini(): the parts of the library are prepared from the bottom up, and end in the opposite
+ * order. What must not happen under the library lock (installing handlers, asking for the loader's lock) is done before
+ * it is taken.
  */
 #include "api/enter.h"
 
@@ -55,8 +56,9 @@ static patch_status lifecycle_bind(void)
 	for (size_t i = 0; i < ARRAY_SIZE(needed); ++i)
 		if (!dependency_bind(needed[i].dependency))
 			return error_raise(PATCH_ECONF, "patch_init",
-					   "the program has functions with the names of a library's that libpatch calls, and that "
-					   "library could not be loaded apart from them", needed[i].name);
+					   "the program has functions with the names of a library's that libpatch "
+					   "calls, and that library could not be loaded apart from them",
+					   needed[i].name);
 	return PATCH_OK;
 }
 
@@ -124,8 +126,8 @@ static void lifecycle_start_with_modules(void *data)
 }
 
 /*
- * Nobody forks in the middle of it: the child would have a library that is not initialised, and the calls patched. The lock
- * outlasts the loader's, under which nothing else may be asked for.
+ * Nobody forks in the middle of it: the child would have a library that is not initialised, and the calls patched. The
+ * lock outlasts the loader's, under which nothing else may be asked for.
  */
 static patch_status lifecycle_start(void)
 {
@@ -147,8 +149,8 @@ static patch_status lifecycle_begin(bool allow_wx)
 	if (api_life() == API_ALIVE)
 		return error_raise(PATCH_EEXIST, "patch_init", "already initialised", NULL);
 	if (!claim_process())
-		return error_raise(PATCH_EEXIST, "patch_init", "another copy of libpatch patches this process, and two would patch "
-				   "each other", NULL);
+		return error_raise(PATCH_EEXIST, "patch_init",
+				   "another copy of libpatch patches this process, and two would patch each other", NULL);
 	status = lifecycle_set_up(allow_wx);
 	if (status == PATCH_OK)
 		status = lifecycle_start();

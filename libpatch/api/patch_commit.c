@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * patch_commit(): what is queued becomes a batch, the batch is committed, and what is gone afterwards is destroyed. The protocol by
- * which text is changed is in commit/.
+ * patch_commit(): what is queued becomes a batch, the batch is committed, and what is gone afterwards is destroyed. The
+ * protocol by which text is changed is in commit/.
  */
 #include "api/patch_commit.h"
 
@@ -22,7 +22,9 @@
 
 #include <libpatch/trap_handler.h>
 
-/* One that is, and was, without effect, on a region of which nothing is in the text, is none of the region's business. */
+/*
+ * One that is, and was, without effect, on a region of which nothing is in the text, is none of the region's business.
+ */
 static void commit_queue_patch(struct patch *patch)
 {
 	bool has_effect = patch_is_wanted(patch) || patch->enabled || patch_is_open(patch);
@@ -62,7 +64,9 @@ patch_status api_commit_queue(void)
 	return status;
 }
 
-/* Destroy functions are code of the host: they run without the lock, may call the library, and change no error of ours. */
+/*
+ * Destroy functions are code of the host: they run without the lock, may call the library, and change no error of ours.
+ */
 static void commit_destroy_due(void)
 {
 	struct error_chain errors;
@@ -101,7 +105,10 @@ void api_queue_regions(void)
 	handle_visit_changed(commit_queue_patch);
 }
 
-/* A thread that meets a trap byte with SIGTRAP blocked is the process's end (kernel/signal.c, force_sig_info_to_task()). */
+/*
+ * A thread that meets a trap byte with SIGTRAP blocked is the process's end (kernel/signal.c,
+ * force_sig_info_to_task()).
+ */
 patch_status api_check_threads(const char *origin)
 {
 	int thread = commit_changes_text() ? mask_audit_blocking_thread() : 0;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The parts of a commit that patch_commit(), patch_fini() and patch_synchronize() share. Library lock held, unless it is said
- * otherwise.
+ * The parts of a commit that patch_commit(), patch_fini() and patch_synchronize() share. Library lock held, unless it
+ * is said otherwise.
  */
 #ifndef LIBPATCH_API_PATCH_COMMIT_H
 #define LIBPATCH_API_PATCH_COMMIT_H
@@ -13,11 +13,16 @@ void api_release_patch(struct patch *patch);
 
 /* Queue the regions of every patch that was changed. */
 void api_queue_regions(void);
-/* PATCH_EBLOCKED or PATCH_ESYS, in the name of `origin`, when a thread would be killed by the traps of what is queued. */
+/*
+ * PATCH_EBLOCKED or PATCH_ESYS, in the name of `origin`, when a thread would be killed by the traps of what is queued.
+ */
 patch_status api_check_threads(const char *origin);
 /* Commit everything queued, as one batch. */
 patch_status api_commit_queue(void);
-/* End a public call as api_leave() does; then, without the lock, call the destroy functions that are due. Returns `status`. */
+/*
+ * End a public call as api_leave() does; then, without the lock, call the destroy functions that are due. Returns
+ * `status`.
+ */
 patch_status api_leave_and_destroy(const struct lock_scope *scope, patch_status status);
 
 #endif

@@ -42,8 +42,8 @@ static uint64_t info_trap_hits(const struct region *region)
 }
 
 /*
- * The structure of a program that was built for another version: fields that it does not have are not written, fields that this
- * library does not have are 0. `have`: size of the structure here.
+ * The structure of a program that was built for another version: fields that it does not have are not written, fields
+ * that this library does not have are 0. `have`: size of the structure here.
  */
 static void info_copy_out(void *out, size_t size, const void *filled, size_t have)
 {
@@ -99,7 +99,8 @@ EXPORT patch_status patch_info(patch_t handle, struct patch_info *info, size_t s
 		return status;
 	status = api_find_patch(handle, &patch, "patch_info");
 	if (status == PATCH_OK && patch->gone)
-		status = error_raise_at(PATCH_EFAULT, "patch_info", "its code, or its procedure's, was unmapped", patch->located);
+		status = error_raise_at(PATCH_EFAULT, "patch_info", "its code, or its procedure's, was unmapped",
+					patch->located);
 	if (status == PATCH_OK) {
 		info_fill(patch, &filled);
 		info_copy_out(info, sizeof_info, &filled, sizeof(filled));
@@ -119,7 +120,8 @@ EXPORT patch_status patch_statistics(struct patch_statistics *statistics, size_t
 	patch_status status;
 
 	error_reset();
-	status = info_check_out(statistics, sizeof_statistics, sizeof(statistics->patches), "patch_statistics", "statistics");
+	status = info_check_out(statistics, sizeof_statistics, sizeof(statistics->patches), "patch_statistics",
+				"statistics");
 	if (status != PATCH_OK)
 		return status;
 	status = api_enter(&scope, "patch_statistics");

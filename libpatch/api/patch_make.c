@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * patch_make(): its arguments are checked, the location becomes an address, and the patch is made and attached there. Live text is
- * not touched.
+ * patch_make(): its arguments are checked, the location becomes an address, and the patch is made and attached there.
+ * Live text is not touched.
  */
 #include "api/enter.h"
 

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * patch_enable(), patch_disable(), patch_unmake(): they note the state that the next commit gives a patch. No text is touched here.
+ * patch_enable(), patch_disable(), patch_unmake(): they note the state that the next commit gives a patch. No text is
+ * touched here.
  */
 #include "api/enter.h"
 

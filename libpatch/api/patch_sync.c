@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * patch_synchronize(): waits until what was disabled or unmade is quiet. It looks, under the lock, and sleeps between looks, without
- * it.
+ * patch_synchronize(): waits until what was disabled or unmade is quiet. It looks, under the lock, and sleeps between
+ * looks, without it.
  */
 #include "api/enter.h"
 

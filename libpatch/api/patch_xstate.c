@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * patch_x86_64_state_component(): its arguments, and why it fails. The layout of XSAVE images is in arch/x86_64/xsave.c. It needs no
- * patch_init() and takes no lock, because handlers of faults call it.
+ * patch_x86_64_state_component(): its arguments, and why it fails. The layout of XSAVE images is in
+ * arch/x86_64/xsave.c. It needs no patch_init() and takes no lock, because handlers of faults call it.
  */
 #include "arch/cpu.h"
 #include "base/error.h"
@@ -27,6 +27,7 @@ EXPORT patch_status patch_x86_64_state_component(void *xsave, int component, voi
 		return error_raise_at(status, ORIGIN, "the processor or the kernel does not have the state component",
 				      (uintptr_t)component);
 	default:
-		return error_raise_at(status, ORIGIN, "the image does not hold the state component", (uintptr_t)component);
+		return error_raise_at(status, ORIGIN, "the image does not hold the state component",
+				      (uintptr_t)component);
 	}
 }

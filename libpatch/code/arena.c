@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Where generated code lies: arenas, one mapping each, near the code that they serve; blocks of code in them, given out and taken
- * back; and their description to the unwinder, which is registered later. What the blocks contain is not looked at here, and
- * nothing here writes to code.
+ * Where generated code lies: arenas, one mapping each, near the code that they serve; blocks of code in them, given out
+ * and taken back; and their description to the unwinder, which is registered later. What the blocks contain is not
+ * looked at here, and nothing here writes to code.
  */
 #include "code/arena.h"
 
@@ -134,8 +134,8 @@ static bool arena_describe(struct arena *arena)
 }
 
 /*
- * One mapping, so that nobody can get in between; then its head is made writable, by a mapping, as mprotect() may be filtered.
- * 0: none.
+ * One mapping, so that nobody can get in between; then its head is made writable, by a mapping, as mprotect() may be
+ * filtered. 0: none.
  */
 static uintptr_t arena_reserve(uintptr_t near, struct arena_reach reach)
 {

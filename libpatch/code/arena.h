@@ -2,8 +2,8 @@
 /*
  * Executable memory near the code that it serves, for trampolines.
  *
- * Memory is private, anonymous, readable and executable, never writable; it is filled through staging.h. All functions but the two
- * about unwind descriptions are called with the library lock held.
+ * Memory is private, anonymous, readable and executable, never writable; it is filled through staging.h. All functions
+ * but the two about unwind descriptions are called with the library lock held.
  *
  * An arena is one mapping:
  *

@@ -2,11 +2,11 @@
 /*
  * Which functions the names of a library are bound to, and a copy of the library of one's own where they are a host's.
  *
- * Linking the library in, hidden, would do without this; but distributions have no static archive of Zydis, and their archive of
- * liburcu is not position independent. What the dynamic linker has bound cannot be bound again, neither ours nor the library's own
- * calls from one function to another, which a host's names take, too. A second copy is bound from the start: it is loaded
- * with RTLD_DEEPBIND, which looks in the copy first. glibc recognises a file that is loaded already by its inode, so that the copy is
- * loaded from a memory file.
+ * Linking the library in, hidden, would do without this; but distributions have no static archive of Zydis, and their
+ * archive of liburcu is not position independent. What the dynamic linker has bound cannot be bound again, neither ours
+ * nor the library's own calls from one function to another, which a host's names take, too. A second copy is bound from
+ * the start: it is loaded with RTLD_DEEPBIND, which looks in the copy first. glibc recognises a file that is loaded
+ * already by its inode, so that the copy is loaded from a memory file.
  *
  * This calls the dynamic linker, which allocates and locks: never under the library lock.
  */
@@ -24,12 +24,16 @@
 #define DEPENDENCY_MAX 8
 #define PATH_SLASHES_MAX 32
 
-/* Linked with libc into one static program: there is no dynamic linker to ask, and the names were bound by the static one. */
+/*
+ * Linked with libc into one static program: there is no dynamic linker to ask, and the names were bound by the static
+ * one.
+ */
 static bool dependency_is_static(void)
 {
 	struct module own, libc;
 
-	return module_find((uintptr_t)&patch_init, &own) && module_find((uintptr_t)&sigaction, &libc) && own.lower == libc.lower;
+	return module_find((uintptr_t)&patch_init, &own) && module_find((uintptr_t)&sigaction, &libc) &&
+	       own.lower == libc.lower;
 }
 
 /* False when the library has not all of them. */
@@ -43,7 +47,10 @@ static bool dependency_find_all(void *library, const struct dependency *dependen
 	return true;
 }
 
-/* The names are bound to functions of a module that has the library's name: the rule, which needs no dynamic linker to be seen. */
+/*
+ * The names are bound to functions of a module that has the library's name: the rule, which needs no dynamic linker to
+ * be seen.
+ */
 static bool dependency_is_bound(const struct dependency *dependency)
 {
 	struct module module;
@@ -55,7 +62,10 @@ static bool dependency_is_bound(const struct dependency *dependency)
 	return true;
 }
 
-/* Its names are looked for in itself first. NULL also where AddressSanitizer is, which ends the process at such a request. */
+/*
+ * Its names are looked for in itself first. NULL also where AddressSanitizer is, which ends the process at such a
+ * request.
+ */
 static void *dependency_load(const char *path)
 {
 	if (dlsym(RTLD_DEFAULT, "__asan_init") != NULL)
@@ -79,8 +89,8 @@ static bool dependency_copy_file(int from, int to)
 }
 
 /*
- * glibc takes a file of the same path for the same file. Here each path is another one, by the number of its slashes, and none is
- * like that of a file that the program loads in the same way.
+ * glibc takes a file of the same path for the same file. Here each path is another one, by the number of its slashes,
+ * and none is like that of a file that the program loads in the same way.
  */
 static void dependency_path_of(int fd, char *out)
 {
@@ -134,7 +144,10 @@ bool dependency_bind(const struct dependency *dependency)
 	if (dependency->library[0] == '\0' || dependency_is_bound(dependency) || dependency_is_static())
 		return true;
 	library = dlopen(dependency->library, RTLD_NOW | RTLD_NOLOAD);
-	/* Where the host was linked with its own functions and libpatch.a, the linker may have found that it needs no library. */
+	/*
+	 * Where the host was linked with its own functions and libpatch.a, the linker may have found that it needs no
+	 * library.
+	 */
 	library = library != NULL ? dependency_load_copy(library) : dependency_load(dependency->library);
 	if (library == NULL || !dependency_find_all(library, dependency, found))
 		return false;

@@ -8,9 +8,9 @@
 #include "base/dependency.h"
 
 /*
- * Have the pointers lead into the library. Where a name is bound to a function of another module, a copy of the library is loaded for
- * libpatch alone. False when that cannot be done: the pointers are as they were. Calls the dynamic linker: in patch_init(), without
- * the library lock.
+ * Have the pointers lead into the library. Where a name is bound to a function of another module, a copy of the library
+ * is loaded for libpatch alone. False when that cannot be done: the pointers are as they were. Calls the dynamic
+ * linker: in patch_init(), without the library lock.
  */
 bool dependency_bind(const struct dependency *dependency);
 

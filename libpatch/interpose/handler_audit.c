@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Whether a thread may still be inside a call that installs a handler and was not mediated. Until it is certain that none
- * is, a handler may appear that libpatch does not know of. No handler is changed here.
+ * Whether a thread may still be inside a call that installs a handler and was not mediated. Until it is certain that
+ * none is, a handler may appear that libpatch does not know of. No handler is changed here.
  */
 #include "interpose/handler_audit.h"
 

@@ -48,8 +48,8 @@ static bool is_writable(void *info, size_t size)
 /* ---- masks ------------------------------------------------------------------------------------------------------ */
 
 /*
- * Signals that were held meanwhile, and are not blocked any more; until they are again, for a handler may end the time for which
- * they are not (app_sigwait_blocked_after()), and what arrives in it is held once more.
+ * Signals that were held meanwhile, and are not blocked any more; until they are again, for a handler may end the time
+ * for which they are not (app_sigwait_blocked_after()), and what arrives in it is held once more.
  */
 static void emul_deliver_held(void)
 {
@@ -112,7 +112,9 @@ static long change_mask(long how, const uint64_t *set, uint64_t *old)
 	return result;
 }
 
-/* For the time of a call, the thread has another mask: *place is where the call has its address, `set` a copy for it. */
+/*
+ * For the time of a call, the thread has another mask: *place is where the call has its address, `set` a copy for it.
+ */
 static long wait_with_mask(struct arch_call *call, long *place, uint64_t *set)
 {
 	uint64_t believed = app_sigstate_blocked();
@@ -210,7 +212,10 @@ static bool emul_sigtimedwait(struct arch_call *call)
 	do {
 		app_sigwait_begin(wanted);
 		offer = app_sigwait_offer();
-		/* Held since before the offer; or it comes to this thread, or to another one, which sees the offer and wakes it. */
+		/*
+		 * Held since before the offer; or it comes to this thread, or to another one, which sees the offer and
+		 * wakes it.
+		 */
 		result = app_sigpending_take(wanted, &info);
 		if (result == 0)
 			result = app_sigwait_call(&ours);
@@ -395,8 +400,9 @@ static long make_call(void *data)
 }
 
 /*
- * The child has a copy of the memory, of the stack that this runs on, and of the thread's storage. One with a stack of its own
- * could not return from here, nor one with other storage; and with CLONE_VFORK this does not return before the child's end.
+ * The child has a copy of the memory, of the stack that this runs on, and of the thread's storage. One with a stack of
+ * its own could not return from here, nor one with other storage; and with CLONE_VFORK this does not return before the
+ * child's end.
  */
 static bool fork_call(struct arch_call *call, uint64_t flags, uintptr_t stack)
 {
@@ -413,7 +419,10 @@ static bool clone3_call(struct arch_call *call)
 
 	if (call->rsi < 8 * SET_SIZE || !are_readable((const void *)call->rdi, 8 * SET_SIZE))
 		return false;
-	/* Without our handler the child would die of a trap byte before it executes its program (hazard 7); libc does without. */
+	/*
+	 * Without our handler the child would die of a trap byte before it executes its program (hazard 7); libc does
+	 * without.
+	 */
 	if (arguments[0] & CLONE_CLEAR_SIGHAND) {
 		call->rax = -ENOSYS;
 		return true;

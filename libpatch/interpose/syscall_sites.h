@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The instructions through which the modules of the process make the system calls that syscall_emul.h is about, and the library's
- * own patches on them.
+ * The instructions through which the modules of the process make the system calls that syscall_emul.h is about, and the
+ * library's own patches on them.
  */
 #ifndef LIBPATCH_INTERPOSE_SYSCALL_SITES_H
 #define LIBPATCH_INTERPOSE_SYSCALL_SITES_H
@@ -11,8 +11,8 @@
 #include <libpatch/patch.h>
 
 /*
- * Patch them in every module that is loaded now; with the loader's lock and the library lock held (module_hold_all()). What
- * cannot be patched is counted, and makes threads be looked at instead.
+ * Patch them in every module that is loaded now; with the loader's lock and the library lock held (module_hold_all()).
+ * What cannot be patched is counted, and makes threads be looked at instead.
  */
 void interpose_system_calls(void);
 

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * PROBE_AROUND takes a second hook: behind the instruction in the same displaced copy, or, for a call, at its return address. This
- * file finds that second place and refuses when there is none; where a single place goes is decided in attach.c.
+ * PROBE_AROUND takes a second hook: behind the instruction in the same displaced copy, or, for a call, at its return
+ * address. This file finds that second place and refuses when there is none; where a single place goes is decided in
+ * attach.c.
  */
 #include "plan/attach.h"
 

@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The claim is a page at an address that every copy of the library knows. The kernel maps it for one of them only, so that the claim
- * is atomic between threads and between copies; and it is in the address space itself, where neither hidden symbols, nor namespaces
- * of the dynamic linker, nor a copy that interposes the other one's system calls come between. It must not be changed between
- * versions of the library.
+ * The claim is a page at an address that every copy of the library knows. The kernel maps it for one of them only, so
+ * that the claim is atomic between threads and between copies; and it is in the address space itself, where neither
+ * hidden symbols, nor namespaces of the dynamic linker, nor a copy that interposes the other one's system calls come
+ * between. It must not be changed between versions of the library.
  */
 #include "sys/claim.h"
 
@@ -17,7 +17,10 @@
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
 
-/* Where neither programs, nor mmap(), nor the shadows of sanitizers are. The next one is taken where something else is in the way. */
+/*
+ * Where neither programs, nor mmap(), nor the shadows of sanitizers are. The next one is taken where something else is
+ * in the way.
+ */
 static const uintptr_t claim_places[] = { 0x6c6962706000, 0x5c6962706000, 0x4c6962706000 };
 
 struct claim {
@@ -42,7 +45,9 @@ static long claim_map(uintptr_t place)
 	return -EEXIST;
 }
 
-/* Is what is mapped there a claim? One that was just mapped has 0 in it. The kernel finds out whether it can be read. */
+/*
+ * Is what is mapped there a claim? One that was just mapped has 0 in it. The kernel finds out whether it can be read.
+ */
 static bool claim_is_at(uintptr_t place)
 {
 	const struct claim *claim = (const struct claim *)place;
@@ -66,7 +71,10 @@ bool claim_process(void)
 
 			if (!claim_is_at(claim_places[i]))
 				continue;
-			/* A child that was made while its parent claimed the process has the page, and the parent's addresses. */
+			/*
+			 * A child that was made while its parent claimed the process has the page, and the parent's
+			 * addresses.
+			 */
 			if (atomic_load(&claim->owner) != (uintptr_t)&claim_held)
 				return false;
 			claim_held = (struct claim *)claim_places[i];

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The pointers through which liburcu is called (urcu.h), and the list of them for patch_init(). Nothing is called here. They change
- * in patch_init() only, before there is a table, so that the trap handler reads them as constants.
+ * The pointers through which liburcu is called (urcu.h), and the list of them for patch_init(). Nothing is called here.
+ * They change in patch_init() only, before there is a table, so that the trap handler reads them as constants.
  */
 #include "base/dependency.h"
 #include "trap/registry.h"

@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * liburcu, as libpatch calls it: through pointers (base/dependency.h). The headers of liburcu, read with these names, declare them.
+ * liburcu, as libpatch calls it: through pointers (base/dependency.h). The headers of liburcu, read with these names,
+ * declare them.
  */
 #ifndef LIBPATCH_TRAP_URCU_H
 #define LIBPATCH_TRAP_URCU_H

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The host has functions with the names of the library's own, of Zydis' and of liburcu's, and exports them all. The library calls
- * none of them, with the static library (host_names_taken_static) and with the shared one; and what the host calls is its own.
+ * The host has functions with the names of the library's own, of Zydis' and of liburcu's, and exports them all. The
+ * library calls none of them, with the static library (host_names_taken_static) and with the shared one; and what the
+ * host calls is its own.
  */
 #include <libpatch/patch.h>
 
@@ -95,7 +96,8 @@ int main(void)
 
 	what.probe.clobber_registers = PATCH_REGS_ALL;
 	what.probe.procedure = hook;
-	if (patch_init(NULL, 0) || patch_make(&where, &what, NULL, &patch, NULL) || patch_enable(patch) || patch_commit()) {
+	if (patch_init(NULL, 0) || patch_make(&where, &what, NULL, &patch, NULL) || patch_enable(patch) ||
+	    patch_commit()) {
 		patch_last_error(&error);
 		printf("%s: %s (%s)\n", error.origin, error.message, error.irritant);
 		return 1;

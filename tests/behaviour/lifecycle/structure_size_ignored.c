@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * patch_info() and patch_statistics() are told the size of the program's structure. A program that was built for a smaller one keeps
- * the bytes behind it; one that was built for a larger one finds 0 in what this library does not know; sizes that no version has
- * are refused, with a reason, and nothing is written.
+ * patch_info() and patch_statistics() are told the size of the program's structure. A program that was built for a
+ * smaller one keeps the bytes behind it; one that was built for a larger one finds 0 in what this library does not
+ * know; sizes that no version has are refused, with a reason, and nothing is written.
  */
 #include "targets.h"
 
@@ -76,7 +76,8 @@ int main(void)
 {
 	harness_start();
 	REQUIRE_OK(patch_init(NULL, 0));
-	REQUIRE_OK(make_probe(target_start(&targets[0]), procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
+	REQUIRE_OK(make_probe(target_start(&targets[0]), procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED,
+			      &patch));
 	REQUIRE_OK(patch_commit());
 	check_sizes("patch_info", ask_info, sizeof(struct patch_info));
 	check_sizes("patch_statistics", ask_statistics, sizeof(struct patch_statistics));

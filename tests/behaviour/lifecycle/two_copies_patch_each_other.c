@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Two copies of the library in one process: the first that is initialised has it, the other one is refused with a reason, and
- * everything goes on. The program has the shared library; a tool with the static one is preloaded, or loaded later, or the shared
- * library is loaded once more from another file. The two names of the shared library are one copy.
+ * Two copies of the library in one process: the first that is initialised has it, the other one is refused with a
+ * reason, and everything goes on. The program has the shared library; a tool with the static one is preloaded, or
+ * loaded later, or the shared library is loaded once more from another file. The two names of the shared library are
+ * one copy.
  */
 #include "harness.h"
 
