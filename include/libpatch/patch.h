@@ -204,7 +204,8 @@ typedef enum patch_strategy {
 	PATCH_STRATEGY_JUMP = 0,             /* jmp rel32 over one instruction of five bytes or more */
 	PATCH_STRATEGY_CONSTRAINED_JUMP = 1, /* jmp rel32 over several instructions, trap bytes on their boundaries */
 	PATCH_STRATEGY_TRAP = 2,             /* int3 */
-	PATCH_STRATEGY_PUNNED_JUMP = 3       /* jmp rel32 that ends in bytes of the instructions behind, left as they are */
+	/* jmp rel32 that ends in bytes of the instructions behind, left as they are */
+	PATCH_STRATEGY_PUNNED_JUMP = 3
 } patch_strategy;
 
 /* May grow at its end: patch_info() is told its size. */
@@ -230,7 +231,8 @@ struct patch_statistics {
 	uint64_t core_syncs;        /* membarrier calls */
 	uint64_t text_writes;       /* writes to live text and generated code */
 	uint64_t traps;             /* trap bytes met and served */
-	uint64_t pads;              /* jumps at particular addresses, that others lead to; among `arenas`, but not `code_bytes` */
+	/* jumps at particular addresses, that others lead to; among `arenas`, but not `code_bytes` */
+	uint64_t pads;
 	uint64_t pad_bytes;         /* memory of the pages that they are on: they share pages where they can */
 	uint64_t heap_bytes;        /* memory mapped for the library's own structures */
 	uint64_t modules_kept;      /* unloaded, but not unmapped: a thread was in a procedure of theirs */

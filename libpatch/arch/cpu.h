@@ -30,8 +30,9 @@ bool arch_has_sahf(void);
 /* Bytes of a standard-format image of those components. */
 size_t arch_xsave_size(void);
 /*
- * Where a state component is in an XSAVE image: PATCH_OK and *out; PATCH_EINVAL: there is no such number; PATCH_ENOTSUP: the
- * processor or the kernel does not have it; PATCH_ENEXIST: the image does not hold it. Async-signal-safe.
+ * Where a state component is in an XSAVE image: PATCH_OK and *out; PATCH_EINVAL: there is no such number;
+ * PATCH_ENOTSUP: the processor or the kernel does not have it; PATCH_ENEXIST: the image does not hold it.
+ * Async-signal-safe.
  */
 patch_status arch_xsave_component(void *xsave, int component, void **out);
 

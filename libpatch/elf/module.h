@@ -12,7 +12,10 @@
 struct module {
 	uintptr_t lower; /* [lower, upper): all its segments and any holes between them */
 	uintptr_t upper;
-	/* Its link_map; where libc has no _dl_find_object, its program headers; of module_find_mapped(), its ELF header. */
+	/*
+	 * Its link_map; where libc has no _dl_find_object, its program headers; of module_find_mapped(), its ELF
+	 * header.
+	 */
 	const void *identity;
 	const void *eh_frame_hdr; /* NULL when it has none: what gcc -static links without --eh-frame-hdr */
 	/* Program headers, which say what of [lower, upper) is readable. NULL: all of it. */

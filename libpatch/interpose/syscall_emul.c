@@ -221,7 +221,8 @@ static bool emul_sigtimedwait(struct arch_call *call)
 			result = app_sigwait_call(&ours);
 		app_sigwait_withdraw(offer);
 		app_sigwait_end();
-		if (result == APP_SIGWAIT_ARRIVED || (result > 0 && (wanted & SIGNALS_BIT(result)) != 0 && app_sigwait_is_wake(&info)))
+		if (result == APP_SIGWAIT_ARRIVED ||
+		    (result > 0 && (wanted & SIGNALS_BIT(result)) != 0 && app_sigwait_is_wake(&info)))
 			result = app_sigpending_take(wanted, &info);
 		/* Somebody else has taken it: wait again, from the start of the time. */
 	} while (result == 0);
@@ -556,7 +557,8 @@ void syscall_emul_release(void)
 	for (long signo = 1; signo <= SIGNALS; ++signo) {
 		struct kernel_sigaction action;
 
-		if (app_sigstate_handler_mask(signo) == 0 || raw_syscall(SYS_rt_sigaction, signo, NULL, &action, SET_SIZE) != 0)
+		if (app_sigstate_handler_mask(signo) == 0 ||
+		    raw_syscall(SYS_rt_sigaction, signo, NULL, &action, SET_SIZE) != 0)
 			continue;
 		action.mask |= app_sigstate_handler_mask(signo);
 		raw_syscall(SYS_rt_sigaction, signo, &action, NULL, SET_SIZE);

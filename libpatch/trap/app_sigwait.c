@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Waits for owned signals, which the kernel does not block: closes the gap between the look at what has arrived and the call, and
- * wakes threads that wait for what was kept elsewhere.
+ * Waits for owned signals, which the kernel does not block: closes the gap between the look at what has arrived and the
+ * call, and wakes threads that wait for what was kept elsewhere.
  */
 #include "trap/app_sigwait.h"
 

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Runs in any thread at any instruction, also inside malloc, the loader or a half-finished commit of another thread. Takes
- * no lock, allocates nothing, calls nothing that could be patched (I9).
+ * Runs in any thread at any instruction, also inside malloc, the loader or a half-finished commit of another thread.
+ * Takes no lock, allocates nothing, calls nothing that could be patched (I9).
  */
 #include "trap/trap.h"
 
@@ -32,16 +32,16 @@ enum verdict {
 };
 
 /*
- * Where this thread was last sent back to by RETRY_ONCE, 0 once it has trapped anywhere since. A uprobe or a debugger may have
- * come to where our trap byte was: its traps never get here, so the one that did is ours, from before. The trap byte of
- * somebody in the process traps again at once, and is theirs then.
+ * Where this thread was last sent back to by RETRY_ONCE, 0 once it has trapped anywhere since. A uprobe or a debugger
+ * may have come to where our trap byte was: its traps never get here, so the one that did is ours, from before. The
+ * trap byte of somebody in the process traps again at once, and is theirs then.
  */
 static TLS_INITIAL_EXEC uintptr_t sent_back;
 
 /*
- * What a trap at the entry's address means (I5). The byte is read between two reads of the state, and believed only when
- * they agree: otherwise a removal followed by an install by somebody else in between could be taken for ours, or ours for
- * theirs. Pairs with registry_set_state() in registry.c.
+ * What a trap at the entry's address means (I5). The byte is read between two reads of the state, and believed only
+ * when they agree: otherwise a removal followed by an install by somebody else in between could be taken for ours, or
+ * ours for theirs. Pairs with registry_set_state() in registry.c.
  */
 static enum verdict trap_judge(struct registry_entry *entry, enum arch_trap_class class, uintptr_t *target)
 {

@@ -61,7 +61,8 @@ if [ -e "$library" ]; then
 	grep -Eq 'FLAGS_1.*NODELETE' "$scratch/dynamic" || { echo "not linked with -z nodelete"; status=1; }
 	readelf -lW "$library" | grep -Eq 'GNU_STACK.*RWE' && { echo "executable stack"; status=1; }
 	readelf -rW "$library" | grep -q DTPMOD && { echo "thread-local storage that is not initial-exec"; status=1; }
-	$NM --defined-only --extern-only "$build/libpatch/libpatch.a" | awk 'NF == 3 { print $3 }' | sort >"$scratch/static"
+	$NM --defined-only --extern-only "$build/libpatch/libpatch.a" |
+		awk 'NF == 3 { print $3 }' | sort >"$scratch/static"
 	diff -u "$scratch/map" "$scratch/static" || { echo "libpatch.a exports something else"; status=1; }
 else
 	echo "no shared library was built: only the version script was compared"

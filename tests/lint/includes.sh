@@ -1,12 +1,13 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# The folders of libpatch/ are layers: a file includes headers of its own folder and of folders below it, each named with its
-# folder. Only the decoder sees Zydis, and the trap handler sees next to nothing.
+# The folders of libpatch/ are layers: a file includes headers of its own folder and of folders below it, each named
+# with its folder. Only the decoder sees Zydis, and the trap handler sees next to nothing.
 set -u
 cd "${LIBPATCH_SOURCE_DIR:-$(dirname "$0")/../..}/libpatch" || exit 1
 layers='base arch sys elf code trap runtime patch plan commit interpose api' # the lowest first
 
-grep -rn --include='*.[chS]' '^[[:space:]]*#[[:space:]]*include' . | sed 's,^\./,,; s,:[^#]*#[[:space:]]*include[[:space:]]*, ,' |
+grep -rn --include='*.[chS]' '^[[:space:]]*#[[:space:]]*include' . |
+	sed 's,^\./,,; s,:[^#]*#[[:space:]]*include[[:space:]]*, ,' |
 	awk -v layers="$layers" '
 	function complain(text) { print text; failed = 1 }
 	BEGIN {
@@ -25,7 +26,8 @@ grep -rn --include='*.[chS]' '^[[:space:]]*#[[:space:]]*include' . | sed 's,^\./
 		if (other ~ /^(Zydis|Zycore)/ && file !~ /^arch\/x86_64\/zydis\.[ch]$/)
 			complain(file ": includes " other "; only arch/x86_64/zydis.[ch] may")
 		if ($2 !~ /^"/ || other == "config.h") {
-			if (file == "trap/trap.c" && other !~ /^(libpatch\/(patch|trap_handler)|signal|ucontext|sys\/ucontext)\.h$/)
+			if (file == "trap/trap.c" &&
+			    other !~ /^(libpatch\/(patch|trap_handler)|signal|ucontext|sys\/ucontext)\.h$/)
 				complain(file ": includes " other ", which is not for the trap handler")
 			next
 		}

@@ -307,7 +307,8 @@ static void drop_missing(void)
 	struct patch_info info;
 
 	for (size_t i = 0; i < functions.extent_count; i++) {
-		if (!patches[i] || (patch_info(patches[i], &info, sizeof(info)) == PATCH_OK && info.state == PATCH_ENABLED))
+		if (!patches[i] ||
+		    (patch_info(patches[i], &info, sizeof(info)) == PATCH_OK && info.state == PATCH_ENABLED))
 			continue;
 		patch_unmake(patches[i]);
 		patches[i] = NULL;
@@ -498,8 +499,8 @@ static void report_placed(void)
 			if (functions.extents[i].module != m)
 				continue;
 			placed.functions++;
-			if (!patches[i] || patch_info(patches[i], &info, sizeof(info)) != PATCH_OK || info.strategy < 0 ||
-			    info.strategy > PATCH_STRATEGY_PUNNED_JUMP)
+			if (!patches[i] || patch_info(patches[i], &info, sizeof(info)) != PATCH_OK ||
+			    info.strategy < 0 || info.strategy > PATCH_STRATEGY_PUNNED_JUMP)
 				continue;
 			placed.by[info.strategy]++;
 			trap_hits += info.trap_hits;

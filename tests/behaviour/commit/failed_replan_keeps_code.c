@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A commit plans a patch again, builds code for that, and then lacks memory for the next thing. The patch stays as it was; what
- * was built for it must be given back: there is as much code, and there are as many pads, as before.
+ * A commit plans a patch again, builds code for that, and then lacks memory for the next thing. The patch stays as it
+ * was; what was built for it must be given back: there is as much code, and there are as many pads, as before.
  */
 #include "harness.h"
 
@@ -77,7 +77,9 @@ static struct usage settled(void)
 	return usage;
 }
 
-/* Of parent and child: how many allocations failed while the patch stayed where it was, and whether one failed at all. */
+/*
+ * Of parent and child: how many allocations failed while the patch stayed where it was, and whether one failed at all.
+ */
 static struct {
 	unsigned int failed;
 	bool fired;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Kernels and filters without membarrier(): patch_init() says which and why, and changes nothing. A filter that comes
- * later, between any two commits: they return PATCH_ESYS, every site works, threads run on. Memory refused: PATCH_ENOMEM,
- * nothing left behind, and what is there can still be used.
+ * later, between any two commits: they return PATCH_ESYS, every site works, threads run on. Memory refused:
+ * PATCH_ENOMEM, nothing left behind, and what is there can still be used.
  */
 #include "targets.h"
 
@@ -10,7 +10,8 @@
 
 #include <pthread.h>
 
-static const char *const names[] = { "t_push_push", "t_2_2_1", "t_1_4", "t_five_bytes", "t_loop_to_second", "t_call_last" };
+static const char *const names[] = { "t_push_push",  "t_2_2_1",          "t_1_4",
+				     "t_five_bytes", "t_loop_to_second", "t_call_last" };
 #define FUNCTIONS (sizeof(names) / sizeof(names[0]))
 
 static unsigned int hits[FUNCTIONS];
@@ -55,7 +56,8 @@ static void make_all(int state)
 {
 	for (size_t n = 0; n < FUNCTIONS; n++)
 		REQUIRE_OK(make_probe(target_start(target_named(names[n])), procedure, &hits[n],
-				      n % 3 == 2 ? PATCH_TRAP_POLICY_FORCE : PATCH_TRAP_POLICY_ALLOW, state, &patches[n]));
+				      n % 3 == 2 ? PATCH_TRAP_POLICY_FORCE : PATCH_TRAP_POLICY_ALLOW, state,
+				      &patches[n]));
 }
 
 static void check_words(int code)
@@ -84,8 +86,8 @@ static void refused_at_init(void *argument)
 	for (int round = 0; round < 3; round++) {
 		CHECK_STATUS(patch_init(NULL, 0), refusal->wanted);
 		check_words(refusal->wanted);
-		CHECK_STATUS(make_probe((uintptr_t)t_push_push, procedure, &hits[0], PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED,
-					&patch),
+		CHECK_STATUS(make_probe((uintptr_t)t_push_push, procedure, &hits[0], PATCH_TRAP_POLICY_ALLOW,
+					PATCH_ENABLED, &patch),
 			     PATCH_EINIT);
 		CHECK_STATUS(patch_commit(), PATCH_EINIT);
 	}
@@ -98,8 +100,8 @@ static void refused_at_init(void *argument)
 
 /* Where the filter finds the patches. */
 enum stage { MADE, ENABLED, DISABLED, STAGES };
-static const char *const stage_name[] = { "membarrier refused before the first commit", "membarrier refused when enabled",
-					  "membarrier refused when disabled again" };
+static const char *const stage_name[] = { "membarrier refused before the first commit",
+					  "membarrier refused when enabled", "membarrier refused when disabled again" };
 
 static void refused_later(void *argument)
 {
@@ -215,9 +217,10 @@ static void memory_later(void *argument)
 	refuse(SYS_mmap, ENOMEM);
 	for (unsigned int round = 0; round < 100000 && refused < 10; round++) {
 		const struct target *target = target_named(names[round % FUNCTIONS]);
-		patch_status status = make_probe(target_start(target), procedure, &hits[round % FUNCTIONS],
-						 round % FUNCTIONS % 3 == 2 ? PATCH_TRAP_POLICY_FORCE : PATCH_TRAP_POLICY_ALLOW,
-						 PATCH_DISABLED, &patch);
+		patch_status status =
+			make_probe(target_start(target), procedure, &hits[round % FUNCTIONS],
+				   round % FUNCTIONS % 3 == 2 ? PATCH_TRAP_POLICY_FORCE : PATCH_TRAP_POLICY_ALLOW,
+				   PATCH_DISABLED, &patch);
 
 		made += status == PATCH_OK;
 		refused += status != PATCH_OK;

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Systems that hide /proc or let it not be written, that let no memory become executable, that have no memory, mappings or
- * descriptors left: before patch_init(), and later, while patches are in effect. What can be done by other means is; else the
- * first call that fails says what is missing, and does what it was asked for when that is there again.
+ * Systems that hide /proc or let it not be written, that let no memory become executable, that have no memory, mappings
+ * or descriptors left: before patch_init(), and later, while patches are in effect. What can be done by other means is;
+ * else the first call that fails says what is missing, and does what it was asked for when that is there again.
  */
 #include "poor.h"
 
@@ -190,12 +190,14 @@ static const struct {
 	struct surroundings taken;
 	bool (*can)(void);
 } table[] = {
-	{ { "no /proc", hide_proc, show_proc, NULL, NO(INIT_FAILS, "/proc/self/maps"), NO(LATER_FAILS, "/proc/self/maps"), true },
+	{ { "no /proc", hide_proc, show_proc, NULL, NO(INIT_FAILS, "/proc/self/maps"),
+	    NO(LATER_FAILS, "/proc/self/maps"), true },
 	  leave_mounts },
 	{ { "/proc read-only", protect_proc, NULL, NULL, WORKS, WORKS, true }, leave_mounts },
 	{ { "PR_SET_MDWE", refuse_gain, NULL, NULL, WORKS, WORKS, true }, has_gain },
 	{ { "PR_SET_MDWE, /proc read-only", refuse_gain_and_protect_proc, NULL, NULL, WORKS, WORKS, true }, has_both },
-	{ { "PR_SET_MDWE, memfd_create refused", refuse_gain_and_files, NULL, NULL, WORKS, WORKS, true }, has_gain_and_filters },
+	{ { "PR_SET_MDWE, memfd_create refused", refuse_gain_and_files, NULL, NULL, WORKS, WORKS, true },
+	  has_gain_and_filters },
 	{ { "execute permission filtered", filter_gain, NULL, NULL, WORKS, WORKS, true }, has_filters },
 	{ { "no descriptors", limit_descriptors, allow_descriptors, NULL, NO(INIT_FAILS, "/proc/self/maps"),
 	    NO(LATER_FAILS, "/proc/self/maps"), true },

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Patching libpatch, liburcu or Zydis is refused with PATCH_EPROTECTED, whatever the policy. So is the code that signal handlers
- * return through: a trap there would be met on the way out of its own handler, for ever. No window from in front takes it in.
+ * Patching libpatch, liburcu or Zydis is refused with PATCH_EPROTECTED, whatever the policy. So is the code that signal
+ * handlers return through: a trap there would be met on the way out of its own handler, for ever. No window from in
+ * front takes it in.
  */
 #include "targets.h"
 
@@ -59,7 +60,10 @@ static void refuse_restorer(void)
 	REQUIRE(address != 0);
 	refuse("restorer", address);
 	refuse("restorer's system call", address + RESTORER_SYSCALL);
-	/* Whatever there is in front, padding as a rule: of a trap only the first byte changes, a jump ends in front of it. */
+	/*
+	 * Whatever there is in front, padding as a rule: of a trap only the first byte changes, a jump ends in front of
+	 * it.
+	 */
 	for (uintptr_t back = 1; back <= IN_FRONT; back++) {
 		for (int policy = PATCH_TRAP_POLICY_ALLOW; policy <= PATCH_TRAP_POLICY_FORBID; policy++) {
 			struct patch_info info;

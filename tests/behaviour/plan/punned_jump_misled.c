@@ -12,8 +12,8 @@
 #define ROUNDS 3000
 
 /*
- * counted(n) is 2 * n. The first instruction can take no jump of its own that does not cover the head of the loop, and none
- * can begin in front of it; the loop's bytes 48 83 E8 are the upper ones of displacement -0x177CB800.
+ * counted(n) is 2 * n. The first instruction can take no jump of its own that does not cover the head of the loop, and
+ * none can begin in front of it; the loop's bytes 48 83 E8 are the upper ones of displacement -0x177CB800.
  */
 unsigned long counted(unsigned long n);
 extern const uint8_t counted_head[], counted_loop[], counted_end[];
@@ -162,7 +162,8 @@ static void while_threads_run(void)
 		REQUIRE(pthread_create(&threads[i], NULL, run, NULL) == 0);
 	for (unsigned int round = 0; round < ROUNDS; round++) {
 		CONTEXT("round %u", round);
-		patch_t head = make(counted_head, 0, round % 3 == 2 ? PATCH_TRAP_POLICY_FORBID : PATCH_TRAP_POLICY_ALLOW);
+		patch_t head =
+			make(counted_head, 0, round % 3 == 2 ? PATCH_TRAP_POLICY_FORBID : PATCH_TRAP_POLICY_ALLOW);
 		patch_t loop;
 
 		CHECK_OK(patch_commit());

@@ -1,12 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Code that works only at its own address is refused: a restartable sequence from the instruction that registers it to the
- * one that commits, the signature in front of its abort handler, and a system call that is a cancellation point. No window
- * of a neighbour runs into them either, from the front or from behind.
+ * Code that works only at its own address is refused: a restartable sequence from the instruction that registers it to
+ * the one that commits, the signature in front of its abort handler, and a system call that is a cancellation point. No
+ * window of a neighbour runs into them either, from the front or from behind.
  */
 #include "harness.h"
 
-extern uint8_t sequence[], sequence_registers[], sequence_start[], sequence_commit[], sequence_post[], sequence_abort[], sequence_end[];
+extern uint8_t sequence[], sequence_registers[], sequence_start[], sequence_commit[], sequence_post[], sequence_abort[],
+	sequence_end[];
 extern uint8_t signature_insn[], call_point[], call_point_syscall[], call_point_end[], call_point_behind[];
 
 __asm__(".pushsection __rseq_cs, \"aw\"\n .balign 32\n"
@@ -26,7 +27,8 @@ __asm__(".pushsection __rseq_cs, \"aw\"\n .balign 32\n"
 	".globl sequence_end\nsequence_end:\n.cfi_endproc\n.size sequence, . - sequence\n"
 	".p2align 6, 0xcc\n"
 	".globl call_point\n.type call_point, @function\ncall_point:\n.cfi_startproc\n"
-	" mov (%rdi), %eax\n test $4, %al\n jne 1f\n mov %rdi, %r11\n mov %rsi, %rax\n mov %rdx, %rdi\n mov %rcx, %rsi\n"
+	" mov (%rdi), %eax\n test $4, %al\n jne 1f\n mov %rdi, %r11\n mov %rsi, %rax\n mov %rdx, %rdi\n mov %rcx, "
+	"%rsi\n"
 	" mov %r8, %rdx\n mov %r9, %r10\n mov 8(%rsp), %r8\n mov 16(%rsp), %r9\n mov %r11, 8(%rsp)\n"
 	".globl call_point_syscall\ncall_point_syscall: syscall\n"
 	".globl call_point_end\ncall_point_end: ret\n"
@@ -46,7 +48,8 @@ static void check_refused(const uint8_t *address, const char *what)
 
 	CONTEXT("%s at %p", what, (const void *)address);
 	for (int policy = PATCH_TRAP_POLICY_ALLOW; policy <= PATCH_TRAP_POLICY_FORCE; ++policy) {
-		CHECK_STATUS(make_probe((uintptr_t)address, procedure, NULL, policy, PATCH_ENABLED, &patch), PATCH_EPROTECTED);
+		CHECK_STATUS(make_probe((uintptr_t)address, procedure, NULL, policy, PATCH_ENABLED, &patch),
+			     PATCH_EPROTECTED);
 		patch_last_error(&error);
 		CHECK_MSG(strstr(error.message, what) != NULL, "%s", error.message);
 	}
@@ -62,8 +65,8 @@ static bool check_window(const uint8_t *at, int policy, const uint8_t *sealed, c
 	if (make_probe((uintptr_t)at, procedure, NULL, policy, PATCH_ENABLED, &patch) != PATCH_OK)
 		return false;
 	CHECK_OK(patch_info(patch, &info, sizeof(info)));
-	CHECK_MSG(info.upper <= (uintptr_t)sealed || info.lower >= (uintptr_t)behind, "%#lx to %#lx", (unsigned long)info.lower,
-		  (unsigned long)info.upper);
+	CHECK_MSG(info.upper <= (uintptr_t)sealed || info.lower >= (uintptr_t)behind, "%#lx to %#lx",
+		  (unsigned long)info.lower, (unsigned long)info.upper);
 	CHECK_OK(patch_unmake(patch));
 	CHECK_OK(patch_commit());
 	return true;

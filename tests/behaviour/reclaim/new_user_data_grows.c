@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Patches made and unmade for ever, each with user data of its own and in an order of its own: code is used again for whatever
- * is wanted at the same place, and what belongs to a patch goes with it. Code and memory are exactly as many after ten thousand
- * patches as after three thousand; where several share a window, in any order, nearly so: code grows when one of them has stayed
- * for longer than any before.
+ * Patches made and unmade for ever, each with user data of its own and in an order of its own: code is used again for
+ * whatever is wanted at the same place, and what belongs to a patch goes with it. Code and memory are exactly as many
+ * after ten thousand patches as after three thousand; where several share a window, in any order, nearly so: code grows
+ * when one of them has stayed for longer than any before.
  */
 #include "targets.h"
 

@@ -107,7 +107,8 @@ static void every_address(void *argument)
 					return;
 				}
 			}
-			CONTEXT("%s, %s", made ? "t_five_bytes" : "t_push_push", committed ? "committed" : "not committed");
+			CONTEXT("%s, %s", made ? "t_five_bytes" : "t_push_push",
+				committed ? "committed" : "not committed");
 			CHECK(!committed || code > 0);
 			CHECK_OK(patch_commit());
 		}
