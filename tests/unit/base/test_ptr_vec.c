@@ -6,6 +6,7 @@
 #include "base/inject.h"
 
 #include <criterion/criterion.h>
+#include <errno.h>
 
 #define ITEMS 1000
 
