@@ -23,20 +23,25 @@ void api_set_life(enum api_life now)
 	atomic_store(&life, now);
 }
 
-patch_status api_enter(struct lock_scope *scope, const char *origin)
+bool api_enter(struct lock_scope *scope, const char *origin, patch_status *status)
 {
 	error_reset();
-	if (!lock_acquire(scope))
-		return error_raise(PATCH_EFAIL, origin, lock_refusal(), NULL);
+	*status = PATCH_OK;
+	if (!lock_acquire(scope)) {
+		*status = error_raise(PATCH_EFAIL, origin, lock_refusal(), NULL);
+		return false;
+	}
 	switch (api_life()) {
 	case API_ALIVE:
-		return PATCH_OK;
+		return true;
 	case API_FINISHED:
 		lock_release(scope);
-		return error_raise(PATCH_EFINI, origin, "called after patch_fini()", NULL);
+		*status = error_raise(PATCH_EFINI, origin, "called after patch_fini()", NULL);
+		return false;
 	default:
 		lock_release(scope);
-		return error_raise(PATCH_EINIT, origin, "called before patch_init()", NULL);
+		*status = error_raise(PATCH_EINIT, origin, "called before patch_init()", NULL);
+		return false;
 	}
 }
 

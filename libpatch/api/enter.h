@@ -6,6 +6,7 @@
 #define LIBPATCH_API_ENTER_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 #include "runtime/lock.h"
 
 #include <libpatch/patch.h>
@@ -18,14 +19,14 @@ enum api_life api_life(void);
 void api_set_life(enum api_life life);
 
 /*
- * Begin a public call: the thread's errors are forgotten, the lock is taken, the library is ALIVE; else the status says
+ * Begin a public call: the thread's errors are forgotten, the lock is taken, the library is ALIVE. False: *status says
  * why not.
  */
-patch_status api_enter(struct lock_scope *scope, const char *origin);
+bool api_enter(struct lock_scope *scope, const char *origin, patch_status *status) TRY_ACQUIRE(true, library_lock);
 /* End it: the lock is released. Returns `status`. */
-patch_status api_leave(const struct lock_scope *scope, patch_status status);
+patch_status api_leave(const struct lock_scope *scope, patch_status status) RELEASE(library_lock);
 
 /* The patch of a handle, or PATCH_ENEXIST in the name of `origin`. Library lock held. */
-patch_status api_find_patch(patch_t handle, struct patch **patch, const char *origin);
+patch_status api_find_patch(patch_t handle, struct patch **patch, const char *origin) REQUIRES(library_lock);
 
 #endif

@@ -112,8 +112,8 @@ struct lifecycle_start {
 	bool locked;
 };
 
-/* No module goes away while its system calls are looked for. */
-static void lifecycle_start_with_modules(void *data)
+/* No module goes away while its system calls are looked for. Not analysed: the lock is held when it returns, or not. */
+static void lifecycle_start_with_modules(void *data) NO_THREAD_SAFETY_ANALYSIS
 {
 	struct lifecycle_start *start = data;
 
@@ -129,7 +129,7 @@ static void lifecycle_start_with_modules(void *data)
  * Nobody forks in the middle of it: the child would have a library that is not initialised, and the calls patched. The
  * lock outlasts the loader's, under which nothing else may be asked for.
  */
-static patch_status lifecycle_start(void)
+static patch_status lifecycle_start(void) NO_THREAD_SAFETY_ANALYSIS
 {
 	struct lifecycle_start start = { .locked = false };
 
@@ -190,8 +190,7 @@ EXPORT patch_status patch_fini(void)
 	/* Nobody will tell of them any more. */
 	if (api_life() == API_ALIVE)
 		app_handlers_expect();
-	status = api_enter(&scope, "patch_fini");
-	if (status != PATCH_OK)
+	if (!api_enter(&scope, "patch_fini", &status))
 		return status;
 	handle_revoke_all(api_release_patch);
 	api_queue_regions();

@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/heap.h"
+#include "base/thread_safety.h"
 #include "commit/commit.h"
 #include "commit/replan.h"
 #include "interpose/mask_audit.h"
@@ -25,7 +26,7 @@
 /*
  * One that is, and was, without effect, on a region of which nothing is in the text, is none of the region's business.
  */
-static void commit_queue_patch(struct patch *patch)
+static void commit_queue_patch(struct patch *patch) REQUIRES(library_lock)
 {
 	bool has_effect = patch_is_wanted(patch) || patch->enabled || patch_is_open(patch);
 
@@ -38,7 +39,7 @@ static void commit_queue_patch(struct patch *patch)
 }
 
 /* After a commit: false when it has a change still. */
-static bool commit_settle_patch(struct patch *patch)
+static bool commit_settle_patch(struct patch *patch) REQUIRES(library_lock)
 {
 	if (!patch_is_released(patch))
 		return true;
@@ -66,8 +67,9 @@ patch_status api_commit_queue(void)
 
 /*
  * Destroy functions are code of the host: they run without the lock, may call the library, and change no error of ours.
+ * Not analysed: the lock is taken again without a look at the result, as this thread does not hold it.
  */
-static void commit_destroy_due(void)
+static void commit_destroy_due(void) NO_THREAD_SAFETY_ANALYSIS
 {
 	struct error_chain errors;
 	struct lock_scope scope;
@@ -125,9 +127,9 @@ patch_status api_check_threads(const char *origin)
 EXPORT patch_status patch_commit(void)
 {
 	struct lock_scope scope;
-	patch_status status = api_enter(&scope, "patch_commit");
+	patch_status status;
 
-	if (status != PATCH_OK)
+	if (!api_enter(&scope, "patch_commit", &status))
 		return status;
 	api_queue_regions();
 	/* Installing a handler may run code of the host: not under the lock. */
@@ -139,8 +141,7 @@ EXPORT patch_status patch_commit(void)
 		if (error != 0)
 			return error_raise_sys(PATCH_ESYS, "patch_commit",
 					       "the handler for SIGILL could not be installed", error);
-		status = api_enter(&scope, "patch_commit");
-		if (status != PATCH_OK)
+		if (!api_enter(&scope, "patch_commit", &status))
 			return status;
 		api_queue_regions();
 	}

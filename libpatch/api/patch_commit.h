@@ -6,23 +6,25 @@
 #ifndef LIBPATCH_API_PATCH_COMMIT_H
 #define LIBPATCH_API_PATCH_COMMIT_H
 
+#include "base/thread_safety.h"
 #include "api/enter.h"
 
 /* The next commit disables and then frees the patch, whose handle is revoked already. */
-void api_release_patch(struct patch *patch);
+void api_release_patch(struct patch *patch) REQUIRES(library_lock);
 
 /* Queue the regions of every patch that was changed. */
-void api_queue_regions(void);
+void api_queue_regions(void) REQUIRES(library_lock);
 /*
  * PATCH_EBLOCKED or PATCH_ESYS, in the name of `origin`, when a thread would be killed by the traps of what is queued.
  */
-patch_status api_check_threads(const char *origin);
+patch_status api_check_threads(const char *origin) REQUIRES(library_lock);
 /* Commit everything queued, as one batch. */
-patch_status api_commit_queue(void);
+patch_status api_commit_queue(void) REQUIRES(library_lock);
 /*
  * End a public call as api_leave() does; then, without the lock, call the destroy functions that are due. Returns
  * `status`.
  */
-patch_status api_leave_and_destroy(const struct lock_scope *scope, patch_status status);
+patch_status api_leave_and_destroy(const struct lock_scope *scope, patch_status status) RELEASE(library_lock)
+	REQUIRES(library_lock);
 
 #endif

@@ -94,8 +94,7 @@ EXPORT patch_status patch_info(patch_t handle, struct patch_info *info, size_t s
 	status = info_check_out(info, sizeof_info, sizeof(info->address), "patch_info", "info");
 	if (status != PATCH_OK)
 		return status;
-	status = api_enter(&scope, "patch_info");
-	if (status != PATCH_OK)
+	if (!api_enter(&scope, "patch_info", &status))
 		return status;
 	status = api_find_patch(handle, &patch, "patch_info");
 	if (status == PATCH_OK && patch->gone)
@@ -124,8 +123,7 @@ EXPORT patch_status patch_statistics(struct patch_statistics *statistics, size_t
 				"statistics");
 	if (status != PATCH_OK)
 		return status;
-	status = api_enter(&scope, "patch_statistics");
-	if (status != PATCH_OK)
+	if (!api_enter(&scope, "patch_statistics", &status))
 		return status;
 	arena_usage(&arenas);
 	pad_usage(&pads);

@@ -12,6 +12,7 @@
 #include "base/error.h"
 #include "patch/handle.h"
 #include "base/heap.h"
+#include "base/thread_safety.h"
 #include "patch/region.h"
 #include "plan/site.h"
 #include "sys/tls.h"
@@ -108,7 +109,7 @@ static void make_set_model(struct patch *patch, const struct patch_exec_model *m
 	patch->stamp = model->count.flags & PATCH_COUNT_TSC;
 }
 
-static patch_status make_at(uintptr_t address, const struct make_request *request, patch_t *out)
+static patch_status make_at(uintptr_t address, const struct make_request *request, patch_t *out) REQUIRES(library_lock)
 {
 	struct refusal refusal = { "", 0 };
 	struct extent extent;
@@ -146,7 +147,7 @@ static patch_status make_at(uintptr_t address, const struct make_request *reques
 }
 
 /* Instructions of a range from the end: found from the start, because x86 is not decoded backwards. */
-static uintptr_t make_last_before(uintptr_t lower, uintptr_t upper)
+static uintptr_t make_last_before(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock)
 {
 	uintptr_t last = 0;
 	struct arch_insn insn;
@@ -160,6 +161,7 @@ static uintptr_t make_last_before(uintptr_t lower, uintptr_t upper)
 }
 
 static patch_status make_in_range(const struct patch_location *location, const struct make_request *request, patch_t *out)
+	REQUIRES(library_lock)
 {
 	uintptr_t lower = location->range.lower;
 	uintptr_t upper = location->range.upper;
@@ -250,8 +252,7 @@ EXPORT patch_status patch_make(const struct patch_location *location, const stru
 		address += location->symbol.offset;
 	}
 
-	status = api_enter(&scope, "patch_make");
-	if (status != PATCH_OK)
+	if (!api_enter(&scope, "patch_make", &status))
 		return status;
 	status = location->type == PATCH_LOCATION_RANGE ? make_in_range(location, &request, out) :
 							  make_at(address, &request, out);

@@ -14,9 +14,9 @@ static patch_status state_request(patch_t handle, bool enabled, const char *orig
 {
 	struct lock_scope scope;
 	struct patch *patch;
-	patch_status status = api_enter(&scope, origin);
+	patch_status status;
 
-	if (status != PATCH_OK)
+	if (!api_enter(&scope, origin, &status))
 		return status;
 	status = api_find_patch(handle, &patch, origin);
 	if (status == PATCH_OK) {
@@ -52,9 +52,9 @@ EXPORT patch_status patch_unmake(patch_t handle)
 {
 	struct lock_scope scope;
 	struct patch *patch;
-	patch_status status = api_enter(&scope, "patch_unmake");
+	patch_status status;
 
-	if (status != PATCH_OK)
+	if (!api_enter(&scope, "patch_unmake", &status))
 		return status;
 	status = api_find_patch(handle, &patch, "patch_unmake");
 	if (status == PATCH_OK) {

@@ -26,30 +26,33 @@ static int64_t sync_now(void)
 }
 
 /* Also after patch_fini(), which does not wait for what it removed. */
-static patch_status sync_enter(struct lock_scope *scope)
+static bool sync_enter(struct lock_scope *scope, patch_status *status) TRY_ACQUIRE(true, library_lock)
 {
 	error_reset();
-	if (!lock_acquire(scope))
-		return error_raise(PATCH_EFAIL, "patch_synchronize", lock_refusal(), NULL);
+	*status = PATCH_OK;
+	if (!lock_acquire(scope)) {
+		*status = error_raise(PATCH_EFAIL, "patch_synchronize", lock_refusal(), NULL);
+		return false;
+	}
 	if (api_life() != API_UNBORN)
-		return PATCH_OK;
+		return true;
 	lock_release(scope);
-	return error_raise(PATCH_EINIT, "patch_synchronize", "called before patch_init()", NULL);
+	*status = error_raise(PATCH_EINIT, "patch_synchronize", "called before patch_init()", NULL);
+	return false;
 }
 
 /* One look at what has a ticket up to the given one; 0: up to now. Destroys what is due. */
 static patch_status sync_look(uint64_t *ticket, enum quiesce_state *state)
 {
 	struct lock_scope scope;
-	patch_status status = sync_enter(&scope);
+	patch_status status;
 
-	if (status != PATCH_OK)
+	if (!sync_enter(&scope, &status))
 		return status;
 	if (*ticket == 0)
 		*ticket = quiesce_ticket();
 	api_leave_and_destroy(&scope, PATCH_OK);
-	status = sync_enter(&scope);
-	if (status != PATCH_OK)
+	if (!sync_enter(&scope, &status))
 		return status;
 	*state = quiesce_state(*ticket);
 	return api_leave(&scope, PATCH_OK);

@@ -7,13 +7,14 @@
 #define LIBPATCH_BASE_HEAP_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 
 /* Zeroed memory, 8-byte aligned; NULL when the kernel has none. */
-void *heap_alloc(size_t size);
+void *heap_alloc(size_t size) REQUIRES(library_lock);
 /* `size` as given to heap_alloc(). NULL is ignored. */
-void heap_free(void *block, size_t size);
+void heap_free(void *block, size_t size) REQUIRES(library_lock);
 /* A longer block with the same contents; the old one is freed. NULL and the old one intact on failure. */
-void *heap_grow(void *block, size_t old_size, size_t new_size);
+void *heap_grow(void *block, size_t old_size, size_t new_size) REQUIRES(library_lock);
 
 /* Fresh zeroed pages anywhere, writable, or NULL. */
 void *heap_map(size_t size);

@@ -9,6 +9,7 @@
 
 #include "base/bug.h"
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 
 struct ptr_vec {
 	void **items;
@@ -17,7 +18,7 @@ struct ptr_vec {
 };
 
 /* Make room for `count` items in all. False: out of memory. */
-bool ptr_vec_reserve(struct ptr_vec *vec, size_t count);
+bool ptr_vec_reserve(struct ptr_vec *vec, size_t count) REQUIRES(library_lock);
 
 /*
  * Add an item for which there is room, unless it is in the array. *place is a word of the item's own: its index plus 1,

@@ -13,6 +13,7 @@
 #include "base/heap.h"
 #include "base/inject.h"
 #include "base/syscall.h"
+#include "base/thread_safety.h"
 #include "code/code_ranges.h"
 #include "code/staging.h"
 #include "sys/maps.h"
@@ -60,8 +61,8 @@ struct arena {
 };
 
 /* The newest first; the same of their slots. */
-static struct arena *arenas;
-static struct arena_slots *first_slots;
+static struct arena *arenas GUARDED_BY(library_lock);
+static struct arena_slots *first_slots GUARDED_BY(library_lock);
 static struct arena *_Atomic unregistered;
 static uint64_t code_bytes;
 /* Of freed blocks that could not be noted as free: there was no memory for it, or no class for their size. */
@@ -120,7 +121,7 @@ static bool arena_consider_gap(uintptr_t lower, uintptr_t upper, void *data)
 }
 
 /* Describe once, at creation: registering allocates and slows every throw down (hazard 26). */
-static bool arena_describe(struct arena *arena)
+static bool arena_describe(struct arena *arena) REQUIRES(library_lock)
 {
 	uintptr_t table = (uintptr_t)arena->granules;
 	size_t size = arch_unwind_describe(NULL, 0, arena->code, CODE_SIZE, table);
@@ -137,7 +138,7 @@ static bool arena_describe(struct arena *arena)
  * One mapping, so that nobody can get in between; then its head is made writable, by a mapping, as mprotect() may be
  * filtered. 0: none.
  */
-static uintptr_t arena_reserve(uintptr_t near, struct arena_reach reach)
+static uintptr_t arena_reserve(uintptr_t near, struct arena_reach reach) REQUIRES(library_lock)
 {
 	long error = -EEXIST;
 
@@ -160,7 +161,7 @@ static uintptr_t arena_reserve(uintptr_t near, struct arena_reach reach)
 	return 0;
 }
 
-static struct arena *arena_create(uintptr_t near, struct arena_reach reach)
+static struct arena *arena_create(uintptr_t near, struct arena_reach reach) REQUIRES(library_lock)
 {
 	struct arena *arena = heap_alloc(sizeof(*arena));
 	uintptr_t base;
@@ -233,7 +234,7 @@ static void arena_set_granules(struct arena *arena, uintptr_t address, size_t si
 		arena->granules[first + i] = used ? (uint16_t)i : ARENA_NO_BLOCK;
 }
 
-static uintptr_t arena_take(struct arena *arena, size_t size, struct arena_reach reach)
+static uintptr_t arena_take(struct arena *arena, size_t size, struct arena_reach reach) REQUIRES(library_lock)
 {
 	size_t class = size / ARENA_GRANULE;
 	uintptr_t address;
@@ -296,7 +297,7 @@ patch_status arena_alloc(size_t size, uintptr_t near, struct arena_reach reach, 
 	return PATCH_OK;
 }
 
-static void arena_give_back(struct arena *arena, uintptr_t address, size_t size)
+static void arena_give_back(struct arena *arena, uintptr_t address, size_t size) REQUIRES(library_lock)
 {
 	size_t class = size / ARENA_GRANULE;
 	struct free_block *freed;

@@ -21,6 +21,7 @@
 #define LIBPATCH_CODE_ARENA_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 
 #include <libpatch/patch.h>
 
@@ -50,11 +51,12 @@ static inline struct arena_reach arena_reach_everything(void)
 bool arena_reach_intersect(struct arena_reach *reach, struct arena_reach other);
 
 /* A block of at least `size` bytes inside `reach`, near `near`. PATCH_ENOMEM when there is no such memory. */
-patch_status arena_alloc(size_t size, uintptr_t near, struct arena_reach reach, struct arena_block *block);
+patch_status arena_alloc(size_t size, uintptr_t near, struct arena_reach reach, struct arena_block *block)
+	REQUIRES(library_lock);
 /* Where such a block will be, as a rule; 0: not known. */
-uintptr_t arena_next(struct arena_reach reach);
+uintptr_t arena_next(struct arena_reach reach) REQUIRES(library_lock);
 /* Give back a block that no thread was ever led to, or that is proven quiet (I7). */
-void arena_free(const struct arena_block *block);
+void arena_free(const struct arena_block *block) REQUIRES(library_lock);
 
 /* The writable part of an arena, for slots.c: slots from `lower` on, of which `used` were ever given out. */
 #define ARENA_SLOTS_SIZE (32UL << 10)
@@ -65,9 +67,9 @@ struct arena_slots {
 	uintptr_t free; /* the first free one; each holds the address of the next one */
 };
 /* Those of the newest arena; NULL: there is none. */
-struct arena_slots *arena_slots(void);
+struct arena_slots *arena_slots(void) REQUIRES(library_lock);
 /* Those of a new arena inside `reach`, near `near`; NULL: no memory. */
-struct arena_slots *arena_add_slots(uintptr_t near, struct arena_reach reach);
+struct arena_slots *arena_add_slots(uintptr_t near, struct arena_reach reach) REQUIRES(library_lock);
 
 /* Unwind descriptions made since the last call are registered here: outside the library lock, with signals blocked. */
 void arena_register_unwind(void);
@@ -79,6 +81,6 @@ struct arena_usage {
 	uint64_t code_bytes;
 	uint64_t lost_bytes; /* freed, and never used again */
 };
-void arena_usage(struct arena_usage *usage);
+void arena_usage(struct arena_usage *usage) REQUIRES(library_lock);
 
 #endif

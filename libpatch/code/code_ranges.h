@@ -6,6 +6,7 @@
 #define LIBPATCH_CODE_CODE_RANGES_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 
 struct code_range {
 	uintptr_t lower;
@@ -14,7 +15,7 @@ struct code_range {
 };
 
 /* Appends; with the library lock held. False when the array is full. */
-bool code_ranges_publish(const struct code_range *range);
+bool code_ranges_publish(const struct code_range *range) REQUIRES(library_lock);
 /* The range that contains pc, or NULL. */
 const struct code_range *code_ranges_find(uintptr_t pc);
 uint64_t code_ranges_count(void);

@@ -9,6 +9,7 @@
 #include "arch/trap_bytes.h"
 #include "base/heap.h"
 #include "base/inject.h"
+#include "base/thread_safety.h"
 #include "code/code_ranges.h"
 #include "code/staging.h"
 #include "sys/maps.h"
@@ -45,10 +46,10 @@ struct zone {
 };
 
 /* In the order of their making: the first ones fill up first. */
-static struct zone *zones;
-static struct zone **last_zone = &zones;
-static uint64_t pad_count;
-static uint64_t page_count;
+static struct zone *zones GUARDED_BY(library_lock);
+static struct zone **last_zone GUARDED_BY(library_lock) = &zones;
+static uint64_t pad_count GUARDED_BY(library_lock);
+static uint64_t page_count GUARDED_BY(library_lock);
 
 /* A displacement pattern, in biased order: unsigned comparison of disp ^ 0x80000000 is comparison of addresses. */
 struct pattern {
@@ -75,7 +76,7 @@ static bool pad_is_free(struct zone *zone, uintptr_t pad)
 	return true;
 }
 
-static void pad_note_page(struct zone *zone, uintptr_t address)
+static void pad_note_page(struct zone *zone, uintptr_t address) REQUIRES(library_lock)
 {
 	size_t page = (address - zone->lower) / PAGE_SIZE;
 
@@ -99,7 +100,7 @@ static uintptr_t next_used_page(const struct zone *zone, uintptr_t address)
 	return zone->lower + (word * 64 + (size_t)__builtin_ctzll(bits)) * PAGE_SIZE;
 }
 
-static bool pad_mark(struct zone *zone, uintptr_t pad, bool used)
+static bool pad_mark(struct zone *zone, uintptr_t pad, bool used) REQUIRES(library_lock)
 {
 	for (uintptr_t at = pad; at < pad + ARCH_JMP_SIZE; ++at) {
 		uint64_t **bits = &zone->used[(at - zone->lower) / PAGE_SIZE];
@@ -188,6 +189,7 @@ static bool is_on_new_page(struct zone *zone, uintptr_t pad)
  * do are enough to have them everywhere: those that leave the choice must not open others.
  */
 static uintptr_t pad_find_in_zone(struct zone *zone, const struct pattern *pattern, struct arena_reach reach, bool reuse)
+	REQUIRES(library_lock)
 {
 	uint32_t first, last, candidate;
 	uintptr_t lower = zone->lower;
@@ -284,6 +286,7 @@ static bool pad_consider_gap(uintptr_t lower, uintptr_t upper, void *data)
 
 /* Room on both sides of the candidate, for the module's other sites with the same displacement. */
 static long pad_reserve(const struct pattern *pattern, struct arena_reach reach, struct zone *zone)
+	REQUIRES(library_lock)
 {
 	long error = -EEXIST;
 
@@ -301,7 +304,7 @@ static long pad_reserve(const struct pattern *pattern, struct arena_reach reach,
 	return error;
 }
 
-static struct zone *pad_create_zone(const struct pattern *pattern, struct arena_reach reach)
+static struct zone *pad_create_zone(const struct pattern *pattern, struct arena_reach reach) REQUIRES(library_lock)
 {
 	/* Before a gap is looked for: this maps memory, too. */
 	struct zone *zone = heap_alloc(sizeof(*zone));

@@ -7,6 +7,7 @@
 #define LIBPATCH_CODE_PAD_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 #include "code/arena.h"
 
 #include <libpatch/patch.h>
@@ -17,13 +18,13 @@
  * On success *pad is its address.
  */
 patch_status pad_alloc(uintptr_t source, uint32_t fixed_mask, uint32_t fixed_value, struct arena_reach reach,
-		       uintptr_t *pad);
-void pad_free(uintptr_t pad);
+		       uintptr_t *pad) REQUIRES(library_lock);
+void pad_free(uintptr_t pad) REQUIRES(library_lock);
 
 struct pad_usage {
 	uint64_t pads;
 	uint64_t bytes; /* of pages with pads */
 };
-void pad_usage(struct pad_usage *usage);
+void pad_usage(struct pad_usage *usage) REQUIRES(library_lock);
 
 #endif

@@ -6,6 +6,7 @@
 #include "code/slots.h"
 
 #include "base/bug.h"
+#include "base/thread_safety.h"
 #include "code/arena.h"
 
 static bool slots_have_one(const struct arena_slots *slots, struct arena_reach reach)
@@ -14,7 +15,7 @@ static bool slots_have_one(const struct arena_slots *slots, struct arena_reach r
 	       slots->lower >= reach.lower && slots->lower + ARENA_SLOTS_SIZE <= reach.upper;
 }
 
-static uintptr_t slots_take_within(struct arena_reach reach, uintptr_t near)
+static uintptr_t slots_take_within(struct arena_reach reach, uintptr_t near) REQUIRES(library_lock)
 {
 	struct arena_slots *slots = arena_slots();
 	uintptr_t slot;

@@ -7,13 +7,14 @@
 #define LIBPATCH_CODE_SLOTS_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 
 /*
  * The address of a slot that holds 0 and that code near `near` can reach, if there is memory for that; else of a slot anywhere, for
  * far code. 0: no memory.
  */
-uintptr_t hook_slot_alloc(uintptr_t near);
+uintptr_t hook_slot_alloc(uintptr_t near) REQUIRES(library_lock);
 /* Give back a slot that no thread was ever led to code for. */
-void hook_slot_free(uintptr_t slot);
+void hook_slot_free(uintptr_t slot) REQUIRES(library_lock);
 
 #endif

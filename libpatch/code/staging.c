@@ -7,6 +7,7 @@
 
 #include "base/heap.h"
 #include "base/inject.h"
+#include "base/thread_safety.h"
 #include "sys/text.h"
 
 #include <string.h>
@@ -27,18 +28,18 @@ struct chunk {
 	uint8_t bytes[];
 };
 
-static struct chunk *chunks;
-static struct staged *staged_list;
-static size_t staged_count;
+static struct chunk *chunks GUARDED_BY(library_lock);
+static struct staged *staged_list GUARDED_BY(library_lock);
+static size_t staged_count GUARDED_BY(library_lock);
 
 /* Pages to which nothing was ever written. A page for which there is no room here is not prefaulted. */
 static struct pages {
 	uintptr_t lower;
 	uintptr_t upper;
-} fresh[512];
-static size_t fresh_count;
+} fresh[512] GUARDED_BY(library_lock);
+static size_t fresh_count GUARDED_BY(library_lock);
 
-static void *staging_alloc(size_t size)
+static void *staging_alloc(size_t size) REQUIRES(library_lock)
 {
 	struct chunk *chunk = chunks;
 	void *block;
@@ -59,7 +60,7 @@ static void *staging_alloc(size_t size)
 }
 
 /* Keeps one chunk, empty, for the next pieces. */
-static void staging_free_chunks(void)
+static void staging_free_chunks(void) REQUIRES(library_lock)
 {
 	while (chunks != NULL && chunks->next != NULL) {
 		struct chunk *chunk = chunks;
@@ -109,7 +110,7 @@ void staging_fresh_page(uintptr_t page)
 		fresh[fresh_count++] = (struct pages){ page, page + PAGE_SIZE };
 }
 
-static void staging_prefault(void)
+static void staging_prefault(void) REQUIRES(library_lock)
 {
 	for (size_t i = 0; i < fresh_count; ++i)
 		text_prefault(fresh[i].lower, fresh[i].upper);
@@ -136,7 +137,7 @@ void staging_drop(uintptr_t address)
  */
 int staging_flush(void)
 {
-	static struct text_write writes[8192];
+	static struct text_write writes[8192] GUARDED_BY(library_lock);
 	size_t n = 0;
 	int error = 0;
 

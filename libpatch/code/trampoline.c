@@ -8,6 +8,7 @@
 #include "arch/syscall.h"
 #include "base/bug.h"
 #include "base/heap.h"
+#include "base/thread_safety.h"
 #include "code/pad.h"
 #include "code/slots.h"
 #include "code/staging.h"
@@ -207,7 +208,7 @@ void trampoline_pad_bytes(const struct trampoline *trampoline, uintptr_t pad, ui
 }
 
 /* Some jump has a trap byte of the SIGILL class on a boundary, or had. */
-static bool sigill;
+static bool sigill GUARDED_BY(library_lock);
 
 bool trampoline_any_sigill(void)
 {
@@ -215,6 +216,7 @@ bool trampoline_any_sigill(void)
 }
 
 static bool trampoline_try_top(size_t index, uintptr_t source, uint32_t mask, uint32_t value, struct arena_reach reach, uintptr_t *pad)
+	REQUIRES(library_lock)
 {
 	uint8_t top = arch_top_trap_bytes[index];
 
@@ -229,8 +231,9 @@ static bool trampoline_try_top(size_t index, uintptr_t source, uint32_t mask, ui
  * behind the window are what they are.
  */
 static patch_status trampoline_find_pad(const struct trampoline *trampoline, const struct window *window, uintptr_t *pad)
+	REQUIRES(library_lock)
 {
-	static size_t worked = 1;
+	static size_t worked GUARDED_BY(library_lock) = 1;
 	struct arena_reach reach = arena_reach_of(trampoline->block.address);
 	unsigned int boundaries = window_boundaries(window->offsets, window->count);
 	uintptr_t source = window->start + ARCH_JMP_SIZE;
@@ -261,7 +264,7 @@ static patch_status trampoline_find_pad(const struct trampoline *trampoline, con
 	return PATCH_ENOMEM;
 }
 
-static patch_status trampoline_link_jump(struct trampoline *trampoline, struct window *window)
+static patch_status trampoline_link_jump(struct trampoline *trampoline, struct window *window) REQUIRES(library_lock)
 {
 	if (window->strategy == PATCH_STRATEGY_TRAP)
 		return PATCH_OK;
@@ -397,9 +400,10 @@ static void trampoline_emit_pass(struct builder *builder, struct arch_code *code
  * first will do if it guessed them.
  */
 static patch_status trampoline_emit_block(struct builder *builder, struct trampoline *trampoline, bool far, const char **message)
+	REQUIRES(library_lock)
 {
 	/* Of the last with as many instructions. */
-	static size_t headers[WINDOW_INSNS_MAX + 1];
+	static size_t headers[WINDOW_INSNS_MAX + 1] GUARDED_BY(library_lock);
 	const struct window *window = builder->window;
 	struct arena_reach reach = far ? arena_reach_everything() : trampoline_reach(builder);
 	uintptr_t guess = branches_inside(builder) ? 0 : arena_next(reach);
@@ -450,7 +454,7 @@ static patch_status trampoline_emit_block(struct builder *builder, struct trampo
 }
 
 /* Each with a slot of its own. */
-static bool trampoline_set_hooks(struct trampoline *trampoline, const struct hook *hooks)
+static bool trampoline_set_hooks(struct trampoline *trampoline, const struct hook *hooks) REQUIRES(library_lock)
 {
 	for (size_t i = 0; i < trampoline->hook_count; ++i) {
 		const struct hook *hook = &hooks[i];
@@ -479,7 +483,7 @@ patch_status trampoline_build(struct window *window, const struct hook *hooks, s
 			      const char **message)
 {
 	/* Not on the stack, which may be a small sigaltstack. The library lock is held. */
-	static struct builder builder;
+	static struct builder builder GUARDED_BY(library_lock);
 	struct trampoline *trampoline = NULL;
 	patch_status status;
 

@@ -12,6 +12,7 @@
 #include "arch/hook.h"
 #include "arch/trap_bytes.h"
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 #include "code/arena.h"
 #include "code/window.h"
 
@@ -79,10 +80,10 @@ struct trampoline {
  * near enough, *message says which. A window that needs a pad and has none gets one: window->pad, for the caller to keep.
  */
 patch_status trampoline_build(struct window *window, const struct hook *hooks, size_t count, struct trampoline **out,
-			      const char **message);
+			      const char **message) REQUIRES(library_lock);
 
 /* Was there ever a jump with a trap byte of the SIGILL class on a boundary? */
-bool trampoline_any_sigill(void);
+bool trampoline_any_sigill(void) REQUIRES(library_lock);
 
 /* What the window's pad holds when it leads to this trampoline. */
 void trampoline_pad_bytes(const struct trampoline *trampoline, uintptr_t pad, uint8_t bytes[ARCH_JMP_SIZE]);
@@ -105,10 +106,10 @@ bool trampoline_fits(const struct trampoline *trampoline, const struct window *w
 		     bool (*ignore)(const struct hook_owner *owner), uint16_t *map);
 
 /* The hook is free from now on: its slot is 0. */
-void trampoline_free_hook(struct built_hook *hook);
+void trampoline_free_hook(struct built_hook *hook) REQUIRES(library_lock);
 
 /* Free one that was never reachable. */
-void trampoline_free(struct trampoline *trampoline);
+void trampoline_free(struct trampoline *trampoline) REQUIRES(library_lock);
 
 static inline uintptr_t trampoline_entry(const struct trampoline *trampoline, unsigned int index)
 {

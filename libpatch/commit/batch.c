@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/heap.h"
+#include "base/thread_safety.h"
 #include "commit/phase.h"
 #include "sys/mem_read.h"
 
@@ -112,7 +113,7 @@ static void batch_describe_pad(struct region_change *change)
 	change->pad_changes = memcmp(bytes, region->pad_live, sizeof(bytes)) != 0;
 }
 
-static bool batch_has_punned(const struct region *region)
+static bool batch_has_punned(const struct region *region) REQUIRES(library_lock)
 {
 	for (unsigned int i = 0; registry_any_punned() && i < region->count; ++i)
 		if (region->entries[i]->punned)
@@ -154,6 +155,7 @@ static void batch_lose(struct region_change *change)
  */
 REQUIRES(library_lock)
 static void batch_compare(struct batch *batch, struct region_change *change, const uint8_t *text)
+	REQUIRES(library_lock)
 {
 	const struct region *region = change->region;
 
@@ -179,6 +181,7 @@ struct view {
 
 REQUIRES(library_lock)
 static void batch_check_region(struct batch *batch, struct region_change *change, struct view *view)
+	REQUIRES(library_lock)
 {
 	static uint8_t bytes[2 * PAGE_SIZE];
 
@@ -225,7 +228,7 @@ bool batch_takes_part(const struct region_change *change, int phase)
  * The text after the phase. Phases 0 and 4 are rare: their text is computed at their turn, and takes the place of phase
  * 1's.
  */
-static const uint8_t *batch_text_after(const struct region_change *change, int phase)
+static const uint8_t *batch_text_after(const struct region_change *change, int phase) REQUIRES(library_lock)
 {
 	uint8_t *rare = change->texts + change->length;
 

@@ -71,6 +71,7 @@ void batch_fetch(const struct batch *batch, size_t index, enum batch_prefetch pr
 /* The change at the index; NULL behind the last one. */
 REQUIRES(library_lock)
 static inline struct region_change *batch_change(struct batch *batch, size_t index, enum batch_prefetch prefetch)
+	REQUIRES(library_lock)
 {
 	if (index >= batch->count)
 		return NULL;

@@ -29,6 +29,7 @@
 #include "base/error.h"
 #include "patch/unmapped.h"
 #include "base/inject.h"
+#include "base/thread_safety.h"
 #include "commit/phase.h"
 #include "patch/quiesce.h"
 #include "patch/region.h"
@@ -63,7 +64,7 @@ static bool commit_is_active(struct registry_entry *entry)
 }
 
 /* Nothing of the region is in the text any more (I5). Entries that were never active stay so. */
-static void commit_retire_entries(const struct region *region)
+static void commit_retire_entries(const struct region *region) REQUIRES(library_lock)
 {
 	for (unsigned int i = 0; i < region->count; ++i)
 		if (commit_is_active(region->entries[i]))
@@ -83,7 +84,7 @@ static bool commit_is_bystander(const struct region_change *change, unsigned int
 	       arch_trap_class(byte) == ARCH_TRAP_NONE && commit_is_active(region->entries[i]);
 }
 
-static void commit_retire_bystanders(const struct region_change *change)
+static void commit_retire_bystanders(const struct region_change *change) REQUIRES(library_lock)
 {
 	for (unsigned int i = 0; i < change->region->count; ++i)
 		if (commit_is_bystander(change, i))
@@ -131,6 +132,7 @@ static void commit_reset_hooks(const struct region *region)
 
 /* An entry serves the trap bytes that its address holds after phase 1 (`first`) and after phase 3 (`last`). */
 static void commit_activate(struct registry_entry *entry, uintptr_t target, uint8_t first, uint8_t last)
+	REQUIRES(library_lock)
 {
 	enum arch_trap_class class = arch_trap_class(last);
 
@@ -141,6 +143,7 @@ static void commit_activate(struct registry_entry *entry, uintptr_t target, uint
 }
 
 static void commit_activate_install(const struct region_change *change, const struct trampoline *trampoline)
+	REQUIRES(library_lock)
 {
 	const struct region *region = change->region;
 	const uint8_t *first = batch_text(change, 1);

@@ -9,6 +9,7 @@
 #include "plan/candidates.h"
 #include "patch/unmapped.h"
 #include "base/heap.h"
+#include "base/thread_safety.h"
 #include "patch/hookset.h"
 #include "patch/region.h"
 #include "trap/registry.h"
@@ -51,6 +52,7 @@ static bool replan_is_worth_it(const struct registry_entry *entry)
 /* Make the new region and its trampoline. False: neither was made. */
 REQUIRES(library_lock)
 static bool replan_build(struct replan *replan, const struct candidates *candidates, struct refusal *refusal)
+	REQUIRES(library_lock)
 {
 	struct window window = plan_window(&candidates->plan, candidates->original);
 	struct region *region = region_create(&window, replan->old->no_rmw);
@@ -117,7 +119,7 @@ static bool replan_find_place(struct replan *replan)
  * The new region's trampoline is not going to be used. A reachable one is the window's, from an earlier life, and stays
  * (I7).
  */
-static void replan_free_built(struct replan *replan)
+static void replan_free_built(struct replan *replan) REQUIRES(library_lock)
 {
 	if (!replan->trampoline->reachable)
 		trampoline_free(replan->trampoline);

@@ -10,6 +10,7 @@
 #include "interpose/mask_audit.h"
 #include "base/error.h"
 #include "base/heap.h"
+#include "base/thread_safety.h"
 #include "runtime/fork.h"
 #include "interpose/syscall_emul.h"
 #include "interpose/unload.h"
@@ -107,7 +108,7 @@ struct found {
 };
 
 /* With its function scanned. */
-static struct found examine(uintptr_t address, uintptr_t lower)
+static struct found examine(uintptr_t address, uintptr_t lower) REQUIRES(library_lock)
 {
 	struct found found = { -1, 0 };
 	uintptr_t next = address;
@@ -174,6 +175,7 @@ static struct site *sites;
 static struct interpose_usage usage;
 
 static bool add(const struct extent *extent, uintptr_t address, uintptr_t start, arch_syscall_hook_fn *function)
+	REQUIRES(library_lock)
 {
 	struct site *site = heap_alloc(sizeof(*site));
 	struct refusal refusal;
@@ -209,7 +211,7 @@ static bool is_outside_code(uintptr_t address, struct segment *segment)
 }
 
 /* True: it is patched, or need not be. */
-static bool consider(uintptr_t address, struct segment *segment)
+static bool consider(uintptr_t address, struct segment *segment) REQUIRES(library_lock)
 {
 	struct refusal refusal;
 	struct extent extent;
@@ -250,7 +252,7 @@ static bool consider(uintptr_t address, struct segment *segment)
 	return found.start != 0 && add(&extent, address, found.start, found.number == SYS_munmap ? unload_munmap : syscall_emulate);
 }
 
-static void search(struct segment *segment)
+static void search(struct segment *segment) REQUIRES(library_lock)
 {
 	const uint8_t *at = (const uint8_t *)segment->lower + 1;
 	const uint8_t *end = (const uint8_t *)segment->upper;

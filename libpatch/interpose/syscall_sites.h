@@ -7,6 +7,7 @@
 #define LIBPATCH_INTERPOSE_SYSCALL_SITES_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 
 #include <libpatch/patch.h>
 
@@ -14,10 +15,10 @@
  * Patch them in every module that is loaded now; with the loader's lock and the library lock held (module_hold_all()).
  * What cannot be patched is counted, and makes threads be looked at instead.
  */
-void interpose_system_calls(void);
+void interpose_system_calls(void) REQUIRES(library_lock);
 
 /* Restore them; with the library lock held. PATCH_OK, or as commit_run(). */
-patch_status interpose_restore(void);
+patch_status interpose_restore(void) REQUIRES(library_lock);
 
 struct interpose_usage {
 	uint64_t mediated;

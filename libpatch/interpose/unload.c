@@ -5,6 +5,7 @@
  */
 #include "interpose/unload.h"
 
+#include "base/thread_safety.h"
 #include "arch/syscall.h"
 #include "commit/commit.h"
 #include "patch/handle.h"
@@ -30,7 +31,7 @@ static bool unload_includes(uintptr_t address, uintptr_t lower, uintptr_t upper)
  * Patches that call code in [lower, upper) are over, and are removed from the text. True when no thread runs their
  * procedures or will, and no destroy function there is still to be called.
  */
-static bool unload_procedures(uintptr_t lower, uintptr_t upper)
+static bool unload_procedures(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock)
 {
 	bool used = false;
 	struct patch *patch;

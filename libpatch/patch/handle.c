@@ -7,6 +7,7 @@
 
 #include "base/heap.h"
 #include "base/ptr_vec.h"
+#include "base/thread_safety.h"
 #include "patch/patch_object.h"
 
 #define HANDLE_NONE UINT32_MAX
@@ -25,7 +26,7 @@ static uint64_t handle_live; /* patches whose handle is known */
 static uint64_t handle_all;  /* patches */
 static struct ptr_vec handle_changed;
 
-static bool handle_make_room(void)
+static bool handle_make_room(void) REQUIRES(library_lock)
 {
 	size_t capacity = MAX(handle_capacity * 2, (size_t)64);
 	struct handle_entry *grown;

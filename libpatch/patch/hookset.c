@@ -8,6 +8,7 @@
 #include "arch/cpu.h"
 #include "arch/trap_bytes.h"
 #include "base/heap.h"
+#include "base/thread_safety.h"
 
 /* Once a window has so many trampolines, one with more hooks than are wanted will do. */
 #define SPARE_FROM 8
@@ -98,7 +99,7 @@ void hookset_free(struct hookset *set)
 }
 
 /* When a pad that threads may be at is led to another trampoline, traps at the pad are served by this entry. */
-static bool hookset_make_pad_entry(struct region *region)
+static bool hookset_make_pad_entry(struct region *region) REQUIRES(library_lock)
 {
 	if (!region->pad_reachable || region->pad_entry != NULL)
 		return true;
@@ -236,7 +237,7 @@ static void hookset_add_place(struct hookset_layout *layout, const struct hookse
  * one of the last places.
  */
 static patch_status hookset_build_larger(struct window *window, const struct hookset_search *search, size_t spare,
-					 struct trampoline **out)
+					 struct trampoline **out) REQUIRES(library_lock)
 {
 	const struct trampoline *largest = search->largest;
 	struct hookset_layout layout = { .hooks = heap_alloc(LARGER_MAX * sizeof(*layout.hooks)) };
@@ -259,7 +260,7 @@ static patch_status hookset_build_larger(struct window *window, const struct hoo
 }
 
 static patch_status hookset_build_new(struct window *window, const struct hookset_search *search,
-				      struct trampoline **out, const char **message)
+				      struct trampoline **out, const char **message) REQUIRES(library_lock)
 {
 	if (search->others >= SPARE_FROM && search->largest != NULL)
 		for (size_t spare = SPARE; spare > 0; --spare)

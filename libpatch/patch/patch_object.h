@@ -8,6 +8,7 @@
 
 #include "base/compiler.h"
 #include "base/prefetch.h"
+#include "base/thread_safety.h"
 #include "code/trampoline.h"
 #include "runtime/call_pairs.h"
 
@@ -119,14 +120,14 @@ struct patch {
 };
 
 /* May a life go on so? */
-bool patch_may_become(enum patch_life from, enum patch_life to);
+bool patch_may_become(enum patch_life from, enum patch_life to) REQUIRES(library_lock);
 /*
  * The only way to change `life`. A step that is not in the drawing above is an error of the library (PATCH_BUG), and is
  * not done.
  */
-void patch_set_life(struct patch *patch, enum patch_life life);
+void patch_set_life(struct patch *patch, enum patch_life life) REQUIRES(library_lock);
 /* The only way to change `goal`. False: the patch is released, and stays so. */
-bool patch_set_goal(struct patch *patch, enum patch_goal goal);
+bool patch_set_goal(struct patch *patch, enum patch_goal goal) REQUIRES(library_lock);
 
 static inline bool patch_is_released(const struct patch *patch)
 {

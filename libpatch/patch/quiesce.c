@@ -5,6 +5,7 @@
  */
 #include "patch/quiesce.h"
 
+#include "base/thread_safety.h"
 #include "patch/handle.h"
 #include "patch/patch_object.h"
 #include "runtime/hook_guard.h"

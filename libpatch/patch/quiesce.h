@@ -37,7 +37,7 @@ enum quiesce_state {
 	QUIESCE_BUSY,
 	QUIESCE_SELF /* busy for as long as the calling thread does not return from a procedure */
 };
-enum quiesce_state quiesce_state(uint64_t ticket);
+enum quiesce_state quiesce_state(uint64_t ticket) REQUIRES(library_lock);
 
 /* Is the procedure or the destroy function of any patch, also of one that is not gone yet, in [lower, upper)? */
 bool quiesce_uses(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock);

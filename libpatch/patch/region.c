@@ -7,6 +7,7 @@
 
 #include "base/heap.h"
 #include "base/ptr_vec.h"
+#include "base/thread_safety.h"
 #include "sys/mem_read.h"
 #include "code/pad.h"
 
@@ -214,7 +215,7 @@ static size_t region_size(unsigned int count, unsigned int length)
 	       count + 1;
 }
 
-static void region_give_back(struct region *region)
+static void region_give_back(struct region *region) REQUIRES(library_lock)
 {
 	--allocated;
 	heap_free(region, region_size(region->count, region->length));
@@ -236,7 +237,7 @@ bool region_make_entries(struct region *region)
 	return true;
 }
 
-static void region_drop_entries(struct region *region)
+static void region_drop_entries(struct region *region) REQUIRES(library_lock)
 {
 	for (unsigned int i = 0; i < region->count; ++i) {
 		struct registry_entry *entry = region->entries[i];
@@ -266,7 +267,7 @@ void region_own_entries(struct region *region)
 }
 
 /* Free the pad, unless a thread may be led to it (I7). */
-static void region_drop_pad(struct region *region)
+static void region_drop_pad(struct region *region) REQUIRES(library_lock)
 {
 	if (region->pad != 0 && !region->pad_reachable)
 		pad_free(region->pad);
@@ -346,7 +347,7 @@ void region_leave_former(struct registry_entry *first, struct region **list)
 	}
 }
 
-static void region_free_trampoline(struct trampoline *trampoline)
+static void region_free_trampoline(struct trampoline *trampoline) REQUIRES(library_lock)
 {
 	if (trampoline != NULL)
 		trampoline_free(trampoline);

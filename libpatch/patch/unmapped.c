@@ -5,6 +5,7 @@
  */
 #include "patch/unmapped.h"
 
+#include "base/thread_safety.h"
 #include "patch/quiesce.h"
 #include "patch/region.h"
 #include "sys/mem_read.h"

@@ -5,6 +5,7 @@
  */
 #include "plan/attach.h"
 
+#include "base/thread_safety.h"
 #include "arch/insn.h"
 #include "arch/trap_bytes.h"
 #include "plan/candidates.h"
@@ -20,6 +21,7 @@
 /* Add the attachment to an existing region, whose window stays as it is. */
 REQUIRES(library_lock)
 static patch_status attach_join(struct region *region, struct attachment *attachment, struct refusal *refusal)
+	REQUIRES(library_lock)
 {
 	struct hookset set = { 0 };
 	struct trampoline *trampoline;
@@ -42,7 +44,7 @@ static patch_status attach_join(struct region *region, struct attachment *attach
 /* A new region for the candidate, with what the inner regions hold and the attachment. */
 REQUIRES(library_lock)
 static patch_status attach_establish(const struct candidates *candidates, struct attachment *attachment,
-				     struct refusal *refusal)
+				     struct refusal *refusal) REQUIRES(library_lock)
 {
 	struct window window = plan_window(&candidates->plan, candidates->original);
 	struct region *region = region_create(&window, candidates->extent.no_rmw);
@@ -80,7 +82,7 @@ static patch_status attach_establish(const struct candidates *candidates, struct
 /* Use the unused region with the candidate's window, or make one. */
 REQUIRES(library_lock)
 static patch_status attach_settle_in(const struct candidates *candidates, struct attachment *attachment,
-				     struct refusal *refusal)
+				     struct refusal *refusal) REQUIRES(library_lock)
 {
 	struct region *region = candidates->inner_count == 1 ? candidates->inner[0] : NULL;
 
@@ -98,7 +100,7 @@ static patch_status attach_settle_in(const struct candidates *candidates, struct
  */
 REQUIRES(library_lock)
 static patch_status attach_establish_at(struct attachment *attachment, int policy, uintptr_t from,
-					const struct extent *extent, struct refusal *refusal)
+					const struct extent *extent, struct refusal *refusal) REQUIRES(library_lock)
 {
 	static struct candidates candidates;
 	uintptr_t address = attachment->address;
@@ -129,6 +131,7 @@ static patch_status attach_establish_at(struct attachment *attachment, int polic
 REQUIRES(library_lock)
 static patch_status attach_establish_in_punned(struct region *region, struct attachment *attachment, int policy,
 					       const struct extent *extent, struct refusal *refusal)
+	REQUIRES(library_lock)
 {
 	struct trampoline *trampoline = NULL;
 	uintptr_t start = region->start;
@@ -163,7 +166,7 @@ static patch_status attach_establish_in_punned(struct region *region, struct att
 
 REQUIRES(library_lock)
 static patch_status attach_join_as(struct region *region, uint8_t strategy, struct attachment *attachment,
-				   struct refusal *refusal)
+				   struct refusal *refusal) REQUIRES(library_lock)
 {
 	uint8_t before = region->strategy, owned = region->owned;
 	patch_status status;
@@ -180,6 +183,7 @@ static patch_status attach_join_as(struct region *region, uint8_t strategy, stru
 /* From jump to trap, on the hooked instructions of the window. */
 REQUIRES(library_lock)
 static patch_status attach_join_by_trap(struct region *region, struct attachment *attachment, struct refusal *refusal)
+	REQUIRES(library_lock)
 {
 	patch_status status;
 
@@ -199,7 +203,7 @@ static patch_status attach_join_by_trap(struct region *region, struct attachment
  */
 REQUIRES(library_lock)
 static patch_status attach_join_by_jump(struct region *region, struct attachment *attachment,
-					const struct extent *extent, struct refusal *refusal)
+					const struct extent *extent, struct refusal *refusal) REQUIRES(library_lock)
 {
 	patch_status status;
 
@@ -219,7 +223,7 @@ static patch_status attach_join_by_jump(struct region *region, struct attachment
 /* An instruction that a region has already: the window stays as a rule, but policies may ask for another strategy. */
 REQUIRES(library_lock)
 static patch_status attach_join_region(struct region *region, struct attachment *attachment,
-				       const struct extent *extent, struct refusal *refusal)
+				       const struct extent *extent, struct refusal *refusal) REQUIRES(library_lock)
 {
 	int policy = attachment->patch->policy;
 	bool trap = region->strategy == PATCH_STRATEGY_TRAP;

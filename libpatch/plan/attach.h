@@ -31,6 +31,7 @@ patch_status attach_in_window(struct patch *patch, uintptr_t address, uintptr_t 
  * All the places of a patch, as its model wants them. On failure *refusal says why, and region_detach() takes back what
  * was attached.
  */
-patch_status attach_model(struct patch *patch, const struct extent *extent, struct refusal *refusal);
+patch_status attach_model(struct patch *patch, const struct extent *extent, struct refusal *refusal)
+	REQUIRES(library_lock);
 
 #endif

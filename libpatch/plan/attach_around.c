@@ -6,16 +6,18 @@
  */
 #include "plan/attach.h"
 
+#include "base/thread_safety.h"
 #include "code/trampoline.h"
 #include "runtime/call_pairs.h"
 
-static bool around_is_call(uintptr_t address, struct arch_insn *insn)
+static bool around_is_call(uintptr_t address, struct arch_insn *insn) REQUIRES(library_lock)
 {
 	return site_decode(address, insn) && (insn->kind == ARCH_CALL || insn->kind == ARCH_CALL_IND);
 }
 
 /* PROBE_AROUND: a hook behind the instruction, or, for a call, at its return address. */
 static patch_status around_attach_after(struct patch *patch, const struct extent *extent, struct refusal *refusal)
+	REQUIRES(library_lock)
 {
 	uintptr_t address = patch->sites[ROLE_SITE].attachment.address;
 	uintptr_t returns_to;

@@ -5,6 +5,7 @@
  */
 #include "plan/candidates.h"
 
+#include "base/thread_safety.h"
 #include "arch/cpu.h"
 #include "arch/insn.h"
 #include "arch/trap_bytes.h"
@@ -45,6 +46,7 @@ static patch_status candidates_refuse(struct refusal *refusal, patch_status stat
 
 REQUIRES(library_lock)
 static struct region *candidates_covering(const struct candidates *candidates, uintptr_t address)
+	REQUIRES(library_lock)
 {
 	struct region *region = region_covering(address);
 
@@ -70,6 +72,7 @@ static void candidates_find_inner(struct candidates *candidates)
 /* Bytes behind the window that its jump would consist of: does a patch change them, or read them for itself? */
 REQUIRES(library_lock)
 static bool candidates_is_free_to_read(const struct candidates *candidates, uintptr_t lower, uintptr_t upper)
+	REQUIRES(library_lock)
 {
 	for (uintptr_t at = lower; at < upper; ++at) {
 		const struct region *region = candidates_covering(candidates, at);
@@ -129,6 +132,7 @@ static bool candidates_agree(const struct candidates *candidates)
  */
 REQUIRES(library_lock)
 static patch_status candidates_compare(struct candidates *candidates, bool *grow, struct refusal *refusal)
+	REQUIRES(library_lock)
 {
 	const struct plan *plan = &candidates->plan;
 	uintptr_t end = plan->start + plan->length;

@@ -5,6 +5,7 @@
  */
 #include "plan/pinned.h"
 
+#include "base/thread_safety.h"
 #include "patch/original.h"
 #include "sys/mem_read.h"
 

@@ -7,6 +7,7 @@
 
 #include "arch/insn.h"
 #include "base/heap.h"
+#include "base/thread_safety.h"
 #include "patch/original.h"
 
 #include <string.h>
@@ -179,7 +180,7 @@ static bool scan_may_be_target(uintptr_t address)
 
 /* ---- decoding --------------------------------------------------------------------------------------------------- */
 
-static bool scan_make_room(size_t needed)
+static bool scan_make_room(size_t needed) REQUIRES(library_lock)
 {
 	if (needed <= words) {
 		memset(starts, 0, needed * sizeof(*starts));

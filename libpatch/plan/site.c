@@ -5,6 +5,7 @@
  */
 #include "plan/site.h"
 
+#include "base/thread_safety.h"
 #include "elf/eh_frame.h"
 #include "elf/segments.h"
 #include "patch/original.h"
@@ -131,7 +132,7 @@ static const char *site_check_protected(const struct module *module, uintptr_t a
  * (interpose/unload.c). So its code can be read without asking the kernel, as far as the mapping goes that was looked
  * up.
  */
-static void site_trust(const struct module *module, uintptr_t address)
+static void site_trust(const struct module *module, uintptr_t address) REQUIRES(library_lock)
 {
 	FOR_EACH_SEGMENT(segment, module->headers, module->header_count, PT_LOAD, PF_R | PF_X) {
 		uintptr_t lower = module->bias + segment->p_vaddr;
@@ -142,7 +143,7 @@ static void site_trust(const struct module *module, uintptr_t address)
 	}
 }
 
-static bool site_find_module(uintptr_t address, struct module *module)
+static bool site_find_module(uintptr_t address, struct module *module) REQUIRES(library_lock)
 {
 	if (!module_find(address, module))
 		return module_find_mapped(address, &cached, module);

@@ -30,6 +30,7 @@
 
 #include "arch/upcalls.h"
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 
 /* Before the first hook runs. */
 void hook_threads_init(void);
@@ -46,7 +47,7 @@ uintptr_t hook_threads_own_record(void);
 /* What one thread's hook uses. `record` 0: it is not known yet. */
 typedef void hook_threads_visit_fn(uintptr_t record, void *data);
 /* Each thread that is in a hook. After a memory fence. Returns whether the table could be read. */
-bool hook_threads_visit(hook_threads_visit_fn *visit, void *data);
+bool hook_threads_visit(hook_threads_visit_fn *visit, void *data) REQUIRES(library_lock);
 
 struct hook_threads_usage {
 	uint64_t known;   /* in the table */

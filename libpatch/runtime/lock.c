@@ -6,6 +6,7 @@
 #include "runtime/lock.h"
 
 #include "base/syscall.h"
+#include "base/thread_safety.h"
 #include "code/arena.h"
 #include "runtime/app_handlers.h"
 #include "runtime/hook_guard.h"
@@ -86,7 +87,8 @@ static void lock_leave(const struct lock_scope *scope)
 		app_handlers_leave();
 }
 
-bool lock_acquire(struct lock_scope *scope)
+/* This and the two that release are what the analysis starts from: they are not analysed. */
+bool lock_acquire(struct lock_scope *scope) NO_THREAD_SAFETY_ANALYSIS
 {
 	if (inside)
 		return false;
@@ -120,7 +122,7 @@ const char *lock_refusal(void)
 			"the process was copied, other than by fork(), while a thread of its parent was in libpatch";
 }
 
-void lock_release(const struct lock_scope *scope)
+void lock_release(const struct lock_scope *scope) NO_THREAD_SAFETY_ANALYSIS
 {
 	lock_give_up();
 	lock_leave(scope);
@@ -131,7 +133,7 @@ void lock_release(const struct lock_scope *scope)
  * handler or a probe that patches can come in between, as it would wait for its own thread. No thread returns before what another
  * thread registers is: it may be of code that the first one has patched.
  */
-void lock_release_and_register_unwind(const struct lock_scope *scope)
+void lock_release_and_register_unwind(const struct lock_scope *scope) NO_THREAD_SAFETY_ANALYSIS
 {
 	struct lock_scope now = *scope;
 

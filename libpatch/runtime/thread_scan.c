@@ -8,6 +8,7 @@
 #include "arch/thread_pointer.h"
 #include "arch/x86_64/hook_frame.h"
 #include "base/syscall.h"
+#include "base/thread_safety.h"
 #include "runtime/hook_guard.h"
 #include "runtime/thread_table.h"
 #include "sys/mem_read.h"
@@ -160,12 +161,12 @@ static struct {
 	struct hook_guard guards[GROUP];
 	uintptr_t records[GROUP];
 	size_t count;
-} group;
+} group GUARDED_BY(library_lock);
 
-static bool thread_scan_read_all(void *buffer, size_t size)
+static bool thread_scan_read_all(void *buffer, size_t size) REQUIRES(library_lock)
 {
 	struct iovec local = { buffer, size * group.count };
-	static struct iovec remote[GROUP];
+	static struct iovec remote[GROUP] GUARDED_BY(library_lock);
 
 	for (size_t i = 0; i < group.count; ++i) {
 		remote[i].iov_base = (void *)group.at[i];
@@ -176,7 +177,7 @@ static bool thread_scan_read_all(void *buffer, size_t size)
 }
 
 /* Keep those that may be in a hook, with the places of their records. False: something is not as it was. */
-static bool thread_scan_read_guards(void)
+static bool thread_scan_read_guards(void) REQUIRES(library_lock)
 {
 	const intptr_t offset = (intptr_t)((uintptr_t)&libpatch_hook_guard - arch_thread_pointer());
 	size_t kept = 0;
@@ -205,7 +206,7 @@ static bool thread_scan_read_guards(void)
 	return true;
 }
 
-static bool thread_scan_visit_group(hook_threads_visit_fn *visit, void *data)
+static bool thread_scan_visit_group(hook_threads_visit_fn *visit, void *data) REQUIRES(library_lock)
 {
 	bool known = thread_scan_read_guards() && thread_scan_read_all(group.records, sizeof(group.records[0]));
 	bool complete = true;

@@ -7,6 +7,7 @@
 #define LIBPATCH_SYS_MAPS_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 
 /* Lowest address taken: vm.mmap_min_addr is 64 KiB; a null pointer with a large offset should keep faulting. */
 #define MAPS_FLOOR (1UL << 20)
@@ -41,11 +42,11 @@ bool maps_mappings(maps_mapping_fn *visit, void *data);
  * until maps_map() maps something, or finds that another thread did. A gap that has come up since is missed until then.
  */
 typedef bool maps_visit_fn(uintptr_t lower, uintptr_t upper, void *data);
-bool maps_gaps(maps_visit_fn *visit, void *data);
+bool maps_gaps(maps_visit_fn *visit, void *data) REQUIRES(library_lock);
 
 void maps_forget(void);
 
 /* Map [address, address + size), where nothing is, privately; 0 or -errno. Never replaces a mapping. */
-long maps_map(uintptr_t address, size_t size, int protection);
+long maps_map(uintptr_t address, size_t size, int protection) REQUIRES(library_lock);
 
 #endif

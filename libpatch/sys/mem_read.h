@@ -7,6 +7,7 @@
 #define LIBPATCH_SYS_MEM_READ_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 
 /*
  * Read memory that may not be mapped: bytes read, from the start, before the first unreadable page. When that is less
@@ -17,6 +18,6 @@ size_t mem_read(uintptr_t address, void *buffer, size_t size, int *error);
  * [lower, upper) is known to be readable, and to stay so until the next call: it is read without asking the kernel. The
  * caller ends that with an empty range, before the library lock is released.
  */
-void mem_trust(uintptr_t lower, uintptr_t upper);
+void mem_trust(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock);
 
 #endif

@@ -20,6 +20,7 @@
 #define LIBPATCH_SYS_TEXT_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 
 #include <libpatch/patch.h>
 
@@ -57,7 +58,7 @@ void text_set_way(enum text_way way);
  * reach other cores in any order. Writes near each other are joined to one of a page run, with the unchanged bytes
  * between them read right before. Returns the number of writes that failed.
  */
-size_t text_apply(struct text_write *writes, size_t count);
+size_t text_apply(struct text_write *writes, size_t count) REQUIRES(library_lock);
 /*
  * Write zeros to pages that hold nothing but zeros, where writing to a page that was never written to would otherwise
  * replace the kernel's page of zeros. Failures are ignored. A batch follows.
@@ -65,15 +66,15 @@ size_t text_apply(struct text_write *writes, size_t count);
 void text_prefault(uintptr_t lower, uintptr_t upper);
 
 /* Between these two the way stays prepared, which saves every batch some system calls. The library lock is held. */
-void text_begin(void);
-void text_end(void);
+void text_begin(void) REQUIRES(library_lock);
+void text_end(void) REQUIRES(library_lock);
 
 /*
  * Between these two, threads see each write whole or not at all: either there is no other thread, or whole pages are
  * exchanged, which is one step for everybody (a thread that reads meanwhile waits in the kernel, mm/mremap.c).
  */
-void text_begin_whole(void);
-void text_end_whole(void);
+void text_begin_whole(void) REQUIRES(library_lock);
+void text_end_whole(void) REQUIRES(library_lock);
 
 uint64_t text_write_count(void);
 

@@ -5,13 +5,14 @@
  */
 #include "trap/registry.h"
 
+#include "base/thread_safety.h"
 #include "trap/registry_parts.h"
 
 /* A stack that is only ever taken whole, so that nothing on it can change hands unseen. */
 static _Atomic(struct registry_entry *) reported;
-static struct registry_entry *taken;
+static struct registry_entry *taken GUARDED_BY(library_lock);
 /* Entries whose `hot` is set. */
-static size_t hot;
+static size_t hot GUARDED_BY(library_lock);
 
 void registry_report(struct registry_entry *entry)
 {

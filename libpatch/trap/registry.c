@@ -8,6 +8,7 @@
 #include "base/bug.h"
 #include "base/heap.h"
 #include "base/inject.h"
+#include "base/thread_safety.h"
 #include "trap/registry_parts.h"
 #include "trap/urcu.h"
 
@@ -34,10 +35,10 @@ struct registry_line {
  * epoch before it changed and counted themselves late. Leaving epoch e needs the other index drained, leaving e + 1 needs
  * e's: from epoch e + 2 on nobody holds it.
  */
-static struct registry_entry *removed;
-static struct registry_line *removed_lines;
+static struct registry_entry *removed GUARDED_BY(library_lock);
+static struct registry_line *removed_lines GUARDED_BY(library_lock);
 
-static void registry_free_entries(uint64_t now)
+static void registry_free_entries(uint64_t now) REQUIRES(library_lock)
 {
 	for (struct registry_entry **link = &removed; *link != NULL;) {
 		struct registry_entry *entry = *link;
@@ -52,7 +53,7 @@ static void registry_free_entries(uint64_t now)
 	}
 }
 
-static void registry_free_lines(uint64_t now)
+static void registry_free_lines(uint64_t now) REQUIRES(library_lock)
 {
 	for (struct registry_line **link = &removed_lines; *link != NULL;) {
 		struct registry_line *line = *link;
@@ -188,7 +189,7 @@ struct registry_entry *registry_lookup(uintptr_t address)
 #define SHARE_SHIFT 16
 #define SHARES (1UL << 14)
 
-static uint32_t shares[SHARES];
+static uint32_t shares[SHARES] GUARDED_BY(library_lock);
 
 static uint32_t *registry_share_of(uintptr_t address)
 {
@@ -225,8 +226,8 @@ static struct registry_entry *registry_first_within(struct registry_line *line, 
 /* The table is walked once, on from where the call before left it. */
 struct registry_entry *registry_next_within(uintptr_t lower, uintptr_t upper)
 {
-	static struct cds_lfht_iter iter;
-	static uintptr_t walked_lower, walked_upper;
+	static struct cds_lfht_iter iter GUARDED_BY(library_lock);
+	static uintptr_t walked_lower GUARDED_BY(library_lock), walked_upper GUARDED_BY(library_lock);
 	struct cds_lfht_node *node;
 
 	if (table == NULL)
@@ -256,7 +257,7 @@ struct registry_entry *registry_next_within(uintptr_t lower, uintptr_t upper)
  */
 #define WORDS (1UL << 18)
 
-static uint64_t words[WORDS];
+static uint64_t words[WORDS] GUARDED_BY(library_lock);
 
 static uint64_t *registry_word_of(uintptr_t address)
 {
@@ -279,9 +280,9 @@ static bool registry_may_have_at(uintptr_t address)
 }
 
 /* Writers': the lock keeps lines and entries from going away, and who asks for one address mostly asks for those around it. */
-static struct registry_line *last;
+static struct registry_line *last GUARDED_BY(library_lock);
 
-static struct registry_line *registry_line_at(uintptr_t number)
+static struct registry_line *registry_line_at(uintptr_t number) REQUIRES(library_lock)
 {
 	if (last == NULL || last->number != number)
 		last = registry_find_line(number);
@@ -293,7 +294,7 @@ struct registry_entry *registry_find(uintptr_t address)
 	return registry_may_have_at(address) ? registry_find_in(registry_line_at(address / LINE), address) : NULL;
 }
 
-static struct registry_line *registry_add_line(uintptr_t number)
+static struct registry_line *registry_add_line(uintptr_t number) REQUIRES(library_lock)
 {
 	struct registry_line *line = heap_alloc(sizeof(*line));
 
@@ -386,7 +387,7 @@ void registry_retire(struct registry_entry *entry)
 /* ---- punned jumps ----------------------------------------------------------------------------------------------- */
 
 /* Entries whose `punned` is set. */
-static size_t punned_count;
+static size_t punned_count GUARDED_BY(library_lock);
 
 void registry_set_punned(struct registry_entry *entry, bool punned)
 {

@@ -17,6 +17,7 @@
 #define LIBPATCH_TRAP_REGISTRY_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 
 #include <libpatch/patch.h>
 #include <stdatomic.h>
@@ -80,35 +81,35 @@ void registry_report(struct registry_entry *entry);
 /* ---- writers, with the library lock held ------------------------------------------------------------------------ */
 
 /* The entry at address, or NULL. */
-struct registry_entry *registry_find(uintptr_t address);
+struct registry_entry *registry_find(uintptr_t address) REQUIRES(library_lock);
 /* Add a dormant entry; NULL when out of memory. The address has none yet. */
-struct registry_entry *registry_add(uintptr_t address);
+struct registry_entry *registry_add(uintptr_t address) REQUIRES(library_lock);
 /* Take an entry out: a dormant one, or one whose code is unmapped (I6). */
-void registry_remove(struct registry_entry *entry);
+void registry_remove(struct registry_entry *entry) REQUIRES(library_lock);
 
 /* Is an entry in [lower, upper)? False is sure; true may be wrong. For long ranges. */
-bool registry_may_have(uintptr_t lower, uintptr_t upper);
+bool registry_may_have(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock);
 /*
  * Bit 63 - i: there may be an entry at address - i; 0 is sure. Look-ups that find nothing are most, and each misses the cache.
  */
-uint64_t registry_may_have_before(uintptr_t address);
+uint64_t registry_may_have_before(uintptr_t address) REQUIRES(library_lock);
 /* Any of them, to be removed before the next call; NULL: no more. */
-struct registry_entry *registry_next_within(uintptr_t lower, uintptr_t upper);
+struct registry_entry *registry_next_within(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock);
 
 /* I3: before the first trap byte is written. */
-void registry_activate(struct registry_entry *entry, uintptr_t target, unsigned int trap_class);
+void registry_activate(struct registry_entry *entry, uintptr_t target, unsigned int trap_class) REQUIRES(library_lock);
 /* I5: after the sync behind the last phase of a removal. */
-void registry_retire(struct registry_entry *entry);
+void registry_retire(struct registry_entry *entry) REQUIRES(library_lock);
 
 /* Take one that was reported off the list; NULL: none. */
-struct registry_entry *registry_take_reported(void);
-void registry_set_hot(struct registry_entry *entry);
-bool registry_is_hot(uintptr_t address);
+struct registry_entry *registry_take_reported(void) REQUIRES(library_lock);
+void registry_set_hot(struct registry_entry *entry) REQUIRES(library_lock);
+bool registry_is_hot(uintptr_t address) REQUIRES(library_lock);
 
 /* The text has, or may have, a jump at the entry's address that reads bytes behind its region (I11). */
-void registry_set_punned(struct registry_entry *entry, bool punned);
+void registry_set_punned(struct registry_entry *entry, bool punned) REQUIRES(library_lock);
 /* Is there any entry of which this is true? */
-bool registry_any_punned(void);
+bool registry_any_punned(void) REQUIRES(library_lock);
 
 /* An address in the library that the table comes from. */
 const void *registry_table_code(void);
@@ -116,6 +117,6 @@ const void *registry_table_code(void);
 extern const struct dependency registry_table_dependency;
 
 /* Free what no reader can hold any more. Never waits. */
-void registry_poll(void);
+void registry_poll(void) REQUIRES(library_lock);
 
 #endif

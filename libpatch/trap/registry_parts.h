@@ -7,17 +7,18 @@
 #define LIBPATCH_TRAP_REGISTRY_PARTS_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 
 struct registry_entry;
 
 /* Grace periods begun. What is unpublished now can be freed when it is two more. */
-uint64_t registry_epoch(void);
+uint64_t registry_epoch(void) REQUIRES(library_lock);
 /* Begin the next ones, as far as readers of the ones before have left. Returns the epoch. Never waits. */
-uint64_t registry_advance_epoch(void);
+uint64_t registry_advance_epoch(void) REQUIRES(library_lock);
 
 /* The entry is about to be freed, when no reader can report it any more: take it off the list of reports. */
-void registry_unreport(const struct registry_entry *entry);
+void registry_unreport(const struct registry_entry *entry) REQUIRES(library_lock);
 /* The entry is taken out of the table. */
-void registry_unset_hot(struct registry_entry *entry);
+void registry_unset_hot(struct registry_entry *entry) REQUIRES(library_lock);
 
 #endif
