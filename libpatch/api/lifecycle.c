@@ -81,7 +81,9 @@ static patch_status lifecycle_set_up(bool allow_wx)
 	error = (int)maps_refusal();
 	if (error != 0)
 		return error_raise_sys(PATCH_ESYS, "patch_init",
-				       "/proc/self/maps, which tells what code is and where memory is free, cannot be read", error);
+				       "/proc/self/maps, which tells what code is and where memory is free, cannot be "
+				       "read",
+				       error);
 	if (!mask_audit_can_look())
 		return error_raise(PATCH_ESYS, "patch_init",
 				   "/proc/self/task, which tells what signals the threads block, cannot be read", NULL);
@@ -90,7 +92,8 @@ static patch_status lifecycle_set_up(bool allow_wx)
 		error = (int)heap_take_refusal();
 		if (error == 0)
 			return error_raise(PATCH_ENOTSUP, "patch_init", text_refusal(), NULL);
-		return error_raise_sys(error == -ENOMEM ? PATCH_ENOMEM : PATCH_ENOTSUP, "patch_init", text_refusal(), error);
+		return error_raise_sys(error == -ENOMEM ? PATCH_ENOMEM : PATCH_ENOTSUP, "patch_init", text_refusal(),
+				       error);
 	}
 	arch_xsave_init();
 	hook_threads_init();
@@ -103,7 +106,8 @@ static patch_status lifecycle_set_up(bool allow_wx)
 	own_doubt_signal(SIGTRAP);
 	error = own_signal(SIGTRAP, libpatch_on_trap);
 	if (error != 0)
-		return error_raise_sys(PATCH_ESYS, "patch_init", "the handler for SIGTRAP could not be installed", error);
+		return error_raise_sys(PATCH_ESYS, "patch_init", "the handler for SIGTRAP could not be installed",
+				       error);
 	return PATCH_OK;
 }
 
@@ -150,7 +154,8 @@ static patch_status lifecycle_begin(bool allow_wx)
 		return error_raise(PATCH_EEXIST, "patch_init", "already initialised", NULL);
 	if (!claim_process())
 		return error_raise(PATCH_EEXIST, "patch_init",
-				   "another copy of libpatch patches this process, and two would patch each other", NULL);
+				   "another copy of libpatch patches this process, and two would patch each other",
+				   NULL);
 	status = lifecycle_set_up(allow_wx);
 	if (status == PATCH_OK)
 		status = lifecycle_start();

@@ -118,10 +118,14 @@ patch_status api_check_threads(const char *origin)
 	if (thread == 0)
 		return PATCH_OK;
 	if (thread == MASK_AUDIT_UNKNOWN)
-		return error_raise(PATCH_ESYS, origin, "/proc/self/task, which tells what signals the threads block, cannot be read: "
-				   "one that blocks SIGTRAP or SIGILL would be killed", NULL);
-	return error_raise_at(PATCH_EBLOCKED, origin, "a thread blocks SIGTRAP or SIGILL by means that libpatch does not see, and "
-			      "would be killed: its number is", (uintptr_t)thread);
+		return error_raise(PATCH_ESYS, origin,
+				   "/proc/self/task, which tells what signals the threads block, cannot be read: "
+				   "one that blocks SIGTRAP or SIGILL would be killed",
+				   NULL);
+	return error_raise_at(PATCH_EBLOCKED, origin,
+			      "a thread blocks SIGTRAP or SIGILL by means that libpatch does not see, and "
+			      "would be killed: its number is",
+			      (uintptr_t)thread);
 }
 
 EXPORT patch_status patch_commit(void)

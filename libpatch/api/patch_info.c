@@ -28,7 +28,8 @@ EXPORT patch_status patch_olx_original_pc(uintptr_t pc, uintptr_t *original)
 	if (original == NULL)
 		return error_raise(PATCH_EINVAL, "patch_olx_original_pc", "a pointer is NULL", "original");
 	if (!pc_map_original(pc, original))
-		return error_raise_at(PATCH_ENEXIST, "patch_olx_original_pc", "the address is not in generated code", pc);
+		return error_raise_at(PATCH_ENEXIST, "patch_olx_original_pc", "the address is not in generated code",
+				      pc);
 	return PATCH_OK;
 }
 

@@ -27,11 +27,13 @@ static patch_status make_check_count(const struct patch_exec_model *model)
 	uintptr_t counter = (uintptr_t)model->count.counter;
 
 	if (counter == 0 || counter % sizeof(uint64_t) != 0)
-		return error_raise(PATCH_EINVAL, "patch_make", "the model has no counter, aligned to 8 bytes", "counter");
+		return error_raise(PATCH_EINVAL, "patch_make", "the model has no counter, aligned to 8 bytes",
+				   "counter");
 	if (model->count.kind > PATCH_COUNT_THREAD || (model->count.flags & ~(uint32_t)PATCH_COUNT_TSC) != 0)
 		return error_raise(PATCH_EINVAL, "patch_make", "unknown kind of counter", "kind");
 	if (model->count.kind == PATCH_COUNT_THREAD && !tls_is_static(counter))
-		return error_raise(PATCH_EINVAL, "patch_make", "the counter is not in the calling thread's static TLS", "counter");
+		return error_raise(PATCH_EINVAL, "patch_make", "the counter is not in the calling thread's static TLS",
+				   "counter");
 	return PATCH_OK;
 }
 
@@ -55,8 +57,8 @@ static patch_status make_check_model(const struct patch_exec_model *model)
 	if (model->probe.procedure == NULL)
 		return error_raise(PATCH_EINVAL, "patch_make", "the model has no procedure", "procedure");
 	if ((model->probe.clobber_registers & ~PATCH_REGS_GP_ONLY) != 0 && arch_xsave_mask() == 0)
-		return error_raise(PATCH_ENOTSUP, "patch_make", "the processor's extended state cannot be saved (XSAVE)",
-				   "clobber_registers");
+		return error_raise(PATCH_ENOTSUP, "patch_make",
+				   "the processor's extended state cannot be saved (XSAVE)", "clobber_registers");
 	return PATCH_OK;
 }
 
@@ -64,7 +66,8 @@ static patch_status make_check_attr(const patch_attr *attr)
 {
 	if (attr->trap_policy > PATCH_TRAP_POLICY_FORCE || attr->abi != PATCH_ABI_OS ||
 	    attr->initial_state > PATCH_ENABLED)
-		return error_raise(PATCH_EINVAL, "patch_make", "the attributes were not set by patch_attr_init()", "attr");
+		return error_raise(PATCH_EINVAL, "patch_make", "the attributes were not set by patch_attr_init()",
+				   "attr");
 	return PATCH_OK;
 }
 
@@ -160,8 +163,8 @@ static uintptr_t make_last_before(uintptr_t lower, uintptr_t upper) REQUIRES(lib
 	return last;
 }
 
-static patch_status make_in_range(const struct patch_location *location, const struct make_request *request, patch_t *out)
-	REQUIRES(library_lock)
+static patch_status make_in_range(const struct patch_location *location, const struct make_request *request,
+				  patch_t *out) REQUIRES(library_lock)
 {
 	uintptr_t lower = location->range.lower;
 	uintptr_t upper = location->range.upper;
@@ -230,8 +233,11 @@ EXPORT patch_status patch_make(const struct patch_location *location, const stru
 
 	error_reset();
 	if (location == NULL || model == NULL || out == NULL)
-		return error_raise(PATCH_EINVAL, "patch_make", "a location, a model and a place for the handle are needed",
-				   location == NULL ? "location" : model == NULL ? "model" : "out");
+		return error_raise(PATCH_EINVAL, "patch_make",
+				   "a location, a model and a place for the handle are needed",
+				   location == NULL ? "location"
+				   : model == NULL  ? "model"
+						    : "out");
 	if (reserved != NULL)
 		return error_raise(PATCH_EINVAL, "patch_make", "the last argument must be NULL", "reserved");
 	if (attr != NULL)

@@ -21,7 +21,8 @@ static patch_status state_request(patch_t handle, bool enabled, const char *orig
 	status = api_find_patch(handle, &patch, origin);
 	if (status == PATCH_OK) {
 		if (enabled && patch->gone) {
-			status = error_raise_at(PATCH_EFAULT, origin, "its code, or its procedure's, was unmapped", patch->located);
+			status = error_raise_at(PATCH_EFAULT, origin, "its code, or its procedure's, was unmapped",
+						patch->located);
 		} else {
 			patch_set_goal(patch, enabled ? GOAL_ENABLED : GOAL_DISABLED);
 			handle_change(patch);

@@ -26,7 +26,8 @@
 #define TABLE_SIZE (GRANULES * sizeof(uint16_t))
 #define ARENA_SIZE (TABLE_SIZE + ARENA_SLOTS_SIZE + CODE_SIZE)
 
-_Static_assert(ARENA_SLOTS_SIZE == CODE_SIZE / 256 * sizeof(uint64_t), "no hook is smaller than 256 bytes: a slot for each");
+_Static_assert(ARENA_SLOTS_SIZE == CODE_SIZE / 256 * sizeof(uint64_t),
+	       "no hook is smaller than 256 bytes: a slot for each");
 
 /* Freed blocks are kept by their exact number of granules, up to this many. */
 #define CLASSES 128

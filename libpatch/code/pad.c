@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Pads: five bytes at the particular addresses that a constrained rel32 can reach. They lie in zones, reservations of
- * address space of which only the pages with pads take memory; a zone serves every site whose candidates fall into it, so
- * that pads share pages and mappings stay few.
+ * address space of which only the pages with pads take memory; a zone serves every site whose candidates fall into it,
+ * so that pads share pages and mappings stay few.
  */
 #include "code/pad.h"
 
@@ -185,11 +185,11 @@ static bool is_on_new_page(struct zone *zone, uintptr_t pad)
 }
 
 /*
- * `reuse`: only on pages that have pads already. What a pattern fixes of the middle bytes decides on the page, and patterns that
- * do are enough to have them everywhere: those that leave the choice must not open others.
+ * `reuse`: only on pages that have pads already. What a pattern fixes of the middle bytes decides on the page, and
+ * patterns that do are enough to have them everywhere: those that leave the choice must not open others.
  */
-static uintptr_t pad_find_in_zone(struct zone *zone, const struct pattern *pattern, struct arena_reach reach, bool reuse)
-	REQUIRES(library_lock)
+static uintptr_t pad_find_in_zone(struct zone *zone, const struct pattern *pattern, struct arena_reach reach,
+				  bool reuse) REQUIRES(library_lock)
 {
 	uint32_t first, last, candidate;
 	uintptr_t lower = zone->lower;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Pads: 5-byte jumps at the particular addresses that a jump with a constrained displacement can reach. Memory is as that of arenas
- * (arena.h). Called with the library lock held.
+ * Pads: 5-byte jumps at the particular addresses that a jump with a constrained displacement can reach. Memory is as
+ * that of arenas (arena.h). Called with the library lock held.
  */
 #ifndef LIBPATCH_CODE_PAD_H
 #define LIBPATCH_CODE_PAD_H

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Hook slots: given out from the writable part of an arena that the hook's code can reach, and taken back. A free slot holds the
- * address of the next free one. Whoever opens and closes a hook writes to its slot; nothing here does while it is given out.
+ * Hook slots: given out from the writable part of an arena that the hook's code can reach, and taken back. A free slot
+ * holds the address of the next free one. Whoever opens and closes a hook writes to its slot; nothing here does while
+ * it is given out.
  */
 #include "code/slots.h"
 

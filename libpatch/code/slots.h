@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Hook slots: 8 writable bytes each, which a hook's code reads to find out whether it is open, and for whom. The functions are
- * called with the library lock held.
+ * Hook slots: 8 writable bytes each, which a hook's code reads to find out whether it is open, and for whom. The
+ * functions are called with the library lock held.
  */
 #ifndef LIBPATCH_CODE_SLOTS_H
 #define LIBPATCH_CODE_SLOTS_H
@@ -10,8 +10,8 @@
 #include "base/thread_safety.h"
 
 /*
- * The address of a slot that holds 0 and that code near `near` can reach, if there is memory for that; else of a slot anywhere, for
- * far code. 0: no memory.
+ * The address of a slot that holds 0 and that code near `near` can reach, if there is memory for that; else of a slot
+ * anywhere, for far code. 0: no memory.
  */
 uintptr_t hook_slot_alloc(uintptr_t near) REQUIRES(library_lock);
 /* Give back a slot that no thread was ever led to code for. */

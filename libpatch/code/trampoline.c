@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Builds trampolines: hooks and displaced copies of a window's instructions, emitted, given a place within reach, and staged; and
- * the jump that will lead there. What is in live text is not looked at, nor written.
+ * Builds trampolines: hooks and displaced copies of a window's instructions, emitted, given a place within reach, and
+ * staged; and the jump that will lead there. What is in live text is not looked at, nor written.
  */
 #include "code/trampoline.h"
 
@@ -53,8 +53,8 @@ static bool at_instruction(const struct builder *builder, const struct hook *hoo
 }
 
 /*
- * Behind an endbr64 the located address is the function's, still. Of code without unwind entries only the alignment speaks.
- * A wrong guess costs time only.
+ * Behind an endbr64 the located address is the function's, still. Of code without unwind entries only the alignment
+ * speaks. A wrong guess costs time only.
  */
 static bool is_at_entry(const struct builder *builder, const struct hook *hook)
 {
@@ -119,8 +119,10 @@ static void emit_copy(struct builder *builder, struct arch_code *code, const uin
 	const struct arch_insn *insn = &builder->insns[builder->index];
 
 	if (instead != NULL)
-		arch_emit_syscall_hook(code, (arch_syscall_hook_fn *)(uintptr_t)((const struct hook_record *)instead->record)->procedure,
-				  bytes, insn, address, map);
+		arch_emit_syscall_hook(code,
+				       (arch_syscall_hook_fn *)(uintptr_t)((const struct hook_record *)instead->record)
+					       ->procedure,
+				       bytes, insn, address, map);
 	else
 		arch_relocate(code, bytes, insn, address, map);
 }
@@ -215,8 +217,8 @@ bool trampoline_any_sigill(void)
 	return sigill;
 }
 
-static bool trampoline_try_top(size_t index, uintptr_t source, uint32_t mask, uint32_t value, struct arena_reach reach, uintptr_t *pad)
-	REQUIRES(library_lock)
+static bool trampoline_try_top(size_t index, uintptr_t source, uint32_t mask, uint32_t value, struct arena_reach reach,
+			       uintptr_t *pad) REQUIRES(library_lock)
 {
 	uint8_t top = arch_top_trap_bytes[index];
 
@@ -227,11 +229,11 @@ static bool trampoline_try_top(size_t index, uintptr_t source, uint32_t mask, ui
 }
 
 /*
- * A pad for a jump whose bytes on boundaries must be trap bytes, of which only the top one has a choice, and whose bytes
- * behind the window are what they are.
+ * A pad for a jump whose bytes on boundaries must be trap bytes, of which only the top one has a choice, and whose
+ * bytes behind the window are what they are.
  */
-static patch_status trampoline_find_pad(const struct trampoline *trampoline, const struct window *window, uintptr_t *pad)
-	REQUIRES(library_lock)
+static patch_status trampoline_find_pad(const struct trampoline *trampoline, const struct window *window,
+					uintptr_t *pad) REQUIRES(library_lock)
 {
 	static size_t worked GUARDED_BY(library_lock) = 1;
 	struct arena_reach reach = arena_reach_of(trampoline->block.address);
@@ -252,7 +254,8 @@ static patch_status trampoline_find_pad(const struct trampoline *trampoline, con
 		return pad_alloc(source, mask, value, reach, pad);
 
 	/* int3, then what last worked instead: the neighbours of a site have the same memory around them. */
-	if (trampoline_try_top(0, source, mask, value, reach, pad) || trampoline_try_top(worked, source, mask, value, reach, pad))
+	if (trampoline_try_top(0, source, mask, value, reach, pad) ||
+	    trampoline_try_top(worked, source, mask, value, reach, pad))
 		return PATCH_OK;
 	for (size_t i = 1; i < arch_top_trap_byte_count; ++i) {
 		if (i != worked && trampoline_try_top(i, source, mask, value, reach, pad)) {
@@ -364,7 +367,8 @@ static const char *trampoline_refuses_far(const struct builder *builder)
 		why = arch_refuses_far(bytes, insn);
 		/* It is made by a return. Calls are not displaced at all then (plan.c). */
 		if (window->shadow_stack && insn->kind == ARCH_JMP_IND && insn->disp_offset != 0)
-			why = "no free memory within 2 GiB, and farther away a jump through a RIP-relative operand cannot be "
+			why = "no free memory within 2 GiB, and farther away a jump through a RIP-relative operand "
+			      "cannot be "
 			      "displaced while the thread has a user shadow stack";
 	}
 	return why;
@@ -382,7 +386,8 @@ static bool branches_inside(const struct builder *builder)
 }
 
 /* For code at `base`, behind a header of so many bytes. Sizes do not depend on `base`, but modulo ARENA_GRANULE. */
-static void trampoline_emit_pass(struct builder *builder, struct arch_code *code, uintptr_t base, size_t header, bool far)
+static void trampoline_emit_pass(struct builder *builder, struct arch_code *code, uintptr_t base, size_t header,
+				 bool far)
 {
 	*code = (struct arch_code){
 		.bytes = builder->block + header,
@@ -396,11 +401,11 @@ static void trampoline_emit_pass(struct builder *builder, struct arch_code *code
 }
 
 /*
- * `far`: anywhere. Only a trap can lead there. The first pass finds the size and the entries, the second has the addresses; the
- * first will do if it guessed them.
+ * `far`: anywhere. Only a trap can lead there. The first pass finds the size and the entries, the second has the
+ * addresses; the first will do if it guessed them.
  */
-static patch_status trampoline_emit_block(struct builder *builder, struct trampoline *trampoline, bool far, const char **message)
-	REQUIRES(library_lock)
+static patch_status trampoline_emit_block(struct builder *builder, struct trampoline *trampoline, bool far,
+					  const char **message) REQUIRES(library_lock)
 {
 	/* Of the last with as many instructions. */
 	static size_t headers[WINDOW_INSNS_MAX + 1] GUARDED_BY(library_lock);
@@ -416,7 +421,8 @@ static patch_status trampoline_emit_block(struct builder *builder, struct trampo
 	/* What is nowhere yet is not in range, nor need it be. */
 	for (unsigned int i = 0; i < window->count; ++i)
 		builder->to[i] = window->start;
-	trampoline_emit_pass(builder, &code, guess != 0 ? guess : ALIGN_DOWN(window->start, ARENA_GRANULE), guessed_header, far);
+	trampoline_emit_pass(builder, &code, guess != 0 ? guess : ALIGN_DOWN(window->start, ARENA_GRANULE),
+			     guessed_header, far);
 	row_count = code.row_count;
 	code_size = code.size;
 	if (row_count > ROWS_MAX || code_size > sizeof(builder->block) - header_size(row_count)) {

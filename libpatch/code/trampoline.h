@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * From a window of instructions and the hooks on them to generated code, laid out in an arena and staged for writing. Live
- * text is not touched.
+ * From a window of instructions and the hooks on them to generated code, laid out in an arena and staged for writing.
+ * Live text is not touched.
  *
  * Entry i of a trampoline stands for instruction i of the window: its hooks, its displaced copy, and what follows. The
  * window's jump leads to entry 0, directly or through a pad; a trap at a boundary goes to that boundary's entry.
@@ -31,8 +31,8 @@ struct hook_owner {
 };
 
 /*
- * A hook as wanted. `code.program_counter` of HOOK_AFTER is the fallback for addresses outside the function. What is called is
- * not part of the code, but in the hook's slot: another patch can take over a hook that is free.
+ * A hook as wanted. `code.program_counter` of HOOK_AFTER is the fallback for addresses outside the function. What is
+ * called is not part of the code, but in the hook's slot: another patch can take over a hook that is free.
  */
 struct hook {
 	uintptr_t address; /* of the instruction */
@@ -40,7 +40,8 @@ struct hook {
 	uintptr_t lower; /* of the function, for HOOK_AFTER; upper 0: unknown */
 	uintptr_t upper; /* less than 4 GiB away */
 	struct arch_hook code; /* without a slot */
-	const void *record; /* what the slot holds while the patch is enabled: a struct hook_record, or where a counter is */
+	/* what the slot holds while the patch is enabled: a struct hook_record, or where a counter is */
+	const void *record;
 	struct hook_owner *owner;
 };
 
@@ -70,14 +71,16 @@ struct trampoline {
 	uint8_t length;
 	uint8_t strategy;
 	uint8_t count;
-	uint8_t jump[ARCH_JMP_SIZE]; /* at the window's start, to entry 0 or to the window's pad; punned bytes included */
+	/* at the window's start, to entry 0 or to the window's pad; punned bytes included */
+	uint8_t jump[ARCH_JMP_SIZE];
 	bool reachable; /* some thread may have been led here: not to be reused for anything else (I7) */
 	struct built_hook hooks[]; /* what it was built from; then the entries, offsets from the block */
 };
 
 /*
- * Build for `hooks`, in order of call at equal address and `when` (HOOK_AFTER: in reverse). PATCH_OK; PATCH_ENOMEM: no memory
- * near enough, *message says which. A window that needs a pad and has none gets one: window->pad, for the caller to keep.
+ * Build for `hooks`, in order of call at equal address and `when` (HOOK_AFTER: in reverse). PATCH_OK; PATCH_ENOMEM: no
+ * memory near enough, *message says which. A window that needs a pad and has none gets one: window->pad, for the caller
+ * to keep.
  */
 patch_status trampoline_build(struct window *window, const struct hook *hooks, size_t count, struct trampoline **out,
 			      const char **message) REQUIRES(library_lock);
@@ -98,12 +101,12 @@ bool trampoline_alike(const struct hook *a, const struct hook *b);
 bool trampoline_same_place(const struct hook *a, const struct hook *b);
 
 /*
- * Can it do this? map[i] then is the index of its hook for hooks[i]. Hooks that were built for more than this stay closed;
- * one that is another patch's, unless `ignore` says so of the patch, is in the way, and one that is a wanted hook's own patch's
- * already is the one for it.
+ * Can it do this? map[i] then is the index of its hook for hooks[i]. Hooks that were built for more than this stay
+ * closed; one that is another patch's, unless `ignore` says so of the patch, is in the way, and one that is a wanted
+ * hook's own patch's already is the one for it.
  */
-bool trampoline_fits(const struct trampoline *trampoline, const struct window *window, const struct hook *hooks, size_t count,
-		     bool (*ignore)(const struct hook_owner *owner), uint16_t *map);
+bool trampoline_fits(const struct trampoline *trampoline, const struct window *window, const struct hook *hooks,
+		     size_t count, bool (*ignore)(const struct hook_owner *owner), uint16_t *map);
 
 /* The hook is free from now on: its slot is 0. */
 void trampoline_free_hook(struct built_hook *hook) REQUIRES(library_lock);
@@ -116,7 +119,9 @@ static inline uintptr_t trampoline_entry(const struct trampoline *trampoline, un
 	return trampoline->block.address + ((const uint16_t *)&trampoline->hooks[trampoline->hook_count])[index];
 }
 
-/* Can this instruction have a hook after it? NULL or why not. A call can, through HOOK_RETURNED at its return address. */
+/*
+ * Can this instruction have a hook after it? NULL or why not. A call can, through HOOK_RETURNED at its return address.
+ */
 const char *trampoline_refuses_after(const struct arch_insn *insn);
 
 #endif

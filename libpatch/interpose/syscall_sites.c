@@ -104,7 +104,8 @@ static long number_set_by(const uint8_t *bytes)
 
 struct found {
 	long number;     /* -1: not known */
-	uintptr_t start; /* of the nearest instruction of a jump's length from which control flows straight to it; 0: none */
+	/* of the nearest instruction of a jump's length from which control flows straight to it; 0: none */
+	uintptr_t start;
 };
 
 /* With its function scanned. */
@@ -185,7 +186,8 @@ static bool add(const struct extent *extent, uintptr_t address, uintptr_t start,
 	site->patch = (struct patch){
 		.roles = 1, .located = address, .lower = extent->lower, .upper = extent->upper, .type = MODEL_SYSCALL
 	};
-	site->patch.sites[ROLE_SITE].record.procedure = (void (*)(struct patch_exec_context *, uint8_t))(uintptr_t)function;
+	site->patch.sites[ROLE_SITE].record.procedure =
+		(void (*)(struct patch_exec_context *, uint8_t))(uintptr_t)function;
 	patch_set_goal(&site->patch, GOAL_ENABLED);
 	if (attach_in_window(&site->patch, address, start, address + SYSCALL_SIZE, extent, &refusal) != PATCH_OK) {
 		region_detach(&site->patch);
@@ -204,8 +206,8 @@ static bool add(const struct extent *extent, uintptr_t address, uintptr_t start,
 static bool is_outside_code(uintptr_t address, struct segment *segment)
 {
 	if (segment->code_upper == 0 &&
-	    !sections_of_code(segment->path, segment->bias, segment->headers, segment->header_count, &segment->code_lower,
-			      &segment->code_upper))
+	    !sections_of_code(segment->path, segment->bias, segment->headers, segment->header_count,
+			      &segment->code_lower, &segment->code_upper))
 		segment->code_upper = UINTPTR_MAX;
 	return address < segment->code_lower || address >= segment->code_upper;
 }
@@ -249,7 +251,8 @@ static bool consider(uintptr_t address, struct segment *segment) REQUIRES(librar
 		return segment->libc;
 	if (!concerns(found.number, segment))
 		return true;
-	return found.start != 0 && add(&extent, address, found.start, found.number == SYS_munmap ? unload_munmap : syscall_emulate);
+	return found.start != 0 &&
+	       add(&extent, address, found.start, found.number == SYS_munmap ? unload_munmap : syscall_emulate);
 }
 
 static void search(struct segment *segment) REQUIRES(library_lock)

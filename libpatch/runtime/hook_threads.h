@@ -4,26 +4,27 @@
  *
  * A hook does, in this order:
  *
- *   frame.record = 0;  guard = frame;  r = *slot;  if r is 0: guard = 0, passed over;  frame.record = r;  calls r's procedure;
- *   guard = 0
+ *   frame.record = 0;  guard = frame;  r = *slot;  if r is 0: guard = 0, passed over;  frame.record = r;  calls r's
+ *   procedure; guard = 0
  *
- * with plain moves. Who closed a slot (stored 0, or another record, in it) and then made a memory fence ((membarrier.h)) finds out
- * whether a thread can still use the record R that was there:
+ * with plain moves. Who closed a slot (stored 0, or another record, in it) and then made a memory fence
+ * ((membarrier.h)) finds out whether a thread can still use the record R that was there:
  *
- *  - the thread is not in the table, or its guard is 0: it does not, nor will it. A hook that loaded R did so before the fence,
- *    with its guard, and its place in the table, stored before that: both are seen. One that loads later loads no R.
- *  - its guard is a frame whose record is not 0 and not R: the same. It was in a hook with another record, or has left that
- *    frame since, and whatever hook it is in now began behind the fence.
+ *  - the thread is not in the table, or its guard is 0: it does not, nor will it. A hook that loaded R did so before
+ *    the fence, with its guard, and its place in the table, stored before that: both are seen. One that loads later
+ *    loads no R.
+ *  - its guard is a frame whose record is not 0 and not R: the same. It was in a hook with another record, or has left
+ *    that frame since, and whatever hook it is in now began behind the fence.
  *  - the record is R: it does.
  *  - the record is 0: it may be about to store R: nobody knows; to be looked at again.
  *
- * No program counter is looked at and no thread is interrupted: it may run, sleep, or be stopped. A frame is the running
- * hook's for as long as its guard stands: also of one that longjmp() has left, until the thread's next hook, or its next call
- * of the library, clears it. A thread has one hook at a time: hooks below its frame, or in a handler on the signal stack, are
- * passed over.
+ * No program counter is looked at and no thread is interrupted: it may run, sleep, or be stopped. A frame is the
+ * running hook's for as long as its guard stands: also of one that longjmp() has left, until the thread's next hook, or
+ * its next call of the library, clears it. A thread has one hook at a time: hooks below its frame, or in a handler on
+ * the signal stack, are passed over.
  *
- * The table holds the address of each thread's thread-local storage, and is written to without a lock by a thread's first
- * hook. It is read with the library lock held.
+ * The table holds the address of each thread's thread-local storage, and is written to without a lock by a thread's
+ * first hook. It is read with the library lock held.
  */
 #ifndef LIBPATCH_RUNTIME_HOOK_THREADS_H
 #define LIBPATCH_RUNTIME_HOOK_THREADS_H

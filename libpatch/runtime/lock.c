@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The library lock: a futex word, and what keeps the thread that holds it undisturbed. Waits for the lock and for the registering
- * of unwind tables, for nothing else. What it protects is not known here.
+ * The library lock: a futex word, and what keeps the thread that holds it undisturbed. Waits for the lock and for the
+ * registering of unwind tables, for nothing else. What it protects is not known here.
  */
 #include "runtime/lock.h"
 
@@ -129,9 +129,9 @@ void lock_release(const struct lock_scope *scope) NO_THREAD_SAFETY_ANALYSIS
 }
 
 /*
- * Registering takes a mutex of libgcc's: not under our lock, nor where others wait for us (app_handlers_expect()), and not where a
- * handler or a probe that patches can come in between, as it would wait for its own thread. No thread returns before what another
- * thread registers is: it may be of code that the first one has patched.
+ * Registering takes a mutex of libgcc's: not under our lock, nor where others wait for us (app_handlers_expect()), and
+ * not where a handler or a probe that patches can come in between, as it would wait for its own thread. No thread
+ * returns before what another thread registers is: it may be of code that the first one has patched.
  */
 void lock_release_and_register_unwind(const struct lock_scope *scope) NO_THREAD_SAFETY_ANALYSIS
 {

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The scanner's side of the table of threads: which record each thread uses, read from memory that may go away, and threads that
- * are gone taken out. With the library lock held; no thread is stopped or waited for.
+ * The scanner's side of the table of threads: which record each thread uses, read from memory that may go away, and
+ * threads that are gone taken out. With the library lock held; no thread is stopped or waited for.
  */
 #include "runtime/hook_threads.h"
 
@@ -78,8 +78,8 @@ static enum thread_life thread_scan_read_guard(uintptr_t thread, struct hook_gua
 }
 
 /*
- * Take a thread that is gone out of the table. Meanwhile a new one may have got the same storage, found the entry, and relied
- * on it: so doubt, look once more, and only then take it, if nobody has claimed it against the doubt.
+ * Take a thread that is gone out of the table. Meanwhile a new one may have got the same storage, found the entry, and
+ * relied on it: so doubt, look once more, and only then take it, if nobody has claimed it against the doubt.
  */
 static void thread_scan_drop(struct thread_entry *entry, uintptr_t thread)
 {
@@ -149,8 +149,8 @@ uintptr_t hook_threads_own_record(void)
 }
 
 /*
- * Many at once, as each call of the kernel costs more than what it reads. Entries about which there is anything to say that needs
- * another look are visited one by one.
+ * Many at once, as each call of the kernel costs more than what it reads. Entries about which there is anything to say
+ * that needs another look are visited one by one.
  */
 #define GROUP 32
 
@@ -172,8 +172,8 @@ static bool thread_scan_read_all(void *buffer, size_t size) REQUIRES(library_loc
 		remote[i].iov_base = (void *)group.at[i];
 		remote[i].iov_len = size;
 	}
-	return group.count == 0 || raw_syscall(SYS_process_vm_readv, raw_syscall(SYS_gettid), &local, 1, remote, group.count,
-					       0) == (long)local.iov_len;
+	return group.count == 0 || raw_syscall(SYS_process_vm_readv, raw_syscall(SYS_gettid), &local, 1, remote,
+					       group.count, 0) == (long)local.iov_len;
 }
 
 /* Keep those that may be in a hook, with the places of their records. False: something is not as it was. */

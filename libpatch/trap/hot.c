@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Where traps are served time and again: the trap handler reports an entry without waiting for anybody, a writer takes the reports
- * one by one and marks entries as hot. What is done about a hot entry is decided elsewhere (replan.c).
+ * Where traps are served time and again: the trap handler reports an entry without waiting for anybody, a writer takes
+ * the reports one by one and marks entries as hot. What is done about a hot entry is decided elsewhere (replan.c).
  */
 #include "trap/registry.h"
 

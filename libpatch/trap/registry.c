@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The table of the registry: lines of code and their entries, changed under the library lock, and read by the trap handler at any
- * time; and what was taken out of it, until no reader can hold it. Knows nothing of text or of patches.
+ * The table of the registry: lines of code and their entries, changed under the library lock, and read by the trap
+ * handler at any time; and what was taken out of it, until no reader can hold it. Knows nothing of text or of patches.
  */
 #include "trap/registry.h"
 
@@ -32,8 +32,8 @@ struct registry_line {
 
 /*
  * An object unpublished in epoch e may be held by readers counted in e's index, or in the other one when they read the
- * epoch before it changed and counted themselves late. Leaving epoch e needs the other index drained, leaving e + 1 needs
- * e's: from epoch e + 2 on nobody holds it.
+ * epoch before it changed and counted themselves late. Leaving epoch e needs the other index drained, leaving e + 1
+ * needs e's: from epoch e + 2 on nobody holds it.
  */
 static struct registry_entry *removed GUARDED_BY(library_lock);
 static struct registry_line *removed_lines GUARDED_BY(library_lock);
@@ -127,8 +127,8 @@ static const struct rcu_flavor_struct flavor = {
 };
 
 /*
- * Of `count` places the one for the line of code. `together` lines side by side have places side by side, on one page: who needs one
- * will need the next, and of many pages few are in the TLB.
+ * Of `count` places the one for the line of code. `together` lines side by side have places side by side, on one page:
+ * who needs one will need the next, and of many pages few are in the TLB.
  */
 static size_t registry_place_of(uintptr_t line, size_t count, size_t together)
 {
@@ -209,12 +209,14 @@ bool registry_may_have(uintptr_t lower, uintptr_t upper)
 }
 
 /* *more: it is not the only one. */
-static struct registry_entry *registry_first_within(struct registry_line *line, uintptr_t lower, uintptr_t upper, bool *more)
+static struct registry_entry *registry_first_within(struct registry_line *line, uintptr_t lower, uintptr_t upper,
+						    bool *more)
 {
 	struct registry_entry *first = NULL;
 
 	*more = false;
-	for (struct registry_entry *entry = registry_next_of(&line->entries); entry != NULL && !*more; entry = registry_next_of(&entry->next)) {
+	for (struct registry_entry *entry = registry_next_of(&line->entries); entry != NULL && !*more;
+	     entry = registry_next_of(&entry->next)) {
 		if (entry->address < lower || entry->address >= upper)
 			continue;
 		*more = first != NULL;
@@ -238,7 +240,8 @@ struct registry_entry *registry_next_within(uintptr_t lower, uintptr_t upper)
 	walked_upper = upper;
 	while ((node = cds_lfht_iter_get_node(&iter)) != NULL) {
 		bool more;
-		struct registry_entry *entry = registry_first_within(container_of(node, struct registry_line, node), lower, upper, &more);
+		struct registry_entry *entry =
+			registry_first_within(container_of(node, struct registry_line, node), lower, upper, &more);
 
 		/* With its last entry the line is taken out: on to the next before that. */
 		if (!more)
@@ -252,8 +255,8 @@ struct registry_entry *registry_next_within(uintptr_t lower, uintptr_t upper)
 }
 
 /*
- * A bit per address that has, or had, an entry; lines of 64 addresses share words. Never cleared: an entry that is removed is
- * looked up in vain now and then.
+ * A bit per address that has, or had, an entry; lines of 64 addresses share words. Never cleared: an entry that is
+ * removed is looked up in vain now and then.
  */
 #define WORDS (1UL << 18)
 
@@ -279,7 +282,10 @@ static bool registry_may_have_at(uintptr_t address)
 	return *registry_word_of(address) >> (address % LINE) & 1;
 }
 
-/* Writers': the lock keeps lines and entries from going away, and who asks for one address mostly asks for those around it. */
+/*
+ * Writers': the lock keeps lines and entries from going away, and who asks for one address mostly asks for those around
+ * it.
+ */
 static struct registry_line *last GUARDED_BY(library_lock);
 
 static struct registry_line *registry_line_at(uintptr_t number) REQUIRES(library_lock)

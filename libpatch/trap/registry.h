@@ -3,15 +3,16 @@
  * Address -> what to do with a trap there. Writers hold the library lock; the trap handler reads at any time.
  *
  * Guarantees:
- *  R1 registry_lookup() between registry_read_lock() and registry_read_unlock() is wait-free but for hash chains, takes no
- *     lock, allocates nothing, uses no thread-local storage and registers no thread (I9): it is safe in any signal
+ *  R1 registry_lookup() between registry_read_lock() and registry_read_unlock() is wait-free but for hash chains, takes
+ *     no lock, allocates nothing, uses no thread-local storage and registers no thread (I9): it is safe in any signal
  *     handler of any thread, including threads that libc does not know yet or any more.
  *  R2 An entry found stays valid until registry_read_unlock(): memory is reused only after a grace period.
  *  R3 Writers never wait for readers: what is to be freed waits, and is freed by a later registry_poll().
  *
- * The table is liburcu's cds_lfht with a fixed number of buckets. What is in it are lines of 64 bytes of code, each with a list of
- * its entries: whoever patches one instruction mostly patches, or asks for, those beside it. The read side is ours, striped counters
- * in the manner of the kernel's sleepable RCU (kernel/rcu/srcutree.c), because liburcu-bp registers readers under a mutex.
+ * The table is liburcu's cds_lfht with a fixed number of buckets. What is in it are lines of 64 bytes of code, each
+ * with a list of its entries: whoever patches one instruction mostly patches, or asks for, those beside it. The read
+ * side is ours, striped counters in the manner of the kernel's sleepable RCU (kernel/rcu/srcutree.c), because
+ * liburcu-bp registers readers under a mutex.
  */
 #ifndef LIBPATCH_TRAP_REGISTRY_H
 #define LIBPATCH_TRAP_REGISTRY_H
@@ -90,7 +91,8 @@ void registry_remove(struct registry_entry *entry) REQUIRES(library_lock);
 /* Is an entry in [lower, upper)? False is sure; true may be wrong. For long ranges. */
 bool registry_may_have(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock);
 /*
- * Bit 63 - i: there may be an entry at address - i; 0 is sure. Look-ups that find nothing are most, and each misses the cache.
+ * Bit 63 - i: there may be an entry at address - i; 0 is sure. Look-ups that find nothing are most, and each misses the
+ * cache.
  */
 uint64_t registry_may_have_before(uintptr_t address) REQUIRES(library_lock);
 /* Any of them, to be removed before the next call; NULL: no more. */

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * What the three files of the registry share: the table (registry.c), its read side (registry_read.c), reports (hot.c). Nobody else
- * includes it. Called with the library lock held.
+ * What the three files of the registry share: the table (registry.c), its read side (registry_read.c), reports (hot.c).
+ * Nobody else includes it. Called with the library lock held.
  */
 #ifndef LIBPATCH_TRAP_REGISTRY_PARTS_H
 #define LIBPATCH_TRAP_REGISTRY_PARTS_H
