@@ -21,8 +21,11 @@ END {
 	}
 	for (i = 1; i <= count; i++) {
 		y = 36 + (i - 1) * height
-		colour = name[i] ~ /^stub_/ ? "#999" :
-			name[i] ~ /^(uprobe|uretprobe|lttng|uftrace|gdb)/ ? "#c60" : "#27b"
+		colour = "#27b"
+		if (name[i] ~ /^stub_/)
+			colour = "#999"
+		else if (name[i] ~ /^(uprobe|uretprobe|lttng|uftrace|gdb)/)
+			colour = "#c60"
 		printf "<text x=\"%d\" y=\"%d\" text-anchor=\"end\">%s</text>\n", left - 6, y + 12, name[i]
 		printf "<rect x=\"%d\" y=\"%d\" width=\"%.1f\" height=\"%d\" fill=\"%s\"/>\n", left, y + 2,
 			x(value[i]) - left, height - 5, colour
