@@ -13,19 +13,19 @@ try()
 		$1 $flags $2 - || { echo "FAIL: $1 $2, <libpatch/$3>" >&2; status=1; }
 }
 
-for compiler in ${CC:-gcc} gcc clang; do
+for compiler in "${CC:-gcc}" gcc clang; do
 	command -v ${compiler%% *} >/dev/null 2>&1 || continue
 	compilers=$((compilers + 1))
-	for header in patch.h tools.h; do
+	for header in patch.h trap_handler.h tools.h; do
 		for standard in c99 gnu99 c11; do
 			try "$compiler" "-x c -std=$standard" $header 'int main(void) { return PATCH_OK; }'
 		done
 	done
 done
-for compiler in ${CXX:-g++} g++ clang++; do
+for compiler in "${CXX:-g++}" g++ clang++; do
 	command -v ${compiler%% *} >/dev/null 2>&1 || continue
 	compilers=$((compilers + 1))
-	for header in patch.h tools.h; do
+	for header in patch.h trap_handler.h tools.h; do
 		for standard in c++98 c++11 c++17; do
 			try "$compiler" "-x c++ -std=$standard" $header 'int main() { return PATCH_OK; }'
 		done
