@@ -179,6 +179,16 @@ static bool is_single_step(const struct subject *subject)
 	return subject->count > 1 && native.outcome.signal == SIGTRAP && native.outcome.code == TRAP_TRACE;
 }
 
+/*
+ * A stack pointer that is not a canonical address: AMD family 26 has no IRET to it, and the kernel sends SIGSEGV after
+ * any interrupt or signal that comes at that time, those of machine_trap() among them.
+ */
+static bool unreturnable(const struct outcome *outcome)
+{
+	return outcome->exit == EXIT_FAULT && outcome->signal == SIGSEGV && outcome->code == SI_KERNEL &&
+	       (uint64_t)((int64_t)(outcome->stack << 16) >> 16) != outcome->stack;
+}
+
 /* ---- comparing --------------------------------------------------------------------------------------------------- */
 
 /* What differs, or NULL. */
@@ -281,6 +291,7 @@ enum verdict compare(const struct subject *subject, unsigned int entry, struct t
 	const uintptr_t code = subject->native + subject->steps[entry].offset;
 	unsigned int tries = 0;
 	const char *what;
+	bool interrupted;
 
 	if (subject->count == 1 && uses_below(subject) && nothing_below(subject)) {
 		tally->below++;
@@ -288,7 +299,7 @@ enum verdict compare(const struct subject *subject, unsigned int entry, struct t
 	}
 	/*
 	 * AMD restores the x87 instruction and data pointers only while an exception is pending; else they are what was
-	 * there, and 0 after a context switch. What persists counts.
+	 * there, and 0 after a context switch. What persists counts, also of what an interrupt can change.
 	 */
 	do {
 		run(subject, code, NATIVE_PATIENCE, &native);
@@ -310,7 +321,12 @@ enum verdict compare(const struct subject *subject, unsigned int entry, struct t
 		tally->executions++;
 		what = difference(subject, tally);
 		tally->retries += what != NULL;
-	} while (what && start.components != 0 && ++tries < 4);
+		interrupted = unreturnable(&native.outcome) || unreturnable(&copy.outcome);
+	} while (what && (start.components != 0 || interrupted) && ++tries < 4);
+	if (what && interrupted) {
+		tally->unreturnable++;
+		return LEFT_OUT;
+	}
 	/* Where in a window the stack pointer is at such an instruction is not known here. */
 	if (what && subject->count > 1 && uses_below(subject)) {
 		tally->below++;

@@ -170,9 +170,11 @@ static void print_skips(const char *what, const struct skips *skips)
 static void print_tally(const char *what, const struct tally *tally)
 {
 	printf("%s: %llu executions, %llu ended by a fault, %llu late in a call; left out %llu without memory below, "
-	       "%llu overwritten pointers, %llu single steps, %llu timeouts; %llu repeated\n",
+	       "%llu overwritten pointers, %llu single steps, %llu timeouts, %llu stack pointers that the kernel "
+	       "cannot return to; %llu repeated\n",
 	       what, N(tally->executions), N(tally->faults), N(tally->late_call_faults), N(tally->below),
-	       N(tally->overwritten), N(tally->single_steps), N(tally->timeouts), N(tally->retries));
+	       N(tally->overwritten), N(tally->single_steps), N(tally->timeouts), N(tally->unreturnable),
+	       N(tally->retries));
 }
 
 static void summary(double reading, double running)

@@ -253,6 +253,7 @@ struct outcome {
 	int code;
 	uintptr_t address;
 	uintptr_t pc;
+	uint64_t stack; /* RSP, also after a timeout */
 	unsigned int traps; /* returns to the copy */
 };
 
@@ -304,6 +305,7 @@ struct tally {
 	uint64_t retries;
 	uint64_t single_steps;
 	uint64_t timeouts;
+	uint64_t unreturnable;
 	uint64_t traps;
 };
 

@@ -91,8 +91,11 @@ __asm__(".text\n"
 	"ret\n"
 	"run_end:\n");
 
+/* With the stack pointer of the host: the kernel may be unable to return to the run's (compare.c). */
 static __attribute__((no_stack_protector)) void leave(ucontext_t *uc)
 {
+	fault.stack = (uint64_t)uc->uc_mcontext.gregs[REG_RSP];
+	uc->uc_mcontext.gregs[REG_RSP] = (greg_t)run_host_stack;
 	uc->uc_mcontext.gregs[REG_RIP] = (greg_t)(uintptr_t)run_leave;
 	uc->uc_mcontext.gregs[REG_EFL] &= ~0x100LL; /* TF */
 }
@@ -480,6 +483,8 @@ struct outcome machine_run(const struct subject *subject, uintptr_t code, unsign
 	running = 1;
 	run_code();
 	running = 0;
+	if (fault.exit)
+		run_state.gpr[RSP] = fault.stack;
 	if (fault.exit == EXIT_FAULT)
 		outcome = *(struct outcome *)(uintptr_t)&fault;
 	else
