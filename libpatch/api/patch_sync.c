@@ -47,6 +47,8 @@ static patch_status sync_look(uint64_t *ticket, enum quiesce_state *state)
 	struct lock_scope scope;
 	patch_status status;
 
+	/* Also where nothing is seen, because the library cannot be entered. */
+	*state = QUIESCE_BUSY;
 	if (!sync_enter(&scope, &status))
 		return status;
 	if (*ticket == 0)
