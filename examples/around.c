@@ -7,7 +7,7 @@
 /* The instruction gets a name, as a disassembler would give its address. */
 extern const char multiplication[];
 
-__attribute__((noinline, noclone)) static long cube(long n)
+__attribute__((noinline)) static long cube(long n)
 {
 	long result = n;
 

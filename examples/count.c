@@ -4,7 +4,7 @@
 
 #include <libpatch/patch.h>
 
-__attribute__((noinline, noclone)) static unsigned int fibonacci(unsigned int n)
+__attribute__((noinline)) static unsigned int fibonacci(unsigned int n)
 {
 	__asm__ volatile("" : "+r"(n)); /* else the compiler knows the result and calls nothing */
 	return n < 2 ? n : fibonacci(n - 1) + fibonacci(n - 2);

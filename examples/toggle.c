@@ -9,7 +9,7 @@
 static atomic_bool stop;
 static atomic_ulong hits, rounds;
 
-__attribute__((noinline, noclone)) static unsigned long step(unsigned long n)
+__attribute__((noinline)) static unsigned long step(unsigned long n)
 {
 	__asm__ volatile("" : "+r"(n));
 	return n * 3 + 1;
