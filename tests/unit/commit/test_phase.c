@@ -135,7 +135,6 @@ static const struct phase_case cases[] = {
 /* A region as the case has it: memory for that, and what it refers to. */
 static struct {
 	struct patch patch;
-	struct trampoline trampoline;
 	struct registry_entry entries[INSNS];
 	uint8_t live[LENGTH];
 	union {
@@ -143,6 +142,8 @@ static struct {
 		uint8_t room[sizeof(struct region) + INSNS * sizeof(struct registry_entry *)];
 	};
 } made;
+/* It has no hooks: there is no memory for any behind it. */
+static struct trampoline trampoline;
 
 static struct region *make(const struct phase_case *c)
 {
@@ -150,7 +151,8 @@ static struct region *make(const struct phase_case *c)
 	struct region *region = &made.region;
 
 	memset(&made, 0, sizeof(made));
-	memcpy(made.trampoline.jump, c->jump, ARCH_JMP_SIZE);
+	memset(&trampoline, 0, sizeof(trampoline));
+	memcpy(trampoline.jump, c->jump, ARCH_JMP_SIZE);
 	memcpy(made.live, c->live, LENGTH);
 	made.patch.type = c->plain ? MODEL_SYSCALL : PATCH_EXEC_MODEL_PROBE;
 	*attachment = (struct attachment){ .patch = &made.patch, .region = region, .address = START + c->hooked };
@@ -159,7 +161,7 @@ static struct region *make(const struct phase_case *c)
 	region->count = c->count;
 	region->strategy = c->strategy;
 	region->attachments = attachment;
-	region->current = &made.trampoline;
+	region->current = &trampoline;
 	region->original = (uint8_t *)(uintptr_t)c->original;
 	region->live = made.live;
 	region->offsets = (uint8_t *)(uintptr_t)c->offsets;
