@@ -24,9 +24,10 @@
 #include <libpatch/trap_handler.h>
 
 /*
- * One that is, and was, without effect, on a region of which nothing is in the text, is none of the region's business.
+ * Queue the regions of a changed patch. A patch that has no effect and had none leaves a region alone of which
+ * nothing is in the text.
  */
-static void commit_queue_patch(struct patch *patch) REQUIRES(library_lock)
+static void api_queue_patch(struct patch *patch) REQUIRES(library_lock)
 {
 	bool has_effect = patch_is_wanted(patch) || patch->enabled || patch_is_open(patch);
 
@@ -39,7 +40,7 @@ static void commit_queue_patch(struct patch *patch) REQUIRES(library_lock)
 }
 
 /* After a commit: false when it has a change still. */
-static bool commit_settle_patch(struct patch *patch) REQUIRES(library_lock)
+static bool api_settle_patch(struct patch *patch) REQUIRES(library_lock)
 {
 	if (!patch_is_released(patch))
 		return true;
@@ -61,7 +62,7 @@ patch_status api_commit_queue(void)
 	/* Modules come and go: what was learnt of them is good for one batch. */
 	site_forget();
 	heap_tidy();
-	handle_settle(commit_settle_patch);
+	handle_settle(api_settle_patch);
 	return status;
 }
 
@@ -69,7 +70,7 @@ patch_status api_commit_queue(void)
  * Destroy functions are code of the host: they run without the lock, may call the library, and change no error of ours.
  * Not analysed: the lock is taken again without a look at the result, as this thread does not hold it.
  */
-static void commit_destroy_due(void) NO_THREAD_SAFETY_ANALYSIS
+static void api_destroy_due(void) NO_THREAD_SAFETY_ANALYSIS
 {
 	struct error_chain errors;
 	struct lock_scope scope;
@@ -98,13 +99,13 @@ patch_status api_leave_and_destroy(const struct lock_scope *scope, patch_status 
 	due = quiesce_is_due();
 	status = api_leave(scope, status);
 	if (due)
-		commit_destroy_due();
+		api_destroy_due();
 	return status;
 }
 
 void api_queue_regions(void)
 {
-	handle_visit_changed(commit_queue_patch);
+	handle_visit_changed(api_queue_patch);
 }
 
 /*

@@ -36,7 +36,6 @@
 #include "sys/mem_read.h"
 #include "trap/registry.h"
 #include "sys/membarrier.h"
-#include "code/staging.h"
 #include "sys/text.h"
 
 #include <errno.h>

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Regions of which a boundary turned out to be branched to. A jump elsewhere takes the place of such a region, if there
- * is a window none of whose boundaries is known to trap. That takes three commits, because the new bytes are among the
- * old ones:
+ * is a window none of whose boundaries is known to trap. The new bytes are among the old ones, so the
+ * caller makes three commits (api_commit_queue()): of what the program has queued, then one behind each of
  *
  *   replan_begin()    builds the new region; the old one is to be a trap, at its hooked instruction alone
  *   replan_go_on()    once that is so: the new region takes the old one in

@@ -48,8 +48,9 @@ static bool is_writable(void *info, size_t size)
 /* ---- masks ------------------------------------------------------------------------------------------------------ */
 
 /*
- * Signals that were held meanwhile, and are not blocked any more; until they are again, for a handler may end the time
- * for which they are not (app_sigwait_blocked_after()), and what arrives in it is held once more.
+ * Signals that were held while the thread believed to block them, and that it does not block any more. The mask is
+ * looked at again for each signal: the handler of the one before may have ended a wait, and then the thread blocks as
+ * it did before that wait (app_sigwait_blocked_after()).
  */
 static void emul_deliver_held(void)
 {

@@ -105,9 +105,10 @@ static enum plan_level plan_level_of(const struct plan_request *request, const s
 }
 
 /*
- * The window of whole instructions from plan->start to `end` or behind it, with boundaries up to `level`. From its
- * start control must flow to the site, or the jump would not be met: but where the start is given and boundaries may
- * trap, the site's may be one. `at_site` is the site's instruction. NULL, or why not and *where.
+ * The window of whole instructions from plan->start to `end` or behind it, with boundaries up to `level`. From
+ * plan->start control must flow to the site, or the jump would not be met; unless the request gives the start and
+ * boundaries may trap: then the site's boundary may be one that traps. `at_site` is the site's instruction. Returns
+ * NULL, or why there is no such window and in *where the address that says so.
  */
 static const char *plan_build(const struct plan_request *request, enum plan_level level, uintptr_t end,
 			      const struct arch_insn *at_site, struct plan *plan, uintptr_t *where)

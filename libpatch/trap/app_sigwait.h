@@ -38,8 +38,8 @@ void app_sigwait_withdraw(void *offer);
  */
 bool app_sigwait_leave_pending(int signo, siginfo_t *info, ucontext_t *context);
 /*
- * The program's handler is about to run: what the thread is to believe to block behind it. `now`, but where it lets an
- * interrupted call come back: that takes one signal.
+ * The program's handler is about to run. Returns the mask that the thread is to believe in when the handler has
+ * returned: the mask that the interrupted call puts back, when the handler ends a wait, else `now`.
  */
 uint64_t app_sigwait_blocked_after(uint64_t now);
 /* A signal is held for the process: wake a thread that waits for it, by one that says nothing else. */

@@ -32,7 +32,7 @@ bool forward_reaches_us(uintptr_t handler)
 	       module_refers_to(&module, "libpatch_on_trap");
 }
 
-bool forward_offer(int signo, siginfo_t *info, void *data)
+bool forward_to_front(int signo, siginfo_t *info, void *data)
 {
 	ucontext_t *context = data;
 	struct kernel_sigaction front;

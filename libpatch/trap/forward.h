@@ -18,7 +18,7 @@ bool forward_reaches_us(uintptr_t handler);
  * Is there a handler in front that has not seen this trap? Then it is called. Whether it handed it on; false if there
  * is none.
  */
-bool forward_offer(int signo, siginfo_t *info, void *context);
+bool forward_to_front(int signo, siginfo_t *info, void *context);
 
 /* Give a signal that is not ours to the program: its handler, or the default action. Called from the trap handler. */
 void forward_hand_on(int signo, siginfo_t *info, void *context);

@@ -112,7 +112,7 @@ EXPORT void libpatch_on_trap(int signo, siginfo_t *info, void *context)
 	uintptr_t at = (uintptr_t)*pc;
 
 	(void)INJECT(INJECT_TRAP);
-	if (forward_offer(signo, info, context))
+	if (forward_to_front(signo, info, context))
 		return;
 	if (signo == SIGTRAP && info->si_code == SI_KERNEL) {
 		if (trap_serve(at - 1, ARCH_TRAP_SIGTRAP, false, pc))
