@@ -11,6 +11,7 @@
 #include "base/inject.h"
 #include "base/thread_safety.h"
 #include "code/code_ranges.h"
+#include "code/masked.h"
 #include "code/staging.h"
 #include "sys/maps.h"
 
@@ -125,40 +126,6 @@ static bool pad_mark(struct zone *zone, uintptr_t pad, bool used) REQUIRES(libra
 	return true;
 }
 
-/* Smallest number >= x whose bits under `mask` are `value`; false when there is none. */
-static bool next_match(uint32_t x, uint32_t mask, uint32_t value, uint32_t *out)
-{
-	uint32_t candidate = (x & ~mask) | value;
-	uint32_t below; /* the bits from the highest one where they differ, a fixed one, on down */
-
-	*out = candidate;
-	if (candidate == x)
-		return true;
-	below = (2U << (31 - __builtin_clz(candidate ^ x))) - 1;
-	if (candidate > x) {
-		*out = (x & ~mask & ~below) | value;
-	} else {
-		/* Count up the free bits above. */
-		uint32_t next = (x | mask | below) + 1;
-
-		if (next == 0)
-			return false;
-		*out = (next & ~mask & ~below) | value;
-	}
-	return *out >= x;
-}
-
-/* Greatest number <= x: the mirror image. */
-static bool previous_match(uint32_t x, uint32_t mask, uint32_t value, uint32_t *out)
-{
-	uint32_t mirrored;
-
-	if (!next_match(~x, mask, ~value & mask, &mirrored))
-		return false;
-	*out = ~mirrored;
-	return true;
-}
-
 static uintptr_t pad_target_of(const struct pattern *pattern, uint32_t biased)
 {
 	return pattern->source + (intptr_t)(int32_t)(biased ^ 0x80000000U);
@@ -203,7 +170,7 @@ static uintptr_t pad_find_in_zone(struct zone *zone, const struct pattern *patte
 	for (tries = 0; tries < TRIES; ++tries) {
 		uintptr_t pad;
 
-		if (!next_match(first, pattern->mask, pattern->value, &candidate) || candidate > last)
+		if (!masked_next(first, pattern->mask, pattern->value, &candidate) || candidate > last)
 			return 0;
 		pad = pad_target_of(pattern, candidate);
 		if (reuse && is_on_new_page(zone, pad)) {
@@ -237,7 +204,7 @@ static bool pad_is_possible(const struct pattern *pattern, struct arena_reach re
 	uint32_t first, last, candidate;
 
 	return pad_clip(pattern, MAX(reach.lower, MAPS_FLOOR), MIN(reach.upper, MAPS_CEILING), &first, &last) &&
-	       next_match(first, pattern->mask, pattern->value, &candidate) && candidate <= last;
+	       masked_next(first, pattern->mask, pattern->value, &candidate) && candidate <= last;
 }
 
 /* ---- new zones -------------------------------------------------------------------------------------------------- */
@@ -267,9 +234,9 @@ static bool pad_consider_gap(uintptr_t lower, uintptr_t upper, void *data)
 		  &last))
 		return true;
 	if (lower < pattern->source)
-		found = previous_match(last, pattern->mask, pattern->value, &candidate) && candidate >= first;
+		found = masked_previous(last, pattern->mask, pattern->value, &candidate) && candidate >= first;
 	else
-		found = next_match(first, pattern->mask, pattern->value, &candidate) && candidate <= last;
+		found = masked_next(first, pattern->mask, pattern->value, &candidate) && candidate <= last;
 	if (!found)
 		return true;
 	pad = pad_target_of(pattern, candidate);
