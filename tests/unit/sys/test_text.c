@@ -2,10 +2,7 @@
 /*
  * Writing text, in each of the three ways: what is written, what is left alone, and what is told when it fails.
  */
-#include "bytes.h"
-
 #include "base/inject.h"
-#include "code/staging.h"
 #include "sys/mem_read.h"
 #include "sys/text.h"
 
@@ -685,118 +682,6 @@ Test(text, threads_go_on_running, .timeout = 3600)
 		cr_expect_not(wrong, "%s", way_name);
 		unmap_text(text, 1);
 	}
-}
-
-/* ---- staging ---------------------------------------------------------------------------------------------------- */
-
-Test(text, staged_bytes_appear_with_the_flush)
-{
-	uint8_t *text = map_text(4, RX);
-	uint8_t bytes[3] = { 1, 2, 3 };
-	uint64_t count;
-
-	use_way(0);
-	cr_expect(staging_add((uintptr_t)text + 3 * PAGE_SIZE, bytes, 3));
-	cr_expect(staging_add((uintptr_t)text + 10, bytes, 2));
-	expect_text(text, 4 * PAGE_SIZE, "staged");
-	memset(bytes, 0, sizeof(bytes));
-	cr_expect_eq(staging_flush(), 0);
-	memcpy(model + 3 * PAGE_SIZE, "\1\2\3", 3);
-	memcpy(model + 10, "\1\2", 2);
-	expect_text(text, 4 * PAGE_SIZE, "flushed");
-	/* Nothing is left to be written a second time. */
-	count = text_write_count();
-	cr_expect_eq(staging_flush(), 0);
-	cr_expect_eq(text_write_count(), count);
-}
-
-Test(text, an_empty_flush_is_none)
-{
-	uint64_t count = text_write_count();
-
-	use_way(0);
-	cr_expect_eq(staging_flush(), 0);
-	cr_expect_eq(text_write_count(), count);
-}
-
-/* What makes a new page must not come when there is something on it. */
-Test(text, a_new_page_is_made_before_it_is_written_to)
-{
-	uint8_t *text = map_text(1, RX);
-	struct text_write write = { .address = (uintptr_t)text + 10, .bytes = (const uint8_t *)"\1", .length = 1 };
-
-	use_way(0);
-	text_begin();
-	staging_fresh_page((uintptr_t)text);
-	cr_expect_eq(staging_flush(), 0);
-	cr_expect_eq(text_apply(&write, 1), 0);
-	cr_assert(staging_add((uintptr_t)text + 20, "\2", 1));
-	cr_expect_eq(staging_flush(), 0);
-	text_end();
-	cr_expect_eq(text[10], 1);
-	cr_expect_eq(text[20], 2);
-}
-
-/* The first, a middle and the last of the list, and then all. */
-Test(text, unstaged_bytes_never_appear)
-{
-	uint8_t *text = map_text(1, RX);
-	uint8_t byte = 0xEE;
-	size_t i, round;
-
-	use_way(0);
-	for (round = 0; round < 64; round++) {
-		for (i = 0; i < 6; i++)
-			cr_assert(staging_add((uintptr_t)text + round * 8 + i, &byte, 1));
-		for (i = 0; i < 6; i++) {
-			if (round & 1U << i)
-				staging_drop((uintptr_t)text + round * 8 + i);
-			else
-				model[round * 8 + i] = byte;
-		}
-		cr_expect_eq(staging_flush(), 0);
-		expect_text(text, PAGE_SIZE, "unstaged");
-	}
-}
-
-/* On pages that are not neighbours: each is a write of its own. */
-Test(text, a_failed_flush_keeps_everything_staged)
-{
-	uint8_t *text = map_text(5, RX);
-	int failing;
-
-	use_way(0);
-	cr_assert(staging_add((uintptr_t)text + 1, "\1", 1));
-	cr_assert(staging_add((uintptr_t)text + 2 * PAGE_SIZE, "\2", 1));
-	cr_assert(staging_add((uintptr_t)text + 4 * PAGE_SIZE, "\3", 1));
-	for (failing = 0; failing < 3; failing++) {
-		fail_between(failing, failing + 1, EPERM);
-		cr_expect_eq(staging_flush(), EPERM);
-	}
-	staging_drop((uintptr_t)text + 2 * PAGE_SIZE);
-	libpatch_inject = NULL;
-	/* As the library finds them: whoever was never reachable may have been written. */
-	cr_expect_eq(staging_flush(), 0);
-	cr_expect_eq(text[1], 1);
-	cr_expect_eq(text[4 * PAGE_SIZE], 3);
-}
-
-static int fail_maps(enum inject_point point)
-{
-	return point == INJECT_MMAP ? ENOMEM : 0;
-}
-
-Test(text, staging_without_memory)
-{
-	uint8_t *text = map_text(4, RX);
-	static uint8_t large[2 * PAGE_SIZE + 1];
-
-	use_way(0);
-	libpatch_inject = fail_maps;
-	cr_expect_not(staging_add((uintptr_t)text, large, sizeof(large)));
-	libpatch_inject = NULL;
-	cr_expect_eq(staging_flush(), 0);
-	expect_text(text, 4 * PAGE_SIZE, "nothing staged");
 }
 
 /* ---- choosing --------------------------------------------------------------------------------------------------- */
