@@ -15,6 +15,7 @@
 #define TESTS_STRESS_DIFFERENTIAL_H
 
 #include "arch/emit.h"
+#include "run_code.h"
 
 #include <Zydis/Zydis.h>
 #include <signal.h>
@@ -82,7 +83,7 @@ void files_open(struct files *files);
 
 /* ---- one instruction --------------------------------------------------------------------------------------------- */
 
-enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15, REGISTERS, NONE = 0xFF };
+#define NONE 0xFF /* of the registers in run_code.h */
 
 enum step_flags {
 	P_VECTOR = 1 << 0,   /* touches extended state */
@@ -230,17 +231,6 @@ void windows_draw(struct windows *windows, const struct files *files, uint64_t s
 
 #define DATA_SIZE 4096UL /* data below, stack above, nothing around */
 #define SEGMENT_BASE 0x10000UL
-#define STATE_XSAVE 4096
-
-/* Offsets are known to the assembly. */
-struct state {
-	uint64_t gpr[REGISTERS]; /* 0 */
-	uint64_t flags;          /* 128 */
-	uint64_t code;           /* 136 */
-	uint64_t components;     /* 144: 0 = leave extended state alone */
-	uint64_t fs;             /* 152: 0 = leave FS alone */
-	uint8_t xsave[STATE_XSAVE] __attribute__((aligned(64))); /* 192 */
-};
 
 /* How it ended: exit 0 is the next instruction, others are where branches lead. */
 #define EXITS 64
@@ -257,7 +247,6 @@ struct outcome {
 	unsigned int traps; /* returns to the copy */
 };
 
-extern struct state run_state;
 extern uint64_t machine_components;
 extern size_t machine_xsave_size;
 extern bool machine_far; /* single instructions are copied as for code far from free memory */

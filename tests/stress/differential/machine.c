@@ -38,13 +38,9 @@ struct arena {
 	uintptr_t exits[EXITS];
 };
 
-struct state run_state __attribute__((visibility("hidden")));
 uint64_t machine_components;
 size_t machine_xsave_size;
 bool machine_far;
-uint64_t run_host_stack __attribute__((visibility("hidden"), used));
-uint64_t run_host_fs __attribute__((visibility("hidden"), used));
-static const uint32_t default_mxcsr __attribute__((used)) = 0x1F80;
 static struct arena arenas[2];
 static bool has_fsgsbase;
 static volatile sig_atomic_t running;
@@ -53,43 +49,6 @@ static volatile uint64_t runs;
 static volatile unsigned int patience_left;
 static const struct subject *volatile trapped;
 static uint8_t *windows_alias[2]; /* the same memory, writable */
-extern void run_code(void) __attribute__((visibility("hidden")));
-extern void run_leave(void) __attribute__((visibility("hidden")));
-extern void run_end(void) __attribute__((visibility("hidden")));
-
-#define EACH_GPR(f)                                                                                                    \
-	f("rax", "0") f("rcx", "8") f("rdx", "16") f("rbx", "24") f("rsp", "32") f("rbp", "40") f("rsi", "48")         \
-	f("rdi", "56") f("r8", "64") f("r9", "72") f("r10", "80") f("r11", "88") f("r12", "96") f("r13", "104")        \
-	f("r14", "112") f("r15", "120")
-#define LOAD(name, offset) "mov run_state+" offset "(%rip), %" name "\n"
-#define SAVE(name, offset) "mov %" name ", run_state+" offset "(%rip)\n"
-
-/* The state may have AC and DF set and any stack pointer: until the host's flags are back, only aligned accesses. */
-__asm__(".text\n"
-	".type run_code, @function\n"
-	"run_code:\n"
-	"push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\n"
-	"mov %rsp, run_host_stack(%rip)\n"
-	"mov run_state+144(%rip), %rax; test %rax, %rax; jz 1f\n"
-	"xor %edx, %edx; xrstor64 run_state+192(%rip)\n"
-	"1: mov run_state+152(%rip), %rax; test %rax, %rax; jz 1f\n"
-	"rdfsbase %rcx; mov %rcx, run_host_fs(%rip); wrfsbase %rax\n"
-	"1: pushq run_state+128(%rip); popfq\n"
-	EACH_GPR(LOAD)
-	"jmp *run_state+136(%rip)\n"
-	".type run_leave, @function\n"
-	"run_leave:\n"
-	EACH_GPR(SAVE)
-	"mov run_host_stack(%rip), %rsp\n"
-	"pushfq; popq run_state+128(%rip); pushq $0x202; popfq\n"
-	"mov run_state+144(%rip), %rax; test %rax, %rax; jz 1f\n"
-	"xor %edx, %edx; xsave64 run_state+192(%rip); fninit; ldmxcsr default_mxcsr(%rip)\n"
-	"testl $4, run_state+144(%rip); jz 1f; vzeroupper\n"
-	"1: mov run_state+152(%rip), %rax; test %rax, %rax; jz 1f\n"
-	"mov run_host_fs(%rip), %rax; wrfsbase %rax\n"
-	"1: pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\n"
-	"ret\n"
-	"run_end:\n");
 
 /* With the stack pointer of the host: the kernel may be unable to return to the run's (compare.c). */
 static __attribute__((no_stack_protector)) void leave(ucontext_t *uc)

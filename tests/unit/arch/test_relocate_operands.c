@@ -2,7 +2,7 @@
 /*
  * Relocated copies of several hundred instructions with RIP-relative operands, run beside their originals.
  */
-#include "machine.h"
+#include "beside.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
@@ -30,7 +30,7 @@ static void rip_form(const char *prefixes, const char *opcode, unsigned int reg,
 	for (i = 0; i < form.size; i++)
 		size += snprintf(text + size, sizeof(text) - size, "%02x ", form.bytes[i]);
 	form.text = text;
-	check(&form);
+	beside_check(&form);
 }
 
 static void integer_forms(void)
@@ -187,11 +187,11 @@ static void extended_bases(void)
 
 static void operands(uintptr_t at)
 {
-	prepare(at);
+	beside_prepare(at);
 	integer_forms();
 	vector_forms();
 	extended_bases();
-	cr_expect_geq(forms_run, has_v3 ? 600 : 400, "only %u forms", forms_run);
+	cr_expect_geq(beside_forms_run, beside_has_v3 ? 600 : 400, "only %u forms", beside_forms_run);
 }
 
 Test(relocate_run, rip_relative_operands)
@@ -201,7 +201,7 @@ Test(relocate_run, rip_relative_operands)
 
 Test(relocate_run, rip_relative_operands_far)
 {
-	far_copies = true;
+	beside_far = true;
 	operands(0);
 }
 

@@ -2,15 +2,17 @@
 /*
  * Relocated copies of branches, calls, stack instructions and small regions, run beside their originals.
  */
-#include "machine.h"
+#include "arch/emit.h"
+#include "beside.h"
 
 #include <criterion/criterion.h>
 #include <stdio.h>
 #include <string.h>
+#include <sys/mman.h>
 
 #define FORM(name, flags, ...)                                                                                         \
-	check(&(struct form){ .text = name, .bytes = { __VA_ARGS__ }, .size = sizeof((uint8_t[]){ __VA_ARGS__ }),      \
-			      .setup = flags })
+	beside_check(&(struct form){ .text = name, .bytes = { __VA_ARGS__ },                                           \
+				     .size = sizeof((uint8_t[]){ __VA_ARGS__ }), .setup = flags })
 #define D 0, 0, 0, 0 /* a displacement to be filled in */
 
 static void conditional(const char *text, unsigned int setup, const uint8_t *bytes, size_t size)
@@ -22,15 +24,15 @@ static void conditional(const char *text, unsigned int setup, const uint8_t *byt
 	uint64_t flags, i;
 
 	memcpy(form.bytes, bytes, size);
-	build(&form);
+	beside_build(&form);
 	for (flags = 0; flags < 64; flags++) {
 		for (i = 0; i < ARRAY_SIZE(counts); i++) {
-			start(&world, setup);
+			beside_start(&world, setup);
 			/* OF SF ZF PF CF and, once, DF */
 			world.state.flags = 2 | (flags & 1) | (flags & 2) << 1 | (flags & 4) << 4 | (flags & 8) << 4 |
 					    (flags & 16) << 7 | (flags & 32) << 5;
 			world.state.gpr[RCX] = counts[i];
-			seen |= 1U << compare(&form, &world);
+			seen |= 1U << beside_compare(&form, &world);
 		}
 	}
 	cr_expect_eq(seen, 1U << EXIT_FALL | 1U << EXIT_TAKEN, "%s: both ways", text);
@@ -43,7 +45,7 @@ static void conditional_branches(void)
 	unsigned int setup, cc;
 	char text[32];
 
-	prepare(0);
+	beside_prepare(0);
 	for (setup = 0; setup <= AROUND; setup += AROUND) {
 		for (cc = 0; cc < 16; cc++) {
 			snprintf(text, sizeof(text), "jcc %x", cc);
@@ -72,7 +74,7 @@ Test(relocate_run, conditional_branches)
 
 Test(relocate_run, conditional_branches_far)
 {
-	far_copies = true;
+	beside_far = true;
 	conditional_branches();
 }
 
@@ -80,7 +82,7 @@ static void control_flow(uintptr_t at)
 {
 	unsigned int around, reg;
 
-	prepare(at);
+	beside_prepare(at);
 	for (around = 0; around <= AROUND; around += AROUND) {
 		FORM("jmp rel8", around, 0xEB, 0x30);
 		FORM("jmp rel8 back", around, 0xEB, 0xC0);
@@ -121,13 +123,13 @@ Test(relocate_run, control_flow)
 
 Test(relocate_run, control_flow_far)
 {
-	far_copies = true;
+	beside_far = true;
 	control_flow(0);
 }
 
 Test(relocate_run, control_flow_far_low)
 {
-	far_copies = true;
+	beside_far = true;
 	control_flow(LOW_BASE);
 }
 
@@ -164,16 +166,16 @@ Test(relocate_run, calls_through_the_stack)
 	unsigned int i, low;
 
 	for (low = 0; low < 2; low++) {
-		prepare(low ? LOW_BASE : 0);
+		beside_prepare(low ? LOW_BASE : 0);
 		for (i = 0; i < 2 * ARRAY_SIZE(cases); i++) {
 			const struct form *form = &cases[i / 2].form;
 
-			far_copies = i & 1;
-			build(form);
-			start(&world, 0);
+			beside_far = i & 1;
+			beside_build(form);
+			beside_start(&world, 0);
 			world.state.gpr[RCX] = 3;
-			memcpy(world.stack + PAGE_SIZE / 2 + cases[i / 2].slot, &exit_address[EXIT_TAKEN], 8);
-			cr_expect_eq(compare(form, &world), EXIT_TAKEN, "%s", form->text);
+			memcpy(world.stack + PAGE_SIZE / 2 + cases[i / 2].slot, &beside_exits[EXIT_TAKEN], 8);
+			cr_expect_eq(beside_compare(form, &world), EXIT_TAKEN, "%s", form->text);
 		}
 	}
 }
@@ -182,7 +184,7 @@ Test(relocate_run, plain)
 {
 	unsigned int reg;
 
-	prepare(0);
+	beside_prepare(0);
 	for (reg = 0; reg < 8; reg++) {
 		FORM("push r", 0, 0x50 | reg);
 		FORM("pop r", 0, 0x58 | reg);
@@ -209,7 +211,7 @@ static void run_region(const char *text, const uint8_t *bytes, size_t size)
 {
 	static struct world world;
 	const struct form form = { .text = text };
-	const uintptr_t original = base + ORIGINAL_AT;
+	const uintptr_t original = beside_base + ORIGINAL_AT;
 	uintptr_t from[8], to[8];
 	struct arch_map map = { from, to, 0 };
 	struct arch_code code;
@@ -217,17 +219,17 @@ static void run_region(const char *text, const uint8_t *bytes, size_t size)
 	size_t at, i;
 	int pass;
 
-	protect(original, PROT_READ | PROT_WRITE);
+	beside_protect(original, PROT_READ | PROT_WRITE);
 	code = (struct arch_code){ .bytes = (uint8_t *)original, .capacity = 64, .base = original };
 	arch_emit_bytes(&code, bytes, size);
-	arch_emit_jmp(&code, exit_address[EXIT_FALL]);
-	protect(original, PROT_READ | PROT_EXEC);
+	arch_emit_jmp(&code, beside_exits[EXIT_FALL]);
+	beside_protect(original, PROT_READ | PROT_EXEC);
 
-	protect(base + COPY_AT, PROT_READ | PROT_WRITE);
+	beside_protect(beside_base + COPY_AT, PROT_READ | PROT_WRITE);
 	for (pass = 0; pass < 2; pass++) {
-		code = (struct arch_code){ .bytes = (uint8_t *)base + COPY_AT, .capacity = 384 };
-		code.base = base + COPY_AT;
-		code.far = far_copies;
+		code = (struct arch_code){ .bytes = (uint8_t *)beside_base + COPY_AT, .capacity = 384 };
+		code.base = beside_base + COPY_AT;
+		code.far = beside_far;
 		for (at = 0, i = 0; at < size; at += insn.length, i++) {
 			cr_assert(i < ARRAY_SIZE(from) && arch_decode(bytes + at, size - at, original + at, &insn));
 			from[i] = original + at;
@@ -236,13 +238,13 @@ static void run_region(const char *text, const uint8_t *bytes, size_t size)
 		}
 		map.count = i;
 	}
-	arch_emit_jmp(&code, exit_address[EXIT_FALL]);
-	protect(base + COPY_AT, PROT_READ | PROT_EXEC);
-	start(&world, BASES);
-	compare(&form, &world);
+	arch_emit_jmp(&code, beside_exits[EXIT_FALL]);
+	beside_protect(beside_base + COPY_AT, PROT_READ | PROT_EXEC);
+	beside_start(&world, BASES);
+	beside_compare(&form, &world);
 	/* Nothing of the original is run by the copy. */
-	protect(original, PROT_READ);
-	run(&world, base + COPY_AT);
+	beside_protect(original, PROT_READ);
+	beside_run(&world, beside_base + COPY_AT);
 }
 
 Test(relocate_run, regions)
@@ -264,11 +266,11 @@ Test(relocate_run, regions)
 		0x48, 0x31, 0xD8, /* 2: xor rax, rbx */
 	};
 
-	prepare(0);
-	for (far_copies = false;; far_copies = true) {
+	beside_prepare(0);
+	for (beside_far = false;; beside_far = true) {
 		run_region("position", position, sizeof(position));
 		run_region("counting", counting, sizeof(counting));
-		if (far_copies)
+		if (beside_far)
 			break;
 	}
 }

@@ -1,95 +1,34 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/*
- * Originals and their relocated copies are run from the same random state (registers, flags, vector registers, stack,
- * data) in read-execute memory, and everything they leave is compared. Deterministic: the states come from a counter.
- *
- * Included by one file of a test program.
- */
-#ifndef LIBPATCH_TESTS_UNIT_MACHINE_H
-#define LIBPATCH_TESTS_UNIT_MACHINE_H
+/* Running originals and relocated copies beside each other. For unit tests: it fails by Criterion. */
+#include "beside.h"
 
 #include "arch/emit.h"
 
 #include <criterion/criterion.h>
-#include <stdio.h>
 #include <string.h>
 #include <sys/mman.h>
-
-/* ---- the machine ------------------------------------------------------------------------------------------------ */
-
-enum { RAX, RCX, RDX, RBX, RSP, RBP, RSI, RDI, R8, R9, R10, R11, R12, R13, R14, R15, REGISTERS };
 
 #define FLAGS 0xCD5UL     /* CF PF AF ZF SF DF OF */
 #define COMPONENTS 0xE7UL /* x87, SSE, AVX, AVX-512 */
 
-/* Offsets are known to the assembly below. */
-struct state {
-	uint64_t gpr[REGISTERS]; /* 0 */
-	uint64_t flags;          /* 128 */
-	uint64_t code;           /* 136 */
-	uint64_t components;     /* 144 */
-	uint8_t xsave[4096] __attribute__((aligned(64))); /* 192 */
-};
-
-struct state run_state __attribute__((visibility("hidden"), used));
-uint64_t run_host_stack __attribute__((visibility("hidden"), used));
-static const uint32_t default_mxcsr __attribute__((used)) = 0x1F80;
-extern void run_code(void) __attribute__((visibility("hidden")));
-extern void run_leave(void) __attribute__((visibility("hidden")));
-
-#define EACH_GPR(f)                                                                                                    \
-	f("rax", "0") f("rcx", "8") f("rdx", "16") f("rbx", "24") f("rsp", "32") f("rbp", "40") f("rsi", "48")         \
-	f("rdi", "56") f("r8", "64") f("r9", "72") f("r10", "80") f("r11", "88") f("r12", "96") f("r13", "104")        \
-	f("r14", "112") f("r15", "120")
-#define LOAD(name, offset) "mov run_state+" offset "(%rip), %" name "\n"
-#define SAVE(name, offset) "mov %" name ", run_state+" offset "(%rip)\n"
-
-/* Load run_state and jump to its code, which comes back by run_leave with any stack pointer. */
-__asm__(".text\n"
-	".type run_code, @function\n"
-	"run_code:\n"
-	"push %rbx; push %rbp; push %r12; push %r13; push %r14; push %r15\n"
-	"mov %rsp, run_host_stack(%rip)\n"
-	"mov run_state+144(%rip), %rax; xor %edx, %edx; xrstor64 run_state+192(%rip)\n"
-	"pushq run_state+128(%rip); popfq\n"
-	EACH_GPR(LOAD)
-	"jmp *run_state+136(%rip)\n"
-	".type run_leave, @function\n"
-	"run_leave:\n"
-	EACH_GPR(SAVE)
-	"mov run_host_stack(%rip), %rsp\n"
-	"pushfq; popq run_state+128(%rip); cld\n"
-	"mov run_state+144(%rip), %rax; xor %edx, %edx; xsave64 run_state+192(%rip)\n"
-	"fninit; ldmxcsr default_mxcsr(%rip)\n"
-	"pop %r15; pop %r14; pop %r13; pop %r12; pop %rbp; pop %rbx\n"
-	"ret\n");
-
-/* ---- the memory ------------------------------------------------------------------------------------------------- */
-
-/* One reservation; everything in it is within reach of everything else. */
-#define RESERVED (1UL << 30)
-#define ORIGINAL_AT 0x100UL
 #define EXITS_AT 0x1000UL
 #define DATA_AT 0x10000000UL
 #define STACK_AT (DATA_AT + 0x10000)
-#define COPY_AT (RESERVED - 0x2000 + 0x340)
 #define OPERAND 0x800 /* in data: what operands refer to */
 #define EXIT_ID 0xFF0 /* in data: which way out was taken */
 #define HOLE_ID 0xFF8 /* in data: which hole was passed */
 
-/* Programs linked at a fixed address are below 2 GiB, all others far above: two ways to leave a return address. */
-#define LOW_BASE 0x10000000UL
-
-enum exit { EXIT_NONE, EXIT_FALL, EXIT_TAKEN };
 enum hole { HOLE_NONE, HOLE_FALL, HOLE_TAKEN, HOLE_UNKNOWN };
 
-static uintptr_t base;
-static uintptr_t exit_address[3];
+uintptr_t beside_base;
+uintptr_t beside_exits[3];
+bool beside_far;
+bool beside_has_v3;
+unsigned int beside_forms_run;
+static bool has_v4;
 static uint8_t *data, *stack;
-static bool has_v3, has_v4;
-static bool far_copies; /* that could lie anywhere */
 
-static void protect(uintptr_t page, int protection)
+void beside_protect(uintptr_t page, int protection)
 {
 	cr_assert_eq(mprotect((void *)ALIGN_DOWN(page, PAGE_SIZE), PAGE_SIZE, protection), 0);
 }
@@ -98,40 +37,40 @@ static void protect(uintptr_t page, int protection)
 static void emit_mark(struct arch_code *code, size_t id, uint8_t value)
 {
 	arch_emit_bytes(code, "\xC6\x05", 2);
-	arch_emit_rel32(code, base + DATA_AT + id, 1);
+	arch_emit_rel32(code, beside_base + DATA_AT + id, 1);
 	arch_emit_u8(code, value);
 }
 
-static void prepare(uintptr_t at)
+void beside_prepare(uintptr_t at)
 {
 	struct arch_code code;
 	uint32_t eax, edx;
 	int i;
-	void *memory = mmap((void *)at, RESERVED, PROT_NONE,
+	void *memory = mmap((void *)at, BESIDE_RESERVED, PROT_NONE,
 			    MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | (at ? MAP_FIXED_NOREPLACE : 0), -1, 0);
 
 	cr_assert_neq(memory, MAP_FAILED);
-	base = (uintptr_t)memory;
-	data = (uint8_t *)base + DATA_AT;
-	stack = (uint8_t *)base + STACK_AT;
-	protect((uintptr_t)data, PROT_READ | PROT_WRITE);
-	protect((uintptr_t)stack, PROT_READ | PROT_WRITE);
+	beside_base = (uintptr_t)memory;
+	data = (uint8_t *)beside_base + DATA_AT;
+	stack = (uint8_t *)beside_base + STACK_AT;
+	beside_protect((uintptr_t)data, PROT_READ | PROT_WRITE);
+	beside_protect((uintptr_t)stack, PROT_READ | PROT_WRITE);
 
-	protect(base + EXITS_AT, PROT_READ | PROT_WRITE);
-	code = (struct arch_code){ .bytes = (uint8_t *)base + EXITS_AT, .capacity = PAGE_SIZE };
-	code.base = base + EXITS_AT;
+	beside_protect(beside_base + EXITS_AT, PROT_READ | PROT_WRITE);
+	code = (struct arch_code){ .bytes = (uint8_t *)beside_base + EXITS_AT, .capacity = PAGE_SIZE };
+	code.base = beside_base + EXITS_AT;
 	for (i = EXIT_FALL; i <= EXIT_TAKEN; i++) {
-		exit_address[i] = arch_code_here(&code);
+		beside_exits[i] = arch_code_here(&code);
 		emit_mark(&code, EXIT_ID, i);
 		arch_emit_bytes(&code, "\xFF\x25\0\0\0\0", 6); /* jmp [rip] */
 		arch_emit_u64(&code, (uintptr_t)run_leave);
 	}
-	protect(base + EXITS_AT, PROT_READ | PROT_EXEC);
+	beside_protect(beside_base + EXITS_AT, PROT_READ | PROT_EXEC);
 
 	__asm__("xgetbv" : "=a"(eax), "=d"(edx) : "c"(0));
 	run_state.components = eax & COMPONENTS;
-	has_v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
-	has_v4 = has_v3 && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
+	beside_has_v3 = __builtin_cpu_supports("avx2") && __builtin_cpu_supports("bmi2");
+	has_v4 = beside_has_v3 && __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512bw") &&
 		 __builtin_cpu_supports("avx512dq");
 }
 
@@ -156,41 +95,16 @@ static void random_fill(void *memory, size_t size)
 
 /* ---- one form, original and copy -------------------------------------------------------------------------------- */
 
-enum setup {
-	POINTERS = 1 << 0, /* registers, stack and data hold the address of the taken exit */
-	BASES = 1 << 1,    /* RBX, RBP and R12 point into the data */
-	INDEXES = 1 << 2,  /* RCX and R9 are small */
-	AROUND = 1 << 3,   /* by arch_relocate_around() */
-	V3 = 1 << 4,       /* needs x86-64-v3, -v4 */
-	V4 = 1 << 5,
-	BELOW = 1 << 6     /* the copy may use 16 bytes below the red zone */
-};
-
 #define BELOW_AT (PAGE_SIZE / 2 - 144) /* in the stack */
-
-struct form {
-	const char *text;
-	uint8_t bytes[16]; /* the displacement of RIP-relative operands and of rel32 branches is filled in */
-	size_t size;
-	unsigned int setup;
-};
-
-/* What a run starts from or leaves. */
-struct world {
-	struct state state;
-	uint8_t data[PAGE_SIZE];
-	uint8_t stack[PAGE_SIZE];
-};
 
 static void emit_hole(struct arch_code *code, uintptr_t next, void *after)
 {
 	emit_mark(code, HOLE_ID, next == 0 ? HOLE_UNKNOWN : next == *(uintptr_t *)after ? HOLE_FALL : HOLE_TAKEN);
 }
 
-/* Original and copy, in place. False: there is no far copy. */
-static bool build(const struct form *form)
+bool beside_build(const struct form *form)
 {
-	const uintptr_t original = base + ORIGINAL_AT, copy = base + COPY_AT;
+	const uintptr_t original = beside_base + ORIGINAL_AT, copy = beside_base + COPY_AT;
 	struct arch_code code = { .bytes = (uint8_t *)original, .capacity = 64, .base = original };
 	uint8_t bytes[16];
 	struct arch_insn insn;
@@ -203,40 +117,40 @@ static bool build(const struct form *form)
 	cr_assert_eq(insn.length, form->size, "%s", form->text);
 	after = original + insn.length;
 	if (insn.disp_offset != 0) {
-		field = (uint32_t)(base + DATA_AT + OPERAND - after);
+		field = (uint32_t)(beside_base + DATA_AT + OPERAND - after);
 		memcpy(bytes + insn.disp_offset, &field, sizeof(field));
 	}
 	if (insn.rel_size == 4) {
-		field = (uint32_t)(exit_address[EXIT_TAKEN] - after);
+		field = (uint32_t)(beside_exits[EXIT_TAKEN] - after);
 		memcpy(bytes + insn.rel_offset, &field, sizeof(field));
 	}
 	cr_assert(arch_decode(bytes, form->size, original, &insn));
-	if (far_copies && arch_refuses_far(bytes, &insn))
+	if (beside_far && arch_refuses_far(bytes, &insn))
 		return false;
 
-	protect(original, PROT_READ | PROT_WRITE);
+	beside_protect(original, PROT_READ | PROT_WRITE);
 	arch_emit_bytes(&code, bytes, insn.length);
-	arch_emit_jmp(&code, exit_address[EXIT_FALL]);
+	arch_emit_jmp(&code, beside_exits[EXIT_FALL]);
 	if (insn.rel_size == 1) {
 		code = (struct arch_code){ .bytes = (uint8_t *)insn.target, .capacity = 5, .base = insn.target };
-		arch_emit_jmp(&code, exit_address[EXIT_TAKEN]);
+		arch_emit_jmp(&code, beside_exits[EXIT_TAKEN]);
 	}
-	protect(original, PROT_READ | PROT_EXEC);
+	beside_protect(original, PROT_READ | PROT_EXEC);
 
-	protect(copy, PROT_READ | PROT_WRITE);
-	code = (struct arch_code){ .bytes = (uint8_t *)copy, .capacity = 192, .base = copy, .far = far_copies };
+	beside_protect(copy, PROT_READ | PROT_WRITE);
+	code = (struct arch_code){ .bytes = (uint8_t *)copy, .capacity = 192, .base = copy, .far = beside_far };
 	if (form->setup & AROUND)
 		arch_relocate_around(&code, bytes, &insn, original, NULL, emit_hole, &after);
 	else
 		arch_relocate(&code, bytes, &insn, original, NULL);
-	arch_emit_jmp(&code, exit_address[EXIT_FALL]);
+	arch_emit_jmp(&code, beside_exits[EXIT_FALL]);
 	cr_assert_not(code.out_of_range, "%s", form->text);
 	cr_assert_leq(code.size, code.capacity, "%s", form->text);
-	protect(copy, PROT_READ | PROT_EXEC);
+	beside_protect(copy, PROT_READ | PROT_EXEC);
 	return true;
 }
 
-static void start(struct world *world, unsigned int setup)
+void beside_start(struct world *world, unsigned int setup)
 {
 	struct state *state = &world->state;
 	uint64_t pointers[PAGE_SIZE / 8];
@@ -250,14 +164,14 @@ static void start(struct world *world, unsigned int setup)
 	/* Legacy region and header of a valid image (Intel SDM vol. 1, 13.4). */
 	memset(state->xsave, 0, 32);
 	state->xsave[0] = 0x7F, state->xsave[1] = 0x03;
-	memcpy(state->xsave + 24, &default_mxcsr, 4);
+	memcpy(state->xsave + 24, &run_mxcsr, 4);
 	memset(state->xsave + 512, 0, 64);
 	memcpy(state->xsave + 512, &run_state.components, 8);
 	state->components = run_state.components;
 
 	if (setup & POINTERS) {
 		for (i = 0; i < ARRAY_SIZE(pointers); i++)
-			pointers[i] = exit_address[EXIT_TAKEN];
+			pointers[i] = beside_exits[EXIT_TAKEN];
 		memcpy(world->data, pointers, PAGE_SIZE);
 		memcpy(world->stack, pointers, PAGE_SIZE);
 		memcpy(state->gpr, pointers, sizeof(state->gpr));
@@ -273,7 +187,7 @@ static void start(struct world *world, unsigned int setup)
 	world->data[HOLE_ID] = HOLE_NONE;
 }
 
-static void run(struct world *world, uintptr_t code)
+void beside_run(struct world *world, uintptr_t code)
 {
 	memcpy(data, world->data, PAGE_SIZE);
 	memcpy(stack, world->stack, PAGE_SIZE);
@@ -299,20 +213,19 @@ static void expect_same(const char *text, const void *a, const void *b, size_t s
 		     y[i % size]);
 }
 
-/* From `start` on; returns the way the original took. */
-static enum exit compare(const struct form *form, const struct world *start)
+enum exit beside_compare(const struct form *form, const struct world *start)
 {
 	static struct world original, copy;
 	const bool around = form->setup & AROUND;
 	uint8_t hole;
 
 	original = copy = *start;
-	run(&original, base + ORIGINAL_AT);
-	run(&copy, base + COPY_AT);
+	beside_run(&original, beside_base + ORIGINAL_AT);
+	beside_run(&copy, beside_base + COPY_AT);
 
 	hole = copy.data[HOLE_ID];
 	copy.data[HOLE_ID] = original.data[HOLE_ID];
-	if (form->setup & BELOW || far_copies)
+	if (form->setup & BELOW || beside_far)
 		memcpy(copy.stack + BELOW_AT, original.stack + BELOW_AT, 16);
 	if (!around)
 		cr_expect_eq(hole, HOLE_NONE);
@@ -326,22 +239,18 @@ static enum exit compare(const struct form *form, const struct world *start)
 	return original.data[EXIT_ID];
 }
 
-static unsigned int forms_run;
-
-static void check(const struct form *form)
+void beside_check(const struct form *form)
 {
 	static struct world world;
 	int i;
 
-	if ((form->setup & V3 && !has_v3) || (form->setup & V4 && !has_v4))
+	if ((form->setup & V3 && !beside_has_v3) || (form->setup & V4 && !has_v4))
 		return;
-	if (!build(form))
+	if (!beside_build(form))
 		return;
-	forms_run++;
+	beside_forms_run++;
 	for (i = 0; i < 4; i++) {
-		start(&world, form->setup);
-		compare(form, &world);
+		beside_start(&world, form->setup);
+		beside_compare(form, &world);
 	}
 }
-
-#endif
