@@ -7,6 +7,10 @@
 #include "poor.h"
 
 #include "seccomp.h"
+#include "targets.h"
+
+#include <pthread.h>
+#include <sched.h>
 
 static const struct {
 	const char *name;
@@ -81,24 +85,26 @@ static void stay(struct patch_exec_context *context, uint8_t post)
 		sched_yield();
 }
 
-static void *go_inside(void *unused)
+static void *go_inside(void *data)
 {
-	call(0);
-	return unused;
+	const struct target *target = data;
+
+	target->function(5, 7);
+	return NULL;
 }
 
 /* A wait that has an end ends. */
 static void no_clock(void *unused)
 {
+	const struct target *target = target_named("t_push_push");
 	pthread_t thread;
 	patch_t patch;
 
 	(void)unused;
 	REQUIRE_OK(patch_init(NULL, 0));
-	REQUIRE_OK(make_probe(target_start(target_named(names[0])), stay, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED,
-			      &patch));
+	REQUIRE_OK(make_probe(target_start(target), stay, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
 	REQUIRE_OK(patch_commit());
-	REQUIRE(pthread_create(&thread, NULL, go_inside, NULL) == 0);
+	REQUIRE(pthread_create(&thread, NULL, go_inside, (void *)target) == 0);
 	while (!inside)
 		sched_yield();
 	CHECK_OK(patch_unmake(patch));
@@ -148,9 +154,9 @@ int main(void)
 
 			snprintf(what, sizeof(what), "%s refused before patch_init: %s", table[c].name,
 				 strerror(errors[e]));
-			harness_isolated(what, taken_before, &taken);
+			harness_isolated(what, poor_before, &taken);
 			snprintf(what, sizeof(what), "%s refused when enabled: %s", table[c].name, strerror(errors[e]));
-			harness_isolated(what, taken_after, &taken);
+			harness_isolated(what, poor_after, &taken);
 		}
 	harness_isolated("a wait without a clock", no_clock, NULL);
 	return harness_end();

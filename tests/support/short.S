@@ -1,0 +1,35 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/* The functions of short.h. Nothing may be put between them, or into their instructions: tests know every byte. */
+	.text
+	.p2align 6
+	.globl plain
+	.type plain, @function
+plain:
+	.cfi_startproc
+	lea 1(%rdi), %rax
+	.globl plain_second
+plain_second:
+	add $2, %rax
+	add $3, %rax
+	ret
+	.cfi_endproc
+	.globl plain_end
+plain_end:
+	.size plain, . - plain
+	.p2align 6, 0xcc
+	.globl counted
+	.type counted, @function
+counted:
+	.cfi_startproc
+	mov %edi, %eax
+1:	sub $0xffffffffffffffff, %rax
+	dec %rdi
+	jnz 1b
+	ret
+	.cfi_endproc
+	.globl counted_end
+counted_end:
+	.size counted, . - counted
+	.p2align 6, 0xcc
+
+	.section .note.GNU-stack, "", @progbits
