@@ -73,6 +73,35 @@ const char *harness_last_error(void)
 	return text;
 }
 
+bool harness_chain_has(patch_status code)
+{
+	struct patch_error error;
+	unsigned int length = 0;
+
+	if (patch_last_error(&error) == PATCH_OK)
+		return false;
+	for (struct patch_error *next = &error; next; next = next->next) {
+		CHECK(next->origin && next->irritant && next->message);
+		if (next->code == code)
+			return true;
+		if (++length > 1000) {
+			FAIL("the error chain has no end");
+			return false;
+		}
+	}
+	return false;
+}
+
+void harness_commit_refused(const void *text)
+{
+	uint8_t before[32];
+
+	memcpy(before, text, sizeof(before));
+	CHECK_STATUS(patch_commit(), PATCH_EFAIL);
+	CHECK(harness_chain_has(PATCH_ECHANGED));
+	CHECK(memcmp(before, text, sizeof(before)) == 0);
+}
+
 void harness_skip(const char *format, ...)
 {
 	char reason[sizeof(harness_shared->skipped)];

@@ -68,6 +68,11 @@ void harness_fail(const char *file, int line, const char *format, ...)
 /* The last error of the calling thread, in one line. */
 const char *harness_last_error(void);
 
+/* Is `code` among the errors of the calling thread's last call? */
+bool harness_chain_has(patch_status code);
+/* A commit says that somebody changed the 32 bytes at `text`, and leaves them. */
+void harness_commit_refused(const void *text);
+
 #define FAIL(...) harness_fail(__FILE__, __LINE__, __VA_ARGS__)
 
 #define CHECK(condition) \

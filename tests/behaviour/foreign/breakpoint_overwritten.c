@@ -68,18 +68,6 @@ static void procedure(struct patch_exec_context *context, uint8_t post)
 	hits++;
 }
 
-static bool is_changed(void)
-{
-	struct patch_error error;
-
-	if (patch_last_error(&error) == PATCH_OK)
-		return false;
-	for (const struct patch_error *next = &error; next != NULL; next = next->next)
-		if (next->code == PATCH_ECHANGED)
-			return true;
-	return false;
-}
-
 /* Let gdb go on in its script. */
 static void stop_at(const char *what)
 {
@@ -95,16 +83,6 @@ static void stop_at(const char *what)
 static const uint8_t *text_of(const struct subject *subject)
 {
 	return (const uint8_t *)(uintptr_t)subject->call;
-}
-
-static void commit_refused(const struct subject *subject)
-{
-	uint8_t before[32];
-
-	memcpy(before, text_of(subject), sizeof(before));
-	CHECK_STATUS(patch_commit(), PATCH_EFAIL);
-	CHECK(is_changed());
-	CHECK(memcmp(before, text_of(subject), sizeof(before)) == 0);
 }
 
 static void check_hits(const struct subject *subject, unsigned long wanted)
@@ -142,9 +120,9 @@ static void before_commit(const struct subject *subject, patch_t patch)
 
 	stop_at("set at a site that is to be patched");
 	CHECK_EQ(*text_of(subject), 0xcc);
-	commit_refused(subject);
+	harness_commit_refused(text_of(subject));
 	check_hits(subject, 0);
-	commit_refused(subject);
+	harness_commit_refused(text_of(subject));
 	CHECK_OK(patch_unmake(patch));
 	CHECK_OK(patch_commit());
 	CHECK_EQ(*text_of(subject), 0xcc);
@@ -163,7 +141,7 @@ static void over_jump(const struct subject *subject, patch_t patch, const uint8_
 	CHECK_EQ(*text_of(subject), 0xcc);
 	check_hits(subject, CALLS);
 	CHECK_OK(patch_disable(patch));
-	commit_refused(subject);
+	harness_commit_refused(text_of(subject));
 	check_hits(subject, CALLS);
 	stop_at("deleted");
 	check_gdb_hits(2 * CALLS);
@@ -179,7 +157,7 @@ static void in_displacement(const struct subject *subject, patch_t patch, const 
 	stop_at("set in a jump's displacement");
 	CHECK_EQ(text_of(subject)[2], 0xcc);
 	CHECK_OK(patch_disable(patch));
-	commit_refused(subject);
+	harness_commit_refused(text_of(subject));
 	stop_at("deleted");
 	check_gdb_hits(0);
 	CHECK_OK(patch_commit());
@@ -193,7 +171,7 @@ static void during_commit(const struct subject *subject, patch_t patch, const ui
 	stop_at("caught behind the check");
 	CHECK_OK(patch_enable(patch));
 	CHECK_STATUS(patch_commit(), PATCH_EFAIL);
-	CHECK(is_changed());
+	CHECK(harness_chain_has(PATCH_ECHANGED));
 	CHECK_EQ(*text_of(subject), 0xcc);
 	/* gdb executes the original instruction; those behind it may be traps already. */
 	check_hits(subject, 0);
@@ -237,7 +215,7 @@ static void stale_trap(const struct subject *subject, patch_t patch, const uint8
 	CHECK_EQ(*text_of(subject), 0xcc);
 	check_hits(subject, CALLS);
 	CHECK_OK(patch_disable(patch));
-	commit_refused(subject);
+	harness_commit_refused(text_of(subject));
 	check_hits(subject, CALLS);
 	stop_at("the jump's first byte put back");
 	CHECK_OK(patch_commit());

@@ -44,25 +44,6 @@ static void write_text(void *address, const void *bytes, size_t size)
 	close(fd);
 }
 
-static bool chain_has(int code)
-{
-	struct patch_error error;
-	unsigned int length = 0;
-
-	if (patch_last_error(&error) == PATCH_OK)
-		return false;
-	for (struct patch_error *next = &error; next; next = next->next) {
-		CHECK(next->origin && next->irritant && next->message);
-		if (next->code == code)
-			return true;
-		if (++length > 1000) {
-			FAIL("the error chain has no end");
-			return false;
-		}
-	}
-	return false;
-}
-
 static uint32_t call(uint8_t *code, int n)
 {
 	return (uint32_t)call_code(code + 64 * n);
@@ -82,7 +63,7 @@ static void changed_before_commit(int offset, uint8_t what, int policy)
 	write_text(code + 64 + offset, &what, 1);
 	memcpy(foreign, code + 64, sizeof(foreign));
 	CHECK_STATUS(patch_commit(), PATCH_EFAIL);
-	CHECK(chain_has(PATCH_ECHANGED));
+	CHECK(harness_chain_has(PATCH_ECHANGED));
 	CHECK(!memcmp(foreign, code + 64, sizeof(foreign)));
 	for (int n = 0; n < FUNCTIONS; n++) {
 		struct patch_info info;
@@ -132,7 +113,7 @@ static void changed_under_patch(void)
 	for (int n = 0; n < FUNCTIONS; n++)
 		CHECK_OK(patch_disable(patch[n]));
 	CHECK_STATUS(patch_commit(), PATCH_EFAIL);
-	CHECK(chain_has(PATCH_ECHANGED));
+	CHECK(harness_chain_has(PATCH_ECHANGED));
 	CHECK_EQ(code[66], what);
 	for (int n = 0; n < FUNCTIONS; n++)
 		if (n != 1) {
@@ -174,7 +155,7 @@ static void changed_and_nothing_to_write(int policy)
 	for (int round = 0; round < 3; round++) {
 		CHECK_OK(patch_enable(patch));
 		CHECK_STATUS(patch_commit(), PATCH_EFAIL);
-		CHECK(chain_has(PATCH_ECHANGED));
+		CHECK(harness_chain_has(PATCH_ECHANGED));
 		CHECK_EQ(*code, what);
 	}
 	write_text(code, installed, 1);
@@ -324,7 +305,7 @@ static void replaced_by_other_code(void *argument)
 	CHECK_OK(patch_unmake(patch));
 	CHECK_OK(patch_enable(beside));
 	CHECK_STATUS(patch_commit(), PATCH_EFAIL);
-	CHECK(chain_has(PATCH_ECHANGED));
+	CHECK(harness_chain_has(PATCH_ECHANGED));
 	CHECK(!memcmp(code, other, sizeof(other)));
 	CHECK_EQ(call(code, 0), 0);
 	CHECK_EQ(hits[0], 0);
