@@ -261,7 +261,7 @@ static void batch_add_write(struct batch *batch, struct region_change *change, c
 		.length = end - start,
 		.no_rmw = change->no_rmw,
 		.expected = change->texts + start,
-		.owner = change,
+		.cookie = change,
 	};
 }
 
@@ -275,7 +275,7 @@ static void batch_add_pad_write(struct batch *batch, struct region_change *chang
 		.address = region->pad + at,
 		.bytes = change->pad_bytes + at,
 		.length = length,
-		.owner = change,
+		.cookie = change,
 	};
 }
 
@@ -341,7 +341,7 @@ void batch_write_pads(struct batch *batch)
 	for (size_t i = 0; i < batch->write_count; ++i) {
 		const struct text_write *write = &batch->writes[i];
 
-		change = write->owner;
+		change = write->cookie;
 		if (write->error != 0) {
 			batch_fail_write(change, write->error, &told);
 			continue;
@@ -367,7 +367,7 @@ void batch_write(struct batch *batch, int phase)
 	for (size_t i = 0; i < batch->write_count; ++i) {
 		const struct text_write *write = &batch->writes[i];
 
-		change = write->owner;
+		change = write->cookie;
 		if (write->error == 0) {
 			batch_remember(change, write);
 		} else if (write->error == ESTALE) {

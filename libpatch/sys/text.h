@@ -42,7 +42,7 @@ struct text_write {
 	 */
 	const uint8_t *expected;
 	int error; /* out: 0 or errno */
-	void *owner; /* for the caller's use */
+	void *cookie; /* the caller's, to know the write again */
 };
 
 /* Choose the way; PATCH_ENOTSUP when none works, or memory cannot be read. */

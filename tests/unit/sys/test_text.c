@@ -201,7 +201,7 @@ static size_t make_many(uint8_t *text, size_t size)
 		for (k = 0; k < length; k++)
 			many_bytes[n][k] = (uint8_t)random_below(256);
 		many[n] = make_write(text, at, many_bytes[n], length);
-		many[n].owner = (void *)(uintptr_t)many[n].address;
+		many[n].cookie = (void *)(uintptr_t)many[n].address;
 		at += length;
 		n++;
 	}
@@ -249,7 +249,7 @@ Test(text, batches_in_any_order)
 			expect_text(text, PAGES * PAGE_SIZE, "batch");
 			for (k = 0; k < n; k++) {
 				cr_assert_eq(many[k].error, 0);
-				cr_assert_eq((uintptr_t)many[k].owner, many[k].address);
+				cr_assert_eq((uintptr_t)many[k].cookie, many[k].address);
 				cr_assert(k == 0 || many[k - 1].address < many[k].address, "order %d: not sorted",
 					  order);
 			}
