@@ -365,14 +365,14 @@ static void relate(const char *ours_name, bool is_multi)
 static bool run_row(const struct row *row)
 {
 	const bool is_ours = row->batches == ours;
+	const char *step = "make + commit";
 	char name[64];
 
 	if (child_run(GROUP, in_child, (void *)(uintptr_t)row, is_ours ? 100 : 30))
 		return true;
-	snprintf(name, sizeof(name), "%s: %s", row->name,
-		 is_ours                      ? "make + commit"
-		 : row->batches == text_alone ? "first"
-					      : "attach");
+	if (!is_ours)
+		step = row->batches == text_alone ? "first" : "attach";
+	snprintf(name, sizeof(name), "%s: %s", row->name, step);
 	(is_ours ? series_fail : series_skip)(GROUP, name, which, "its process died, or took too long");
 	return false;
 }

@@ -31,6 +31,13 @@ static void cpuinfo(const char *name, char *value, size_t size)
 		fclose(file);
 }
 
+static const char *machine_vectors(void)
+{
+	if (__builtin_cpu_supports("avx512f"))
+		return ", AVX-512";
+	return __builtin_cpu_supports("avx") ? ", AVX" : "";
+}
+
 void machine_print(void)
 {
 	char model[128], family[16], number[16], hypervisor[4096];
@@ -50,9 +57,7 @@ void machine_print(void)
 	printf("# machine: %s, family %s model %s, %ld processors%s%s, %s %s, load %.1f, %s, libpatch %d.%d.%d%s\n",
 	       model, family, number, sysconf(_SC_NPROCESSORS_ONLN),
 	       strstr(hypervisor, " hypervisor") ? ", virtual" : "",
-	       __builtin_cpu_supports("avx512f") ? ", AVX-512"
-	       : __builtin_cpu_supports("avx")   ? ", AVX"
-						 : "",
+	       machine_vectors(),
 	       system.sysname, system.release, load[0], date, PATCH_VERSION_MAJOR, PATCH_VERSION_MINOR,
 	       PATCH_VERSION_PATCH, options.quick ? ", quick: figures mean nothing" : "");
 }

@@ -81,8 +81,8 @@ static patch_status lifecycle_set_up(bool allow_wx)
 	error = (int)maps_refusal();
 	if (error != 0)
 		return error_raise_sys(PATCH_ESYS, "patch_init",
-				       "/proc/self/maps, which tells what code is and where memory is free, cannot be "
-				       "read",
+				       "/proc/self/maps, which tells what code is and where memory is free, cannot "
+				       "be read",
 				       error);
 	if (!mask_audit_can_look())
 		return error_raise(PATCH_ESYS, "patch_init",

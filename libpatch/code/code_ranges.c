@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The ranges of generated code, for pc_map.c: the handler of a trap asks here whether a program counter is in code of
+ * the library. An entry, once counted, is never changed or taken away, and code_ranges_find() takes no lock (I9).
+ */
 #include "code/code_ranges.h"
 
 #include "base/inject.h"
