@@ -60,7 +60,7 @@ struct pattern {
 	unsigned int index;
 };
 
-static uint64_t *page_bits(struct zone *zone, uintptr_t address)
+static uint64_t *pad_page_bits(struct zone *zone, uintptr_t address)
 {
 	return zone->used[(address - zone->lower) / PAGE_SIZE];
 }
@@ -68,7 +68,7 @@ static uint64_t *page_bits(struct zone *zone, uintptr_t address)
 static bool pad_is_free(struct zone *zone, uintptr_t pad)
 {
 	for (uintptr_t at = pad; at < pad + ARCH_JMP_SIZE; ++at) {
-		const uint64_t *bits = page_bits(zone, at);
+		const uint64_t *bits = pad_page_bits(zone, at);
 		size_t bit = at % PAGE_SIZE;
 
 		if (bits != NULL && (bits[bit / 64] >> (bit % 64) & 1))
@@ -87,7 +87,7 @@ static void pad_note_page(struct zone *zone, uintptr_t address) REQUIRES(library
 }
 
 /* Where the first page with pads at or above the one of `address` begins, or the greatest address. */
-static uintptr_t next_used_page(const struct zone *zone, uintptr_t address)
+static uintptr_t pad_next_page(const struct zone *zone, uintptr_t address)
 {
 	size_t page = (address - zone->lower) / PAGE_SIZE;
 	size_t word = page / 64;
@@ -114,7 +114,7 @@ static bool pad_mark(struct zone *zone, uintptr_t pad, bool used) REQUIRES(libra
 		}
 		if (*bits == NULL) {
 			while (at-- > pad)
-				page_bits(zone, at)[at % PAGE_SIZE / 64] &= ~((uint64_t)1 << (at % 64));
+				pad_page_bits(zone, at)[at % PAGE_SIZE / 64] &= ~((uint64_t)1 << (at % 64));
 			return false;
 		}
 		if (used)
@@ -146,9 +146,9 @@ static bool pad_clip(const struct pattern *pattern, uintptr_t lower, uintptr_t u
 }
 
 /* The candidate's page, or the one that it runs on to, has no pad yet. */
-static bool is_on_new_page(struct zone *zone, uintptr_t pad)
+static bool pad_is_on_new_page(struct zone *zone, uintptr_t pad)
 {
-	return page_bits(zone, pad) == NULL || page_bits(zone, pad + ARCH_JMP_SIZE - 1) == NULL;
+	return pad_page_bits(zone, pad) == NULL || pad_page_bits(zone, pad + ARCH_JMP_SIZE - 1) == NULL;
 }
 
 /*
@@ -173,9 +173,9 @@ static uintptr_t pad_find_in_zone(struct zone *zone, const struct pattern *patte
 		if (!masked_next(first, pattern->mask, pattern->value, &candidate) || candidate > last)
 			return 0;
 		pad = pad_target_of(pattern, candidate);
-		if (reuse && is_on_new_page(zone, pad)) {
+		if (reuse && pad_is_on_new_page(zone, pad)) {
 			/* From its page on to the next with pads. The page that it runs on to matters to few. */
-			uintptr_t next = MAX(next_used_page(zone, pad), pad + 1);
+			uintptr_t next = MAX(pad_next_page(zone, pad), pad + 1);
 
 			if (next > pad_target_of(pattern, last))
 				return 0;

@@ -47,7 +47,7 @@ const char *trampoline_refuses_after(const struct arch_insn *insn)
 	}
 }
 
-static bool at_instruction(const struct builder *builder, const struct hook *hook, enum hook_when when)
+static bool trampoline_is_hook_at(const struct builder *builder, const struct hook *hook, enum hook_when when)
 {
 	return hook->address == builder->from[builder->index] && hook->when == when;
 }
@@ -56,7 +56,7 @@ static bool at_instruction(const struct builder *builder, const struct hook *hoo
  * Behind an endbr64 the located address is the function's, still. Of code without unwind entries only the alignment
  * speaks. A wrong guess costs time only.
  */
-static bool is_at_entry(const struct builder *builder, const struct hook *hook)
+static bool trampoline_is_at_entry(const struct builder *builder, const struct hook *hook)
 {
 	uintptr_t located = hook->code.program_counter;
 
@@ -67,20 +67,20 @@ static bool is_at_entry(const struct builder *builder, const struct hook *hook)
 	return hook->upper == 0 ? located % 16 == 0 : hook->address == hook->lower || located == hook->lower;
 }
 
-static void emit_before(struct builder *builder, struct arch_code *code, enum hook_when when)
+static void trampoline_emit_before(struct builder *builder, struct arch_code *code, enum hook_when when)
 {
 	for (size_t i = 0; i < builder->count; ++i)
-		if (at_instruction(builder, &builder->hooks[i], when)) {
+		if (trampoline_is_hook_at(builder, &builder->hooks[i], when)) {
 			struct arch_hook hook = builder->hooks[i].code;
 
 			hook.slot = builder->built[i].slot;
-			hook.at_entry = is_at_entry(builder, &builder->hooks[i]);
+			hook.at_entry = trampoline_is_at_entry(builder, &builder->hooks[i]);
 			arch_emit_hook(code, &hook);
 		}
 }
 
 /* Hooks of the instruction on one way out of it; `next` is where control goes, 0 when only known at run time. */
-static void emit_after(struct arch_code *code, uintptr_t next, void *data)
+static void trampoline_emit_after(struct arch_code *code, uintptr_t next, void *data)
 {
 	const struct builder *builder = data;
 
@@ -88,7 +88,7 @@ static void emit_after(struct arch_code *code, uintptr_t next, void *data)
 		const struct hook *hook = &builder->hooks[i];
 		struct arch_hook after = hook->code;
 
-		if (!at_instruction(builder, hook, HOOK_AFTER))
+		if (!trampoline_is_hook_at(builder, hook, HOOK_AFTER))
 			continue;
 		after.slot = builder->built[i].slot;
 		if (hook->upper != 0 ? next >= hook->lower && next < hook->upper : next != 0)
@@ -107,13 +107,13 @@ static void emit_after(struct arch_code *code, uintptr_t next, void *data)
 static const struct hook *trampoline_find_hook(const struct builder *builder, enum hook_when when)
 {
 	for (size_t i = 0; i < builder->count; ++i)
-		if (at_instruction(builder, &builder->hooks[i], when))
+		if (trampoline_is_hook_at(builder, &builder->hooks[i], when))
 			return &builder->hooks[i];
 	return NULL;
 }
 
-static void emit_copy(struct builder *builder, struct arch_code *code, const uint8_t *bytes, uintptr_t address,
-		      const struct arch_map *map)
+static void trampoline_emit_copy(struct builder *builder, struct arch_code *code, const uint8_t *bytes,
+				 uintptr_t address, const struct arch_map *map)
 {
 	const struct hook *instead = trampoline_find_hook(builder, HOOK_SYSCALL);
 	const struct arch_insn *insn = &builder->insns[builder->index];
@@ -128,7 +128,7 @@ static void emit_copy(struct builder *builder, struct arch_code *code, const uin
 }
 
 /* Returns whether control can leave the instruction at its end. */
-static bool emit_instruction(struct builder *builder, struct arch_code *code, const struct arch_map *map)
+static bool trampoline_emit_insn(struct builder *builder, struct arch_code *code, const struct arch_map *map)
 {
 	const struct window *window = builder->window;
 	uint8_t offset = window->offsets[builder->index];
@@ -138,17 +138,17 @@ static bool emit_instruction(struct builder *builder, struct arch_code *code, co
 
 	code->original = offset;
 	arch_emit_row(code, 0);
-	emit_before(builder, code, HOOK_RETURNED);
-	emit_before(builder, code, HOOK_BEFORE);
+	trampoline_emit_before(builder, code, HOOK_RETURNED);
+	trampoline_emit_before(builder, code, HOOK_BEFORE);
 	if (trampoline_find_hook(builder, HOOK_AFTER) == NULL) {
-		emit_copy(builder, code, bytes, address, map);
+		trampoline_emit_copy(builder, code, bytes, address, map);
 	} else if (insn->kind == ARCH_PLAIN) {
-		emit_copy(builder, code, bytes, address, map);
+		trampoline_emit_copy(builder, code, bytes, address, map);
 		/* Behind the instruction: the program is at the next one. */
 		code->original = offset + insn->length;
-		emit_after(code, address + insn->length, builder);
+		trampoline_emit_after(code, address + insn->length, builder);
 	} else {
-		arch_relocate_around(code, bytes, insn, address, map, emit_after, builder);
+		arch_relocate_around(code, bytes, insn, address, map, trampoline_emit_after, builder);
 	}
 	return !(insn->flags & ARCH_F_NOFALL);
 }
@@ -165,7 +165,7 @@ static void trampoline_emit_all(struct builder *builder, struct arch_code *code)
 	for (unsigned int i = 0; i < window->count; ++i) {
 		builder->index = (uint8_t)i;
 		builder->entries[i] = (uint16_t)code->size;
-		falls = emit_instruction(builder, code, &map);
+		falls = trampoline_emit_insn(builder, code, &map);
 	}
 	if (falls) {
 		code->original = window->length;
@@ -322,12 +322,12 @@ void trampoline_free(struct trampoline *trampoline)
 }
 
 /* Header of a block (arena.h), then the code behind it. */
-static size_t header_size(size_t rows)
+static size_t trampoline_header_size(size_t rows)
 {
 	return ALIGN_UP(ARENA_BLOCK_ROWS + (rows + 1) * sizeof(struct arch_row), ARENA_GRANULE);
 }
 
-static void finish_header(struct builder *builder, const struct arch_code *code, size_t header)
+static void trampoline_finish_header(struct builder *builder, const struct arch_code *code, size_t header)
 {
 	uint64_t site = builder->window->start;
 
@@ -368,14 +368,13 @@ static const char *trampoline_refuses_far(const struct builder *builder)
 		/* It is made by a return. Calls are not displaced at all then (plan.c). */
 		if (window->shadow_stack && insn->kind == ARCH_JMP_IND && insn->disp_offset != 0)
 			why = "no free memory within 2 GiB, and farther away a jump through a RIP-relative operand "
-			      "cannot be "
-			      "displaced while the thread has a user shadow stack";
+			      "cannot be displaced while the thread has a user shadow stack";
 	}
 	return why;
 }
 
 /* Does an instruction of the window branch into it, to code that is not emitted yet? */
-static bool branches_inside(const struct builder *builder)
+static bool trampoline_branches_inside(const struct builder *builder)
 {
 	const struct window *window = builder->window;
 
@@ -411,7 +410,7 @@ static patch_status trampoline_emit_block(struct builder *builder, struct trampo
 	static size_t headers[WINDOW_INSNS_MAX + 1] GUARDED_BY(library_lock);
 	const struct window *window = builder->window;
 	struct arena_reach reach = far ? arena_reach_everything() : trampoline_reach(builder);
-	uintptr_t guess = branches_inside(builder) ? 0 : arena_next(reach);
+	uintptr_t guess = trampoline_branches_inside(builder) ? 0 : arena_next(reach);
 	size_t guessed_header = MAX(headers[window->count], (size_t)ARENA_GRANULE);
 	struct arch_code code;
 	size_t header, code_size, row_count;
@@ -425,11 +424,11 @@ static patch_status trampoline_emit_block(struct builder *builder, struct trampo
 			     guessed_header, far);
 	row_count = code.row_count;
 	code_size = code.size;
-	if (row_count > ROWS_MAX || code_size > sizeof(builder->block) - header_size(row_count)) {
+	if (row_count > ROWS_MAX || code_size > sizeof(builder->block) - trampoline_header_size(row_count)) {
 		*message = "too many hooks on one group of instructions";
 		return PATCH_ENOMEM;
 	}
-	header = header_size(row_count);
+	header = trampoline_header_size(row_count);
 	headers[window->count] = header;
 	status = reach.lower <= reach.upper ?
 			 arena_alloc(header + code_size, window->start, reach, &trampoline->block) :
@@ -443,7 +442,7 @@ static patch_status trampoline_emit_block(struct builder *builder, struct trampo
 			builder->to[i] = trampoline->block.address + header + builder->entries[i];
 		trampoline_emit_pass(builder, &code, trampoline->block.address, header, far);
 	}
-	finish_header(builder, &code, header);
+	trampoline_finish_header(builder, &code, header);
 	entries = (uint16_t *)&trampoline->hooks[trampoline->hook_count];
 	for (unsigned int i = 0; i < window->count; ++i)
 		entries[i] = (uint16_t)(builder->entries[i] + header);
