@@ -11,7 +11,7 @@
 #include "code/pc_map.h"
 #include "code/trampoline.h"
 #include "commit/commit.h"
-#include "interpose/syscall_sites.h"
+#include "interpose/interpose.h"
 #include "patch/handle.h"
 #include "patch/region.h"
 #include "runtime/hook_threads.h"

@@ -1,22 +1,17 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Finding system call instructions in the modules' code: by their bytes, then by the instructions in front of them,
+ * which set the number. A site of which that cannot be told is reported, never guessed at. Nothing is patched here.
+ */
 #include "interpose/syscall_sites.h"
 
-#include "arch/syscall.h"
 #include "arch/trap_bytes.h"
 #include "base/syscall.h"
-#include "elf/segments.h"
-#include "plan/attach.h"
-#include "commit/commit.h"
-#include "interpose/mask_audit.h"
-#include "base/error.h"
-#include "base/heap.h"
-#include "base/thread_safety.h"
-#include "runtime/fork.h"
-#include "interpose/syscall_emul.h"
-#include "interpose/unload.h"
-#include "patch/region.h"
-#include "plan/scan.h"
 #include "elf/sections.h"
+#include "elf/segments.h"
+#include "interpose/mask_audit.h"
+#include "interpose/syscall_emul.h"
+#include "plan/scan.h"
 #include "plan/site.h"
 
 #include <link.h>
@@ -24,69 +19,27 @@
 #include <string.h>
 #include <sys/auxv.h>
 
-/* ---- where code is ---------------------------------------------------------------------------------------------- */
-
-struct segment {
-	uintptr_t lower;
-	uintptr_t upper;
-	bool libc; /* numbers that are not known there are none of ours */
-	bool loader; /* the dynamic linker's: what it unmaps are modules */
-	/* The module's. */
-	const char *path;
-	uintptr_t bias;
-	const ElfW(Phdr) *headers;
-	size_t header_count;
-	/* Where its code is, once it was asked for; code_upper 0: it was not. */
+struct search {
+	syscall_sites_patch_fn *patch;
+	bool libc_incomplete; /* a call of libc's is not patched */
+	const struct dl_phdr_info *module; /* the one at hand */
+	bool is_libc;   /* numbers that are not known there are none of ours */
+	bool is_loader; /* the dynamic linker: what it unmaps are modules */
+	/* Where the module's code is, once it was asked for; code_upper 0: it was not. */
 	uintptr_t code_lower;
 	uintptr_t code_upper;
+	uintptr_t lower; /* where its segment at hand begins */
 };
-
-#define SEGMENTS 512
-
-static struct segment segments[SEGMENTS];
-static size_t segment_count;
-/* Not all of libc's calls go through syscall_emulate(). */
-static bool libc_incomplete;
-
-static int add_segments(struct dl_phdr_info *info, size_t size, void *data)
-{
-	const uintptr_t *libc = data;
-	size_t first = segment_count;
-	bool is_loader = info->dlpi_addr != 0 && info->dlpi_addr == getauxval(AT_BASE);
-	bool is_libc = is_loader;
-
-	(void)size;
-	FOR_EACH_SEGMENT(header, info->dlpi_phdr, info->dlpi_phnum, PT_LOAD, PF_R | PF_X) {
-		uintptr_t lower = info->dlpi_addr + header->p_vaddr;
-
-		if (segment_count == SEGMENTS) {
-			mask_audit_incomplete();
-			libc_incomplete = true;
-			return 1;
-		}
-		is_libc |= *libc >= lower && *libc < lower + header->p_memsz;
-		segments[segment_count++] = (struct segment){
-			.lower = lower, .upper = lower + header->p_memsz, .loader = is_loader,
-			.path = info->dlpi_name, .bias = info->dlpi_addr,
-			.headers = info->dlpi_phdr, .header_count = info->dlpi_phnum,
-		};
-	}
-	while (first < segment_count)
-		segments[first++].libc = is_libc;
-	return 0;
-}
-
-/* ---- what a system call is -------------------------------------------------------------------------------------- */
 
 /* SYSCALL (AMD APM vol. 3). */
 #define SYSCALL_SIZE 2
-static bool is_syscall(const uint8_t *bytes)
+static bool syscall_sites_is_call(const uint8_t *bytes)
 {
 	return bytes[0] == 0x0F && bytes[1] == 0x05;
 }
 
 /* mov eax, imm32; mov rax, imm32 sign extended; xor eax, eax. The number, or -1. */
-static long number_set_by(const uint8_t *bytes)
+static long syscall_sites_number(const uint8_t *bytes)
 {
 	int32_t number = 0;
 
@@ -109,7 +62,7 @@ struct found {
 };
 
 /* With its function scanned. */
-static struct found examine(uintptr_t address, uintptr_t lower) REQUIRES(library_lock)
+static struct found syscall_sites_examine(uintptr_t address, uintptr_t lower) REQUIRES(library_lock)
 {
 	struct found found = { -1, 0 };
 	uintptr_t next = address;
@@ -125,7 +78,7 @@ static struct found examine(uintptr_t address, uintptr_t lower) REQUIRES(library
 			break;
 		if (found.start == 0 && insn.length >= ARCH_JMP_SIZE)
 			found.start = at;
-		found.number = number_set_by(bytes);
+		found.number = syscall_sites_number(bytes);
 		if (found.number >= 0)
 			break;
 		next = at;
@@ -136,7 +89,7 @@ static struct found examine(uintptr_t address, uintptr_t lower) REQUIRES(library
 extern const int32_t __start_libpatch_syscalls[] __attribute__((visibility("hidden")));
 extern const int32_t __stop_libpatch_syscalls[] __attribute__((visibility("hidden")));
 
-static bool is_own(uintptr_t address)
+static bool syscall_sites_is_own(uintptr_t address)
 {
 	for (const int32_t *own = __start_libpatch_syscalls; own < __stop_libpatch_syscalls; ++own)
 		if ((uintptr_t)own + (uintptr_t)(intptr_t)*own == address)
@@ -144,84 +97,50 @@ static bool is_own(uintptr_t address)
 	return false;
 }
 
-static bool concerns(long number, const struct segment *segment)
+static bool syscall_sites_concerns(long number, const struct search *search)
 {
-	return syscall_emul_concerns(number) || (number == SYS_munmap && segment->loader);
+	return syscall_emul_concerns(number) || (number == SYS_munmap && search->is_loader);
 }
 
 /* Without knowing its function: nearly all have their number right in front. */
-static bool is_harmless(uintptr_t address, const struct segment *segment)
+static bool syscall_sites_is_harmless(uintptr_t address, const struct search *search)
 {
 	static const uint8_t distances[] = { 5, 7, 2 };
 
 	for (size_t i = 0; i < ARRAY_SIZE(distances); ++i) {
-		long number = address - segment->lower >= distances[i] ?
-				      number_set_by((const uint8_t *)address - distances[i]) :
+		long number = address - search->lower >= distances[i] ?
+				      syscall_sites_number((const uint8_t *)address - distances[i]) :
 				      -1;
 
 		if (number >= 0)
-			return !concerns(number, segment);
+			return !syscall_sites_concerns(number, search);
 	}
 	return false;
 }
 
-/* ---- patching --------------------------------------------------------------------------------------------------- */
-
-struct site {
-	struct site *next;
-	struct patch patch;
-};
-
-static struct site *sites;
-static struct interpose_usage usage;
-
-static bool add(const struct extent *extent, uintptr_t address, uintptr_t start, arch_syscall_hook_fn *function)
-	REQUIRES(library_lock)
+/* Data in an executable segment. Few modules have any, so that the file is read only then, and once. */
+static bool syscall_sites_is_outside_code(uintptr_t address, struct search *search)
 {
-	struct site *site = heap_alloc(sizeof(*site));
-	struct refusal refusal;
+	const struct dl_phdr_info *module = search->module;
 
-	if (site == NULL)
-		return false;
-	site->patch = (struct patch){
-		.roles = 1, .located = address, .lower = extent->lower, .upper = extent->upper, .type = MODEL_SYSCALL
-	};
-	site->patch.sites[ROLE_SITE].record.procedure =
-		(void (*)(struct patch_exec_context *, uint8_t))(uintptr_t)function;
-	patch_set_goal(&site->patch, GOAL_ENABLED);
-	if (attach_in_window(&site->patch, address, start, address + SYSCALL_SIZE, extent, &refusal) != PATCH_OK) {
-		region_detach(&site->patch);
-		heap_free(site, sizeof(*site));
-		return false;
-	}
-	region_queue(site->patch.sites[ROLE_SITE].attachment.region);
-	site->next = sites;
-	sites = site;
-	++usage.mediated;
-	++usage.regions;
-	return true;
-}
-
-/* Data in an executable segment. Few segments have any, so that the file is read only then, and once. */
-static bool is_outside_code(uintptr_t address, struct segment *segment)
-{
-	if (segment->code_upper == 0 &&
-	    !sections_of_code(segment->path, segment->bias, segment->headers, segment->header_count,
-			      &segment->code_lower, &segment->code_upper))
-		segment->code_upper = UINTPTR_MAX;
-	return address < segment->code_lower || address >= segment->code_upper;
+	if (search->code_upper == 0 &&
+	    !sections_of_code(module->dlpi_name, module->dlpi_addr, module->dlpi_phdr, module->dlpi_phnum,
+			      &search->code_lower, &search->code_upper))
+		search->code_upper = UINTPTR_MAX;
+	return address < search->code_lower || address >= search->code_upper;
 }
 
 /* True: it is patched, or need not be. */
-static bool consider(uintptr_t address, struct segment *segment) REQUIRES(library_lock)
+static bool syscall_sites_consider(struct search *search, uintptr_t address) REQUIRES(library_lock)
 {
-	struct refusal refusal;
 	struct extent extent;
+	struct syscall_site site = { .address = address, .extent = &extent, .end = address + SYSCALL_SIZE };
+	struct refusal refusal;
 	struct found found;
 	patch_status status;
 
 	/* Most are, and their function need not be scanned. */
-	if (is_harmless(address, segment) || is_own(address))
+	if (syscall_sites_is_harmless(address, search) || syscall_sites_is_own(address))
 		return true;
 	status = site_examine(address, &extent, &refusal);
 
@@ -231,97 +150,76 @@ static bool consider(uintptr_t address, struct segment *segment) REQUIRES(librar
 	if (status != PATCH_OK)
 		return false;
 	/* libc's clone() and clone3() have no unwind entry. */
-	if (extent.upper == 0)
-		return (segment->libc && *(const uint8_t *)(address - ARCH_JMP_SIZE) == 0xB8 &&
-			add(&extent, address, address - ARCH_JMP_SIZE, syscall_emulate)) ||
-		       is_outside_code(address, segment);
+	if (extent.upper == 0) {
+		site.start = address - ARCH_JMP_SIZE;
+		return (search->is_libc && *(const uint8_t *)site.start == 0xB8 && search->patch(&site)) ||
+		       syscall_sites_is_outside_code(address, search);
+	}
 	if (!scan_is_start(address))
 		return true;
-	found = examine(address, extent.lower);
+	found = syscall_sites_examine(address, extent.lower);
+	site.start = found.start;
 	/* The number is given by somebody else, and everything is in place right in front: libc's syscall(). */
 	if (found.number < 0 && found.start != 0) {
 		struct arch_insn insn;
 
 		if (!arch_decode((const uint8_t *)found.start, INSN_MAX, found.start, &insn) ||
 		    found.start + insn.length != address)
-			return segment->libc;
-		return add(&extent, address, found.start, syscall_emulate) || segment->libc;
+			return search->is_libc;
+		return search->patch(&site) || search->is_libc;
 	}
 	if (found.number < 0)
-		return segment->libc;
-	if (!concerns(found.number, segment))
+		return search->is_libc;
+	if (!syscall_sites_concerns(found.number, search))
 		return true;
-	return found.start != 0 &&
-	       add(&extent, address, found.start, found.number == SYS_munmap ? unload_munmap : syscall_emulate);
+	site.unmaps = found.number == SYS_munmap;
+	return found.start != 0 && search->patch(&site);
 }
 
-static void search(struct segment *segment) REQUIRES(library_lock)
+static void syscall_sites_search_segment(struct search *search, uintptr_t upper) REQUIRES(library_lock)
 {
-	const uint8_t *at = (const uint8_t *)segment->lower + 1;
-	const uint8_t *end = (const uint8_t *)segment->upper;
+	const uint8_t *at = (const uint8_t *)search->lower + 1;
+	const uint8_t *end = (const uint8_t *)upper;
 
 	/* The rarer byte of the two. */
 	while (at < end && (at = memchr(at, 0x05, (size_t)(end - at))) != NULL) {
-		if (is_syscall(at - 1) && !consider((uintptr_t)at - 1, segment)) {
+		if (syscall_sites_is_call(at - 1) && !syscall_sites_consider(search, (uintptr_t)at - 1)) {
 			mask_audit_incomplete();
-			libc_incomplete |= segment->libc;
+			search->libc_incomplete |= search->is_libc;
 		}
 		++at;
 	}
 }
 
-void interpose_system_calls(void)
+/* Is the function in the module's code? */
+static bool syscall_sites_has(const struct dl_phdr_info *module, uintptr_t function)
 {
-	uintptr_t libc = (uintptr_t)&sigaction;
-	bool whole;
-
-	segment_count = 0;
-	dl_iterate_phdr(add_segments, &libc);
-	for (size_t i = 0; i < segment_count; ++i)
-		search(&segments[i]);
-	whole = commit_run_whole() == PATCH_OK;
-	if (!whole)
-		mask_audit_incomplete();
-	lock_set_forks(whole && !libc_incomplete ? LOCK_FORKS_BY_CALL : LOCK_FORKS_BY_HANDLER);
-	site_forget();
-	/* What did not do is no error of the caller's. */
-	error_reset();
+	FOR_EACH_SEGMENT(segment, module->dlpi_phdr, module->dlpi_phnum, PT_LOAD, PF_R | PF_X)
+		if (segment_contains(segment, module->dlpi_addr, function))
+			return true;
+	return false;
 }
 
-/* Regions restored at once: a batch of them takes no new memory. */
-#define AT_ONCE 8
-
-patch_status interpose_restore(void)
+static int syscall_sites_search_module(struct dl_phdr_info *info, size_t size, void *data) REQUIRES(library_lock)
 {
-	patch_status status = PATCH_OK;
+	struct search *search = data;
 
-	lock_set_forks(LOCK_FORKS_BY_HANDLER);
-	while (status == PATCH_OK && sites != NULL) {
-		struct site *site = sites;
-
-		for (int i = 0; i < AT_ONCE && site != NULL; ++i, site = site->next) {
-			patch_set_goal(&site->patch, GOAL_DISABLED);
-			region_queue(site->patch.sites[ROLE_SITE].attachment.region);
-		}
-		status = commit_run_whole();
-		while (status == PATCH_OK && sites != site) {
-			struct site *gone = sites;
-
-			sites = gone->next;
-			/* Its memory stays: the library ends, and quiesce.c looks at what was closed. */
-			region_detach(&gone->patch);
-			--usage.mediated;
-			--usage.regions;
-		}
+	(void)size;
+	search->module = info;
+	search->is_loader = info->dlpi_addr != 0 && info->dlpi_addr == getauxval(AT_BASE);
+	search->is_libc = search->is_loader || syscall_sites_has(info, (uintptr_t)&sigaction);
+	search->code_upper = 0;
+	FOR_EACH_SEGMENT(segment, info->dlpi_phdr, info->dlpi_phnum, PT_LOAD, PF_R | PF_X) {
+		search->lower = info->dlpi_addr + segment->p_vaddr;
+		syscall_sites_search_segment(search, search->lower + segment->p_memsz);
 	}
-	site_forget();
-	if (status == PATCH_OK)
-		lock_set_forks(LOCK_FORKS_ARE_FREE);
-	return status;
+	return 0;
 }
 
-void interpose_usage(struct interpose_usage *out)
+bool syscall_sites_find(syscall_sites_patch_fn *patch)
 {
-	*out = usage;
-	out->kept = unload_kept();
+	struct search search = { .patch = patch };
+
+	dl_iterate_phdr(syscall_sites_search_module, &search);
+	return !search.libc_incomplete;
 }

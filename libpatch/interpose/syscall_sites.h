@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The instructions through which the modules of the process make the system calls that syscall_emul.h is about, and the
- * library's own patches on them.
+ * The instructions through which the modules of the process make the system calls that syscall_emul.h is about.
  */
 #ifndef LIBPATCH_INTERPOSE_SYSCALL_SITES_H
 #define LIBPATCH_INTERPOSE_SYSCALL_SITES_H
@@ -9,22 +8,24 @@
 #include "base/compiler.h"
 #include "base/thread_safety.h"
 
-#include <libpatch/patch.h>
+struct extent;
+
+struct syscall_site {
+	uintptr_t address; /* of the system call instruction */
+	const struct extent *extent; /* what is around it */
+	/* The window, as attach_in_window() wants it. */
+	uintptr_t start;
+	uintptr_t end;
+	bool unmaps; /* the dynamic linker unmaps a module by it: unload.h */
+};
+
+/* Patch the instruction. False: it cannot be. The library lock is held. */
+typedef bool syscall_sites_patch_fn(const struct syscall_site *site);
 
 /*
- * Patch them in every module that is loaded now; with the loader's lock and the library lock held (module_hold_all()).
- * What cannot be patched is counted, and makes threads be looked at instead.
+ * Find them in every module that is loaded now; with the loader's lock held (module_hold_all()). What is not patched is
+ * told to mask_audit_incomplete(). False: some call of libc's is not.
  */
-void interpose_system_calls(void) REQUIRES(library_lock);
-
-/* Restore them; with the library lock held. PATCH_OK, or as commit_run(). */
-patch_status interpose_restore(void) REQUIRES(library_lock);
-
-struct interpose_usage {
-	uint64_t mediated;
-	uint64_t regions; /* theirs */
-	uint64_t kept;    /* modules that were not unmapped */
-};
-void interpose_usage(struct interpose_usage *usage);
+bool syscall_sites_find(syscall_sites_patch_fn *patch) REQUIRES(library_lock);
 
 #endif

@@ -15,7 +15,7 @@
 #include "plan/site.h"
 #include "runtime/lock.h"
 
-static uint64_t kept;
+static uint64_t kept GUARDED_BY(library_lock);
 
 uint64_t unload_kept(void)
 {
@@ -70,10 +70,10 @@ bool unload_munmap(struct arch_call *call)
 	quiet = unload_procedures(lower, upper);
 	unmapped_end(lower, upper);
 	site_forget();
+	kept += !quiet;
 	lock_release_and_register_unwind(&scope);
 	if (quiet)
 		return false;
-	++kept;
 	call->rax = 0;
 	return true;
 }

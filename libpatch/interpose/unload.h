@@ -8,6 +8,7 @@
 
 #include "arch/syscall.h"
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 
 /*
  * At the linker's munmap(): patches on the module's code, and patches that call its code, end now, before something
@@ -17,6 +18,6 @@
 bool unload_munmap(struct arch_call *call);
 
 /* How many modules were kept so. */
-uint64_t unload_kept(void);
+uint64_t unload_kept(void) REQUIRES(library_lock);
 
 #endif

@@ -1,0 +1,30 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The library's own patches: on the instructions through which the modules of the process make the system calls that
+ * syscall_emul.h is about.
+ */
+#ifndef LIBPATCH_INTERPOSE_INTERPOSE_H
+#define LIBPATCH_INTERPOSE_INTERPOSE_H
+
+#include "base/compiler.h"
+#include "base/thread_safety.h"
+
+#include <libpatch/patch.h>
+
+/*
+ * Patch them in every module that is loaded now; with the loader's lock and the library lock held (module_hold_all()).
+ * What cannot be patched makes threads be looked at instead (mask_audit.h).
+ */
+void interpose_system_calls(void) REQUIRES(library_lock);
+
+/* Restore them. PATCH_OK, or as commit_run(). */
+patch_status interpose_restore(void) REQUIRES(library_lock);
+
+struct interpose_usage {
+	uint64_t mediated;
+	uint64_t regions; /* theirs */
+	uint64_t kept;    /* modules that were not unmapped */
+};
+void interpose_usage(struct interpose_usage *usage) REQUIRES(library_lock);
+
+#endif
