@@ -5,6 +5,7 @@
  */
 #include "code/staging.h"
 
+#include "base/bug.h"
 #include "base/heap.h"
 #include "base/inject.h"
 #include "base/thread_safety.h"
@@ -12,25 +13,21 @@
 
 #include <string.h>
 
-struct staged {
-	struct staged *next;
-	uintptr_t address;
-	uint32_t length;
-	uint8_t bytes[];
-};
-
-/* Staged bytes are many, and all are freed at the same time: they have memory of their own. */
+/*
+ * Pieces are many, and all are written at the same time: they have memory of their own. In a chunk their bytes are at
+ * its beginning, and grow upwards; what text_apply() is to be told about them is at its end, and grows downwards.
+ */
 #define CHUNK (256 * 1024UL)
 
 struct chunk {
 	struct chunk *next;
-	size_t used;
+	size_t used;  /* bytes */
+	size_t count; /* pieces */
 	uint8_t bytes[];
 };
 
+/* The newest first: pieces are added to it, and the others are full. */
 static struct chunk *chunks GUARDED_BY(library_lock);
-static struct staged *staged_list GUARDED_BY(library_lock);
-static size_t staged_count GUARDED_BY(library_lock);
 
 /* Pages to which nothing was ever written. A page for which there is no room here is not prefaulted. */
 static struct pages {
@@ -39,28 +36,31 @@ static struct pages {
 } fresh[512] GUARDED_BY(library_lock);
 static size_t fresh_count GUARDED_BY(library_lock);
 
-static void *staging_alloc(size_t size) REQUIRES(library_lock)
+/* The pieces, the newest first. */
+static struct text_write *staging_pieces(struct chunk *chunk)
 {
-	struct chunk *chunk = chunks;
-	void *block;
+	return (struct text_write *)((uint8_t *)chunk + CHUNK) - chunk->count;
+}
 
-	size = ALIGN_UP(size, sizeof(void *));
-	if (chunk == NULL || CHUNK - sizeof(*chunk) - chunk->used < size) {
-		if (size > CHUNK - sizeof(*chunk))
-			return NULL;
-		chunk = heap_map(CHUNK);
-		if (chunk == NULL)
-			return NULL;
-		chunk->next = chunks;
-		chunks = chunk;
-	}
-	block = chunk->bytes + chunk->used;
-	chunk->used += size;
-	return block;
+static bool staging_fits(struct chunk *chunk, size_t length)
+{
+	return length + sizeof(struct text_write) <=
+	       (size_t)((uint8_t *)staging_pieces(chunk) - (chunk->bytes + chunk->used));
+}
+
+static bool staging_add_chunk(void) REQUIRES(library_lock)
+{
+	struct chunk *chunk = heap_map(CHUNK);
+
+	if (chunk == NULL)
+		return false;
+	chunk->next = chunks;
+	chunks = chunk;
+	return true;
 }
 
 /* Keeps one chunk, empty, for the next pieces. */
-static void staging_free_chunks(void) REQUIRES(library_lock)
+static void staging_empty(void) REQUIRES(library_lock)
 {
 	while (chunks != NULL && chunks->next != NULL) {
 		struct chunk *chunk = chunks;
@@ -69,31 +69,31 @@ static void staging_free_chunks(void) REQUIRES(library_lock)
 		heap_unmap((uintptr_t)chunk, CHUNK);
 		heap_disown(CHUNK);
 	}
-	if (chunks != NULL)
+	if (chunks != NULL) {
 		chunks->used = 0;
+		chunks->count = 0;
+	}
 }
 
 bool staging_add(uintptr_t address, const void *bytes, uint32_t length)
 {
-	struct staged *staged;
+	uint8_t *copy;
 
 	if (INJECT(INJECT_ALLOC))
 		return false;
 	/*
 	 * No thread can reach the code yet, so it may be written at any time. The commit tries again what fails here.
 	 */
-	if (chunks != NULL &&
-	    CHUNK - sizeof(*chunks) - chunks->used < ALIGN_UP(sizeof(*staged) + length, sizeof(void *)))
+	if (chunks != NULL && !staging_fits(chunks, length))
 		(void)staging_flush();
-	staged = staging_alloc(sizeof(*staged) + length);
-	if (staged == NULL)
+	if ((chunks == NULL || !staging_fits(chunks, length)) && !staging_add_chunk())
 		return false;
-	staged->address = address;
-	staged->length = length;
-	memcpy(staged->bytes, bytes, length);
-	staged->next = staged_list;
-	staged_list = staged;
-	++staged_count;
+	BUG_ON_RETURN(!staging_fits(chunks, length), false);
+	copy = chunks->bytes + chunks->used;
+	memcpy(copy, bytes, length);
+	chunks->used += length;
+	++chunks->count;
+	*staging_pieces(chunks) = (struct text_write){ .address = address, .bytes = copy, .length = length };
 	return true;
 }
 
@@ -117,49 +117,47 @@ static void staging_prefault(void) REQUIRES(library_lock)
 	fresh_count = 0;
 }
 
-/* The list is short, and the piece is mostly the last one that was added. */
-void staging_drop(uintptr_t address)
+/* Where the piece is, from the newest one on, as it is mostly that one. */
+static struct text_write *staging_find(struct chunk *chunk, uintptr_t address)
 {
-	struct staged **link = &staged_list;
+	struct text_write *pieces = staging_pieces(chunk);
 
-	while (*link != NULL && (*link)->address != address)
-		link = &(*link)->next;
-	if (*link == NULL)
-		return;
-	*link = (*link)->next;
-	if (--staged_count == 0)
-		staging_free_chunks();
+	for (size_t i = 0; i < chunk->count; ++i)
+		if (pieces[i].address == address)
+			return &pieces[i];
+	return NULL;
 }
 
-/*
- * Writes in portions of a fixed array, so that no memory is needed. After a failure all pieces are still in the list,
- * and the next flush writes them all again, which does no harm.
- */
+void staging_drop(uintptr_t address)
+{
+	for (struct chunk *chunk = chunks; chunk != NULL; chunk = chunk->next) {
+		struct text_write *piece = staging_find(chunk, address);
+
+		if (piece == NULL)
+			continue;
+		*piece = *staging_pieces(chunk);
+		if (--chunk->count == 0)
+			chunk->used = 0;
+		return;
+	}
+}
+
+/* After a failure all pieces are still there, and the next flush writes them all again, which does no harm. */
 int staging_flush(void)
 {
-	static struct text_write writes[8192] GUARDED_BY(library_lock);
-	size_t n = 0;
 	int error = 0;
 
 	/* Even with nothing staged: a pad's jump may be written to such a page next, by text_apply(). */
 	staging_prefault();
-	if (staged_count == 0)
-		return 0;
-	for (struct staged *staged = staged_list; staged != NULL; staged = staged->next) {
-		writes[n++] = (struct text_write){
-			.address = staged->address, .bytes = staged->bytes, .length = staged->length
-		};
-		if (n < ARRAY_SIZE(writes) && staged->next != NULL)
+	for (struct chunk *chunk = chunks; chunk != NULL; chunk = chunk->next) {
+		struct text_write *pieces = staging_pieces(chunk);
+
+		if (text_apply(pieces, chunk->count) == 0)
 			continue;
-		if (text_apply(writes, n) != 0)
-			for (size_t i = 0; i < n && error == 0; ++i)
-				error = writes[i].error;
-		n = 0;
+		for (size_t i = 0; i < chunk->count && error == 0; ++i)
+			error = pieces[i].error;
 	}
-	if (error != 0)
-		return error;
-	staged_list = NULL;
-	staged_count = 0;
-	staging_free_chunks();
-	return 0;
+	if (error == 0)
+		staging_empty();
+	return error;
 }
