@@ -8,6 +8,7 @@
 #include "arch/syscall.h"
 #include "base/bug.h"
 #include "base/heap.h"
+#include "base/scratch.h"
 #include "base/thread_safety.h"
 #include "code/pad.h"
 #include "code/slots.h"
@@ -19,6 +20,7 @@
 /* Rows address code with 16 bits; this many of them leave room for the code. */
 #define ROWS_MAX 2048
 
+/* Scratch memory: it is large. */
 struct builder {
 	const struct window *window;
 	const struct hook *hooks;
@@ -484,54 +486,61 @@ static bool trampoline_set_hooks(struct trampoline *trampoline, const struct hoo
 	return true;
 }
 
+/* Emit the trampoline, find it a place, and a way there. */
+static patch_status trampoline_place(struct builder *builder, struct trampoline *trampoline, struct window *window,
+				     const char **message) REQUIRES(library_lock)
+{
+	patch_status status;
+
+	trampoline_prepare(builder);
+	status = trampoline_emit_block(builder, trampoline, false, message);
+	/* Without a place for it: */
+	if (status == PATCH_ENOMEM && trampoline->block.size == 0 && window->strategy == PATCH_STRATEGY_TRAP) {
+		const char *why = trampoline_refuses_far(builder);
+
+		if (why != NULL)
+			*message = why;
+		else
+			status = trampoline_emit_block(builder, trampoline, true, message);
+	}
+	if (status != PATCH_OK)
+		return status;
+	status = trampoline_link_jump(trampoline, window);
+	if (status != PATCH_OK)
+		*message = "no free memory at any address that a jump at the site can reach";
+	return status;
+}
+
 patch_status trampoline_build(struct window *window, const struct hook *hooks, size_t count, struct trampoline **out,
 			      const char **message)
 {
-	/* Not on the stack, which may be a small sigaltstack. The library lock is held. */
-	static struct builder builder GUARDED_BY(library_lock);
 	struct trampoline *trampoline = NULL;
-	patch_status status;
+	struct builder *builder = NULL;
+	patch_status status = PATCH_ENOMEM;
 
 	/* No block has room for as many. */
 	if (count > ARENA_ROW_END) {
 		*message = "too many hooks on one group of instructions";
 		return PATCH_ENOMEM;
 	}
+	*message = "out of memory";
 	trampoline = heap_alloc(trampoline_size(count, window->count));
-	if (trampoline == NULL) {
-		*message = "out of memory";
+	if (trampoline == NULL)
 		return PATCH_ENOMEM;
-	}
 	trampoline->hook_count = (uint16_t)count;
 	trampoline->start = window->start;
 	trampoline->length = window->length;
 	trampoline->count = window->count;
 	trampoline->strategy = window->strategy;
-	if (!trampoline_set_hooks(trampoline, hooks)) {
-		*message = "out of memory";
-		trampoline_free(trampoline);
-		return PATCH_ENOMEM;
-	}
-
-	builder.window = window;
-	builder.hooks = hooks;
-	builder.built = trampoline->hooks;
-	builder.count = count;
-	trampoline_prepare(&builder);
-	status = trampoline_emit_block(&builder, trampoline, false, message);
-	/* Without a place for it: */
-	if (status == PATCH_ENOMEM && trampoline->block.size == 0 && window->strategy == PATCH_STRATEGY_TRAP) {
-		const char *why = trampoline_refuses_far(&builder);
-
-		if (why != NULL)
-			*message = why;
-		else
-			status = trampoline_emit_block(&builder, trampoline, true, message);
-	}
-	if (status == PATCH_OK) {
-		status = trampoline_link_jump(trampoline, window);
-		if (status != PATCH_OK)
-			*message = "no free memory at any address that a jump at the site can reach";
+	if (trampoline_set_hooks(trampoline, hooks))
+		builder = scratch_take(sizeof(*builder));
+	if (builder != NULL) {
+		builder->window = window;
+		builder->hooks = hooks;
+		builder->built = trampoline->hooks;
+		builder->count = count;
+		status = trampoline_place(builder, trampoline, window, message);
+		scratch_give(builder, sizeof(*builder));
 	}
 	if (status != PATCH_OK) {
 		trampoline_free(trampoline);

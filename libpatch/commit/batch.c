@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "base/heap.h"
+#include "base/scratch.h"
 #include "base/thread_safety.h"
 #include "commit/phase.h"
 #include "sys/mem_read.h"
@@ -21,6 +22,8 @@
 #define TEXTS 4
 /* A region has at most one write of its text in a phase, and one of its pad. */
 #define WRITES 2
+/* The text that is read at once: a page, and what a region on it has on the next one. */
+#define VIEW_SIZE (2 * PAGE_SIZE)
 
 bool batch_begin(struct batch *batch, const struct worklist *worklist)
 {
@@ -28,7 +31,8 @@ bool batch_begin(struct batch *batch, const struct worklist *worklist)
 	batch->changes = heap_alloc(batch->largest * sizeof(*batch->changes));
 	batch->texts = heap_alloc(TEXTS * batch->longest);
 	batch->writes = heap_alloc(WRITES * batch->largest * sizeof(*batch->writes));
-	if (batch->changes != NULL && batch->texts != NULL && batch->writes != NULL)
+	batch->view = scratch_take(VIEW_SIZE);
+	if (batch->changes != NULL && batch->texts != NULL && batch->writes != NULL && batch->view != NULL)
 		return true;
 	batch_end(batch);
 	return false;
@@ -84,6 +88,7 @@ void batch_fetch(const struct batch *batch, size_t index, enum batch_prefetch pr
 
 void batch_end(struct batch *batch)
 {
+	scratch_give(batch->view, VIEW_SIZE);
 	heap_free(batch->changes, batch->largest * sizeof(*batch->changes));
 	heap_free(batch->texts, TEXTS * batch->longest);
 	heap_free(batch->writes, WRITES * batch->largest * sizeof(*batch->writes));
@@ -172,7 +177,7 @@ static void batch_compare(struct batch *batch, struct region_change *change, con
 	batch->restored = true;
 }
 
-/* The part of the text that was read last: one read serves all regions in it. */
+/* The part of the text that is in batch->view: one read serves all regions in it. */
 struct view {
 	uintptr_t start;
 	size_t size;
@@ -183,16 +188,14 @@ REQUIRES(library_lock)
 static void batch_check_region(struct batch *batch, struct region_change *change, struct view *view)
 	REQUIRES(library_lock)
 {
-	static uint8_t bytes[2 * PAGE_SIZE];
-
 	if (!change->text_changes && !change->region->installed)
 		return;
 	if (change->start < view->start || change->start + change->length > view->start + view->size) {
 		view->start = ALIGN_DOWN(change->start, PAGE_SIZE);
-		view->size = mem_read(view->start, bytes, sizeof(bytes), &view->error);
+		view->size = mem_read(view->start, batch->view, VIEW_SIZE, &view->error);
 	}
 	if (change->start + change->length <= view->start + view->size)
-		batch_compare(batch, change, bytes + (change->start - view->start));
+		batch_compare(batch, change, batch->view + (change->start - view->start));
 	else if (view->error == EFAULT)
 		batch_lose(change);
 	else

@@ -44,6 +44,7 @@ struct batch {
 	uint8_t *texts;
 	struct text_write *writes;
 	size_t write_count;
+	uint8_t *view;  /* room for the text that is compared */
 	bool restored;  /* original bytes were there that the library had not put back */
 	size_t largest; /* how many changes there is memory for */
 	size_t longest; /* and how many bytes of text, of all regions together */

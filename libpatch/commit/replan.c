@@ -9,6 +9,7 @@
 #include "plan/candidates.h"
 #include "patch/unmapped.h"
 #include "base/heap.h"
+#include "base/scratch.h"
 #include "base/thread_safety.h"
 #include "patch/hookset.h"
 #include "patch/region.h"
@@ -91,28 +92,35 @@ static bool replan_is_taken(const struct plan *plan)
 }
 
 /* The best candidate whose boundaries are not known to be led to, the reported one included. */
-REQUIRES(library_lock)
-static bool replan_find_place(struct replan *replan)
+static bool replan_try_candidates(struct replan *replan, struct candidates *candidates) REQUIRES(library_lock)
 {
-	static struct candidates candidates;
 	const struct patch *patch = replan->old->attachments->patch;
 	struct refusal refusal;
 	struct extent extent;
 
 	if (site_examine(patch->located, &extent, &refusal) != PATCH_OK ||
-	    candidates_begin(&candidates, &extent, replan_hooked_address(replan->old), patch->policy, 0, replan->old,
+	    candidates_begin(candidates, &extent, replan_hooked_address(replan->old), patch->policy, 0, replan->old,
 			     &refusal) != PATCH_OK)
 		return false;
-	while (candidates_next(&candidates, &refusal) == PATCH_OK &&
-	       candidates.plan.candidate.level < PLAN_BRANCHED_TO) {
+	while (candidates_next(candidates, &refusal) == PATCH_OK &&
+	       candidates->plan.candidate.level < PLAN_BRANCHED_TO) {
 		/* An unused region with the same window: buried, it is what region_create() finds. */
-		if (candidates.inner_count == 1 && region_is_unused(candidates.inner[0]))
-			region_bury(candidates.inner[--candidates.inner_count]);
-		if (candidates.inner_count == 0 && !replan_is_taken(&candidates.plan) &&
-		    replan_build(replan, &candidates, &refusal))
+		if (candidates->inner_count == 1 && region_is_unused(candidates->inner[0]))
+			region_bury(candidates->inner[--candidates->inner_count]);
+		if (candidates->inner_count == 0 && !replan_is_taken(&candidates->plan) &&
+		    replan_build(replan, candidates, &refusal))
 			return true;
 	}
 	return false;
+}
+
+static bool replan_find_place(struct replan *replan) REQUIRES(library_lock)
+{
+	struct candidates *candidates = scratch_take(sizeof(*candidates));
+	bool found = candidates != NULL && replan_try_candidates(replan, candidates);
+
+	scratch_give(candidates, sizeof(*candidates));
+	return found;
 }
 
 /*

@@ -5,6 +5,7 @@
  */
 #include "plan/attach.h"
 
+#include "base/scratch.h"
 #include "base/thread_safety.h"
 #include "arch/insn.h"
 #include "arch/trap_bytes.h"
@@ -15,6 +16,12 @@
 #include "sys/mem_read.h"
 
 #include <string.h>
+
+static patch_status attach_refuse_without_memory(const struct attachment *attachment, struct refusal *refusal)
+{
+	*refusal = (struct refusal){ "out of memory", attachment->address };
+	return PATCH_ENOMEM;
+}
 
 /* ---- joining ---------------------------------------------------------------------------------------------------- */
 
@@ -94,31 +101,39 @@ static patch_status attach_settle_in(const struct candidates *candidates, struct
 	return attach_join(region, attachment, refusal);
 }
 
-/*
- * Take the best candidate that fits the regions around it, and for which there is memory. `from`: see struct
- * plan_request.
- */
-REQUIRES(library_lock)
+/* The best candidate that fits the regions around it, and for which there is memory. */
+static patch_status attach_try_candidates(struct candidates *candidates, struct attachment *attachment,
+					  struct refusal *refusal) REQUIRES(library_lock)
+{
+	uintptr_t address = attachment->address;
+
+	for (;;) {
+		patch_status status = candidates_next(candidates, refusal);
+
+		if (status != PATCH_OK)
+			return status;
+		attachment->address = candidates->plan.site;
+		status = attach_settle_in(candidates, attachment, refusal);
+		if (status == PATCH_OK)
+			return PATCH_OK;
+		attachment->address = address;
+		candidates_reject(candidates, status, refusal);
+	}
+}
+
+/* `from`: see struct plan_request. */
 static patch_status attach_establish_at(struct attachment *attachment, int policy, uintptr_t from,
 					const struct extent *extent, struct refusal *refusal) REQUIRES(library_lock)
 {
-	static struct candidates candidates;
-	uintptr_t address = attachment->address;
-	patch_status status = candidates_begin(&candidates, extent, address, policy, from, NULL, refusal);
+	struct candidates *candidates = scratch_take(sizeof(*candidates));
+	patch_status status;
 
-	if (status != PATCH_OK)
-		return status;
-	for (;;) {
-		status = candidates_next(&candidates, refusal);
-		if (status != PATCH_OK)
-			break;
-		attachment->address = candidates.plan.site;
-		status = attach_settle_in(&candidates, attachment, refusal);
-		if (status == PATCH_OK)
-			break;
-		attachment->address = address;
-		candidates_reject(&candidates, status, refusal);
-	}
+	if (candidates == NULL)
+		return attach_refuse_without_memory(attachment, refusal);
+	status = candidates_begin(candidates, extent, attachment->address, policy, from, NULL, refusal);
+	if (status == PATCH_OK)
+		status = attach_try_candidates(candidates, attachment, refusal);
+	scratch_give(candidates, sizeof(*candidates));
 	return status;
 }
 
@@ -246,7 +261,7 @@ patch_status attach_patch(struct patch *patch, enum role role, uintptr_t address
 			  struct refusal *refusal)
 {
 	struct attachment *attachment = &patch->sites[role].attachment;
-	static uint8_t bytes[WINDOW_LENGTH_MAX];
+	uint8_t bytes[WINDOW_LENGTH_MAX];
 	uintptr_t site = address; /* behind an endbr64 */
 	struct region *region;
 	patch_status status;
@@ -284,33 +299,49 @@ patch_status attach_patch(struct patch *patch, enum role role, uintptr_t address
 	return status;
 }
 
-patch_status attach_in_window(struct patch *patch, uintptr_t address, uintptr_t start, uintptr_t end,
-			      const struct extent *extent, struct refusal *refusal)
+/* The candidate whose window is [start, end), if that is whole instructions, and not patched. */
+static patch_status attach_fill_window(struct candidates *candidates, uintptr_t address, uintptr_t start, uintptr_t end,
+				       const struct extent *extent) REQUIRES(library_lock)
 {
-	struct attachment *attachment = &patch->sites[ROLE_SITE].attachment;
-	static struct candidates candidates;
-	struct plan *plan = &candidates.plan;
+	struct plan *plan = &candidates->plan;
 
-	*refusal = (struct refusal){ "the window is not what it was", start };
-	attachment->patch = patch;
-	attachment->role = ROLE_SITE;
-	attachment->address = address;
 	*plan = (struct plan){ .site = address, .start = start, .strategy = PATCH_STRATEGY_JUMP };
-	candidates.extent = *extent;
-	candidates.inner_count = 0;
-	candidates.original = candidates.view;
-	if (end - start > WINDOW_LENGTH_MAX || original_read(start, candidates.view, WINDOW_LENGTH_MAX) < end - start)
+	candidates->extent = *extent;
+	candidates->inner_count = 0;
+	candidates->original = candidates->view;
+	if (end - start > WINDOW_LENGTH_MAX ||
+	    original_read(start, candidates->view, WINDOW_LENGTH_MAX) < end - start)
 		return PATCH_EFAULT;
 	while (start + plan->length < end) {
 		struct arch_insn *insn = &plan->insns[plan->count];
 
 		if (region_at(start + plan->length) != NULL || plan->count == WINDOW_INSNS_MAX ||
-		    !arch_decode(candidates.view + plan->length, end - start - plan->length, start + plan->length,
+		    !arch_decode(candidates->view + plan->length, end - start - plan->length, start + plan->length,
 				 insn) ||
 		    (insn->flags & ARCH_F_REFUSED))
 			return PATCH_ECONF;
 		plan->length += insn->length;
 		plan->offsets[++plan->count] = plan->length;
 	}
-	return attach_settle_in(&candidates, attachment, refusal);
+	return PATCH_OK;
+}
+
+patch_status attach_in_window(struct patch *patch, uintptr_t address, uintptr_t start, uintptr_t end,
+			      const struct extent *extent, struct refusal *refusal)
+{
+	struct attachment *attachment = &patch->sites[ROLE_SITE].attachment;
+	struct candidates *candidates = scratch_take(sizeof(*candidates));
+	patch_status status;
+
+	attachment->patch = patch;
+	attachment->role = ROLE_SITE;
+	attachment->address = address;
+	if (candidates == NULL)
+		return attach_refuse_without_memory(attachment, refusal);
+	*refusal = (struct refusal){ "the window is not what it was", start };
+	status = attach_fill_window(candidates, address, start, end, extent);
+	if (status == PATCH_OK)
+		status = attach_settle_in(candidates, attachment, refusal);
+	scratch_give(candidates, sizeof(*candidates));
+	return status;
 }

@@ -18,7 +18,7 @@
 #define CANDIDATES_BEFORE WINDOW_LENGTH_MAX
 #define CANDIDATES_VIEW (CANDIDATES_BEFORE + WINDOW_LENGTH_MAX + INSN_MAX + 4)
 
-/* A candidate, and how it was come by. Large: not for the stack, which may be a small sigaltstack. */
+/* A candidate, and how it was come by. Large: scratch memory (base/scratch.h). */
 struct candidates {
 	struct plan plan;
 	const uint8_t *original;                    /* bytes from plan.start on: the window, and a jump */

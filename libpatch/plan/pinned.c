@@ -5,6 +5,7 @@
  */
 #include "plan/pinned.h"
 
+#include "base/scratch.h"
 #include "base/thread_safety.h"
 #include "patch/original.h"
 #include "sys/mem_read.h"
@@ -25,18 +26,20 @@ struct rseq_descriptor {
 #define SIGNATURE_INSN 7
 
 #define RANGES_MAX 1024
+/* Descriptors that are read at once. */
+#define VIEW 512
 
 /* Ranges of the module scanned last, in no order: a module has few. */
 static struct {
 	uintptr_t lower;
 	uintptr_t upper;
-} ranges[RANGES_MAX];
-static size_t range_count;
-static bool too_many;
+} ranges[RANGES_MAX] GUARDED_BY(library_lock);
+static size_t range_count GUARDED_BY(library_lock);
+static bool too_many GUARDED_BY(library_lock);
 /* The module that the ranges are of. */
-static struct module scanned;
+static struct module scanned GUARDED_BY(library_lock);
 
-static void pinned_add(uintptr_t lower, uintptr_t upper)
+static void pinned_add(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock)
 {
 	if (range_count == RANGES_MAX) {
 		too_many = true;
@@ -53,6 +56,7 @@ static bool pinned_is_within(const struct module *module, uint64_t address)
 }
 
 static void pinned_consider(const struct module *module, const struct rseq_descriptor *descriptor)
+	REQUIRES(library_lock)
 {
 	uint32_t signature;
 	int error;
@@ -75,14 +79,13 @@ static void pinned_consider(const struct module *module, const struct rseq_descr
 }
 
 /* Descriptors are data of the module, aligned to their size, and relocated by now. No section headers are needed. */
-static void pinned_scan_segment(const struct module *module, uintptr_t lower, uintptr_t upper)
+static void pinned_scan_segment(const struct module *module, struct rseq_descriptor view[VIEW], uintptr_t lower,
+				uintptr_t upper) REQUIRES(library_lock)
 {
-	static struct rseq_descriptor view[512];
-
 	lower = ALIGN_UP(lower, sizeof(view[0]));
 	while (lower + sizeof(view[0]) <= upper) {
 		int error;
-		size_t size = mem_read(lower, view, MIN(sizeof(view), upper - lower), &error);
+		size_t size = mem_read(lower, view, MIN(VIEW * sizeof(view[0]), upper - lower), &error);
 
 		for (size_t i = 0; i < size / sizeof(view[0]); ++i)
 			pinned_consider(module, &view[i]);
@@ -93,27 +96,31 @@ static void pinned_scan_segment(const struct module *module, uintptr_t lower, ui
 	}
 }
 
-static void pinned_scan_module(const struct module *module)
+static void pinned_scan_module(const struct module *module) REQUIRES(library_lock)
 {
+	struct rseq_descriptor *view = scratch_take(VIEW * sizeof(*view));
 	const Elf64_Phdr *headers = module->headers;
 
 	range_count = 0;
-	too_many = false;
+	too_many = view == NULL;
 	scanned = *module;
+	if (view == NULL)
+		return;
 	for (size_t i = 0; i < module->header_count; ++i) {
 		uintptr_t lower = module->bias + headers[i].p_vaddr;
 
 		/* Not code, and not what the program fills in: descriptors come from the file. */
 		if (headers[i].p_type == PT_LOAD && !(headers[i].p_flags & PF_X) && (headers[i].p_flags & PF_R))
-			pinned_scan_segment(module, lower, lower + headers[i].p_filesz);
+			pinned_scan_segment(module, view, lower, lower + headers[i].p_filesz);
 	}
+	scratch_give(view, VIEW * sizeof(*view));
 }
 
 /*
  * Is it the module scanned last? Its identity alone does not tell: that is an address, which another module may have
  * had.
  */
-static bool pinned_is_scanned(const struct module *module)
+static bool pinned_is_scanned(const struct module *module) REQUIRES(library_lock)
 {
 	return scanned.identity == module->identity && scanned.lower == module->lower &&
 	       scanned.upper == module->upper && scanned.eh_frame_hdr == module->eh_frame_hdr &&
@@ -149,7 +156,7 @@ static uint64_t pinned_word_at(const uint8_t *bytes)
 REQUIRES(library_lock)
 static uintptr_t pinned_find_cancellable(uintptr_t address, uintptr_t function, uintptr_t end)
 {
-	static uint8_t view[2 * AROUND];
+	uint8_t view[2 * AROUND];
 	uintptr_t lower = address - AROUND;
 	uintptr_t upper = address + AROUND;
 	size_t size;

@@ -5,6 +5,7 @@
  */
 #include "runtime/lock.h"
 
+#include "base/scratch.h"
 #include "base/syscall.h"
 #include "base/thread_safety.h"
 #include "code/arena.h"
@@ -60,8 +61,9 @@ static void lock_give_word(_Atomic int *word)
 		raw_syscall(SYS_futex, word, FUTEX_WAKE_PRIVATE, 1);
 }
 
-static void lock_give_up(void)
+static void lock_give_up(void) REQUIRES(library_lock)
 {
+	scratch_end();
 	changing = false;
 	lock_give_word(state);
 }

@@ -6,8 +6,10 @@
 #include "sys/text.h"
 
 #include "base/inject.h"
-#include "base/syscall.h"
+#include "base/scratch.h"
 #include "base/sort.h"
+#include "base/syscall.h"
+#include "base/thread_safety.h"
 #include "sys/mem_read.h"
 #include "sys/tasks.h"
 #include "sys/text_ways.h"
@@ -20,7 +22,6 @@
 
 static enum text_way way;
 static _Atomic uint64_t write_count;
-static uint8_t run_bytes[RUN_MAX] __attribute__((aligned(64)));
 
 enum text_way text_way(void)
 {
@@ -32,7 +33,7 @@ void text_set_way(enum text_way chosen)
 	way = chosen;
 }
 
-static enum text_way way_before;
+static enum text_way way_before GUARDED_BY(library_lock);
 
 void text_begin_whole(void)
 {
@@ -88,8 +89,8 @@ static bool text_joins(uintptr_t start, uintptr_t end, bool no_rmw, const struct
 	return !no_rmw && !next->no_rmw && ALIGN_DOWN(next->address, PAGE_SIZE) <= last + (page ? 0 : PAGE_SIZE);
 }
 
-static struct text_mem mem = { .fd = -EBADF };
-static bool kept;
+static struct text_mem mem GUARDED_BY(library_lock) = { .fd = -EBADF };
+static bool kept GUARDED_BY(library_lock);
 
 void text_begin(void)
 {
@@ -109,6 +110,7 @@ void text_end(void)
  * mapping, which another way must not get around.
  */
 static int text_write_run(enum text_way *by, uintptr_t address, const uint8_t *bytes, size_t length, bool writable)
+	REQUIRES(library_lock)
 {
 	int error = INJECT(INJECT_TEXT_WRITE);
 
@@ -133,30 +135,36 @@ static int text_write_run(enum text_way *by, uintptr_t address, const uint8_t *b
  */
 static bool text_arrived(uintptr_t address, const uint8_t *bytes, size_t length)
 {
-	static uint8_t seen[RUN_MAX];
+	uint8_t seen[256];
 	int error;
 
-	/* Where memory cannot be read in any way, the kernel's return value is believed. */
-	if (mem_read(address, seen, length, &error) != length)
-		return error != EFAULT;
-	return memcmp(seen, bytes, length) == 0;
+	for (size_t at = 0; at < length; at += sizeof(seen)) {
+		size_t size = MIN(length - at, sizeof(seen));
+
+		/* Where memory cannot be read in any way, the kernel's return value is believed. */
+		if (mem_read(address + at, seen, size, &error) != size)
+			return error != EFAULT;
+		if (memcmp(seen, bytes + at, size) != 0)
+			return false;
+	}
+	return true;
 }
 
 /*
- * Fill run_bytes with what is in memory, and put the writes into it. A write that finds other bytes than it expects
- * gets ESTALE and is left out. `again`: the writes may have been done already, as part of a longer run that failed.
+ * Fill `run` with what is in memory, and put the writes into it. A write that finds other bytes than it expects gets
+ * ESTALE and is left out. `again`: the writes may have been done already, as part of a longer run that failed.
  * *sample: a write that changes something, if there is one.
  */
-static int text_join(struct text_write *writes, size_t n, uintptr_t start, uintptr_t end, bool again,
-		const struct text_write **sample)
+static int text_join(struct text_write *writes, size_t n, uint8_t *run, uintptr_t start, uintptr_t end, bool again,
+		     const struct text_write **sample)
 {
 	int error = 0;
 
-	if (mem_read(start, run_bytes, end - start, &error) != end - start)
+	if (mem_read(start, run, end - start, &error) != end - start)
 		return error;
 	for (size_t i = 0; i < n; ++i) {
 		const struct text_write *write = &writes[i];
-		uint8_t *bytes = run_bytes + (write->address - start);
+		uint8_t *bytes = run + (write->address - start);
 		bool there = (again || *sample == NULL) && memcmp(bytes, write->bytes, write->length) == 0;
 
 		if (write->expected != NULL && memcmp(bytes, write->expected, write->length) != 0 &&
@@ -171,22 +179,29 @@ static int text_join(struct text_write *writes, size_t n, uintptr_t start, uintp
 	return 0;
 }
 
-static int text_write_joined(enum text_way *by, struct text_write *writes, size_t n, uintptr_t start, uintptr_t end,
-			bool again)
+/* Does the run take bytes that are in memory, to compare them or to write them again? */
+static bool text_is_read_first(const struct text_write *writes, size_t n)
+{
+	return n > 1 || writes[0].expected != NULL;
+}
+
+/* `run` has room for the run where text_is_read_first(). */
+static int text_write_joined(enum text_way *by, struct text_write *writes, size_t n, uint8_t *run, uintptr_t start,
+			     uintptr_t end, bool again) REQUIRES(library_lock)
 {
 	const uint8_t *bytes = writes[0].bytes;
 	const struct text_write *sample = NULL;
 	int error = 0;
 
-	if (n > 1 || writes[0].expected != NULL) {
-		error = text_join(writes, n, start, end, again, &sample);
+	if (text_is_read_first(writes, n)) {
+		error = text_join(writes, n, run, start, end, again, &sample);
 		/* A single write does not need the old bytes where memory cannot be read, as in text_arrived(). */
 		if (error != 0 && (n > 1 || error == EFAULT))
 			return error;
 		if (n == 1 && writes[0].error != 0)
 			return writes[0].error;
 		if (n > 1)
-			bytes = run_bytes;
+			bytes = run;
 	}
 	error = text_write_run(by, start, bytes, end - start, writes[0].no_rmw);
 	/* Where the mapping is writable, the program may have changed the bytes since: they say nothing. */
@@ -198,11 +213,23 @@ static int text_write_joined(enum text_way *by, struct text_write *writes, size_
 	return text_arrived(start, bytes, end - start) ? 0 : EIO;
 }
 
+/* The same, with memory for it. */
+static int text_write_in_scratch(enum text_way *by, struct text_write *writes, size_t n, uintptr_t start, uintptr_t end,
+				 bool again) REQUIRES(library_lock)
+{
+	size_t size = text_is_read_first(writes, n) ? end - start : 0;
+	uint8_t *run = scratch_take(size);
+	int error = run != NULL ? text_write_joined(by, writes, n, run, start, end, again) : ENOMEM;
+
+	scratch_give(run, size);
+	return error;
+}
+
 enum extent { PAGES, ONE_PAGE, ONE_PAGE_AGAIN };
 
 /* Perform writes[0 .. result) as one run; *failed grows by the number of writes that failed. */
 static size_t text_apply_run(enum text_way *by, struct text_write *writes, size_t count, enum extent extent,
-			     size_t *failed)
+			     size_t *failed) REQUIRES(library_lock)
 {
 	uintptr_t start = writes[0].address;
 	uintptr_t end = start + writes[0].length;
@@ -215,7 +242,7 @@ static size_t text_apply_run(enum text_way *by, struct text_write *writes, size_
 		writes[n].error = 0;
 		++n;
 	}
-	error = text_write_joined(by, writes, n, start, end, extent == ONE_PAGE_AGAIN);
+	error = text_write_in_scratch(by, writes, n, start, end, extent == ONE_PAGE_AGAIN);
 	if ((error == EIO || error == EFAULT) && extent == PAGES &&
 	    ALIGN_DOWN(start, PAGE_SIZE) != ALIGN_DOWN(end - 1, PAGE_SIZE)) {
 		/* A page that is not mapped must not fail the writes to other pages: page by page. */
@@ -233,13 +260,18 @@ static size_t text_apply_run(enum text_way *by, struct text_write *writes, size_
 
 void text_prefault(uintptr_t lower, uintptr_t upper)
 {
-	static uint8_t zeros[RUN_MAX];
-	size_t length;
+	size_t size = MIN(upper - lower, (size_t)RUN_MAX);
+	uint8_t *zeros;
 
-	for (; way == TEXT_PROC_MEM && lower < upper; lower += length) {
-		length = MIN(upper - lower, sizeof(zeros));
-		(void)text_write_proc_mem(&mem, lower, zeros, length);
-	}
+	if (way != TEXT_PROC_MEM)
+		return;
+	zeros = scratch_take(size);
+	if (zeros == NULL)
+		return;
+	memset(zeros, 0, size);
+	for (; lower < upper; lower += size)
+		(void)text_write_proc_mem(&mem, lower, zeros, MIN(upper - lower, size));
+	scratch_give(zeros, size);
 }
 
 size_t text_apply(struct text_write *writes, size_t count)

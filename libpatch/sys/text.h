@@ -63,7 +63,7 @@ size_t text_apply(struct text_write *writes, size_t count) REQUIRES(library_lock
  * Write zeros to pages that hold nothing but zeros, where writing to a page that was never written to would otherwise
  * replace the kernel's page of zeros. Failures are ignored. A batch follows.
  */
-void text_prefault(uintptr_t lower, uintptr_t upper);
+void text_prefault(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock);
 
 /* Between these two the way stays prepared, which saves every batch some system calls. The library lock is held. */
 void text_begin(void) REQUIRES(library_lock);
