@@ -8,6 +8,7 @@
 #include "base/bug.h"
 #include "base/inject.h"
 #include "base/syscall.h"
+#include "base/thread_safety.h"
 
 #include <string.h>
 #include <sys/mman.h>
@@ -231,6 +232,7 @@ void *heap_alloc(size_t size)
 	size_t rounded;
 	void *block;
 
+	LOCK_ASSERT_HELD();
 	if (INJECT(INJECT_ALLOC))
 		return NULL;
 	if (size > LARGE) {
@@ -264,6 +266,7 @@ void heap_free(void *block, size_t size)
 	unsigned int class;
 	size_t rounded;
 
+	LOCK_ASSERT_HELD();
 	if (block == NULL)
 		return;
 	if (size > LARGE) {

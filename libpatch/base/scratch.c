@@ -30,6 +30,7 @@ void *scratch_take(size_t size)
 {
 	uint8_t *block = memory + used;
 
+	LOCK_ASSERT_HELD();
 	BUG_ON_RETURN(size > SCRATCH_SIZE - used, NULL);
 	used += ALIGN_UP(size, LINE);
 	scratch_poison(block, size);

@@ -276,6 +276,7 @@ patch_status arena_alloc(size_t size, uintptr_t near, struct arena_reach reach, 
 	uintptr_t address = 0;
 	struct arena *arena;
 
+	LOCK_ASSERT_HELD();
 	size = ALIGN_UP(size, ARENA_GRANULE);
 	if (size > CODE_SIZE || INJECT(INJECT_ALLOC))
 		return PATCH_ENOMEM;
@@ -323,6 +324,7 @@ void arena_free(const struct arena_block *block)
 {
 	struct arena *arena = arenas;
 
+	LOCK_ASSERT_HELD();
 	while (arena != NULL && block->address - arena->code >= CODE_SIZE)
 		arena = arena->next;
 	BUG_ON_RETURN(arena == NULL);

@@ -304,6 +304,7 @@ patch_status pad_alloc(uintptr_t source, uint32_t fixed_mask, uint32_t fixed_val
 	};
 	struct zone *zone;
 
+	LOCK_ASSERT_HELD();
 	*pad = 0;
 	if (!pad_is_possible(&pattern, reach) || INJECT(INJECT_ALLOC))
 		return PATCH_ENOMEM;

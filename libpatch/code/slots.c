@@ -21,6 +21,7 @@ static uintptr_t slots_take_within(struct arena_reach reach, uintptr_t near) REQ
 	struct arena_slots *slots = arena_slots();
 	uintptr_t slot;
 
+	LOCK_ASSERT_HELD();
 	while (slots != NULL && !slots_have_one(slots, reach))
 		slots = slots->next;
 	if (slots == NULL)
@@ -46,6 +47,7 @@ void hook_slot_free(uintptr_t slot)
 {
 	struct arena_slots *slots = arena_slots();
 
+	LOCK_ASSERT_HELD();
 	while (slots != NULL && slot - slots->lower >= ARENA_SLOTS_SIZE)
 		slots = slots->next;
 	BUG_ON_RETURN(slots == NULL);

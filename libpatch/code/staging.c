@@ -79,6 +79,7 @@ bool staging_add(uintptr_t address, const void *bytes, uint32_t length)
 {
 	uint8_t *copy;
 
+	LOCK_ASSERT_HELD();
 	if (INJECT(INJECT_ALLOC))
 		return false;
 	/*

@@ -544,6 +544,7 @@ static patch_status commit_all(bool whole)
 {
 	patch_status status;
 
+	LOCK_ASSERT_HELD();
 	++commits;
 	status = region_queued() > 0 ? commit_queued(whole) : PATCH_OK;
 	registry_poll();

@@ -55,6 +55,7 @@ struct patch *handle_alloc(patch_t *handle, unsigned int roles)
 	struct patch *patch;
 	uint32_t index = handle_first_free;
 
+	LOCK_ASSERT_HELD();
 	if ((index == HANDLE_NONE && !handle_make_room()) || !ptr_vec_reserve(&handle_changed, handle_all + 1))
 		return NULL;
 	patch = heap_alloc(patch_size(roles));
@@ -84,6 +85,7 @@ struct patch *handle_get(patch_t handle)
 
 void handle_revoke(struct patch *patch)
 {
+	LOCK_ASSERT_HELD();
 	if (patch_is_released(patch))
 		return;
 	patch_set_goal(patch, GOAL_RELEASED);

@@ -140,6 +140,7 @@ void region_set_next(struct region *region, struct trampoline *trampoline)
 
 void region_queue(struct region *region)
 {
+	LOCK_ASSERT_HELD();
 	ptr_vec_add(&queue, region, &region->queued);
 }
 
@@ -417,6 +418,7 @@ struct region *region_create(const struct window *window, bool no_rmw)
 {
 	struct region *region = region_revive(window);
 
+	LOCK_ASSERT_HELD();
 	if (region != NULL) {
 		region_set_strategy(region, window->strategy, window->original);
 		region->no_rmw = no_rmw;

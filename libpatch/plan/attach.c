@@ -267,6 +267,7 @@ patch_status attach_patch(struct patch *patch, enum role role, uintptr_t address
 	patch_status status;
 	int error;
 
+	LOCK_ASSERT_HELD();
 	region = region_at(address);
 	if (region == NULL && mem_read(address, bytes, ARCH_ENDBR_SIZE, &error) == ARCH_ENDBR_SIZE &&
 	    arch_is_endbr(bytes)) {

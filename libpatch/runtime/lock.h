@@ -41,16 +41,4 @@ void lock_end_registering(void);
 /* This thread holds the lock, or is about to, or was just now. */
 bool lock_is_inside(void);
 
-/* At the beginning of functions that change state of the library: in the build for tests, the lock must be held. */
-#ifdef LIBPATCH_INJECT
-bool lock_may_be_held(void);
-#define LOCK_ASSERT_HELD()                                                                                             \
-	do {                                                                                                           \
-		if (!lock_may_be_held())                                                                               \
-			__builtin_trap();                                                                              \
-	} while (0)
-#else
-#define LOCK_ASSERT_HELD() ((void)0)
-#endif
-
 #endif

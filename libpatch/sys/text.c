@@ -280,6 +280,7 @@ size_t text_apply(struct text_write *writes, size_t count)
 	enum text_way by = way;
 	size_t failed = 0;
 
+	LOCK_ASSERT_HELD();
 	if (count == 0)
 		return 0;
 	sort_by_address(writes, count, sizeof(*writes));

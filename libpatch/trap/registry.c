@@ -317,6 +317,7 @@ struct registry_entry *registry_add(uintptr_t address)
 	struct registry_entry *entry = heap_alloc(sizeof(*entry));
 	struct registry_line *line = entry != NULL ? registry_line_at(address / LINE) : NULL;
 
+	LOCK_ASSERT_HELD();
 	if (entry != NULL && line == NULL)
 		line = registry_add_line(address / LINE);
 	if (line == NULL) {
@@ -350,6 +351,7 @@ void registry_remove(struct registry_entry *entry)
 	uint64_t now = registry_epoch();
 	struct registry_line *line = registry_line_at(entry->address / LINE);
 
+	LOCK_ASSERT_HELD();
 	BUG_ON_RETURN(line == NULL);
 	registry_unlink_entry(line, entry);
 	--*registry_share_of(entry->address);
@@ -380,6 +382,7 @@ void registry_activate(struct registry_entry *entry, uintptr_t target, unsigned 
 {
 	uint64_t word = atomic_load_explicit(&entry->state, memory_order_relaxed);
 
+	LOCK_ASSERT_HELD();
 	atomic_store_explicit(&entry->target, target, memory_order_release);
 	if (REGISTRY_STATE(word) != REGISTRY_ACTIVE || !(REGISTRY_CLASSES(word) & 1U << trap_class))
 		registry_set_state(entry, REGISTRY_ACTIVE, 1U << trap_class);
@@ -387,6 +390,7 @@ void registry_activate(struct registry_entry *entry, uintptr_t target, unsigned 
 
 void registry_retire(struct registry_entry *entry)
 {
+	LOCK_ASSERT_HELD();
 	registry_set_state(entry, REGISTRY_RETIRED, 0);
 }
 

@@ -12,6 +12,7 @@
 #include "base/inject.h"
 #include "patch/region.h"
 #include "trap/registry.h"
+#include "runtime/lock.h"
 #include "sys/text.h"
 
 #include <criterion/criterion.h>
@@ -1109,6 +1110,17 @@ static int observe_mixture(enum inject_point point)
 	return 0;
 }
 
+/* As a debugger would, but by the library's own means, which want its lock; in the middle of a commit it is held. */
+static void write_as_another(struct text_write *write)
+{
+	struct lock_scope scope;
+	bool locked = lock_acquire(&scope);
+
+	EXPECT(text_apply(write, 1) == 0, "the text cannot be written");
+	if (locked)
+		lock_release(&scope);
+}
+
 static void mix(const struct region *region, unsigned int k)
 {
 	struct text_write write = {
@@ -1120,7 +1132,7 @@ static void mix(const struct region *region, unsigned int k)
 	mixed = (uint8_t *)write.address;
 	mixed_size = region->offsets[k + 1] - region->offsets[k];
 	mixed_original = write.bytes;
-	EXPECT(text_apply(&write, 1) == 0, "the text cannot be written");
+	write_as_another(&write);
 }
 
 /* Put back each instruction's first byte, then remove, or commit what is there once more. */
@@ -1178,7 +1190,7 @@ static void write_byte(uint8_t *address, uint8_t byte)
 {
 	struct text_write write = { .address = (uintptr_t)address, .bytes = &byte, .length = 1 };
 
-	EXPECT(text_apply(&write, 1) == 0, "the text cannot be written");
+	write_as_another(&write);
 }
 
 static int write_foreign(enum inject_point point)
