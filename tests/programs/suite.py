@@ -1,7 +1,6 @@
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # suite.py MODULE...: run test modules of Python's own test suite and print what became of each test, without times.
 import importlib
-import subprocess
 import sys
 import unittest
 
@@ -29,7 +28,6 @@ class Result(unittest.TestResult):
             self.say(test, 'failure of a subtest')
 
 
-subprocess._USE_VFORK = False  # see tour.py
 test.support.verbose = 0
 for name in sys.argv[1:]:
     unittest.TestLoader().loadTestsFromModule(importlib.import_module(f'test.{name}')).run(Result())

@@ -7,10 +7,6 @@ import pickle, pprint, queue, random, re, select, shlex, shutil, signal, socket,
 import struct, subprocess, sys, tempfile, textwrap, threading, time, traceback, types, unicodedata
 import urllib.parse, uuid, warnings, weakref, xml.dom.minidom, xml.etree.ElementTree, zipfile, zlib
 
-# Python blocks every signal before vfork(), SIGTRAP among them, and its child dies of the first int3:
-# fork() instead.
-subprocess._USE_VFORK = False
-
 stations = []
 
 

@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# xz and liblzma, there and back, with a probe on every k-th instruction. One thread: those that liblzma starts block
-# every signal, SIGTRAP among them, and die of the first int3.
+# xz and liblzma, there and back, with a probe on every k-th instruction. Threads, which block every signal, are for one
+# file; with one thread the others are shorter.
 name=xz package=xz-utils modules=main,liblzma.so.5
 
 prepare()
@@ -19,6 +19,7 @@ workload()
 		probed -T1 -2 -c "../input/$file" >"$file.xz"
 	done
 	probed -T1 -9e -c ../input/numbers >numbers9.xz
+	probed -T2 --block-size=16KiB -1 -c ../input/numbers >threads.xz
 	probed -T1 --x86 --lzma2=preset=1 --check=sha256 -c ../input/binary >filtered.xz
 	probed -T1 --delta=dist=4 --lzma2=preset=0 --check=crc32 -c ../input/binary >delta.xz
 	probed -T1 --format=lzma -1 -c ../input/text >text.lzma
