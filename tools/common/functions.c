@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * Unwind tables in memory, and symbols of files, read without another library: doc/decisions.md says why not by
+ * elfutils. functions_name() must not call malloc: it may run in a signal handler's _exit().
+ */
 #define _GNU_SOURCE
 #include "functions.h"
 

@@ -1,4 +1,8 @@
 /* SPDX-License-Identifier: MIT */
+/*
+ * What kind of file is it? By its headers, read without another library: the launcher is the process that a library is
+ * examined in, and must load nothing beside it.
+ */
 #define _GNU_SOURCE
 #include "file.h"
 
