@@ -18,8 +18,8 @@ if [ -e .git ]; then
 	sed 's/$/: tracked, though the build makes it/' "$scratch"
 	[ ! -s "$scratch" ] || status=1
 	git ls-files >"$scratch"
-else # a tarball
-	find . -type f | sed 's,^\./,,' >"$scratch"
+else # a tarball, which has a script of libtool's beside ours, and perhaps a build
+	find . -path ./_build -prune -o -type f ! -path ./build-aux/ltmain.sh -print | sed 's,^\./,,' >"$scratch"
 fi
 # shellcheck disable=SC2046 # no name has a blank in it
 LC_ALL=C awk -v foreign="$foreign" -v foreign_files="$foreign_files" '
