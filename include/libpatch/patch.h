@@ -4,7 +4,7 @@
  *
  * Usable first and alone, from C99 and C++. Every function may be called from any thread, from inside probe procedures
  * and from signal handlers, except where its comment says otherwise; none but patch_synchronize() waits for a running
- * probe. None exits, aborts or prints. patch_last_error() tells the calling thread why its last call failed.
+ * probe. None exits, aborts or prints. patch_last_error() tells the calling thread why a call failed.
  *
  * Beside the codes listed with each function, every one that needs patch_init() returns PATCH_EINIT before it,
  * PATCH_EFINI after patch_fini(), and PATCH_EFAIL when it is called by a handler for SIGTRAP or SIGILL that interrupted
@@ -359,9 +359,9 @@ patch_status patch_commit(void);
 patch_status patch_synchronize(int64_t timeout_ns);
 
 /*
- * The calling thread's last error: the status of its last libpatch call that failed, unless a call succeeded since.
+ * The calling thread's last error: of its last libpatch call that failed, whatever has succeeded since.
  *
- * error   filled in, not NULL. Its strings and chain are valid until the thread's next call into libpatch.
+ * error   filled in, not NULL. Its strings and chain are valid until another call of the thread into libpatch fails.
  *
  * PATCH_OK when there is none: code is 0 and the strings are empty. Else the error's code. PATCH_EINVAL for NULL.
  * Thread safe, async-signal-safe, needs no patch_init(). Does not reset the error.

@@ -25,7 +25,7 @@ void api_set_life(enum api_life now)
 
 bool api_enter(struct lock_scope *scope, const char *origin, patch_status *status)
 {
-	error_reset();
+	error_begin();
 	*status = PATCH_OK;
 	if (!lock_acquire(scope)) {
 		*status = error_raise(PATCH_EFAIL, origin, lock_refusal(), NULL);

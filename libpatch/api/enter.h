@@ -19,8 +19,8 @@ enum api_life api_life(void);
 void api_set_life(enum api_life life);
 
 /*
- * Begin a public call: the thread's errors are forgotten, the lock is taken, the library is ALIVE. False: *status says
- * why not.
+ * Begin a public call: the errors that it raises replace those of earlier calls, the lock is taken, the library is
+ * ALIVE. False: *status says why not.
  */
 bool api_enter(struct lock_scope *scope, const char *origin, patch_status *status) TRY_ACQUIRE(true, library_lock);
 /* End it: the lock is released. Returns `status`. */

@@ -171,7 +171,7 @@ EXPORT patch_status patch_init(const struct patch_option *options, size_t n)
 	bool allow_wx = false;
 	patch_status status;
 
-	error_reset();
+	error_begin();
 	status = lifecycle_read_options(options, n, &allow_wx);
 	if (status != PATCH_OK)
 		return status;

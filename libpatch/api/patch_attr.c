@@ -6,7 +6,7 @@
 
 EXPORT patch_status patch_attr_init(patch_attr *attr, size_t sizeof_attr)
 {
-	error_reset();
+	error_begin();
 	if (attr == NULL)
 		return error_raise(PATCH_EINVAL, "patch_attr_init", "a pointer is NULL", "attr");
 	if (sizeof_attr != sizeof(*attr))
@@ -18,7 +18,7 @@ EXPORT patch_status patch_attr_init(patch_attr *attr, size_t sizeof_attr)
 
 EXPORT patch_status patch_attr_fini(patch_attr *attr)
 {
-	error_reset();
+	error_begin();
 	if (attr == NULL)
 		return error_raise(PATCH_EINVAL, "patch_attr_fini", "a pointer is NULL", "attr");
 	return PATCH_OK;
@@ -27,7 +27,7 @@ EXPORT patch_status patch_attr_fini(patch_attr *attr)
 /* `field`: its offset. */
 static patch_status attr_set(patch_attr *attr, size_t field, int value, int greatest, const char *origin)
 {
-	error_reset();
+	error_begin();
 	if (attr == NULL)
 		return error_raise(PATCH_EINVAL, origin, "a pointer is NULL", "attr");
 	if (value < 0 || value > greatest)

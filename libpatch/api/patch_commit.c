@@ -131,6 +131,7 @@ patch_status api_check_threads(const char *origin)
 
 EXPORT patch_status patch_commit(void)
 {
+	struct error_chain before;
 	struct lock_scope scope;
 	patch_status status;
 
@@ -157,10 +158,11 @@ EXPORT patch_status patch_commit(void)
 	syscall_emul_look_for_handlers();
 	if (status == PATCH_OK && replan_begin()) {
 		/* Nobody asked for this. What fails of it works as it is, and is on the list for the next commit. */
+		error_save(&before);
 		api_commit_queue();
 		replan_go_on();
 		api_commit_queue();
-		error_reset();
+		error_restore(&before);
 	}
 	return api_leave_and_destroy(&scope, status);
 }

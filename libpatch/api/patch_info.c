@@ -24,7 +24,7 @@
 
 EXPORT patch_status patch_olx_original_pc(uintptr_t pc, uintptr_t *original)
 {
-	error_reset();
+	error_begin();
 	if (original == NULL)
 		return error_raise(PATCH_EINVAL, "patch_olx_original_pc", "a pointer is NULL", "original");
 	if (!pc_map_original(pc, original))
@@ -91,7 +91,7 @@ EXPORT patch_status patch_info(patch_t handle, struct patch_info *info, size_t s
 	struct patch *patch;
 	patch_status status;
 
-	error_reset();
+	error_begin();
 	status = info_check_out(info, sizeof_info, sizeof(info->address), "patch_info", "info");
 	if (status != PATCH_OK)
 		return status;
@@ -119,7 +119,7 @@ EXPORT patch_status patch_statistics(struct patch_statistics *statistics, size_t
 	struct lock_scope scope;
 	patch_status status;
 
-	error_reset();
+	error_begin();
 	status = info_check_out(statistics, sizeof_statistics, sizeof(statistics->patches), "patch_statistics",
 				"statistics");
 	if (status != PATCH_OK)

@@ -169,6 +169,7 @@ static patch_status make_in_range(const struct patch_location *location, const s
 	uintptr_t lower = location->range.lower;
 	uintptr_t upper = location->range.upper;
 	uintptr_t at = lower;
+	struct error_chain before;
 	patch_status status;
 	struct arch_insn insn;
 
@@ -176,12 +177,13 @@ static patch_status make_in_range(const struct patch_location *location, const s
 		return make_at(lower, request, out);
 	if (location->direction == PATCH_LOCATION_BACKWARD)
 		at = make_last_before(lower, upper);
+	error_save(&before);
 	for (;;) {
 		size_t errors = error_count();
 
 		status = make_at(at, request, out);
 		if (status == PATCH_OK) {
-			error_reset();
+			error_restore(&before);
 			return PATCH_OK;
 		}
 		/* The reason that is told is the first one. */
@@ -231,7 +233,7 @@ EXPORT patch_status patch_make(const struct patch_location *location, const stru
 	patch_status status;
 	uintptr_t address;
 
-	error_reset();
+	error_begin();
 	if (location == NULL || model == NULL || out == NULL)
 		return error_raise(PATCH_EINVAL, "patch_make",
 				   "a location, a model and a place for the handle are needed",
@@ -253,8 +255,8 @@ EXPORT patch_status patch_make(const struct patch_location *location, const stru
 	if (location->type == PATCH_LOCATION_SYMBOL) {
 		address = (uintptr_t)dlsym(RTLD_DEFAULT, location->symbol.name);
 		if (address == 0)
-			return error_raise(PATCH_ENEXIST, "patch_make", "no module defines the symbol",
-					   location->symbol.name);
+			return error_raise_name(PATCH_ENEXIST, "patch_make", "no module defines the symbol",
+						location->symbol.name);
 		address += location->symbol.offset;
 	}
 

@@ -28,7 +28,7 @@ static int64_t sync_now(void)
 /* Also after patch_fini(), which does not wait for what it removed. */
 static bool sync_enter(struct lock_scope *scope, patch_status *status) TRY_ACQUIRE(true, library_lock)
 {
-	error_reset();
+	error_begin();
 	*status = PATCH_OK;
 	if (!lock_acquire(scope)) {
 		*status = error_raise(PATCH_EFAIL, "patch_synchronize", lock_refusal(), NULL);

@@ -12,7 +12,7 @@ EXPORT patch_status patch_x86_64_state_component(void *xsave, int component, voi
 {
 	patch_status status;
 
-	error_reset();
+	error_begin();
 	if (xsave == NULL || out == NULL)
 		return error_raise(PATCH_EINVAL, ORIGIN, "a pointer is NULL", xsave == NULL ? "xsave" : "out");
 	if (reserved != NULL)

@@ -16,27 +16,32 @@ struct record {
 
 static TLS_INITIAL_EXEC struct record chain[ERROR_CHAIN];
 static TLS_INITIAL_EXEC unsigned int chain_length;
+/* The chain is an earlier call's. */
+static TLS_INITIAL_EXEC bool chain_is_earlier;
 
-void error_reset(void)
+void error_begin(void)
 {
-	chain_length = 0;
+	chain_is_earlier = true;
 }
 
 size_t error_count(void)
 {
-	return chain_length;
+	return chain_is_earlier ? 0 : chain_length;
 }
 
 void error_truncate(size_t count)
 {
-	if (count < chain_length)
-		chain_length = count;
+	if (count < error_count())
+		chain_length = (unsigned int)count;
 }
 
 static struct record *error_append(patch_status code, const char *origin, const char *message)
 {
 	struct record *record;
 
+	if (chain_is_earlier)
+		chain_length = 0;
+	chain_is_earlier = false;
 	if (chain_length == ERROR_CHAIN)
 		return NULL;
 	record = &chain[chain_length++];
@@ -53,6 +58,21 @@ patch_status error_raise(patch_status code, const char *origin, const char *mess
 
 	if (record != NULL && irritant != NULL)
 		record->error.irritant = irritant;
+	return code;
+}
+
+patch_status error_raise_name(patch_status code, const char *origin, const char *message, const char *name)
+{
+	struct record *record = error_append(code, origin, message);
+	size_t size = 0;
+
+	if (record == NULL)
+		return code;
+	while (size < ERROR_IRRITANT_SIZE - 1 && name[size] != '\0')
+		++size;
+	memcpy(record->irritant, name, size);
+	record->irritant[size] = '\0';
+	record->error.irritant = record->irritant;
 	return code;
 }
 
@@ -97,6 +117,7 @@ patch_status error_raise_sys(patch_status code, const char *origin, const char *
 void error_save(struct error_chain *saved)
 {
 	saved->count = chain_length;
+	saved->earlier = chain_is_earlier;
 	for (unsigned int i = 0; i < chain_length; ++i) {
 		saved->errors[i] = chain[i].error;
 		memcpy(saved->irritants[i], chain[i].irritant, sizeof(chain[i].irritant));
@@ -108,6 +129,7 @@ void error_restore(const struct error_chain *saved)
 {
 	BUG_ON_RETURN(saved->count > ERROR_CHAIN);
 	chain_length = (unsigned int)saved->count;
+	chain_is_earlier = saved->earlier;
 	for (unsigned int i = 0; i < chain_length; ++i) {
 		chain[i].error = saved->errors[i];
 		memcpy(chain[i].irritant, saved->irritants[i], sizeof(chain[i].irritant));

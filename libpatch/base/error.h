@@ -15,11 +15,16 @@
 #define ERROR_CHAIN 4
 #define ERROR_IRRITANT_SIZE 24
 
-/* Forget the thread's errors: at the start of every public call that can fail. */
-void error_reset(void);
+/*
+ * Begin a public call that can fail: the thread's errors are those of an earlier call, and last until this one raises
+ * its first.
+ */
+void error_begin(void);
 
 /* Append an error and return `code`. `irritant` is a literal or outlives the call that failed; NULL for none. */
 patch_status error_raise(patch_status code, const char *origin, const char *message, const char *irritant);
+/* The same, about a name that need not outlive the call; the end of a long one is left out. */
+patch_status error_raise_name(patch_status code, const char *origin, const char *message, const char *name);
 /* The same, about an address. */
 patch_status error_raise_at(patch_status code, const char *origin, const char *message, uintptr_t address);
 /* The same, about the errno of a system call (positive or negative). */
@@ -31,13 +36,17 @@ struct refusal {
 	uintptr_t irritant;  /* the address that it is about */
 };
 
-/* How many errors the thread has; and drop all but the first `count`. */
+/* How many errors this call has raised; and drop all of them but the first `count`. */
 size_t error_count(void);
 void error_truncate(size_t count);
 
-/* The errors of a thread, put aside while code of the host runs that may call the library. */
+/*
+ * The errors of a thread, put aside while code of the host runs that may call the library, or while something is tried
+ * whose failure is not the call's.
+ */
 struct error_chain {
 	size_t count;
+	bool earlier;
 	struct patch_error errors[ERROR_CHAIN];
 	char irritants[ERROR_CHAIN][ERROR_IRRITANT_SIZE];
 };

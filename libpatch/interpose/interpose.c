@@ -58,15 +58,18 @@ static bool interpose_patch(const struct syscall_site *found) REQUIRES(library_l
 
 void interpose_system_calls(void)
 {
-	bool all_of_libc = syscall_sites_find(interpose_patch);
-	bool whole = commit_run_whole() == PATCH_OK;
+	struct error_chain before;
+	bool all_of_libc, whole;
 
+	error_save(&before);
+	all_of_libc = syscall_sites_find(interpose_patch);
+	whole = commit_run_whole() == PATCH_OK;
 	if (!whole)
 		mask_audit_incomplete();
 	lock_set_forks(whole && all_of_libc ? LOCK_FORKS_BY_CALL : LOCK_FORKS_BY_HANDLER);
 	site_forget();
 	/* What did not do is no error of the caller's. */
-	error_reset();
+	error_restore(&before);
 }
 
 /* Regions restored at once: a batch of them takes no new memory. */

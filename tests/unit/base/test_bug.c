@@ -30,7 +30,7 @@ Test(bug, is_an_error_with_file_and_line)
 	char where[64];
 
 	libpatch_bugs_are_fatal = false;
-	error_reset();
+	error_begin();
 	cr_expect_eq(checked(3), 3);
 	cr_expect_eq(error_last(&error), PATCH_OK);
 
@@ -66,7 +66,7 @@ Test(bug, vector_without_room)
 	uint32_t place = 0;
 
 	libpatch_bugs_are_fatal = false;
-	error_reset();
+	error_begin();
 	ptr_vec_add(&vec, &vec, &place);
 	cr_expect_eq(place, 0);
 	cr_expect_eq(vec.count, 0);

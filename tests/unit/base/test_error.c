@@ -6,6 +6,7 @@
 #include <criterion/criterion.h>
 #include <errno.h>
 #include <pthread.h>
+#include <string.h>
 
 static struct patch_error last(void)
 {
@@ -19,7 +20,7 @@ Test(error, none)
 {
 	struct patch_error error = { .code = PATCH_BUG };
 
-	error_reset();
+	error_begin();
 	cr_expect_eq(error_last(&error), PATCH_OK);
 	cr_expect_eq(error.code, PATCH_OK);
 	cr_expect_str_empty(error.origin);
@@ -32,7 +33,7 @@ Test(error, says_what_was_raised)
 {
 	struct patch_error error;
 
-	error_reset();
+	error_begin();
 	cr_expect_eq(error_raise(PATCH_EPROTECTED, "where", "what", "whose"), PATCH_EPROTECTED);
 	error = last();
 	cr_expect_eq(error.code, PATCH_EPROTECTED);
@@ -44,7 +45,7 @@ Test(error, says_what_was_raised)
 
 Test(error, no_irritant_is_an_empty_one)
 {
-	error_reset();
+	error_begin();
 	error_raise(PATCH_ENOMEM, "where", "what", NULL);
 	cr_expect_str_empty(last().irritant);
 }
@@ -57,7 +58,7 @@ Test(error, addresses)
 	} rows[] = { { 0, "0x0" }, { 9, "0x9" }, { 0xabcdef, "0xabcdef" }, { UINTPTR_MAX, "0xffffffffffffffff" } };
 
 	for (size_t i = 0; i < ARRAY_SIZE(rows); i++) {
-		error_reset();
+		error_begin();
 		cr_expect_eq(error_raise_at(PATCH_EBOUNDARY, "where", "what", rows[i].address), PATCH_EBOUNDARY);
 		cr_expect_str_eq(last().irritant, rows[i].text);
 	}
@@ -65,12 +66,45 @@ Test(error, addresses)
 
 Test(error, numbers_of_the_kernel_with_either_sign)
 {
-	error_reset();
+	error_begin();
 	cr_expect_eq(error_raise_sys(PATCH_ESYS, "mmap", "what", ENOMEM), PATCH_ESYS);
 	cr_expect_str_eq(last().irritant, "errno 12");
-	error_reset();
+	error_begin();
 	error_raise_sys(PATCH_ESYS, "mmap", "what", -133);
 	cr_expect_str_eq(last().irritant, "errno 133");
+}
+
+/* What is raised by a later call takes the place of all that there is; a call that raises nothing leaves it. */
+Test(error, lasts_until_another_one)
+{
+	struct patch_error error;
+
+	error_begin();
+	error_raise(PATCH_ENOMEM, "first", "what", NULL);
+	error_raise(PATCH_ESYS, "second", "what", NULL);
+	error_begin();
+	cr_expect_eq(error_count(), 0);
+	error_truncate(0);
+	error = last();
+	cr_expect_str_eq(error.origin, "first");
+	cr_assert_not_null(error.next);
+	error_begin();
+	error_raise(PATCH_EFAIL, "third", "what", NULL);
+	cr_expect_eq(error_count(), 1);
+	error = last();
+	cr_expect_str_eq(error.origin, "third");
+	cr_expect_null(error.next);
+}
+
+/* The name may be gone by the time that it is read. */
+Test(error, names)
+{
+	char name[] = "a name of more than twenty-four characters";
+
+	error_begin();
+	cr_expect_eq(error_raise_name(PATCH_ENEXIST, "where", "what", name), PATCH_ENEXIST);
+	memset(name, '-', sizeof(name) - 1);
+	cr_expect_str_eq(last().irritant, "a name of more than twe");
 }
 
 /* As many as are kept, in order; those behind them are left out. */
@@ -80,7 +114,7 @@ Test(error, first_ones_are_kept)
 	const struct patch_error *next;
 	uintptr_t n;
 
-	error_reset();
+	error_begin();
 	for (n = 0; n < ERROR_CHAIN + 3; n++)
 		cr_expect_eq(error_raise_at(PATCH_EFAIL, "where", "what", n), PATCH_EFAIL);
 	cr_expect_eq(error_count(), ERROR_CHAIN);
@@ -98,7 +132,7 @@ Test(error, truncated)
 {
 	struct patch_error error;
 
-	error_reset();
+	error_begin();
 	error_raise(PATCH_ENOMEM, "first", "what", NULL);
 	error_raise(PATCH_ESYS, "second", "what", NULL);
 	error_raise(PATCH_EFAIL, "third", "what", NULL);
@@ -120,11 +154,11 @@ Test(error, saved_and_restored)
 	struct error_chain saved;
 	struct patch_error error;
 
-	error_reset();
+	error_begin();
 	error_raise_at(PATCH_EPROTECTED, "first", "what", 0x1234);
 	error_raise(PATCH_EFAIL, "second", "what", "literal");
 	error_save(&saved);
-	error_reset();
+	error_begin();
 	for (int i = 0; i < ERROR_CHAIN; i++)
 		error_raise_sys(PATCH_ESYS, "other", "else", 1);
 	error_restore(&saved);
@@ -135,6 +169,12 @@ Test(error, saved_and_restored)
 	cr_assert_not_null(error.next);
 	cr_expect_str_eq(error.next->irritant, "literal");
 	cr_expect_null(error.next->next);
+	error_begin();
+	error_save(&saved);
+	error_raise(PATCH_EFAIL, "other", "what", NULL);
+	error_restore(&saved);
+	cr_expect_eq(error_count(), 0);
+	cr_expect_eq(last().code, PATCH_EPROTECTED);
 }
 
 static void *raise_another(void *unused)
@@ -150,7 +190,7 @@ Test(error, threads_have_their_own)
 {
 	pthread_t thread;
 
-	error_reset();
+	error_begin();
 	error_raise(PATCH_ESYS, "this thread", "what", NULL);
 	cr_assert_eq(pthread_create(&thread, NULL, raise_another, NULL), 0);
 	pthread_join(thread, NULL);

@@ -12,14 +12,14 @@ static patch_status last_error(void)
 	struct patch_error error;
 	patch_status status = error_last(&error);
 
-	error_reset();
+	error_begin();
 	return status;
 }
 
 static void begin(void)
 {
 	libpatch_bugs_are_fatal = false;
-	error_reset();
+	error_begin();
 }
 
 Test(scratch, blocks_are_apart, .init = begin)

@@ -36,7 +36,7 @@ Test(patch_object, step_made)
 {
 	struct patch patch = { .roles = 1 };
 
-	error_reset();
+	error_begin();
 	patch_set_life(&patch, LIFE_OPEN);
 	cr_expect_eq(patch.life, LIFE_OPEN);
 	cr_expect(patch_is_open(&patch));
@@ -50,7 +50,7 @@ Test(patch_object, step_refused)
 	struct patch_error error;
 
 	libpatch_bugs_are_fatal = false;
-	error_reset();
+	error_begin();
 	patch_set_life(&patch, LIFE_DYING);
 	cr_expect_eq(patch.life, LIFE_OPEN);
 	cr_expect_eq(error_last(&error), PATCH_BUG);
