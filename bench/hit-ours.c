@@ -12,6 +12,8 @@ extern worker_function bench_ours_entry_disabled;
 extern worker_function bench_ours_count_plain, bench_ours_count_atomic, bench_ours_count_thread;
 extern worker_function bench_ours_prologue, bench_ours_prologue_2, bench_ours_prologue_4, bench_ours_prologue_trap;
 extern worker_function bench_ours_middle, bench_ours_middle_site;
+extern worker_function bench_ours_entry_default, bench_ours_middle_default, bench_ours_middle_default_site;
+extern worker_function bench_ours_middle_all, bench_ours_middle_all_site;
 
 /* One probe: at an address behind the function's, of a kind. */
 static const struct ours {
@@ -34,7 +36,11 @@ static const struct ours {
 	{.row = "disabled", .function = bench_ours_entry_disabled, .kind = KIND_GPR, .disabled = true},
 	{.row = "xmm", .function = bench_ours_entry_sse, .kind = KIND_SSE},
 	{.row = "ymm", .function = bench_ours_entry_avx, .kind = KIND_AVX},
+	{.row = "default", .function = bench_ours_entry_default, .kind = KIND_DEFAULT},
+	{.row = "default_middle", .function = bench_ours_middle_default, .site = bench_ours_middle_default_site,
+	 .kind = KIND_DEFAULT},
 	{.row = "all", .function = bench_ours_entry_all, .kind = KIND_ALL},
+	{.row = "all_middle", .function = bench_ours_middle_all, .site = bench_ours_middle_all_site, .kind = KIND_ALL},
 	{.row = "count_plain", .function = bench_ours_count_plain, .kind = KIND_COUNT_PLAIN},
 	{.row = "count_atomic", .function = bench_ours_count_atomic, .kind = KIND_COUNT_ATOMIC},
 	{.row = "count_thread", .function = bench_ours_count_thread, .kind = KIND_COUNT_THREAD},

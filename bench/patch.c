@@ -16,6 +16,10 @@ const char *bench_kind_missing(enum bench_kind kind)
 	if (kind == KIND_SSE || kind == KIND_AVX)
 		return "this version of libpatch saves all extended state or none";
 #endif
+#ifndef PATCH_REGS_NO_STATE
+	if (kind == KIND_DEFAULT)
+		return "this version of libpatch preserves no extended state by default";
+#endif
 #ifndef PATCH_EXEC_MODEL_COUNT
 	if (kind >= KIND_COUNT_PLAIN)
 		return "this version of libpatch has no counting probes";
@@ -36,8 +40,17 @@ bool bench_init(void)
 
 static void set_probe(struct patch_exec_model *model, enum bench_kind kind)
 {
-	uint64_t mask = kind == KIND_ALL_GPR ? PATCH_REGS_GP_ONLY : kind == KIND_ALL ? PATCH_REGS_ALL : 0;
+	uint64_t mask = 0;
 
+#ifdef PATCH_REGS_NO_STATE
+	mask = PATCH_REGS_NO_STATE;
+#endif
+	if (kind == KIND_ALL_GPR)
+		mask = PATCH_REGS_GP_ONLY;
+	if (kind == KIND_DEFAULT)
+		mask = 0;
+	if (kind == KIND_ALL)
+		mask = PATCH_REGS_ALL;
 #ifdef PATCH_REGS_STATE
 	if (kind == KIND_SSE || kind == KIND_AVX)
 		mask = PATCH_REGS_STATE(PATCH_X86_64_SSE_STATE);
@@ -50,7 +63,7 @@ static void set_probe(struct patch_exec_model *model, enum bench_kind kind)
 	model->probe.procedure = bench_empty;
 	model->probe.read_registers = mask;
 	model->probe.write_registers = mask;
-	model->probe.clobber_registers = kind == KIND_ALL_GPR ? 0 : mask;
+	model->probe.clobber_registers = mask;
 }
 
 static void set_counter(struct patch_exec_model *model, enum bench_kind kind)

@@ -8,6 +8,7 @@
 enum bench_kind {
 	KIND_GPR,     /* an empty procedure that may use general purpose registers; nothing is offered */
 	KIND_ALL_GPR, /* the same; all of them are offered and may be written */
+	KIND_DEFAULT, /* all masks 0: the procedure may use anything; nothing is offered */
 	KIND_SSE,     /* the procedure may destroy and sees xmm registers */
 	KIND_AVX,     /* ... and ymm registers */
 	KIND_ALL,     /* PATCH_REGS_ALL in every mask */

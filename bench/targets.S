@@ -61,6 +61,7 @@
 	ENTRY	bench_ours_entry_all_gpr
 	ENTRY	bench_ours_entry_sse
 	ENTRY	bench_ours_entry_avx
+	ENTRY	bench_ours_entry_default
 	ENTRY	bench_ours_entry_all
 	ENTRY	bench_ours_entry_trap
 	ENTRY	bench_ours_entry_around
@@ -74,6 +75,8 @@
 	PROLOGUE bench_ours_prologue_4
 	PROLOGUE bench_ours_prologue_trap
 	MIDDLE	bench_ours_middle
+	MIDDLE	bench_ours_middle_default
+	MIDDLE	bench_ours_middle_all
 
 	ENTRY	bench_uprobe_entry
 	PROLOGUE bench_uprobe_prologue

@@ -37,11 +37,21 @@ enum {
 };
 
 /*
- * Register masks. Bit i stands for general_purpose_registers[i]; any bit above 14 stands for extended state, all of it,
- * unless the bits above 14 are some of PATCH_REGS_VECTOR only: those stand for one state component each.
+ * Register masks. Bit i below 15 stands for general_purpose_registers[i]. The bits above say something in the clobber
+ * mask only, of extended state:
+ *
+ *   none of them          all of it is preserved, nothing is offered: the default, right for any procedure
+ *   PATCH_REGS_NO_STATE   nothing is preserved: the procedure must not touch any
+ *   bits of VECTOR        what they name is preserved and offered; the procedure must not touch any other
+ *   any other bit         all of it is preserved and offered
+ *
+ * The last ones count when there are several.
  */
 #define PATCH_REGS_ALL (~(uint64_t)0)
-#define PATCH_REGS_GP_ONLY ((uint64_t)0x7fff)
+/* By itself: general purpose registers are all that the procedure touches, and it is offered none. */
+#define PATCH_REGS_NO_STATE ((uint64_t)1 << 31)
+/* All general purpose registers, and nothing else. */
+#define PATCH_REGS_GP_ONLY (PATCH_REGS_NO_STATE | (((uint64_t)1 << PATCH_ARCH_GREGS_COUNT) - 1))
 /* One state component: PATCH_X86_64_SSE_STATE etc. */
 #define PATCH_REGS_STATE_SHIFT 32
 #define PATCH_REGS_STATE(component) ((uint64_t)1 << (PATCH_REGS_STATE_SHIFT + (component)))
@@ -57,9 +67,8 @@ enum {
 /*
  * What a probe procedure sees of the probed program. The memory below the context is readable.
  *
- * A general purpose register is meaningful when the patch's read or write mask names it, and a value written
- * to it takes effect on resume when the write mask names it; otherwise the slot is unspecified and a write to
- * it has no effect.
+ * A general purpose register is offered here when one of the patch's masks names it, and loaded from here on resume
+ * when the write or the clobber mask names it; otherwise the slot is unspecified and a write to it has no effect.
  */
 struct patch_exec_context {
 	/*
@@ -76,7 +85,8 @@ struct patch_exec_context {
 	 * XSAVE image of x87, SSE, AVX and AVX-512 state as far as the processor has them, standard format, 64-byte
 	 * aligned; NULL unless the clobber mask asked for extended state. Values written to it take effect on resume.
 	 * xstate_bv names the components: all, or, with bits of PATCH_REGS_VECTOR only, at least those asked for that
-	 * the processor has; what is not named there is unspecified.
+	 * the processor has; what is not named there is unspecified. At a function's entry the x87 registers are empty,
+	 * by the calling convention: there the image says so without a look at them, and has a status word of 0.
 	 */
 	void *extended_states;
 	/* RFLAGS of the program at the site; restored whatever is written here. */

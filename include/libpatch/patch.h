@@ -149,12 +149,13 @@ struct patch_location {
  * procedure of the same thread runs is passed over: its procedure is not called. The procedure runs with the
  * program's MXCSR and x87 control word; DF is clear.
  *
- * Masks (see PATCH_REGS_*): `read_registers` are offered in the context; `write_registers` may be changed there;
- * `clobber_registers` may be destroyed by the procedure. Registers that the calling convention lets a procedure destroy
- * are always preserved, general purpose ones by themselves, x87/SSE/AVX/AVX-512 state when the clobber mask has a bit
- * above the general purpose ones: all of it, or what bits of PATCH_REGS_VECTOR name. Other extended state, all with
- * PATCH_REGS_GP_ONLY, a procedure must not touch. Of RFLAGS it must leave alone what instructions do not change in
- * passing (AC, ID, NT, ...); it may change it on purpose.
+ * Masks (see PATCH_REGS_*): what `clobber_registers` names, the procedure may destroy: it is offered in the context and
+ * loaded back from there. `read_registers` are offered, too, and `write_registers` offered and loaded back. What the
+ * calling convention lets a procedure destroy is preserved whatever the masks say, x87/SSE/AVX/AVX-512 state and MXCSR
+ * included: with all masks 0 any procedure is safe. The clobber mask says by name that a procedure does with less, and
+ * takes less time: PATCH_REGS_GP_ONLY, PATCH_REGS_NO_STATE, and bits of PATCH_REGS_VECTOR. AMX tiles and PKRU it must
+ * leave alone. Of RFLAGS it must leave alone what instructions do not change in passing (AC, ID, NT, ...); it may
+ * change it on purpose.
  *
  * `counter` is aligned to 8 and must stay mapped: a thread that was interrupted in the middle of counting does so
  * whenever it goes on, once, also after the patch is gone. With PATCH_COUNT_THREAD it is the calling thread's instance

@@ -56,7 +56,7 @@ static patch_status make_check_model(const struct patch_exec_model *model)
 	}
 	if (model->probe.procedure == NULL)
 		return error_raise(PATCH_EINVAL, "patch_make", "the model has no procedure", "procedure");
-	if ((model->probe.clobber_registers & ~PATCH_REGS_GP_ONLY) != 0 && arch_xsave_mask() == 0)
+	if (!arch_can_preserve(model->probe.clobber_registers))
 		return error_raise(PATCH_ENOTSUP, "patch_make",
 				   "the processor's extended state cannot be saved (XSAVE)", "clobber_registers");
 	return PATCH_OK;

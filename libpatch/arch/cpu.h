@@ -25,6 +25,8 @@ static inline bool arch_has_shadow_stack(void)
 void arch_xsave_init(void);
 /* Components saved for procedures that ask for extended state; 0 when XSAVE is not usable, or the image too large. */
 uint64_t arch_xsave_mask(void);
+/* Can all that this clobber mask lets a procedure destroy be preserved, and be offered if it says so? */
+bool arch_can_preserve(uint64_t clobber);
 /* Are LAHF and SAHF there? Early processors lack them in 64-bit mode. */
 bool arch_has_sahf(void);
 /* Bytes of a standard-format image of those components. */

@@ -30,9 +30,9 @@ enum arch_action {
 
 /* One call of a probe procedure, or what is done instead. */
 struct arch_hook {
-	uint64_t read;    /* registers that the procedure sees, PATCH_REGS_* */
-	uint64_t write;   /* registers that take what the procedure has stored */
-	uint64_t clobber; /* registers that the procedure may change, and that are kept from it */
+	uint64_t read;    /* registers that the procedure sees beside the next ones, PATCH_REGS_* */
+	uint64_t write;   /* registers that take what the procedure has stored beside the next ones */
+	uint64_t clobber; /* registers that the procedure may change, and what is said of extended state */
 	uintptr_t program_counter; /* what the context reports */
 	/*
 	 * Address of the hook's slot: 8 bytes, aligned, near the code unless the code is far. The slot holds the
@@ -48,6 +48,8 @@ struct arch_hook {
 	bool stamp;     /* the word behind the counter receives the time stamp counter */
 	/* The stack pointer is most likely 8 off a multiple of 16, as it is at a function's entry and at its return. */
 	bool at_entry;
+	/* The x87 registers are empty by the calling convention: a function begins here. */
+	bool x87_empty;
 	/*
 	 * For an indirect jump or a return that is about to be executed: its bytes and decoding, else NULL. The context
 	 * then reports the address that it leads to, if that is in [lower, upper), else program_counter; and the stack

@@ -69,6 +69,19 @@ static bool trampoline_is_at_entry(const struct builder *builder, const struct h
 	return hook->upper == 0 ? located % 16 == 0 : hook->address == hook->lower || located == hook->lower;
 }
 
+/*
+ * A function begins here, so that the calling convention says what the registers hold. What a compiler splits off has
+ * an unwind entry of its own, but begins neither on a multiple of 16 nor, like a function, with an endbr64: control may
+ * come there from the middle of the other part.
+ */
+static bool trampoline_is_function(const struct builder *builder, const struct hook *hook)
+{
+	uintptr_t located = hook->code.program_counter;
+
+	return hook->when == HOOK_BEFORE && hook->upper != 0 && located == hook->lower &&
+	       (located % 16 == 0 || located != builder->from[builder->index]);
+}
+
 static void trampoline_emit_before(struct builder *builder, struct arch_code *code, enum hook_when when)
 {
 	for (size_t i = 0; i < builder->count; ++i)
@@ -77,6 +90,7 @@ static void trampoline_emit_before(struct builder *builder, struct arch_code *co
 
 			hook.slot = builder->built[i].slot;
 			hook.at_entry = trampoline_is_at_entry(builder, &builder->hooks[i]);
+			hook.x87_empty = trampoline_is_function(builder, &builder->hooks[i]);
 			arch_emit_hook(code, &hook);
 		}
 }

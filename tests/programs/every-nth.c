@@ -385,9 +385,7 @@ static void make_all(void)
 	if (named("EVERY_NTH_MODEL", "around"))
 		model.type = PATCH_EXEC_MODEL_PROBE_AROUND;
 	model.probe.procedure = on_site;
-	model.probe.clobber_registers = 1 << PATCH_X86_64_RAX | 1 << PATCH_X86_64_RCX | 1 << PATCH_X86_64_RDX |
-					1 << PATCH_X86_64_RSI | 1 << PATCH_X86_64_RDI | 1 << PATCH_X86_64_R8 |
-					1 << PATCH_X86_64_R9 | 1 << PATCH_X86_64_R10 | 1 << PATCH_X86_64_R11;
+	model.probe.clobber_registers = PATCH_REGS_NO_STATE;
 	if (named("EVERY_NTH_STATE", "all")) {
 		model.probe.procedure = on_site_all;
 		model.probe.read_registers = PATCH_REGS_GP_ONLY;

@@ -90,7 +90,7 @@ static __thread struct counters *own_counters __attribute__((tls_model("initial-
 static __thread bool is_ours __attribute__((tls_model("initial-exec"))); /* a thread of this tool */
 
 /*
- * Probe procedures touch general purpose registers only (PATCH_REGS_GP_ONLY), and call nothing: they run wherever the
+ * Probe procedures touch general purpose registers only (PATCH_REGS_NO_STATE), and call nothing: they run wherever the
  * program's functions do, inside malloc and in signal handlers too.
  */
 #define PROBE_CODE __attribute__((target("general-regs-only")))
@@ -265,10 +265,8 @@ static bool make_all(void)
 		return false;
 	patch_attr_init(&attr, sizeof(attr));
 	patch_attr_set_initial_state(&attr, PATCH_ENABLED);
-	/* The procedure needs no register of the program's and changes none; it may destroy what any C function may. */
-	model.probe.clobber_registers = 1 << PATCH_X86_64_RAX | 1 << PATCH_X86_64_RCX | 1 << PATCH_X86_64_RDX |
-					1 << PATCH_X86_64_RSI | 1 << PATCH_X86_64_RDI | 1 << PATCH_X86_64_R8 |
-					1 << PATCH_X86_64_R9 | 1 << PATCH_X86_64_R10 | 1 << PATCH_X86_64_R11;
+	/* The procedure needs no register of the program's, changes none, and touches general purpose ones only. */
+	model.probe.clobber_registers = PATCH_REGS_NO_STATE;
 	model.probe.procedure = on_entry;
 	for (size_t i = 0; i < functions.extent_count; i++) {
 		location.address = functions.extents[i].lower;

@@ -3,6 +3,8 @@
  * hook_call.h says what these functions are for. Offsets in images: Intel SDM vol. 1, 10.5.1 and 13.4. The general
  * registers that a procedure may destroy are free: the hook has saved them.
  */
+#include "arch/x86_64/hook_frame.h"
+
 #ifdef __CET__
 #include <cet.h>
 #endif
@@ -19,31 +21,30 @@
 #define LAYOUT_ZMM_HI256 12+libpatch_call_layout(%rip)
 #define LAYOUT_HI16_ZMM 16+libpatch_call_layout(%rip)
 
-/* Room for an image: x87 to AVX-512, standard format, 2432 to 2688 bytes by processor. xsave.c checks. */
-#define IMAGE_SIZE 2816
+/* Room for an image: up to SSE, up to AVX, and up to AVX-512, 2432 to 2688 bytes by processor. xsave.c checks. */
+	.set SIZE_sse, 640
+	.set SIZE_avx, 896
+	.set SIZE_avx512, 2816
 #define IMAGE_FCW 0
 #define IMAGE_FSW 2
 #define IMAGE_FTW 4
-#define IMAGE_FIP 8
-#define IMAGE_FDP 16
 #define IMAGE_MXCSR 24
 #define IMAGE_MXCSR_MASK 28
-#define IMAGE_ST 32
 #define IMAGE_XMM 160
-/* Where the frame of a signal says what it holds (struct _fpx_sw_bytes, magic1): these are none. */
-#define IMAGE_MAGIC 464
+/* Where the frame of a signal says what it holds (struct _fpx_sw_bytes): CALL_MARK, and components. */
+#define IMAGE_MARK 464
+#define IMAGE_COMPONENTS 468
 #define IMAGE_HEADER 512
 #define IMAGE_AVX 576
 
-/*
- * In the status word: condition codes, in the upper byte; those, the top of the stack, and that an exception is
- * pending.
- */
-#define FSW_CODES 0x47
-#define FSW_CODES_TOP_PENDING 0x7f80
-/* What FXAM makes of the former for an empty register; C1 may be anything. */
-#define FXAM_CODES 0x45
-#define FXAM_EMPTY 0x41
+/* In the header. */
+#define X87_BIT 0x01
+#define AVX_BIT 0x04
+#define ZMM_HI256_BIT 0x40
+
+/* In the status word: an exception is pending; the top of the stack, which is 0 in MMX mode, and EMMS may make 0. */
+#define FSW_PENDING 0x80
+#define FSW_TOP 0x3800
 
 #define REGISTERS_0_TO_15 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
 #define REGISTERS_16_TO_31 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31
@@ -114,44 +115,144 @@ FUNCTION libpatch_call_aligned
 	RETURN
 END libpatch_call_aligned
 
-/* Images, up to AVX-512. */
+/*
+ * The state that the program has above the general purpose registers, up to AVX-512. It is kept on the stack, with the
+ * layout of an XSAVE image. When it is offered, the image's header marks what is in it: what is in its initial state is
+ * mostly left out, as XSAVEOPT does, until somebody asks for it (arch_xsave_component()).
+ */
 
-/* In the frame: was the image filled the longer way? Then, control and status word. */
-#define X87_IN_USE -8(%rbp)
-#define UPPER_IN_USE -4(%rbp)
+/* In the frame: a component's bit where it is in use, of those that mostly are not. Then, x87 words of now. */
+#define IN_USE -8(%rbp)
 #define FCW_NOW -16(%rbp)
-#define FSW_NOW -14(%rbp)
-#define FSW_CODES_NOW -13(%rbp)
+#define FSW_NOW -12(%rbp)
 
-	.macro MAKE_IMAGE
+	.macro MAKE_ROOM size
 	push $0
-	sub $(IMAGE_SIZE + 8), %rsp
+	sub $(\size + 8), %rsp
 	and $-64, %rsp
-	mov %rsp, CONTEXT_EXTENDED_STATES(%rdi)
 	.endm
 
 	/*
-	 * Of each level: SAVE, after which xmm0 is 0 (ymm0, where it says 32); RESTORE; and SELDOM, what they jump to,
-	 * behind the function's end.
+	 * x87: FXSAVE alone says whether the registers are empty, all eight of them; and it takes less time than two
+	 * FNSTSW and FXAM, which know the first register only. It fills the legacy region: xmm registers and MXCSR are
+	 * in it then. A procedure may expect that the registers are empty, and that no exception is pending.
 	 */
-	.macro SAVE_sse
+	.macro SAVE_X87
+	fxsave64 (%rsp)
+	EMPTY_X87
+	.endm
+
+	.macro EMPTY_X87
+	cmpb $0, IMAGE_FTW(%rsp)
+	jne 31f
+	testb $FSW_PENDING, IMAGE_FSW(%rsp)
+	jnz 31f
+32:
+	.endm
+
+	.macro SELDOM_EMPTY_X87
+31:	fninit
+	fldcw IMAGE_FCW(%rsp)
+	jmp 32b
+	.endm
+
+	/*
+	 * Nothing to do while the registers are empty in the area, and the words in it are those of now: the procedure
+	 * ends with empty registers, but may have left MMX mode on.
+	 */
+	.macro RESTORE_X87
+	cmpb $0, IMAGE_FTW(%rsp)
+	jne 35f
+	fnstsw FSW_NOW
+	fnstcw FCW_NOW
+	movzwl FSW_NOW, %eax
+	movzwl FCW_NOW, %edx
+	cmp %ax, IMAGE_FSW(%rsp)
+	jne 35f
+	cmp %dx, IMAGE_FCW(%rsp)
+	jne 35f
+	test $FSW_TOP, %eax
+	jnz 36f
+	emms
+36:
+	.endm
+
+	/* xmm registers are loaded once more, by who called this. */
+	.macro SELDOM_RESTORE_X87
+35:	fxrstor64 (%rsp)
+	jmp 36b
+	.endm
+
+	/*
+	 * At a function's entry, where the registers are empty, and to see the status word takes longer than anything
+	 * else. The state is as it should be, unless the image holds another.
+	 */
+	.macro RESTORE_X87_ENTRY
+	testl $X87_BIT, IMAGE_HEADER(%rsp)
+	jnz 37f
+36:
+	.endm
+
+	.macro SELDOM_RESTORE_X87_ENTRY
+37:	fnstcw FCW_NOW
+	movzwl FCW_NOW, %eax
+	cmpl $0, IMAGE_FSW(%rsp) /* and IMAGE_FTW */
+	jne 35f
+	cmp %ax, IMAGE_FCW(%rsp)
+	je 36b
+	.endm
+
+	/*
+	 * Of each level: SAVE, behind which no upper half is in use; RESTORE; and SELDOM, what they jump to, behind the
+	 * function's end. `fxsave`: the legacy region is filled. `offered`: the procedure sees the area.
+	 */
+	.macro SAVE_sse fxsave, offered
+	.ifeq \fxsave
 	.irp i, REGISTERS_0_TO_15
 	movaps %xmm\i, IMAGE_XMM + 16 * \i(%rsp)
 	.endr
+	stmxcsr IMAGE_MXCSR(%rsp)
+	.endif
+	.if \offered
 	xorps %xmm0, %xmm0
+	.endif
 	.endm
 
-	.macro SELDOM_sse
+	.macro RESTORE_sse offered
+	.irp i, REGISTERS_0_TO_15
+	movaps IMAGE_XMM + 16 * \i(%rsp), %xmm\i
+	.endr
+	ldmxcsr IMAGE_MXCSR(%rsp)
 	.endm
 
-	/*
-	 * Mostly all is 0 above 128 bits, and written by half as many stores. Behind the last of the others it is in
-	 * any case: then procedures with legacy SSE instructions are not slowed down.
-	 */
-	.macro SAVE_avx
+	.macro SELDOM_sse offered
+	.endm
+
+	/* What the procedure has in the header is what counts, if it sees it. */
+	.macro TEST_IN_USE bits, offered
+	.if \offered
+	testl $(\bits), IMAGE_HEADER(%rsp)
+	.else
+	testl $(\bits), IN_USE
+	.endif
+	.endm
+
+	.macro SAVE_XMM fxsave
+	.ifeq \fxsave
 	.irp i, REGISTERS_0_TO_15
 	vmovaps %xmm\i, IMAGE_XMM + 16 * \i(%rsp)
 	.endr
+	stmxcsr IMAGE_MXCSR(%rsp)
+	.endif
+	.endm
+
+	/*
+	 * Mostly all is 0 above 128 bits, which takes less time to find out than XGETBV. VZEROUPPER makes it so in a
+	 * way that processors notice: those that do not would make each legacy SSE instruction of the procedure, and
+	 * then of the program, depend on the register's old value.
+	 */
+	.macro SAVE_avx fxsave, offered
+	SAVE_XMM \fxsave
 	vextractf128 $1, %ymm0, IMAGE_AVX(%rsp)
 	vextractf128 $1, %ymm1, IMAGE_AVX + 16(%rsp)
 	.irp i, 2, 4, 6, 8, 10, 12, 14
@@ -164,286 +265,238 @@ END libpatch_call_aligned
 	vextractf128 $1, %ymm0, %xmm0
 	vptest %xmm0, %xmm0
 	jnz 11f
-	.irp i, 0, 2, 4, 6, 8, 10, 12, 14
-	vmovaps %ymm0, IMAGE_AVX + 16 * \i(%rsp)
-	.endr
-12:
+12:	vzeroupper
+	.if \offered
+	vxorps %xmm0, %xmm0, %xmm0
+	.endif
 	.endm
 
-	.macro SELDOM_avx
+	.macro RESTORE_avx offered
+	TEST_IN_USE AVX_BIT, \offered
+	jnz 21f
+	vzeroupper
+	RESTORE_sse
+22:
+	.endm
+
+	.macro SELDOM_avx offered
 11:	.irp i, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
 	vextractf128 $1, %ymm\i, IMAGE_AVX + 16 * \i(%rsp)
 	.endr
-	movl $1, UPPER_IN_USE
-	vxorps %xmm0, %xmm0, %xmm0
+	movl $AVX_BIT, IN_USE
 	jmp 12b
+21:	.irp i, REGISTERS_0_TO_15
+	vmovaps IMAGE_XMM + 16 * \i(%rsp), %xmm\i
+	vinsertf128 $1, IMAGE_AVX + 16 * \i(%rsp), %ymm\i, %ymm\i
+	.endr
+	ldmxcsr IMAGE_MXCSR(%rsp)
+	jmp 22b
 	.endm
 
-	.macro SAVE_avx512
+	/* rax: opmask registers, rdx: what is above 256 bits, r8: the registers above 15. */
+	.macro FIND_AVX512
 	mov LAYOUT_OPMASK, %eax
 	mov LAYOUT_ZMM_HI256, %edx
 	mov LAYOUT_HI16_ZMM, %r8d
 	add %rsp, %rax
 	add %rsp, %rdx
 	add %rsp, %r8
-	.irp i, REGISTERS_0_TO_15
-	vmovaps %xmm\i, IMAGE_XMM + 16 * \i(%rsp)
-	vextractf128 $1, %ymm\i, IMAGE_AVX + 16 * \i(%rsp)
-	vextractf64x4 $1, %zmm\i, 32 * \i(%rdx)
-	.endr
+	.endm
+
+	.macro SAVE_avx512 fxsave, offered
+	FIND_AVX512
 	.irp i, REGISTERS_16_TO_31
 	vmovups %zmm\i, 64 * (\i - 16)(%r8)
 	.endr
 	.irp i, 0, 1, 2, 3, 4, 5, 6, 7
 	kmovq %k\i, 8 * \i(%rax)
 	.endr
+	vporq %zmm0, %zmm1, %zmm16
+	vporq %zmm2, %zmm3, %zmm17
+	vpternlogq $0xfe, %zmm4, %zmm5, %zmm16
+	vpternlogq $0xfe, %zmm6, %zmm7, %zmm17
+	vpternlogq $0xfe, %zmm8, %zmm9, %zmm16
+	vpternlogq $0xfe, %zmm10, %zmm11, %zmm17
+	vpternlogq $0xfe, %zmm12, %zmm13, %zmm16
+	vpternlogq $0xfe, %zmm14, %zmm15, %zmm17
+	vporq %zmm17, %zmm16, %zmm16
+	vptestmq %zmm16, %zmm16, %k1
+	kmovw %k1, %eax
+	SAVE_XMM \fxsave
+	test $0xfc, %al /* the words above 128 bits */
+	jnz 11f
+12:	.if \offered
 	vxorps %xmm0, %xmm0, %xmm0
-	.endm
-
-	.macro SELDOM_avx512
-	.endm
-
-	/* Zero from ymm0 or xmm0, at a multiple of 64. */
-	.macro ZERO_64 at, width
-	.if \width == 32
-	vmovaps %ymm0, \at(%rsp)
-	vmovaps %ymm0, \at + 32(%rsp)
-	.else
-	movaps %xmm0, \at(%rsp)
-	movaps %xmm0, \at + 16(%rsp)
-	movaps %xmm0, \at + 32(%rsp)
-	movaps %xmm0, \at + 48(%rsp)
 	.endif
 	.endm
 
-	.macro FILL_HEADER width, components
-	stmxcsr IMAGE_MXCSR(%rsp)
-	mov LAYOUT_MXCSR_MASK, %eax
-	mov %eax, IMAGE_MXCSR_MASK(%rsp)
-	ZERO_64 IMAGE_HEADER, \width
-	movl $0, IMAGE_MAGIC(%rsp)
-	movl $\components, IMAGE_HEADER(%rsp)
-	.endm
-
-	.macro RESTORE_sse
-	.irp i, REGISTERS_0_TO_15
-	movaps IMAGE_XMM + 16 * \i(%rsp), %xmm\i
-	.endr
-	ldmxcsr IMAGE_MXCSR(%rsp)
-	.endm
-
-	/*
-	 * When all is 0 above 128 bits it must become so in a way that processors notice: those that do not would make
-	 * each legacy SSE instruction of the program depend on the register's old value. Loads are as wide as the
-	 * stores, which are forwarded then.
-	 */
-	.macro RESTORE_avx
-	cmpl $0, UPPER_IN_USE
-	jne 21f
-	vmovaps IMAGE_AVX(%rsp), %ymm0
-	vmovaps IMAGE_AVX + 32(%rsp), %ymm1
-	.irp i, 2, 4, 6
-	vorps IMAGE_AVX + 32 * \i(%rsp), %ymm0, %ymm0
-	vorps IMAGE_AVX + 32 * \i + 32(%rsp), %ymm1, %ymm1
-	.endr
-	vorps %ymm1, %ymm0, %ymm0
-	vptest %ymm0, %ymm0
+	.macro RESTORE_avx512 offered
+	FIND_AVX512
+	TEST_IN_USE AVX_BIT + ZMM_HI256_BIT, \offered
 	jnz 21f
 	vzeroupper
-	RESTORE_sse
-	RETURN
-21:	.irp i, REGISTERS_0_TO_15
+	.irp i, REGISTERS_0_TO_15
 	vmovaps IMAGE_XMM + 16 * \i(%rsp), %xmm\i
-	vinsertf128 $1, IMAGE_AVX + 16 * \i(%rsp), %ymm\i, %ymm\i
 	.endr
-	ldmxcsr IMAGE_MXCSR(%rsp)
-	.endm
-
-	.macro RESTORE_avx512
-	mov LAYOUT_OPMASK, %eax
-	mov LAYOUT_ZMM_HI256, %edx
-	mov LAYOUT_HI16_ZMM, %r8d
-	add %rsp, %rax
-	add %rsp, %rdx
-	add %rsp, %r8
-	.irp i, REGISTERS_16_TO_31
+22:	.irp i, REGISTERS_16_TO_31
 	vmovups 64 * (\i - 16)(%r8), %zmm\i
 	.endr
 	.irp i, 0, 1, 2, 3, 4, 5, 6, 7
 	kmovq 8 * \i(%rax), %k\i
 	.endr
-	vmovaps IMAGE_AVX(%rsp), %xmm0
-	vmovaps IMAGE_AVX + 16(%rsp), %xmm1
-	.irp i, 2, 4, 6, 8, 10, 12, 14
-	vorps IMAGE_AVX + 16 * \i(%rsp), %xmm0, %xmm0
-	vorps IMAGE_AVX + 16 * \i + 16(%rsp), %xmm1, %xmm1
+	ldmxcsr IMAGE_MXCSR(%rsp)
+	.endm
+
+	.macro SELDOM_avx512 offered
+11:	.irp i, REGISTERS_0_TO_15
+	vextractf128 $1, %ymm\i, IMAGE_AVX + 16 * \i(%rsp)
+	vextractf64x4 $1, %zmm\i, 32 * \i(%rdx)
 	.endr
-	.irp i, 0, 2, 4, 6, 8, 10, 12, 14
-	vorps 32 * \i(%rdx), %ymm0, %ymm0
-	vorps 32 * \i + 32(%rdx), %ymm1, %ymm1
-	.endr
-	vorps %ymm1, %ymm0, %ymm0
-	vptest %ymm0, %ymm0
-	jnz 21f
+	movl $(AVX_BIT + ZMM_HI256_BIT), IN_USE
 	vzeroupper
-	RESTORE_sse
-	RETURN
-21:	.irp i, REGISTERS_0_TO_15
+	jmp 12b
+21:	.if \offered
+	/* Only one of them is in the image when the procedure has marked it by itself. */
+	vxorps %xmm0, %xmm0, %xmm0
+	testl $AVX_BIT, IMAGE_HEADER(%rsp)
+	jnz 23f
+	.irp i, 0, 1, 2, 3
+	vmovaps %zmm0, IMAGE_AVX + 64 * \i(%rsp)
+	.endr
+23:	testl $ZMM_HI256_BIT, IMAGE_HEADER(%rsp)
+	jnz 24f
+	.irp i, 0, 1, 2, 3, 4, 5, 6, 7
+	vmovups %zmm0, 64 * \i(%rdx)
+	.endr
+24:
+	.endif
+	.irp i, REGISTERS_0_TO_15
 	vmovaps IMAGE_XMM + 16 * \i(%rsp), %xmm\i
 	vinsertf128 $1, IMAGE_AVX + 16 * \i(%rsp), %ymm\i, %ymm\i
 	vinsertf64x4 $1, 32 * \i(%rdx), %zmm\i, %zmm\i
 	.endr
-	ldmxcsr IMAGE_MXCSR(%rsp)
+	jmp 22b
 	.endm
 
-	/* Behind it all is 0 above 128 bits. */
-	.macro CLEAR_UPPER width
-	.if \width == 32
-	vzeroupper
+	/* `always`: what is in the image; `all`: what there is room for. Register 0 is 0. */
+	.macro FILL_HEADER level, fxsave, always, all
+	mov IN_USE, %edx
+	.ifeq \fxsave
+	mov LAYOUT_MXCSR_MASK, %eax
+	mov %eax, IMAGE_MXCSR_MASK(%rsp)
 	.endif
-	.endm
-
-	.macro VECTORS name, level, width, components
-FUNCTION \name
-	MAKE_IMAGE
-	SAVE_\level
-	FILL_HEADER \width, \components
-	CLEAR_UPPER \width
-	call *(%rcx)
-	RESTORE_\level
-	RETURN
-	SELDOM_\level
-END \name
-	.endm
-
-	VECTORS libpatch_call_sse, sse, 16, 0x02
-	VECTORS libpatch_call_avx, avx, 32, 0x06
-	VECTORS libpatch_call_avx512, avx512, 32, 0xe6
-
-/* Images with x87 state. */
-
-	/*
-	 * FXSAVE takes longer than all moves together, and is not needed while the stack is empty. It is not when its
-	 * top is not 0, or when FXAM finds the first register in use, which they all are in MMX mode. FXAM changes the
-	 * condition codes, so they must be 0, and are made so again by a comparison of two numbers; and it raises a
-	 * pending exception, so that there must be none. FNSTSW is what all this costs; it is faster to memory than to
-	 * ax.
-	 */
-	.macro SAVE_X87
-	fnstcw IMAGE_FCW(%rsp)
-	fnstsw IMAGE_FSW(%rsp)
-	movzwl IMAGE_FSW(%rsp), %eax
-	test $FSW_CODES_TOP_PENDING, %eax
-	jnz 31f
-	fxam
-	fnstsw FSW_NOW
-	movzbl FSW_CODES_NOW, %eax
-	and $FXAM_CODES, %eax
-	cmp $FXAM_EMPTY, %eax
-	jne 32f
-	fldz
-	fld1
-	fcompp
-33:
-	.endm
-
-	.macro SELDOM_X87
-31:	fxsave64 (%rsp)
-	movl $1, X87_IN_USE
-	jmp 33b
-32:	fxsave64 (%rsp)
-	andb $~FSW_CODES, IMAGE_FSW + 1(%rsp)
-	movl $1, X87_IN_USE
-	jmp 33b
-35:	fxrstor64 (%rsp)
-	jmp 36b
-	.endm
-
-	.macro FILL_X87 width
-	cmpl $0, X87_IN_USE
-	jne 34f
-	movl $0, IMAGE_FTW(%rsp)
-	movq $0, IMAGE_FIP(%rsp)
-	movq $0, IMAGE_FDP(%rsp)
-	ZERO_64 IMAGE_ST, \width
-	ZERO_64 IMAGE_ST + 64, \width
-34:
-	.endm
-
-	/* ZF: are the registers 0 in the image? */
-	.macro TEST_ST width
-	.if \width == 32
-	vmovaps IMAGE_ST(%rsp), %ymm0
-	vmovaps IMAGE_ST + 32(%rsp), %ymm1
-	vorps IMAGE_ST + 64(%rsp), %ymm0, %ymm0
-	vorps IMAGE_ST + 96(%rsp), %ymm1, %ymm1
-	vorps %ymm1, %ymm0, %ymm0
-	vptest %ymm0, %ymm0
-	.else
-	mov IMAGE_ST(%rsp), %rax
-	mov IMAGE_ST + 8(%rsp), %rdx
-	.irp i, 1, 2, 3, 4, 5, 6, 7
-	or IMAGE_ST + 16 * \i(%rsp), %rax
-	or IMAGE_ST + 16 * \i + 8(%rsp), %rdx
+	movl $CALL_MARK, IMAGE_MARK(%rsp)
+	movl $(\all), IMAGE_COMPONENTS(%rsp)
+	.ifc \level, sse
+	.irp i, 0, 16, 32, 48
+	movaps %xmm0, IMAGE_HEADER + \i(%rsp)
 	.endr
-	or %rdx, %rax
 	.endif
+	.ifc \level, avx
+	vmovaps %ymm0, IMAGE_HEADER(%rsp)
+	vmovaps %ymm0, IMAGE_HEADER + 32(%rsp)
+	.endif
+	.ifc \level, avx512
+	vmovaps %zmm0, IMAGE_HEADER(%rsp)
+	.endif
+	or $(\always), %edx
+	mov %edx, IMAGE_HEADER(%rsp)
 	.endm
 
-	/*
-	 * Nothing to do when the stack was empty, is so in the image, and still is: a procedure ends with an empty one,
-	 * but may have left MMX mode on. Else all of the legacy region comes back.
-	 */
-	.macro RESTORE_X87 width
-	cmpl $0, X87_IN_USE
-	jne 35f
-	fnstcw FCW_NOW
-	fnstsw FSW_NOW
-	movzwl FSW_NOW, %eax
-	movzwl FCW_NOW, %edx
-	cmp %ax, IMAGE_FSW(%rsp)
-	jne 35f
-	cmp %dx, IMAGE_FCW(%rsp)
-	jne 35f
-	mov IMAGE_FTW(%rsp), %eax
-	or IMAGE_FIP(%rsp), %rax
-	or IMAGE_FDP(%rsp), %rax
-	jnz 35f
-	TEST_ST \width
-	jnz 35f
-	emms
-36:
-	.endm
-
-	.macro EVERYTHING name, level, width, components
+	.macro KEEP name, level
 FUNCTION \name
-	MAKE_IMAGE
-	SAVE_X87
-	SAVE_\level
-	FILL_HEADER \width, \components
-	FILL_X87 \width
-	CLEAR_UPPER \width
+	MAKE_ROOM SIZE_\level
+	SAVE_\level 0, 0
 	call *(%rcx)
-	RESTORE_X87 \width
-	RESTORE_\level
+	RESTORE_\level 0
 	RETURN
-	SELDOM_X87
-	SELDOM_\level
+	SELDOM_\level 0
 END \name
 	.endm
 
-	EVERYTHING libpatch_call_all_sse, sse, 16, 0x03
-	EVERYTHING libpatch_call_all_avx, avx, 32, 0x07
-	EVERYTHING libpatch_call_all_avx512, avx512, 32, 0xe7
+	.macro KEEP_X87 name, level
+FUNCTION \name
+	MAKE_ROOM SIZE_\level
+	SAVE_X87
+	SAVE_\level 1, 0
+	call *(%rcx)
+	RESTORE_X87
+	RESTORE_\level 0
+	RETURN
+	SELDOM_EMPTY_X87
+	SELDOM_RESTORE_X87
+	SELDOM_\level 0
+END \name
+	.endm
 
-FUNCTION libpatch_call_xsave
-	MAKE_IMAGE
+	.macro OFFER name, level, always, all
+FUNCTION \name
+	MAKE_ROOM SIZE_\level
+	mov %rsp, CONTEXT_EXTENDED_STATES(%rdi)
+	SAVE_\level 0, 1
+	FILL_HEADER \level, 0, \always, \all
+	call *(%rcx)
+	RESTORE_\level 1
+	RETURN
+	SELDOM_\level 1
+END \name
+	.endm
+
+	.macro OFFER_ENTRY name, level, always, all
+FUNCTION \name
+	MAKE_ROOM SIZE_\level
+	mov %rsp, CONTEXT_EXTENDED_STATES(%rdi)
+	SAVE_\level 0, 1
+	FILL_HEADER \level, 0, \always, \all + X87_BIT
+	fnstcw IMAGE_FCW(%rsp)
+	call *(%rcx)
+	RESTORE_X87_ENTRY
+	RESTORE_\level 1
+	RETURN
+	SELDOM_RESTORE_X87_ENTRY
+	SELDOM_RESTORE_X87
+	SELDOM_\level 1
+END \name
+	.endm
+
+	.macro OFFER_X87 name, level, always, all
+FUNCTION \name
+	MAKE_ROOM SIZE_\level
+	mov %rsp, CONTEXT_EXTENDED_STATES(%rdi)
+	SAVE_X87
+	SAVE_\level 1, 1
+	FILL_HEADER \level, 1, \always + X87_BIT, \all + X87_BIT
+	call *(%rcx)
+	RESTORE_X87
+	RESTORE_\level 1
+	RETURN
+	SELDOM_EMPTY_X87
+	SELDOM_RESTORE_X87
+	SELDOM_\level 1
+END \name
+	.endm
+
+	.macro LEVEL level, always, all
+	KEEP libpatch_keep_\level, \level
+	KEEP_X87 libpatch_keep_x87_\level, \level
+	OFFER libpatch_offer_\level, \level, \always, \all
+	OFFER_ENTRY libpatch_offer_entry_\level, \level, \always, \all
+	OFFER_X87 libpatch_offer_x87_\level, \level, \always, \all
+	.endm
+
+	LEVEL sse, 0x02, 0x02
+	LEVEL avx, 0x02, 0x06
+	LEVEL avx512, 0xa2, 0xe6
+
+	.macro XSAVE name, offered
+FUNCTION \name
+	MAKE_ROOM SIZE_avx512
 	/* XSAVE writes the first word of the header, XRSTOR faults unless the rest is 0 (Intel SDM vol. 1, 13.4.2). */
 	xor %eax, %eax
 	.irp i, 1, 2, 3, 4, 5, 6, 7
 	mov %rax, IMAGE_HEADER + 8 * \i(%rsp)
 	.endr
-	mov %rax, IMAGE_MAGIC(%rsp)
+	mov %rax, IMAGE_MARK(%rsp)
 	xor %edx, %edx
 	mov LAYOUT_MASK, %eax
 	xsave64 (%rsp)
@@ -452,11 +505,20 @@ FUNCTION libpatch_call_xsave
 	 * all, so that what the procedure writes to them is restored.
 	 */
 	mov %rax, IMAGE_HEADER(%rsp)
+	EMPTY_X87
+	.if \offered
+	mov %rsp, CONTEXT_EXTENDED_STATES(%rdi)
+	.endif
 	call *(%rcx)
 	xor %edx, %edx
 	mov LAYOUT_MASK, %eax
 	xrstor64 (%rsp)
 	RETURN
-END libpatch_call_xsave
+	SELDOM_EMPTY_X87
+END \name
+	.endm
+
+	XSAVE libpatch_keep_xsave, 0
+	XSAVE libpatch_offer_xsave, 1
 
 	.section .note.GNU-stack, "", @progbits

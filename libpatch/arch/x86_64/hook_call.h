@@ -20,20 +20,25 @@ arch_call_fn libpatch_may_run;
 arch_call_fn libpatch_call_aligned;
 
 /*
- * These align the stack, and put a standard-format XSAVE image into the context, which they fill and restore by moves:
- * up to SSE, AVX or AVX-512; those with `all` in their names do so for x87 state, too.
+ * These align the stack, and preserve extended state by moves: up to SSE, AVX or AVX-512. Names with `offer`: in a
+ * standard-format XSAVE image, which they put into the context. Names with `x87`: x87 state, too; with `entry`: at a
+ * function's entry, where the calling convention says that the x87 registers are empty.
  */
-arch_call_fn libpatch_call_sse;
-arch_call_fn libpatch_call_avx;
-arch_call_fn libpatch_call_avx512;
-arch_call_fn libpatch_call_all_sse;
-arch_call_fn libpatch_call_all_avx;
-arch_call_fn libpatch_call_all_avx512;
+#define ARCH_CALLS(level)                                                                                              \
+	extern arch_call_fn libpatch_keep_##level, libpatch_keep_x87_##level, libpatch_offer_##level,                  \
+		libpatch_offer_entry_##level, libpatch_offer_x87_##level
+ARCH_CALLS(sse);
+ARCH_CALLS(avx);
+ARCH_CALLS(avx512);
 /* The same by XSAVE and XRSTOR, for layouts that the others do not know. */
-arch_call_fn libpatch_call_xsave;
+arch_call_fn libpatch_keep_xsave;
+arch_call_fn libpatch_offer_xsave;
 
-/* The function that preserves the extended state which the clobber mask names; NULL: the mask names none. */
-arch_call_fn *arch_call_extended(uint64_t clobber);
+/*
+ * The function that calls a procedure with this clobber mask. `x87_empty`: at a function's entry. NULL: the mask says
+ * that the procedure touches no extended state.
+ */
+arch_call_fn *arch_call_with_state(uint64_t clobber, bool x87_empty);
 
 /* The layout of images, for these functions. xsave.c writes it once, before there are hooks. */
 struct call_layout {

@@ -422,13 +422,13 @@ static void emit_count(struct arch_code *code, const struct arch_hook *hook)
 
 void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 {
-	const uint64_t general = PATCH_REGS_GP_ONLY;
+	const uint64_t general = ((uint64_t)1 << PATCH_ARCH_GREGS_COUNT) - 1;
 	const int32_t guard = tls_offset(&libpatch_hook_guard.guard);
 	const int32_t error = errno_offset != 0 ? errno_offset : tls_offset(&errno);
-	uint64_t destroyed = CALLER_SAVED | (hook->clobber & general);
-	uint64_t offered = (hook->read | hook->write) & general;
-	uint64_t written = hook->write & general;
-	arch_call_fn *extended = arch_call_extended(hook->clobber);
+	uint64_t destroyed = CALLER_SAVED;
+	uint64_t offered = (hook->read | hook->write | hook->clobber) & general;
+	uint64_t written = (hook->write | hook->clobber) & general;
+	arch_call_fn *extended = arch_call_with_state(hook->clobber, hook->x87_empty);
 	struct arch_cold_hook unused, *cold = &unused;
 
 	if (hook->action != ARCH_CALL_PROCEDURE) {
@@ -481,16 +481,13 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	cold->backwards = EMIT_FORWARD("\x0F\x85"); /* jne backwards */
 	cold->forwards = (uint32_t)code->size;
 	EMIT("\x31\xF6");                       /* xor esi, esi */
-	if (extended != NULL) {
-		if (hook->post)
-			EMIT("\xFF\xC6");       /* inc esi */
+	CONTEXT_STORE(extended_states, RSI);    /* one that offers them writes it again */
+	if (hook->post)
+		EMIT("\xFF\xC6");               /* inc esi */
+	if (extended != NULL)
 		emit_call_library(code, extended);
-	} else {
-		CONTEXT_STORE(extended_states, RSI);
-		if (hook->post)
-			EMIT("\xFF\xC6");       /* inc esi */
+	else
 		hook_emit_call(code, hook, cold);
-	}
 
 	EMIT("\x8B\x44\x24\x10");               /* mov eax, [rsp + ARCH_HOOK_FRAME_ERRNO] */
 	EMIT_FS("\x64\x89\x04\x25", error);     /* mov fs:[errno], eax */

@@ -27,6 +27,12 @@
 /* Distance from the base to the program's stack pointer. */
 #define ARCH_HOOK_FRAME_TOTAL (ARCH_HOOK_FRAME_SIZE + ARCH_HOOK_RED_ZONE)
 
+/*
+ * Images of extended state that procedures are offered have this in bytes 464 to 467, and in bytes 468 to 471 the
+ * components that there is room for: hook_call.S writes it, arch_xsave_component() reads it.
+ */
+#define CALL_MARK 0x6c706374
+
 /* Value of arch_row.cfa in hooks. */
 #define ARCH_ROW_CFA_FRAME (ARCH_HOOK_FRAME_TOTAL / 8)
 

@@ -8,10 +8,12 @@
 #include "arch/cpu.h"
 
 #include "arch/x86_64/hook_call.h"
+#include "arch/x86_64/hook_frame.h"
 
 #include <cpuid.h>
 #include <libpatch/patch.h>
 #include <stdatomic.h>
+#include <string.h>
 
 #define HEADER_OFFSET 512
 #define EXTENDED_OFFSET 576 /* legacy region and header */
@@ -138,34 +140,69 @@ uint64_t arch_xsave_mask(void)
 	return GET(layout.enabled) & OFFERED_MASK;
 }
 
+/* Moves of xmm registers and FXSAVE do where the kernel does not enable XSAVE, but make no image. */
+bool arch_can_preserve(uint64_t clobber)
+{
+	uint64_t extended = clobber & ~PATCH_REGS_GP_ONLY;
+
+	if (arch_xsave_mask() != 0 || (extended == 0 && clobber & PATCH_REGS_NO_STATE))
+		return true;
+	return extended == 0 && GET(layout.enabled) == 0;
+}
+
 bool arch_has_sahf(void)
 {
 	arch_xsave_init();
 	return GET(layout.sahf);
 }
 
+/* What the processor has, as hook_call.S knows it. */
+enum { LEVEL_SSE, LEVEL_AVX, LEVEL_AVX512, LEVEL_XSAVE, LEVELS };
+
+static int xsave_level(void)
+{
+	uint64_t available = arch_xsave_mask();
+
+	if ((available & AVX_MASK) != AVX_MASK)
+		return LEVEL_SSE;
+	if (GET(layout.components[2].offset) != EXTENDED_OFFSET)
+		return LEVEL_XSAVE;
+	if ((available & AVX512_MASK) == AVX_MASK)
+		return LEVEL_AVX;
+	return (available & AVX512_MASK) == AVX512_MASK && GET(layout.wide_opmasks) ? LEVEL_AVX512 : LEVEL_XSAVE;
+}
+
 /*
  * More components may be saved than the mask names: the others cost little, and a move to a register of less width
  * would set their part of the register to 0.
  */
-arch_call_fn *arch_call_extended(uint64_t clobber)
+arch_call_fn *arch_call_with_state(uint64_t clobber, bool x87_empty)
 {
+	static const struct {
+		arch_call_fn *keep, *keep_x87, *offer, *offer_entry, *offer_x87;
+	} calls[LEVELS] = {
+#define CALLS(level)                                                                                                   \
+	{                                                                                                              \
+		libpatch_keep_##level, libpatch_keep_x87_##level, libpatch_offer_##level,                              \
+			libpatch_offer_entry_##level, libpatch_offer_x87_##level                                       \
+	}
+		[LEVEL_SSE] = CALLS(sse),
+		[LEVEL_AVX] = CALLS(avx),
+		[LEVEL_AVX512] = CALLS(avx512),
+		[LEVEL_XSAVE] = { libpatch_keep_xsave, libpatch_keep_xsave, libpatch_offer_xsave, libpatch_offer_xsave,
+				  libpatch_offer_xsave },
+	};
 	uint64_t extended = clobber & ~PATCH_REGS_GP_ONLY;
-	uint64_t available = arch_xsave_mask();
-	bool all = (extended & ~PATCH_REGS_VECTOR) != 0;
-	uint64_t wanted = all ? OFFERED_MASK : extended >> PATCH_REGS_STATE_SHIFT;
+	int level = xsave_level();
 
-	if (extended == 0)
-		return NULL;
-	if ((available & AVX_MASK) != AVX_MASK || (wanted & ~(uint64_t)(1 << PATCH_X86_64_SSE_STATE)) == 0)
-		return all ? libpatch_call_all_sse : libpatch_call_sse;
-	if (GET(layout.components[2].offset) != EXTENDED_OFFSET)
-		return libpatch_call_xsave;
-	if ((available & AVX512_MASK) == AVX_MASK)
-		return all ? libpatch_call_all_avx : libpatch_call_avx;
-	if ((available & AVX512_MASK) != AVX512_MASK || !GET(layout.wide_opmasks))
-		return libpatch_call_xsave;
-	return all ? libpatch_call_all_avx512 : libpatch_call_avx512;
+	if (extended == 0) {
+		if (clobber & PATCH_REGS_NO_STATE)
+			return NULL;
+		return x87_empty ? calls[level].keep : calls[level].keep_x87;
+	}
+	if (extended & ~PATCH_REGS_VECTOR)
+		return x87_empty ? calls[level].offer_entry : calls[level].offer_x87;
+	return calls[extended == PATCH_REGS_SSE ? LEVEL_SSE : level].offer;
 }
 
 size_t arch_xsave_size(void)
@@ -190,13 +227,29 @@ static size_t compacted_offset(uint64_t held, int component)
 	}
 }
 
+/* FSW, the tags, FOP, FIP and FDP. FCW is in the image in any case. */
+#define X87_OFFSET 2
+#define X87_SIZE 22
+
+/* In an image that a procedure is offered, what is in its initial state has been left out: put it there. */
+static void xsave_complete(char *image, struct patch_x86_64_xsave_header *header, uint64_t components)
+{
+	if (components & 1)
+		memset(image + X87_OFFSET, 0, X87_SIZE);
+	for (int i = 2; i <= COMPONENT_MAX; i++)
+		if (components >> i & 1)
+			memset(image + GET(layout.components[i].offset), 0, GET(layout.components[i].size));
+	header->xstate_bv |= components;
+}
+
 /*
  * How the image came about decides which of its fields count:
  *
  *   a signal frame of a kernel that uses XSAVE has FP_XSTATE_MAGIC1 and says itself what it holds, in standard format
- *   (Linux, arch/x86/kernel/fpu/signal.c: save_sw_bytes(); every 64-bit kernel since 2.6.30); everything else was
- *   written by an XSAVE instruction, whose header says the format. The code that makes such an image clears its bytes
- *   464 to 467, or else a value left there by an old signal frame could be taken for the magic.
+ *   (Linux, arch/x86/kernel/fpu/signal.c: save_sw_bytes(); every 64-bit kernel since 2.6.30); the image of a context
+ *   has CALL_MARK in the same place, and is in standard format; everything else was written by an XSAVE instruction,
+ *   whose header says the format. The code that makes such an image clears its bytes 464 to 467, or else a value left
+ *   there by an old signal frame could be taken for the magic.
  *
  * A frame with neither, of a kernel that does not use XSAVE, cannot be met where OSXSAVE is set; where it is not set
  * nothing behind the legacy region is looked at.
@@ -204,7 +257,7 @@ static size_t compacted_offset(uint64_t held, int component)
 patch_status arch_xsave_component(void *xsave, int component, void **out)
 {
 	const struct software_bytes *software;
-	const struct patch_x86_64_xsave_header *header;
+	struct patch_x86_64_xsave_header *header;
 	uint64_t enabled, bit;
 	size_t offset = 0;
 
@@ -214,7 +267,7 @@ patch_status arch_xsave_component(void *xsave, int component, void **out)
 	enabled = GET(layout.enabled);
 	bit = UINT64_C(1) << component;
 	software = (const void *)((char *)xsave + SOFTWARE_OFFSET);
-	header = (const void *)((char *)xsave + HEADER_OFFSET);
+	header = (void *)((char *)xsave + HEADER_OFFSET);
 	if (component >= 2) {
 		if ((enabled & bit) == 0)
 			return PATCH_ENOTSUP;
@@ -227,6 +280,12 @@ patch_status arch_xsave_component(void *xsave, int component, void **out)
 		if ((software->xfeatures & bit) == 0 ||
 		    offset + GET(layout.components[component].size) > software->xstate_size)
 			return PATCH_ENEXIST;
+	} else if (software->magic1 == CALL_MARK) {
+		uint64_t room = software->extended_size; /* IMAGE_COMPONENTS in hook_call.S */
+
+		if (component >= 2 && (room & bit) == 0)
+			return PATCH_ENEXIST;
+		xsave_complete(xsave, header, room & ~header->xstate_bv);
 	} else if ((header->xcomp_bv & COMPACTED) != 0) {
 		if ((header->xcomp_bv & bit) == 0)
 			return PATCH_ENEXIST;

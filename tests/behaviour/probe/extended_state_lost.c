@@ -1,8 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Extended state. With PATCH_REGS_ALL the procedure sees xmm, ymm, zmm and k registers in extended_states, what it
- * writes there takes effect on resume, and all else survives although it destroys every such register. Without, it
- * gets no image and nothing changes. With some components in the mask it sees those, may change and destroy them.
+ * Extended state, with every clobber mask: none, each bit by itself, each named one; every model; at a function's entry
+ * and in the middle. The procedure destroys all that the calling convention lets it destroy, or what the mask says by
+ * name, and the program finds its state as it was. With PATCH_REGS_ALL the procedure sees xmm, ymm, zmm and k registers
+ * in extended_states, and what it writes there takes effect on resume; with some components in the mask it sees those;
+ * else it gets no image. x87 registers are in use in the middle of a function only.
  */
 #include "targets.h"
 
@@ -22,6 +24,7 @@ static enum level { NONE, SSE, AVX, AVX512 } level;
 /* What the image must hold. */
 static enum level shown;
 static bool shows_x87;
+static bool in_the_middle;
 static enum level highest;
 static struct extended_state in, out;
 static bool write_back;
@@ -64,15 +67,18 @@ static GP_ONLY void inner(struct patch_exec_context *context, uint8_t post)
 
 	(void)post;
 	hits++;
-	if (!image)
+	if (!image) {
+		PROBLEM(12, shown == NONE);
 		return;
+	}
+	PROBLEM(12, shown != NONE);
 	PROBLEM(0, patch_x86_sse_state(image, &legacy) == PATCH_OK && legacy);
 	if (!legacy)
 		return;
 	for (unsigned int x = 0; x < 16; x++)
 		PROBLEM(1, same(legacy->xmm0[x], in.zmm[x], 16));
 	PROBLEM(2, legacy->mxcsr == in.mxcsr);
-	if (shows_x87)
+	if (shows_x87 && in_the_middle)
 		PROBLEM(10, same(legacy->st0[0], in.st[0], 10) && same(legacy->st0[1], in.st[1], 10));
 	header = (const struct patch_x86_64_xsave_header *)(legacy + 1);
 	PROBLEM(11, (header->xstate_bv & 0xe7) == (shows_x87 ? 1 : 0) + components[shown] && header->xcomp_bv == 0);
@@ -198,30 +204,35 @@ static void compare(bool written)
 	for (int k = 0; level == AVX512 && k < 8; k++)
 		CHECK_EQ(out.k[k], expected.k[k]);
 	CHECK_EQ(out.mxcsr, expected.mxcsr);
+	if (!in_the_middle)
+		return;
 	CHECK(!memcmp(out.st[0], expected.st[0], 10));
 	CHECK(!memcmp(out.st[1], expected.st[1], 10));
 }
 
-static void try_site(target_function function, int policy, uint64_t clobber)
+static void try_site(target_function function, unsigned int offset, int model_type, int policy, uint64_t clobber)
 {
 	/* By what is shown. */
 	static void (*const destroy[])(struct patch_exec_context *, uint8_t) = { destroy_general, destroy_sse,
 										 destroy_avx, destroy_avx512 };
 	static void (*const wreck[])(struct patch_exec_context *, uint8_t) = { destroy_general, wreck_sse, wreck_avx,
 									       wreck_avx512 };
-	struct patch_location location = location_at((uintptr_t)function);
-	struct patch_exec_model model = model_of(PATCH_EXEC_MODEL_PROBE, NULL, NULL);
+	struct patch_location location = location_at((uintptr_t)function + offset);
+	struct patch_exec_model model = model_of(model_type, NULL, NULL);
 	patch_attr attr = attr_of(policy, PATCH_ENABLED);
 	uint64_t extended = clobber & ~PATCH_REGS_GP_ONLY;
+	bool keeps_all = extended == 0 && !(clobber & PATCH_REGS_NO_STATE);
 	patch_t patch;
 
-	CONTEXT("level %d, %s, clobber %#llx", (int)level, policy_name(policy), (unsigned long long)clobber);
+	CONTEXT("level %d, %s, model %d, +%u, clobber %#llx", (int)level, policy_name(policy), model_type, offset,
+		(unsigned long long)clobber);
+	in_the_middle = offset != 0;
 	shows_x87 = (extended & ~PATCH_REGS_VECTOR) != 0;
 	shown = shows_x87 ? highest : extended == 0 ? NONE : extended == PATCH_REGS_SSE ? SSE : highest;
 	/* It does not destroy what the processor has, and the program does not use here. */
-	model.probe.procedure = (shows_x87 ? destroy : wreck)[MIN(shown, level)];
+	model.probe.procedure = (shows_x87 || keeps_all ? destroy : wreck)[keeps_all ? level : MIN(shown, level)];
+	model.probe.read_registers = 0;
 	model.probe.clobber_registers = clobber;
-	model.probe.write_registers = extended != 0 ? PATCH_REGS_ALL : 0;
 	destroy_inner = shows_x87 ? inner_mxcsr : inner;
 	REQUIRE_OK(patch_make(&location, &model, &attr, &patch, NULL));
 	CHECK_OK(patch_commit());
@@ -230,12 +241,12 @@ static void try_site(target_function function, int policy, uint64_t clobber)
 		unsigned int upper = seed < 3 ? 0xffff : seed < 5 ? 0 : 1U << (seed - 5) / 2;
 
 		/* What is written goes above 128 bits, too. */
-		write_back = shown != NONE && seed < 5 && seed % 2;
+		write_back = shown != NONE && model_type == PATCH_EXEC_MODEL_PROBE && seed < 5 && seed % 2;
 		fill_in(seed, upper);
 		hits = 0;
 		problems = 0;
 		run(function);
-		CHECK_EQ(hits, 1);
+		CHECK_EQ(hits, model_type == PATCH_EXEC_MODEL_PROBE ? 1 : 2);
 		if (shows_x87)
 			CHECK_EQ(procedure_mxcsr, in.mxcsr);
 		CHECK_EQ(problems, 0);
@@ -245,13 +256,21 @@ static void try_site(target_function function, int policy, uint64_t clobber)
 	CHECK_OK(patch_commit());
 }
 
+static void try_mask(int policy, uint64_t clobber)
+{
+	for (int model = PATCH_EXEC_MODEL_PROBE; model <= PATCH_EXEC_MODEL_PROBE_AROUND; model++) {
+		try_site(t_nops, 0, model, policy, clobber);
+		try_site(t_nops, 2, model, policy, clobber);
+		try_site(t_long_nop, 0, model, policy, clobber);
+	}
+}
+
 int main(void)
 {
 	static const uint64_t clobbers[] = {
-		PATCH_REGS_ALL, PATCH_REGS_GP_ONLY, PATCH_REGS_SSE, PATCH_REGS_AVX, PATCH_REGS_VECTOR,
-		PATCH_REGS_STATE(PATCH_X86_64_AVX_STATE), PATCH_REGS_STATE(PATCH_X86_64_AVX512_OPMASK_STATE),
-		/* No component of a vector register: everything. */
-		PATCH_REGS_STATE(0), PATCH_REGS_SSE | PATCH_REGS_STATE(9), (uint64_t)1 << 15
+		0, PATCH_REGS_ALL, PATCH_REGS_NO_STATE, PATCH_REGS_GP_ONLY, ((uint64_t)1 << PATCH_ARCH_GREGS_COUNT) - 1,
+		PATCH_REGS_SSE, PATCH_REGS_AVX, PATCH_REGS_VECTOR, PATCH_REGS_SSE | PATCH_REGS_GP_ONLY,
+		PATCH_REGS_SSE | PATCH_REGS_STATE(9)
 	};
 
 	highest = __builtin_cpu_supports("avx512bw") ? AVX512 : __builtin_cpu_supports("avx") ? AVX : SSE;
@@ -260,15 +279,16 @@ int main(void)
 	for (int l = SSE; l <= (int)highest; l++) {
 		level = (enum level)l;
 		shown = level;
+		in_the_middle = true;
 		fill_in(42, 0xffff);
 		run(t_nops);
 		CONTEXT("level %d, not patched", l);
 		compare(false);
 		for (int policy = PATCH_TRAP_POLICY_ALLOW; policy <= PATCH_TRAP_POLICY_FORCE; policy++) {
-			for (size_t i = 0; i < sizeof(clobbers) / sizeof(clobbers[0]); i++) {
-				try_site(t_nops, policy, clobbers[i]);
-				try_site(t_long_nop, policy, clobbers[i]);
-			}
+			for (size_t i = 0; i < sizeof(clobbers) / sizeof(clobbers[0]); i++)
+				try_mask(policy, clobbers[i]);
+			for (int bit = 0; bit < 64 && policy == PATCH_TRAP_POLICY_ALLOW; bit++)
+				try_mask(policy, (uint64_t)1 << bit);
 		}
 	}
 	CHECK_OK(patch_fini());

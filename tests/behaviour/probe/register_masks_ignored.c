@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Register masks: what the read mask names is shown; what the write mask names takes effect on resume; what it does
- * not name stays, although the procedure destroys every register and the stack the ABI leaves to it. Flags, errno and
- * the red zone survive; the procedure finds an aligned stack and DF clear.
+ * Register masks: what any of them names is offered; what the write or the clobber mask names takes effect on resume;
+ * what neither names stays, although the procedure destroys every register and the stack the ABI leaves to it. Flags,
+ * errno and the red zone survive; the procedure finds an aligned stack and DF clear.
  */
 #include "targets.h"
 
@@ -39,7 +39,6 @@ static GP_ONLY void inner(struct patch_exec_context *context, uint8_t post)
 	seen.extended_states = context->extended_states;
 	seen.user_data = context->user_data;
 	context->status_register = 0xad5;
-	context->stack_pointer = 0;
 	errno = 4711;
 }
 
@@ -81,13 +80,13 @@ static void try_masks(target_function function, int policy, uint64_t read, uint6
 	for (int r = 0; r < PATCH_ARCH_GREGS_COUNT; r++) {
 		uint64_t bit = (uint64_t)1 << r;
 
-		if ((read | write) & bit && seen.registers[r] != entry[r])
+		if ((read | write | clobber) & bit && seen.registers[r] != entry[r])
 			FAIL("the procedure saw %s = %#llx, wanted %#llx", machine_register_name[r],
 			     (unsigned long long)seen.registers[r], (unsigned long long)entry[r]);
-		if (state.registers[r] != (write & bit ? WRITTEN(r) : entry[r]))
+		if (state.registers[r] != ((write | clobber) & bit ? WRITTEN(r) : entry[r]))
 			FAIL("%s is %#llx behind the site, %s", machine_register_name[r],
 			     (unsigned long long)state.registers[r],
-			     write & bit ? "the procedure's write is lost" : "nobody asked for a change");
+			     (write | clobber) & bit ? "the procedure's write is lost" : "nobody asked for a change");
 	}
 	CHECK_EQ(state.flags & MACHINE_FLAGS, flags & MACHINE_FLAGS);
 	CHECK_OK(patch_unmake(patch));
@@ -104,6 +103,7 @@ static void try_all_flags(target_function function, int policy)
 	struct machine_state state;
 	patch_t patch;
 
+	model.probe.clobber_registers = PATCH_REGS_NO_STATE;
 	REQUIRE_OK(patch_make(&location, &model, &attr, &patch, NULL));
 	CHECK_OK(patch_commit());
 	for (unsigned int i = 0; i < 128; i++) {
@@ -133,7 +133,7 @@ static void try_two(target_function function)
 
 	CONTEXT("two patches with different masks");
 	model.probe.read_registers = 0;
-	model.probe.clobber_registers = PATCH_REGS_GP_ONLY;
+	model.probe.clobber_registers = PATCH_REGS_NO_STATE;
 	model.probe.write_registers = (uint64_t)1 << PATCH_X86_64_R9;
 	REQUIRE_OK(patch_make(&location, &model, &attr, &first, NULL));
 	model.probe.write_registers = (uint64_t)1 << PATCH_X86_64_RBX;
@@ -165,20 +165,23 @@ int main(void)
 	REQUIRE_OK(patch_init(NULL, 0));
 	for (unsigned int f = 0; f < 2; f++)
 		for (int policy = PATCH_TRAP_POLICY_ALLOW; policy <= PATCH_TRAP_POLICY_FORCE; policy++) {
-			uint64_t all = PATCH_REGS_ALL, general = PATCH_REGS_GP_ONLY;
+			uint64_t all = PATCH_REGS_ALL, general = PATCH_REGS_GP_ONLY, none = PATCH_REGS_NO_STATE;
 
 			for (int r = 0; r < PATCH_ARCH_GREGS_COUNT; r++) {
 				uint64_t bit = (uint64_t)1 << r;
 
-				try_masks(functions[f], policy, bit, 0, general, (unsigned int)r);
-				try_masks(functions[f], policy, 0, bit, general, (unsigned int)r);
-				try_masks(functions[f], policy, general & ~bit, general & ~bit, general,
-					  (unsigned int)r);
+				try_masks(functions[f], policy, bit, 0, none, (unsigned int)r);
+				try_masks(functions[f], policy, 0, bit, none, (unsigned int)r);
+				try_masks(functions[f], policy, 0, bit, 0, (unsigned int)r);
+				try_masks(functions[f], policy, 0, 0, bit, (unsigned int)r);
+				try_masks(functions[f], policy, bit, 0, general & ~bit, (unsigned int)r);
+				try_masks(functions[f], policy, general & ~bit, general & ~bit, none, (unsigned int)r);
 				try_masks(functions[f], policy, bit, bit, all, (unsigned int)r);
 			}
 			for (size_t flags = 0; flags < TARGET_INPUTS; flags++) {
 				try_masks(functions[f], policy, 0, 0, 0, flags);
 				try_masks(functions[f], policy, 0, 0, general, flags);
+				try_masks(functions[f], policy, 0, 0, none, flags);
 				try_masks(functions[f], policy, all, 0, all, flags);
 				try_masks(functions[f], policy, all, all, all, flags);
 				try_masks(functions[f], policy, general, general, general, flags);

@@ -109,7 +109,7 @@ static const uint8_t *code_of(const struct trampoline *trampoline, unsigned int 
 
 /* ---- expected code, line by line -------------------------------------------------------------------------------- */
 
-#define LINES 96
+#define LINES 128
 
 /* Bytes with the assembly they are meant to be; the first line that differs is shown. */
 struct listing {
@@ -320,14 +320,14 @@ static void list_hook(struct listing *l, struct cold_lines *cold, const struct a
 	ADD(l, "mov [rsp + private r9], r9", 0x4C, 0x89, 0x4C, 0x24, 0x58);
 	ADD(l, "mov [rsp + private r10], r10", 0x4C, 0x89, 0x54, 0x24, 0x60);
 	ADD(l, "mov [rsp + private r11], r11", 0x4C, 0x89, 0x5C, 0x24, 0x68);
-	if (hook->clobber & REG(R12))
-		ADD(l, "mov [rsp + private r12], r12", 0x4C, 0x89, 0x64, 0x24, 0x70);
 	if (hook->write & REG(RDI))
 		ADD(l, "mov [rsp + offered rdi], rdi", 0x48, 0x89, 0xBC, 0x24, 0xC8, 0x00, 0x00, 0x00);
 
 	ADD(l, "lea rdi, [rsp + context]", 0x48, 0x8D, 0xBC, 0x24, 0x90, 0x00, 0x00, 0x00);
 	if (hook->read & REG(RBX))
 		ADD(l, "mov [rdi + offered rbx], rbx", 0x48, 0x89, 0x5F, 0x18);
+	if (hook->clobber & REG(R12))
+		ADD(l, "mov [rdi + offered r12], r12", 0x4C, 0x89, 0x67, 0x68);
 	ADD(l, "lea rax, [rip + program counter]", 0x48, 0x8D, 0x05);
 	add_u32(l, hook->program_counter - (code + l->size + 4));
 	ADD(l, "mov [rdi + program_counter], rax", 0x48, 0x89, 0x47, 0x00);
@@ -363,7 +363,7 @@ static void list_hook(struct listing *l, struct cold_lines *cold, const struct a
 	ADD(l, "mov fs:[guard], rax", 0x64, 0x48, 0x89, 0x04, 0x25);
 	add_u32(l, guard);
 	for (size_t i = 0; i < restore_count; i++)
-		add(l, "mov register, [rsp + slot]", restores[i], restores[i][4] == 0xC8 ? 8 : 5);
+		add(l, "mov register, [rsp + slot]", restores[i], restores[i][2] >> 6 == 2 ? 8 : 5);
 	cold->passed_over = l->size;
 	ADD(l, "movzx eax, byte [rsp + flags + 1]", 0x0F, 0xB6, 0x44, 0x24, 0x01);
 	ADD(l, "test al, DF", 0xA8, 0x04);
@@ -443,14 +443,14 @@ Test(trampoline, a_hook_without_masks)
 		{ 0x4C, 0x8B, 0x54, 0x24, 0x60 }, /* r10 */
 		{ 0x4C, 0x8B, 0x5C, 0x24, 0x68 }, /* r11 */
 	};
-	const struct hook hook = make_hook(0, HOOK_BEFORE, PROCEDURE);
+	struct hook hook = make_hook(0, HOOK_BEFORE, PROCEDURE), built;
 	struct listing expected = { .count = 0 };
 	struct cold_lines cold;
 	struct trampoline *trampoline;
-	struct hook built;
 	struct test_window w;
 
 	init();
+	hook.code.clobber = PATCH_REGS_NO_STATE;
 	MAKE_WINDOW(&w, PATCH_STRATEGY_JUMP, MOV_EAX_IMM);
 	trampoline = build(&w, &hook, 1);
 	built = trampoline_hook(trampoline, 0);
@@ -475,7 +475,7 @@ Test(trampoline, a_hook_with_masks)
 		{ 0x4C, 0x8B, 0x4C, 0x24, 0x58 },                   /* r9 */
 		{ 0x4C, 0x8B, 0x54, 0x24, 0x60 },                   /* r10 */
 		{ 0x4C, 0x8B, 0x5C, 0x24, 0x68 },                   /* r11 */
-		{ 0x4C, 0x8B, 0x64, 0x24, 0x70 },                   /* r12 */
+		{ 0x4C, 0x8B, 0xA4, 0x24, 0xF8, 0x00, 0x00, 0x00 }, /* r12, the same */
 	};
 	struct hook hook = make_hook(0, HOOK_BEFORE, PROCEDURE), built;
 	struct listing expected = { .count = 0 };
@@ -486,7 +486,7 @@ Test(trampoline, a_hook_with_masks)
 	init();
 	hook.code.read = REG(RBX);
 	hook.code.write = REG(RDI);
-	hook.code.clobber = REG(R12);
+	hook.code.clobber = PATCH_REGS_NO_STATE | REG(R12);
 	/* Within a function. */
 	hook.lower -= 16;
 	MAKE_WINDOW(&w, PATCH_STRATEGY_JUMP, MOV_EAX_IMM);
