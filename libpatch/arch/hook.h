@@ -77,10 +77,15 @@ struct arch_cold_hook {
 	uint32_t unaligned;   /* branch: the stack was not aligned as was guessed */
 	uint32_t called;      /* return: the procedure was called */
 	uint32_t direction;   /* branch: the program had the direction flag set, and it must be set again */
+	uint32_t moved;       /* branch: the procedure has changed program_counter */
+	uint32_t moved_stack; /* branch: it has changed stack_pointer */
 	uint32_t passed_over; /* return: the hook did not run */
 	uint32_t done;        /* return: registers and stack are the program's again */
 	uint8_t original;     /* for the rows of the cold code */
 	bool at_entry;        /* as in struct arch_hook */
+	bool leads;           /* what program_counter was is in the frame, */
+	uintptr_t program_counter; /* or here */
+	int32_t popped;       /* what a return takes off the stack; 0: it is none */
 };
 
 /* A call of a function of the library, through a constant that arch_emit_cold() writes. */
@@ -95,7 +100,7 @@ struct arch_cold {
 	size_t hook_count;
 	size_t call_count;
 	struct arch_cold_hook hooks[ARCH_COLD_MAX];
-	struct arch_cold_call calls[3 * ARCH_COLD_MAX];
+	struct arch_cold_call calls[4 * ARCH_COLD_MAX];
 };
 
 /* Write the cold code of all hooks, behind the last instruction of the block. */

@@ -12,8 +12,10 @@
 #define _CET_ENDBR
 #endif
 
-/* struct patch_exec_context */
+/* struct patch_exec_context, by itself and in a frame */
 #define CONTEXT_EXTENDED_STATES 0x90
+#define FRAME_PROGRAM_COUNTER (ARCH_HOOK_FRAME_CONTEXT)
+#define FRAME_STACK_POINTER (ARCH_HOOK_FRAME_CONTEXT + 8)
 /* struct call_layout */
 #define LAYOUT_MASK libpatch_call_layout(%rip)
 #define LAYOUT_MXCSR_MASK 4+libpatch_call_layout(%rip)
@@ -108,6 +110,62 @@ FUNCTION libpatch_may_run
 	pop %rcx
 	RETURN
 END libpatch_may_run
+
+/* What is put below the new stack pointer's red zone, from the lowest word: rax, flags, program counter. */
+#define MOVE_PC 136
+#define MOVE_FLAGS 144
+#define MOVE_RAX 152
+#define RED_ZONE 128
+
+	/*
+	 * A word below either stack is a signal's until the stack pointer is below it: first to below both, then to the
+	 * new one. The unwind description is that of a signal's frame: the caller is the program, where it goes on.
+	 */
+	.balign 16
+	.globl libpatch_move
+	.hidden libpatch_move
+	.type libpatch_move, @function
+libpatch_move:
+	.cfi_startproc
+	.cfi_signal_frame
+	_CET_ENDBR
+	/* CFA: *(rsp + FRAME_STACK_POINTER); rip: at rsp + FRAME_PROGRAM_COUNTER */
+	.cfi_escape 0x0f, 4, 0x77, 0x98, 0x01, 0x06
+	.cfi_escape 0x10, 16, 3, 0x77, 0x90, 0x01
+	mov FRAME_STACK_POINTER(%rsp), %rax
+	sub $MOVE_RAX, %rax
+	cmp %rsp, %rax
+	cmova %rsp, %rax
+	xchg %rsp, %rax
+	.cfi_escape 0x0f, 4, 0x70, 0x98, 0x01, 0x06
+	.cfi_escape 0x10, 16, 3, 0x70, 0x90, 0x01
+	push %rcx
+	push %rdx
+	push %rsi
+	push %rdi
+	mov FRAME_STACK_POINTER(%rax), %rdi
+	mov FRAME_PROGRAM_COUNTER(%rax), %rcx
+	mov ARCH_HOOK_FRAME_FLAGS(%rax), %rdx
+	mov ARCH_HOOK_FRAME_REGISTERS(%rax), %rsi
+	mov %rcx, -MOVE_PC(%rdi)
+	mov %rdx, -MOVE_FLAGS(%rdi)
+	mov %rsi, -MOVE_RAX(%rdi)
+	lea -MOVE_RAX(%rdi), %rax
+	.cfi_def_cfa %rax, MOVE_RAX
+	.cfi_offset %rip, -MOVE_PC
+	pop %rdi
+	pop %rsi
+	pop %rdx
+	pop %rcx
+	mov %rax, %rsp
+	.cfi_def_cfa %rsp, MOVE_RAX
+	pop %rax
+	.cfi_def_cfa_offset MOVE_FLAGS
+	popfq
+	.cfi_def_cfa_offset MOVE_PC
+	ret $RED_ZONE
+	.cfi_endproc
+	.size libpatch_move, . - libpatch_move
 
 FUNCTION libpatch_call_aligned
 	and $-16, %rsp

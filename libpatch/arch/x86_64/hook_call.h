@@ -16,6 +16,12 @@ typedef void arch_call_fn(void);
  */
 arch_call_fn libpatch_may_run;
 
+/*
+ * Jumped to by a hook whose procedure has changed program_counter or stack_pointer: from its frame, when all registers
+ * are the program's again but rax and the flags. Takes these from the frame, and both of them from the context.
+ */
+arch_call_fn libpatch_move;
+
 /* Aligns the stack. */
 arch_call_fn libpatch_call_aligned;
 

@@ -207,14 +207,19 @@ static int32_t popped_by(const struct arch_hook *hook)
 }
 
 /* mov rax, the address reported. */
-static void emit_program_counter(struct arch_code *code, const struct arch_hook *hook)
+static void emit_program_counter(struct arch_code *code, uintptr_t reported)
 {
-	if (code->far || hook->program_counter <= UINT32_MAX) {
-		emit_set_rax(code, hook->program_counter);
+	if (code->far || reported <= UINT32_MAX) {
+		emit_set_rax(code, reported);
 	} else {
 		EMIT("\x48\x8D\x05"); /* lea rax, [rip + ...] */
-		arch_emit_rel32(code, hook->program_counter, 0);
+		arch_emit_rel32(code, reported, 0);
 	}
+}
+
+static bool hook_leads(const struct arch_hook *hook)
+{
+	return hook->leaves != NULL && hook->upper != 0 && hook->upper - hook->lower <= INT32_MAX;
 }
 
 /* mov [rdi + offset], reg, for offsets in the context. */
@@ -227,10 +232,11 @@ static void emit_context_store(struct arch_code *code, size_t offset, uint8_t re
 /* rcx holds the record, before and after, rdi points to the context afterwards, RFLAGS are in rax. */
 static void emit_context(struct arch_code *code, const struct arch_hook *hook, uint64_t offered)
 {
-	bool leads = hook->leaves != NULL && hook->upper != 0 && hook->upper - hook->lower <= INT32_MAX;
+	bool leads = hook_leads(hook);
 
 	if (leads) {
 		emit_where_to(code, hook);
+		emit_store(code, ARCH_HOOK_FRAME_REPORTED, RAX);
 		emit_load(code, RCX, ARCH_HOOK_FRAME_RECORD);
 	}
 	emit_lea(code, RDI, ARCH_HOOK_FRAME_CONTEXT);
@@ -239,7 +245,7 @@ static void emit_context(struct arch_code *code, const struct arch_hook *hook, u
 			emit_context_store(code, offsetof(struct patch_exec_context, general_purpose_registers) + 8 * i,
 					   hardware[i]);
 	if (!leads)
-		emit_program_counter(code, hook);
+		emit_program_counter(code, hook->program_counter);
 	CONTEXT_STORE(program_counter, RAX);
 	emit_lea(code, RAX, ARCH_HOOK_FRAME_TOTAL + popped_by(hook));
 	CONTEXT_STORE(stack_pointer, RAX);
@@ -249,16 +255,60 @@ static void emit_context(struct arch_code *code, const struct arch_hook *hook, u
 	CONTEXT_STORE(status_register, RAX);
 }
 
-/* call [rip + ...]; arch_emit_cold() puts the address of the function, the library's, there. */
-static void emit_call_library(struct arch_code *code, void (*function)(void))
+/* By [rip + ...]; arch_emit_cold() puts the address of the function, the library's, there. */
+static void emit_to_library(struct arch_code *code, uint32_t field, void (*function)(void))
 {
-	uint32_t field = EMIT_FORWARD("\xFF\x15");
-
 	if (code->cold == NULL || code->cold->call_count == ARRAY_SIZE(code->cold->calls)) {
 		code->out_of_range = true;
 		return;
 	}
 	code->cold->calls[code->cold->call_count++] = (struct arch_cold_call){ (uintptr_t)function, field };
+}
+
+/* call [rip + ...] */
+static void emit_call_library(struct arch_code *code, void (*function)(void))
+{
+	emit_to_library(code, EMIT_FORWARD("\xFF\x15"), function);
+}
+
+/* Has the procedure changed program_counter? jne, and where its field ends. Changes rax. */
+static uint32_t emit_if_moved(struct arch_code *code, const struct arch_cold_hook *cold)
+{
+	if (cold->leads)
+		emit_load(code, RAX, ARCH_HOOK_FRAME_REPORTED);
+	else
+		emit_program_counter(code, cold->program_counter);
+	emit_slot(code, 0x39, RAX, RSP, CONTEXT(program_counter)); /* cmp [rsp + ...], rax */
+	return EMIT_FORWARD("\x0F\x85");
+}
+
+/* Where the thread goes on, and with what stack, is the procedure's to say. All registers are the program's but rax. */
+static void emit_look_whether_moved(struct arch_code *code, struct arch_cold_hook *cold)
+{
+	cold->moved = emit_if_moved(code, cold);
+	emit_lea(code, RAX, ARCH_HOOK_FRAME_TOTAL + cold->popped);
+	emit_slot(code, 0x39, RAX, RSP, CONTEXT(stack_pointer)); /* cmp [rsp + ...], rax */
+	cold->moved_stack = EMIT_FORWARD("\x0F\x85");
+}
+
+/* With another stack only, the thread goes where it would have gone. */
+static void emit_moved(struct arch_code *code, const struct arch_cold_hook *cold)
+{
+	uint32_t elsewhere;
+
+	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
+	arch_emit_label(code, cold->moved_stack);
+	elsewhere = emit_if_moved(code, cold);
+	if (cold->popped != 0) {
+		emit_load(code, RAX, ARCH_HOOK_FRAME_TOTAL); /* the return address */
+	} else {
+		EMIT("\x48\x8D\x05");                 /* lea rax, [rip + done] */
+		emit_back(code, cold->done);
+	}
+	emit_store(code, CONTEXT(program_counter), RAX);
+	arch_emit_label(code, elsewhere);
+	arch_emit_label(code, cold->moved);
+	emit_to_library(code, EMIT_FORWARD("\xFF\x25"), libpatch_move); /* jmp [rip + ...] */
 }
 
 /*
@@ -439,7 +489,12 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 		cold = &code->cold->hooks[code->cold->hook_count++];
 	else
 		code->out_of_range = true;
-	*cold = (struct arch_cold_hook){ .original = code->original };
+	*cold = (struct arch_cold_hook){
+		.original = code->original,
+		.program_counter = hook->program_counter,
+		.popped = popped_by(hook),
+		.leads = hook_leads(hook),
+	};
 
 	arch_emit_row(code, 0);
 	emit_lea(code, RSP, -(ARCH_HOOK_FRAME_TOTAL - 8));
@@ -503,6 +558,7 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 		emit_load(code, RAX, OFFERED(PATCH_X86_64_RAX));
 		emit_store(code, PRIVATE(PATCH_X86_64_RAX), RAX);
 	}
+	emit_look_whether_moved(code, cold);
 	cold->passed_over = (uint32_t)code->size;
 	hook_emit_leave(code, cold);
 	cold->done = (uint32_t)code->size;
@@ -532,6 +588,7 @@ static void emit_cold_hook(struct arch_code *code, const struct arch_cold_hook *
 	emit_back(code, cold->forwards);
 	if (cold->unaligned != 0)
 		emit_unaligned(code, cold);
+	emit_moved(code, cold);
 	if (cold->direction != 0) {
 		arch_emit_row(code, ARCH_ROW_CFA_FRAME);
 		arch_emit_label(code, cold->direction);

@@ -8,7 +8,7 @@
  *   +16   errno
  *   +24   private copies of general purpose registers, by index
  *   +144  struct patch_exec_context
- *   +304  unused
+ *   +304  the program counter that the context reports, where that is known at run time only
  *   +312  the program's red zone, 128 bytes (System V AMD64 psABI, 3.2.2)
  *   +440  the program's stack pointer
  *
@@ -22,6 +22,7 @@
 #define ARCH_HOOK_FRAME_ERRNO 16
 #define ARCH_HOOK_FRAME_REGISTERS 24
 #define ARCH_HOOK_FRAME_CONTEXT 144
+#define ARCH_HOOK_FRAME_REPORTED 304
 #define ARCH_HOOK_FRAME_SIZE 312
 #define ARCH_HOOK_RED_ZONE 128
 /* Distance from the base to the program's stack pointer. */

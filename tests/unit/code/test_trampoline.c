@@ -260,6 +260,8 @@ struct cold_lines {
 	size_t unaligned, unaligned_end, called;
 	bool at_entry;
 	size_t direction, direction_end;
+	size_t moved, moved_end, moved_stack, moved_stack_end;
+	uintptr_t program_counter;
 	size_t passed_over, done;
 };
 
@@ -279,6 +281,16 @@ static void add_back(struct listing *l, size_t to)
 static void fill_forward(struct listing *l, size_t line, size_t end)
 {
 	fill_u32(l, line, (uint32_t)(l->size - end));
+}
+
+static void list_whether_moved(struct listing *l, const struct cold_lines *cold, uintptr_t code, size_t *line,
+			       size_t *end)
+{
+	ADD(l, "lea rax, [rip + program counter]", 0x48, 0x8D, 0x05);
+	add_u32(l, cold->program_counter - (code + l->size + 4));
+	ADD(l, "cmp [rsp + program_counter], rax", 0x48, 0x39, 0x84, 0x24, 0x90, 0x00, 0x00, 0x00);
+	ADD(l, "jne moved", 0x0F, 0x85);
+	add_forward(l, line, end);
 }
 
 /* One hook on the first instruction of a window, with the masks and the numbers of the hook. */
@@ -364,6 +376,12 @@ static void list_hook(struct listing *l, struct cold_lines *cold, const struct a
 	add_u32(l, guard);
 	for (size_t i = 0; i < restore_count; i++)
 		add(l, "mov register, [rsp + slot]", restores[i], restores[i][2] >> 6 == 2 ? 8 : 5);
+	cold->program_counter = hook->program_counter;
+	list_whether_moved(l, cold, code, &cold->moved, &cold->moved_end);
+	ADD(l, "lea rax, [rsp + 440]", 0x48, 0x8D, 0x84, 0x24, 0xB8, 0x01, 0x00, 0x00);
+	ADD(l, "cmp [rsp + stack_pointer], rax", 0x48, 0x39, 0x84, 0x24, 0x98, 0x00, 0x00, 0x00);
+	ADD(l, "jne moved, the stack", 0x0F, 0x85);
+	add_forward(l, &cold->moved_stack, &cold->moved_stack_end);
 	cold->passed_over = l->size;
 	ADD(l, "movzx eax, byte [rsp + flags + 1]", 0x0F, 0xB6, 0x44, 0x24, 0x01);
 	ADD(l, "test al, DF", 0xA8, 0x04);
@@ -380,7 +398,7 @@ static void list_hook(struct listing *l, struct cold_lines *cold, const struct a
 
 static void list_cold(struct listing *l, const struct cold_lines *cold, uintptr_t code)
 {
-	size_t may_run, may_run_end, aligned, aligned_end;
+	size_t may_run, may_run_end, aligned, aligned_end, elsewhere, elsewhere_end, move, move_end;
 
 	fill_forward(l, cold->closed, cold->closed_end);
 	ADD(l, "mov fs:[guard], rcx", 0x64, 0x48, 0x89, 0x0C, 0x25);
@@ -414,6 +432,15 @@ static void list_cold(struct listing *l, const struct cold_lines *cold, uintptr_
 		ADD(l, "pop rax", 0x58);
 	ADD(l, "jmp called", 0xE9);
 	add_back(l, cold->called);
+	fill_forward(l, cold->moved_stack, cold->moved_stack_end);
+	list_whether_moved(l, cold, code, &elsewhere, &elsewhere_end);
+	ADD(l, "lea rax, [rip + done]", 0x48, 0x8D, 0x05);
+	add_back(l, cold->done);
+	ADD(l, "mov [rsp + program_counter], rax", 0x48, 0x89, 0x84, 0x24, 0x90, 0x00, 0x00, 0x00);
+	fill_forward(l, elsewhere, elsewhere_end);
+	fill_forward(l, cold->moved, cold->moved_end);
+	ADD(l, "jmp [rip + constant]", 0xFF, 0x25);
+	add_forward(l, &move, &move_end);
 	fill_forward(l, cold->direction, cold->direction_end);
 	ADD(l, "mov rax, [rsp + private rax]", 0x48, 0x8B, 0x44, 0x24, 0x18);
 	ADD(l, "popfq", 0x9D);
@@ -428,6 +455,9 @@ static void list_cold(struct listing *l, const struct cold_lines *cold, uintptr_
 	fill_forward(l, aligned, aligned_end);
 	add(l, "constant: libpatch_call_aligned", "", 0);
 	add_u64(l, (uintptr_t)libpatch_call_aligned);
+	fill_forward(l, move, move_end);
+	add(l, "constant: libpatch_move", "", 0);
+	add_u64(l, (uintptr_t)libpatch_move);
 }
 
 /* What the calling convention lets a procedure destroy comes back, whatever the masks. */
