@@ -40,7 +40,6 @@ int main(void)
 	long result;
 
 	what.probe.read_registers = 1 << PATCH_X86_64_RAX;
-	what.probe.clobber_registers = PATCH_REGS_ALL;
 	what.probe.procedure = around_multiplication;
 	if (patch_init(NULL, 0) || patch_make(&where, &what, NULL, &patch, NULL) || patch_enable(patch) ||
 	    patch_commit()) {

@@ -25,7 +25,6 @@ int main(void)
 	patch_t patch;
 
 	what.probe.read_registers = 1 << PATCH_X86_64_RDI | 1 << PATCH_X86_64_RSI;
-	what.probe.clobber_registers = PATCH_REGS_ALL; /* printf() may use any register */
 	what.probe.user_data = "probe:";
 	what.probe.procedure = on_add;
 	if (patch_init(NULL, 0) || patch_make(&where, &what, NULL, &patch, NULL) || patch_enable(patch) ||

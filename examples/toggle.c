@@ -37,7 +37,6 @@ int main(void)
 	patch_t patch;
 	int failed;
 
-	what.probe.clobber_registers = PATCH_REGS_ALL;
 	what.probe.procedure = on_step;
 	failed = patch_init(NULL, 0) || patch_make(&where, &what, NULL, &patch, NULL) ||
 		 pthread_create(&thread, NULL, run, NULL);
