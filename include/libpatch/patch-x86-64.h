@@ -73,7 +73,8 @@ enum {
 struct patch_exec_context {
 	/*
 	 * Before the instruction: the address the patch was located at. After it (PROBE_AROUND): the address of
-	 * the instruction that runs next where that lies in the same function, else the located address.
+	 * the instruction that runs next where that lies in the same function, else the located address; after a
+	 * call the address behind it, where that lies in the same function.
 	 *
 	 * When the procedure changes it, the thread goes on there, whatever the masks say: before the instruction,
 	 * instead of it, and later calls at the instruction are left out, the second one of PROBE_AROUND among them;
@@ -81,7 +82,8 @@ struct patch_exec_context {
 	 */
 	patch_reg program_counter;
 	/*
-	 * RSP of the program at the site; after the instruction: as it left it. When the procedure changes it, the
+	 * RSP of the program at the site; after the instruction: as it left it, after a call with the return
+	 * address on top. When the procedure changes it, the
 	 * thread goes on with that, whatever the masks say. The 168 bytes below it must be writable, and are
 	 * overwritten but for the 128 of the red zone, when the procedure changes this or program_counter.
 	 */

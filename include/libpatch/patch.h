@@ -128,10 +128,17 @@ struct patch_location {
 /* ---- what ------------------------------------------------------------------------------------------------------- */
 
 #define PATCH_EXEC_MODEL_PROBE 0        /* procedure(ctx, 0) before the instruction */
-#define PATCH_EXEC_MODEL_PROBE_AROUND 1 /* (ctx, 0) before it, (ctx, 1) immediately after it */
+#define PATCH_EXEC_MODEL_PROBE_AROUND 1 /* (ctx, 0) before it, (ctx, 1) as soon as it alone is done */
 #define PATCH_EXEC_MODEL_PROBE_RETURN 2 /* (ctx, 0) on function entry, (ctx, 1) when it returns */
 #define PATCH_EXEC_MODEL_DIVERT 3       /* control goes to client code, no register saved */
 #define PATCH_EXEC_MODEL_COUNT 4        /* *counter is increased before the instruction; nothing is called */
+#define PATCH_EXEC_MODEL_PROBE_CALL 5   /* at a call: (ctx, 0) before it, (ctx, 1) when it has returned; uses `probe` */
+
+/*
+ * PROBE_AROUND on a call, jump or return: the second call comes when the operands are read and, for a call, the return
+ * address is pushed, before the first instruction of where it leads. Both calls come in one thread, also when the patch
+ * is disabled in between, by the first one or by others.
+ */
 
 /*
  * How it is increased: by plain moves, which lose hits of threads at the same time; atomically; in each thread's own

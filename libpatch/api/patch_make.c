@@ -42,6 +42,7 @@ static patch_status make_check_model(const struct patch_exec_model *model)
 	switch (model->type) {
 	case PATCH_EXEC_MODEL_PROBE:
 	case PATCH_EXEC_MODEL_PROBE_AROUND:
+	case PATCH_EXEC_MODEL_PROBE_CALL:
 		break;
 	case PATCH_EXEC_MODEL_PROBE_RETURN:
 		return error_raise(PATCH_ENOTSUP, "patch_make", "this version has no probes on function returns",
@@ -120,7 +121,7 @@ static patch_status make_at(uintptr_t address, const struct make_request *reques
 	struct patch *patch;
 
 	heap_take_refusal();
-	patch = handle_alloc(out, request->model->type == PATCH_EXEC_MODEL_PROBE_AROUND ? ROLES : 1);
+	patch = handle_alloc(out, request->model->type == PATCH_EXEC_MODEL_PROBE_CALL ? ROLES : 1);
 	if (patch == NULL) {
 		error_raise(PATCH_ENOMEM, "patch_make", "out of memory", NULL);
 		return make_add_cause(PATCH_ENOMEM);

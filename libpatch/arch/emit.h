@@ -40,6 +40,8 @@ struct arch_code {
 	size_t row_capacity;
 	size_t row_count;
 	uint8_t original; /* offset of the instruction being emitted, for rows */
+	/* Words on the stack that are not the program's where a piece begins whose rows do not count them. */
+	uint8_t pushed;
 	struct arch_cold *cold; /* of hooks; NULL: there must be none */
 };
 
@@ -87,7 +89,10 @@ void arch_emit_label_at(struct arch_code *code, size_t field_end, size_t offset)
  * (RFLAGS.AC).
  */
 void arch_emit_constant(struct arch_code *code, size_t field_end, uint64_t value);
-/* Begin a new row at the current offset; a row that would be empty is overwritten, an equal one is merged. */
+/*
+ * Begin a new row at the current offset, `cfa` words and code->pushed; a row that would be empty is overwritten, an
+ * equal one is merged.
+ */
 void arch_emit_row(struct arch_code *code, uint8_t cfa);
 
 /* Original address -> generated code, for branches that stay inside the region. */
@@ -111,13 +116,29 @@ void arch_relocate(struct arch_code *code, const uint8_t *bytes, const struct ar
 /* Why it cannot be copied to far code; NULL: it can. Few cannot, all of them with RIP-relative operands. */
 const char *arch_refuses_far(const uint8_t *bytes, const struct arch_insn *insn);
 
+/* A way out of an instruction: its operands are read and, for a call, its return address is pushed. */
+struct arch_exit {
+	/* Where the program goes on in this function: for a call, its return address; 0: not known until then. */
+	uintptr_t next;
+	uint8_t held;  /* of an indirect one, what holds where it leads: the number of a register, or one of these: */
+	int32_t above; /* bytes from the stack pointer to what the instruction makes of the program's */
+};
+#define ARCH_HELD_ON_TOP 0xFF /* the word at the stack pointer */
+#define ARCH_HELD_BELOW 0xFE  /* the word below it, by a call */
+
 /*
- * For PROBE_AROUND: emit the copy of a jmp, jcc, loop, jmp_ind or ret with a hole on each way out: `exit` is called to
- * emit code on each way, told the address control goes to (0 when only known at run time), with the original flags and
- * registers in place; what it emits must keep them.
+ * For PROBE_AROUND: emit the copy of a branch, call or return with a hole on each way out: `exit` is called to emit
+ * code on each way, with the flags and registers of the program in place; what it emits must keep them. It may change
+ * the registers of `written`, bit i for register number i; where that is the target of a jump it goes by its value of
+ * before. arch_refuses_around() must not refuse it.
  */
-typedef void arch_exit_fn(struct arch_code *code, uintptr_t next, void *data);
+typedef void arch_exit_fn(struct arch_code *code, const struct arch_exit *exit, void *data);
 void arch_relocate_around(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn,
-			  uintptr_t address, const struct arch_map *map, arch_exit_fn *exit, void *data);
+			  uintptr_t address, const struct arch_map *map, uint16_t written, arch_exit_fn *exit,
+			  void *data);
+
+/* Why there cannot be a hole on each way out of the instruction; NULL: there can. */
+const char *arch_refuses_around(const uint8_t *bytes, const struct arch_insn *insn, uint16_t written,
+				bool shadow_stack);
 
 #endif

@@ -28,6 +28,18 @@ enum arch_action {
 	ARCH_COUNT_THREAD
 };
 
+/*
+ * The two hooks of PROBE_AROUND share a slot. The first one notes its record in the thread's pairs (arch/upcalls.h)
+ * once the procedure has returned; the second calls the procedure of the record that the first has noted for the slot,
+ * whatever the slot holds by then, and is passed over when there is none.
+ */
+enum arch_pair {
+	ARCH_PAIR_NONE,
+	ARCH_PAIR_FIRST,
+	ARCH_PAIR_SECOND,
+	ARCH_PAIR_SECOND_OF_CALL /* of the kernel, behind which a child may share the pairs */
+};
+
 /* One call of a probe procedure, or what is done instead. */
 struct arch_hook {
 	uint64_t read;    /* registers that the procedure sees beside the next ones, PATCH_REGS_* */
@@ -50,18 +62,20 @@ struct arch_hook {
 	bool at_entry;
 	/* The x87 registers are empty by the calling convention: a function begins here. */
 	bool x87_empty;
+	uint8_t pair;   /* enum arch_pair */
 	/*
-	 * For an indirect jump or a return that is about to be executed: its bytes and decoding, else NULL. The context
-	 * then reports the address that it leads to, if that is in [lower, upper), else program_counter; and the stack
-	 * pointer behind it.
+	 * NULL, or the way out of an instruction that the hook is on. The context then reports the stack pointer behind
+	 * it; and where its address is held, that, if it is in [lower, upper), else program_counter.
 	 */
-	const uint8_t *leaves_bytes;
-	const struct arch_insn *leaves;
+	const struct arch_exit *exit;
 	uintptr_t lower;
 	uintptr_t upper;
 };
 
 void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook);
+
+/* The registers that the hook may change: bit i for register number i. */
+uint16_t arch_hook_writes(const struct arch_hook *hook);
 
 /*
  * What arch_emit_hook() leaves to arch_emit_cold(), which writes the code that a hit seldom executes. Offsets in the
@@ -72,6 +86,10 @@ struct arch_cold_hook {
 	uint32_t guarded;     /* branch: the guard was not 0 */
 	uint32_t fresh;       /* return: the hook may run after all */
 	uint32_t closed;      /* branch: the slot was 0 */
+	uint32_t unpaired;    /* branch: the last pair noted is not this one's */
+	uint32_t look;        /* return: it may be now */
+	uint32_t crowded;     /* branch: there are pairs already when one is to be noted */
+	uint32_t room;        /* return: there is room */
 	uint32_t backwards;   /* branch: the direction flag was set before the call */
 	uint32_t forwards;    /* return: it is clear now */
 	uint32_t unaligned;   /* branch: the stack was not aligned as was guessed */
@@ -82,10 +100,14 @@ struct arch_cold_hook {
 	uint32_t passed_over; /* return: the hook did not run */
 	uint32_t done;        /* return: registers and stack are the program's again */
 	uint8_t original;     /* for the rows of the cold code */
-	bool at_entry;        /* as in struct arch_hook */
+	uint8_t pushed;       /* the same */
+	uint8_t pair;         /* as in struct arch_hook */
+	bool at_entry;        /* the same */
 	bool leads;           /* what program_counter was is in the frame, */
 	uintptr_t program_counter; /* or here */
-	int32_t popped;       /* what a return takes off the stack; 0: it is none */
+	int32_t above;        /* as in struct arch_exit */
+	uint8_t held;         /* the same */
+	uintptr_t slot;       /* the same */
 };
 
 /* A call of a function of the library, through a constant that arch_emit_cold() writes. */
@@ -100,7 +122,7 @@ struct arch_cold {
 	size_t hook_count;
 	size_t call_count;
 	struct arch_cold_hook hooks[ARCH_COLD_MAX];
-	struct arch_cold_call calls[4 * ARCH_COLD_MAX];
+	struct arch_cold_call calls[6 * ARCH_COLD_MAX];
 };
 
 /* Write the cold code of all hooks, behind the last instruction of the block. */

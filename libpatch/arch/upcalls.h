@@ -8,15 +8,31 @@
 
 #include "base/compiler.h"
 
+/* The first call of a PROBE_AROUND was made, and the second is owed. All 0: none. */
+struct hook_pair {
+	uintptr_t place;         /* address of the slot of both hooks: never 0, nor a guard, and even */
+	uintptr_t record;        /* that the first hook has called */
+	uintptr_t stack_pointer; /* of the program at the instruction */
+};
+#define HOOK_PAIRS 8
+
 /*
- * What a thread tells about the hook that it runs. Generated code reads and writes `guard` by its distance from the
- * thread pointer; runtime/hook_guard.h says what the values mean.
+ * What a thread tells about the hook that it runs, and about pairs that are not complete. Generated code reads and
+ * writes `guard`, `top` and `pairs` by their distance from the thread pointer; runtime/hook_guard.h says what guards
+ * mean, runtime/hook_pairs.h in what order pairs are.
  */
 struct hook_guard {
 	/* 0: no hook runs; else the base of the running hook's frame, or a value above every stack pointer. */
 	uintptr_t guard;
 	uintptr_t saved; /* for runtime/ only */
+	/*
+	 * The pair noted last: its distance from this structure, 0 when there is none. What is there then, a guard, is
+	 * no pair's place.
+	 */
+	uintptr_t top;
+	struct hook_pair pairs[HOOK_PAIRS];
 };
+_Static_assert(offsetof(struct hook_guard, pairs) == sizeof(struct hook_pair), "`top` is a multiple of a pair's size");
 extern TLS_INITIAL_EXEC struct hook_guard libpatch_hook_guard;
 
 /*
@@ -26,5 +42,18 @@ extern TLS_INITIAL_EXEC struct hook_guard libpatch_hook_guard;
  * hook may be, with the program's extended state: no libc, no lock, general registers only.
  */
 bool hook_threads_may_run(uintptr_t guard, uintptr_t base) __attribute__((visibility("hidden"), used));
+
+/*
+ * Of a second hook: is there a pair of this place? It is the top one then. Called as hook_threads_may_run(), with the
+ * guard set.
+ */
+bool hook_pairs_find(uintptr_t place) __attribute__((visibility("hidden"), used));
+/*
+ * Of a first hook with its frame at `base`, before it notes a pair above the top one: there is room for it then. Called
+ * in the same way.
+ */
+void hook_pairs_make_room(uintptr_t place, uintptr_t base) __attribute__((visibility("hidden"), used));
+/* The same for a first hook that is passed over because its slot was 0: the second will not find what is there. */
+void hook_pairs_pass(uintptr_t place, uintptr_t base) __attribute__((visibility("hidden"), used));
 
 #endif

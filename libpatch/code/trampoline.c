@@ -37,18 +37,6 @@ struct builder {
 	uint8_t block[ARENA_ROW_END];
 };
 
-const char *trampoline_refuses_after(const struct arch_insn *insn)
-{
-	switch (insn->kind) {
-	case ARCH_TRAP:
-		return "control never comes back behind a trapping instruction";
-	case ARCH_XBEGIN:
-		return "a call behind xbegin would abort the transaction";
-	default:
-		return NULL;
-	}
-}
-
 static bool trampoline_is_hook_at(const struct builder *builder, const struct hook *hook, enum hook_when when)
 {
 	return hook->address == builder->from[builder->index] && hook->when == when;
@@ -64,7 +52,7 @@ static bool trampoline_is_at_entry(const struct builder *builder, const struct h
 
 	if (builder->insns[builder->index].kind == ARCH_RET)
 		return true;
-	if (hook->when != HOOK_BEFORE)
+	if (hook->when != HOOK_BEFORE && hook->when != HOOK_AROUND)
 		return false;
 	return hook->upper == 0 ? located % 16 == 0 : hook->address == hook->lower || located == hook->lower;
 }
@@ -78,46 +66,78 @@ static bool trampoline_is_function(const struct builder *builder, const struct h
 {
 	uintptr_t located = hook->code.program_counter;
 
-	return hook->when == HOOK_BEFORE && hook->upper != 0 && located == hook->lower &&
+	return (hook->when == HOOK_BEFORE || hook->when == HOOK_AROUND) && hook->upper != 0 && located == hook->lower &&
 	       (located % 16 == 0 || located != builder->from[builder->index]);
 }
 
-static void trampoline_emit_before(struct builder *builder, struct arch_code *code, enum hook_when when)
+static bool trampoline_is_around(const struct builder *builder, const struct hook *hook)
 {
-	for (size_t i = 0; i < builder->count; ++i)
-		if (trampoline_is_hook_at(builder, &builder->hooks[i], when)) {
-			struct arch_hook hook = builder->hooks[i].code;
-
-			hook.slot = builder->built[i].slot;
-			hook.at_entry = trampoline_is_at_entry(builder, &builder->hooks[i]);
-			hook.x87_empty = trampoline_is_function(builder, &builder->hooks[i]);
-			arch_emit_hook(code, &hook);
-		}
+	return trampoline_is_hook_at(builder, hook, HOOK_AROUND);
 }
 
-/* Hooks of the instruction on one way out of it; `next` is where control goes, 0 when only known at run time. */
-static void trampoline_emit_after(struct arch_code *code, uintptr_t next, void *data)
+static void trampoline_emit_before_one(struct builder *builder, struct arch_code *code, size_t index)
+{
+	const struct hook *wanted = &builder->hooks[index];
+	struct arch_hook hook = wanted->code;
+
+	hook.slot = builder->built[index].slot;
+	hook.at_entry = trampoline_is_at_entry(builder, wanted);
+	hook.x87_empty = trampoline_is_function(builder, wanted);
+	hook.pair = trampoline_is_around(builder, wanted) ? ARCH_PAIR_FIRST : ARCH_PAIR_NONE;
+	arch_emit_hook(code, &hook);
+}
+
+static void trampoline_emit_before(struct builder *builder, struct arch_code *code)
+{
+	for (size_t i = 0; i < builder->count; ++i)
+		if (trampoline_is_hook_at(builder, &builder->hooks[i], HOOK_RETURNED))
+			trampoline_emit_before_one(builder, code, i);
+	for (size_t i = 0; i < builder->count; ++i)
+		if (trampoline_is_hook_at(builder, &builder->hooks[i], HOOK_BEFORE) ||
+		    trampoline_is_around(builder, &builder->hooks[i]))
+			trampoline_emit_before_one(builder, code, i);
+}
+
+/* At a call the stack is aligned, so that behind it, as behind a return, it is 8 off. */
+static bool trampoline_is_after_entry(const struct arch_insn *insn)
+{
+	return insn->kind == ARCH_RET || insn->kind == ARCH_CALL || insn->kind == ARCH_CALL_IND;
+}
+
+/* Hooks of the instruction on one way out of it. */
+static void trampoline_emit_after(struct arch_code *code, const struct arch_exit *exit, void *data)
 {
 	const struct builder *builder = data;
+	const struct arch_insn *insn = &builder->insns[builder->index];
 
 	for (size_t i = builder->count; i-- > 0;) {
 		const struct hook *hook = &builder->hooks[i];
 		struct arch_hook after = hook->code;
 
-		if (!trampoline_is_hook_at(builder, hook, HOOK_AFTER))
+		if (!trampoline_is_around(builder, hook))
 			continue;
 		after.slot = builder->built[i].slot;
-		if (hook->upper != 0 ? next >= hook->lower && next < hook->upper : next != 0)
-			after.program_counter = next;
-		after.at_entry = builder->insns[builder->index].kind == ARCH_RET;
-		if (next == 0) {
-			after.leaves = &builder->insns[builder->index];
-			after.leaves_bytes = builder->window->original + builder->window->offsets[builder->index];
-			after.lower = hook->lower;
-			after.upper = hook->upper;
-		}
+		after.pair = insn->flags & ARCH_F_SYSCALL ? ARCH_PAIR_SECOND_OF_CALL : ARCH_PAIR_SECOND;
+		after.post = 1;
+		if (hook->upper != 0 ? exit->next >= hook->lower && exit->next < hook->upper : exit->next != 0)
+			after.program_counter = exit->next;
+		after.at_entry = trampoline_is_after_entry(insn);
+		after.exit = exit;
+		after.lower = hook->lower;
+		after.upper = hook->upper;
 		arch_emit_hook(code, &after);
 	}
+}
+
+/* Registers that the hooks on the ways out may change. */
+static uint16_t trampoline_written_after(const struct builder *builder)
+{
+	uint16_t written = 0;
+
+	for (size_t i = 0; i < builder->count; ++i)
+		if (trampoline_is_around(builder, &builder->hooks[i]))
+			written |= arch_hook_writes(&builder->hooks[i].code);
+	return written;
 }
 
 static const struct hook *trampoline_find_hook(const struct builder *builder, enum hook_when when)
@@ -154,17 +174,19 @@ static bool trampoline_emit_insn(struct builder *builder, struct arch_code *code
 
 	code->original = offset;
 	arch_emit_row(code, 0);
-	trampoline_emit_before(builder, code, HOOK_RETURNED);
-	trampoline_emit_before(builder, code, HOOK_BEFORE);
-	if (trampoline_find_hook(builder, HOOK_AFTER) == NULL) {
+	trampoline_emit_before(builder, code);
+	if (trampoline_find_hook(builder, HOOK_AROUND) == NULL) {
 		trampoline_emit_copy(builder, code, bytes, address, map);
 	} else if (insn->kind == ARCH_PLAIN) {
+		const struct arch_exit behind = { .next = address + insn->length };
+
 		trampoline_emit_copy(builder, code, bytes, address, map);
 		/* Behind the instruction: the program is at the next one. */
 		code->original = offset + insn->length;
-		trampoline_emit_after(code, address + insn->length, builder);
+		trampoline_emit_after(code, &behind, builder);
 	} else {
-		arch_relocate_around(code, bytes, insn, address, map, trampoline_emit_after, builder);
+		arch_relocate_around(code, bytes, insn, address, map, trampoline_written_after(builder),
+				     trampoline_emit_after, builder);
 	}
 	return !(insn->flags & ARCH_F_NOFALL);
 }

@@ -20,7 +20,7 @@
 
 enum hook_when {
 	HOOK_BEFORE,
-	HOOK_AFTER,    /* on every way out of the instruction */
+	HOOK_AROUND,   /* before the instruction as HOOK_BEFORE, and on every way out of it: by one slot */
 	HOOK_RETURNED, /* before an instruction, ahead of HOOK_BEFORE: what a call returned to */
 	HOOK_SYSCALL   /* at a system call: its record has an arch_syscall_hook_fn, which goes into the code */
 };
@@ -31,13 +31,13 @@ struct hook_owner {
 };
 
 /*
- * A hook as wanted. `code.program_counter` of HOOK_AFTER is the fallback for addresses outside the function. What is
- * called is not part of the code, but in the hook's slot: another patch can take over a hook that is free.
+ * A hook as wanted. On ways out of the function HOOK_AROUND reports `code.program_counter`, the located address. What
+ * is called is not part of the code, but in the hook's slot: another patch can take over a hook that is free.
  */
 struct hook {
 	uintptr_t address; /* of the instruction */
 	enum hook_when when;
-	uintptr_t lower; /* of the function, for HOOK_AFTER; upper 0: unknown */
+	uintptr_t lower; /* of the function, for HOOK_AROUND; upper 0: unknown */
 	uintptr_t upper; /* less than 4 GiB away */
 	struct arch_hook code; /* without a slot */
 	/* what the slot holds while the patch is enabled: a struct hook_record, or where a counter is */
@@ -78,7 +78,7 @@ struct trampoline {
 };
 
 /*
- * Build for `hooks`, in order of call at equal address and `when` (HOOK_AFTER: in reverse). PATCH_OK; PATCH_ENOMEM: no
+ * Build for `hooks`, in order of call at one place (behind an instruction: in reverse). PATCH_OK; PATCH_ENOMEM: no
  * memory near enough, *message says which. A window that needs a pad and has none gets one: window->pad, for the caller
  * to keep.
  */
@@ -97,7 +97,7 @@ bool trampoline_is_for(const struct trampoline *trampoline, const struct window 
 struct hook trampoline_hook(const struct trampoline *trampoline, size_t index);
 /* Would the hooks be the same code, but for their slots? */
 bool trampoline_alike(const struct hook *a, const struct hook *b);
-/* Are they called at the same instant, so that their order matters? */
+/* Are they called at the same instants, so that their order matters? */
 bool trampoline_same_place(const struct hook *a, const struct hook *b);
 
 /*
@@ -118,10 +118,5 @@ static inline uintptr_t trampoline_entry(const struct trampoline *trampoline, un
 {
 	return trampoline->block.address + ((const uint16_t *)&trampoline->hooks[trampoline->hook_count])[index];
 }
-
-/*
- * Can this instruction have a hook after it? NULL or why not. A call can, through HOOK_RETURNED at its return address.
- */
-const char *trampoline_refuses_after(const struct arch_insn *insn);
 
 #endif

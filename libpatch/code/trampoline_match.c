@@ -54,9 +54,15 @@ bool trampoline_is_for(const struct trampoline *trampoline, const struct window 
 		trampoline_jump_target(trampoline) == window->pad);
 }
 
+/* What is around an instruction is before it, too. */
+static enum hook_when trampoline_instant(enum hook_when when)
+{
+	return when == HOOK_AROUND ? HOOK_BEFORE : when;
+}
+
 bool trampoline_same_place(const struct hook *a, const struct hook *b)
 {
-	return a->address == b->address && a->when == b->when;
+	return a->address == b->address && trampoline_instant(a->when) == trampoline_instant(b->when);
 }
 
 static bool trampoline_hook_is(const struct trampoline *trampoline, size_t index, const struct hook *wanted)

@@ -18,14 +18,22 @@
 
 static enum hook_when hookset_when(const struct attachment *attachment)
 {
-	return attachment->role == ROLE_RETURN ? HOOK_RETURNED : HOOK_BEFORE;
+	if (attachment->role == ROLE_RETURN)
+		return HOOK_RETURNED;
+	switch (attachment->patch->type) {
+	case MODEL_SYSCALL:
+		return HOOK_SYSCALL;
+	case PATCH_EXEC_MODEL_PROBE_AROUND:
+		return HOOK_AROUND;
+	default:
+		return HOOK_BEFORE;
+	}
 }
 
-/* The hooks that one attachment stands for: one, or two for PROBE_AROUND on anything but a call. */
-static size_t hookset_describe(const struct attachment *attachment, struct hook *hooks)
+/* The hook that an attachment stands for. */
+static void hookset_describe(const struct attachment *attachment, struct hook *hook)
 {
 	struct patch *patch = attachment->patch;
-	struct hook *hook = &hooks[0];
 
 	*hook = (struct hook){
 		.address = attachment->address,
@@ -47,14 +55,6 @@ static size_t hookset_describe(const struct attachment *attachment, struct hook 
 		hook->lower = patch->lower;
 		hook->upper = patch->upper;
 	}
-	if (patch->type == MODEL_SYSCALL)
-		hook->when = HOOK_SYSCALL;
-	if (patch->paired || patch->type != PATCH_EXEC_MODEL_PROBE_AROUND)
-		return 1;
-	hooks[1] = hooks[0];
-	hooks[1].when = HOOK_AFTER;
-	hooks[1].code.post = 1;
-	return 2;
 }
 
 static bool hookset_precedes(const struct attachment *a, const struct attachment *b)
@@ -297,18 +297,20 @@ static struct window hookset_window(const struct region *region, const struct ar
 patch_status hookset_build(const struct hookset *set, struct region *region, const struct arch_insn *insns,
 			   struct trampoline **out, struct refusal *refusal)
 {
-	size_t hooks_size = set->count * 2 * sizeof(struct hook);
-	size_t map_size = set->count * 2 * sizeof(uint16_t);
+	size_t hooks_size = set->count * sizeof(struct hook);
+	size_t map_size = set->count * sizeof(uint16_t);
 	struct window window = hookset_window(region, insns);
 	struct hook *hooks = heap_alloc(hooks_size);
-	struct hookset_search search = { .window = &window, .hooks = hooks, .map = heap_alloc(map_size) };
+	struct hookset_search search = {
+		.window = &window, .hooks = hooks, .count = set->count, .map = heap_alloc(map_size)
+	};
 	patch_status status = PATCH_ENOMEM;
 
 	refusal->irritant = region->start;
 	refusal->message = "out of memory";
 	if (hooks != NULL && search.map != NULL && hookset_make_pad_entry(region)) {
 		for (size_t i = 0; i < set->count; ++i)
-			search.count += hookset_describe(set->list[i], &hooks[search.count]);
+			hookset_describe(set->list[i], &hooks[i]);
 		status = PATCH_OK;
 		*out = hookset_find(region, &search);
 		if (*out == NULL)

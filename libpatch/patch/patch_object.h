@@ -16,7 +16,7 @@ struct region;
 
 enum role {
 	ROLE_SITE,  /* the patch's own instruction */
-	ROLE_RETURN /* the return address of the call that it is around */
+	ROLE_RETURN /* the return address of that call, for PROBE_CALL */
 };
 
 /*
@@ -102,7 +102,7 @@ struct patch {
 	uint8_t action; /* enum arch_action */
 	bool stamp;
 	uint8_t roles;           /* that there is memory for */
-	bool paired;             /* around a call */
+	bool paired;             /* both its hooks go through call_pairs.c */
 	uint8_t goal;            /* enum patch_goal: what the next commit is to make of it */
 	uint8_t life;            /* enum patch_life */
 	bool enabled;            /* by the last commit */

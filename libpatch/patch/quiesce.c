@@ -192,13 +192,27 @@ static bool quiesce_has_up_to(const struct patch *list, uint64_t ticket, const v
 	return false;
 }
 
-enum quiesce_state quiesce_state(uint64_t ticket)
+struct quiesce_own {
+	uint64_t ticket;
+	bool found;
+};
+
+/* Is the record, the calling thread's, of a patch that is waited for? */
+static void quiesce_see_own(uintptr_t record, void *data)
 {
-	uintptr_t record = hook_threads_own_record();
+	struct quiesce_own *own = data;
 
 	for (const struct patch *patch = waiting; patch != NULL; patch = patch->quiet_next)
-		if (patch->ticket <= ticket && quiesce_is_record_of(patch, record))
-			return QUIESCE_SELF;
+		own->found |= patch->ticket <= own->ticket && quiesce_is_record_of(patch, record);
+}
+
+enum quiesce_state quiesce_state(uint64_t ticket)
+{
+	struct quiesce_own own = { .ticket = ticket };
+
+	hook_threads_visit_own(quiesce_see_own, &own);
+	if (own.found)
+		return QUIESCE_SELF;
 	/* A destroy function that asks does not wait for itself. */
 	if (quiesce_has_up_to(waiting, ticket, NULL) || quiesce_has_up_to(due, ticket, NULL) ||
 	    quiesce_has_up_to(dying, ticket, &libpatch_hook_guard))

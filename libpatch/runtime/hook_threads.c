@@ -17,7 +17,7 @@
 #include <stdatomic.h>
 #include <sys/mman.h>
 
-TLS_INITIAL_EXEC struct hook_guard libpatch_hook_guard = { GUARD_UNKNOWN, 0 };
+TLS_INITIAL_EXEC struct hook_guard libpatch_hook_guard = { .guard = GUARD_UNKNOWN };
 
 #define FIRST_ENTRIES 128
 #define CHUNK_SIZE (4 * PAGE_SIZE)
@@ -92,8 +92,7 @@ static bool hook_threads_claim_free(uintptr_t self)
 	}
 }
 
-/* Has a handler on the thread's signal stack, with its frame here, interrupted what is not on that stack? */
-static bool hook_threads_in_handler_above(uintptr_t guard)
+bool hook_threads_in_handler_above(uintptr_t guard)
 {
 	stack_t stack;
 

@@ -18,6 +18,10 @@
  *  - the record is R: it does.
  *  - the record is 0: it may be about to store R: nobody knows; to be looked at again.
  *
+ * A hook whose pair is not complete has left the record in the thread's pairs (hook_pairs.h), and the second hook takes
+ * it from there instead of from a slot. So pairs are looked at, too, after the guard: R comes into a pair before the
+ * first hook's guard is 0, and goes from there only when the second hook is done with it.
+ *
  * No program counter is looked at and no thread is interrupted: it may run, sleep, or be stopped. A frame is the
  * running hook's for as long as its guard stands: also of one that longjmp() has left, until the thread's next hook, or
  * its next call of the library, clears it. A thread has one hook at a time: hooks below its frame, or in a handler on
@@ -42,12 +46,14 @@ uintptr_t hook_threads_own_guard(void);
 /* In a child of fork(), by the thread that is left. */
 void hook_threads_forget_others(void);
 
-/* The record that the calling thread's hook uses; 0: none. */
-uintptr_t hook_threads_own_record(void);
+/* Has a handler on the thread's signal stack, with its frame here, interrupted what is not on that stack? */
+bool hook_threads_in_handler_above(uintptr_t stack_pointer);
 
-/* What one thread's hook uses. `record` 0: it is not known yet. */
+/* A record that a thread uses. 0: it is not known yet. */
 typedef void hook_threads_visit_fn(uintptr_t record, void *data);
-/* Each thread that is in a hook. After a memory fence. Returns whether the table could be read. */
+/* Those of the calling thread, which is in the library. */
+void hook_threads_visit_own(hook_threads_visit_fn *visit, void *data);
+/* Those of each thread. After a memory fence. Returns whether the table could be read. */
 bool hook_threads_visit(hook_threads_visit_fn *visit, void *data) REQUIRES(library_lock);
 
 struct hook_threads_usage {

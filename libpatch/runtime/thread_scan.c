@@ -64,17 +64,42 @@ static void thread_scan_notice_fork(void)
 
 enum thread_life { THREAD_LIVES, THREAD_GONE, THREAD_UNREADABLE };
 
-/* The thread's guard. Its memory may have been given back, and may have been used again since. */
+/* Where the guard is, then the pairs, which are to be read behind it. */
+#define GUARD_SIZE offsetof(struct hook_guard, pairs)
+#define PAIRS_SIZE (sizeof(struct hook_guard) - GUARD_SIZE)
+
+static intptr_t thread_scan_guard_offset(void)
+{
+	return (intptr_t)((uintptr_t)&libpatch_hook_guard - arch_thread_pointer());
+}
+
+/* The thread's guard and pairs. Its memory may have been given back, and may have been used again since. */
 static enum thread_life thread_scan_read_guard(uintptr_t thread, struct hook_guard *guard)
 {
-	const intptr_t offset = (intptr_t)((uintptr_t)&libpatch_hook_guard - arch_thread_pointer());
+	const uintptr_t at = thread + (uintptr_t)thread_scan_guard_offset();
 	uintptr_t self;
 	int error;
 
 	if (mem_read(thread, &self, sizeof(self), &error) != sizeof(self) ||
-	    mem_read(thread + offset, guard, sizeof(*guard), &error) != sizeof(*guard))
+	    mem_read(at, guard, GUARD_SIZE, &error) != GUARD_SIZE ||
+	    mem_read(at + GUARD_SIZE, guard->pairs, PAIRS_SIZE, &error) != PAIRS_SIZE)
 		return error == EFAULT ? THREAD_GONE : THREAD_UNREADABLE;
 	return self == thread ? THREAD_LIVES : THREAD_GONE;
+}
+
+/* The base of the frame of the thread's hook; 0: it is in none. */
+static uintptr_t thread_scan_frame(const struct hook_guard *state)
+{
+	uintptr_t guard = state->guard == GUARD_INSIDE ? state->saved : state->guard;
+
+	return guard == GUARD_UNKNOWN ? 0 : guard;
+}
+
+static void thread_scan_visit_pairs(const struct hook_guard *state, hook_threads_visit_fn *visit, void *data)
+{
+	for (size_t i = 0; i < HOOK_PAIRS; ++i)
+		if (state->pairs[i].record != 0)
+			visit(state->pairs[i].record, data);
 }
 
 /*
@@ -119,8 +144,9 @@ static bool thread_scan_visit(struct thread_entry *entry, hook_threads_visit_fn 
 		default:
 			break;
 		}
-		guard = state.guard == GUARD_INSIDE ? state.saved : state.guard;
-		if (guard == 0 || guard == GUARD_UNKNOWN)
+		thread_scan_visit_pairs(&state, visit, data);
+		guard = thread_scan_frame(&state);
+		if (guard == 0)
 			return true;
 		if (mem_read(guard + ARCH_HOOK_FRAME_RECORD, &record, sizeof(record), &error) != sizeof(record)) {
 			/* The stack is gone, and nobody returns into it. */
@@ -136,16 +162,16 @@ static bool thread_scan_visit(struct thread_entry *entry, hook_threads_visit_fn 
 	return true;
 }
 
-uintptr_t hook_threads_own_record(void)
+void hook_threads_visit_own(hook_threads_visit_fn *visit, void *data)
 {
-	uintptr_t guard = libpatch_hook_guard.saved;
+	uintptr_t guard = thread_scan_frame(&libpatch_hook_guard);
 	uintptr_t record;
 	int error;
 
-	if (guard == 0 || guard == GUARD_UNKNOWN ||
-	    mem_read(guard + ARCH_HOOK_FRAME_RECORD, &record, sizeof(record), &error) != sizeof(record))
-		return 0;
-	return record;
+	thread_scan_visit_pairs(&libpatch_hook_guard, visit, data);
+	if (guard != 0 &&
+	    mem_read(guard + ARCH_HOOK_FRAME_RECORD, &record, sizeof(record), &error) == sizeof(record) && record != 0)
+		visit(record, data);
 }
 
 /*
@@ -163,41 +189,41 @@ static struct {
 	size_t count;
 } group GUARDED_BY(library_lock);
 
-static bool thread_scan_read_all(void *buffer, size_t size) REQUIRES(library_lock)
+/* Of each, what is at group.at: first `head` bytes, then `tail` more. */
+static bool thread_scan_read_all(void *buffer, size_t head, size_t tail) REQUIRES(library_lock)
 {
-	struct iovec local = { buffer, size * group.count };
-	static struct iovec remote[GROUP] GUARDED_BY(library_lock);
+	struct iovec local = { buffer, (head + tail) * group.count };
+	static struct iovec remote[2 * GROUP] GUARDED_BY(library_lock);
 
 	for (size_t i = 0; i < group.count; ++i) {
-		remote[i].iov_base = (void *)group.at[i];
-		remote[i].iov_len = size;
+		remote[2 * i] = (struct iovec){ (void *)group.at[i], head };
+		remote[2 * i + 1] = (struct iovec){ (void *)(group.at[i] + head), tail };
 	}
 	return group.count == 0 || raw_syscall(SYS_process_vm_readv, raw_syscall(SYS_gettid), &local, 1, remote,
-					       group.count, 0) == (long)local.iov_len;
+					       2 * group.count, 0) == (long)local.iov_len;
 }
 
 /* Keep those that may be in a hook, with the places of their records. False: something is not as it was. */
-static bool thread_scan_read_guards(void) REQUIRES(library_lock)
+static bool thread_scan_read_guards(hook_threads_visit_fn *visit, void *data) REQUIRES(library_lock)
 {
-	const intptr_t offset = (intptr_t)((uintptr_t)&libpatch_hook_guard - arch_thread_pointer());
 	size_t kept = 0;
 
 	for (size_t i = 0; i < group.count; ++i)
 		group.at[i] = atomic_load(&group.entries[i]->thread) & ~THREAD_DOUBTED;
-	if (!thread_scan_read_all(group.selves, sizeof(group.selves[0])))
+	if (!thread_scan_read_all(group.selves, sizeof(group.selves[0]), 0))
 		return false;
 	for (size_t i = 0; i < group.count; ++i) {
 		if (group.selves[i] != group.at[i])
 			return false;
-		group.at[i] += (uintptr_t)offset;
+		group.at[i] += (uintptr_t)thread_scan_guard_offset();
 	}
-	if (!thread_scan_read_all(group.guards, sizeof(group.guards[0])))
+	if (!thread_scan_read_all(group.guards, GUARD_SIZE, PAIRS_SIZE))
 		return false;
 	for (size_t i = 0; i < group.count; ++i) {
-		const struct hook_guard *state = &group.guards[i];
-		uintptr_t guard = state->guard == GUARD_INSIDE ? state->saved : state->guard;
+		uintptr_t guard = thread_scan_frame(&group.guards[i]);
 
-		if (guard == 0 || guard == GUARD_UNKNOWN)
+		thread_scan_visit_pairs(&group.guards[i], visit, data);
+		if (guard == 0)
 			continue;
 		group.entries[kept] = group.entries[i];
 		group.at[kept++] = guard + ARCH_HOOK_FRAME_RECORD;
@@ -208,7 +234,8 @@ static bool thread_scan_read_guards(void) REQUIRES(library_lock)
 
 static bool thread_scan_visit_group(hook_threads_visit_fn *visit, void *data) REQUIRES(library_lock)
 {
-	bool known = thread_scan_read_guards() && thread_scan_read_all(group.records, sizeof(group.records[0]));
+	bool known = thread_scan_read_guards(visit, data) &&
+		     thread_scan_read_all(group.records, sizeof(group.records[0]), 0);
 	bool complete = true;
 
 	for (size_t i = 0; i < group.count; ++i) {

@@ -82,12 +82,12 @@ static const struct subject subjects[SUBJECTS] = {
 
 /* ---- scenarios --------------------------------------------------------------------------------------------------- */
 
-enum operation { END, INIT, MAKE, AROUND, ENABLE, DISABLE, UNMAKE, COMMIT, RUN_LONG, FINI };
+enum operation { END, INIT, MAKE, AROUND, CALL, ENABLE, DISABLE, UNMAKE, COMMIT, RUN_LONG, FINI };
 
 struct step {
 	enum operation operation;
 	unsigned int patch;       /* of the scenario */
-	unsigned int instruction; /* MAKE and AROUND */
+	unsigned int instruction; /* MAKE, AROUND and CALL */
 	int policy;
 	int strategy; /* that it has to get without a failure */
 };
@@ -141,6 +141,8 @@ static const struct scenario scenarios[] = {
 	  { { AROUND, 0, 3, ALLOW, CONSTRAINED }, ON_OFF(0), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
 	{ "around a call", CALLING, false, TEXT_NONE,
 	  { { AROUND, 0, 2, ALLOW, JUMP }, ON_OFF(0), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
+	{ "a call and its return", CALLING, false, TEXT_NONE,
+	  { { CALL, 0, 2, ALLOW, JUMP }, ON_OFF(0), CHANGE(UNMAKE, 0), STEP(COMMIT) } },
 	{ "replan", LOOPING, false, TEXT_NONE,
 	  { { MAKE, 0, 0, ALLOW, CONSTRAINED }, STEP(COMMIT), STEP(RUN_LONG), STEP(COMMIT),
 	    CHANGE(DISABLE, 0), STEP(COMMIT) } },
@@ -239,8 +241,11 @@ static patch_status perform(const struct step *step)
 		return status;
 	case MAKE:
 	case AROUND:
+	case CALL:
 		location = location_at(list.address[step->instruction]);
-		model = model_of(step->operation == MAKE ? PATCH_EXEC_MODEL_PROBE : PATCH_EXEC_MODEL_PROBE_AROUND,
+		model = model_of(step->operation == MAKE   ? PATCH_EXEC_MODEL_PROBE :
+				 step->operation == AROUND ? PATCH_EXEC_MODEL_PROBE_AROUND :
+							     PATCH_EXEC_MODEL_PROBE_CALL,
 				 procedure, &hits);
 		attr = attr_of(step->policy, PATCH_ENABLED);
 		status = patch_make(&location, &model, &attr, &patches[step->patch], NULL);
@@ -282,7 +287,7 @@ static void check_strategy(const struct step *step)
 
 static bool is_make(const struct step *step)
 {
-	return step->operation == MAKE || step->operation == AROUND;
+	return step->operation == MAKE || step->operation == AROUND || step->operation == CALL;
 }
 
 /* With the failure, if it is its turn; then what failed, or what came out another way, again. */

@@ -97,9 +97,11 @@ static void random_fill(void *memory, size_t size)
 
 #define BELOW_AT (PAGE_SIZE / 2 - 144) /* in the stack */
 
-static void emit_hole(struct arch_code *code, uintptr_t next, void *after)
+static void emit_hole(struct arch_code *code, const struct arch_exit *exit, void *after)
 {
-	emit_mark(code, HOLE_ID, next == 0 ? HOLE_UNKNOWN : next == *(uintptr_t *)after ? HOLE_FALL : HOLE_TAKEN);
+	const uint8_t known = exit->next == *(uintptr_t *)after ? HOLE_FALL : HOLE_TAKEN;
+
+	emit_mark(code, HOLE_ID, exit->next == 0 ? HOLE_UNKNOWN : known);
 }
 
 bool beside_build(const struct form *form)
@@ -140,7 +142,8 @@ bool beside_build(const struct form *form)
 	beside_protect(copy, PROT_READ | PROT_WRITE);
 	code = (struct arch_code){ .bytes = (uint8_t *)copy, .capacity = 192, .base = copy, .far = beside_far };
 	if (form->setup & AROUND)
-		arch_relocate_around(&code, bytes, &insn, original, NULL, emit_hole, &after);
+		arch_relocate_around(&code, bytes, &insn, original, NULL, form->setup & WRITTEN ? 0xFFFF : 0, emit_hole,
+				     &after);
 	else
 		arch_relocate(&code, bytes, &insn, original, NULL);
 	arch_emit_jmp(&code, beside_exits[EXIT_FALL]);
@@ -227,8 +230,12 @@ enum exit beside_compare(const struct form *form, const struct world *start)
 	copy.data[HOLE_ID] = original.data[HOLE_ID];
 	if (form->setup & BELOW || beside_far)
 		memcpy(copy.stack + BELOW_AT, original.stack + BELOW_AT, 16);
+	if (form->setup & KEPT)
+		memcpy(copy.stack + PAGE_SIZE / 2 - 16, original.stack + PAGE_SIZE / 2 - 16, 8);
 	if (!around)
 		cr_expect_eq(hole, HOLE_NONE);
+	else if (form->setup & KEPT)
+		cr_expect_eq(hole, HOLE_FALL, "%s: hole", form->text);
 	else if (hole != HOLE_UNKNOWN)
 		cr_expect_eq(hole, copy.data[EXIT_ID] == EXIT_TAKEN ? HOLE_TAKEN : HOLE_FALL, "%s: hole", form->text);
 	expect_same(form->text, original.state.gpr, copy.state.gpr, sizeof(copy.state.gpr), "register file");

@@ -28,7 +28,9 @@ enum setup {
 	AROUND = 1 << 3,   /* by arch_relocate_around() */
 	V3 = 1 << 4,       /* needs x86-64-v3, -v4 */
 	V4 = 1 << 5,
-	BELOW = 1 << 6     /* the copy may use 16 bytes below the red zone */
+	BELOW = 1 << 6,    /* the copy may use 16 bytes below the red zone */
+	WRITTEN = 1 << 7,  /* AROUND, as if what is in the hole changed registers */
+	KEPT = 1 << 8      /* AROUND, a call: the hole is told where it returns to; 8 bytes below that may be used */
 };
 
 struct form {

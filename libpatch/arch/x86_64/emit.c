@@ -55,7 +55,7 @@ void arch_emit_jmp(struct arch_code *code, uintptr_t target)
 
 void arch_emit_row(struct arch_code *code, uint8_t cfa)
 {
-	const struct arch_row row = { (uint16_t)code->size, code->original, cfa };
+	const struct arch_row row = { (uint16_t)code->size, code->original, (uint8_t)(cfa + code->pushed) };
 	const struct arch_row *last;
 
 	/* A row cannot point that far; the generator's caller gives up on the site as for any distance too long. */

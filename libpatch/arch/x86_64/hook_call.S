@@ -82,7 +82,12 @@
 
 	.text
 
-FUNCTION libpatch_may_run
+	/*
+	 * A question to the library in C, which gets `first` and the frame's base; every register but rax is kept. ZF
+	 * and rax: 0 when the answer is true.
+	 */
+	.macro ASK name, function, first
+FUNCTION \name
 	push %rcx
 	push %rdx
 	push %rsi
@@ -92,10 +97,10 @@ FUNCTION libpatch_may_run
 	push %r10
 	push %r11
 	cld
-	mov %rax, %rdi
+	mov \first, %rdi
 	lea 16(%rbp), %rsi /* the frame's base */
 	and $-16, %rsp
-	call hook_threads_may_run
+	call \function
 	lea -64(%rbp), %rsp
 	xor $1, %al
 	movzbl %al, %eax
@@ -109,7 +114,13 @@ FUNCTION libpatch_may_run
 	pop %rdx
 	pop %rcx
 	RETURN
-END libpatch_may_run
+END \name
+	.endm
+
+	ASK libpatch_may_run, hook_threads_may_run, %rax
+	ASK libpatch_find_pair, hook_pairs_find, %rcx
+	ASK libpatch_make_room, hook_pairs_make_room, %rcx
+	ASK libpatch_pass_pair, hook_pairs_pass, %rcx
 
 /* What is put below the new stack pointer's red zone, from the lowest word: rax, flags, program counter. */
 #define MOVE_PC 136

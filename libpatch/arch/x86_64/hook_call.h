@@ -22,6 +22,14 @@ arch_call_fn libpatch_may_run;
  */
 arch_call_fn libpatch_move;
 
+/*
+ * Called with a pair's place in rcx: hook_pairs_find(), which sets ZF when there is one; hook_pairs_make_room();
+ * hook_pairs_pass(). Registers but rax are kept, flags are not.
+ */
+arch_call_fn libpatch_find_pair;
+arch_call_fn libpatch_make_room;
+arch_call_fn libpatch_pass_pair;
+
 /* Aligns the stack. */
 arch_call_fn libpatch_call_aligned;
 

@@ -90,10 +90,31 @@ static void emit_set_rax(struct arch_code *code, uint64_t value)
 	}
 }
 
+/* mov rax, reg */
+static void emit_mov_rax(struct arch_code *code, uint8_t reg)
+{
+	const uint8_t mov[] = { reg >= R8 ? 0x4C : 0x48, 0x89, (uint8_t)(0xC0 | (reg & 7) << 3) };
+
+	arch_emit_bytes(code, mov, sizeof(mov));
+}
+
 /* Where generated code finds a static thread-local variable: its distance from %fs. */
 static int32_t tls_offset(const void *variable)
 {
 	return (int32_t)((uintptr_t)variable - arch_thread_pointer());
+}
+
+/* Fields of the thread's pairs (arch/upcalls.h); what is at `top` is added. */
+#define PAIR_FIELD(field) ((int32_t)offsetof(struct hook_pair, field))
+
+static int32_t top_offset(void)
+{
+	return tls_offset(&libpatch_hook_guard.top);
+}
+
+static int32_t pair_offset(int32_t field)
+{
+	return tls_offset(&libpatch_hook_guard) + field;
 }
 
 /* Where errno is. */
@@ -128,62 +149,22 @@ static void emit_fs(struct arch_code *code, const char *opcode, size_t size, int
 }
 #define EMIT_FS(literal, offset) emit_fs(code, literal, sizeof(literal) - 1, offset)
 
-/* mov rax, [operand of an FF /4], with the program's registers but rsp, which is the frame's base. */
-static void emit_load_operand(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
-{
-	uint8_t rex = 0x48;
-	uint8_t modrm = bytes[insn->modrm_offset] & 0xC7;
-	size_t at = insn->modrm_offset + 1U;
-
-	for (unsigned int i = 0; i < insn->opcode_offset; ++i) {
-		/* Of the prefixes, FS, GS, address size and the extensions of base and index matter here. */
-		if (bytes[i] == 0x64 || bytes[i] == 0x65 || bytes[i] == 0x67)
-			arch_emit_u8(code, bytes[i]);
-		else if ((bytes[i] & 0xF0) == 0x40)
-			rex |= bytes[i] & 3;
-	}
-	if (code->far && insn->disp_offset != 0) {
-		EMIT("\x48\xA1"); /* mov rax, [moffs64] */
-		arch_emit_u64(code, insn->target);
-		return;
-	}
-	arch_emit_u8(code, rex);
-	arch_emit_u8(code, 0x8B);
-	if (insn->flags & ARCH_F_MEM_RSP) {
-		int32_t disp = ARCH_HOOK_FRAME_TOTAL;
-
-		arch_emit_u8(code, (modrm & 0x3F) | 0x80);
-		arch_emit_u8(code, bytes[at++]);
-		if (modrm >> 6 == 1) {
-			disp += (int8_t)bytes[at];
-		} else if (modrm >> 6 == 2) {
-			int32_t own;
-
-			__builtin_memcpy(&own, bytes + at, sizeof(own));
-			disp += own;
-		}
-		arch_emit_u32(code, (uint32_t)disp);
-		return;
-	}
-	arch_emit_u8(code, modrm);
-	if (insn->disp_offset != 0)
-		arch_emit_rel32(code, insn->target, 0);
-	else
-		arch_emit_bytes(code, bytes + at, insn->length - at);
-}
-
-/* rax: where an indirect jump or a return leads, if that is in the function, else program_counter. Uses rcx. */
+/* rax: where the way out leads, if that is in the function, else program_counter. Uses rcx. */
 static void emit_where_to(struct arch_code *code, const struct arch_hook *hook)
 {
+	const uint8_t held = hook->exit->held;
 	uint32_t inside;
 
-	if (hook->leaves->kind == ARCH_RET) {
+	if (held == ARCH_HELD_ON_TOP)
 		emit_load(code, RAX, ARCH_HOOK_FRAME_TOTAL);
-	} else {
+	else if (held == RAX)
 		emit_load(code, RAX, PRIVATE(PATCH_X86_64_RAX));
-		emit_load(code, RCX, PRIVATE(PATCH_X86_64_RCX));
-		emit_load_operand(code, hook->leaves_bytes, hook->leaves);
-	}
+	else if (held == RCX)
+		emit_load(code, RAX, PRIVATE(PATCH_X86_64_RCX));
+	else if (held == RSP)
+		emit_lea(code, RAX, ARCH_HOOK_FRAME_TOTAL);
+	else
+		emit_mov_rax(code, held);
 	EMIT("\x48\xB9");         /* mov rcx, -lower */
 	arch_emit_u64(code, -hook->lower);
 	EMIT("\x48\x01\xC1"      /* add rcx, rax */
@@ -193,17 +174,6 @@ static void emit_where_to(struct arch_code *code, const struct arch_hook *hook)
 	EMIT("\x48\xB8");         /* mov rax, program_counter */
 	arch_emit_u64(code, hook->program_counter);
 	arch_emit_label(code, inside);
-}
-
-/* What a return takes off the stack: ret, ret imm16. */
-static int32_t popped_by(const struct arch_hook *hook)
-{
-	const uint8_t *operand;
-
-	if (hook->leaves == NULL || hook->leaves->kind != ARCH_RET)
-		return 0;
-	operand = hook->leaves_bytes + hook->leaves->opcode_offset;
-	return operand[0] == 0xC2 ? 8 + (operand[1] | operand[2] << 8) : 8;
 }
 
 /* mov rax, the address reported. */
@@ -219,7 +189,8 @@ static void emit_program_counter(struct arch_code *code, uintptr_t reported)
 
 static bool hook_leads(const struct arch_hook *hook)
 {
-	return hook->leaves != NULL && hook->upper != 0 && hook->upper - hook->lower <= INT32_MAX;
+	return hook->exit != NULL && hook->exit->next == 0 && hook->upper != 0 &&
+	       hook->upper - hook->lower <= INT32_MAX;
 }
 
 /* mov [rdi + offset], reg, for offsets in the context. */
@@ -232,6 +203,7 @@ static void emit_context_store(struct arch_code *code, size_t offset, uint8_t re
 /* rcx holds the record, before and after, rdi points to the context afterwards, RFLAGS are in rax. */
 static void emit_context(struct arch_code *code, const struct arch_hook *hook, uint64_t offered)
 {
+	const struct arch_exit *exit = hook->exit;
 	bool leads = hook_leads(hook);
 
 	if (leads) {
@@ -247,7 +219,7 @@ static void emit_context(struct arch_code *code, const struct arch_hook *hook, u
 	if (!leads)
 		emit_program_counter(code, hook->program_counter);
 	CONTEXT_STORE(program_counter, RAX);
-	emit_lea(code, RAX, ARCH_HOOK_FRAME_TOTAL + popped_by(hook));
+	emit_lea(code, RAX, ARCH_HOOK_FRAME_TOTAL + (exit != NULL ? exit->above : 0));
 	CONTEXT_STORE(stack_pointer, RAX);
 	EMIT("\x48\x8B\x41\x08"); /* mov rax, [rcx + user_data] */
 	CONTEXT_STORE(user_data, RAX);
@@ -286,9 +258,27 @@ static uint32_t emit_if_moved(struct arch_code *code, const struct arch_cold_hoo
 static void emit_look_whether_moved(struct arch_code *code, struct arch_cold_hook *cold)
 {
 	cold->moved = emit_if_moved(code, cold);
-	emit_lea(code, RAX, ARCH_HOOK_FRAME_TOTAL + cold->popped);
+	emit_lea(code, RAX, ARCH_HOOK_FRAME_TOTAL + cold->above);
 	emit_slot(code, 0x39, RAX, RSP, CONTEXT(stack_pointer)); /* cmp [rsp + ...], rax */
 	cold->moved_stack = EMIT_FORWARD("\x0F\x85");
+}
+
+static void emit_to_move(struct arch_code *code)
+{
+	emit_to_library(code, EMIT_FORWARD("\xFF\x25"), libpatch_move); /* jmp [rip + ...] */
+}
+
+/* The instruction is not executed, so there is no second call. All registers are the program's but rax. */
+static void emit_forget_pair(struct arch_code *code)
+{
+	EMIT_FS("\x64\x8B\x04\x25", top_offset());                /* mov eax, fs:[top] */
+	EMIT_FS("\x64\x48\xC7\x80", pair_offset(PAIR_FIELD(place))); /* mov qword fs:[rax + place], 0 */
+	arch_emit_u32(code, 0);
+	EMIT_FS("\x64\x48\xC7\x80", pair_offset(PAIR_FIELD(record))); /* mov qword fs:[rax + record], 0 */
+	arch_emit_u32(code, 0);
+	EMIT("\x83\xE8");                                         /* sub eax, size of a pair */
+	arch_emit_u8(code, sizeof(struct hook_pair));
+	EMIT_FS("\x64\x89\x04\x25", top_offset());                /* mov fs:[top], eax */
 }
 
 /* With another stack only, the thread goes where it would have gone. */
@@ -299,16 +289,22 @@ static void emit_moved(struct arch_code *code, const struct arch_cold_hook *cold
 	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
 	arch_emit_label(code, cold->moved_stack);
 	elsewhere = emit_if_moved(code, cold);
-	if (cold->popped != 0) {
-		emit_load(code, RAX, ARCH_HOOK_FRAME_TOTAL); /* the return address */
+	if (cold->held == ARCH_HELD_ON_TOP) {
+		emit_load(code, RAX, ARCH_HOOK_FRAME_TOTAL);
+	} else if (cold->held == ARCH_HELD_BELOW) {
+		emit_load(code, RAX, ARCH_HOOK_FRAME_TOTAL - 8);
 	} else {
 		EMIT("\x48\x8D\x05");                 /* lea rax, [rip + done] */
 		emit_back(code, cold->done);
 	}
 	emit_store(code, CONTEXT(program_counter), RAX);
+	if (cold->pair == ARCH_PAIR_FIRST)
+		emit_to_move(code);
 	arch_emit_label(code, elsewhere);
 	arch_emit_label(code, cold->moved);
-	emit_to_library(code, EMIT_FORWARD("\xFF\x25"), libpatch_move); /* jmp [rip + ...] */
+	if (cold->pair == ARCH_PAIR_FIRST)
+		emit_forget_pair(code);
+	emit_to_move(code);
 }
 
 /*
@@ -374,6 +370,109 @@ static void emit_load_slot(struct arch_code *code, const struct arch_hook *hook)
 		EMIT("\x48\x8B\x0D"); /* mov rcx, [rip + slot] */
 		arch_emit_rel32(code, hook->slot, 0);
 	}
+}
+
+/* ---- pairs ------------------------------------------------------------------------------------------------------ */
+
+/* rcx: the place of the pair, which is the address of the slot. */
+static void emit_place(struct arch_code *code, uintptr_t slot)
+{
+	if (code->far) {
+		EMIT("\x48\xB9");     /* mov rcx, slot */
+		arch_emit_u64(code, slot);
+	} else {
+		EMIT("\x48\x8D\x0D"); /* lea rcx, [rip + slot] */
+		arch_emit_rel32(code, slot, 0);
+	}
+}
+
+/* rcx: the record that the first hook has noted. It stays noted until the procedure has returned. */
+static void emit_load_pair(struct arch_code *code, const struct arch_hook *hook, struct arch_cold_hook *cold)
+{
+	if (hook->pair == ARCH_PAIR_SECOND_OF_CALL) {
+		emit_place(code, hook->slot);
+		emit_call_library(code, libpatch_find_pair);
+	}
+	cold->look = (uint32_t)code->size;
+	EMIT_FS("\x64\x8B\x04\x25", top_offset());                /* mov eax, fs:[top] */
+	emit_place(code, hook->slot);
+	EMIT_FS("\x64\x48\x3B\x88", pair_offset(PAIR_FIELD(place))); /* cmp rcx, fs:[rax + place] */
+	cold->unpaired = EMIT_FORWARD("\x0F\x85");                 /* jne unpaired */
+	EMIT_FS("\x64\x48\x8B\x88", pair_offset(PAIR_FIELD(record))); /* mov rcx, fs:[rax + record] */
+}
+
+/* Behind the first call: note the pair, above those that are there. Uses rax and rcx. */
+static void emit_note_pair(struct arch_code *code, const struct arch_hook *hook, struct arch_cold_hook *cold)
+{
+	const int32_t next = sizeof(struct hook_pair);
+
+	EMIT_FS("\x64\x8B\x04\x25", top_offset());                /* mov eax, fs:[top] */
+	EMIT("\x85\xC0");                                         /* test eax, eax */
+	cold->crowded = EMIT_FORWARD("\x0F\x85");                  /* jne crowded */
+	cold->room = (uint32_t)code->size;
+	emit_load(code, RCX, ARCH_HOOK_FRAME_RECORD);
+	EMIT_FS("\x64\x48\x89\x88", pair_offset(next + PAIR_FIELD(record)));
+	emit_lea(code, RCX, ARCH_HOOK_FRAME_TOTAL);
+	EMIT_FS("\x64\x48\x89\x88", pair_offset(next + PAIR_FIELD(stack_pointer)));
+	emit_place(code, hook->slot);
+	EMIT_FS("\x64\x48\x89\x88", pair_offset(next + PAIR_FIELD(place)));
+	EMIT("\x83\xC0");                                         /* add eax, size of a pair */
+	arch_emit_u8(code, (uint8_t)next);
+	EMIT_FS("\x64\x89\x04\x25", top_offset());                /* mov fs:[top], eax */
+}
+
+/* Behind the second call: the top pair is complete. rax is 0; uses rcx. */
+static void emit_drop_pair(struct arch_code *code)
+{
+	EMIT_FS("\x64\x8B\x0C\x25", top_offset());                /* mov ecx, fs:[top] */
+	EMIT_FS("\x64\x48\x89\x81", pair_offset(PAIR_FIELD(place)));  /* mov fs:[rcx + place], rax */
+	EMIT_FS("\x64\x48\x89\x81", pair_offset(PAIR_FIELD(record))); /* mov fs:[rcx + record], rax */
+	EMIT("\x83\xE9");                                         /* sub ecx, size of a pair */
+	arch_emit_u8(code, sizeof(struct hook_pair));
+	EMIT_FS("\x64\x89\x0C\x25", top_offset());                /* mov fs:[top], ecx */
+}
+
+/* The cold code of pairs; what of it belongs in front of that of `closed`. */
+static void emit_cold_pair(struct arch_code *code, const struct arch_cold_hook *cold)
+{
+	uint32_t none;
+
+	if (cold->unpaired != 0) {
+		arch_emit_label(code, cold->unpaired);
+		emit_call_library(code, libpatch_find_pair);
+		EMIT("\x0F\x84");                     /* je look */
+		emit_back(code, cold->look);
+		EMIT("\x31\xC9");                     /* xor ecx, ecx */
+	} else if (cold->crowded != 0) {
+		arch_emit_label(code, cold->crowded);
+		emit_place(code, cold->slot);
+		emit_call_library(code, libpatch_make_room);
+		EMIT_FS("\x64\x8B\x04\x25", top_offset()); /* mov eax, fs:[top] */
+		EMIT("\xE9");                         /* jmp room */
+		emit_back(code, cold->room);
+		arch_emit_label(code, cold->closed);
+		EMIT_FS("\x64\x8B\x04\x25", top_offset()); /* mov eax, fs:[top] */
+		EMIT("\x85\xC0");                     /* test eax, eax */
+		none = EMIT_FORWARD("\x0F\x84");       /* je none */
+		emit_place(code, cold->slot);
+		emit_call_library(code, libpatch_pass_pair);
+		EMIT("\x31\xC9");                     /* xor ecx, ecx */
+		arch_emit_label(code, none);
+	} else {
+		arch_emit_label(code, cold->closed);
+	}
+}
+
+/* ---- the hook --------------------------------------------------------------------------------------------------- */
+
+uint16_t arch_hook_writes(const struct arch_hook *hook)
+{
+	unsigned int numbers = 0;
+
+	for (unsigned int i = 0; i < PATCH_ARCH_GREGS_COUNT; ++i)
+		if (hook->write & (uint64_t)1 << i)
+			numbers |= 1U << hardware[i];
+	return hook->action == ARCH_CALL_PROCEDURE ? (uint16_t)numbers : 0;
 }
 
 /* RFLAGS as they were, rax, the stack. */
@@ -491,9 +590,13 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 		code->out_of_range = true;
 	*cold = (struct arch_cold_hook){
 		.original = code->original,
+		.pushed = code->pushed,
+		.pair = hook->pair,
+		.slot = hook->slot,
 		.program_counter = hook->program_counter,
-		.popped = popped_by(hook),
 		.leads = hook_leads(hook),
+		.above = hook->exit != NULL ? hook->exit->above : 0,
+		.held = hook->exit != NULL ? hook->exit->held : 0,
 	};
 
 	arch_emit_row(code, 0);
@@ -518,9 +621,13 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 		emit_store(code, OFFERED(PATCH_X86_64_RCX), RCX);
 	emit_store(code, ARCH_HOOK_FRAME_RECORD, RAX);
 	EMIT_FS("\x64\x48\x89\x24\x25", guard); /* mov fs:[guard], rsp */
-	emit_load_slot(code, hook);
-	EMIT("\x48\x85\xC9");                   /* test rcx, rcx */
-	cold->closed = EMIT_FORWARD("\x0F\x84"); /* je closed */
+	if (hook->pair >= ARCH_PAIR_SECOND) {
+		emit_load_pair(code, hook, cold);
+	} else {
+		emit_load_slot(code, hook);
+		EMIT("\x48\x85\xC9");                   /* test rcx, rcx */
+		cold->closed = EMIT_FORWARD("\x0F\x84"); /* je closed */
+	}
 	emit_store(code, ARCH_HOOK_FRAME_RECORD, RCX);
 	EMIT_FS("\x64\x8B\x04\x25", error);     /* mov eax, fs:[errno] */
 	EMIT("\x89\x44\x24\x10");               /* mov [rsp + ARCH_HOOK_FRAME_ERRNO], eax */
@@ -546,7 +653,11 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 
 	EMIT("\x8B\x44\x24\x10");               /* mov eax, [rsp + ARCH_HOOK_FRAME_ERRNO] */
 	EMIT_FS("\x64\x89\x04\x25", error);     /* mov fs:[errno], eax */
+	if (hook->pair == ARCH_PAIR_FIRST)
+		emit_note_pair(code, hook, cold);
 	EMIT("\x31\xC0");                       /* xor eax, eax */
+	if (hook->pair >= ARCH_PAIR_SECOND)
+		emit_drop_pair(code);
 	EMIT_FS("\x64\x48\x89\x04\x25", guard); /* mov fs:[guard], rax */
 	for (unsigned int i = 1; i < PATCH_ARCH_GREGS_COUNT; ++i) {
 		if (written & (uint64_t)1 << i)
@@ -570,8 +681,9 @@ static void emit_cold_hook(struct arch_code *code, const struct arch_cold_hook *
 	const int32_t guard = tls_offset(&libpatch_hook_guard.guard);
 
 	code->original = cold->original;
+	code->pushed = cold->pushed;
 	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
-	arch_emit_label(code, cold->closed);
+	emit_cold_pair(code, cold);
 	EMIT_FS("\x64\x48\x89\x0C\x25", guard);   /* mov fs:[guard], rcx */
 	emit_load(code, RCX, PRIVATE(PATCH_X86_64_RCX));
 	EMIT("\xE9");                             /* jmp passed_over */
@@ -608,6 +720,7 @@ void arch_emit_cold(struct arch_code *code)
 
 	for (size_t i = 0; i < cold->hook_count; ++i)
 		emit_cold_hook(code, &cold->hooks[i]);
+	code->pushed = 0;
 	/* One constant for all calls of a function. */
 	for (size_t i = 0; i < cold->call_count; ++i) {
 		uintptr_t function = cold->calls[i].function;

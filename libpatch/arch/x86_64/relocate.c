@@ -14,6 +14,9 @@
  *    address, also writes to 16 bytes below the red zone.
  *  - A call through other memory that happens to be in the slot of its return address reads part of that address: what
  *    the pointer was can then be kept neither there nor in a register, and to find out takes a register or flags.
+ *  - A copy with holes (arch_relocate_around()) of an indirect call, which reads its pointer once, keeps it in the 8
+ *    bytes below its return address, which are the callee's by the calling convention; that of a jump through memory
+ *    writes to 16 bytes below the red zone.
  *  - In far code (arch_code.far) an instruction with a RIP-relative operand, unless it is an LEA, writes to 16 bytes
  *    below the red zone; on the way, and when the operand faults, a register that it does not use may hold something
  *    else. At its end guarantee 1 holds. The rows behind the access are those of the next instruction.
@@ -168,9 +171,7 @@ static size_t jmp_through_stack(const uint8_t *bytes, const struct arch_insn *in
 /* call rsp */
 static bool is_rsp(const uint8_t *bytes, const struct arch_insn *insn)
 {
-	const bool rex_b = insn->opcode_offset > 0 && (bytes[insn->opcode_offset - 1] & 0xF1) == 0x41;
-
-	return (bytes[insn->modrm_offset] & 0xC7) == 0xC4 && !rex_b;
+	return (bytes[insn->modrm_offset] & 0xC7) == 0xC4 && !(arch_rex_of(bytes, insn) & 1);
 }
 
 /* The return address into its slot, from 8 bytes below the red zone. Returns what emit_push_return() returns. */
@@ -197,38 +198,51 @@ static size_t emit_store_return(struct arch_code *code, uintptr_t address)
 }
 
 /*
- * Put the target of an indirect call or jump right below the red zone, and the stack pointer to it. `calls` real calls
- * are made for as many returns. A call's target is pushed first, as the original reads it first, and taken from the
- * slot of the return address; but not in far code, and not for a jump, which has no such slot.
+ * The target of an indirect call or jump through a far operand to right below the red zone, and the stack pointer to
+ * it.
  */
-static void emit_target_below(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn, int calls)
+static void emit_far_target_below(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
 {
-	static const uint8_t skip[] = { 0x48, 0x8D, 0x64, 0x24, 0x88 };                       /* lea rsp, [rsp - 120] */
-	static const uint8_t push_target[] = { 0xFF, 0x74, 0x24, 120 };                       /* push [rsp + 120] */
-	static const uint8_t skip_all[] = { 0x48, 0x8D, 0xA4, 0x24, 0x78, 0xFF, 0xFF, 0xFF }; /* lea rsp, [rsp - 136] */
-	static const uint8_t store[] = { 0x48, 0x89, 0x44, 0x24, 8 };                         /* mov [rsp + 8], rax */
+	static const uint8_t skip[] = { 0x48, 0x8D, 0xA4, 0x24, 0x78, 0xFF, 0xFF, 0xFF }; /* lea rsp, [rsp - 136] */
+	static const uint8_t store[] = { 0x48, 0x89, 0x44, 0x24, 8 };                     /* mov [rsp + 8], rax */
+
+	arch_emit_bytes(code, skip, sizeof(skip));
+	arch_emit_row(code, RED_ZONE + 1);
+	arch_emit_u8(code, PUSH | RAX);
+	arch_emit_row(code, RED_ZONE + 2);
+	arch_emit_load_rax(code, bytes, insn);
+	arch_emit_bytes(code, store, sizeof(store));
+	arch_emit_u8(code, POP | RAX);
+	arch_emit_row(code, RED_ZONE + 1);
+}
+
+/* A real call, for a return that comes; the stack pointer is at what is right below the red zone, before and after. */
+static void emit_call_for_return(struct arch_code *code)
+{
+	emit_call_over(code, RED_ZONE + 2);
+	arch_emit_bytes(code, drop_word, sizeof(drop_word));
+	arch_emit_row(code, RED_ZONE + 1);
+}
+
+/*
+ * The same as emit_far_target_below(), for any indirect call. The target is pushed first, as the original reads it
+ * first, and taken from the slot of the return address.
+ */
+static void emit_target_below(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
+{
+	static const uint8_t skip[] = { 0x48, 0x8D, 0x64, 0x24, 0x88 }; /* lea rsp, [rsp - 120] */
+	static const uint8_t push_target[] = { 0xFF, 0x74, 0x24, 120 }; /* push [rsp + 120] */
 
 	if (is_far_operand(code, insn)) {
-		arch_emit_bytes(code, skip_all, sizeof(skip_all));
-		arch_emit_row(code, RED_ZONE + 1);
-		arch_emit_u8(code, PUSH | RAX);
-		arch_emit_row(code, RED_ZONE + 2);
-		arch_emit_load_rax(code, bytes, insn);
-		arch_emit_bytes(code, store, sizeof(store));
-		arch_emit_u8(code, POP | RAX);
-	} else {
-		relocate_other(code, bytes, insn, EXTENSION_PUSH);
-		arch_emit_row(code, 1);
-		arch_emit_bytes(code, skip, sizeof(skip));
-		arch_emit_row(code, RED_ZONE);
-		arch_emit_bytes(code, push_target, sizeof(push_target));
+		emit_far_target_below(code, bytes, insn);
+		return;
 	}
+	relocate_other(code, bytes, insn, EXTENSION_PUSH);
+	arch_emit_row(code, 1);
+	arch_emit_bytes(code, skip, sizeof(skip));
+	arch_emit_row(code, RED_ZONE);
+	arch_emit_bytes(code, push_target, sizeof(push_target));
 	arch_emit_row(code, RED_ZONE + 1);
-	while (calls-- > 0) {
-		emit_call_over(code, RED_ZONE + 2);
-		arch_emit_bytes(code, drop_word, sizeof(drop_word));
-		arch_emit_row(code, RED_ZONE + 1);
-	}
 }
 
 static void relocate_ret(struct arch_code *code, uint8_t pops)
@@ -248,7 +262,9 @@ static void emit_call_by_return(struct arch_code *code, const uint8_t *bytes, co
 {
 	size_t field;
 
-	emit_target_below(code, bytes, insn, 2);
+	emit_target_below(code, bytes, insn);
+	emit_call_for_return(code);
+	emit_call_for_return(code);
 	field = emit_store_return(code, return_address);
 	relocate_ret(code, 120);
 	emit_return_constant(code, field, return_address);
@@ -257,7 +273,8 @@ static void emit_call_by_return(struct arch_code *code, const uint8_t *bytes, co
 /* jmp [rip + ...] in far code */
 static void emit_jmp_by_return(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
 {
-	emit_target_below(code, bytes, insn, 1);
+	emit_far_target_below(code, bytes, insn);
+	emit_call_for_return(code);
 	relocate_ret(code, 128);
 	arch_emit_row(code, 0);
 }
@@ -441,24 +458,148 @@ void arch_relocate(struct arch_code *code, const uint8_t *bytes, const struct ar
 	}
 }
 
-static void emit_exit(struct arch_code *code, uintptr_t next, arch_exit_fn *exit, void *data)
+/* ---- with holes ------------------------------------------------------------------------------------------------- */
+
+/* A hole, where `pushed` words on the stack are not the program's. */
+static void emit_hole(struct arch_code *code, const struct arch_exit *way, uint8_t pushed, arch_exit_fn *exit,
+		      void *data)
 {
-	exit(code, next, data);
+	code->pushed = pushed;
+	exit(code, way, data);
+	code->pushed = 0;
+	arch_emit_row(code, pushed);
+}
+
+/* Read the target of an indirect call, and keep it where it will be right below the return address. */
+static void emit_keep_target(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
+{
+	static const uint8_t push_again[] = { 0xFF, 0x34, 0x24 };        /* push [rsp] */
+	static const uint8_t drop_both[] = { 0x48, 0x8D, 0x64, 0x24, 16 }; /* lea rsp, [rsp + 16] */
+	/* POP computes its address with the stack pointer that it leaves. */
+	static const uint8_t pop_kept[] = { 0x8F, 0x44, 0x24, 112 }; /* pop [rsp + 112] */
+	static const uint8_t drop_red_zone[] = { 0x48, 0x8D, 0xA4, 0x24, 128, 0, 0, 0 }; /* lea rsp, [rsp + 128] */
+
+	if (is_far_operand(code, insn)) {
+		emit_far_target_below(code, bytes, insn);
+		arch_emit_bytes(code, pop_kept, sizeof(pop_kept));
+		arch_emit_row(code, RED_ZONE);
+		arch_emit_bytes(code, drop_red_zone, sizeof(drop_red_zone));
+	} else {
+		relocate_other(code, bytes, insn, EXTENSION_PUSH);
+		arch_emit_row(code, 1);
+		arch_emit_bytes(code, push_again, sizeof(push_again));
+		arch_emit_row(code, 2);
+		arch_emit_bytes(code, drop_both, sizeof(drop_both));
+	}
 	arch_emit_row(code, 0);
 }
 
-void arch_relocate_around(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn,
-			  uintptr_t address, const struct arch_map *map, arch_exit_fn *exit, void *data)
+/* A hook keeps the red zone, in which the target is, and signal handlers do. */
+static void emit_call_around(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn,
+			     uintptr_t address, const struct arch_map *map, arch_exit_fn *exit, void *data)
 {
-	const bool conditional = insn->kind == ARCH_JCC || insn->kind == ARCH_LOOP;
-	size_t field = 0;
+	static const uint8_t jmp_kept[] = { 0xFF, 0x64, 0x24, 0xF8 }; /* jmp [rsp - 8] */
+	const bool indirect = insn->kind == ARCH_CALL_IND;
+	const struct arch_exit way = { .next = address + insn->length, .held = indirect ? ARCH_HELD_BELOW : 0 };
+	size_t field;
 
-	arch_emit_row(code, 0);
-	if (!conditional && insn->kind != ARCH_JMP) {
-		emit_exit(code, 0, exit, data);
-		emit_leaving(code, bytes, insn);
+	if (indirect)
+		emit_keep_target(code, bytes, insn);
+	field = emit_push_return(code, way.next);
+	emit_hole(code, &way, 1, exit, data);
+	if (indirect)
+		arch_emit_bytes(code, jmp_kept, sizeof(jmp_kept));
+	else
+		arch_emit_jmp(code, relocate_resolve(map, insn->target));
+	emit_return_constant(code, field, way.next);
+}
+
+static bool is_register(const uint8_t *bytes, const struct arch_insn *insn)
+{
+	return bytes[insn->modrm_offset] >> 6 == 3;
+}
+
+/* The number of the register of an FF /4. */
+static uint8_t register_of(const uint8_t *bytes, const struct arch_insn *insn)
+{
+	return (uint8_t)((bytes[insn->modrm_offset] & 7) | (arch_rex_of(bytes, insn) & 1) << 3);
+}
+
+/* Push the operand of an FF /4 from below the red zone. */
+static void emit_push_from_below(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
+{
+	uint8_t push[INSN_MAX];
+	int32_t disp;
+
+	if (!(insn->flags & ARCH_F_MEM_RSP)) {
+		relocate_other(code, bytes, insn, EXTENSION_PUSH);
 		return;
 	}
+	disp = sib_displacement(bytes, insn) + 128;
+	memcpy(push, bytes, insn->modrm_offset + 2U);
+	push[insn->modrm_offset] = 0x84 | EXTENSION_PUSH << 3;
+	arch_emit_bytes(code, push, insn->modrm_offset + 2U);
+	arch_emit_u32(code, (uint32_t)disp);
+}
+
+/*
+ * A jump whose target must be read before the hole and is in no register behind it. It has a live red zone, so the
+ * target is kept below that, and a return leads there.
+ */
+static void emit_jmp_kept(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn,
+			  arch_exit_fn *exit, void *data)
+{
+	static const uint8_t skip[] = { 0x48, 0x8D, 0x64, 0x24, 0x80 }; /* lea rsp, [rsp - 128] */
+	const struct arch_exit way = { .held = ARCH_HELD_ON_TOP, .above = 136 };
+
+	if (is_far_operand(code, insn)) {
+		emit_far_target_below(code, bytes, insn);
+	} else {
+		arch_emit_bytes(code, skip, sizeof(skip));
+		arch_emit_row(code, RED_ZONE);
+		emit_push_from_below(code, bytes, insn);
+		arch_emit_row(code, RED_ZONE + 1);
+	}
+	emit_hole(code, &way, RED_ZONE + 1, exit, data);
+	emit_call_for_return(code);
+	relocate_ret(code, 128);
+	arch_emit_row(code, 0);
+}
+
+static bool is_kept(const uint8_t *bytes, const struct arch_insn *insn, uint16_t written)
+{
+	return insn->kind == ARCH_JMP_IND &&
+	       (!is_register(bytes, insn) || written & 1U << register_of(bytes, insn));
+}
+
+/* What a near return takes off the stack: ret, ret imm16. */
+static int32_t popped_by(const uint8_t *bytes, const struct arch_insn *insn)
+{
+	const uint8_t *operand = bytes + insn->opcode_offset;
+
+	return operand[0] == 0xC2 ? 8 + (operand[1] | operand[2] << 8) : 8;
+}
+
+/* A return, or a jump through a register that the hole does not change. */
+static void emit_leaving_around(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn,
+				arch_exit_fn *exit, void *data)
+{
+	struct arch_exit way = { .held = ARCH_HELD_ON_TOP };
+
+	if (insn->kind == ARCH_RET)
+		way.above = popped_by(bytes, insn);
+	else
+		way.held = register_of(bytes, insn);
+	emit_hole(code, &way, 0, exit, data);
+	relocate_copy(code, bytes, insn, 0);
+}
+
+static void emit_direct_around(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn,
+			       uintptr_t address, const struct arch_map *map, arch_exit_fn *exit, void *data)
+{
+	const struct arch_exit taken = { .next = insn->target }, not_taken = { .next = address + insn->length };
+	size_t field = 0;
+
 	/* Not taken: to the label behind the jump. */
 	if (insn->kind == ARCH_JCC) {
 		emit_jcc_opcode(code, bytes, insn, 1);
@@ -468,10 +609,50 @@ void arch_relocate_around(struct arch_code *code, const uint8_t *bytes, const st
 		arch_emit_u8(code, ARCH_JMP_REL32);
 		field = emit_label_field(code);
 	}
-	emit_exit(code, insn->target, exit, data);
+	emit_hole(code, &taken, 0, exit, data);
 	arch_emit_jmp(code, relocate_resolve(map, insn->target));
-	if (conditional) {
+	if (insn->kind != ARCH_JMP) {
 		arch_emit_label(code, field);
-		emit_exit(code, address + insn->length, exit, data);
+		emit_hole(code, &not_taken, 0, exit, data);
 	}
+}
+
+void arch_relocate_around(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn,
+			  uintptr_t address, const struct arch_map *map, uint16_t written, arch_exit_fn *exit,
+			  void *data)
+{
+	arch_emit_row(code, 0);
+	if (insn->kind == ARCH_CALL || insn->kind == ARCH_CALL_IND)
+		emit_call_around(code, bytes, insn, address, map, exit, data);
+	else if (is_kept(bytes, insn, written))
+		emit_jmp_kept(code, bytes, insn, exit, data);
+	else if (insn->kind == ARCH_JMP_IND || insn->kind == ARCH_RET)
+		emit_leaving_around(code, bytes, insn, exit, data);
+	else
+		emit_direct_around(code, bytes, insn, address, map, exit, data);
+}
+
+const char *arch_refuses_around(const uint8_t *bytes, const struct arch_insn *insn, uint16_t written, bool shadow_stack)
+{
+	const size_t sib_end = insn->modrm_offset + 2U;
+
+	if (insn->kind == ARCH_TRAP)
+		return "control never comes back behind a trapping instruction";
+	if (insn->kind == ARCH_XBEGIN)
+		return "a call behind xbegin would abort the transaction";
+	if (insn->kind != ARCH_JMP_IND)
+		return NULL;
+	if ((bytes[insn->modrm_offset] >> 3 & 7) != EXTENSION_JMP)
+		return "what a far jump reads cannot be kept until it is made";
+	if (memchr(bytes, 0x66, insn->opcode_offset) != NULL && !(arch_rex_of(bytes, insn) & 8))
+		return "a jump with a 16-bit operand size, which processors disagree about";
+	if (!is_kept(bytes, insn, written))
+		return NULL;
+	if (shadow_stack)
+		return "no call fits between a jump and the reading of its operand while the thread has a user shadow "
+		       "stack";
+	if (insn->flags & ARCH_F_MEM_RSP &&
+	    (sib_end + sizeof(int32_t) > INSN_MAX || sib_displacement(bytes, insn) > INT32_MAX - 128))
+		return "the operand of a jump is too far from the stack pointer, or has too many prefixes";
+	return NULL;
 }

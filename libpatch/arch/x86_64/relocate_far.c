@@ -27,13 +27,6 @@ static bool is_primary(const uint8_t *bytes, const struct arch_insn *insn, uint8
 	return bytes[insn->opcode_offset] == opcode && legacy_prefixes(bytes, insn) == insn->opcode_offset;
 }
 
-static uint8_t rex_of(const uint8_t *bytes, const struct arch_insn *insn)
-{
-	const uint8_t last = insn->opcode_offset > 0 ? bytes[insn->opcode_offset - 1] : 0;
-
-	return (last & 0xF0) == 0x40 ? last : 0;
-}
-
 static uint8_t extension_of(const uint8_t *bytes, const struct arch_insn *insn)
 {
 	return bytes[insn->modrm_offset] >> 3 & 7;
@@ -41,7 +34,7 @@ static uint8_t extension_of(const uint8_t *bytes, const struct arch_insn *insn)
 
 static bool is_16_bits(const uint8_t *bytes, const struct arch_insn *insn)
 {
-	return memchr(bytes, 0x66, insn->opcode_offset) != NULL && !(rex_of(bytes, insn) & 8);
+	return memchr(bytes, 0x66, insn->opcode_offset) != NULL && !(arch_rex_of(bytes, insn) & 8);
 }
 
 static bool is_push(const uint8_t *bytes, const struct arch_insn *insn)
@@ -95,7 +88,7 @@ const char *arch_refuses_far(const uint8_t *bytes, const struct arch_insn *insn)
 /* lea r, [rip + ...] as mov r, immediate */
 static void emit_far_lea(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
 {
-	const uint8_t rex = rex_of(bytes, insn);
+	const uint8_t rex = arch_rex_of(bytes, insn);
 	const bool short_one = is_16_bits(bytes, insn);
 	const uint16_t low = (uint16_t)insn->target;
 
@@ -133,7 +126,7 @@ static void emit_with_scratch(struct arch_code *code, const uint8_t *bytes, cons
 	if (prefixes != insn->opcode_offset) {
 		if (changed[prefixes] != 0xC5)
 			changed[prefixes + 1] |= 0x20;
-	} else if (rex_of(bytes, insn) != 0) {
+	} else if (arch_rex_of(bytes, insn) != 0) {
 		changed[insn->opcode_offset - 1] &= 0xFE;
 	}
 	arch_emit_bytes(code, changed, insn->disp_offset);

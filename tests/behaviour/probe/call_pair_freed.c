@@ -125,14 +125,14 @@ static void refused(void *unused)
 	REQUIRE_OK(make(call_site, PATCH_EXEC_MODEL_PROBE, before, PATCH_TRAP_POLICY_ALLOW, &first));
 	REQUIRE_OK(make(return_site, PATCH_EXEC_MODEL_PROBE, forced, PATCH_TRAP_POLICY_FORCE, &trap));
 	CHECK_OK(patch_commit());
-	CHECK(make(call_site, PATCH_EXEC_MODEL_PROBE_AROUND, around, PATCH_TRAP_POLICY_FORBID, &patch) != PATCH_OK);
+	CHECK(make(call_site, PATCH_EXEC_MODEL_PROBE_CALL, around, PATCH_TRAP_POLICY_FORBID, &patch) != PATCH_OK);
 	CHECK_OK(patch_commit());
 	check(1, 0, 1);
-	REQUIRE_OK(make(other_call_site, PATCH_EXEC_MODEL_PROBE_AROUND, other, PATCH_TRAP_POLICY_ALLOW, &another));
+	REQUIRE_OK(make(other_call_site, PATCH_EXEC_MODEL_PROBE_CALL, other, PATCH_TRAP_POLICY_ALLOW, &another));
 	CHECK_OK(patch_unmake(trap));
 	CHECK_OK(patch_commit());
 	check(1, 0, 0);
-	REQUIRE_OK(make(call_site, PATCH_EXEC_MODEL_PROBE_AROUND, around, PATCH_TRAP_POLICY_FORBID, &patch));
+	REQUIRE_OK(make(call_site, PATCH_EXEC_MODEL_PROBE_CALL, around, PATCH_TRAP_POLICY_FORBID, &patch));
 	commit_that_fails();
 	check(1, 0, 0);
 	CHECK_OK(patch_commit());
@@ -153,13 +153,13 @@ static void unmade(void *unused)
 	REQUIRE_OK(patch_init(NULL, 0));
 	for (unsigned int round = 0; round < 6; round++) {
 		CONTEXT("unmade, round %u", round);
-		REQUIRE_OK(make(call_site, PATCH_EXEC_MODEL_PROBE_AROUND, round % 3 == 1 ? before : around,
+		REQUIRE_OK(make(call_site, PATCH_EXEC_MODEL_PROBE_CALL, round % 3 == 1 ? before : around,
 				PATCH_TRAP_POLICY_ALLOW, &patch));
 		CHECK_OK(patch_commit());
 		check(round % 3 == 1 ? 2 : 0, round % 3 == 1 ? 0 : 2, 0);
 		CHECK_OK(patch_unmake(patch));
 		CHECK_OK(patch_commit());
-		REQUIRE_OK(make(other_call_site, PATCH_EXEC_MODEL_PROBE_AROUND, other, PATCH_TRAP_POLICY_ALLOW,
+		REQUIRE_OK(make(other_call_site, PATCH_EXEC_MODEL_PROBE_CALL, other, PATCH_TRAP_POLICY_ALLOW,
 				&another));
 		CHECK_OK(patch_commit());
 		check(0, 0, 0);

@@ -88,6 +88,7 @@ static void unmake_each(patch_t first, patch_t second)
 
 #define PROBE PATCH_EXEC_MODEL_PROBE
 #define PROBE_AROUND PATCH_EXEC_MODEL_PROBE_AROUND
+#define PROBE_CALL PATCH_EXEC_MODEL_PROBE_CALL
 #define ALLOW PATCH_TRAP_POLICY_ALLOW
 #define FORBID PATCH_TRAP_POLICY_FORBID
 #define FORCE PATCH_TRAP_POLICY_FORCE
@@ -120,6 +121,7 @@ static void around_a_call(unsigned int round)
 {
 	(void)round;
 	unmake_each(commit_one(call_site, PROBE_AROUND, ALLOW), NULL);
+	unmake_each(commit_one(call_site, PROBE_CALL, ALLOW), NULL);
 }
 
 static void punned_then_forced(unsigned int round)
@@ -174,7 +176,7 @@ static void call_refused(unsigned int round)
 	patch_t trap = commit_one(call_site + 5, PROBE, FORCE);
 
 	(void)round;
-	CHECK(make(call_site, PROBE_AROUND, FORBID, PATCH_ENABLED) == NULL);
+	CHECK(make(call_site, PROBE_CALL, FORBID, PATCH_ENABLED) == NULL);
 	unmake_each(trap, NULL);
 }
 

@@ -74,7 +74,7 @@ static void around(void)
 	alone((uintptr_t)t_five_bytes, PATCH_EXEC_MODEL_PROBE_AROUND);
 }
 
-/* A call with two patches around it. */
+/* A call with two patches on it that tell of its return. */
 static void call_pair_begin(void)
 {
 	static struct instructions list;
@@ -87,8 +87,8 @@ static void call_pair_begin(void)
 		if (!target_is_call(list.address[i]))
 			continue;
 		calls++;
-		second = make(list.address[i], PATCH_EXEC_MODEL_PROBE_AROUND, 1);
-		alone(list.address[i], PATCH_EXEC_MODEL_PROBE_AROUND);
+		second = make(list.address[i], PATCH_EXEC_MODEL_PROBE_CALL, 1);
+		alone(list.address[i], PATCH_EXEC_MODEL_PROBE_CALL);
 		called[1] = 0;
 		target_named("t_call_twice")->function(1, 2);
 		CHECK_EQ(called[1], 1);
@@ -148,7 +148,7 @@ int main(void)
 	REQUIRE_OK(patch_init(NULL, 0));
 	repeat("a probe", probe, 0);
 	repeat("a probe around an instruction", around, 0);
-	repeat("a probe around a call", call_pair_begin, 0);
+	repeat("a probe of a call", call_pair_begin, 0);
 	repeat("neighbours", neighbours, 20);
 	CHECK_OK(patch_fini());
 	return harness_end();

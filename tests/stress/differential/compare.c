@@ -111,6 +111,49 @@ static void restore_borrowed(const struct subject *subject, struct result *resul
 		memcpy(&result->state.gpr[borrowed[i]], memory + (start.gpr[RSP] - BELOW + 8 - subject->data), 8);
 }
 
+/* What the hole has changed on purpose. */
+static void undo_hole(const struct subject *subject, struct result *result)
+{
+	unsigned int reg;
+
+	for (reg = 0; subject->flags & P_WRITTEN && result->outcome.hole != 0 && reg < REGISTERS; reg++)
+		if (reg != RSP)
+			result->state.gpr[reg] -= HOLE_ADDS;
+}
+
+/*
+ * What is in the hole sees the program as the instruction leaves it: what differs, or NULL. Not where the instruction
+ * has failed in place.
+ */
+static const char *hole_difference(const struct subject *subject, struct tally *tally)
+{
+	const struct step *step = &subject->steps[0];
+	const uintptr_t exit = machine_exit(subject, native.outcome.exit), behind = subject->native + subject->length;
+	struct seen seen;
+
+	if (!(subject->flags & P_AROUND) || native.outcome.exit == EXIT_FAULT)
+		return NULL;
+	if (copy.outcome.hole == 0)
+		return "hole: none was passed";
+	tally->holes++;
+	seen = machine_seen(subject, copy.outcome.hole);
+	if (seen.way.next != 0) {
+		if (seen.way.next != (step_is_call(step) || native.outcome.exit == 0 ? behind : step->insn.target))
+			return "hole: where it leads";
+	} else if (seen.way.held != ARCH_HELD_ON_TOP) {
+		if (seen.gpr[seen.way.held] != exit)
+			return "hole: where the register leads";
+	} else if (step->insn.kind != ARCH_RET && seen.top != exit) {
+		return "hole: where the word on the stack leads";
+	}
+	if (step_is_call(step) && seen.top != behind)
+		return "hole: return address";
+	seen.gpr[RSP] += (uint64_t)(int64_t)seen.way.above;
+	if (memcmp(seen.gpr, native.state.gpr, sizeof(seen.gpr)) != 0)
+		return "hole: registers";
+	return NULL;
+}
+
 /* What a fault in the copy would be in place. */
 static void map_fault(const struct subject *subject, struct result *result, struct tally *tally)
 {
@@ -194,6 +237,9 @@ static bool unreturnable(const struct outcome *outcome)
 /* What differs, or NULL. */
 static const char *difference(const struct subject *subject, struct tally *tally)
 {
+	const char *what;
+
+	undo_hole(subject, &copy);
 	if (copy.outcome.exit == EXIT_FAULT) {
 		if (!library_agrees(subject, copy.outcome.pc))
 			return "pc_map_original()";
@@ -201,6 +247,9 @@ static const char *difference(const struct subject *subject, struct tally *tally
 	}
 	if (subject->count == 1 && uses_below(subject))
 		forgive(subject, &copy, start.gpr[RSP] - BELOW, 16);
+	/* The target is kept there (relocate.c). */
+	if (subject->flags & P_AROUND && subject->steps[0].insn.kind == ARCH_CALL_IND)
+		forgive(subject, &copy, start.gpr[RSP] - 16, 8);
 	if (native.outcome.exit != copy.outcome.exit)
 		return "way out";
 	if (copy.outcome.traps != 0 && subject->direct)
@@ -213,6 +262,9 @@ static const char *difference(const struct subject *subject, struct tally *tally
 		return "registers";
 	if ((native.state.flags ^ copy.state.flags) & FLAGS)
 		return "flags";
+	what = hole_difference(subject, tally);
+	if (what)
+		return what;
 	if (native.wrote != copy.wrote || (native.wrote && memcmp(native.memory, copy.memory, DATA_SIZE) != 0))
 		return "memory";
 	if (start.components != 0 && !same_xsave(subject, native.state.xsave, copy.state.xsave))
@@ -332,7 +384,7 @@ enum verdict compare(const struct subject *subject, unsigned int entry, struct t
 		tally->below++;
 		return LEFT_OUT;
 	}
-	if (what && !known_differences &&
+	if (what && !known_differences && !(subject->flags & P_AROUND) &&
 	    (overwrites_pointer(subject, native.state.gpr[RSP]) ||
 	     overwrites_pointer(subject, native.state.gpr[RSP] + 8))) {
 		tally->overwritten++;

@@ -35,6 +35,7 @@ static struct entry *table;
 static size_t table_used;
 static size_t kept_limit;
 static uint64_t choices;
+bool corpus_around;
 static uint32_t *form_index; /* 1 more than the form's number */
 
 /* ---- encodings --------------------------------------------------------------------------------------------------- */
@@ -177,6 +178,7 @@ static void take(struct corpus *corpus, const struct kept *kept, bool generated)
 	struct pattern *pattern = &corpus->patterns[corpus->pattern_count];
 	struct decoded decoded;
 	const char *reason;
+	uint64_t way;
 
 	memset(pattern, 0, sizeof(*pattern));
 	reason = step_make(&pattern->step, kept->bytes, kept->size, &decoded);
@@ -185,12 +187,17 @@ static void take(struct corpus *corpus, const struct kept *kept, bool generated)
 		return;
 	}
 	switch ((enum arch_kind)pattern->step.insn.kind) {
-	case ARCH_JMP: case ARCH_JCC: case ARCH_LOOP: case ARCH_JMP_IND: case ARCH_RET:
-		pattern->step.flags |= corpus->pattern_count % 2 ? P_AROUND : 0;
+	case ARCH_JMP: case ARCH_JCC: case ARCH_LOOP: case ARCH_CALL: case ARCH_JMP_IND: case ARCH_CALL_IND:
+	case ARCH_RET:
+		way = corpus_around ? 1 + random_next(&choices) % 2 : random_next(&choices) % 3;
+		if (way != 0 && !arch_refuses_around(pattern->step.bytes, &pattern->step.insn, 0xFFFF, false))
+			pattern->step.flags |= way == 1 ? P_AROUND : P_AROUND | P_WRITTEN;
 		break;
 	default:
 		break;
 	}
+	if (corpus_around && !(pattern->step.flags & P_AROUND))
+		return;
 	if (random_next(&choices) % 2 != 0)
 		pattern->step.flags |= P_LOW;
 	pattern->generated = generated;

@@ -11,6 +11,7 @@
  * differential [seconds [seed]]; up to 30 seconds read a part of each binary, keep fewer instructions of an encoding
  * and generate fewer addressing modes. One half of the time goes to single instructions, the other one to windows.
  * LIBPATCH_DIFFERENTIAL_FAR=1 copies single instructions as for code far from free memory.
+ * LIBPATCH_DIFFERENTIAL_AROUND=1 runs of single instructions only branches, calls and returns, all with holes.
  * LIBPATCH_DIFFERENTIAL_FORMS=1 lists what was executed of each form (+: generated only); LIBPATCH_DIFFERENTIAL_KNOWN=1
  * looks for differences that are known, too.
  */
@@ -32,11 +33,12 @@ static struct tally found, generated, displaced;
 static uint64_t window_entries;
 static unsigned int differences;
 
+/* Of its own time: on a busy machine, too, it runs what it has read. */
 static double now(void)
 {
 	struct timespec time;
 
-	clock_gettime(CLOCK_MONOTONIC, &time);
+	clock_gettime(CLOCK_PROCESS_CPUTIME_ID, &time);
 	return (double)time.tv_sec + (double)time.tv_nsec * 1e-9;
 }
 
@@ -205,6 +207,7 @@ static void summary(double reading, double running)
 	       N(windows.inner_branches), N(windows.calls_inside), N(window_entries));
 	print_tally("windows", &displaced);
 	printf("windows: %llu ways back to an instruction in place, trapped and led to the copy\n", N(displaced.traps));
+	printf("%llu holes passed on ways out of branches, calls and returns\n", N(found.holes + generated.holes));
 	printf("%llu executions, %.0f/s\n", N(executions), (double)executions / running);
 }
 
@@ -218,6 +221,7 @@ int main(int argc, char **argv)
 	double ready, time, windows_time = 0;
 
 	machine_far = getenv("LIBPATCH_DIFFERENTIAL_FAR");
+	corpus_around = getenv("LIBPATCH_DIFFERENTIAL_AROUND");
 	known_differences = getenv("LIBPATCH_DIFFERENTIAL_KNOWN");
 	setvbuf(stdout, NULL, _IOLBF, 0);
 	printf("seed %llu\n", N(seed));

@@ -100,7 +100,8 @@ enum step_flags {
 	P_AROUND = 1 << 11,  /* copied by arch_relocate_around() */
 	P_FAULTS = 1 << 12,  /* never ran without a fault so far */
 	P_FRAME = 1 << 13,   /* uses RBP as a stack pointer */
-	P_MXCSR = 1 << 14    /* loads MXCSR, of which half the bits must be 0 */
+	P_MXCSR = 1 << 14,   /* loads MXCSR, of which half the bits must be 0 */
+	P_WRITTEN = 1 << 15  /* P_AROUND, and what is in the holes changes every register but RSP */
 };
 
 struct operand {
@@ -154,6 +155,8 @@ struct subject {
 	uintptr_t native;
 	uintptr_t copy, copy_end;
 	uintptr_t entries[STEPS_MAX]; /* of the copy, one for each step */
+	struct arch_exit ways[2];     /* of the holes of P_AROUND */
+	unsigned int way_count;
 };
 
 /* ---- the corpus of single instructions --------------------------------------------------------------------------- */
@@ -245,11 +248,22 @@ struct outcome {
 	uintptr_t pc;
 	uint64_t stack; /* RSP, also after a timeout */
 	unsigned int traps; /* returns to the copy */
+	unsigned int hole;  /* of arch_relocate_around(): 1 or 2, 0: none was passed */
 };
+
+/* What a hole has seen of the program, and what is said of the way out that it is on. */
+struct seen {
+	uint64_t gpr[REGISTERS];
+	uint64_t top; /* the word at RSP, where that is the instruction's */
+	struct arch_exit way;
+};
+/* What a hole adds to each register but RSP, of P_WRITTEN. */
+#define HOLE_ADDS 0x1234567
 
 extern uint64_t machine_components;
 extern size_t machine_xsave_size;
 extern bool machine_far; /* single instructions are copied as for code far from free memory */
+extern bool corpus_around; /* of single instructions only those that are copied with holes */
 
 void machine_prepare(void);
 /* Native and relocated code of a single instruction. NULL or why not. */
@@ -269,6 +283,8 @@ void machine_trap(const struct subject *subject, bool set);
  */
 struct outcome machine_run(const struct subject *subject, uintptr_t code, unsigned int patience);
 uintptr_t machine_exit(const struct subject *subject, unsigned int exit);
+/* In the hole that the last run has passed. */
+struct seen machine_seen(const struct subject *subject, unsigned int hole);
 
 /* ---- states to start from ---------------------------------------------------------------------------------------- */
 
@@ -289,6 +305,7 @@ struct tally {
 	uint64_t completed;
 	uint64_t faults;
 	uint64_t late_call_faults;
+	uint64_t holes; /* passed */
 	uint64_t below;
 	uint64_t overwritten;
 	uint64_t retries;

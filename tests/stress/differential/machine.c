@@ -27,7 +27,7 @@
 #define EXITS_AT 0x5FFF0000UL
 #define NATIVE_SLOT 256UL
 #define NATIVE_START 112 /* in its slot; around it is what short branches lead to */
-#define COPY_SLOT 192UL
+#define COPY_SLOT 256UL
 #define COPY_ODD 37UL /* copies are not aligned as their originals are */
 #define MAX_SLOTS 300000UL
 #define TICK_MICROSECONDS 4000
@@ -36,6 +36,16 @@ struct arena {
 	uintptr_t base;
 	size_t slots;
 	uintptr_t exits[EXITS];
+	uintptr_t recorders[2][2]; /* for holes: that change registers, and that read the word on the stack */
+};
+
+/* On the page at CONTROL_AT. */
+struct control {
+	uint32_t taken;
+	uint32_t hole;
+	uint64_t back; /* where the hole goes on */
+	uint64_t gpr[REGISTERS];
+	uint64_t top;
 };
 
 uint64_t machine_components;
@@ -149,6 +159,56 @@ static uint8_t *map_twice(uintptr_t at, size_t size)
 	return alias;
 }
 
+static struct control *control_of(const struct arena *arena)
+{
+	return (struct control *)(arena->base + CONTROL_AT);
+}
+
+/* mov dword [rip + rel32], value */
+static void emit_note(struct arch_code *code, const void *at, uint32_t value)
+{
+	arch_emit_bytes(code, "\xC7\x05", 2);
+	arch_emit_rel32(code, (uintptr_t)at, 4);
+	arch_emit_u32(code, value);
+}
+
+/* Notes the registers, and may change them; no flag and no memory of the program's. */
+static uintptr_t emit_recorder(struct arch_code *code, const struct arena *arena, bool changes, bool reads)
+{
+	static const uint8_t load[] = { 0x48, 0x8B, 0x04, 0x24 }; /* mov rax, [rsp] */
+	static const uint8_t store[] = { 0x48, 0x89, 0x05 };      /* mov [rip + rel32], rax */
+	static const uint8_t restore[] = { 0x48, 0x8B, 0x05 };    /* mov rax, [rip + rel32] */
+	const uintptr_t start = arch_code_here(code);
+	unsigned int reg;
+
+	for (reg = 0; reg < REGISTERS; reg++) {
+		arch_emit_u8(code, reg < R8 ? 0x48 : 0x4C); /* mov [rip + rel32], reg */
+		arch_emit_u8(code, 0x89);
+		arch_emit_u8(code, (uint8_t)(5 | (reg & 7) << 3));
+		arch_emit_rel32(code, (uintptr_t)&control_of(arena)->gpr[reg], 0);
+	}
+	if (reads) {
+		arch_emit_bytes(code, load, sizeof(load));
+		arch_emit_bytes(code, store, sizeof(store));
+		arch_emit_rel32(code, (uintptr_t)&control_of(arena)->top, 0);
+		arch_emit_bytes(code, restore, sizeof(restore));
+		arch_emit_rel32(code, (uintptr_t)&control_of(arena)->gpr[RAX], 0);
+	}
+	for (reg = 0; changes && reg < REGISTERS; reg++) {
+		if (reg == RSP)
+			continue;
+		arch_emit_u8(code, reg < R8 ? 0x48 : 0x4D); /* lea reg, [reg + disp32] */
+		arch_emit_u8(code, 0x8D);
+		arch_emit_u8(code, (uint8_t)(0x80 | (reg & 7) << 3 | (reg & 7)));
+		if (reg == R12)
+			arch_emit_u8(code, 0x24);
+		arch_emit_u32(code, HOLE_ADDS);
+	}
+	arch_emit_bytes(code, "\xFF\x25", 2); /* jmp [rip + rel32] */
+	arch_emit_rel32(code, (uintptr_t)&control_of(arena)->back, 0);
+	return start;
+}
+
 static void prepare_arena(struct arena *arena, uintptr_t at)
 {
 	struct arch_code code;
@@ -169,12 +229,12 @@ static void prepare_arena(struct arena *arena, uintptr_t at)
 	code.base = arena->base + EXITS_AT;
 	for (i = 0; i < EXITS; i++) {
 		arena->exits[i] = arch_code_here(&code);
-		arch_emit_bytes(&code, "\xC7\x05", 2); /* mov dword [rip + rel32], i */
-		arch_emit_rel32(&code, arena->base + CONTROL_AT, 4);
-		arch_emit_u32(&code, i);
+		emit_note(&code, &control_of(arena)->taken, i);
 		arch_emit_bytes(&code, "\xFF\x25\0\0\0\0", 6); /* jmp [rip] */
 		arch_emit_u64(&code, (uintptr_t)run_leave);
 	}
+	for (i = 0; i < 4; i++)
+		arena->recorders[i / 2][i % 2] = emit_recorder(&code, arena, i / 2, i % 2);
 	mprotect((void *)(arena->base + EXITS_AT), 4096, PROT_READ | PROT_EXEC);
 }
 
@@ -340,11 +400,33 @@ const char *machine_place_window(struct subject *subject, size_t slot, uint64_t 
 
 /* ---- single instructions and their copies ------------------------------------------------------------------------ */
 
-static void no_hole(struct arch_code *code, uintptr_t next, void *data)
+/* To the recorder and back. */
+static void emit_hole(struct arch_code *code, const struct arch_exit *way, void *data)
 {
-	(void)code;
-	(void)next;
-	(void)data;
+	struct subject *subject = data;
+	const struct arena *arena = arena_of(subject);
+	struct control *control = control_of(arena);
+	const unsigned int hole = ++subject->way_count;
+	const uintptr_t back = arch_code_here(code) + 3 * 10 + ARCH_JMP_SIZE;
+	const bool reads = step_is_call(&subject->steps[0]) ||
+			   (subject->steps[0].insn.kind == ARCH_JMP_IND && way->held == ARCH_HELD_ON_TOP);
+	const uintptr_t recorder = arena->recorders[(subject->flags & P_WRITTEN) != 0][reads];
+
+	subject->ways[hole - 1] = *way;
+	emit_note(code, &control->hole, hole);
+	emit_note(code, &control->back, (uint32_t)back);
+	emit_note(code, (uint8_t *)&control->back + 4, (uint32_t)(back >> 32));
+	arch_emit_u8(code, ARCH_JMP_REL32);
+	arch_emit_rel32(code, recorder, 0);
+}
+
+struct seen machine_seen(const struct subject *subject, unsigned int hole)
+{
+	const struct control *control = control_of(arena_of(subject));
+	struct seen seen = { .top = control->top, .way = subject->ways[hole - 1] };
+
+	memcpy(seen.gpr, control->gpr, sizeof(seen.gpr));
+	return seen;
 }
 
 const char *machine_build(struct pattern *pattern, uint64_t seed)
@@ -369,6 +451,7 @@ const char *machine_build(struct pattern *pattern, uint64_t seed)
 	why = machine_far ? arch_refuses_far(step->bytes, &step->insn) : NULL;
 	if (why)
 		return why;
+	subject->way_count = 0;
 	subject->copy = arena->base + COPY_AT + arena->slots * COPY_SLOT + COPY_ODD;
 	subject->entries[0] = subject->copy;
 	code = (struct arch_code){ .bytes = (uint8_t *)subject->copy, .capacity = COPY_SLOT - COPY_ODD };
@@ -377,7 +460,8 @@ const char *machine_build(struct pattern *pattern, uint64_t seed)
 	code.rows = pattern->rows;
 	code.row_capacity = ARRAY_SIZE(pattern->rows);
 	if (step->flags & P_AROUND)
-		arch_relocate_around(&code, step->bytes, &step->insn, subject->native, NULL, no_hole, NULL);
+		arch_relocate_around(&code, step->bytes, &step->insn, subject->native, NULL,
+				     step->flags & P_WRITTEN ? 0xFFFF & ~(1U << RSP) : 0, emit_hole, subject);
 	else
 		arch_relocate(&code, step->bytes, &step->insn, subject->native, NULL);
 	code.original = step->insn.length;
@@ -429,10 +513,11 @@ void machine_trap(const struct subject *subject, bool set)
 
 struct outcome machine_run(const struct subject *subject, uintptr_t code, unsigned int patience)
 {
-	volatile uint32_t *taken = (volatile uint32_t *)(arena_of(subject)->base + CONTROL_AT);
+	volatile struct control *control = control_of(arena_of(subject));
 	struct outcome outcome = { 0 };
 
-	*taken = EXIT_FAULT;
+	control->taken = EXIT_FAULT;
+	control->hole = 0;
 	fault.exit = 0;
 	fault.traps = 0;
 	run_state.code = code;
@@ -447,7 +532,8 @@ struct outcome machine_run(const struct subject *subject, uintptr_t code, unsign
 	if (fault.exit == EXIT_FAULT)
 		outcome = *(struct outcome *)(uintptr_t)&fault;
 	else
-		outcome.exit = fault.exit ? fault.exit : *taken;
+		outcome.exit = fault.exit ? fault.exit : control->taken;
 	outcome.traps = fault.traps;
+	outcome.hole = control->hole;
 	return outcome;
 }

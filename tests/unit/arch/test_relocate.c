@@ -536,65 +536,228 @@ Test(relocate, refused_far)
 /* ---- around ----------------------------------------------------------------------------------------------------- */
 
 struct exits {
-	uintptr_t next[4];
+	struct arch_exit ways[4];
 	size_t count;
 };
 
 #define HOLE 0xF8, 0xF8, 0xF8
 
-static void emit_hole(struct arch_code *code, uintptr_t next, void *data)
+static void emit_hole(struct arch_code *code, const struct arch_exit *exit, void *data)
 {
 	static const uint8_t hole[] = { HOLE };
 	struct exits *exits = data;
 
-	if (exits->count < ARRAY_SIZE(exits->next))
-		exits->next[exits->count] = next;
+	if (exits->count < ARRAY_SIZE(exits->ways))
+		exits->ways[exits->count] = *exit;
 	exits->count++;
 	arch_emit_u8(code, hole[0]);
 	arch_emit_row(code, 2);
 	arch_emit_bytes(code, hole + 1, 2);
 }
 
-Test(relocate, around)
+#define NEXT(address) { .next = (address) }
+#define BELOW_RETURN(address) { .next = (address), .held = ARCH_HELD_BELOW }
+#define HELD(where, bytes) { .held = (where), .above = (bytes) }
+
+/* push [rsp]; lea rsp, [rsp + 16] */
+#define KEEP 0xFF, 0x34, 0x24, 0x48, 0x8D, 0x64, 0x24, 16
+#define JMP_KEPT 0xFF, 0x64, 0x24, 0xF8 /* jmp [rsp - 8] */
+#define SKIP 0x48, 0x8D, 0x64, 0x24, 0x80 /* lea rsp, [rsp - 128] */
+#define RETURN_BELOW CALL_OVER, DROP, 0xC2, 128, 0
+
+struct around_case {
+	struct copy_case copy;
+	struct exits exits;
+};
+
+static void expect_around(const struct around_case *cases, size_t count, uint16_t written, bool far)
 {
-	static const struct {
-		struct copy_case copy;
-		struct exits exits;
-	} cases[] = {
-		{ { "jmp rel8", O(0xEB, 0x10), C(HOLE, 0xE9, REL(FROM + 0x12, 4, 0)) }, { { FROM + 0x12 }, 1 } },
-		{ { "je rel8", O(0x74, 0x10), C(0x0F, 0x85, LE32(8), HOLE, 0xE9, REL(FROM + 0x12, 10, 0), HOLE) },
-		  { { FROM + 0x12, FROM + 2 }, 2 } },
-		{ { "jg rel32 to itself", O(0x0F, 0x8F, LE32(-6)),
-		    C(0x0F, 0x8E, LE32(8), HOLE, 0xE9, REL(FROM, 10, 0), HOLE) },
-		  { { FROM, FROM + 6 }, 2 } },
-		{ { "loop", O(0xE2, 0x10),
-		    C(0xE2, 5, 0xE9, LE32(8), HOLE, 0xE9, REL(FROM + 0x12, 11, 0), HOLE) },
-		  { { FROM + 0x12, FROM + 2 }, 2 } },
-		{ { "jecxz", O(0x67, 0xE3, 0x10),
-		    C(0x67, 0xE3, 5, 0xE9, LE32(8), HOLE, 0xE9, REL(FROM + 0x13, 12, 0), HOLE) },
-		  { { FROM + 0x13, FROM + 3 }, 2 } },
-		{ { "jmp [rip+0x100]", O(0xFF, 0x25, LE32(0x100)), C(HOLE, 0xFF, 0x25, REL(FROM + 6 + 0x100, 5, 0)) },
-		  { { 0 }, 1 } },
-		{ { "notrack jmp rax", O(0x3E, 0xFF, 0xE0), C(HOLE, 0x3E, 0xFF, 0xE0) }, { { 0 }, 1 } },
-		{ { "ret 8", O(0xC2, 8, 0), C(HOLE, 0xC2, 8, 0) }, { { 0 }, 1 } },
-	};
-	uint8_t bytes[64];
+	uint8_t bytes[128];
 	struct arch_row rows[16];
 	struct arch_insn insn;
 	struct exits exits;
-	size_t i;
+	size_t i, j;
 
-	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+	for (i = 0; i < count; i++) {
 		const struct copy_case *c = &cases[i].copy;
 		struct arch_code code = { .bytes = bytes, .capacity = sizeof(bytes), .base = TO, .rows = rows,
-					  .row_capacity = ARRAY_SIZE(rows) };
+					  .row_capacity = ARRAY_SIZE(rows), .far = far };
 
 		exits = (struct exits){ 0 };
 		decode(&insn, c->original, c->original_size, FROM);
-		arch_relocate_around(&code, c->original, &insn, FROM, NULL, emit_hole, &exits);
+		cr_expect_null(arch_refuses_around(c->original, &insn, written, false), "%s", c->text);
+		arch_relocate_around(&code, c->original, &insn, FROM, NULL, written, emit_hole, &exits);
 		bytes_expect(c->text, bytes, code.size, c->copy, c->copy_size);
-		cr_expect(memcmp(&exits, &cases[i].exits, sizeof(exits)) == 0, "%s: exits", c->text);
+		cr_expect_eq(exits.count, cases[i].exits.count, "%s: exits", c->text);
+		for (j = 0; j < exits.count; j++)
+			cr_expect(exits.ways[j].next == cases[i].exits.ways[j].next &&
+					  exits.ways[j].held == cases[i].exits.ways[j].held &&
+					  exits.ways[j].above == cases[i].exits.ways[j].above,
+				  "%s: exit %zu", c->text, j);
 		cr_expect_eq(rows[code.row_count - 1].cfa, 0, "%s: last row", c->text);
+	}
+}
+
+Test(relocate, around)
+{
+	static const struct around_case cases[] = {
+		{ { "jmp rel8", O(0xEB, 0x10), C(HOLE, 0xE9, REL(FROM + 0x12, 4, 0)) }, { { NEXT(FROM + 0x12) }, 1 } },
+		{ { "je rel8", O(0x74, 0x10), C(0x0F, 0x85, LE32(8), HOLE, 0xE9, REL(FROM + 0x12, 10, 0), HOLE) },
+		  { { NEXT(FROM + 0x12), NEXT(FROM + 2) }, 2 } },
+		{ { "jg rel32 to itself", O(0x0F, 0x8F, LE32(-6)),
+		    C(0x0F, 0x8E, LE32(8), HOLE, 0xE9, REL(FROM, 10, 0), HOLE) },
+		  { { NEXT(FROM), NEXT(FROM + 6) }, 2 } },
+		{ { "loop", O(0xE2, 0x10),
+		    C(0xE2, 5, 0xE9, LE32(8), HOLE, 0xE9, REL(FROM + 0x12, 11, 0), HOLE) },
+		  { { NEXT(FROM + 0x12), NEXT(FROM + 2) }, 2 } },
+		{ { "jecxz", O(0x67, 0xE3, 0x10),
+		    C(0x67, 0xE3, 5, 0xE9, LE32(8), HOLE, 0xE9, REL(FROM + 0x13, 12, 0), HOLE) },
+		  { { NEXT(FROM + 0x13), NEXT(FROM + 3) }, 2 } },
+		{ { "notrack jmp rax", O(0x3E, 0xFF, 0xE0), C(HOLE, 0x3E, 0xFF, 0xE0) }, { { HELD(0, 0) }, 1 } },
+		{ { "jmp r13", O(0x41, 0xFF, 0xE5), C(HOLE, 0x41, 0xFF, 0xE5) }, { { HELD(13, 0) }, 1 } },
+		{ { "jmp rsp", O(0xFF, 0xE4), C(HOLE, 0xFF, 0xE4) }, { { HELD(4, 0) }, 1 } },
+		{ { "ret", O(0xC3), C(HOLE, 0xC3) }, { { HELD(ARCH_HELD_ON_TOP, 8) }, 1 } },
+		{ { "ret 8", O(0xC2, 8, 0), C(HOLE, 0xC2, 8, 0) }, { { HELD(ARCH_HELD_ON_TOP, 16) }, 1 } },
+	};
+
+	expect_around(cases, ARRAY_SIZE(cases), 0, false);
+	expect_around(cases, ARRAY_SIZE(cases), 0xFFFF & ~(1U << 0 | 1U << 4 | 1U << 13), false);
+}
+
+/* The target is read before the hole, which may change what it was read from. */
+Test(relocate, around_calls)
+{
+	static const struct around_case cases[] = {
+		{ { "call rel32", O(0xE8, LE32(0x100)),
+		    C(PUSH_RETURN(15), HOLE, 0xE9, REL(FROM + 5 + 0x100, PUSH_SIZE + 4, 0), PAD_7, LE64(FROM + 5)) },
+		  { { NEXT(FROM + 5) }, 1 } },
+		{ { "call rax", O(0xFF, 0xD0),
+		    C(0xFF, 0xF0, KEEP, PUSH_RETURN(13), HOLE, JMP_KEPT, PAD_6, LE64(FROM + 2)) },
+		  { { BELOW_RETURN(FROM + 2) }, 1 } },
+		{ { "call rsp", O(0xFF, 0xD4),
+		    C(0xFF, 0xF4, KEEP, PUSH_RETURN(13), HOLE, JMP_KEPT, PAD_6, LE64(FROM + 2)) },
+		  { { BELOW_RETURN(FROM + 2) }, 1 } },
+		{ { "call [rip+0x100]", O(0xFF, 0x15, LE32(0x100)),
+		    C(0xFF, 0x35, REL(FROM + 6 + 0x100, 2, 0), KEEP, PUSH_RETURN(9), HOLE, JMP_KEPT, PAD_2,
+		      LE64(FROM + 6)) },
+		  { { BELOW_RETURN(FROM + 6) }, 1 } },
+		{ { "call [rsp-8]", O(0xFF, 0x54, 0x24, 0xF8),
+		    C(0xFF, 0x74, 0x24, 0xF8, KEEP, PUSH_RETURN(11), HOLE, JMP_KEPT, PAD_4, LE64(FROM + 4)) },
+		  { { BELOW_RETURN(FROM + 4) }, 1 } },
+	};
+
+	expect_around(cases, ARRAY_SIZE(cases), 0xFFFF, false);
+	expect_around(cases, ARRAY_SIZE(cases), 0, false);
+}
+
+Test(relocate, around_jumps_by_a_return)
+{
+	static const struct around_case cases[] = {
+		{ { "jmp [rip+0x100]", O(0xFF, 0x25, LE32(0x100)),
+		    C(SKIP, 0xFF, 0x35, REL(FROM + 6 + 0x100, 7, 0), HOLE, RETURN_BELOW) },
+		  { { HELD(ARCH_HELD_ON_TOP, 136) }, 1 } },
+		{ { "jmp [rbx+rcx*8]", O(0xFF, 0x24, 0xCB), C(SKIP, 0xFF, 0x34, 0xCB, HOLE, RETURN_BELOW) },
+		  { { HELD(ARCH_HELD_ON_TOP, 136) }, 1 } },
+		{ { "jmp [rsp]", O(0xFF, 0x24, 0x24), C(SKIP, 0xFF, 0xB4, 0x24, LE32(128), HOLE, RETURN_BELOW) },
+		  { { HELD(ARCH_HELD_ON_TOP, 136) }, 1 } },
+		{ { "jmp fs:[rsp+r9*2-8]", O(0x64, 0x42, 0xFF, 0x64, 0x4C, 0xF8),
+		    C(SKIP, 0x64, 0x42, 0xFF, 0xB4, 0x4C, LE32(120), HOLE, RETURN_BELOW) },
+		  { { HELD(ARCH_HELD_ON_TOP, 136) }, 1 } },
+		{ { "jmp rax, which the hole changes", O(0xFF, 0xE0), C(SKIP, 0xFF, 0xF0, HOLE, RETURN_BELOW) },
+		  { { HELD(ARCH_HELD_ON_TOP, 136) }, 1 } },
+		{ { "jmp r13", O(0x41, 0xFF, 0xE5), C(SKIP, 0x41, 0xFF, 0xF5, HOLE, RETURN_BELOW) },
+		  { { HELD(ARCH_HELD_ON_TOP, 136) }, 1 } },
+	};
+
+	expect_around(cases, ARRAY_SIZE(cases), 1U << 0 | 1U << 13, false);
+}
+
+/* lea rsp, [rsp - 136]; push rax; mov rax, [...]; mov [rsp + 8], rax; pop rax */
+#define FAR_BELOW(target)                                                                                              \
+	0x48, 0x8D, 0xA4, 0x24, LE32(-136), 0x50, 0x48, 0xA1, LE64(target), 0x48, 0x89, 0x44, 0x24, 8, 0x58
+
+Test(relocate, around_far)
+{
+	static const struct around_case cases[] = {
+		/* ...; pop [rsp + 112]; lea rsp, [rsp + 128] */
+		{ { "call [rip+0x100]", O(0xFF, 0x15, LE32(0x100)),
+		    C(FAR_BELOW(FROM + 6 + 0x100), 0x8F, 0x44, 0x24, 112, 0x48, 0x8D, 0xA4, 0x24, LE32(128),
+		      PUSH_RETURN(10), HOLE, JMP_KEPT, PAD_3, LE64(FROM + 6)) },
+		  { { BELOW_RETURN(FROM + 6) }, 1 } },
+		{ { "jmp [rip+0x100]", O(0xFF, 0x25, LE32(0x100)),
+		    C(FAR_BELOW(FROM + 6 + 0x100), HOLE, RETURN_BELOW) },
+		  { { HELD(ARCH_HELD_ON_TOP, 136) }, 1 } },
+	};
+
+	expect_around(cases, ARRAY_SIZE(cases), 0, true);
+}
+
+/* In holes rows count what the copy has on the stack, and behind them. */
+Test(relocate, around_rows_of_calls_and_jumps)
+{
+	static const uint8_t call[] = { 0xFF, 0xD0 }, jmp[] = { 0xFF, 0x24, 0x24 };
+	static const struct arch_row of_call[] = { { 0, 0, 0 },  { 2, 0, 1 },  { 5, 0, 2 },  { 10, 0, 0 },
+						   { 16, 0, 1 }, { 21, 0, 0 }, { 27, 0, 1 }, { 28, 0, 3 },
+						   { 30, 0, 1 }, { 48, 0, 0 } };
+	static const struct arch_row of_jmp[] = { { 0, 0, 0 },   { 5, 0, 16 },  { 12, 0, 17 }, { 13, 0, 19 },
+						  { 15, 0, 17 }, { 21, 0, 18 }, { 26, 0, 17 }, { 29, 0, 0 } };
+	uint8_t bytes[64];
+	struct arch_row rows[16];
+	struct arch_code code = { .bytes = bytes, .capacity = sizeof(bytes), .base = TO, .rows = rows,
+				  .row_capacity = ARRAY_SIZE(rows) };
+	struct exits exits = { 0 };
+	struct arch_insn insn;
+
+	decode(&insn, call, sizeof(call), FROM);
+	arch_relocate_around(&code, call, &insn, FROM, NULL, 0, emit_hole, &exits);
+	expect_rows(&code, of_call, ARRAY_SIZE(of_call));
+	code.size = code.row_count = 0;
+	decode(&insn, jmp, sizeof(jmp), FROM);
+	arch_relocate_around(&code, jmp, &insn, FROM, NULL, 0, emit_hole, &exits);
+	expect_rows(&code, of_jmp, ARRAY_SIZE(of_jmp));
+}
+
+Test(relocate, around_refused)
+{
+	static const struct {
+		const char *text;
+		uint8_t bytes[15];
+		size_t size;
+		uint16_t written;
+		bool shadow_stack;
+		const char *why;
+	} cases[] = {
+		{ "nop", BYTES(0x90), 0xFFFF, true, NULL },
+		{ "ret", BYTES(0xC3), 0xFFFF, true, NULL },
+		{ "int3", BYTES(0xCC), 0, false, "trapping" },
+		{ "ud2", BYTES(0x0F, 0x0B), 0, false, "trapping" },
+		{ "xbegin", BYTES(0xC7, 0xF8, 0, 0, 0, 0), 0, false, "xbegin" },
+		{ "call rax", BYTES(0xFF, 0xD0), 0xFFFF, false, NULL },
+		{ "jmp rax", BYTES(0xFF, 0xE0), 0xFFFE, true, NULL },
+		{ "jmp rax, written", BYTES(0xFF, 0xE0), 1, true, "shadow stack" },
+		{ "jmp rax, written, no shadow stack", BYTES(0xFF, 0xE0), 1, false, NULL },
+		{ "jmp [rax]", BYTES(0xFF, 0x20), 0, true, "shadow stack" },
+		{ "jmp far [rax]", BYTES(0xFF, 0x28), 0, false, "far jump" },
+		{ "data16 jmp rax", BYTES(0x66, 0xFF, 0xE0), 0, false, "16-bit" },
+		{ "data16 rex.w jmp rax", BYTES(0x66, 0x48, 0xFF, 0xE0), 0, false, NULL },
+		{ "jmp [rsp+0x7fffff7f]", BYTES(0xFF, 0xA4, 0x24, LE32(0x7FFFFF7F)), 0, false, NULL },
+		{ "jmp [rsp+0x7fffff80]", BYTES(0xFF, 0xA4, 0x24, LE32(0x7FFFFF80)), 0, false, "too far" },
+		{ "jmp [rsp] with 8 prefixes",
+		  BYTES(0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0xFF, 0x24, 0x24), 0, false, NULL },
+		{ "jmp [rsp] with 9 prefixes",
+		  BYTES(0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0x3E, 0xFF, 0x24, 0x24), 0, false, "prefixes" },
+	};
+	struct arch_insn insn;
+	const char *why;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		cr_assert(arch_decode(cases[i].bytes, cases[i].size, FROM, &insn), "%s", cases[i].text);
+		why = arch_refuses_around(cases[i].bytes, &insn, cases[i].written, cases[i].shadow_stack);
+		if (cases[i].why == NULL)
+			cr_expect_null(why, "%s: %s", cases[i].text, why ? why : "");
+		else
+			cr_expect(why != NULL && strstr(why, cases[i].why), "%s: %s", cases[i].text, why ? why : "");
 	}
 }
 
@@ -613,10 +776,10 @@ Test(relocate, around_rows_and_map)
 	struct arch_insn insn;
 
 	decode(&insn, original, sizeof(original), FROM);
-	arch_relocate_around(&code, original, &insn, FROM, &map, emit_hole, &exits);
+	arch_relocate_around(&code, original, &insn, FROM, &map, 0, emit_hole, &exits);
 	bytes_expect("je into the region", bytes, code.size, copy, sizeof(copy));
 	expect_rows(&code, expected, ARRAY_SIZE(expected));
-	cr_expect_eq(exits.next[0], FROM + 0x12, "hooks are told the program's address");
+	cr_expect_eq(exits.ways[0].next, FROM + 0x12, "hooks are told the program's address");
 }
 
 /* A buffer too small: nothing behind it is written, label fields included; the size is the full one. */
@@ -637,7 +800,7 @@ Test(relocate, small_buffers)
 		cr_expect_eq(code.size, PUSH_SIZE + 7 + 8);
 		code.size = 0;
 		decode(&insn, je, sizeof(je), FROM);
-		arch_relocate_around(&code, je, &insn, FROM, NULL, emit_hole, &exits);
+		arch_relocate_around(&code, je, &insn, FROM, NULL, 0, emit_hole, &exits);
 		cr_expect_eq(code.size, 17);
 		for (i = capacity; i < sizeof(bytes); i++)
 			cr_expect_eq(bytes[i], 0xA5, "capacity %zu, byte %zu", capacity, i);

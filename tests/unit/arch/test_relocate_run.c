@@ -88,32 +88,34 @@ static void control_flow(uintptr_t at)
 		FORM("jmp rel8 back", around, 0xEB, 0xC0);
 		FORM("jmp rel32", around, 0xE9, D);
 		FORM("bnd jmp rel32", around, 0xF2, 0xE9, D);
-		FORM("jmp [rip]", POINTERS | around, 0xFF, 0x25, D);
-		FORM("jmp [rsp+8]", POINTERS | around, 0xFF, 0x64, 0x24, 8);
-		FORM("jmp [rbx+rcx*8]", POINTERS | BASES | INDEXES | around, 0xFF, 0x24, 0xCB);
+		FORM("jmp [rip]", POINTERS | BELOW | around, 0xFF, 0x25, D);
+		FORM("jmp [rsp+8]", POINTERS | BELOW | around, 0xFF, 0x64, 0x24, 8);
+		FORM("jmp [rbx+rcx*8]", POINTERS | BASES | INDEXES | BELOW | around, 0xFF, 0x24, 0xCB);
 		FORM("ret", POINTERS | around, 0xC3);
 		FORM("repz ret", POINTERS | around, 0xF3, 0xC3);
 		FORM("ret 24", POINTERS | around, 0xC2, 24, 0);
 	}
-	FORM("call rel32", 0, 0xE8, D);
-	FORM("call rel32 (TLS)", 0, 0x66, 0x66, 0x48, 0xE8, D);
-	FORM("addr32 call rel32", 0, 0x67, 0xE8, D);
-	FORM("bnd call rel32", 0, 0xF2, 0xE8, D);
-	FORM("call [rip]", POINTERS, 0xFF, 0x15, D);
-	FORM("call [rip] (TLS)", POINTERS, 0x66, 0x48, 0xFF, 0x15, D);
-	for (reg = 0; reg < 8; reg++) {
-		if (reg != RSP) {
-			FORM("call r", POINTERS, 0xFF, 0xD0 | reg);
-			FORM("jmp r", POINTERS, 0xFF, 0xE0 | reg);
-			FORM("jmp r, around", POINTERS | AROUND, 0xFF, 0xE0 | reg);
-			FORM("notrack call r", POINTERS, 0x3E, 0xFF, 0xD0 | reg);
+	for (around = 0; around <= (AROUND | KEPT); around += AROUND | KEPT) {
+		FORM("call rel32", around, 0xE8, D);
+		FORM("call rel32 (TLS)", around, 0x66, 0x66, 0x48, 0xE8, D);
+		FORM("addr32 call rel32", around, 0x67, 0xE8, D);
+		FORM("bnd call rel32", around, 0xF2, 0xE8, D);
+		FORM("call [rip]", POINTERS | around, 0xFF, 0x15, D);
+		FORM("call [rip] (TLS)", POINTERS | around, 0x66, 0x48, 0xFF, 0x15, D);
+		for (reg = 0; reg < 8; reg++) {
+			if (reg != RSP) {
+				FORM("call r", POINTERS | around, 0xFF, 0xD0 | reg);
+				FORM("jmp r", POINTERS | (around & AROUND), 0xFF, 0xE0 | reg);
+				FORM("jmp r, written", POINTERS | AROUND | WRITTEN | BELOW, 0xFF, 0xE0 | reg);
+				FORM("notrack call r", POINTERS | around, 0x3E, 0xFF, 0xD0 | reg);
+			}
+			FORM("call r8+", POINTERS | around, 0x41, 0xFF, 0xD0 | reg);
 		}
-		FORM("call r8+", POINTERS, 0x41, 0xFF, 0xD0 | reg);
+		FORM("call [rbx+8]", POINTERS | BASES | around, 0xFF, 0x53, 8);
+		FORM("call [rbp+8]", POINTERS | BASES | around, 0xFF, 0x55, 8);
+		FORM("call [r12]", POINTERS | BASES | around, 0x41, 0xFF, 0x14, 0x24);
+		FORM("call [r12+r9*8]", POINTERS | BASES | INDEXES | around, 0x43, 0xFF, 0x14, 0xCC);
 	}
-	FORM("call [rbx+8]", POINTERS | BASES, 0xFF, 0x53, 8);
-	FORM("call [rbp+8]", POINTERS | BASES, 0xFF, 0x55, 8);
-	FORM("call [r12]", POINTERS | BASES, 0x41, 0xFF, 0x14, 0x24);
-	FORM("call [r12+r9*8]", POINTERS | BASES | INDEXES, 0x43, 0xFF, 0x14, 0xCC);
 }
 
 Test(relocate_run, control_flow)

@@ -1,0 +1,28 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Pairs of the two calls of PROBE_AROUND: a pair that began is completed, by the record that the first call was made
+ * with, though the slot may be closed by then; and without a first call there is no second.
+ *
+ * They are in struct hook_guard of the thread (arch/upcalls.h), a ring, and are written by the thread's hooks only,
+ * with its guard set:
+ *
+ *   first hook:   calls the procedure;  pair = { place, record, stack pointer }, above the top one;  guard = 0
+ *   second hook:  the top pair, if it is of the same place: frame.record = its record;  calls the procedure;  pair = 0;
+ *                 guard = 0
+ *
+ * A first hook that is passed over while there are pairs notes so there, as its second might find the one of the
+ * execution that a handler has interrupted. Between both one instruction is executed. What a handler notes meanwhile is
+ * above, and is gone when the handler returns. A pair of which the second hook never comes, because a handler was left
+ * by siglongjmp() or an exception, stays: until its place is executed again with the same stack pointer or a higher
+ * one, or another pair is noted by a function that called the one with the pair, or it is the oldest of HOOK_PAIRS. Its
+ * record is in use for as long.
+ *
+ * Who looks for records in use reads a thread's guard first and its pairs afterwards (hook_threads.h): a record is in
+ * the pair before it leaves the first hook's frame, and until after it has left the second's.
+ */
+#ifndef LIBPATCH_RUNTIME_HOOK_PAIRS_H
+#define LIBPATCH_RUNTIME_HOOK_PAIRS_H
+
+#include "arch/upcalls.h"
+
+#endif
