@@ -8,6 +8,7 @@
 #include <ucontext.h>
 
 extern worker_function bench_bare_entry, bench_bare_prologue, bench_bare_middle, bench_bare_nop5;
+extern worker_function bench_bare_call, bench_bare_call_reg, bench_bare_call_mem, bench_bare_jmp_mem;
 extern worker_function bench_stub_jump, bench_stub_inc, bench_stub_lock_inc, bench_stub_popf, bench_stub_sahf;
 extern worker_function bench_stub_all_gpr, bench_stub_xmm, bench_stub_ymm, bench_stub_zmm;
 extern worker_function bench_stub_all_xmm, bench_stub_all_ymm, bench_stub_all_zmm;
@@ -48,6 +49,10 @@ static const struct worker_row rows[] = {
 	{.name = "bare_prologue", .function = bench_bare_prologue},
 	{.name = "bare_middle", .function = bench_bare_middle},
 	{.name = "bare_nop5", .function = bench_bare_nop5},
+	{.name = "bare_call", .function = bench_bare_call},
+	{.name = "bare_call_reg", .function = bench_bare_call_reg},
+	{.name = "bare_call_mem", .function = bench_bare_call_mem},
+	{.name = "bare_jmp_mem", .function = bench_bare_jmp_mem},
 	{.name = "stub_jump", .function = bench_stub_jump},
 	{.name = "stub_inc", .function = bench_stub_inc},
 	{.name = "stub_lock_inc", .function = bench_stub_lock_inc},

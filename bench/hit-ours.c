@@ -12,6 +12,9 @@ extern worker_function bench_ours_entry_disabled;
 extern worker_function bench_ours_count_plain, bench_ours_count_atomic, bench_ours_count_thread;
 extern worker_function bench_ours_prologue, bench_ours_prologue_2, bench_ours_prologue_4, bench_ours_prologue_trap;
 extern worker_function bench_ours_middle, bench_ours_middle_site;
+extern worker_function bench_ours_call, bench_ours_call_reg, bench_ours_call_mem, bench_ours_jmp_mem;
+extern worker_function bench_ours_call_site, bench_ours_call_reg_site, bench_ours_call_mem_site;
+extern worker_function bench_ours_jmp_mem_site;
 extern worker_function bench_ours_entry_default, bench_ours_middle_default, bench_ours_middle_default_site;
 extern worker_function bench_ours_middle_all, bench_ours_middle_all_site;
 
@@ -32,6 +35,13 @@ static const struct ours {
 	{.row = "gpr_2_in_region", .function = bench_ours_prologue_2, .kind = KIND_GPR, .offsets = {1}},
 	{.row = "gpr_4_in_region", .function = bench_ours_prologue_4, .kind = KIND_GPR, .offsets = {1, 2, 4}},
 	{.row = "gpr_around", .function = bench_ours_entry_around, .kind = KIND_AROUND},
+	{.row = "gpr_around_call", .function = bench_ours_call, .site = bench_ours_call_site, .kind = KIND_AROUND},
+	{.row = "gpr_around_call_reg", .function = bench_ours_call_reg, .site = bench_ours_call_reg_site,
+	 .kind = KIND_AROUND},
+	{.row = "gpr_around_call_mem", .function = bench_ours_call_mem, .site = bench_ours_call_mem_site,
+	 .kind = KIND_AROUND},
+	{.row = "gpr_around_jmp_mem", .function = bench_ours_jmp_mem, .site = bench_ours_jmp_mem_site,
+	 .kind = KIND_AROUND},
 	{.row = "gpr_return", .function = bench_ours_entry_return, .kind = KIND_RETURN},
 	{.row = "disabled", .function = bench_ours_entry_disabled, .kind = KIND_GPR, .disabled = true},
 	{.row = "xmm", .function = bench_ours_entry_sse, .kind = KIND_SSE},

@@ -52,6 +52,48 @@
 	END \name
 .endm
 
+/* Calls, and jumps to, a function that is one instruction and a return; the site is the call or the jump. */
+.macro CALLING name, setup, call
+	FUNCTION \name
+	subq	$8, %rsp
+	.cfi_adjust_cfa_offset 8
+	\setup
+	.globl	\name\()_site
+\name\()_site:
+	\call
+	addq	$8, %rsp
+	.cfi_adjust_cfa_offset -8
+	ret
+	END \name
+.endm
+
+.macro JUMPING name, setup, jump
+	FUNCTION \name
+	\setup
+	.globl	\name\()_site
+\name\()_site:
+	\jump
+	END \name
+.endm
+
+	FUNCTION bench_leaf
+	leal	1(%rdi), %eax
+	ret
+	END bench_leaf
+	.data
+	.p2align 3
+bench_leaf_pointer: .quad bench_leaf
+	.text
+
+	CALLING	bench_bare_call, nop, "call bench_leaf"
+	CALLING	bench_bare_call_reg, "leaq bench_leaf(%rip), %rdx", "call *%rdx"
+	CALLING	bench_bare_call_mem, nop, "call *bench_leaf_pointer(%rip)"
+	JUMPING	bench_bare_jmp_mem, nop, "jmp *bench_leaf_pointer(%rip)"
+	CALLING	bench_ours_call, nop, "call bench_leaf"
+	CALLING	bench_ours_call_reg, "leaq bench_leaf(%rip), %rdx", "call *%rdx"
+	CALLING	bench_ours_call_mem, nop, "call *bench_leaf_pointer(%rip)"
+	JUMPING	bench_ours_jmp_mem, nop, "jmp *bench_leaf_pointer(%rip)"
+
 	ENTRY	bench_bare_entry
 	PROLOGUE bench_bare_prologue
 	MIDDLE	bench_bare_middle
