@@ -122,6 +122,7 @@ static unsigned int calls[2], faults, destroyed;
 static struct patch_exec_context seen[2]; /* as the procedure has left it */
 static uint64_t seen_reached, seen_top;
 static void (*in_first)(void), (*in_second)(void), (*in_handler)(void);
+static uint64_t move_to; /* by the first call */
 static sigjmp_buf back;
 
 static void procedure(struct patch_exec_context *context, uint8_t post)
@@ -133,6 +134,8 @@ static void procedure(struct patch_exec_context *context, uint8_t post)
 		seen_reached = reached;
 		seen_top = *(const uint64_t *)context->stack_pointer;
 	}
+	if (!post && move_to != 0)
+		context->program_counter = move_to;
 	if (post ? in_second != NULL : in_first != NULL)
 		(post ? in_second : in_first)();
 }
@@ -250,6 +253,23 @@ static void with_policy(int policy)
 	check_pair();
 	in_first = NULL;
 	check_none();
+	CHECK_OK(patch_synchronize(-1));
+	CHECK_EQ(destroyed, 1);
+}
+
+/* The first call moves the thread: there is no second, and nothing is kept for one. */
+static void moved_away(void)
+{
+	if (form->leads == TO_TAIL || form->function == ret_near || form->function == ret_16)
+		return;
+	patch = make(PATCH_TRAP_POLICY_ALLOW);
+	move_to = (uintptr_t)form->land;
+	execute();
+	CHECK_EQ(calls[0], 1);
+	CHECK_EQ(calls[1], 0);
+	move_to = 0;
+	destroyed = 0;
+	unmake();
 	CHECK_OK(patch_synchronize(-1));
 	CHECK_EQ(destroyed, 1);
 }
@@ -563,6 +583,7 @@ static void run_form(void *unused)
 	rip_table[0] = table[1];
 	with_policy(PATCH_TRAP_POLICY_ALLOW);
 	with_policy(PATCH_TRAP_POLICY_FORCE);
+	moved_away();
 	unwinding();
 	if (form->reads != NOTHING) {
 		interrupted(0);
@@ -571,6 +592,40 @@ static void run_form(void *unused)
 	ticking();
 	several();
 	returning();
+	CHECK_OK(patch_fini());
+}
+
+/* A child in its parent's memory gets a second call, and so does the parent. */
+pid_t raw_vfork(void);
+extern const uint8_t raw_vfork_site[];
+__asm__(".text\n.p2align 6\n.type raw_vfork, @function\nraw_vfork:\n.cfi_startproc\n"
+	"	pop %rdi\n.cfi_adjust_cfa_offset -8\n.cfi_register %rip, %rdi\n	mov $58, %eax\n"
+	"raw_vfork_site: syscall\n"
+	"	push %rdi\n.cfi_adjust_cfa_offset 8\n.cfi_offset %rip, -8\n	ret\n.cfi_endproc\n"
+	".size raw_vfork, . - raw_vfork\n.p2align 6, 0xcc\n");
+
+static void of_vfork(void *unused)
+{
+	static const struct form syscall = { .site = raw_vfork_site };
+	int status;
+	pid_t child;
+
+	(void)unused;
+	REQUIRE_OK(patch_init(NULL, 0));
+	form = &syscall;
+	tag = 0;
+	patch = make(PATCH_TRAP_POLICY_ALLOW);
+	child = raw_vfork();
+	if (child == 0)
+		_exit(0);
+	CHECK(child > 0);
+	waitpid(child, &status, 0);
+	CHECK_EQ(calls[0], 1);
+	CHECK_EQ(calls[1], 2);
+	destroyed = 0;
+	unmake();
+	CHECK_OK(patch_synchronize(-1));
+	CHECK_EQ(destroyed, 1);
 	CHECK_OK(patch_fini());
 }
 
@@ -585,5 +640,7 @@ int main(int argc, char **argv)
 			CONTEXT("%s", form->name);
 			harness_isolated(form->name, run_form, NULL);
 		}
+	if (argc <= 1)
+		harness_isolated("vfork()", of_vfork, NULL);
 	return harness_end();
 }
