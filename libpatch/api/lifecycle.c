@@ -201,7 +201,7 @@ EXPORT patch_status patch_fini(void)
 	api_queue_regions();
 	status = api_check_threads("patch_fini");
 	if (status == PATCH_OK)
-		status = api_commit_queue();
+		status = api_commit_queue(true);
 	if (status == PATCH_OK)
 		status = interpose_restore();
 	/* The handler and the registry live on, for traps that were raised before. */

@@ -51,14 +51,14 @@ static bool api_settle_patch(struct patch *patch) REQUIRES(library_lock)
 	return true;
 }
 
-/* With the lock held: everything queued, as one batch. */
-patch_status api_commit_queue(void)
+/* With the lock held: everything queued, as one batch; or what of it needs no change of text. */
+patch_status api_commit_queue(bool text)
 {
 	patch_status status;
 
 	mem_trust(0, 0);
 	unmapped_collect();
-	status = commit_run();
+	status = text ? commit_run() : commit_run_without_text();
 	/* Modules come and go: what was learnt of them is good for one batch. */
 	site_forget();
 	heap_tidy();
@@ -133,7 +133,7 @@ EXPORT patch_status patch_commit(void)
 {
 	struct error_chain before;
 	struct lock_scope scope;
-	patch_status status;
+	patch_status status, blocked;
 
 	if (!api_enter(&scope, "patch_commit", &status))
 		return status;
@@ -151,17 +151,17 @@ EXPORT patch_status patch_commit(void)
 			return status;
 		api_queue_regions();
 	}
-	status = api_check_threads("patch_commit");
-	if (status != PATCH_OK)
-		return api_leave(&scope, status);
-	status = api_commit_queue();
+	blocked = api_check_threads("patch_commit");
+	status = api_commit_queue(blocked == PATCH_OK);
+	if (blocked != PATCH_OK)
+		status = blocked;
 	syscall_emul_look_for_handlers();
 	if (status == PATCH_OK && replan_begin()) {
 		/* Nobody asked for this. What fails of it works as it is, and is on the list for the next commit. */
 		error_save(&before);
-		api_commit_queue();
+		api_commit_queue(true);
 		replan_go_on();
-		api_commit_queue();
+		api_commit_queue(true);
 		error_restore(&before);
 	}
 	return api_leave_and_destroy(&scope, status);

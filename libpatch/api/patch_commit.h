@@ -18,8 +18,8 @@ void api_queue_regions(void) REQUIRES(library_lock);
  * PATCH_EBLOCKED or PATCH_ESYS, in the name of `origin`, when a thread would be killed by the traps of what is queued.
  */
 patch_status api_check_threads(const char *origin) REQUIRES(library_lock);
-/* Commit everything queued, as one batch. */
-patch_status api_commit_queue(void) REQUIRES(library_lock);
+/* Commit everything queued, as one batch; or what of it needs no change of text. */
+patch_status api_commit_queue(bool text) REQUIRES(library_lock);
 /*
  * End a public call as api_leave() does; then, without the lock, call the destroy functions that are due. Returns
  * `status`.

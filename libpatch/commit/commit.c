@@ -55,6 +55,9 @@ uint64_t commit_count(void)
 	return commits;
 }
 
+/* How text is changed: commit_change_text(), commit_change_text_whole(), commit_spare_text(). */
+enum commit_way { COMMIT_IN_PHASES, COMMIT_WHOLE, COMMIT_NO_TEXT };
+
 /* ---- steps ------------------------------------------------------------------------------------------------------ */
 
 static bool commit_is_active(struct registry_entry *entry)
@@ -452,6 +455,23 @@ static patch_status commit_change_text_whole(struct batch *batch)
 	return PATCH_OK;
 }
 
+/*
+ * Instead of the phases, where no trap byte must be met: whatever would change text, or a pad, fails. What is left
+ * opens and closes hooks. Of it, only entries that are retired need a core sync (I5).
+ */
+REQUIRES(library_lock)
+static patch_status commit_spare_text(struct batch *batch)
+{
+	struct region_change *change;
+	int error;
+
+	for_each_change(batch, change, PREFETCH_NOTHING)
+		if ((change->text_changes || change->pad_changes) && !change->failed)
+			batch_fail(change, PATCH_EBLOCKED, "its text must not be changed now");
+	error = commit_needs_sync_3(batch) ? commit_sync_written() : 0;
+	return error != 0 ? commit_interrupted(batch, error) : PATCH_OK;
+}
+
 /* Generated code could not be written. Nothing has been done to the text: everything waits for the next commit. */
 REQUIRES(library_lock)
 static patch_status commit_unwritten(struct batch *batch, int error)
@@ -465,7 +485,7 @@ static patch_status commit_unwritten(struct batch *batch, int error)
 }
 
 REQUIRES(library_lock)
-static patch_status commit_run_batch(struct batch *batch, bool whole)
+static patch_status commit_run_batch(struct batch *batch, enum commit_way way)
 {
 	patch_status status = PATCH_OK;
 	int error;
@@ -477,11 +497,15 @@ static patch_status commit_run_batch(struct batch *batch, bool whole)
 	error = staging_flush();
 	if (error != 0)
 		return commit_unwritten(batch, error);
+	if (way == COMMIT_NO_TEXT)
+		status = commit_spare_text(batch);
+	if (status != PATCH_OK)
+		return status;
 	batch_write_pads(batch);
 	commit_publish(batch);
 	(void)INJECT(INJECT_COMMIT_PUBLISHED);
-	if (commit_any_changes(batch))
-		status = whole ? commit_change_text_whole(batch) : commit_change_text(batch);
+	if (way != COMMIT_NO_TEXT && commit_any_changes(batch))
+		status = way == COMMIT_WHOLE ? commit_change_text_whole(batch) : commit_change_text(batch);
 	if (status == PATCH_OK)
 		commit_settle(batch);
 	return status;
@@ -505,14 +529,14 @@ static void commit_end_gone(const struct worklist *worklist)
 }
 
 REQUIRES(library_lock)
-static patch_status commit_run_all(struct worklist *worklist, struct batch *batch, bool whole)
+static patch_status commit_run_all(struct worklist *worklist, struct batch *batch, enum commit_way way)
 {
 	patch_status status = PATCH_OK;
 
 	text_begin();
 	while (status == PATCH_OK && worklist_next(worklist)) {
 		batch_load(batch, worklist);
-		status = commit_run_batch(batch, whole);
+		status = commit_run_batch(batch, way);
 		batch_report(batch, worklist);
 	}
 	text_end();
@@ -522,14 +546,14 @@ static patch_status commit_run_all(struct worklist *worklist, struct batch *batc
 }
 
 REQUIRES(library_lock)
-static patch_status commit_queued(bool whole)
+static patch_status commit_queued(enum commit_way way)
 {
 	struct worklist worklist;
 	struct batch batch;
 	patch_status status;
 
 	if (worklist_begin(&worklist) && batch_begin(&batch, &worklist)) {
-		status = commit_run_all(&worklist, &batch, whole);
+		status = commit_run_all(&worklist, &batch, way);
 		batch_end(&batch);
 	} else {
 		worklist_put_back(&worklist);
@@ -540,13 +564,13 @@ static patch_status commit_queued(bool whole)
 }
 
 REQUIRES(library_lock)
-static patch_status commit_all(bool whole)
+static patch_status commit_all(enum commit_way way)
 {
 	patch_status status;
 
 	LOCK_ASSERT_HELD();
 	++commits;
-	status = region_queued() > 0 ? commit_queued(whole) : PATCH_OK;
+	status = region_queued() > 0 ? commit_queued(way) : PATCH_OK;
 	registry_poll();
 	return status;
 }
@@ -575,10 +599,15 @@ bool commit_changes_text(void)
 
 patch_status commit_run(void)
 {
-	return commit_all(false);
+	return commit_all(COMMIT_IN_PHASES);
 }
 
 patch_status commit_run_whole(void)
 {
-	return commit_all(true);
+	return commit_all(COMMIT_WHOLE);
+}
+
+patch_status commit_run_without_text(void)
+{
+	return commit_all(COMMIT_NO_TEXT);
 }

@@ -25,6 +25,12 @@ patch_status commit_run(void) REQUIRES(library_lock);
  */
 patch_status commit_run_whole(void) REQUIRES(library_lock);
 
+/*
+ * The same, of what needs no change of text: hooks are opened and closed. All other regions fail with PATCH_EBLOCKED,
+ * and their changes stay queued.
+ */
+patch_status commit_run_without_text(void) REQUIRES(library_lock);
+
 /* Signals that the queued regions' trap bytes raise besides SIGTRAP: true when one needs SIGILL. */
 bool commit_needs_sigill(void) REQUIRES(library_lock);
 

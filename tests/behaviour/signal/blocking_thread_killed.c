@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A thread blocks SIGTRAP by means that nobody can syscall_emulate, or did so before patch_init(): a commit that writes
- * int3 says so, and changes nothing, until it does not any more.
+ * int3 says so, and changes no text, until it does not any more. What needs no change of text is done all the same.
  */
 #include "targets.h"
 
@@ -9,7 +9,7 @@
 #include <semaphore.h>
 #include <sys/syscall.h>
 
-static unsigned int hits;
+static unsigned int hits, other_hits;
 static sem_t blocked, go_on, unblocked, end;
 static bool by_libc;
 static volatile long mask_number = SYS_rt_sigprocmask;
@@ -19,6 +19,13 @@ GP_ONLY static void procedure(struct patch_exec_context *context, uint8_t post)
 	(void)context;
 	(void)post;
 	__atomic_fetch_add(&hits, 1, __ATOMIC_RELAXED);
+}
+
+GP_ONLY static void other_procedure(struct patch_exec_context *context, uint8_t post)
+{
+	(void)context;
+	(void)post;
+	other_hits++;
 }
 
 /* The number is not known where the call is made, nor is there room for a jump. */
@@ -61,26 +68,39 @@ static void run(uint64_t set, bool before)
 {
 	struct text_copy text = text_of_target(target_named("t_push_push"));
 	struct patch_error error;
-	patch_t patch = NULL;
+	patch_t patch = NULL, stays = NULL, goes = NULL;
 	pthread_t thread;
 
 	sem_init(&blocked, 0, 0);
 	sem_init(&go_on, 0, 0);
 	sem_init(&unblocked, 0, 0);
 	sem_init(&end, 0, 0);
-	if (!before)
+	if (!before) {
 		REQUIRE_OK(patch_init(NULL, 0));
+		REQUIRE_OK(make_probe((uintptr_t)t_nops, other_procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED,
+				      &stays));
+		REQUIRE_OK(make_probe((uintptr_t)t_nops, other_procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED,
+				      &goes));
+		REQUIRE_OK(patch_commit());
+		t_nops(1, 2);
+		CHECK_EQ(other_hits, 2);
+	}
 	REQUIRE(pthread_create(&thread, NULL, block, &set) == 0);
 	sem_wait(&blocked);
 	if (before)
 		REQUIRE_OK(patch_init(NULL, 0));
 	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
 	for (int i = 0; i < 3; ++i) {
+		if (goes != NULL)
+			CHECK_OK(i % 2 ? patch_enable(goes) : patch_disable(goes));
 		CHECK_STATUS(patch_commit(), PATCH_EBLOCKED);
 		CHECK_EQ(patch_last_error(&error), PATCH_EBLOCKED);
 		CHECK(error.irritant[0] != '\0' && error.message[0] != '\0');
 		CHECK_TEXT_SAME(&text);
 		CHECK_EQ(t_push_push(1, 2), 5);
+		other_hits = 0;
+		t_nops(1, 2);
+		CHECK_EQ(other_hits, goes == NULL ? 0 : i % 2 ? 2 : 1);
 	}
 	CHECK_EQ(hits, 0);
 	sem_post(&go_on);
