@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * PROBE_AROUND on a call: the call after it comes from a hook at the call's return address, which other paths may
- * reach, too. Both hooks go through here; equal stack pointers tell that this return belongs to that call.
+ * PROBE_CALL: the procedure's second call comes from a hook at the call's return address, which other paths may reach,
+ * too. Both hooks go through here; equal stack pointers tell that this return belongs to that call.
  */
 #ifndef LIBPATCH_RUNTIME_CALL_PAIRS_H
 #define LIBPATCH_RUNTIME_CALL_PAIRS_H
