@@ -17,8 +17,9 @@
  * one, or another pair is noted by a function that called the one with the pair, or it is the oldest of HOOK_PAIRS. Its
  * record is in use for as long.
  *
- * Who looks for records in use reads a thread's guard first and its pairs afterwards (hook_threads.h): a record is in
- * the pair before it leaves the first hook's frame, and until after it has left the second's.
+ * Who looks for records in use reads a thread's guard, then the record in its frame, then its pairs (hook_threads.h): a
+ * record is in the pair before it leaves the first hook's frame, and until after it has left the second's. Not the
+ * other way round: with several patches at an instruction, the record of the next one takes its place in the frame.
  */
 #ifndef LIBPATCH_RUNTIME_HOOK_PAIRS_H
 #define LIBPATCH_RUNTIME_HOOK_PAIRS_H

@@ -19,8 +19,8 @@
  *  - the record is 0: it may be about to store R: nobody knows; to be looked at again.
  *
  * A hook whose pair is not complete has left the record in the thread's pairs (hook_pairs.h), and the second hook takes
- * it from there instead of from a slot. So pairs are looked at, too, after the guard: R comes into a pair before the
- * first hook's guard is 0, and goes from there only when the second hook is done with it.
+ * it from there instead of from a slot. So pairs are looked at, too, after the guard and the record in the frame: R
+ * comes into a pair before the first hook's guard is 0, and goes from there only when the second hook is done with it.
  *
  * No program counter is looked at and no thread is interrupted: it may run, sleep, or be stopped. A frame is the
  * running hook's for as long as its guard stands: also of one that longjmp() has left, until the thread's next hook, or

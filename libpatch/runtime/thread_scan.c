@@ -16,6 +16,7 @@
 
 #include <errno.h>
 #include <sys/mman.h>
+#include <string.h>
 #include <sys/uio.h>
 
 static uint64_t last_era;
@@ -64,7 +65,11 @@ static void thread_scan_notice_fork(void)
 
 enum thread_life { THREAD_LIVES, THREAD_GONE, THREAD_UNREADABLE };
 
-/* Where the guard is, then the pairs, which are to be read behind it. */
+/*
+ * Where the guard is, then the pairs. A record goes from the first hook's frame into a pair, and other hooks may run in
+ * a frame at the same address before the second hook takes it from there. So a thread's guard is read first, then the
+ * record in the frame, then the pairs: whatever has left the frame by then is in them, unless it is done.
+ */
 #define GUARD_SIZE offsetof(struct hook_guard, pairs)
 #define PAIRS_SIZE (sizeof(struct hook_guard) - GUARD_SIZE)
 
@@ -95,11 +100,21 @@ static uintptr_t thread_scan_frame(const struct hook_guard *state)
 	return guard == GUARD_UNKNOWN ? 0 : guard;
 }
 
-static void thread_scan_visit_pairs(const struct hook_guard *state, hook_threads_visit_fn *visit, void *data)
+static void thread_scan_visit_pairs(const struct hook_pair pairs[HOOK_PAIRS], hook_threads_visit_fn *visit, void *data)
 {
 	for (size_t i = 0; i < HOOK_PAIRS; ++i)
-		if (state->pairs[i].record != 0)
-			visit(state->pairs[i].record, data);
+		if (pairs[i].record != 0)
+			visit(pairs[i].record, data);
+}
+
+/* The thread's pairs, behind what is in its frame. False: could not be read. */
+static bool thread_scan_read_pairs(uintptr_t thread, struct hook_guard *state, hook_threads_visit_fn *visit, void *data)
+{
+	enum thread_life life = thread_scan_read_guard(thread, state);
+
+	if (life == THREAD_LIVES)
+		thread_scan_visit_pairs(state->pairs, visit, data);
+	return life != THREAD_UNREADABLE;
 }
 
 /*
@@ -144,7 +159,7 @@ static bool thread_scan_visit(struct thread_entry *entry, hook_threads_visit_fn 
 		default:
 			break;
 		}
-		thread_scan_visit_pairs(&state, visit, data);
+		thread_scan_visit_pairs(state.pairs, visit, data);
 		guard = thread_scan_frame(&state);
 		if (guard == 0)
 			return true;
@@ -154,6 +169,8 @@ static bool thread_scan_visit(struct thread_entry *entry, hook_threads_visit_fn 
 				return true;
 			return false;
 		}
+		if (!thread_scan_read_pairs(thread, &state, visit, data))
+			return false;
 		if (record != 0 || i + 1 == LOOKS) {
 			visit(record, data);
 			return true;
@@ -168,7 +185,7 @@ void hook_threads_visit_own(hook_threads_visit_fn *visit, void *data)
 	uintptr_t record;
 	int error;
 
-	thread_scan_visit_pairs(&libpatch_hook_guard, visit, data);
+	thread_scan_visit_pairs(libpatch_hook_guard.pairs, visit, data);
 	if (guard != 0 &&
 	    mem_read(guard + ARCH_HOOK_FRAME_RECORD, &record, sizeof(record), &error) == sizeof(record) && record != 0)
 		visit(record, data);
@@ -186,6 +203,8 @@ static struct {
 	uintptr_t selves[GROUP];
 	struct hook_guard guards[GROUP];
 	uintptr_t records[GROUP];
+	struct hook_pair pairs[GROUP][HOOK_PAIRS];
+	uintptr_t pairs_at[GROUP];
 	size_t count;
 } group GUARDED_BY(library_lock);
 
@@ -222,20 +241,33 @@ static bool thread_scan_read_guards(hook_threads_visit_fn *visit, void *data) RE
 	for (size_t i = 0; i < group.count; ++i) {
 		uintptr_t guard = thread_scan_frame(&group.guards[i]);
 
-		thread_scan_visit_pairs(&group.guards[i], visit, data);
+		thread_scan_visit_pairs(group.guards[i].pairs, visit, data);
 		if (guard == 0)
 			continue;
 		group.entries[kept] = group.entries[i];
+		group.pairs_at[kept] = group.at[i] + GUARD_SIZE;
 		group.at[kept++] = guard + ARCH_HOOK_FRAME_RECORD;
 	}
 	group.count = kept;
 	return true;
 }
 
+/* Of those that are in a hook: what is in the frame, and behind that the pairs. */
+static bool thread_scan_read_records(hook_threads_visit_fn *visit, void *data) REQUIRES(library_lock)
+{
+	if (!thread_scan_read_all(group.records, sizeof(group.records[0]), 0))
+		return false;
+	memcpy(group.at, group.pairs_at, sizeof(group.at));
+	if (!thread_scan_read_all(group.pairs, sizeof(group.pairs[0]), 0))
+		return false;
+	for (size_t i = 0; i < group.count; ++i)
+		thread_scan_visit_pairs(group.pairs[i], visit, data);
+	return true;
+}
+
 static bool thread_scan_visit_group(hook_threads_visit_fn *visit, void *data) REQUIRES(library_lock)
 {
-	bool known = thread_scan_read_guards(visit, data) &&
-		     thread_scan_read_all(group.records, sizeof(group.records[0]), 0);
+	bool known = thread_scan_read_guards(visit, data) && thread_scan_read_records(visit, data);
 	bool complete = true;
 
 	for (size_t i = 0; i < group.count; ++i) {
