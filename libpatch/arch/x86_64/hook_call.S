@@ -349,6 +349,9 @@ END libpatch_call_aligned
 	.endm
 
 	.macro SELDOM_avx offered
+	.ifb \offered /* it makes no difference here, and clang wants it used */
+	.error "offered or not?"
+	.endif
 11:	.irp i, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15
 	vextractf128 $1, %ymm\i, IMAGE_AVX + 16 * \i(%rsp)
 	.endr
