@@ -100,7 +100,8 @@ static void make_set_model(struct patch *patch, const struct patch_exec_model *m
 	patch->type = (uint8_t)model->type;
 	if (model->type != PATCH_EXEC_MODEL_COUNT) {
 		patch->read = model->probe.read_registers;
-		patch->write = model->probe.write_registers;
+		/* What the procedure may destroy is loaded back, too. */
+		patch->write = model->probe.write_registers | model->probe.clobber_registers;
 		patch->clobber = model->probe.clobber_registers;
 		patch->destroy = model->probe.destroy;
 		patch->sites[ROLE_SITE].record = (struct hook_record){ model->probe.procedure, model->probe.user_data };
