@@ -94,9 +94,11 @@ struct patch_exec_context {
 	/*
 	 * XSAVE image of x87, SSE, AVX and AVX-512 state as far as the processor has them, standard format, 64-byte
 	 * aligned; NULL unless the clobber mask asked for extended state. Values written to it take effect on resume.
-	 * xstate_bv names the components: all, or, with bits of PATCH_REGS_VECTOR only, at least those asked for that
-	 * the processor has; what is not named there is unspecified. At a function's entry the x87 registers are empty,
-	 * by the calling convention: there the image says so without a look at them, and has a status word of 0.
+	 * It has all components, or, with bits of PATCH_REGS_VECTOR only, at least those asked for that the processor
+	 * has; what it does not have is unspecified. A component in its initial state may be absent from xstate_bv
+	 * until patch_x86_64_state_component() is asked for any: then it is all 0 and named there, so that what is
+	 * written to it takes effect. At a function's entry the x87 registers are empty, by the calling convention:
+	 * there the image says so without a look at them, and has a status word of 0.
 	 */
 	void *extended_states;
 	/* RFLAGS of the program at the site; restored whatever is written here. */
