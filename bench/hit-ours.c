@@ -8,7 +8,7 @@
 
 extern worker_function bench_ours_entry, bench_ours_entry_all_gpr, bench_ours_entry_sse, bench_ours_entry_avx;
 extern worker_function bench_ours_entry_all, bench_ours_entry_trap, bench_ours_entry_around, bench_ours_entry_return;
-extern worker_function bench_ours_entry_disabled;
+extern worker_function bench_ours_entry_disabled, bench_ours_entry_2, bench_ours_entry_4;
 extern worker_function bench_ours_count_plain, bench_ours_count_atomic, bench_ours_count_thread;
 extern worker_function bench_ours_prologue, bench_ours_prologue_2, bench_ours_prologue_4, bench_ours_prologue_trap;
 extern worker_function bench_ours_middle, bench_ours_middle_site;
@@ -26,6 +26,7 @@ static const struct ours {
 	enum bench_kind kind;
 	int policy;
 	uint8_t offsets[4]; /* of further probes in the same region */
+	uint8_t more;       /* probes at the same instruction */
 	bool disabled;
 } ours[] = {
 	{.row = "gpr", .function = bench_ours_entry, .kind = KIND_GPR},
@@ -34,6 +35,8 @@ static const struct ours {
 	{.row = "gpr_middle", .function = bench_ours_middle, .site = bench_ours_middle_site, .kind = KIND_GPR},
 	{.row = "gpr_2_in_region", .function = bench_ours_prologue_2, .kind = KIND_GPR, .offsets = {1}},
 	{.row = "gpr_4_in_region", .function = bench_ours_prologue_4, .kind = KIND_GPR, .offsets = {1, 2, 4}},
+	{.row = "gpr_2_at_place", .function = bench_ours_entry_2, .kind = KIND_GPR, .more = 1},
+	{.row = "gpr_4_at_place", .function = bench_ours_entry_4, .kind = KIND_GPR, .more = 3},
 	{.row = "gpr_around", .function = bench_ours_entry_around, .kind = KIND_AROUND},
 	{.row = "gpr_around_call", .function = bench_ours_call, .site = bench_ours_call_site, .kind = KIND_AROUND},
 	{.row = "gpr_around_call_reg", .function = bench_ours_call_reg, .site = bench_ours_call_reg_site,
@@ -80,6 +83,8 @@ static const char *prepare(const struct worker_row *row)
 	if (!reason && !bench_init())
 		reason = bench_last_error();
 	if (!reason)
+		reason = make(which, address);
+	for (unsigned int i = 0; !reason && i < which->more; i++)
 		reason = make(which, address);
 	for (size_t i = 0; !reason && i < sizeof(which->offsets) && which->offsets[i]; i++)
 		reason = make(which, address + which->offsets[i]);

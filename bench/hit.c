@@ -62,6 +62,8 @@ static const struct row {
 	{"gpr_middle", OURS, "bare_middle", {"stub_middle"}},
 	{"gpr_2_in_region", OURS, "bare_prologue", {"stub_prologue"}},
 	{"gpr_4_in_region", OURS, "bare_prologue", {"stub_prologue"}},
+	{"gpr_2_at_place", OURS, "bare_entry", {"stub_sahf"}},
+	{"gpr_4_at_place", OURS, "bare_entry", {"stub_sahf"}},
 	{"gpr_around", OURS, "bare_entry", {"stub_sahf"}},
 	{"gpr_around_call", OURS, "bare_call", {"stub_sahf"}},
 	{"gpr_around_call_reg", OURS, "bare_call_reg", {"stub_sahf"}},

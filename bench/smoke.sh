@@ -22,7 +22,7 @@ failed=0
 	END {
 		if (machine != 1 || header != 1) { print "no machine line or header"; bad = 1 }
 		split("bare_entry stub_sahf stub_trap gpr gpr_prologue gpr_middle gpr_2_in_region gpr_4_in_region " \
-			"all trap", wanted, " ")
+			"gpr_2_at_place gpr_4_at_place all trap", wanted, " ")
 		for (i in wanted)
 			if (!(("hit " wanted[i]) in figures)) { print "no figure: hit " wanted[i]; bad = 1 }
 		split(no_library ? "hit" : "hit install disturb size scale", wanted_groups, " ")

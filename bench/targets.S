@@ -109,6 +109,8 @@ bench_leaf_pointer: .quad bench_leaf
 	ENTRY	bench_ours_entry_around
 	ENTRY	bench_ours_entry_return
 	ENTRY	bench_ours_entry_disabled
+	ENTRY	bench_ours_entry_2
+	ENTRY	bench_ours_entry_4
 	ENTRY	bench_ours_count_plain
 	ENTRY	bench_ours_count_atomic
 	ENTRY	bench_ours_count_thread

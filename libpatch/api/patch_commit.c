@@ -13,6 +13,7 @@
 #include "interpose/mask_audit.h"
 #include "interpose/syscall_emul.h"
 #include "patch/handle.h"
+#include "patch/hookset.h"
 #include "patch/quiesce.h"
 #include "patch/region.h"
 #include "patch/unmapped.h"
@@ -29,13 +30,16 @@
  */
 static void api_queue_patch(struct patch *patch) REQUIRES(library_lock)
 {
-	bool has_effect = patch_is_wanted(patch) || patch->enabled || patch_is_open(patch);
+	bool has_effect = patch_is_wanted(patch) || patch_is_open(patch);
 
-	for (size_t i = 0; i < patch->roles; ++i) {
-		struct region *region = patch->sites[i].attachment.region;
+	for (size_t i = 0; i < patch->count; ++i) {
+		struct region *region = patch->attachments[i].region;
 
-		if (region != NULL && (has_effect || region->installed))
-			region_queue(region);
+		if (region == NULL || (!has_effect && !region->installed))
+			continue;
+		if (patch_is_released(patch))
+			hookset_settle_for_less(region);
+		region_queue(region);
 	}
 }
 
@@ -44,7 +48,7 @@ static bool api_settle_patch(struct patch *patch) REQUIRES(library_lock)
 {
 	if (!patch_is_released(patch))
 		return true;
-	if (patch_is_pending(patch) || patch->enabled)
+	if (patch_is_pending(patch) || patch_is_open(patch))
 		return false;
 	region_detach(patch);
 	quiesce_detached(patch);

@@ -67,7 +67,7 @@ static patch_status info_check_out(const void *out, size_t size, size_t smallest
 
 static void info_fill(const struct patch *patch, struct patch_info *info)
 {
-	const struct attachment *site = &patch->sites[ROLE_SITE].attachment;
+	const struct attachment *site = &patch->attachments[0];
 	const struct region *region = site->region;
 	unsigned int index = 0;
 
@@ -80,7 +80,7 @@ static void info_fill(const struct patch *patch, struct patch_info *info)
 		.trampoline = trampoline_entry(region_trampoline(region), index),
 		.trap_hits = info_trap_hits(region),
 		.strategy = region->strategy,
-		.state = patch->enabled ? PATCH_ENABLED : PATCH_DISABLED,
+		.state = patch_is_open(patch) ? PATCH_ENABLED : PATCH_DISABLED,
 	};
 }
 

@@ -102,14 +102,14 @@ static void make_set_model(struct patch *patch, const struct patch_exec_model *m
 		patch->read = model->probe.read_registers;
 		/* What the procedure may destroy is loaded back, too. */
 		patch->write = model->probe.write_registers | model->probe.clobber_registers;
-		patch->clobber = model->probe.clobber_registers;
+		patch->clobber = arch_join_clobber(model->probe.clobber_registers, model->probe.clobber_registers);
 		patch->destroy = model->probe.destroy;
-		patch->sites[ROLE_SITE].record = (struct hook_record){ model->probe.procedure, model->probe.user_data };
+		patch->attachments[0].record = (struct hook_record){ model->probe.procedure, model->probe.user_data };
 		return;
 	}
 	if (model->count.kind == PATCH_COUNT_THREAD)
 		counter -= arch_thread_pointer();
-	patch->sites[ROLE_SITE].counter = (const void *)counter;
+	patch->attachments[0].counter = (const void *)counter;
 	patch->action = actions[model->count.kind];
 	patch->stamp = model->count.flags & PATCH_COUNT_TSC;
 }
@@ -122,7 +122,7 @@ static patch_status make_at(uintptr_t address, const struct make_request *reques
 	struct patch *patch;
 
 	heap_take_refusal();
-	patch = handle_alloc(out, request->model->type == PATCH_EXEC_MODEL_PROBE_CALL ? ROLES : 1);
+	patch = handle_alloc(out, request->model->type == PATCH_EXEC_MODEL_PROBE_CALL ? 2 : 1);
 	if (patch == NULL) {
 		error_raise(PATCH_ENOMEM, "patch_make", "out of memory", NULL);
 		return make_add_cause(PATCH_ENOMEM);

@@ -13,6 +13,8 @@
 #include "arch/x86_64/hook_frame.h"
 #include "base/compiler.h"
 
+#include <libpatch/patch.h>
+
 struct patch_exec_context;
 
 /* What a hook calls. Immutable while any thread may use it (patch/quiesce.h). */
@@ -76,6 +78,15 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook);
 
 /* The registers that the hook may change: bit i for register number i. */
 uint16_t arch_hook_writes(const struct arch_hook *hook);
+/* Bits of general purpose registers in masks. */
+#define ARCH_GENERAL (((uint64_t)1 << PATCH_ARCH_GREGS_COUNT) - 1)
+/* The clobber mask of a hook that does for procedures with either. That of a mask and itself is its plainest form. */
+uint64_t arch_join_clobber(uint64_t a, uint64_t b);
+/* Is a procedure with this clobber mask offered extended state? */
+static inline bool arch_offers_state(uint64_t clobber)
+{
+	return (clobber & ~(ARCH_GENERAL | PATCH_REGS_NO_STATE)) != 0;
+}
 
 /*
  * What arch_emit_hook() leaves to arch_emit_cold(), which writes the code that a hit seldom executes. Offsets in the

@@ -13,6 +13,7 @@ struct hook_pair {
 	uintptr_t place;         /* address of the slot of both hooks: never 0, nor a guard, and even */
 	uintptr_t record;        /* that the first hook has called */
 	uintptr_t stack_pointer; /* of the program at the instruction */
+	uint64_t called;         /* which of a list's entries were called (patch/hook_list.h), when the record is a list's */
 };
 #define HOOK_PAIRS 8
 
@@ -30,9 +31,10 @@ struct hook_guard {
 	 * no pair's place.
 	 */
 	uintptr_t top;
+	uintptr_t nothing; /* so that `top` is a multiple of the size of a pair */
 	struct hook_pair pairs[HOOK_PAIRS];
 };
-_Static_assert(offsetof(struct hook_guard, pairs) == sizeof(struct hook_pair), "`top` is a multiple of a pair's size");
+_Static_assert(offsetof(struct hook_guard, pairs) == sizeof(struct hook_pair), "the first pair is at a distance of one");
 extern TLS_INITIAL_EXEC struct hook_guard libpatch_hook_guard;
 
 /*

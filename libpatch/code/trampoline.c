@@ -155,10 +155,7 @@ static void trampoline_emit_copy(struct builder *builder, struct arch_code *code
 	const struct arch_insn *insn = &builder->insns[builder->index];
 
 	if (instead != NULL)
-		arch_emit_syscall_hook(code,
-				       (arch_syscall_hook_fn *)(uintptr_t)((const struct hook_record *)instead->record)
-					       ->procedure,
-				       bytes, insn, address, map);
+		arch_emit_syscall_hook(code, instead->instead, bytes, insn, address, map);
 	else
 		arch_relocate(code, bytes, insn, address, map);
 }
@@ -326,31 +323,14 @@ static size_t trampoline_size(size_t hook_count, unsigned int count)
 	return sizeof(struct trampoline) + hook_count * sizeof(struct built_hook) + count * sizeof(uint16_t);
 }
 
-/* An owner has one or two of a trampoline's, and few trampolines. */
-void trampoline_free_hook(struct built_hook *hook)
-{
-	struct built_hook **link;
-
-	atomic_store((_Atomic uintptr_t *)hook->slot, 0);
-	if (hook->owner == NULL)
-		return;
-	for (link = &hook->owner->hooks; *link != NULL && *link != hook; link = &(*link)->next)
-		;
-	BUG_ON_RETURN(*link == NULL);
-	*link = hook->next;
-	hook->owner = NULL;
-	hook->next = NULL;
-}
-
 void trampoline_free(struct trampoline *trampoline)
 {
 	for (size_t i = 0; i < trampoline->hook_count; ++i) {
 		struct built_hook *hook = &trampoline->hooks[i];
 
-		if (hook->slot == 0)
-			continue;
-		trampoline_free_hook(hook);
-		hook_slot_free(hook->slot);
+		BUG_ON_RETURN(hook->place != NULL);
+		if (hook->slot != 0)
+			hook_slot_free(hook->slot);
 	}
 	if (trampoline->block.size != 0) {
 		staging_drop(trampoline->block.address);
@@ -506,12 +486,9 @@ static bool trampoline_set_hooks(struct trampoline *trampoline, const struct hoo
 			.read = hook->code.read,
 			.write = hook->code.write,
 			.clobber = hook->code.clobber,
-			.before = hook->upper != 0 ? (uint32_t)(hook->address - hook->lower) : 0,
-			.behind = hook->upper != 0 ? (uint32_t)(hook->upper - hook->address) : 0,
 			.program_counter = (int16_t)(hook->code.program_counter - trampoline->start),
 			.at = (uint8_t)(hook->address - trampoline->start),
 			.when = (uint8_t)hook->when,
-			.post = hook->code.post,
 			.action = hook->code.action,
 			.stamp = hook->code.stamp,
 			.slot = hook_slot_alloc(trampoline->start),

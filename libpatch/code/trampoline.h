@@ -10,6 +10,7 @@
 #define LIBPATCH_CODE_TRAMPOLINE_H
 
 #include "arch/hook.h"
+#include "arch/syscall.h"
 #include "arch/trap_bytes.h"
 #include "base/compiler.h"
 #include "base/thread_safety.h"
@@ -17,6 +18,11 @@
 #include "code/window.h"
 
 #include <libpatch/patch.h>
+#include <limits.h>
+
+struct attachment;
+struct hook_list;
+struct place;
 
 enum hook_when {
 	HOOK_BEFORE,
@@ -25,42 +31,50 @@ enum hook_when {
 	HOOK_SYSCALL   /* at a system call: its record has an arch_syscall_hook_fn, which goes into the code */
 };
 
-/* Whose hooks they are: a patch. */
-struct hook_owner {
-	struct built_hook *hooks; /* of any trampoline */
-};
+/* What procedures called there are told as their second argument. */
+static inline uint8_t hook_is_post(enum hook_when when)
+{
+	return when == HOOK_RETURNED;
+}
+
+/* May what is to be called at `wanted` be called by a hook there? What is around an instruction is before it, too. */
+static inline bool hook_includes(enum hook_when when, enum hook_when wanted)
+{
+	return when == wanted || (when == HOOK_AROUND && wanted == HOOK_BEFORE);
+}
 
 /*
- * A hook as wanted. On ways out of the function HOOK_AROUND reports `code.program_counter`, the located address. What
- * is called is not part of the code, but in the hook's slot: another patch can take over a hook that is free.
+ * A hook as wanted: for a place, and for all patches that want to be called there; or for one that counts there. On
+ * ways out of the function HOOK_AROUND reports `code.program_counter`, the located address. What is called is not part
+ * of the code, but in the hook's slot.
  */
 struct hook {
 	uintptr_t address; /* of the instruction */
 	enum hook_when when;
 	uintptr_t lower; /* of the function, for HOOK_AROUND; upper 0: unknown */
 	uintptr_t upper; /* less than 4 GiB away */
-	struct arch_hook code; /* without a slot */
-	/* what the slot holds while the patch is enabled: a struct hook_record, or where a counter is */
-	const void *record;
-	struct hook_owner *owner;
+	struct arch_hook code; /* without a slot; of the masks, all that its patches have */
+	arch_syscall_hook_fn *instead; /* of HOOK_SYSCALL */
 };
 
-/* The same as built: what tells it from others, in few bytes, as there is one per patch at least. */
+/* The same as built, in few bytes, as there is one per patch at least. Who uses it is up to patch/place.h. */
 struct built_hook {
-	struct hook_owner *owner; /* NULL while it is free */
-	struct built_hook *next;  /* of the owner's */
+	struct place *place;     /* NULL: nobody uses it */
+	struct built_hook *next; /* of the place's */
+	union {
+		struct attachment *only; /* that uses it */
+		struct hook_list *list;
+	};
 	uintptr_t slot;
 	uint64_t read;
 	uint64_t write;
 	uint64_t clobber;
-	uint32_t before; /* lower and upper, from the instruction */
-	uint32_t behind;
 	int16_t program_counter; /* from the window's start */
 	uint8_t at;              /* offset of the instruction */
 	uint8_t when;
-	uint8_t post;
 	uint8_t action;
 	bool stamp;
+	bool shared; /* `list` says who uses it */
 };
 
 struct trampoline {
@@ -74,13 +88,12 @@ struct trampoline {
 	/* at the window's start, to entry 0 or to the window's pad; punned bytes included */
 	uint8_t jump[ARCH_JMP_SIZE];
 	bool reachable; /* some thread may have been led here: not to be reused for anything else (I7) */
-	struct built_hook hooks[]; /* what it was built from; then the entries, offsets from the block */
+	struct built_hook hooks[]; /* as they were built; then the entries, offsets from the block */
 };
 
 /*
- * Build for `hooks`, in order of call at one place (behind an instruction: in reverse). PATCH_OK; PATCH_ENOMEM: no
- * memory near enough, *message says which. A window that needs a pad and has none gets one: window->pad, for the caller
- * to keep.
+ * Build for `hooks`, in order of execution at equal addresses. PATCH_OK, or PATCH_ENOMEM: no memory near enough,
+ * *message says which. A window that needs a pad and has none gets one: window->pad, for the caller to keep.
  */
 patch_status trampoline_build(struct window *window, const struct hook *hooks, size_t count, struct trampoline **out,
 			      const char **message) REQUIRES(library_lock);
@@ -93,25 +106,21 @@ void trampoline_pad_bytes(const struct trampoline *trampoline, uintptr_t pad, ui
 
 /* Was it built for the window? */
 bool trampoline_is_for(const struct trampoline *trampoline, const struct window *window);
-/* One of its hooks, as it was wanted, with its slot. */
+/* One of its hooks, as it was wanted, with its slot, but without the function's extent. */
 struct hook trampoline_hook(const struct trampoline *trampoline, size_t index);
-/* Would the hooks be the same code, but for their slots? */
-bool trampoline_alike(const struct hook *a, const struct hook *b);
-/* Are they called at the same instants, so that their order matters? */
-bool trampoline_same_place(const struct hook *a, const struct hook *b);
+/* Can one hook stand for both, whatever their masks? */
+bool trampoline_same_kind(const struct hook *a, const struct hook *b);
+/* May what wants `hook` use this one? */
+bool trampoline_hook_serves(const struct trampoline *trampoline, size_t index, const struct hook *hook);
 
 /*
- * Can it do this? map[i] then is the index of its hook for hooks[i]. Hooks that were built for more than this stay
- * closed; one that is another patch's, unless `ignore` says so of the patch, is in the way, and one that is a wanted
- * hook's own patch's already is the one for it.
+ * Can it do what these hooks are wanted for? TRAMPOLINE_UNFIT: no; else by how much it does more than that: each
+ * register that it saves or offers without need counts, and a hook that nobody wants counts more than all registers.
  */
-bool trampoline_fits(const struct trampoline *trampoline, const struct window *window, const struct hook *hooks,
-		     size_t count, bool (*ignore)(const struct hook_owner *owner), uint16_t *map);
+#define TRAMPOLINE_UNFIT UINT_MAX
+unsigned int trampoline_excess(const struct trampoline *trampoline, const struct hook *hooks, size_t count);
 
-/* The hook is free from now on: its slot is 0. */
-void trampoline_free_hook(struct built_hook *hook) REQUIRES(library_lock);
-
-/* Free one that was never reachable. */
+/* Free one that was never reachable, or whose code is gone. Nobody uses its hooks. */
 void trampoline_free(struct trampoline *trampoline) REQUIRES(library_lock);
 
 static inline uintptr_t trampoline_entry(const struct trampoline *trampoline, unsigned int index)

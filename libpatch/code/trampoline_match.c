@@ -1,41 +1,50 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Can a trampoline that is there do what is wanted now? Compares hooks, windows and owners. Pure: nothing is emitted or
+ * Can a trampoline that is there do what is wanted now? Compares hooks and windows. Pure: nothing is emitted or
  * changed.
  */
 #include "code/trampoline.h"
 
 #include <string.h>
 
+#define HOOK_EXCESS 1024
+/* Extended state costs more than all general purpose registers. */
+#define STATE_EXCESS 64
+
 struct hook trampoline_hook(const struct trampoline *trampoline, size_t index)
 {
 	const struct built_hook *hook = &trampoline->hooks[index];
-	uintptr_t address = trampoline->start + hook->at;
 
 	return (struct hook){
-		.address = address,
+		.address = trampoline->start + hook->at,
 		.when = (enum hook_when)hook->when,
-		.lower = hook->behind != 0 ? address - hook->before : 0,
-		.upper = hook->behind != 0 ? address + hook->behind : 0,
 		.code = {
 			.read = hook->read,
 			.write = hook->write,
 			.clobber = hook->clobber,
 			.program_counter = trampoline->start + (uintptr_t)(intptr_t)hook->program_counter,
 			.slot = hook->slot,
-			.post = hook->post,
+			.post = hook_is_post((enum hook_when)hook->when),
 			.action = hook->action,
 			.stamp = hook->stamp,
 		},
 	};
 }
 
-bool trampoline_alike(const struct hook *a, const struct hook *b)
+bool trampoline_same_kind(const struct hook *a, const struct hook *b)
 {
-	return a->address == b->address && a->when == b->when && a->lower == b->lower && a->upper == b->upper &&
-	       a->code.read == b->code.read && a->code.write == b->code.write && a->code.clobber == b->code.clobber &&
-	       a->code.program_counter == b->code.program_counter && a->code.post == b->code.post &&
+	return a->address == b->address && (hook_includes(a->when, b->when) || hook_includes(b->when, a->when)) &&
 	       a->code.action == b->code.action && a->code.stamp == b->code.stamp;
+}
+
+bool trampoline_hook_serves(const struct trampoline *trampoline, size_t index, const struct hook *wanted)
+{
+	struct hook hook = trampoline_hook(trampoline, index);
+
+	return trampoline_same_kind(&hook, wanted) && hook_includes(hook.when, wanted->when) &&
+	       (wanted->code.read & ~hook.code.read) == 0 &&
+	       (wanted->code.write & ~hook.code.write) == 0 &&
+	       arch_join_clobber(wanted->code.clobber, hook.code.clobber) == hook.code.clobber;
 }
 
 static uintptr_t trampoline_jump_target(const struct trampoline *trampoline)
@@ -54,74 +63,50 @@ bool trampoline_is_for(const struct trampoline *trampoline, const struct window 
 		trampoline_jump_target(trampoline) == window->pad);
 }
 
-/* What is around an instruction is before it, too. */
-static enum hook_when trampoline_instant(enum hook_when when)
+/* How many of the hooks in front of this one are of its kind: several that count at a place need a hook each. */
+static size_t trampoline_rank(const struct hook *hooks, size_t index)
 {
-	return when == HOOK_AROUND ? HOOK_BEFORE : when;
+	size_t rank = 0;
+
+	for (size_t i = 0; i < index; ++i)
+		rank += trampoline_same_kind(&hooks[i], &hooks[index]);
+	return rank;
 }
 
-bool trampoline_same_place(const struct hook *a, const struct hook *b)
+/* The hook of this rank among those that serve; hook_count: there is none. */
+static size_t trampoline_find(const struct trampoline *trampoline, const struct hook *wanted, size_t rank)
 {
-	return a->address == b->address && trampoline_instant(a->when) == trampoline_instant(b->when);
-}
+	size_t i;
 
-static bool trampoline_hook_is(const struct trampoline *trampoline, size_t index, const struct hook *wanted)
-{
-	struct hook hook = trampoline_hook(trampoline, index);
-
-	return trampoline_alike(&hook, wanted);
-}
-
-/* Where the hook is its patch's already: threads may be on their way to it, so that no other will do. */
-static size_t trampoline_own_index(const struct trampoline *trampoline, const struct hook *wanted)
-{
-	size_t i = 0;
-
-	while (i < trampoline->hook_count &&
-	       !(trampoline->hooks[i].owner != NULL && trampoline->hooks[i].owner == wanted->owner &&
-		 trampoline_hook_is(trampoline, i, wanted)))
-		++i;
+	for (i = 0; i < trampoline->hook_count; ++i)
+		if (trampoline_hook_serves(trampoline, i, wanted) && rank-- == 0)
+			break;
 	return i;
 }
 
-static size_t trampoline_free_index(const struct trampoline *trampoline, const struct hook *wanted, size_t from)
+static unsigned int trampoline_more(uint64_t has, uint64_t wanted)
 {
-	while (from < trampoline->hook_count &&
-	       !(trampoline->hooks[from].owner == NULL && trampoline_hook_is(trampoline, from, wanted)))
-		++from;
-	return from;
+	return (unsigned int)__builtin_popcountll(has & ~wanted);
 }
 
-static bool trampoline_is_mapped(const uint16_t *map, size_t count, size_t index)
+unsigned int trampoline_excess(const struct trampoline *trampoline, const struct hook *hooks, size_t count)
 {
-	while (count > 0 && map[count - 1] != index)
-		--count;
-	return count > 0;
-}
+	unsigned int excess;
 
-bool trampoline_fits(const struct trampoline *trampoline, const struct window *window, const struct hook *hooks,
-		     size_t count, bool (*ignore)(const struct hook_owner *owner), uint16_t *map)
-{
-	if (trampoline->hook_count < count || !trampoline_is_for(trampoline, window))
-		return false;
-	/* The first one that will do is the best: none of those behind it is lost. */
+	if (trampoline->hook_count < count)
+		return TRAMPOLINE_UNFIT;
+	excess = (unsigned int)(trampoline->hook_count - count) * HOOK_EXCESS;
 	for (size_t w = 0; w < count; ++w) {
-		size_t index = trampoline_own_index(trampoline, &hooks[w]), from = 0;
+		size_t index = trampoline_find(trampoline, &hooks[w], trampoline_rank(hooks, w));
+		const struct built_hook *hook = &trampoline->hooks[index];
 
-		for (size_t before = w; before > 0 && from == 0; --before)
-			if (trampoline_same_place(&hooks[before - 1], &hooks[w]))
-				from = map[before - 1] + 1U;
 		if (index == trampoline->hook_count)
-			index = trampoline_free_index(trampoline, &hooks[w], from);
-		if (index < from || index == trampoline->hook_count)
-			return false;
-		map[w] = (uint16_t)index;
+			return TRAMPOLINE_UNFIT;
+		excess += (hook->when != hooks[w].when ? HOOK_EXCESS : 0) +
+			  trampoline_more(hook->read, hooks[w].code.read) +
+			  trampoline_more(hook->write, hooks[w].code.write) +
+			  trampoline_more(hook->clobber & ARCH_GENERAL, hooks[w].code.clobber) +
+			  (((hook->clobber ^ hooks[w].code.clobber) & ~ARCH_GENERAL) != 0 ? STATE_EXCESS : 0);
 	}
-	for (size_t i = 0; i < trampoline->hook_count; ++i) {
-		const struct hook_owner *owner = trampoline->hooks[i].owner;
-
-		if (owner != NULL && !ignore(owner) && !trampoline_is_mapped(map, count, i))
-			return false;
-	}
-	return true;
+	return excess;
 }

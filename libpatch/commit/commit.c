@@ -117,19 +117,22 @@ static bool commit_retires(const struct region_change *change)
 	return false;
 }
 
+/* Patches close as a whole, before anything of theirs leaves the text. */
 REQUIRES(library_lock)
-static void commit_open_hooks(const struct region *region)
+static void commit_close_patches(const struct region *region)
 {
 	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
-		quiesce_set_open(a->patch, patch_is_wanted(a->patch));
+		if (!patch_is_wanted(a->patch))
+			quiesce_set_open(a->patch, false);
 }
 
-/* A change failed: hooks are open for the patches that were enabled before. */
+/* And they open as a whole, when all of their regions lead to their hooks. */
 REQUIRES(library_lock)
-static void commit_reset_hooks(const struct region *region)
+static void commit_open_patches(const struct region *region)
 {
 	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
-		quiesce_set_open(a->patch, a->patch->enabled);
+		if (patch_is_wanted(a->patch) && patch_is_led_to(a->patch))
+			quiesce_set_open(a->patch, true);
 }
 
 /* An entry serves the trap bytes that its address holds after phase 1 (`first`) and after phase 3 (`last`). */
@@ -168,7 +171,7 @@ static void commit_publish(struct batch *batch)
 
 		if (change->failed)
 			continue;
-		commit_open_hooks(region);
+		commit_close_patches(region);
 		/*
 		 * A removal activates nothing: it puts trap bytes only where entries are active already, over a jump or
 		 * on an instruction that has bytes of one.
@@ -209,18 +212,13 @@ static void commit_settle_region(struct region_change *change)
 	if (commit_is_pad_led(region))
 		registry_retire(region->pad_entry);
 	if (change->install) {
+		region->led = true;
 		commit_retire_bystanders(change);
 	} else {
 		commit_retire_entries(region);
 		region_set_installed(region, false);
 	}
-	/*
-	 * A patch with two regions that failed in one of them keeps its old state; patch_is_pending() makes that true
-	 * whichever region settles first.
-	 */
-	for (struct attachment *a = region->attachments; a != NULL; a = a->next)
-		if (!patch_is_pending(a->patch))
-			a->patch->enabled = patch_is_wanted(a->patch);
+	commit_open_patches(region);
 }
 
 REQUIRES(library_lock)
@@ -230,9 +228,7 @@ static void commit_settle(struct batch *batch)
 
 	for_each_change(batch, change, PREFETCH_SETTLE) {
 		batch_record(change);
-		if (change->failed)
-			commit_reset_hooks(change->region);
-		else
+		if (!change->failed)
 			commit_settle_region(change);
 	}
 }
@@ -256,7 +252,7 @@ static int commit_sync_written(void)
 
 /*
  * A sync failed, and the batch ends here. What is in the text stays and works; the next commit goes on from there. A
- * patch whose region is in the text is in the state of its hooks: enabled if they are open.
+ * patch all of whose regions are in the text, be it by traps, opens; one that was to be removed is closed.
  */
 REQUIRES(library_lock)
 static patch_status commit_interrupted(struct batch *batch, int error)
@@ -267,11 +263,8 @@ static patch_status commit_interrupted(struct batch *batch, int error)
 	for_each_change(batch, change, PREFETCH_NOTHING) {
 		batch_record(change);
 		region_queue(change->region);
-		if (change->failed)
-			commit_reset_hooks(change->region);
-		else if (!change->install || change->region->installed)
-			for (struct attachment *a = change->region->attachments; a != NULL; a = a->next)
-				a->patch->enabled = patch_is_wanted(a->patch);
+		change->region->led |= change->install && !change->failed && (change->written || !change->text_changes);
+		commit_open_patches(change->region);
 	}
 	return error_raise_sys(PATCH_ESYS, ORIGIN, "core synchronisation failed; the next commit completes the batch",
 			       error);

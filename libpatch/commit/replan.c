@@ -12,6 +12,7 @@
 #include "base/scratch.h"
 #include "base/thread_safety.h"
 #include "patch/hookset.h"
+#include "patch/place.h"
 #include "patch/region.h"
 #include "trap/registry.h"
 #include "trap/owned_signals.h"
@@ -68,7 +69,7 @@ static bool replan_build(struct replan *replan, const struct candidates *candida
 	/* Owning one more signal takes the lock off: not in the middle of this. */
 	if (built && region_needs_sigill(region, replan->trampoline) && !signals_owned(SIGILL)) {
 		if (!replan->trampoline->reachable)
-			trampoline_free(replan->trampoline);
+			place_free_trampoline(replan->trampoline);
 		built = false;
 	}
 	if (!built)
@@ -130,7 +131,7 @@ static bool replan_find_place(struct replan *replan) REQUIRES(library_lock)
 static void replan_free_built(struct replan *replan) REQUIRES(library_lock)
 {
 	if (!replan->trampoline->reachable)
-		trampoline_free(replan->trampoline);
+		place_free_trampoline(replan->trampoline);
 }
 
 REQUIRES(library_lock)

@@ -17,8 +17,7 @@
 #define BATCH 1024
 
 /*
- * May a batch end between the two? Not where a punned jump of the one may read bytes of the other (I11), and not
- * between the two regions of a patch around a call, which lie side by side.
+ * May a batch end between the two? Not where a punned jump of the one may read bytes of the other (I11).
  */
 static bool worklist_is_apart(const struct worklist_item *item, const struct worklist_item *next)
 {

@@ -19,8 +19,10 @@
 
 struct site {
 	struct site *next;
-	struct patch patch;
+	struct patch patch; /* with one attachment */
 };
+
+#define SITE_SIZE (offsetof(struct site, patch) + patch_size(1))
 
 static struct site *sites GUARDED_BY(library_lock);
 static struct interpose_usage usage GUARDED_BY(library_lock);
@@ -30,25 +32,25 @@ static bool interpose_patch(const struct syscall_site *found) REQUIRES(library_l
 {
 	arch_syscall_hook_fn *instead = found->unmaps ? unload_munmap : syscall_emulate;
 	const struct extent *extent = found->extent;
-	struct site *site = heap_alloc(sizeof(*site));
+	struct site *site = heap_alloc(SITE_SIZE);
 	struct refusal refusal;
 
 	if (site == NULL)
 		return false;
-	site->patch = (struct patch){ .roles = 1,
+	site->patch = (struct patch){ .count = 1,
 				      .located = found->address,
 				      .lower = extent->lower,
 				      .upper = extent->upper,
 				      .type = MODEL_SYSCALL };
-	site->patch.sites[ROLE_SITE].record.procedure =
+	site->patch.attachments[0].record.procedure =
 		(void (*)(struct patch_exec_context *, uint8_t))(uintptr_t)instead;
 	patch_set_goal(&site->patch, GOAL_ENABLED);
 	if (attach_in_window(&site->patch, found->address, found->start, found->end, extent, &refusal) != PATCH_OK) {
 		region_detach(&site->patch);
-		heap_free(site, sizeof(*site));
+		heap_free(site, SITE_SIZE);
 		return false;
 	}
-	region_queue(site->patch.sites[ROLE_SITE].attachment.region);
+	region_queue(site->patch.attachments[0].region);
 	site->next = sites;
 	sites = site;
 	++usage.mediated;
@@ -85,7 +87,7 @@ patch_status interpose_restore(void)
 
 		for (int i = 0; i < AT_ONCE && site != NULL; ++i, site = site->next) {
 			patch_set_goal(&site->patch, GOAL_DISABLED);
-			region_queue(site->patch.sites[ROLE_SITE].attachment.region);
+			region_queue(site->patch.attachments[0].region);
 		}
 		status = commit_run_whole();
 		while (status == PATCH_OK && sites != site) {

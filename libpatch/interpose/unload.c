@@ -44,9 +44,9 @@ static bool unload_procedures(uintptr_t lower, uintptr_t upper) REQUIRES(library
 			continue;
 		patch_set_goal(patch, GOAL_DISABLED);
 		patch->gone = true;
-		for (size_t i = 0; i < patch->roles; ++i)
-			if (patch->sites[i].attachment.region != NULL && patch->enabled)
-				region_queue(patch->sites[i].attachment.region);
+		for (size_t i = 0; i < patch->count; ++i)
+			if (patch->attachments[i].region != NULL && patch_is_open(patch))
+				region_queue(patch->attachments[i].region);
 	}
 	if (region_queued() > 0)
 		commit_run();

@@ -50,7 +50,7 @@ static void handle_renew(struct handle_entry *entry)
 		entry->generation = 1;
 }
 
-struct patch *handle_alloc(patch_t *handle, unsigned int roles)
+struct patch *handle_alloc(patch_t *handle, unsigned int attachments)
 {
 	struct patch *patch;
 	uint32_t index = handle_first_free;
@@ -58,7 +58,7 @@ struct patch *handle_alloc(patch_t *handle, unsigned int roles)
 	LOCK_ASSERT_HELD();
 	if ((index == HANDLE_NONE && !handle_make_room()) || !ptr_vec_reserve(&handle_changed, handle_all + 1))
 		return NULL;
-	patch = heap_alloc(patch_size(roles));
+	patch = heap_alloc(patch_size(attachments));
 	if (patch == NULL)
 		return NULL;
 	if (index != HANDLE_NONE)
@@ -66,7 +66,9 @@ struct patch *handle_alloc(patch_t *handle, unsigned int roles)
 	else
 		handle_renew(&handle_entries[index = (uint32_t)handle_used++]);
 	handle_entries[index].patch = patch;
-	patch->roles = (uint8_t)roles;
+	patch->count = (uint16_t)attachments;
+	if (attachments > 1)
+		patch->pair = (struct call_pair *)&patch->attachments[attachments];
 	patch->entry = index;
 	*handle = (patch_t)((uintptr_t)handle_entries[index].generation << 32 | index);
 	++handle_live;
@@ -103,7 +105,7 @@ void handle_free(struct patch *patch)
 	handle_first_free = patch->entry;
 	--handle_all;
 	patch_set_life(patch, LIFE_FREED);
-	heap_free(patch, patch_size(patch->roles));
+	heap_free(patch, patch_size(patch->count));
 }
 
 void handle_revoke_all(void (*visit)(struct patch *patch))

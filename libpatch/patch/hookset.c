@@ -2,60 +2,19 @@
 /*
  * From the patches at a window to a trampoline that serves them: which hooks they stand for, whether the region has a
  * trampoline that can do that, and else what a new one is built for. Nothing here leads text to it.
+ *
+ * What a window keeps (I7): one trampoline for each set of masks and counters that its places had at a time, whoever
+ * the patches were and however often they came and went.
  */
 #include "patch/hookset.h"
 
 #include "arch/cpu.h"
 #include "arch/trap_bytes.h"
+#include "base/bug.h"
 #include "base/heap.h"
 #include "base/thread_safety.h"
-
-/* Once a window has so many trampolines, one with more hooks than are wanted will do. */
-#define SPARE_FROM 8
-/* From then on a new one is built for SPARE times the hooks that are wanted, if that makes fewer than LARGER_MAX. */
-#define SPARE 2
-#define LARGER_MAX 256
-
-static enum hook_when hookset_when(const struct attachment *attachment)
-{
-	if (attachment->role == ROLE_RETURN)
-		return HOOK_RETURNED;
-	switch (attachment->patch->type) {
-	case MODEL_SYSCALL:
-		return HOOK_SYSCALL;
-	case PATCH_EXEC_MODEL_PROBE_AROUND:
-		return HOOK_AROUND;
-	default:
-		return HOOK_BEFORE;
-	}
-}
-
-/* The hook that an attachment stands for. */
-static void hookset_describe(const struct attachment *attachment, struct hook *hook)
-{
-	struct patch *patch = attachment->patch;
-
-	*hook = (struct hook){
-		.address = attachment->address,
-		.when = hookset_when(attachment),
-		.code = {
-			.read = patch->read,
-			.write = patch->write,
-			.clobber = patch->clobber,
-			.program_counter = patch->located,
-			.post = attachment->role == ROLE_RETURN,
-			.action = patch->action,
-			.stamp = patch->stamp,
-		},
-		.record = patch_record(patch, attachment->role),
-		.owner = &patch->owner,
-	};
-	/* A function of more than 4 GiB is as good as not known. */
-	if (patch->upper - patch->lower <= UINT32_MAX) {
-		hook->lower = patch->lower;
-		hook->upper = patch->upper;
-	}
-}
+#include "patch/place.h"
+#include "patch/quiesce.h"
 
 static bool hookset_precedes(const struct attachment *a, const struct attachment *b)
 {
@@ -88,7 +47,7 @@ bool hookset_add(struct hookset *set, struct attachment *attachment)
 bool hookset_add_region(struct hookset *set, const struct region *region)
 {
 	for (struct attachment *a = region->attachments; a != NULL; a = a->next)
-		if (!patch_is_released(a->patch) && !hookset_add(set, a))
+		if (!hookset_add(set, a))
 			return false;
 	return true;
 }
@@ -97,6 +56,147 @@ void hookset_free(struct hookset *set)
 {
 	heap_free(set->list, set->capacity * sizeof(*set->list));
 }
+
+/* ---- the hooks that are wanted ---------------------------------------------------------------------------------- */
+
+/* The hooks that the attachments of a set stand for; those that count in front of the one that calls. */
+struct hookset_hooks {
+	struct hook *list;
+	size_t count;
+	size_t capacity;
+};
+
+static struct hook hookset_describe(const struct attachment *attachment)
+{
+	const struct patch *patch = attachment->patch;
+	const enum hook_when when = (enum hook_when)attachment->when;
+	struct hook hook = {
+		.address = attachment->address,
+		.when = when,
+		.code = {
+			.read = patch->read,
+			.write = patch->write,
+			.clobber = patch->clobber,
+			.program_counter = patch->located,
+			.post = hook_is_post(when),
+			.action = patch->action,
+			.stamp = patch->stamp,
+		},
+	};
+
+	/* A function of more than 4 GiB is as good as not known. */
+	if (patch->upper - patch->lower <= UINT32_MAX) {
+		hook.lower = patch->lower;
+		hook.upper = patch->upper;
+	}
+	if (when == HOOK_SYSCALL)
+		hook.instead = (arch_syscall_hook_fn *)(uintptr_t)attachment->record.procedure;
+	return hook;
+}
+
+/* What calls procedures at a place is one hook, which does what any of its patches needs. */
+static void hookset_add_hook(struct hookset_hooks *hooks, const struct hook *hook)
+{
+	for (size_t i = 0; hook->code.action == ARCH_CALL_PROCEDURE && i < hooks->count; ++i) {
+		struct hook *other = &hooks->list[i];
+
+		if (!trampoline_same_kind(other, hook))
+			continue;
+		if (hook->when == HOOK_AROUND)
+			other->when = HOOK_AROUND;
+		/* Less is known of what is before an instruction that is reached by other ways than its function's entry. */
+		if (hook->code.program_counter == hook->address)
+			other->code.program_counter = hook->address;
+		other->code.read |= hook->code.read;
+		other->code.write |= hook->code.write;
+		other->code.clobber = arch_join_clobber(other->code.clobber, hook->code.clobber);
+		return;
+	}
+	BUG_ON_RETURN(hooks->count == hooks->capacity);
+	hooks->list[hooks->count++] = *hook;
+}
+
+/* A released patch that counts has its hook until it is gone; one that is called needs none of its own. */
+static bool hookset_needs(const struct patch *patch, bool counts)
+{
+	return counts == (patch->action != ARCH_CALL_PROCEDURE) && (counts || !patch_is_released(patch));
+}
+
+static void hookset_collect(const struct hookset *set, struct hookset_hooks *hooks)
+{
+	for (int counts = 1; counts >= 0; --counts) {
+		for (size_t i = 0; i < set->count; ++i) {
+			const struct attachment *attachment = set->list[i];
+			struct hook hook;
+
+			if (!hookset_needs(attachment->patch, counts))
+				continue;
+			hook = hookset_describe(attachment);
+			hookset_add_hook(hooks, &hook);
+		}
+	}
+}
+
+/* ---- a trampoline that can do it -------------------------------------------------------------------------------- */
+
+/* With so many trampolines of a window, one that does more than is wanted will do. */
+#define EXACT 8
+
+/* The search among the trampolines of a region for the one that does the least beside what is wanted. */
+struct hookset_search {
+	const struct window *window;
+	const struct hookset_hooks *hooks;
+	struct trampoline *best;
+	unsigned int excess;
+	unsigned int count; /* of trampolines for the window */
+};
+
+static void hookset_consider(struct hookset_search *search, struct trampoline *trampoline)
+{
+	unsigned int excess;
+
+	if (trampoline == NULL || !trampoline_is_for(trampoline, search->window))
+		return;
+	++search->count;
+	excess = trampoline_excess(trampoline, search->hooks->list, search->hooks->count);
+	if (excess < search->excess) {
+		search->excess = excess;
+		search->best = trampoline;
+	}
+}
+
+static struct hookset_search hookset_search(const struct region *region, const struct window *window,
+					    const struct hookset_hooks *hooks)
+{
+	struct hookset_search search = { .window = window, .hooks = hooks, .excess = TRAMPOLINE_UNFIT };
+
+	hookset_consider(&search, region->next);
+	hookset_consider(&search, region->current);
+	for (struct trampoline *old = region->old; old != NULL; old = old->next)
+		hookset_consider(&search, old);
+	return search;
+}
+
+/* One that the region has, or a new one. */
+static patch_status hookset_find_or_build(const struct region *region, struct window *window,
+					  const struct hookset_hooks *hooks, struct trampoline **out,
+					  const char **message) REQUIRES(library_lock)
+{
+	const struct hookset_search search = hookset_search(region, window, hooks);
+	patch_status status;
+
+	*out = search.best;
+	if (search.excess == 0 || (search.best != NULL && search.count >= EXACT))
+		return PATCH_OK;
+	status = trampoline_build(window, hooks->list, hooks->count, out, message);
+	if (status == PATCH_OK || search.best == NULL)
+		return status;
+	/* Slower than it need be, and right. */
+	*out = search.best;
+	return PATCH_OK;
+}
+
+/* ---- the set ---------------------------------------------------------------------------------------------------- */
 
 /* When a pad that threads may be at is led to another trampoline, traps at the pad are served by this entry. */
 static bool hookset_make_pad_entry(struct region *region) REQUIRES(library_lock)
@@ -110,182 +210,6 @@ static bool hookset_make_pad_entry(struct region *region) REQUIRES(library_lock)
 	return true;
 }
 
-static struct patch *hookset_patch_of(struct hook_owner *owner)
-{
-	return (struct patch *)((uint8_t *)owner - offsetof(struct patch, owner));
-}
-
-static bool hookset_owner_is_released(const struct hook_owner *owner)
-{
-	return patch_is_released(hookset_patch_of((struct hook_owner *)(uintptr_t)owner));
-}
-
-/* The search among the trampolines of a region for one that serves `hooks`. */
-struct hookset_search {
-	const struct window *window;
-	const struct hook *hooks;
-	size_t count;
-	uint16_t *map;
-	const struct trampoline *now; /* that the text leads to, or is about to */
-	struct trampoline *best;
-	struct trampoline *largest; /* of all for the window */
-	size_t others;              /* how many are for the window, without `now` */
-};
-
-/* The best is the one with the fewest hooks that are not wanted. */
-static void hookset_consider(struct hookset_search *search, struct trampoline *trampoline)
-{
-	if (trampoline == NULL || !trampoline_is_for(trampoline, search->window))
-		return;
-	search->others += trampoline != search->now;
-	if (search->largest == NULL || trampoline->hook_count > search->largest->hook_count)
-		search->largest = trampoline;
-	if (search->best != NULL && search->best->hook_count <= trampoline->hook_count)
-		return;
-	if (trampoline_fits(trampoline, search->window, search->hooks, search->count, hookset_owner_is_released,
-			    search->map))
-		search->best = trampoline;
-}
-
-static struct trampoline *hookset_find(struct region *region, struct hookset_search *search)
-{
-	search->now = region_trampoline(region);
-	hookset_consider(search, region->next);
-	hookset_consider(search, region->current);
-	for (struct trampoline *old = region->old; old != NULL; old = old->next)
-		hookset_consider(search, old);
-	/*
-	 * Hooks that are not wanted cost time at each hit; but the number of trampolines of a window must have a bound
-	 * (I7).
-	 */
-	if (search->best != NULL && search->best->hook_count > search->count && search->others < SPARE_FROM)
-		return NULL;
-	return search->best;
-}
-
-/* How many of these hooks have the place of this one. */
-static size_t hookset_count_at(const struct hook *hooks, size_t count, const struct hook *place)
-{
-	size_t at = 0;
-
-	for (size_t i = 0; i < count; ++i)
-		at += trampoline_same_place(&hooks[i], place);
-	return at;
-}
-
-static size_t hookset_count_alike(const struct hook *hooks, size_t count, const struct hook *hook)
-{
-	size_t alike = 0;
-
-	for (size_t i = 0; i < count; ++i)
-		alike += trampoline_alike(&hooks[i], hook);
-	return alike;
-}
-
-static size_t hookset_count_of(const struct trampoline *trampoline, const struct hook *hook)
-{
-	size_t alike = 0;
-
-	for (size_t i = 0; i < trampoline->hook_count; ++i) {
-		struct hook built = trampoline_hook(trampoline, i);
-
-		alike += trampoline_alike(&built, hook);
-	}
-	return alike;
-}
-
-/* Hooks for more than is wanted. With LARGER_MAX of them the layout is too large to be built. */
-struct hookset_layout {
-	struct hook *hooks;
-	size_t count;
-};
-
-/*
- * Add the hooks of one place. The kinds of hooks that are wanted there, and those that the largest trampoline has
- * there, take turns, so that hooks of any order find theirs; there are `spare` times as many turns as hooks are wanted,
- * so that patches that come later find hooks behind those of patches that stay.
- */
-static void hookset_add_place(struct hookset_layout *layout, const struct hookset_search *search,
-			      const struct hook *place, size_t spare)
-{
-	const struct trampoline *largest = search->largest;
-	size_t begin = layout->count, kinds, turns = spare * hookset_count_at(search->hooks, search->count, place);
-
-	if (hookset_count_at(layout->hooks, layout->count, place) > 0)
-		return;
-	for (size_t i = 0; i < largest->hook_count + search->count && layout->count < LARGER_MAX; ++i) {
-		struct hook hook =
-			i < largest->hook_count ? trampoline_hook(largest, i) : search->hooks[i - largest->hook_count];
-
-		if (trampoline_same_place(&hook, place) &&
-		    hookset_count_alike(layout->hooks + begin, layout->count - begin, &hook) == 0)
-			layout->hooks[layout->count++] = hook;
-	}
-	kinds = layout->count - begin;
-	/* One hook is called instead of the instruction: no more than one is needed. */
-	if (place->when == HOOK_SYSCALL)
-		return;
-	if (spare > 1)
-		turns = MAX(turns, hookset_count_of(largest, place));
-	for (size_t i = kinds; i < kinds * turns && layout->count < LARGER_MAX; ++i)
-		layout->hooks[layout->count++] = layout->hooks[begin + i % kinds];
-}
-
-/*
- * Where a window has many trampolines, a new one is built for more than is wanted: for all that the largest one can do,
- * in all orders. So their number has a bound: another one is needed only when, in each of them, a patch that stays has
- * one of the last places.
- */
-static patch_status hookset_build_larger(struct window *window, const struct hookset_search *search, size_t spare,
-					 struct trampoline **out) REQUIRES(library_lock)
-{
-	const struct trampoline *largest = search->largest;
-	struct hookset_layout layout = { .hooks = heap_alloc(LARGER_MAX * sizeof(*layout.hooks)) };
-	const char *message;
-	patch_status status = PATCH_ENOMEM;
-
-	if (layout.hooks == NULL)
-		return PATCH_ENOMEM;
-	for (size_t i = 0; i < search->count; ++i)
-		hookset_add_place(&layout, search, &search->hooks[i], spare);
-	for (size_t i = 0; i < largest->hook_count; ++i) {
-		struct hook hook = trampoline_hook(largest, i);
-
-		hookset_add_place(&layout, search, &hook, spare);
-	}
-	if (layout.count < LARGER_MAX)
-		status = trampoline_build(window, layout.hooks, layout.count, out, &message);
-	heap_free(layout.hooks, LARGER_MAX * sizeof(*layout.hooks));
-	return status;
-}
-
-static patch_status hookset_build_new(struct window *window, const struct hookset_search *search,
-				      struct trampoline **out, const char **message) REQUIRES(library_lock)
-{
-	if (search->others >= SPARE_FROM && search->largest != NULL)
-		for (size_t spare = SPARE; spare > 0; --spare)
-			if (hookset_build_larger(window, search, spare, out) == PATCH_OK)
-				return PATCH_OK;
-	return trampoline_build(window, search->hooks, search->count, out, message);
-}
-
-/* Give the hooks to their patches, and open those whose patch is open. */
-static void hookset_hand_over(struct trampoline *trampoline, const struct hookset_search *search)
-{
-	for (size_t i = 0; i < search->count; ++i) {
-		struct built_hook *hook = &trampoline->hooks[search->map[i]];
-		struct hook_owner *owner = search->hooks[i].owner;
-
-		if (hook->owner == owner)
-			continue;
-		hook->owner = owner;
-		hook->next = owner->hooks;
-		owner->hooks = hook;
-		atomic_store((_Atomic uintptr_t *)hook->slot,
-			     patch_is_open(hookset_patch_of(owner)) ? (uintptr_t)search->hooks[i].record : 0);
-	}
-}
-
 static struct window hookset_window(const struct region *region, const struct arch_insn *insns)
 {
 	return (struct window){ region->start,          region->length,   region->count, region->strategy,
@@ -293,37 +217,81 @@ static struct window hookset_window(const struct region *region, const struct ar
 				arch_has_shadow_stack() };
 }
 
-/* A trampoline for these attachments: one the region has, or a new one. */
+static bool hookset_has(const struct region *region, const struct trampoline *trampoline)
+{
+	const struct trampoline *old = region->old;
+
+	while (old != NULL && old != trampoline)
+		old = old->next;
+	return trampoline == region->next || trampoline == region->current || old != NULL;
+}
+
+/* Lists that no thread walks any more are found when threads are looked at: not only in commits. */
+#define LISTS_WAITING_MAX 64
+
 patch_status hookset_build(const struct hookset *set, struct region *region, const struct arch_insn *insns,
 			   struct trampoline **out, struct refusal *refusal)
 {
-	size_t hooks_size = set->count * sizeof(struct hook);
-	size_t map_size = set->count * sizeof(uint16_t);
 	struct window window = hookset_window(region, insns);
-	struct hook *hooks = heap_alloc(hooks_size);
-	struct hookset_search search = {
-		.window = &window, .hooks = hooks, .count = set->count, .map = heap_alloc(map_size)
-	};
+	struct hookset_hooks hooks = { .capacity = set->count };
 	patch_status status = PATCH_ENOMEM;
+	size_t size = hooks.capacity * sizeof(*hooks.list);
 
 	refusal->irritant = region->start;
 	refusal->message = "out of memory";
-	if (hooks != NULL && search.map != NULL && hookset_make_pad_entry(region)) {
-		for (size_t i = 0; i < set->count; ++i)
-			hookset_describe(set->list[i], &hooks[i]);
-		status = PATCH_OK;
-		*out = hookset_find(region, &search);
-		if (*out == NULL)
-			status = hookset_build_new(&window, &search, out, &refusal->message);
-		region->pad = window.pad;
+	hooks.list = heap_alloc(size);
+	if (hooks.list == NULL || !hookset_make_pad_entry(region)) {
+		heap_free(hooks.list, size);
+		return PATCH_ENOMEM;
 	}
-	if (status == PATCH_OK) {
-		trampoline_fits(*out, &window, hooks, search.count, hookset_owner_is_released, search.map);
-		hookset_hand_over(*out, &search);
+	hookset_collect(set, &hooks);
+	status = hookset_find_or_build(region, &window, &hooks, out, &refusal->message);
+	region->pad = window.pad;
+	heap_free(hooks.list, size);
+	if (status != PATCH_OK)
+		return status;
+	if (!place_use(*out, set->list, set->count)) {
+		if (!hookset_has(region, *out))
+			trampoline_free(*out);
+		refusal->message = "out of memory";
+		return PATCH_ENOMEM;
 	}
-	heap_free(hooks, hooks_size);
-	heap_free(search.map, map_size);
-	return status;
+	quiesce_lists(LISTS_WAITING_MAX);
+	return PATCH_OK;
+}
+
+void hookset_settle_for_less(struct region *region)
+{
+	struct window window = hookset_window(region, NULL);
+	struct hookset_hooks hooks = { 0 };
+	struct hookset set = { 0 };
+
+	/* Mostly there is no other trampoline. */
+	if (region->old == NULL && (region->next == NULL || region->current == NULL))
+		return;
+	if (hookset_add_region(&set, region)) {
+		hooks.capacity = set.count;
+		hooks.list = heap_alloc(hooks.capacity * sizeof(*hooks.list));
+	}
+	if (hooks.list != NULL) {
+		struct trampoline *less;
+
+		hookset_collect(&set, &hooks);
+		less = hooks.count > 0 ? hookset_search(region, &window, &hooks).best : NULL;
+		if (less != NULL && less != region_trampoline(region) && hookset_make_pad_entry(region) &&
+		    place_use(less, set.list, set.count))
+			region_set_next(region, less);
+		heap_free(hooks.list, hooks.capacity * sizeof(*hooks.list));
+	}
+	hookset_free(&set);
+}
+
+static bool hookset_is_wanted(const struct hookset *set)
+{
+	for (size_t i = 0; i < set->count; ++i)
+		if (!patch_is_released(set->list[i]->patch))
+			return true;
+	return false;
 }
 
 patch_status hookset_build_trap(struct region *region, struct trampoline **out, struct refusal *refusal)
@@ -336,7 +304,7 @@ patch_status hookset_build_trap(struct region *region, struct trampoline **out, 
 	*out = NULL;
 	region->strategy = PATCH_STRATEGY_TRAP;
 	if (hookset_add_region(&set, region))
-		status = set.count == 0 ? PATCH_OK : hookset_build(&set, region, NULL, out, refusal);
+		status = hookset_is_wanted(&set) ? hookset_build(&set, region, NULL, out, refusal) : PATCH_OK;
 	hookset_free(&set);
 	region->strategy = strategy;
 	return status;

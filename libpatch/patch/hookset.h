@@ -22,17 +22,24 @@ struct hookset {
 
 /* False: out of memory. */
 bool hookset_add(struct hookset *set, struct attachment *attachment) REQUIRES(library_lock);
-/* Add all attachments of the region whose patch is not released. */
+/* Add all attachments of the region. */
 bool hookset_add_region(struct hookset *set, const struct region *region) REQUIRES(library_lock);
 void hookset_free(struct hookset *set) REQUIRES(library_lock);
 
 /*
- * A trampoline for the set; its hooks belong to the patches then. PATCH_OK; PATCH_ENOMEM with the reason in *refusal.
+ * A trampoline for those of the set that are not released. Its hooks are used then by all of the set that they suffice
+ * for. PATCH_OK; PATCH_ENOMEM with the reason in *refusal.
  */
 patch_status hookset_build(const struct hookset *set, struct region *region, const struct arch_insn *insns,
 			   struct trampoline **out, struct refusal *refusal) REQUIRES(library_lock);
 /* The same for the patches on the region, which is to be a trap. *out is NULL when there are none. */
 patch_status hookset_build_trap(struct region *region, struct trampoline **out, struct refusal *refusal)
 	REQUIRES(library_lock);
+
+/*
+ * A patch of the region is about to go: at the next commit the text is to lead to the trampoline that does the least
+ * beside what is wanted then. Without memory it stays as it is, which is right, and slower.
+ */
+void hookset_settle_for_less(struct region *region) REQUIRES(library_lock);
 
 #endif

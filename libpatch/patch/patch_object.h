@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A patch: what patch_make() was asked for, its places in regions, and where its life stands. Fields change with the
+ * A patch: what patch_make() was asked for, the places that it uses, and where its life stands. Fields change with the
  * library lock held.
  */
 #ifndef LIBPATCH_PATCH_PATCH_OBJECT_H
@@ -12,12 +12,8 @@
 #include "code/trampoline.h"
 #include "runtime/call_pairs.h"
 
+struct place;
 struct region;
-
-enum role {
-	ROLE_SITE,  /* the patch's own instruction */
-	ROLE_RETURN /* the return address of that call, for PROBE_CALL */
-};
 
 /*
  * The type of the library's own patches, at system calls. The record of such a patch has an arch_syscall_hook_fn.
@@ -25,16 +21,19 @@ enum role {
  */
 #define MODEL_SYSCALL 0x80
 
-/* A patch's place in a region. */
+/* A patch's use of a place (place.h). */
 struct attachment {
 	struct attachment *next; /* in the region, in order of making */
 	struct patch *patch;
 	struct region *region; /* NULL: nowhere */
+	struct place *place;   /* NULL: none yet */
 	uintptr_t address;     /* of the instruction */
-	enum role role;
+	union {
+		struct hook_record record;
+		const void *counter; /* when nothing is called: its address or its distance from the thread pointer */
+	};
+	uint8_t when; /* enum hook_when */
 };
-
-#define ROLES 2
 
 /*
  * The life of a patch. "Open": the slots of its hooks hold its records, so that threads that come by call its
@@ -66,14 +65,14 @@ enum patch_life {
 };
 
 /*
- * What the program wants of a patch, which the next commit brings about. `enabled` says what the last one has brought
- * about. The goal GOAL_RELEASED is final, and the handle is unknown from then on.
+ * What the program wants of a patch, which the next commit brings about. A patch is enabled when it is open. The
+ * goal GOAL_RELEASED is final, and the handle is unknown from then on.
  */
 enum patch_goal { GOAL_DISABLED, GOAL_ENABLED, GOAL_RELEASED, PATCH_GOALS };
 
 /*
- * What the caller of patch_make() asked for, and where it stands. A patch without a return site has no memory for one
- * (patch_size()). There may be a million patches: the fields that commits look at stand together, from `queued` on.
+ * What the caller of patch_make() asked for, and where it stands. There may be a million patches: the fields that
+ * commits look at stand together, from `queued` on.
  */
 struct patch {
 	uint64_t order; /* of making */
@@ -101,22 +100,13 @@ struct patch {
 	uint8_t policy;
 	uint8_t action; /* enum arch_action */
 	bool stamp;
-	uint8_t roles;           /* that there is memory for */
-	bool paired;             /* both its hooks go through call_pairs.c */
-	uint8_t goal;            /* enum patch_goal: what the next commit is to make of it */
-	uint8_t life;            /* enum patch_life */
-	bool enabled;            /* by the last commit */
-	bool gone;               /* its code, or its procedure's, was unmapped: it is never enabled again */
-	struct hook_owner owner; /* of its hooks */
-	struct {
-		struct attachment attachment;
-		union {
-			struct hook_record record;
-			const void *counter; /* when nothing is called: its address or its distance from the thread
-						pointer */
-		};
-	} sites[ROLES];        /* by role */
-	struct call_pair pair; /* of both calls */
+	bool paired;  /* both its hooks go through runtime/call_pairs.c */
+	uint8_t goal; /* enum patch_goal: what the next commit is to make of it */
+	uint8_t life; /* enum patch_life */
+	bool gone;    /* its code, or its procedure's, was unmapped: it is never enabled again */
+	uint16_t count; /* of attachments that there is memory for */
+	struct call_pair *pair; /* of a paired patch: behind the attachments */
+	struct attachment attachments[]; /* the first one is at the patch's own instruction */
 };
 
 /* May a life go on so? */
@@ -150,17 +140,17 @@ static inline bool patch_may_be_in_use(const struct patch *patch)
 	return patch->life == LIFE_OPEN || patch->life == LIFE_CLOSED || patch->life == LIFE_DETACHED;
 }
 
-/* What the slots of its hooks hold while they are open. */
-static inline const void *patch_record(const struct patch *patch, enum role role)
+/* What a slot holds while it is open for this attachment alone. */
+static inline const void *attachment_record(const struct attachment *attachment)
 {
-	return patch->action == ARCH_CALL_PROCEDURE ? &patch->sites[role].record : patch->sites[role].counter;
+	return attachment->patch->action == ARCH_CALL_PROCEDURE ? &attachment->record : attachment->counter;
 }
 
 /* The procedure that its hooks call, and its user data. Not for a patch that counts. */
 static inline struct hook_record patch_procedure(const struct patch *patch)
 {
-	return patch->paired ? (struct hook_record){ patch->pair.procedure, patch->pair.user_data } :
-			       patch->sites[ROLE_SITE].record;
+	return patch->paired ? (struct hook_record){ patch->pair->procedure, patch->pair->user_data } :
+			       patch->attachments[0].record;
 }
 
 /* The address that its hooks refer to: of the procedure, or of the counter; 0 for a counter in thread-local storage. */
@@ -172,14 +162,14 @@ static inline uintptr_t patch_refers_to(const struct patch *patch)
 	case ARCH_COUNT_THREAD:
 		return 0;
 	default:
-		return (uintptr_t)patch->sites[ROLE_SITE].counter;
+		return (uintptr_t)patch->attachments[0].counter;
 	}
 }
 
-/* The size of a patch with so many roles. */
-static inline size_t patch_size(unsigned int roles)
+/* The size of a patch with so many attachments; with more than one there is room for a pair. */
+static inline size_t patch_size(unsigned int count)
 {
-	return roles == ROLES ? sizeof(struct patch) : offsetof(struct patch, sites[1]);
+	return sizeof(struct patch) + count * sizeof(struct attachment) + (count > 1 ? sizeof(struct call_pair) : 0);
 }
 
 /* A pass over many objects fetches the object that is so many places ahead of the one at hand. */
@@ -188,13 +178,13 @@ static inline size_t patch_size(unsigned int roles)
 /* Fetch what commits look at. */
 static inline void patch_fetch(const struct patch *patch)
 {
-	fetch(&patch->queued, offsetof(struct patch, sites[1]) - offsetof(struct patch, queued));
+	fetch(&patch->queued, sizeof(struct patch) + sizeof(struct attachment) - offsetof(struct patch, queued));
 }
 
-/* The same for an attachment's patch. Its address is computed: attachment->patch is not in the cache yet. */
+/* The same for the patch of its first attachment. Computed, because attachment->patch is not in the cache yet. */
 static inline void attachment_fetch(const struct attachment *attachment)
 {
-	patch_fetch((const struct patch *)((const uint8_t *)attachment - offsetof(struct patch, sites)));
+	patch_fetch((const struct patch *)((const uint8_t *)attachment - sizeof(struct patch)));
 }
 
 #endif

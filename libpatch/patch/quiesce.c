@@ -7,7 +7,9 @@
 
 #include "base/thread_safety.h"
 #include "patch/handle.h"
+#include "patch/hook_list.h"
 #include "patch/patch_object.h"
+#include "patch/place.h"
 #include "runtime/hook_guard.h"
 #include "sys/membarrier.h"
 #include "runtime/hook_threads.h"
@@ -38,27 +40,19 @@ static void quiesce_take_off(struct patch *patch)
 		patch->quiet_next->quiet_link = patch->quiet_link;
 }
 
-static void quiesce_set_slots(const struct patch *patch, bool open)
-{
-	for (const struct built_hook *hook = patch->owner.hooks; hook != NULL; hook = hook->next) {
-		enum role role = hook->when == HOOK_RETURNED ? ROLE_RETURN : ROLE_SITE;
-
-		atomic_store((_Atomic uintptr_t *)hook->slot, open ? (uintptr_t)patch_record(patch, role) : 0);
-	}
-}
-
 void quiesce_set_open(struct patch *patch, bool open)
 {
 	if (open == patch_is_open(patch))
 		return;
-	quiesce_set_slots(patch, open);
 	if (open) {
 		if (patch->life == LIFE_CLOSED)
 			quiesce_take_off(patch);
 		patch_set_life(patch, LIFE_OPEN);
+		place_update(patch);
 		return;
 	}
 	patch_set_life(patch, LIFE_CLOSED);
+	place_update(patch);
 	patch->fence = memory_fence_count();
 	patch->ticket = ++last_ticket;
 	quiesce_insert(&waiting, patch);
@@ -97,43 +91,48 @@ void quiesce_detached(struct patch *patch)
 
 /* ---- looking ---------------------------------------------------------------------------------------------------- */
 
-static bool quiesce_is_record_of(const struct patch *patch, uintptr_t record)
+/* Does a thread that uses this record, and is at this entry if it is a list's, use the patch? */
+static bool quiesce_is_used(const struct patch *patch, const struct hook_use *use) REQUIRES(library_lock)
 {
-	for (size_t i = 0; i < patch->roles; ++i)
-		if (record == (uintptr_t)&patch->sites[i].record)
+	for (size_t i = 0; i < patch->count; ++i)
+		if (use->record == (uintptr_t)&patch->attachments[i].record)
 			return true;
-	return false;
+	return hook_list_is_in(use, patch->order);
 }
 
-static void quiesce_see(uintptr_t record, void *data)
+static void quiesce_see(const struct hook_use *use, void *data) NO_THREAD_SAFETY_ANALYSIS
 {
 	bool *unknown = data;
 
-	if (record == 0)
+	if (use->record == 0)
 		*unknown = true;
+	hook_list_see(use->record);
 	for (struct patch *patch = waiting, *next; patch != NULL; patch = next) {
 		next = patch->quiet_next;
-		if (!quiesce_is_record_of(patch, record))
+		if (!quiesce_is_used(patch, use))
 			continue;
 		quiesce_take_off(patch);
 		quiesce_insert(&in_use, patch);
 	}
 }
 
-/* The first patch was closed last, or else every patch of the list was fenced by an earlier look. */
+/* The first patch was closed last, or else every patch was fenced by an earlier look. The same for lists. */
+REQUIRES(library_lock)
 static bool quiesce_is_fenced(void)
 {
-	return waiting->fence != memory_fence_count() || memory_fence() == 0;
+	return ((waiting == NULL || waiting->fence != memory_fence_count()) && hook_list_is_fenced()) ||
+	       memory_fence() == 0;
 }
 
 void quiesce_poll(void)
 {
 	bool unknown = false;
 
-	if (waiting == NULL || !quiesce_is_fenced())
+	if ((waiting == NULL && hook_list_waiting() == 0) || !quiesce_is_fenced())
 		return;
 	if (!hook_threads_visit(quiesce_see, &unknown))
 		unknown = true;
+	hook_list_looked(!unknown);
 	while (!unknown && waiting != NULL) {
 		struct patch *patch = waiting;
 
@@ -149,6 +148,12 @@ void quiesce_poll(void)
 		quiesce_take_off(patch);
 		quiesce_insert(&waiting, patch);
 	}
+}
+
+void quiesce_lists(size_t most)
+{
+	if (hook_list_waiting() > most)
+		quiesce_poll();
 }
 
 /* ---- destroying ------------------------------------------------------------------------------------------------- */
@@ -197,13 +202,13 @@ struct quiesce_own {
 	bool found;
 };
 
-/* Is the record, the calling thread's, of a patch that is waited for? */
-static void quiesce_see_own(uintptr_t record, void *data)
+/* Is it of a patch that is waited for? */
+static void quiesce_see_own(const struct hook_use *use, void *data) NO_THREAD_SAFETY_ANALYSIS
 {
 	struct quiesce_own *own = data;
 
 	for (const struct patch *patch = waiting; patch != NULL; patch = patch->quiet_next)
-		own->found |= patch->ticket <= own->ticket && quiesce_is_record_of(patch, record);
+		own->found |= patch->ticket <= own->ticket && quiesce_is_used(patch, use);
 }
 
 enum quiesce_state quiesce_state(uint64_t ticket)

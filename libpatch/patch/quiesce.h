@@ -20,6 +20,8 @@ void quiesce_detached(struct patch *patch) REQUIRES(library_lock);
 
 /* Look at the threads, if anything waits for them. */
 void quiesce_poll(void) REQUIRES(library_lock);
+/* The same if more lists wait (hook_list.h) than this. */
+void quiesce_lists(size_t most) REQUIRES(library_lock);
 
 /* Is a patch due? */
 bool quiesce_is_due(void) REQUIRES(library_lock);

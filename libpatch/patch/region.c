@@ -10,6 +10,7 @@
 #include "base/thread_safety.h"
 #include "sys/mem_read.h"
 #include "code/pad.h"
+#include "patch/place.h"
 
 #include <libpatch/patch.h>
 #include <stdatomic.h>
@@ -70,6 +71,16 @@ struct region *region_covering(uintptr_t address)
 	return NULL;
 }
 
+struct place *region_place(uintptr_t address)
+{
+	const struct region *region = region_at(address);
+
+	for (const struct attachment *a = region != NULL ? region->attachments : NULL; a != NULL; a = a->next)
+		if (a->address == address)
+			return a->place;
+	return NULL;
+}
+
 bool region_is_hooked(const struct region *region, unsigned int offset)
 {
 	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
@@ -87,6 +98,7 @@ void region_set_installed(struct region *region, bool installed)
 		uintptr_t last = region->start + region->length - 1;
 
 		usage.installed += change;
+		region->led &= installed;
 		*region_installed_on(region->start / PAGE_SIZE) += change;
 		if (last / PAGE_SIZE != region->start / PAGE_SIZE)
 			*region_installed_on(last / PAGE_SIZE) += change;
@@ -104,7 +116,7 @@ void region_retire(struct region *region, struct trampoline *trampoline)
 	if (trampoline == NULL)
 		return;
 	if (!trampoline->reachable) {
-		trampoline_free(trampoline);
+		place_free_trampoline(trampoline);
 		return;
 	}
 	usage.retired_bytes += trampoline->block.size;
@@ -130,6 +142,7 @@ void region_set_next(struct region *region, struct trampoline *trampoline)
 
 	if (trampoline == before)
 		return;
+	region->led &= before == NULL && trampoline == region->current;
 	region->next = NULL;
 	if (trampoline != region->current) {
 		region_recall(region, trampoline);
@@ -351,7 +364,7 @@ void region_leave_former(struct registry_entry *first, struct region **list)
 static void region_free_trampoline(struct trampoline *trampoline) REQUIRES(library_lock)
 {
 	if (trampoline != NULL)
-		trampoline_free(trampoline);
+		place_free_trampoline(trampoline);
 }
 
 void region_free(struct region *region)
@@ -363,7 +376,7 @@ void region_free(struct region *region)
 
 		region->old = old->next;
 		usage.retired_bytes -= old->block.size;
-		trampoline_free(old);
+		place_free_trampoline(old);
 	}
 	if (region->pad_entry != NULL)
 		registry_remove(region->pad_entry);
@@ -484,13 +497,12 @@ void region_take_in(struct region *region, struct region *gone)
 
 void region_detach(struct patch *patch)
 {
-	/* Their code stays (I7), and serves the next patch that wants the same. */
-	while (patch->owner.hooks != NULL)
-		trampoline_free_hook(patch->owner.hooks);
-	for (size_t i = 0; i < patch->roles; ++i) {
-		struct attachment *attachment = &patch->sites[i].attachment;
+	for (size_t i = 0; i < patch->count; ++i) {
+		struct attachment *attachment = &patch->attachments[i];
 		struct region *region = attachment->region;
 
+		/* The code of its hooks stays (I7), and serves the next patch at the place. */
+		place_leave(attachment);
 		if (region == NULL)
 			continue;
 		for (struct attachment **link = &region->attachments; *link != NULL; link = &(*link)->next) {

@@ -44,6 +44,7 @@ struct region {
 	bool forced;           /* a trap only because of another patch, which asked for it or needs the bytes */
 	bool installed;        /* text differs from the original, or may */
 	bool gone;             /* by region_leave() */
+	bool led;              /* the text leads to region_trampoline(), be it by traps */
 	uint32_t queued;       /* ptr_vec_add() */
 	struct region *former; /* of a former region: an earlier former one that began at the same address */
 	struct attachment *attachments;
@@ -70,13 +71,22 @@ static inline void region_fetch(const struct region *region)
 	fetch(region, sizeof(*region) + 64);
 }
 
-/* Does any part of the patch wait for another commit? In the middle of a commit: has any part failed? */
+/* Does any part of the patch wait for another commit? */
 static inline bool patch_is_pending(const struct patch *patch)
 {
-	for (size_t i = 0; i < patch->roles; ++i)
-		if (patch->sites[i].attachment.region != NULL && patch->sites[i].attachment.region->queued)
+	for (size_t i = 0; i < patch->count; ++i)
+		if (patch->attachments[i].region != NULL && patch->attachments[i].region->queued)
 			return true;
 	return false;
+}
+
+/* Are the hooks of all places of the patch where threads come by? */
+static inline bool patch_is_led_to(const struct patch *patch)
+{
+	for (size_t i = 0; i < patch->count; ++i)
+		if (patch->attachments[i].region != NULL && !patch->attachments[i].region->led)
+			return false;
+	return true;
 }
 
 /* Take a patch that is not enabled (or whose region was just restored) out of its regions. */
@@ -84,6 +94,9 @@ void region_detach(struct patch *patch) REQUIRES(library_lock);
 
 /* The region that the instruction at address belongs to, or NULL. */
 struct region *region_at(uintptr_t address) REQUIRES(library_lock);
+
+/* The place at the address; NULL: no patch is on that instruction. */
+struct place *region_place(uintptr_t address) REQUIRES(library_lock);
 
 /* The region that owns the byte at address, also inside an instruction or behind its window, or NULL. */
 struct region *region_covering(uintptr_t address) REQUIRES(library_lock);
@@ -138,10 +151,7 @@ struct region_usage {
 	uint64_t retired_bytes;
 };
 void region_usage(struct region_usage *usage) REQUIRES(library_lock);
-/*
- * The trampoline went out of use. A reachable one is kept for the same patches at the same place (I7), another one
- * freed.
- */
+/* The trampoline went out of use. A reachable one is kept for the same window (I7), another one freed. */
 void region_retire(struct region *region, struct trampoline *trampoline) REQUIRES(library_lock);
 
 /* The queue of regions for the next commit. */

@@ -20,13 +20,12 @@ REQUIRES(library_lock)
 static void unmapped_end_patch(struct patch *patch)
 {
 	patch_set_goal(patch, GOAL_DISABLED);
-	patch->enabled = false;
 	patch->gone = true;
 	quiesce_set_open(patch, false);
 	/* A part of it may lie elsewhere: that goes by the protocol. */
-	for (size_t i = 0; i < patch->roles; ++i)
-		if (patch->sites[i].attachment.region != NULL && patch->sites[i].attachment.region->installed)
-			region_queue(patch->sites[i].attachment.region);
+	for (size_t i = 0; i < patch->count; ++i)
+		if (patch->attachments[i].region != NULL && patch->attachments[i].region->installed)
+			region_queue(patch->attachments[i].region);
 	region_detach(patch);
 }
 

@@ -11,6 +11,7 @@
 #include "arch/trap_bytes.h"
 #include "plan/candidates.h"
 #include "patch/hookset.h"
+#include "patch/place.h"
 #include "patch/original.h"
 #include "plan/plan.h"
 #include "sys/mem_read.h"
@@ -36,11 +37,14 @@ static patch_status attach_join(struct region *region, struct attachment *attach
 
 	refusal->message = "out of memory";
 	refusal->irritant = attachment->address;
-	if (hookset_add_region(&set, region) && hookset_add(&set, attachment))
+	if (place_join(region_place(attachment->address), attachment) && hookset_add_region(&set, region) &&
+	    hookset_add(&set, attachment))
 		status = hookset_build(&set, region, NULL, &trampoline, refusal);
 	hookset_free(&set);
-	if (status != PATCH_OK)
+	if (status != PATCH_OK) {
+		place_leave(attachment);
 		return status;
+	}
 	region_set_next(region, trampoline);
 	region_append(region, attachment);
 	if (region->installed)
@@ -64,13 +68,15 @@ static patch_status attach_establish(const struct candidates *candidates, struct
 	refusal->irritant = candidates->plan.start;
 	if (region == NULL)
 		return PATCH_ENOMEM;
-	gathered = region_make_entries(region) && hookset_add(&set, attachment);
+	gathered = region_make_entries(region) && place_join(region_place(attachment->address), attachment) &&
+		   hookset_add(&set, attachment);
 	for (size_t i = 0; i < candidates->inner_count; ++i)
 		gathered = gathered && hookset_add_region(&set, candidates->inner[i]);
 	if (gathered)
 		status = hookset_build(&set, region, candidates->plan.insns, &trampoline, refusal);
 	hookset_free(&set);
 	if (status != PATCH_OK) {
+		place_leave(attachment);
 		region_discard(region);
 		return status;
 	}
@@ -167,7 +173,7 @@ static patch_status attach_establish_in_punned(struct region *region, struct att
 		if (status != PATCH_OK)
 			region->owned = owned;
 		if (is_new)
-			trampoline_free(trampoline);
+			place_free_trampoline(trampoline);
 		return status;
 	}
 	region->strategy = PATCH_STRATEGY_TRAP;
@@ -257,10 +263,10 @@ static patch_status attach_join_region(struct region *region, struct attachment 
 	return attach_join(region, attachment, refusal);
 }
 
-patch_status attach_patch(struct patch *patch, enum role role, uintptr_t address, const struct extent *extent,
-			  struct refusal *refusal)
+patch_status attach_patch(struct patch *patch, unsigned int index, enum hook_when when, uintptr_t address,
+			  const struct extent *extent, struct refusal *refusal)
 {
-	struct attachment *attachment = &patch->sites[role].attachment;
+	struct attachment *attachment = &patch->attachments[index];
 	uint8_t bytes[WINDOW_LENGTH_MAX];
 	uintptr_t site = address; /* behind an endbr64 */
 	struct region *region;
@@ -275,7 +281,7 @@ patch_status attach_patch(struct patch *patch, enum role role, uintptr_t address
 		region = region_at(site);
 	}
 	attachment->patch = patch;
-	attachment->role = role;
+	attachment->when = (uint8_t)when;
 	attachment->address = site;
 	if (region != NULL && !region_is_unused(region))
 		return attach_join_region(region, attachment, extent, refusal);
@@ -330,12 +336,12 @@ static patch_status attach_fill_window(struct candidates *candidates, uintptr_t 
 patch_status attach_in_window(struct patch *patch, uintptr_t address, uintptr_t start, uintptr_t end,
 			      const struct extent *extent, struct refusal *refusal)
 {
-	struct attachment *attachment = &patch->sites[ROLE_SITE].attachment;
+	struct attachment *attachment = &patch->attachments[0];
 	struct candidates *candidates = scratch_take(sizeof(*candidates));
 	patch_status status;
 
 	attachment->patch = patch;
-	attachment->role = ROLE_SITE;
+	attachment->when = HOOK_SYSCALL;
 	attachment->address = address;
 	if (candidates == NULL)
 		return attach_refuse_without_memory(attachment, refusal);

@@ -14,11 +14,11 @@
 #include <libpatch/patch.h>
 
 /*
- * Give the patch a place for one of its roles, and build the region's trampoline. `extent`: what is around its site. On
- * failure nothing has changed and *refusal says why.
+ * One attachment of the patch gets its place at the address, and the region's trampoline is built. `extent`: what is
+ * around the patch's site. On failure nothing has changed and *refusal says why.
  */
-patch_status attach_patch(struct patch *patch, enum role role, uintptr_t address, const struct extent *extent,
-			  struct refusal *refusal) REQUIRES(library_lock);
+patch_status attach_patch(struct patch *patch, unsigned int index, enum hook_when when, uintptr_t address,
+			  const struct extent *extent, struct refusal *refusal) REQUIRES(library_lock);
 
 /*
  * The same for a patch on an instruction whose window is given: [start, end), whole instructions, the first one of a

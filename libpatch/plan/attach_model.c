@@ -8,23 +8,37 @@
 #include "arch/cpu.h"
 #include "arch/hook.h"
 #include "base/thread_safety.h"
+#include "patch/hook_list.h"
 #include "patch/original.h"
 #include "runtime/call_pairs.h"
 
-/* PROBE_AROUND: can there be a hook on each way out of the instruction? */
+/*
+ * Once an instruction has a patch of PROBE_AROUND, can there be a hook on each way out of it, with the registers that
+ * all its patches may write?
+ */
 static patch_status model_check_around(const struct patch *patch, struct refusal *refusal) REQUIRES(library_lock)
 {
-	const struct arch_hook hook = { .read = patch->read, .write = patch->write, .clobber = patch->clobber };
-	uintptr_t address = patch->sites[ROLE_SITE].attachment.address;
+	uintptr_t address = patch->attachments[0].address;
+	struct arch_hook hook = { 0 };
+	unsigned int around = 0;
 	uint8_t bytes[INSN_MAX];
-	size_t size = original_read(address, bytes, sizeof(bytes));
 	struct arch_insn insn;
 
+	for (const struct attachment *a = patch->attachments[0].region->attachments; a != NULL; a = a->next) {
+		if (a->address != address || a->when == HOOK_RETURNED)
+			continue;
+		hook.write |= a->patch->write;
+		around += a->when == HOOK_AROUND;
+	}
+	if (around == 0)
+		return PATCH_OK;
 	refusal->irritant = address;
 	refusal->message = "the instruction cannot be read";
-	if (!arch_decode(bytes, size, address, &insn))
+	if (!arch_decode(bytes, original_read(address, bytes, sizeof(bytes)), address, &insn))
 		return PATCH_EFAULT;
-	refusal->message = arch_refuses_around(bytes, &insn, arch_hook_writes(&hook), arch_has_shadow_stack());
+	refusal->message = around > HOOK_LIST_AROUND_MAX ?
+				   "there are 64 patches of PATCH_EXEC_MODEL_PROBE_AROUND on the instruction already" :
+				   arch_refuses_around(bytes, &insn, arch_hook_writes(&hook), arch_has_shadow_stack());
 	return refusal->message != NULL ? PATCH_ENOTSUP : PATCH_OK;
 }
 
@@ -32,7 +46,7 @@ static patch_status model_check_around(const struct patch *patch, struct refusal
 static patch_status model_attach_return(struct patch *patch, const struct extent *extent, struct refusal *refusal)
 	REQUIRES(library_lock)
 {
-	uintptr_t address = patch->sites[ROLE_SITE].attachment.address;
+	uintptr_t address = patch->attachments[0].address;
 	uintptr_t returns_to;
 	struct arch_insn insn;
 
@@ -51,21 +65,26 @@ static patch_status model_attach_return(struct patch *patch, const struct extent
 		refusal->message = "the call is the function's last instruction: it does not return into it";
 		return PATCH_ENOTSUP;
 	}
-	patch->pair.program_counter = returns_to;
-	return attach_patch(patch, ROLE_RETURN, returns_to, extent, refusal);
+	patch->pair->program_counter = returns_to;
+	return attach_patch(patch, 1, HOOK_RETURNED, returns_to, extent, refusal);
 }
 
 /* Both hooks go through runtime/call_pairs.c, which calls the procedure. */
 static void model_set_pair(struct patch *patch)
 {
-	const struct hook_record *record = &patch->sites[ROLE_SITE].record;
+	const struct hook_record *record = &patch->attachments[0].record;
 
 	patch->paired = true;
-	patch->pair.id = patch->order;
-	patch->pair.procedure = record->procedure;
-	patch->pair.user_data = record->user_data;
-	patch->sites[ROLE_SITE].record = (struct hook_record){ call_pair_begin, &patch->pair };
-	patch->sites[ROLE_RETURN].record = (struct hook_record){ call_pair_end, &patch->pair };
+	patch->pair->id = patch->order;
+	patch->pair->procedure = record->procedure;
+	patch->pair->user_data = record->user_data;
+	patch->attachments[0].record = (struct hook_record){ call_pair_begin, patch->pair };
+	patch->attachments[1].record = (struct hook_record){ call_pair_end, patch->pair };
+}
+
+static enum hook_when model_when(const struct patch *patch)
+{
+	return patch->type == PATCH_EXEC_MODEL_PROBE_AROUND ? HOOK_AROUND : HOOK_BEFORE;
 }
 
 patch_status attach_model(struct patch *patch, const struct extent *extent, struct refusal *refusal)
@@ -74,8 +93,8 @@ patch_status attach_model(struct patch *patch, const struct extent *extent, stru
 
 	if (patch->type == PATCH_EXEC_MODEL_PROBE_CALL)
 		model_set_pair(patch);
-	status = attach_patch(patch, ROLE_SITE, patch->located, extent, refusal);
-	if (status == PATCH_OK && patch->type == PATCH_EXEC_MODEL_PROBE_AROUND)
+	status = attach_patch(patch, 0, model_when(patch), patch->located, extent, refusal);
+	if (status == PATCH_OK)
 		status = model_check_around(patch, refusal);
 	if (status == PATCH_OK && patch->type == PATCH_EXEC_MODEL_PROBE_CALL)
 		status = model_attach_return(patch, extent, refusal);

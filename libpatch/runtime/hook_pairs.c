@@ -103,6 +103,18 @@ void hook_pairs_make_room(uintptr_t place, uintptr_t base)
 	libpatch_hook_guard.top = top < LAST ? top : 0;
 }
 
+struct hook_pair *hook_pairs_next(uintptr_t place, uintptr_t base)
+{
+	if (libpatch_hook_guard.top != 0)
+		hook_pairs_make_room(place, base);
+	return hook_pairs_at(libpatch_hook_guard.top + sizeof(struct hook_pair));
+}
+
+struct hook_pair *hook_pairs_top(void)
+{
+	return hook_pairs_at(libpatch_hook_guard.top);
+}
+
 void hook_pairs_pass(uintptr_t place, uintptr_t base)
 {
 	struct hook_pair *pair;

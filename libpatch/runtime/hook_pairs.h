@@ -26,4 +26,9 @@
 
 #include "arch/upcalls.h"
 
+/* Where the first hook at the place, with its frame at `base`, will note the pair when its procedure has returned. */
+struct hook_pair *hook_pairs_next(uintptr_t place, uintptr_t base);
+/* The pair that the second hook has found. */
+struct hook_pair *hook_pairs_top(void);
+
 #endif

@@ -22,6 +22,8 @@
  * it from there instead of from a slot. So pairs are looked at, too, after the guard and the record in the frame: R
  * comes into a pair before the first hook's guard is 0, and goes from there only when the second hook is done with it.
  *
+ * A record may be that of a list of patches, which the thread walks: patch/hook_list.h tells which of them it uses.
+ *
  * No program counter is looked at and no thread is interrupted: it may run, sleep, or be stopped. A frame is the
  * running hook's for as long as its guard stands: also of one that longjmp() has left, until the thread's next hook, or
  * its next call of the library, clears it. A thread has one hook at a time: hooks below its frame, or in a handler on
@@ -49,8 +51,13 @@ void hook_threads_forget_others(void);
 /* Has a handler on the thread's signal stack, with its frame here, interrupted what is not on that stack? */
 bool hook_threads_in_handler_above(uintptr_t stack_pointer);
 
-/* A record that a thread uses. 0: it is not known yet. */
-typedef void hook_threads_visit_fn(uintptr_t record, void *data);
+/* What a thread's hook, or a pair of it, uses. */
+struct hook_use {
+	uintptr_t record; /* 0: it is not known yet */
+	uint32_t current; /* of a hook: ARCH_HOOK_FRAME_CURRENT; else 0 */
+	uint64_t called;  /* of a pair: as there; else 0 */
+};
+typedef void hook_threads_visit_fn(const struct hook_use *use, void *data);
 /* Those of the calling thread, which is in the library. */
 void hook_threads_visit_own(hook_threads_visit_fn *visit, void *data);
 /* Those of each thread. After a memory fence. Returns whether the table could be read. */

@@ -16,7 +16,6 @@
 
 #include <errno.h>
 #include <sys/mman.h>
-#include <string.h>
 #include <sys/uio.h>
 
 static uint64_t last_era;
@@ -65,56 +64,65 @@ static void thread_scan_notice_fork(void)
 
 enum thread_life { THREAD_LIVES, THREAD_GONE, THREAD_UNREADABLE };
 
-/*
- * Where the guard is, then the pairs. A record goes from the first hook's frame into a pair, and other hooks may run in
- * a frame at the same address before the second hook takes it from there. So a thread's guard is read first, then the
- * record in the frame, then the pairs: whatever has left the frame by then is in them, unless it is done.
- */
-#define GUARD_SIZE offsetof(struct hook_guard, pairs)
-#define PAIRS_SIZE (sizeof(struct hook_guard) - GUARD_SIZE)
+/* A thread's storage, and where it says which hook it is in. */
+struct thread_look {
+	uintptr_t self;
+	struct {
+		uintptr_t guard;
+		uintptr_t saved;
+	} state;
+};
+_Static_assert(offsetof(struct hook_guard, guard) == 0 && offsetof(struct hook_guard, saved) == sizeof(uintptr_t),
+	       "as in struct thread_look");
 
-static intptr_t thread_scan_guard_offset(void)
+/* Of the frame of a hook. */
+struct thread_frame {
+	uintptr_t record;
+	uint32_t error_number;
+	uint32_t current;
+};
+_Static_assert(ARCH_HOOK_FRAME_CURRENT == ARCH_HOOK_FRAME_RECORD + offsetof(struct thread_frame, current),
+	       "as in a frame");
+
+static uintptr_t thread_scan_guard_at(uintptr_t thread)
 {
-	return (intptr_t)((uintptr_t)&libpatch_hook_guard - arch_thread_pointer());
+	return thread + ((uintptr_t)&libpatch_hook_guard - arch_thread_pointer());
 }
 
-/* The thread's guard and pairs. Its memory may have been given back, and may have been used again since. */
-static enum thread_life thread_scan_read_guard(uintptr_t thread, struct hook_guard *guard)
+static uintptr_t thread_scan_pairs_at(uintptr_t thread)
 {
-	const uintptr_t at = thread + (uintptr_t)thread_scan_guard_offset();
-	uintptr_t self;
+	return thread_scan_guard_at(thread) + offsetof(struct hook_guard, pairs);
+}
+
+/* The thread's memory may have been given back, and may have been used again since. */
+static enum thread_life thread_scan_look(uintptr_t thread, struct thread_look *look)
+{
 	int error;
 
-	if (mem_read(thread, &self, sizeof(self), &error) != sizeof(self) ||
-	    mem_read(at, guard, GUARD_SIZE, &error) != GUARD_SIZE ||
-	    mem_read(at + GUARD_SIZE, guard->pairs, PAIRS_SIZE, &error) != PAIRS_SIZE)
+	if (mem_read(thread, &look->self, sizeof(look->self), &error) != sizeof(look->self) ||
+	    mem_read(thread_scan_guard_at(thread), &look->state, sizeof(look->state), &error) != sizeof(look->state))
 		return error == EFAULT ? THREAD_GONE : THREAD_UNREADABLE;
-	return self == thread ? THREAD_LIVES : THREAD_GONE;
+	return look->self == thread ? THREAD_LIVES : THREAD_GONE;
 }
 
 /* The base of the frame of the thread's hook; 0: it is in none. */
-static uintptr_t thread_scan_frame(const struct hook_guard *state)
+static uintptr_t thread_scan_frame(const struct thread_look *look)
 {
-	uintptr_t guard = state->guard == GUARD_INSIDE ? state->saved : state->guard;
+	uintptr_t guard = look->state.guard == GUARD_INSIDE ? look->state.saved : look->state.guard;
 
 	return guard == GUARD_UNKNOWN ? 0 : guard;
+}
+
+static void thread_scan_visit_frame(const struct thread_frame *frame, hook_threads_visit_fn *visit, void *data)
+{
+	visit(&(struct hook_use){ .record = frame->record, .current = frame->current }, data);
 }
 
 static void thread_scan_visit_pairs(const struct hook_pair pairs[HOOK_PAIRS], hook_threads_visit_fn *visit, void *data)
 {
 	for (size_t i = 0; i < HOOK_PAIRS; ++i)
 		if (pairs[i].record != 0)
-			visit(pairs[i].record, data);
-}
-
-/* The thread's pairs, behind what is in its frame. False: could not be read. */
-static bool thread_scan_read_pairs(uintptr_t thread, struct hook_guard *state, hook_threads_visit_fn *visit, void *data)
-{
-	enum thread_life life = thread_scan_read_guard(thread, state);
-
-	if (life == THREAD_LIVES)
-		thread_scan_visit_pairs(state->pairs, visit, data);
-	return life != THREAD_UNREADABLE;
+			visit(&(struct hook_use){ .record = pairs[i].record, .called = pairs[i].called }, data);
 }
 
 /*
@@ -124,17 +132,23 @@ static bool thread_scan_read_pairs(uintptr_t thread, struct hook_guard *state, h
 static void thread_scan_drop(struct thread_entry *entry, uintptr_t thread)
 {
 	uintptr_t doubted = thread | THREAD_DOUBTED;
-	struct hook_guard guard;
+	struct thread_look look;
 
 	if (!atomic_compare_exchange_strong(&entry->thread, &thread, doubted))
 		return;
-	if (thread_scan_read_guard(doubted & ~THREAD_DOUBTED, &guard) == THREAD_GONE) {
+	if (thread_scan_look(doubted & ~THREAD_DOUBTED, &look) == THREAD_GONE) {
 		atomic_store(&entry->era, 0);
 		atomic_compare_exchange_strong(&entry->thread, &doubted, 0);
 	} else {
 		atomic_compare_exchange_strong(&entry->thread, &doubted, doubted & ~THREAD_DOUBTED);
 	}
 }
+
+/*
+ * The order of looking: the guard, the record in the frame, the pairs. A record goes from the first hook's frame into a
+ * pair, and other hooks may run in a frame at the same address before the second hook takes it from there: whatever has
+ * left the frame by the time that it is read is in the pairs, unless it is done.
+ */
 
 /* A hook between its guard and its record is soon past it, if it runs. */
 #define LOOKS 3
@@ -145,12 +159,13 @@ static bool thread_scan_visit(struct thread_entry *entry, hook_threads_visit_fn 
 	uintptr_t thread = atomic_load(&entry->thread) & ~THREAD_DOUBTED;
 
 	for (int i = 0; thread != 0 && i < LOOKS; ++i) {
-		struct hook_guard state;
-		uintptr_t record = 0;
+		struct thread_frame frame = { 0 };
+		struct hook_pair pairs[HOOK_PAIRS];
+		struct thread_look look;
 		uintptr_t guard;
 		int error;
 
-		switch (thread_scan_read_guard(thread, &state)) {
+		switch (thread_scan_look(thread, &look)) {
 		case THREAD_GONE:
 			thread_scan_drop(entry, thread);
 			return true;
@@ -159,20 +174,21 @@ static bool thread_scan_visit(struct thread_entry *entry, hook_threads_visit_fn 
 		default:
 			break;
 		}
-		thread_scan_visit_pairs(state.pairs, visit, data);
-		guard = thread_scan_frame(&state);
+		guard = thread_scan_frame(&look);
+		/* Of EFAULT: the stack is gone, and nobody returns into it. */
+		if (guard != 0 &&
+		    mem_read(guard + ARCH_HOOK_FRAME_RECORD, &frame, sizeof(frame), &error) != sizeof(frame)) {
+			if (error != EFAULT)
+				return false;
+			guard = 0;
+		}
+		if (mem_read(thread_scan_pairs_at(thread), pairs, sizeof(pairs), &error) != sizeof(pairs))
+			return error == EFAULT;
+		thread_scan_visit_pairs(pairs, visit, data);
 		if (guard == 0)
 			return true;
-		if (mem_read(guard + ARCH_HOOK_FRAME_RECORD, &record, sizeof(record), &error) != sizeof(record)) {
-			/* The stack is gone, and nobody returns into it. */
-			if (error == EFAULT)
-				return true;
-			return false;
-		}
-		if (!thread_scan_read_pairs(thread, &state, visit, data))
-			return false;
-		if (record != 0 || i + 1 == LOOKS) {
-			visit(record, data);
+		if (frame.record != 0 || i + 1 == LOOKS) {
+			thread_scan_visit_frame(&frame, visit, data);
 			return true;
 		}
 	}
@@ -181,14 +197,16 @@ static bool thread_scan_visit(struct thread_entry *entry, hook_threads_visit_fn 
 
 void hook_threads_visit_own(hook_threads_visit_fn *visit, void *data)
 {
-	uintptr_t guard = thread_scan_frame(&libpatch_hook_guard);
-	uintptr_t record;
+	const struct thread_look look = { .state = { libpatch_hook_guard.guard, libpatch_hook_guard.saved } };
+	uintptr_t guard = thread_scan_frame(&look);
+	struct thread_frame frame;
 	int error;
 
 	thread_scan_visit_pairs(libpatch_hook_guard.pairs, visit, data);
 	if (guard != 0 &&
-	    mem_read(guard + ARCH_HOOK_FRAME_RECORD, &record, sizeof(record), &error) == sizeof(record) && record != 0)
-		visit(record, data);
+	    mem_read(guard + ARCH_HOOK_FRAME_RECORD, &frame, sizeof(frame), &error) == sizeof(frame) &&
+	    frame.record != 0)
+		thread_scan_visit_frame(&frame, visit, data);
 }
 
 /*
@@ -199,82 +217,78 @@ void hook_threads_visit_own(hook_threads_visit_fn *visit, void *data)
 
 static struct {
 	struct thread_entry *entries[GROUP];
-	uintptr_t at[GROUP];
-	uintptr_t selves[GROUP];
-	struct hook_guard guards[GROUP];
-	uintptr_t records[GROUP];
-	struct hook_pair pairs[GROUP][HOOK_PAIRS];
-	uintptr_t pairs_at[GROUP];
 	size_t count;
+	struct iovec from[2 * GROUP]; /* what is to be read */
+	size_t pieces;
+	struct thread_look looks[GROUP];
+	struct thread_frame frames[GROUP]; /* of those that are in a hook */
+	struct hook_pair pairs[GROUP][HOOK_PAIRS];
 } group GUARDED_BY(library_lock);
 
-/* Of each, what is at group.at: first `head` bytes, then `tail` more. */
-static bool thread_scan_read_all(void *buffer, size_t head, size_t tail) REQUIRES(library_lock)
+static void thread_scan_add(uintptr_t at, size_t size) REQUIRES(library_lock)
 {
-	struct iovec local = { buffer, (head + tail) * group.count };
-	static struct iovec remote[2 * GROUP] GUARDED_BY(library_lock);
-
-	for (size_t i = 0; i < group.count; ++i) {
-		remote[2 * i] = (struct iovec){ (void *)group.at[i], head };
-		remote[2 * i + 1] = (struct iovec){ (void *)(group.at[i] + head), tail };
-	}
-	return group.count == 0 || raw_syscall(SYS_process_vm_readv, raw_syscall(SYS_gettid), &local, 1, remote,
-					       2 * group.count, 0) == (long)local.iov_len;
+	group.from[group.pieces++] = (struct iovec){ (void *)at, size };
 }
 
-/* Keep those that may be in a hook, with the places of their records. False: something is not as it was. */
-static bool thread_scan_read_guards(hook_threads_visit_fn *visit, void *data) REQUIRES(library_lock)
+/* Read what was added, one behind the other, into the buffer. */
+static bool thread_scan_read(void *buffer, size_t size) REQUIRES(library_lock)
 {
-	size_t kept = 0;
+	struct iovec local = { buffer, size };
+	size_t pieces = group.pieces;
 
-	for (size_t i = 0; i < group.count; ++i)
-		group.at[i] = atomic_load(&group.entries[i]->thread) & ~THREAD_DOUBTED;
-	if (!thread_scan_read_all(group.selves, sizeof(group.selves[0]), 0))
-		return false;
+	group.pieces = 0;
+	return pieces == 0 || raw_syscall(SYS_process_vm_readv, raw_syscall(SYS_gettid), &local, 1, group.from, pieces,
+					  0) == (long)size;
+}
+
+/* False: something is not as it was. */
+static bool thread_scan_read_group(void) REQUIRES(library_lock)
+{
+	size_t in_hooks = 0;
+
 	for (size_t i = 0; i < group.count; ++i) {
-		if (group.selves[i] != group.at[i])
-			return false;
-		group.at[i] += (uintptr_t)thread_scan_guard_offset();
+		uintptr_t thread = atomic_load(&group.entries[i]->thread) & ~THREAD_DOUBTED;
+
+		thread_scan_add(thread, sizeof(group.looks[i].self));
+		thread_scan_add(thread_scan_guard_at(thread), sizeof(group.looks[i].state));
 	}
-	if (!thread_scan_read_all(group.guards, GUARD_SIZE, PAIRS_SIZE))
+	if (!thread_scan_read(group.looks, group.count * sizeof(group.looks[0])))
 		return false;
 	for (size_t i = 0; i < group.count; ++i) {
-		uintptr_t guard = thread_scan_frame(&group.guards[i]);
+		uintptr_t guard = thread_scan_frame(&group.looks[i]);
 
-		thread_scan_visit_pairs(group.guards[i].pairs, visit, data);
+		if (group.looks[i].self != (atomic_load(&group.entries[i]->thread) & ~THREAD_DOUBTED))
+			return false;
 		if (guard == 0)
 			continue;
-		group.entries[kept] = group.entries[i];
-		group.pairs_at[kept] = group.at[i] + GUARD_SIZE;
-		group.at[kept++] = guard + ARCH_HOOK_FRAME_RECORD;
+		thread_scan_add(guard + ARCH_HOOK_FRAME_RECORD, sizeof(group.frames[0]));
+		++in_hooks;
 	}
-	group.count = kept;
-	return true;
-}
-
-/* Of those that are in a hook: what is in the frame, and behind that the pairs. */
-static bool thread_scan_read_records(hook_threads_visit_fn *visit, void *data) REQUIRES(library_lock)
-{
-	if (!thread_scan_read_all(group.records, sizeof(group.records[0]), 0))
-		return false;
-	memcpy(group.at, group.pairs_at, sizeof(group.at));
-	if (!thread_scan_read_all(group.pairs, sizeof(group.pairs[0]), 0))
+	if (!thread_scan_read(group.frames, in_hooks * sizeof(group.frames[0])))
 		return false;
 	for (size_t i = 0; i < group.count; ++i)
-		thread_scan_visit_pairs(group.pairs[i], visit, data);
-	return true;
+		thread_scan_add(thread_scan_pairs_at(group.looks[i].self), sizeof(group.pairs[i]));
+	return thread_scan_read(group.pairs, group.count * sizeof(group.pairs[0]));
 }
 
 static bool thread_scan_visit_group(hook_threads_visit_fn *visit, void *data) REQUIRES(library_lock)
 {
-	bool known = thread_scan_read_guards(visit, data) && thread_scan_read_records(visit, data);
+	const struct thread_frame *frame = group.frames;
+	const bool known = thread_scan_read_group();
 	bool complete = true;
 
 	for (size_t i = 0; i < group.count; ++i) {
-		if (known && group.records[i] != 0)
-			visit(group.records[i], data);
-		else
+		const struct thread_frame *own = NULL;
+
+		if (known && thread_scan_frame(&group.looks[i]) != 0)
+			own = frame++;
+		if (!known || (own != NULL && own->record == 0)) {
 			complete &= thread_scan_visit(group.entries[i], visit, data);
+			continue;
+		}
+		thread_scan_visit_pairs(group.pairs[i], visit, data);
+		if (own != NULL)
+			thread_scan_visit_frame(own, visit, data);
 	}
 	group.count = 0;
 	return complete;

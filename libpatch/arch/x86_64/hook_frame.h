@@ -6,6 +6,7 @@
  *   +0    RFLAGS of the program
  *   +8    the record that the hook uses; 0 until it is loaded. Read by other threads (runtime/hook_threads.h)
  *   +16   errno
+ *   +20   where in a list of patches the hook is, if the record is a list's (patch/hook_list.h); else anything
  *   +24   private copies of general purpose registers, by index
  *   +144  struct patch_exec_context
  *   +304  the program counter that the context reports, where that is known at run time only
@@ -20,6 +21,7 @@
 #define ARCH_HOOK_FRAME_FLAGS 0
 #define ARCH_HOOK_FRAME_RECORD 8
 #define ARCH_HOOK_FRAME_ERRNO 16
+#define ARCH_HOOK_FRAME_CURRENT 20
 #define ARCH_HOOK_FRAME_REGISTERS 24
 #define ARCH_HOOK_FRAME_CONTEXT 144
 #define ARCH_HOOK_FRAME_REPORTED 304

@@ -6,6 +6,7 @@
  * do so at once: they store equal values and then set `ready`.
  */
 #include "arch/cpu.h"
+#include "arch/hook.h"
 
 #include "arch/x86_64/hook_call.h"
 #include "arch/x86_64/hook_frame.h"
@@ -141,6 +142,23 @@ uint64_t arch_xsave_mask(void)
 }
 
 /* Moves of xmm registers and FXSAVE do where the kernel does not enable XSAVE, but make no image. */
+/* What is kept, and what is offered, must be both; to keep all and to offer some is to offer all. */
+uint64_t arch_join_clobber(uint64_t a, uint64_t b)
+{
+	const uint64_t named = PATCH_REGS_NO_STATE | PATCH_REGS_VECTOR;
+	const bool all_a = (a & ~ARCH_GENERAL) == 0 || (a & ~(ARCH_GENERAL | named)) != 0;
+	const bool all_b = (b & ~ARCH_GENERAL) == 0 || (b & ~(ARCH_GENERAL | named)) != 0;
+	uint64_t state;
+
+	if (all_a || all_b)
+		state = arch_offers_state(a) || arch_offers_state(b) ? ~ARCH_GENERAL : 0;
+	else
+		state = (a | b) & PATCH_REGS_VECTOR;
+	if (state == 0 && !all_a && !all_b)
+		state = PATCH_REGS_NO_STATE;
+	return ((a | b) & ARCH_GENERAL) | state;
+}
+
 bool arch_can_preserve(uint64_t clobber)
 {
 	uint64_t extended = clobber & ~PATCH_REGS_GP_ONLY;

@@ -80,10 +80,16 @@ static void region_grown(void *unused)
 	CHECK_OK(patch_fini());
 }
 
-/* One of a window is disabled, another one made there. */
+/*
+ * One of a window is disabled, and another one is made that needs other code: the first is closed without the text, the
+ * second is not open without it.
+ */
 static void in_effect(void *unused)
 {
-	patch_t patch;
+	const struct patch_location location = location_at((uintptr_t)plain);
+	const patch_attr attr = attr_of(PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED);
+	struct patch_exec_model model;
+	patch_t patch, other;
 
 	(void)unused;
 	REQUIRE_OK(patch_init(NULL, 0));
@@ -92,10 +98,12 @@ static void in_effect(void *unused)
 	CHECK_OK(patch_commit());
 	check(1, 1, 0);
 	CHECK_OK(patch_disable(patch));
-	make((const void *)(uintptr_t)plain, 2, PATCH_ENABLED);
+	model = model_of(PATCH_EXEC_MODEL_PROBE, procedure, &hits[2]);
+	model.probe.write_registers = (uint64_t)1 << PATCH_X86_64_RBX;
+	REQUIRE_OK(patch_make(&location, &model, &attr, &other, NULL));
 	fail_commit(fail_write);
-	CHECK_EQ(state_of(patch), PATCH_ENABLED);
-	check(1, 1, 0);
+	CHECK_EQ(state_of(patch), PATCH_DISABLED);
+	check(0, 1, 0);
 	CHECK_OK(patch_commit());
 	CHECK_EQ(state_of(patch), PATCH_DISABLED);
 	check(0, 1, 1);

@@ -76,7 +76,7 @@ static void make_window(struct test_window *w, const void *bytes, size_t size, i
 #define MAKE_WINDOW(w, strategy, ...)                                                                                  \
 	make_window(w, (const uint8_t[]){ __VA_ARGS__ }, sizeof((uint8_t[]){ __VA_ARGS__ }), strategy)
 
-static struct hook make_hook(size_t offset, enum hook_when when, uintptr_t procedure)
+static struct hook make_hook(size_t offset, enum hook_when when)
 {
 	return (struct hook){
 		.address = (uintptr_t)place + offset,
@@ -87,7 +87,6 @@ static struct hook make_hook(size_t offset, enum hook_when when, uintptr_t proce
 			.program_counter = (uintptr_t)place + offset,
 			.post = when == HOOK_RETURNED,
 		},
-		.owner = (struct hook_owner *)procedure,
 	};
 }
 
@@ -230,7 +229,7 @@ Test(trampoline, nothing_behind_a_return)
 /* A branch inside the window stays inside the copy, and meets the hooks there. */
 Test(trampoline, branches_within_the_window)
 {
-	const struct hook hook = make_hook(0, HOOK_BEFORE, PROCEDURE);
+	const struct hook hook = make_hook(0, HOOK_BEFORE);
 	struct trampoline *trampoline;
 	struct test_window w;
 	unsigned int hooked;
@@ -473,7 +472,7 @@ Test(trampoline, a_hook_without_masks)
 		{ 0x4C, 0x8B, 0x54, 0x24, 0x60 }, /* r10 */
 		{ 0x4C, 0x8B, 0x5C, 0x24, 0x68 }, /* r11 */
 	};
-	struct hook hook = make_hook(0, HOOK_BEFORE, PROCEDURE), built;
+	struct hook hook = make_hook(0, HOOK_BEFORE), built;
 	struct listing expected = { .count = 0 };
 	struct cold_lines cold;
 	struct trampoline *trampoline;
@@ -507,7 +506,7 @@ Test(trampoline, a_hook_with_masks)
 		{ 0x4C, 0x8B, 0x5C, 0x24, 0x68 },                   /* r11 */
 		{ 0x4C, 0x8B, 0xA4, 0x24, 0xF8, 0x00, 0x00, 0x00 }, /* r12, the same */
 	};
-	struct hook hook = make_hook(0, HOOK_BEFORE, PROCEDURE), built;
+	struct hook hook = make_hook(0, HOOK_BEFORE), built;
 	struct listing expected = { .count = 0 };
 	struct cold_lines cold;
 	struct trampoline *trampoline;
@@ -574,10 +573,10 @@ static const uint8_t *find_second(const struct trampoline *trampoline, size_t in
 Test(trampoline, order_of_hooks)
 {
 	const struct hook hooks[] = {
-		make_hook(2, HOOK_AROUND, PROCEDURE),       make_hook(2, HOOK_BEFORE, PROCEDURE + 1),
-		make_hook(2, HOOK_RETURNED, PROCEDURE + 2), make_hook(2, HOOK_BEFORE, PROCEDURE + 3),
-		make_hook(2, HOOK_AROUND, PROCEDURE + 4),   make_hook(4, HOOK_BEFORE, PROCEDURE + 5),
-		make_hook(0, HOOK_BEFORE, PROCEDURE + 6),   make_hook(2, HOOK_RETURNED, PROCEDURE + 7),
+		make_hook(2, HOOK_AROUND),   make_hook(2, HOOK_BEFORE),
+		make_hook(2, HOOK_RETURNED), make_hook(2, HOOK_BEFORE),
+		make_hook(2, HOOK_AROUND),    make_hook(4, HOOK_BEFORE),
+		make_hook(0, HOOK_BEFORE),   make_hook(2, HOOK_RETURNED),
 	};
 	enum { SECOND = 0x80 };
 	static const uint8_t order[] = { 6, 2, 7, 0, 1, 3, 4, 4 | SECOND, 0 | SECOND, 5 };
@@ -644,9 +643,9 @@ static void expect_cold(const struct trampoline *trampoline, uintptr_t from, con
 Test(trampoline, every_byte_stands_for_an_instruction)
 {
 	const struct hook hooks[] = {
-		make_hook(0, HOOK_BEFORE, PROCEDURE),
-		make_hook(2, HOOK_BEFORE, PROCEDURE + 1),
-		make_hook(4, HOOK_RETURNED, PROCEDURE + 2),
+		make_hook(0, HOOK_BEFORE),
+		make_hook(2, HOOK_BEFORE),
+		make_hook(4, HOOK_RETURNED),
 	};
 	struct trampoline *trampoline;
 	struct test_window w;
@@ -677,7 +676,7 @@ Test(trampoline, every_byte_stands_for_an_instruction)
 /* Behind the instruction the program is at the next one. */
 Test(trampoline, a_hook_after_stands_for_the_next_instruction)
 {
-	const struct hook hook = make_hook(2, HOOK_AROUND, PROCEDURE);
+	const struct hook hook = make_hook(2, HOOK_AROUND);
 	struct trampoline *trampoline;
 	struct test_window w;
 	uintptr_t second, copy;
@@ -794,143 +793,100 @@ Test(trampoline, a_trap_needs_no_pad)
 	cr_expect_eq(w.window.pad, 0);
 }
 
-/* ---- the same again? -------------------------------------------------------------------------------------------- */
+/* ---- can it do that, too? --------------------------------------------------------------------------------------- */
 
-static uint16_t map[8];
-
-static bool ignore_none(const struct hook_owner *patch)
+Test(trampoline, excess_of_hooks_and_masks)
 {
-	(void)patch;
-	return false;
-}
-
-static bool ignore_all(const struct hook_owner *patch)
-{
-	(void)patch;
-	return true;
-}
-
-static bool fits(const struct trampoline *trampoline, const struct window *window, const struct hook *hooks,
-		 size_t count)
-{
-	return trampoline_fits(trampoline, window, hooks, count, ignore_none, map);
-}
-
-Test(trampoline, fits_the_same_shape)
-{
-	struct hook hooks[] = { make_hook(0, HOOK_BEFORE, PROCEDURE), make_hook(2, HOOK_AROUND, PROCEDURE + 1) };
+	struct hook hooks[] = { make_hook(0, HOOK_BEFORE), make_hook(2, HOOK_AROUND) };
 	struct hook other[ARRAY_SIZE(hooks)];
+	struct trampoline *trampoline;
+	struct test_window w;
+
+	init();
+	hooks[1].code.read = REG(RBX) | REG(RDI);
+	hooks[1].code.write = REG(RDI);
+	hooks[1].code.clobber = PATCH_REGS_VECTOR;
+	MAKE_WINDOW(&w, PATCH_STRATEGY_CONSTRAINED_JUMP, MOV_EAX_EDI, XOR_EAX_ESI, NOP);
+	trampoline = build(&w, hooks, 2);
+	cr_expect_eq(trampoline_excess(trampoline, hooks, 2), 0);
+	/* What the trampoline has and nobody wants counts, a hook more than any mask. */
+	memcpy(other, hooks, sizeof(hooks));
+	other[1].code.read = REG(RBX);
+	cr_expect_eq(trampoline_excess(trampoline, other, 2), 1);
+	other[1].code.write = 0;
+	cr_expect_eq(trampoline_excess(trampoline, other, 2), 2);
+	cr_expect_gt(trampoline_excess(trampoline, hooks, 1), 192);
+	cr_expect_gt(trampoline_excess(trampoline, hooks + 1, 1), 192);
+
+#define UNFIT(field, value)                                                                                            \
+	do {                                                                                                           \
+		memcpy(other, hooks, sizeof(hooks));                                                                   \
+		other[1].field = (value);                                                                              \
+		cr_expect_eq(trampoline_excess(trampoline, other, 2), TRAMPOLINE_UNFIT, #field);                       \
+	} while (0)
+	UNFIT(address, hooks[0].address);
+	UNFIT(when, HOOK_RETURNED);
+	UNFIT(code.read, hooks[1].code.read | REG(RCX));
+	UNFIT(code.write, hooks[1].code.write | REG(RCX));
+	UNFIT(code.clobber, hooks[1].code.clobber | REG(RCX));
+	UNFIT(code.action, ARCH_COUNT);
+	UNFIT(code.stamp, true);
+	/* What is around an instruction is before it, too: the second call is a hook that nobody wants. */
+	memcpy(other, hooks, sizeof(hooks));
+	other[1].when = HOOK_BEFORE;
+	cr_expect_gt(trampoline_excess(trampoline, other, 2), 192);
+	cr_expect_neq(trampoline_excess(trampoline, other, 2), TRAMPOLINE_UNFIT);
+	memcpy(other, hooks, sizeof(hooks));
+	other[0].when = HOOK_AROUND;
+	cr_expect_eq(trampoline_excess(trampoline, other, 2), TRAMPOLINE_UNFIT);
+	/* Order is no part of it. */
+	other[0] = hooks[1];
+	other[1] = hooks[0];
+	cr_expect_eq(trampoline_excess(trampoline, other, 2), 0);
+}
+
+/* Those that count need a hook each. */
+Test(trampoline, excess_of_counters)
+{
+	struct hook hooks[3];
+	struct trampoline *trampoline;
+	struct test_window w;
+
+	init();
+	for (size_t i = 0; i < ARRAY_SIZE(hooks); i++) {
+		hooks[i] = make_hook(0, HOOK_BEFORE);
+		hooks[i].code.action = ARCH_COUNT;
+	}
+	MAKE_WINDOW(&w, PATCH_STRATEGY_CONSTRAINED_JUMP, MOV_EAX_EDI, XOR_EAX_ESI, NOP);
+	trampoline = build(&w, hooks, 2);
+	cr_expect_eq(trampoline_excess(trampoline, hooks, 2), 0);
+	cr_expect_neq(trampoline_excess(trampoline, hooks, 1), TRAMPOLINE_UNFIT);
+	cr_expect_eq(trampoline_excess(trampoline, hooks, 3), TRAMPOLINE_UNFIT);
+	hooks[1].code.action = ARCH_COUNT_ATOMIC;
+	cr_expect_eq(trampoline_excess(trampoline, hooks, 2), TRAMPOLINE_UNFIT);
+}
+
+Test(trampoline, is_for_one_window)
+{
+	const struct hook hook = make_hook(0, HOOK_BEFORE);
 	struct trampoline *trampoline;
 	struct test_window w;
 	struct window window;
 
 	init();
 	MAKE_WINDOW(&w, PATCH_STRATEGY_CONSTRAINED_JUMP, MOV_EAX_EDI, XOR_EAX_ESI, NOP);
-	trampoline = build(&w, hooks, 2);
-	cr_expect(fits(trampoline, &w.window, hooks, 2));
-	cr_expect_eq(map[0], 0);
-	cr_expect_eq(map[1], 1);
-	/* Also for less than it was built for. */
-	cr_expect(fits(trampoline, &w.window, hooks, 0));
-	cr_expect(fits(trampoline, &w.window, hooks, 1));
-	cr_expect(fits(trampoline, &w.window, hooks + 1, 1));
-	cr_expect_eq(map[0], 1);
-
-#define DIFFERS(field)                                                                                                 \
-	do {                                                                                                           \
-		memcpy(other, hooks, sizeof(hooks));                                                                   \
-		other[1].field ^= 1;                                                                                   \
-		cr_expect_not(fits(trampoline, &w.window, other, 2), #field);                                          \
-	} while (0)
-	DIFFERS(address);
-	DIFFERS(when);
-	DIFFERS(lower);
-	DIFFERS(upper);
-	DIFFERS(code.read);
-	DIFFERS(code.write);
-	DIFFERS(code.clobber);
-	DIFFERS(code.program_counter);
-	DIFFERS(code.post);
-	DIFFERS(code.action);
-	DIFFERS(code.stamp);
+	trampoline = build(&w, &hook, 1);
+	cr_expect(trampoline_is_for(trampoline, &w.window));
 #define WINDOW_DIFFERS(field)                                                                                          \
 	do {                                                                                                           \
 		window = w.window;                                                                                     \
 		window.field ^= 1;                                                                                     \
-		cr_expect_not(fits(trampoline, &window, hooks, 2), #field);                                            \
+		cr_expect_not(trampoline_is_for(trampoline, &window), #field);                                         \
 	} while (0)
 	WINDOW_DIFFERS(start);
 	WINDOW_DIFFERS(length);
 	WINDOW_DIFFERS(strategy);
 	WINDOW_DIFFERS(pad);
-	/* Order is no part of it where they are called at different instants. */
-	other[0] = hooks[1];
-	other[1] = hooks[0];
-	cr_expect(fits(trampoline, &w.window, other, 2));
-	cr_expect_eq(map[0], 1);
-	cr_expect_eq(map[1], 0);
-}
-
-/* Of two kinds at one instruction, order is part of it. */
-Test(trampoline, fits_in_order)
-{
-	struct hook hooks[3], other[2];
-	struct trampoline *trampoline;
-	struct test_window w;
-
-	init();
-	for (size_t i = 0; i < ARRAY_SIZE(hooks); i++)
-		hooks[i] = make_hook(0, HOOK_BEFORE, PROCEDURE);
-	hooks[2].code.clobber ^= 1;
-	MAKE_WINDOW(&w, PATCH_STRATEGY_CONSTRAINED_JUMP, MOV_EAX_EDI, XOR_EAX_ESI, NOP);
-	trampoline = build(&w, hooks, ARRAY_SIZE(hooks));
-	cr_expect(fits(trampoline, &w.window, hooks + 1, 2));
-	cr_expect_eq(map[0], 0);
-	cr_expect_eq(map[1], 2);
-	other[0] = hooks[2];
-	other[1] = hooks[1];
-	cr_expect_not(fits(trampoline, &w.window, other, 2));
-}
-
-/* Hooks that have a patch are for that one. */
-Test(trampoline, fits_around_hooks_in_use)
-{
-	struct hook_owner *const a = (struct hook_owner *)(uintptr_t)PROCEDURE,
-				 *const b = (struct hook_owner *)(uintptr_t)(PROCEDURE + 1);
-	struct hook hooks[3], wanted[2];
-	struct trampoline *trampoline;
-	struct test_window w;
-
-	init();
-	for (size_t i = 0; i < ARRAY_SIZE(hooks); i++)
-		hooks[i] = make_hook(0, HOOK_BEFORE, PROCEDURE);
-	wanted[0] = make_hook(0, HOOK_BEFORE, (uintptr_t)a);
-	wanted[1] = make_hook(0, HOOK_BEFORE, (uintptr_t)b);
-	MAKE_WINDOW(&w, PATCH_STRATEGY_CONSTRAINED_JUMP, MOV_EAX_EDI, XOR_EAX_ESI, NOP);
-	trampoline = build(&w, hooks, ARRAY_SIZE(hooks));
-	cr_expect(fits(trampoline, &w.window, wanted, 2));
-	cr_expect_eq(map[0], 0);
-	cr_expect_eq(map[1], 1);
-	/* Where the patch is already: threads may be on their way there. */
-	trampoline->hooks[1].owner = a;
-	cr_expect(fits(trampoline, &w.window, wanted, 2));
-	cr_expect_eq(map[0], 1);
-	cr_expect_eq(map[1], 2);
-	/* Out of order. */
-	cr_expect_not(fits(trampoline, &w.window, wanted + 1, 1));
-	trampoline->hooks[1].owner = b;
-	cr_expect(fits(trampoline, &w.window, wanted, 2));
-	cr_expect_eq(map[0], 0);
-	cr_expect_eq(map[1], 1);
-	trampoline->hooks[0].owner = b;
-	trampoline->hooks[1].owner = NULL;
-	cr_expect_not(fits(trampoline, &w.window, wanted, 2));
-	/* In the way, unless it does not matter. */
-	trampoline->hooks[0].owner = (struct hook_owner *)&w;
-	cr_expect_not(fits(trampoline, &w.window, wanted, 2));
-	cr_expect(trampoline_fits(trampoline, &w.window, wanted, 2, ignore_all, map));
-	cr_expect_eq(map[0], 1);
-	cr_expect_eq(map[1], 2);
 }
 
 /* ---- refusals --------------------------------------------------------------------------------------------------- */
@@ -995,7 +951,7 @@ Test(trampoline, far)
 /* The slot may be anywhere, too. The padding keeps constants aligned. */
 Test(trampoline, far_hook)
 {
-	const struct hook hook = make_hook(0, HOOK_BEFORE, PROCEDURE);
+	const struct hook hook = make_hook(0, HOOK_BEFORE);
 	struct listing expected = { .count = 0 };
 	struct trampoline *trampoline;
 	struct test_window w;
@@ -1035,7 +991,7 @@ Test(trampoline, too_many_hooks)
 
 	init();
 	for (i = 0; i < MANY; i++)
-		hooks[i] = make_hook(0, HOOK_BEFORE, PROCEDURE + i);
+		hooks[i] = make_hook(0, HOOK_BEFORE);
 	MAKE_WINDOW(&w, PATCH_STRATEGY_JUMP, MOV_EAX_IMM);
 	build(&w, hooks, 100);
 	arena_usage(&before);

@@ -134,7 +134,10 @@ static const struct phase_case cases[] = {
 
 /* A region as the case has it: memory for that, and what it refers to. */
 static struct {
-	struct patch patch;
+	union {
+		struct patch patch;
+		uint8_t patch_memory[sizeof(struct patch) + sizeof(struct attachment)];
+	};
 	struct registry_entry entries[INSNS];
 	uint8_t live[LENGTH];
 	union {
@@ -147,7 +150,7 @@ static struct trampoline trampoline;
 
 static struct region *make(const struct phase_case *c)
 {
-	struct attachment *attachment = &made.patch.sites[ROLE_SITE].attachment;
+	struct attachment *attachment = &made.patch.attachments[0];
 	struct region *region = &made.region;
 
 	memset(&made, 0, sizeof(made));

@@ -9,14 +9,14 @@ Test(handle, known)
 {
 	patch_t one, two;
 	struct patch *first = handle_alloc(&one, 1);
-	struct patch *second = handle_alloc(&two, ROLES);
+	struct patch *second = handle_alloc(&two, 2);
 
 	cr_assert(first != NULL && second != NULL);
 	cr_expect(one != NULL && two != NULL && one != two);
 	cr_expect_eq(handle_get(one), first);
 	cr_expect_eq(handle_get(two), second);
-	cr_expect_eq(first->roles, 1);
-	cr_expect_eq(second->roles, ROLES);
+	cr_expect_eq(first->count, 1);
+	cr_expect_eq(second->count, 2);
 	cr_expect_eq(handle_count(), 2);
 	cr_expect_eq(handle_revoked_count(), 0);
 }
@@ -75,7 +75,7 @@ Test(handle, many)
 	size_t index = 0, seen = 0;
 
 	for (size_t i = 0; i < MANY; ++i)
-		patches[i] = handle_alloc(&handles[i], 1 + i % ROLES);
+		patches[i] = handle_alloc(&handles[i], 1 + i % 2);
 	for (size_t i = 0; i < MANY; i += 2)
 		handle_free(patches[i]);
 	for (size_t i = 0; i < MANY; ++i)

@@ -34,7 +34,7 @@ Test(patch_object, life)
 
 Test(patch_object, step_made)
 {
-	struct patch patch = { .roles = 1 };
+	struct patch patch = { .count = 1 };
 
 	error_begin();
 	patch_set_life(&patch, LIFE_OPEN);
@@ -46,7 +46,7 @@ Test(patch_object, step_made)
 
 Test(patch_object, step_refused)
 {
-	struct patch patch = { .roles = 1, .life = LIFE_OPEN };
+	struct patch patch = { .count = 1, .life = LIFE_OPEN };
 	struct patch_error error;
 
 	libpatch_bugs_are_fatal = false;
@@ -71,7 +71,7 @@ Test(patch_object, in_use)
 
 Test(patch_object, goal)
 {
-	struct patch patch = { .roles = 1 };
+	struct patch patch = { .count = 1 };
 
 	cr_expect(!patch_is_wanted(&patch));
 	cr_expect(patch_set_goal(&patch, GOAL_ENABLED));

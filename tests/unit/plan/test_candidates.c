@@ -67,7 +67,11 @@ TestSuite(candidates, .init = begin);
 /* A region at `start`, with one patch on its first instruction. */
 static struct region *place(unsigned int start, uint8_t strategy, int policy, const uint8_t *offsets, size_t count)
 {
-	static struct patch patches[8];
+	/* Each patch with one attachment behind it. */
+	static struct {
+		struct patch patch;
+		uint8_t attachment[sizeof(struct attachment)];
+	} patches[8];
 	static size_t patch_count;
 	const struct window window = { .start = at(start),
 				       .length = offsets[count - 1],
@@ -80,12 +84,12 @@ static struct region *place(unsigned int start, uint8_t strategy, int policy, co
 	cr_assert(region != NULL && region_make_entries(region));
 	region_own_entries(region);
 	if (policy != UNUSED) {
-		struct patch *patch = &patches[patch_count++];
+		struct patch *patch = &patches[patch_count++].patch;
 
 		patch->policy = (uint8_t)policy;
-		patch->roles = 1;
-		patch->sites[0].attachment = (struct attachment){ .patch = patch, .address = at(start) };
-		region_append(region, &patch->sites[0].attachment);
+		patch->count = 1;
+		patch->attachments[0] = (struct attachment){ .patch = patch, .address = at(start) };
+		region_append(region, &patch->attachments[0]);
 	}
 	return region;
 }

@@ -1,0 +1,227 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Lists of patches at one hook: walking them, in hooks, and their memory, with the library lock held. What is in a list
+ * and which slots hold it is decided in place.c.
+ */
+#include "patch/hook_list.h"
+
+#include "base/heap.h"
+#include "runtime/hook_pairs.h"
+#include "sys/membarrier.h"
+
+#include <libpatch/patch.h>
+#include <stdatomic.h>
+
+/* ---- in hooks --------------------------------------------------------------------------------------------------- */
+
+/* `current`: one more than the index of the entry; 0: none. The context is in the hook's frame. */
+static void hook_list_set_current(struct patch_exec_context *context, uint32_t current)
+{
+	*(volatile uint32_t *)((uint8_t *)context - ARCH_HOOK_FRAME_CONTEXT + ARCH_HOOK_FRAME_CURRENT) = current;
+}
+
+/* Call one procedure, and take back what it must not change: the hook loads back all that any of them may change. */
+static void hook_list_call(const struct hook_list_entry *entry, struct patch_exec_context *context, uint8_t post)
+{
+	patch_reg saved[PATCH_ARCH_GREGS_COUNT];
+
+	for (uint64_t left = entry->kept; left != 0; left &= left - 1) {
+		unsigned int i = (unsigned int)__builtin_ctzll(left);
+
+		saved[i] = context->general_purpose_registers[i];
+	}
+	entry->procedure(context, post);
+	for (uint64_t left = entry->kept; left != 0; left &= left - 1) {
+		unsigned int i = (unsigned int)__builtin_ctzll(left);
+
+		context->general_purpose_registers[i] = saved[i];
+	}
+}
+
+/* False: the thread goes on elsewhere, and there are no more calls here. */
+static bool hook_list_visit(const struct hook_list *list, uint32_t i, struct patch_exec_context *context, uint8_t post)
+{
+	const struct hook_list_entry *entry = &list->entries[i];
+	const uintptr_t program_counter = context->program_counter;
+	void *const extended = context->extended_states;
+	uintptr_t reported = program_counter == list->program_counter ? entry->program_counter : program_counter;
+
+	context->user_data = entry->user_data;
+	context->extended_states = entry->extended ? extended : NULL;
+	context->program_counter = reported;
+	hook_list_call(entry, context, post);
+	if (context->program_counter != reported)
+		return false;
+	context->program_counter = program_counter;
+	context->extended_states = extended;
+	return true;
+}
+
+/* In front of the instruction: all that are open. */
+static void hook_list_walk_first(const struct hook_list *list, struct patch_exec_context *context, uint8_t post)
+{
+	uint64_t called = 0;
+	uint32_t i;
+
+	for (i = 0; i < list->count; ++i) {
+		hook_list_set_current(context, i + 1);
+		if (atomic_load_explicit(&list->entries[i].closed, memory_order_relaxed))
+			continue;
+		called |= list->entries[i].around;
+		if (hook_list_visit(list, i, context, post))
+			continue;
+		called = 0;
+		break;
+	}
+	if (list->around) {
+		hook_pairs_next(list->slot, (uintptr_t)context - ARCH_HOOK_FRAME_CONTEXT)->called = called;
+		hook_list_set_current(context, list->count + 1U);
+	}
+}
+
+/* Behind it: those that were called in front of it. */
+static void hook_list_walk_second(const struct hook_list *list, struct patch_exec_context *context, uint8_t post)
+{
+	const uint64_t called = hook_pairs_top()->called;
+
+	/* The pair says it. */
+	hook_list_set_current(context, 0);
+
+	for (uint32_t i = list->count; i-- > 0;)
+		if ((list->entries[i].around & called) != 0 && !hook_list_visit(list, i, context, post))
+			break;
+}
+
+void hook_list_walk(struct patch_exec_context *context, uint8_t post)
+{
+	const struct hook_list *list = context->user_data;
+
+	if (list->around && post)
+		hook_list_walk_second(list, context, post);
+	else
+		hook_list_walk_first(list, context, post);
+}
+
+/* ---- memory ----------------------------------------------------------------------------------------------------- */
+
+static struct hook_list *lists;   /* that are some hook's */
+static struct hook_list *retired; /* that threads may walk still; the last one first */
+static size_t waiting;
+
+static size_t hook_list_size(size_t count)
+{
+	return sizeof(struct hook_list) + count * sizeof(struct hook_list_entry);
+}
+
+static void hook_list_insert(struct hook_list **link, struct hook_list *list)
+{
+	list->next = *link;
+	list->link = link;
+	if (*link != NULL)
+		(*link)->link = &list->next;
+	*link = list;
+}
+
+static void hook_list_take_off(struct hook_list *list)
+{
+	*list->link = list->next;
+	if (list->next != NULL)
+		list->next->link = list->link;
+}
+
+struct hook_list *hook_list_alloc(size_t count)
+{
+	struct hook_list *list = heap_alloc(hook_list_size(count));
+
+	if (list == NULL)
+		return NULL;
+	list->record = (struct hook_record){ hook_list_walk, list };
+	list->count = (uint16_t)count;
+	hook_list_insert(&lists, list);
+	return list;
+}
+
+static void hook_list_free(struct hook_list *list) REQUIRES(library_lock)
+{
+	hook_list_take_off(list);
+	heap_free(list, hook_list_size(list->count));
+}
+
+void hook_list_retire(struct hook_list *list)
+{
+	if (!list->published) {
+		hook_list_free(list);
+		return;
+	}
+	hook_list_take_off(list);
+	list->fence = memory_fence_count();
+	hook_list_insert(&retired, list);
+	++waiting;
+}
+
+void hook_list_close_retired(uint64_t id)
+{
+	for (struct hook_list *list = retired; list != NULL; list = list->next)
+		for (size_t i = 0; i < list->count; ++i)
+			if (list->entries[i].id == id)
+				atomic_store(&list->entries[i].closed, true);
+}
+
+/* ---- looking ---------------------------------------------------------------------------------------------------- */
+
+static const struct hook_list *hook_list_of(const struct hook_list *list, uintptr_t record)
+{
+	while (list != NULL && (uintptr_t)&list->record != record)
+		list = list->next;
+	return list;
+}
+
+bool hook_list_is_in(const struct hook_use *use, uint64_t id)
+{
+	const struct hook_list *list;
+	size_t i = 0;
+
+	if (use->current == 0 && use->called == 0)
+		return false;
+	list = hook_list_of(lists, use->record);
+	if (list == NULL)
+		list = hook_list_of(retired, use->record);
+	if (list == NULL)
+		return false;
+	while (i < list->count && list->entries[i].id != id)
+		++i;
+	if (i == list->count)
+		return false;
+	/* In a frame that was not begun, `current` is what was on the stack before. */
+	return i + 1 == use->current || (list->entries[i].around & use->called) != 0 ||
+	       (list->entries[i].around != 0 && i + 1 < use->current);
+}
+
+size_t hook_list_waiting(void)
+{
+	return waiting;
+}
+
+bool hook_list_is_fenced(void)
+{
+	return retired == NULL || retired->fence != memory_fence_count();
+}
+
+void hook_list_see(uintptr_t record)
+{
+	for (struct hook_list *list = retired; list != NULL; list = list->next)
+		list->seen |= (uintptr_t)&list->record == record;
+}
+
+void hook_list_looked(bool complete)
+{
+	for (struct hook_list *list = retired, *next; list != NULL; list = next) {
+		next = list->next;
+		if (!complete || list->seen) {
+			list->seen = false;
+			continue;
+		}
+		hook_list_free(list);
+		--waiting;
+	}
+}

@@ -1,0 +1,363 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Which patches a hook calls. Stores to slots and lists only: what is called there may be called from then on. Nothing
+ * here builds code, or leads text to it.
+ */
+#include "patch/place.h"
+
+#include "base/bug.h"
+#include "base/heap.h"
+#include "patch/hook_list.h"
+
+#include <libpatch/patch.h>
+#include <stdatomic.h>
+
+/* ---- what a slot holds ------------------------------------------------------------------------------------------ */
+
+static uintptr_t place_content_of_list(struct hook_list *list)
+{
+	const struct hook_list_entry *open = NULL;
+
+	for (const struct hook_list_entry *entry = list->entries; entry < &list->entries[list->count]; ++entry) {
+		if (atomic_load(&entry->closed))
+			continue;
+		if (open != NULL)
+			return (uintptr_t)&list->record;
+		open = entry;
+	}
+	if (open == NULL)
+		return 0;
+	return open->alone ? (uintptr_t)attachment_record(open->attachment) : (uintptr_t)&list->record;
+}
+
+static void place_set_slot(struct built_hook *hook)
+{
+	uintptr_t content;
+
+	if (hook->shared)
+		content = place_content_of_list(hook->list);
+	else
+		content = hook->only != NULL && patch_is_open(hook->only->patch) ?
+				  (uintptr_t)attachment_record(hook->only) :
+				  0;
+	if (hook->shared && content == (uintptr_t)&hook->list->record)
+		hook->list->published = true;
+	atomic_store((_Atomic uintptr_t *)hook->slot, content);
+}
+
+static void place_update_hook(struct built_hook *hook, const struct patch *patch)
+{
+	for (size_t i = 0; hook->shared && i < hook->list->count; ++i)
+		if (hook->list->entries[i].id == patch->order)
+			atomic_store(&hook->list->entries[i].closed, !patch_is_open(patch));
+	place_set_slot(hook);
+}
+
+void place_update(const struct patch *patch)
+{
+	/* Exits open before the entry, and close behind it. */
+	for (size_t n = 0; n < patch->count; ++n) {
+		size_t i = patch_is_open(patch) ? patch->count - 1 - n : n;
+		const struct place *place = patch->attachments[i].place;
+
+		for (struct built_hook *hook = place != NULL ? place->hooks : NULL; hook != NULL; hook = hook->next)
+			place_update_hook(hook, patch);
+	}
+	if (!patch_is_open(patch))
+		hook_list_close_retired(patch->order);
+}
+
+/* ---- who uses a hook -------------------------------------------------------------------------------------------- */
+
+/* Is the hook what it would be for this patch alone? */
+static bool place_is_alone(const struct trampoline *trampoline, const struct built_hook *hook,
+			   const struct attachment *attachment)
+{
+	const struct patch *patch = attachment->patch;
+
+	return hook->when == attachment->when && hook->write == patch->write && hook->clobber == patch->clobber &&
+	       trampoline->start + (uintptr_t)(intptr_t)hook->program_counter == patch->located;
+}
+
+static bool place_suffices(const struct built_hook *hook, const struct patch *patch)
+{
+	return (patch->read & ~hook->read) == 0 && (patch->write & ~hook->write) == 0 &&
+	       arch_join_clobber(patch->clobber, hook->clobber) == hook->clobber;
+}
+
+static void place_unlink(struct built_hook *hook)
+{
+	struct built_hook **link;
+
+	if (hook->place == NULL)
+		return;
+	for (link = &hook->place->hooks; *link != NULL && *link != hook; link = &(*link)->next)
+		;
+	BUG_ON_RETURN(*link == NULL);
+	*link = hook->next;
+	hook->place = NULL;
+	hook->next = NULL;
+}
+
+/* Nobody uses the hook any more. */
+static void place_release(struct built_hook *hook) REQUIRES(library_lock)
+{
+	atomic_store((_Atomic uintptr_t *)hook->slot, 0);
+	if (hook->shared)
+		hook_list_retire(hook->list);
+	hook->shared = false;
+	hook->only = NULL;
+	place_unlink(hook);
+}
+
+static void place_take_off(struct built_hook *hook, const struct attachment *attachment) REQUIRES(library_lock)
+{
+	bool any = false;
+
+	if (!hook->shared) {
+		if (hook->only == attachment)
+			place_release(hook);
+		return;
+	}
+	for (size_t i = 0; i < hook->list->count; ++i) {
+		struct hook_list_entry *entry = &hook->list->entries[i];
+
+		if (entry->attachment == attachment)
+			entry->attachment = NULL;
+		any |= entry->attachment != NULL;
+	}
+	if (!any)
+		place_release(hook);
+}
+
+bool place_join(struct place *place, struct attachment *attachment)
+{
+	if (place == NULL)
+		place = heap_alloc(sizeof(*place));
+	if (place == NULL)
+		return false;
+	++place->attachments;
+	attachment->place = place;
+	return true;
+}
+
+void place_leave(struct attachment *attachment)
+{
+	struct place *place = attachment->place;
+
+	if (place == NULL)
+		return;
+	for (struct built_hook *hook = place->hooks, *next; hook != NULL; hook = next) {
+		next = hook->next;
+		place_take_off(hook, attachment);
+	}
+	attachment->place = NULL;
+	if (--place->attachments == 0)
+		heap_free(place, sizeof(*place));
+}
+
+void place_free_trampoline(struct trampoline *trampoline)
+{
+	for (size_t i = 0; i < trampoline->hook_count; ++i)
+		if (trampoline->hooks[i].place != NULL)
+			place_release(&trampoline->hooks[i]);
+	trampoline_free(trampoline);
+}
+
+/* ---- new users -------------------------------------------------------------------------------------------------- */
+
+/* Walks the attachments that a hook is to be used by, in order of call. */
+struct place_users {
+	const struct trampoline *trampoline;
+	struct built_hook *hook;
+	struct attachment *const *list;
+	size_t count;
+	size_t next;
+};
+
+static bool place_wants(const struct place_users *users, const struct attachment *attachment)
+{
+	const struct built_hook *hook = users->hook;
+
+	/* Who asks for more is about to go, or this trampoline would not have been chosen. */
+	return attachment->address == users->trampoline->start + hook->at &&
+	       hook_includes((enum hook_when)hook->when, (enum hook_when)attachment->when) &&
+	       attachment->patch->action == ARCH_CALL_PROCEDURE && place_suffices(hook, attachment->patch);
+}
+
+/* In reverse behind the instruction. NULL: that was the last one. */
+static struct attachment *place_next_user(struct place_users *users)
+{
+	while (users->next < users->count) {
+		size_t at = users->next++;
+		struct attachment *attachment =
+			users->list[hook_is_post((enum hook_when)users->hook->when) ? users->count - 1 - at : at];
+
+		if (place_wants(users, attachment))
+			return attachment;
+	}
+	return NULL;
+}
+
+static size_t place_count_users(struct place_users users)
+{
+	size_t count = 0;
+
+	while (place_next_user(&users) != NULL)
+		++count;
+	return count;
+}
+
+/* Is the hook used by these already, and by nobody else? Entries whose patch is gone count as nothing. */
+static bool place_has_users(struct place_users users)
+{
+	const struct built_hook *hook = users.hook;
+	size_t i = 0;
+
+	if (!hook->shared)
+		return place_next_user(&users) == hook->only && (hook->only == NULL || place_next_user(&users) == NULL);
+	for (;; ++i) {
+		const struct attachment *user = place_next_user(&users);
+
+		while (i < hook->list->count && hook->list->entries[i].attachment == NULL)
+			++i;
+		if (user == NULL || i == hook->list->count)
+			return user == NULL && i == hook->list->count;
+		if (hook->list->entries[i].attachment != user)
+			return false;
+	}
+}
+
+static bool place_needs_list(struct place_users users, size_t count)
+{
+	return count > 1 || (count == 1 && !place_is_alone(users.trampoline, users.hook, place_next_user(&users)));
+}
+
+static struct hook_list *place_make_list(struct place_users users, size_t count) REQUIRES(library_lock)
+{
+	struct hook_list *list = hook_list_alloc(count);
+	const struct attachment *user;
+	struct hook_list_entry *entry;
+	uint64_t around = 1;
+
+	if (list == NULL)
+		return NULL;
+	list->slot = users.hook->slot;
+	list->around = users.hook->when == HOOK_AROUND;
+	list->program_counter = users.trampoline->start + (uintptr_t)(intptr_t)users.hook->program_counter;
+	for (entry = list->entries; (user = place_next_user(&users)) != NULL; ++entry) {
+		const struct patch *patch = user->patch;
+
+		entry->procedure = user->record.procedure;
+		entry->user_data = user->record.user_data;
+		entry->program_counter = patch->located;
+		entry->kept = (users.hook->write | users.hook->clobber) & ~(patch->write | patch->clobber) & ARCH_GENERAL;
+		entry->id = patch->order;
+		entry->attachment = (struct attachment *)(uintptr_t)user;
+		entry->closed = !patch_is_open(patch);
+		entry->alone = place_is_alone(users.trampoline, users.hook, user);
+		entry->extended = arch_offers_state(patch->clobber);
+		if (user->when != HOOK_AROUND)
+			continue;
+		entry->around = around;
+		around <<= 1;
+	}
+	return list;
+}
+
+static void place_link(struct built_hook *hook, struct place *place)
+{
+	if (hook->place == place)
+		return;
+	hook->place = place;
+	hook->next = place->hooks;
+	place->hooks = hook;
+}
+
+/* The hook is to be used by all these, called directly or through `list`. */
+static void place_give(struct place_users users, struct hook_list *list) REQUIRES(library_lock)
+{
+	struct built_hook *hook = users.hook;
+	struct hook_list *before = hook->shared ? hook->list : NULL;
+	struct attachment *first = place_next_user(&users);
+
+	hook->shared = list != NULL;
+	if (list != NULL)
+		hook->list = list;
+	else
+		hook->only = first;
+	place_link(hook, first->place);
+	place_set_slot(hook);
+	if (before != NULL)
+		hook_list_retire(before);
+}
+
+/* A hook that counts, for one patch: its own, else one that nobody uses. */
+static void place_give_counter(struct trampoline *trampoline, struct attachment *attachment)
+{
+	struct built_hook *free = NULL;
+
+	for (size_t i = trampoline->hook_count; i-- > 0;) {
+		struct built_hook *hook = &trampoline->hooks[i];
+
+		if (hook->action != attachment->patch->action || hook->stamp != attachment->patch->stamp ||
+		    trampoline->start + hook->at != attachment->address)
+			continue;
+		if (hook->only == attachment)
+			return;
+		if (hook->only == NULL)
+			free = hook;
+	}
+	BUG_ON_RETURN(free == NULL);
+	free->only = attachment;
+	place_link(free, attachment->place);
+	place_set_slot(free);
+}
+
+static void place_free_lists(struct hook_list **lists, size_t count) REQUIRES(library_lock)
+{
+	for (size_t i = 0; i < count; ++i)
+		if (lists[i] != NULL)
+			hook_list_retire(lists[i]);
+	heap_free(lists, count * sizeof(struct hook_list *));
+}
+
+bool place_use(struct trampoline *trampoline, struct attachment *const *list, size_t count)
+{
+	struct place_users users = { .trampoline = trampoline, .list = list, .count = count };
+	size_t hooks = trampoline->hook_count, i;
+	struct hook_list **lists = heap_alloc(hooks * sizeof(*lists));
+	bool enough = lists != NULL;
+
+	/* First all that may fail. */
+	for (i = 0; enough && i < hooks; ++i) {
+		size_t n;
+
+		users.hook = &trampoline->hooks[i];
+		if (users.hook->action != ARCH_CALL_PROCEDURE || place_has_users(users))
+			continue;
+		n = place_count_users(users);
+		if (place_needs_list(users, n)) {
+			lists[i] = place_make_list(users, n);
+			enough = lists[i] != NULL;
+		}
+	}
+	if (!enough) {
+		if (lists != NULL)
+			place_free_lists(lists, hooks);
+		return false;
+	}
+	for (i = 0; i < hooks; ++i) {
+		users.hook = &trampoline->hooks[i];
+		if (users.hook->action != ARCH_CALL_PROCEDURE || place_has_users(users) ||
+		    place_count_users(users) == 0)
+			continue;
+		place_give(users, lists[i]);
+		lists[i] = NULL;
+	}
+	place_free_lists(lists, hooks);
+	for (i = 0; i < count; ++i)
+		if (list[i]->patch->action != ARCH_CALL_PROCEDURE)
+			place_give_counter(trampoline, list[i]);
+	return true;
+}
