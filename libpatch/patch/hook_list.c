@@ -20,86 +20,102 @@ static void hook_list_set_current(struct patch_exec_context *context, uint32_t c
 	*(volatile uint32_t *)((uint8_t *)context - ARCH_HOOK_FRAME_CONTEXT + ARCH_HOOK_FRAME_CURRENT) = current;
 }
 
-/* Call one procedure, and take back what it must not change: the hook loads back all that any of them may change. */
-static void hook_list_call(const struct hook_list_entry *entry, struct patch_exec_context *context, uint8_t post)
+/* A procedure that is called as if the hook were its own: a mask, an address or an image of state differs. */
+static void hook_list_call_as_own(const struct hook_list *list, const struct hook_list_entry *entry,
+				  struct patch_exec_context *context, uint8_t post)
 {
+	const uintptr_t program_counter = context->program_counter;
+	void *const extended = context->extended_states;
 	patch_reg saved[PATCH_ARCH_GREGS_COUNT];
+	uintptr_t reported = program_counter == list->program_counter ? entry->program_counter : program_counter;
 
+	context->program_counter = reported;
+	context->extended_states = entry->extended ? extended : NULL;
 	for (uint64_t left = entry->kept; left != 0; left &= left - 1) {
 		unsigned int i = (unsigned int)__builtin_ctzll(left);
 
 		saved[i] = context->general_purpose_registers[i];
 	}
 	entry->procedure(context, post);
+	/* The hook loads back all that any of them may change. */
 	for (uint64_t left = entry->kept; left != 0; left &= left - 1) {
 		unsigned int i = (unsigned int)__builtin_ctzll(left);
 
 		context->general_purpose_registers[i] = saved[i];
 	}
+	if (context->program_counter == reported)
+		context->program_counter = program_counter;
+	context->extended_states = extended;
 }
 
 /* False: the thread goes on elsewhere, and there are no more calls here. */
-static bool hook_list_visit(const struct hook_list *list, uint32_t i, struct patch_exec_context *context, uint8_t post)
+static inline bool hook_list_call(const struct hook_list *list, const struct hook_list_entry *entry,
+				  struct patch_exec_context *context, uint8_t post)
 {
-	const struct hook_list_entry *entry = &list->entries[i];
 	const uintptr_t program_counter = context->program_counter;
-	void *const extended = context->extended_states;
-	uintptr_t reported = program_counter == list->program_counter ? entry->program_counter : program_counter;
 
 	context->user_data = entry->user_data;
-	context->extended_states = entry->extended ? extended : NULL;
-	context->program_counter = reported;
-	hook_list_call(entry, context, post);
-	if (context->program_counter != reported)
-		return false;
-	context->program_counter = program_counter;
-	context->extended_states = extended;
-	return true;
+	if (entry->alike)
+		entry->procedure(context, post);
+	else
+		hook_list_call_as_own(list, entry, context, post);
+	return context->program_counter == program_counter;
 }
 
-/* In front of the instruction: all that are open. */
-static void hook_list_walk_first(const struct hook_list *list, struct patch_exec_context *context, uint8_t post)
+/* The walkers are what a hit costs, so that both loops are written out. */
+void hook_list_walk(struct patch_exec_context *context, uint8_t post)
 {
-	uint64_t called = 0;
-	uint32_t i;
+	const struct hook_list *list = context->user_data;
 
-	for (i = 0; i < list->count; ++i) {
+	for (uint32_t i = 0; i < list->count; ++i) {
+		const struct hook_list_entry *entry = &list->entries[i];
+
 		hook_list_set_current(context, i + 1);
-		if (atomic_load_explicit(&list->entries[i].closed, memory_order_relaxed))
-			continue;
-		called |= list->entries[i].around;
-		if (hook_list_visit(list, i, context, post))
-			continue;
-		called = 0;
-		break;
-	}
-	if (list->around) {
-		hook_pairs_next(list->slot, (uintptr_t)context - ARCH_HOOK_FRAME_CONTEXT)->called = called;
-		hook_list_set_current(context, list->count + 1U);
+		if (!atomic_load_explicit(&entry->closed, memory_order_relaxed) &&
+		    !hook_list_call(list, entry, context, post))
+			return;
 	}
 }
 
-/* Behind it: those that were called in front of it. */
-static void hook_list_walk_second(const struct hook_list *list, struct patch_exec_context *context, uint8_t post)
+/* Behind the instruction: those that were called in front of it. */
+static void hook_list_walk_back(const struct hook_list *list, struct patch_exec_context *context)
 {
 	const uint64_t called = hook_pairs_top()->called;
 
 	/* The pair says it. */
 	hook_list_set_current(context, 0);
+	for (uint32_t i = list->count; i-- > 0;) {
+		const struct hook_list_entry *entry = &list->entries[i];
 
-	for (uint32_t i = list->count; i-- > 0;)
-		if ((list->entries[i].around & called) != 0 && !hook_list_visit(list, i, context, post))
-			break;
+		if ((entry->around & called) != 0 && !hook_list_call(list, entry, context, 1))
+			return;
+	}
 }
 
-void hook_list_walk(struct patch_exec_context *context, uint8_t post)
+void hook_list_walk_around(struct patch_exec_context *context, uint8_t post)
 {
 	const struct hook_list *list = context->user_data;
+	uint64_t called = 0;
 
-	if (list->around && post)
-		hook_list_walk_second(list, context, post);
-	else
-		hook_list_walk_first(list, context, post);
+	if (post) {
+		hook_list_walk_back(list, context);
+		return;
+	}
+	for (uint32_t i = 0; i < list->count; ++i) {
+		const struct hook_list_entry *entry = &list->entries[i];
+
+		hook_list_set_current(context, i + 1);
+		if (atomic_load_explicit(&entry->closed, memory_order_relaxed))
+			continue;
+		called |= entry->around;
+		/* The instruction is not executed, and there is no second call. */
+		if (!hook_list_call(list, entry, context, 0)) {
+			called = 0;
+			break;
+		}
+	}
+	hook_pairs_next(list->slot, (uintptr_t)context - ARCH_HOOK_FRAME_CONTEXT)->called = called;
+	hook_list_set_current(context, list->count + 1U);
 }
 
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
@@ -129,13 +145,13 @@ static void hook_list_take_off(struct hook_list *list)
 		list->next->link = list->link;
 }
 
-struct hook_list *hook_list_alloc(size_t count)
+struct hook_list *hook_list_alloc(size_t count, bool around)
 {
 	struct hook_list *list = heap_alloc(hook_list_size(count));
 
 	if (list == NULL)
 		return NULL;
-	list->record = (struct hook_record){ hook_list_walk, list };
+	list->record = (struct hook_record){ around ? hook_list_walk_around : hook_list_walk, list };
 	list->count = (uint16_t)count;
 	hook_list_insert(&lists, list);
 	return list;

@@ -25,38 +25,38 @@
 struct hook_list_entry {
 	void (*procedure)(struct patch_exec_context *context, uint8_t post);
 	void *user_data;
-	uintptr_t program_counter; /* reported where the hook would report its own */
-	uint64_t kept;             /* registers that the hook loads back, and this procedure must not change */
-	uint64_t id;               /* of the patch: its order */
-	uint64_t around;           /* a bit of its own, when it is called behind the instruction, too; else 0 */
-	struct attachment *attachment; /* NULL: its patch was taken off the place */
+	uint64_t around; /* a bit of its own, when it is called behind the instruction, too; else 0 */
 	_Atomic bool closed;
-	bool alone;    /* the hook is what it would be for this patch alone */
+	bool alike;    /* the hook does for it what a hook of its own would do */
 	bool extended; /* sees extended state */
+	uint64_t id;   /* of the patch: its order */
+	uintptr_t program_counter;     /* reported where the hook would report its own */
+	uint64_t kept;                 /* registers that the hook loads back, and this procedure must not change */
+	struct attachment *attachment; /* NULL: its patch was taken off the place */
 };
 
 /* So many entries of a list can be called behind the instruction, too. */
 #define HOOK_LIST_AROUND_MAX 64
 
 struct hook_list {
-	struct hook_record record; /* hook_list_walk(), and this list */
+	struct hook_record record; /* hook_list_walk() or hook_list_walk_around(), and this list */
 	struct hook_list *next;    /* of all lists, or of those that wait */
 	struct hook_list **link;
 	uintptr_t program_counter; /* the hook's own */
 	uintptr_t slot;            /* the hook's, and the place of its pairs */
 	uint64_t fence;            /* memory_fence_count() when it was retired */
-	bool around;               /* it is HOOK_AROUND's: there is a second walk */
 	bool published;            /* was in a slot */
 	bool seen;                 /* during a look: a thread walks it */
 	uint16_t count;
 	struct hook_list_entry entries[]; /* in order of call */
 };
 
-/* The walker, a probe procedure: wherever a hook may be. */
+/* Walkers, which are probe procedures: wherever a hook may be. Of HOOK_AROUND, with two walks, and of the others. */
 void hook_list_walk(struct patch_exec_context *context, uint8_t post);
+void hook_list_walk_around(struct patch_exec_context *context, uint8_t post);
 
 /* An empty list with room for `count` entries; NULL: out of memory. */
-struct hook_list *hook_list_alloc(size_t count) REQUIRES(library_lock);
+struct hook_list *hook_list_alloc(size_t count, bool around) REQUIRES(library_lock);
 /* No slot holds it from now on. It is freed when no thread walks it. */
 void hook_list_retire(struct hook_list *list) REQUIRES(library_lock);
 /* Set `closed` of all entries of the patch on lists that are retired. The caller does so for the others. */

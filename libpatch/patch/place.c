@@ -14,8 +14,9 @@
 
 /* ---- what a slot holds ------------------------------------------------------------------------------------------ */
 
-static uintptr_t place_content_of_list(struct hook_list *list)
+static uintptr_t place_content_of_list(const struct built_hook *hook)
 {
+	struct hook_list *list = hook->list;
 	const struct hook_list_entry *open = NULL;
 
 	for (const struct hook_list_entry *entry = list->entries; entry < &list->entries[list->count]; ++entry) {
@@ -27,7 +28,10 @@ static uintptr_t place_content_of_list(struct hook_list *list)
 	}
 	if (open == NULL)
 		return 0;
-	return open->alone ? (uintptr_t)attachment_record(open->attachment) : (uintptr_t)&list->record;
+	/* Called directly, it would be called behind the instruction, too. */
+	if (!open->alike || (hook->when == HOOK_AROUND && open->around == 0))
+		return (uintptr_t)&list->record;
+	return (uintptr_t)attachment_record(open->attachment);
 }
 
 static void place_set_slot(struct built_hook *hook)
@@ -35,7 +39,7 @@ static void place_set_slot(struct built_hook *hook)
 	uintptr_t content;
 
 	if (hook->shared)
-		content = place_content_of_list(hook->list);
+		content = place_content_of_list(hook);
 	else
 		content = hook->only != NULL && patch_is_open(hook->only->patch) ?
 				  (uintptr_t)attachment_record(hook->only) :
@@ -69,13 +73,14 @@ void place_update(const struct patch *patch)
 
 /* ---- who uses a hook -------------------------------------------------------------------------------------------- */
 
-/* Is the hook what it would be for this patch alone? */
-static bool place_is_alone(const struct trampoline *trampoline, const struct built_hook *hook,
+/* Does the hook do for a patch what a hook of its own would do? */
+static bool place_is_alike(const struct trampoline *trampoline, const struct built_hook *hook,
 			   const struct attachment *attachment)
 {
 	const struct patch *patch = attachment->patch;
 
-	return hook->when == attachment->when && hook->write == patch->write && hook->clobber == patch->clobber &&
+	return ((hook->write | hook->clobber) & ~(patch->write | patch->clobber) & ARCH_GENERAL) == 0 &&
+	       arch_offers_state(hook->clobber) == arch_offers_state(patch->clobber) &&
 	       trampoline->start + (uintptr_t)(intptr_t)hook->program_counter == patch->located;
 }
 
@@ -230,12 +235,15 @@ static bool place_has_users(struct place_users users)
 
 static bool place_needs_list(struct place_users users, size_t count)
 {
-	return count > 1 || (count == 1 && !place_is_alone(users.trampoline, users.hook, place_next_user(&users)));
+	const struct attachment *only = count == 1 ? place_next_user(&users) : NULL;
+
+	return count > 1 || (count == 1 && (only->when != users.hook->when ||
+					    !place_is_alike(users.trampoline, users.hook, only)));
 }
 
 static struct hook_list *place_make_list(struct place_users users, size_t count) REQUIRES(library_lock)
 {
-	struct hook_list *list = hook_list_alloc(count);
+	struct hook_list *list = hook_list_alloc(count, users.hook->when == HOOK_AROUND);
 	const struct attachment *user;
 	struct hook_list_entry *entry;
 	uint64_t around = 1;
@@ -243,7 +251,6 @@ static struct hook_list *place_make_list(struct place_users users, size_t count)
 	if (list == NULL)
 		return NULL;
 	list->slot = users.hook->slot;
-	list->around = users.hook->when == HOOK_AROUND;
 	list->program_counter = users.trampoline->start + (uintptr_t)(intptr_t)users.hook->program_counter;
 	for (entry = list->entries; (user = place_next_user(&users)) != NULL; ++entry) {
 		const struct patch *patch = user->patch;
@@ -255,7 +262,7 @@ static struct hook_list *place_make_list(struct place_users users, size_t count)
 		entry->id = patch->order;
 		entry->attachment = (struct attachment *)(uintptr_t)user;
 		entry->closed = !patch_is_open(patch);
-		entry->alone = place_is_alone(users.trampoline, users.hook, user);
+		entry->alike = place_is_alike(users.trampoline, users.hook, user);
 		entry->extended = arch_offers_state(patch->clobber);
 		if (user->when != HOOK_AROUND)
 			continue;
