@@ -34,7 +34,7 @@ struct hook_guard {
 	uintptr_t nothing; /* so that `top` is a multiple of the size of a pair */
 	struct hook_pair pairs[HOOK_PAIRS];
 };
-_Static_assert(offsetof(struct hook_guard, pairs) == sizeof(struct hook_pair), "the first pair is at a distance of one");
+_Static_assert(offsetof(struct hook_guard, pairs) == sizeof(struct hook_pair), "`top` is a multiple of a pair's size");
 extern TLS_INITIAL_EXEC struct hook_guard libpatch_hook_guard;
 
 /*

@@ -104,7 +104,7 @@ static void hookset_add_hook(struct hookset_hooks *hooks, const struct hook *hoo
 			continue;
 		if (hook->when == HOOK_AROUND)
 			other->when = HOOK_AROUND;
-		/* Less is known of what is before an instruction that is reached by other ways than its function's entry. */
+		/* One of them does not rely on what is known at a function's entry. */
 		if (hook->code.program_counter == hook->address)
 			other->code.program_counter = hook->address;
 		other->code.read |= hook->code.read;

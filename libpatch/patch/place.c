@@ -73,13 +73,19 @@ void place_update(const struct patch *patch)
 
 /* ---- who uses a hook -------------------------------------------------------------------------------------------- */
 
+/* The registers that the hook loads back, and the patch must not change. */
+static uint64_t place_kept(const struct built_hook *hook, const struct patch *patch)
+{
+	return (hook->write | hook->clobber) & ~(patch->write | patch->clobber) & ARCH_GENERAL;
+}
+
 /* Does the hook do for a patch what a hook of its own would do? */
 static bool place_is_alike(const struct trampoline *trampoline, const struct built_hook *hook,
 			   const struct attachment *attachment)
 {
 	const struct patch *patch = attachment->patch;
 
-	return ((hook->write | hook->clobber) & ~(patch->write | patch->clobber) & ARCH_GENERAL) == 0 &&
+	return place_kept(hook, patch) == 0 &&
 	       arch_offers_state(hook->clobber) == arch_offers_state(patch->clobber) &&
 	       trampoline->start + (uintptr_t)(intptr_t)hook->program_counter == patch->located;
 }
@@ -258,7 +264,7 @@ static struct hook_list *place_make_list(struct place_users users, size_t count)
 		entry->procedure = user->record.procedure;
 		entry->user_data = user->record.user_data;
 		entry->program_counter = patch->located;
-		entry->kept = (users.hook->write | users.hook->clobber) & ~(patch->write | patch->clobber) & ARCH_GENERAL;
+		entry->kept = place_kept(users.hook, patch);
 		entry->id = patch->order;
 		entry->attachment = (struct attachment *)(uintptr_t)user;
 		entry->closed = !patch_is_open(patch);

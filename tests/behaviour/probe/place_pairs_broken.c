@@ -1,9 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Several patches of PROBE_AROUND and PROBE share an instruction, and come and go while it is executed: in a first call,
- * in a second call, in a handler between both, and while the instruction waits in the kernel. Behind the instruction
- * are called, in reverse, just those of PROBE_AROUND that were called in front of it; none of them is destroyed before;
- * and whoever was not called is destroyed at once.
+ * Several patches of PROBE_AROUND and PROBE share an instruction, and come and go while it is executed: in a first
+ * call, in a second call, in a handler between both, and while the instruction waits in the kernel. Behind the
+ * instruction are called, in reverse, just those of PROBE_AROUND that were called in front of it; none of them is
+ * destroyed before; and a patch that was not called is destroyed at once.
  */
 #include "harness.h"
 
@@ -363,7 +363,7 @@ static void waits_with(unsigned int begun)
 	for (unsigned int i = 0; i < PATCHES; i++)
 		CHECK_OK(patch_unmake(users[i].patch));
 	CHECK_OK(patch_commit());
-	/* The first look may come before the thread has left the first hook: it is then in the last patch, or behind. */
+	/* The first looks may come before the thread has left the first hook. */
 	while (users[PATCHES - 1].calls[0] > 0 && users[1].destroyed == 0 && (begun & 2) != 0)
 		CHECK_STATUS(patch_synchronize(0), PATCH_EBUSY);
 	for (unsigned int i = 0; i < PATCHES; i++)
