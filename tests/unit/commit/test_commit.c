@@ -448,7 +448,8 @@ static void check_hits(size_t i, enum which which, enum inject_point point)
 {
 	const struct view *view = view_of(address_of(i, which));
 	unsigned int old = was_on[i][which] ? visits(i, which) : 0;
-	unsigned int new = on[i][which] ? visits(i, which) : 0;
+	/* A patch opens when the commit has led the text to all of its hooks. */
+	unsigned int new = on[i][which] ? old : 0;
 	bool either = false;
 
 	if (view == NULL || point < INJECT_COMMIT_PUBLISHED)
