@@ -13,7 +13,7 @@ struct hook_pair {
 	uintptr_t place;         /* address of the slot of both hooks: never 0, nor a guard, and even */
 	uintptr_t record;        /* that the first hook has called */
 	uintptr_t stack_pointer; /* of the program at the instruction */
-	uint64_t called;         /* which of a list's entries were called (patch/hook_list.h), when the record is a list's */
+	uint64_t called;         /* of a list's record: which of its entries were called (patch/hook_list.h) */
 };
 #define HOOK_PAIRS 8
 
