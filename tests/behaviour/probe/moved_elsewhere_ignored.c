@@ -9,7 +9,7 @@
 extern uint64_t m_entry(uint64_t, uint64_t), m_other(uint64_t, uint64_t), m_skip(uint64_t, uint64_t);
 extern uint64_t m_stack(uint64_t, uint64_t), m_call(uint64_t, uint64_t), m_jump(uint64_t, uint64_t);
 extern const uint8_t m_skip_site[], m_skip_next[], m_skip_end[], m_stack_site[], m_ret_site[], m_landing[];
-extern const uint8_t m_jump_site[], m_jump_target[];
+extern const uint8_t m_jump_site[], m_jump_target[], m_call_site[], m_landing_back[];
 extern uint64_t m_saved, m_seen;
 
 /* None of them changes flags, or a register but rax and rdx. */
@@ -49,6 +49,7 @@ __asm__(".text\n"
 	"m_call: .cfi_startproc\n"
 	"	mov %rsp, m_saved(%rip)\n"
 	"	mov $5, %eax\n"
+	"m_call_site:\n"
 	"	call m_ret\n"
 	"m_landing_back:\n"
 	"	mov %rsp, m_seen(%rip)\n"
@@ -248,22 +249,67 @@ static void try_after(const struct variant *variant)
 	drop(patch);
 }
 
+/* At a call: instead of it; behind it, before the callee's first instruction; where it has returned. */
+static void try_call(const struct variant *variant)
+{
+	static const int64_t by[] = { 16, -16, -600 };
+	bool around = variant->model == PATCH_EXEC_MODEL_PROBE_AROUND;
+	bool returns = variant->model == PATCH_EXEC_MODEL_PROBE_CALL;
+	patch_t patch = make_at((uintptr_t)m_call_site, variant, procedure);
+
+	CHECK_OK(patch_commit());
+	move = (typeof(move)){ .post = 2 };
+	CHECK_EQ(call(m_call), 5);
+	CHECK_EQ(hits[1], around || returns);
+	/* Where a return would lead, as if it had: there is a second call of PROBE_CALL. */
+	move = (typeof(move)){ .program_counter = (uintptr_t)m_landing };
+	CHECK_EQ(call(m_call), 6);
+	CHECK_EQ(m_seen, m_saved);
+	CHECK_EQ(hits[0], 1);
+	CHECK_EQ(hits[1], returns);
+	move = (typeof(move)){ .program_counter = (uintptr_t)m_landing_back };
+	CHECK_EQ(call(m_call), 5);
+	CHECK_EQ(m_seen, m_saved);
+	CHECK_EQ(hits[1], returns);
+	if (around || returns) {
+		move = (typeof(move)){ .post = 1, .program_counter = (uintptr_t)m_landing };
+		CHECK_EQ(call(m_call), 6);
+		CHECK_EQ(m_seen, around ? m_saved - 8 : m_saved);
+		CHECK_EQ(hits[1], 1);
+	}
+	for (size_t i = 0; i < sizeof(by) / sizeof(by[0]); i++)
+		/* Behind a call the return address is at the stack pointer. */
+		for (uint8_t post = 0; post <= returns; post++) {
+			move = (typeof(move)){ .post = post, .stack = by[i] };
+			stack_top -= 0x2000;
+			CHECK_EQ(call(m_call), 5);
+			stack_top += 0x2000;
+			CHECK_EQ(m_seen, m_saved + (uint64_t)by[i]);
+			CHECK_EQ(hits[post], 1);
+		}
+	drop(patch);
+}
+
 int main(void)
 {
 	static const uint64_t clobbers[] = { 0, PATCH_REGS_NO_STATE, PATCH_REGS_GP_ONLY, PATCH_REGS_SSE,
 					     PATCH_REGS_ALL };
-	static const int models[] = { PATCH_EXEC_MODEL_PROBE, PATCH_EXEC_MODEL_PROBE_AROUND };
+	static const int models[] = { PATCH_EXEC_MODEL_PROBE, PATCH_EXEC_MODEL_PROBE_AROUND,
+				      PATCH_EXEC_MODEL_PROBE_CALL };
 
 	harness_start();
 	stack_top = machine_stack();
 	REQUIRE_OK(patch_init(NULL, 0));
 	for (int policy = PATCH_TRAP_POLICY_ALLOW; policy <= PATCH_TRAP_POLICY_FORCE; policy += 2)
-		for (size_t m = 0; m < 2; m++)
+		for (size_t m = 0; m < sizeof(models) / sizeof(models[0]); m++)
 			for (size_t c = 0; c < sizeof(clobbers) / sizeof(clobbers[0]); c++) {
 				struct variant variant = { policy, models[m], clobbers[c] };
 
 				CONTEXT("%s, model %d, clobber %#llx", policy_name(policy), models[m],
 					(unsigned long long)clobbers[c]);
+				try_call(&variant);
+				if (models[m] == PATCH_EXEC_MODEL_PROBE_CALL)
+					continue;
 				try_before(&variant);
 				try_stack(&variant);
 				CONTEXT("%s, model %d, clobber %#llx", policy_name(policy), models[m],
