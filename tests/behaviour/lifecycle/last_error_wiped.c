@@ -20,10 +20,13 @@ __asm__(".text\n"
 
 static const char name[] = "a_symbol_that_no_module_defines";
 
+static unsigned int hits;
+
 static GP_ONLY void procedure(struct patch_exec_context *context, uint8_t post)
 {
 	(void)context;
 	(void)post;
+	hits++;
 }
 
 /* Two functions fail in turn, so that what was there before a success can be told from what came in it. */
@@ -62,7 +65,7 @@ static patch_status fini_attr(void)
 
 static patch_status set_policy(void)
 {
-	return patch_attr_set_trap_policy(&attr, PATCH_TRAP_POLICY_ALLOW);
+	return patch_attr_set_trap_policy(&attr, PATCH_TRAP_POLICY_FORCE);
 }
 
 static patch_status set_abi(void)
@@ -154,6 +157,20 @@ static patch_status status_string(void)
 	return patch_status_string(PATCH_EFAIL) != NULL ? PATCH_OK : PATCH_BUG;
 }
 
+static patch_status last_error(void)
+{
+	struct patch_error error;
+
+	return patch_last_error(&error) != PATCH_OK ? PATCH_OK : PATCH_BUG;
+}
+
+/* libpatch_on_trap() serves a trap, and a hook runs. */
+static patch_status trap(void)
+{
+	t_nops(1, 2);
+	return hits == 1 ? PATCH_OK : PATCH_BUG;
+}
+
 #define NAMED(function) { function, #function }
 
 int main(void)
@@ -162,10 +179,10 @@ int main(void)
 		patch_status (*function)(void);
 		const char *name;
 	} steps[] = { NAMED(init_attr), NAMED(set_policy), NAMED(set_abi), NAMED(set_state), NAMED(component),
-		      NAMED(init), NAMED(make), NAMED(patch_commit), NAMED(info), NAMED(original_pc), NAMED(disable),
-		      NAMED(patch_commit), NAMED(enable), NAMED(patch_commit), NAMED(unmake), NAMED(patch_commit),
-		      NAMED(make_in_range), NAMED(patch_commit), NAMED(unmake), NAMED(synchronize), NAMED(statistics),
-		      NAMED(fini_attr), NAMED(status_string), NAMED(patch_fini) };
+		      NAMED(init), NAMED(make), NAMED(patch_commit), NAMED(trap), NAMED(info), NAMED(original_pc),
+		      NAMED(disable), NAMED(patch_commit), NAMED(enable), NAMED(patch_commit), NAMED(unmake),
+		      NAMED(patch_commit), NAMED(make_in_range), NAMED(patch_commit), NAMED(unmake), NAMED(synchronize),
+		      NAMED(statistics), NAMED(fini_attr), NAMED(status_string), NAMED(last_error), NAMED(patch_fini) };
 	struct patch_location location = { .type = PATCH_LOCATION_SYMBOL };
 	struct patch_exec_model model = model_of(PATCH_EXEC_MODEL_PROBE, procedure, NULL);
 	struct patch_error error;
