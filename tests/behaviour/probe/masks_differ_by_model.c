@@ -4,7 +4,7 @@
  * What a mask offers is what the program has there, and what the procedure writes there takes effect; all else stays,
  * although both calls destroy whatever the calling convention lets them destroy, and whatever extended state the
  * clobber mask names where it names some. The program has something else in each register, x87 values among them
- * wherever the calling convention allows that.
+ * wherever the calling convention allows that. All of it is the same beside another patch at the same place.
  *
  * Three states are compared: at the site (BEFORE); behind the instruction, where it leads (BEHIND); and where the
  * callee has returned, with all registers but rsp anew (RETURNED).
@@ -149,7 +149,8 @@ static struct seen {
 	uint64_t components; /* of the image; 0: there was none */
 	uint8_t extended[4096];
 } seen[2];
-static unsigned int may_destroy;
+static unsigned int may_destroy, others_offered;
+static uint64_t may_scribble;
 
 /* Offset and size of each component in the standard format; of the second part of X87 and SSE, too. */
 static struct part {
@@ -203,42 +204,58 @@ static GP_ONLY void inner(struct patch_exec_context *context, uint8_t post)
 			change(image, c, post, x87_is_empty(post ? model->second : BEFORE));
 }
 
-/* Destroys general purpose registers, stack and flags, and of extended state the components that it may. */
-static GP_ONLY void procedure(struct patch_exec_context *context, uint8_t post)
+static GP_ONLY void destroy_components(unsigned int which)
 {
 	static uint32_t mxcsr;
 
-	destroy_general(context, post);
-	if (may_destroy >> X87 & 1)
+	if (which >> X87 & 1)
 		__asm__ volatile("fld1; fld1; fld1; fld1; fldpi; fldpi; fldpi; fldpi\n"
 				 "fstp %st; fstp %st; fstp %st; fstp %st; fstp %st; fstp %st; fstp %st; fstp %st");
-	if (may_destroy >> SSE & 1)
+	if (which >> SSE & 1)
 		__asm__ volatile(".irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15\n"
 				 "pcmpeqd %%xmm\\n, %%xmm\\n\n"
 				 ".endr\n"
 				 "stmxcsr %0; orl $0x3f, %0; ldmxcsr %0"
 				 : "+m"(mxcsr));
 	/* Bits 255:128 alone, where there are bits above them. */
-	if (may_destroy >> AVX & 1 && have >> ZMM_HI256 & 1)
+	if (which >> AVX & 1 && have >> ZMM_HI256 & 1)
 		__asm__ volatile(".irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15\n"
 				 "vinserti32x4 $1, %xmm\\n, %zmm\\n, %zmm\\n\n"
 				 ".endr");
-	else if (may_destroy >> AVX & 1)
+	else if (which >> AVX & 1)
 		__asm__ volatile(".irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15\n"
 				 "vinsertf128 $1, %xmm\\n, %ymm\\n, %ymm\\n\n"
 				 ".endr");
-	if (may_destroy >> OPMASK & 1)
+	if (which >> OPMASK & 1)
 		__asm__ volatile(".irp n, 0, 1, 2, 3, 4, 5, 6, 7\n"
 				 "kxnorw %k\\n, %k\\n, %k\\n\n"
 				 ".endr");
-	if (may_destroy >> ZMM_HI256 & 1)
+	if (which >> ZMM_HI256 & 1)
 		__asm__ volatile(".irp n, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15\n"
 				 "vinserti64x4 $1, %ymm\\n, %zmm\\n, %zmm\\n\n"
 				 ".endr");
-	if (may_destroy >> HI16_ZMM & 1)
+	if (which >> HI16_ZMM & 1)
 		__asm__ volatile(".irp n, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31\n"
 				 "vpternlogd $0xff, %zmm\\n, %zmm\\n, %zmm\\n\n"
 				 ".endr");
+}
+
+/* Destroys general purpose registers, stack and flags, and of extended state the components that it may. */
+static GP_ONLY void procedure(struct patch_exec_context *context, uint8_t post)
+{
+	destroy_general(context, post);
+	destroy_components(may_destroy);
+}
+
+/* Of another patch at the place, with masks that are all 0: nothing that it does has an effect. */
+static GP_ONLY void other_procedure(struct patch_exec_context *context, uint8_t post)
+{
+	(void)post;
+	others_offered += context->extended_states != NULL;
+	for (int r = 0; r < PATCH_ARCH_GREGS_COUNT; r++)
+		if (may_scribble >> r & 1)
+			context->general_purpose_registers[r] = 0x6600000000000000;
+	destroy_components(have);
 }
 
 /* ---- states -------------------------------------------------------------------------------------------------- */
@@ -398,6 +415,20 @@ static void check(const struct masks *masks)
 		CHECK_EQ(seen[1].calls, 0);
 }
 
+static patch_t other;
+
+/* Another patch of the same model, at the same place, called before the patches under test. */
+static void make_other(int policy)
+{
+	struct patch_location location = location_at((uintptr_t)form->site);
+	struct patch_exec_model exec_model = model_of(model->type, other_procedure, NULL);
+	patch_attr attr = attr_of(policy, PATCH_ENABLED);
+
+	exec_model.probe.read_registers = 0;
+	exec_model.probe.clobber_registers = 0;
+	REQUIRE_OK(patch_make(&location, &exec_model, &attr, &other, NULL));
+}
+
 static void try_masks(int policy, const struct masks *masks)
 {
 	struct patch_location location = location_at((uintptr_t)form->site);
@@ -405,16 +436,21 @@ static void try_masks(int policy, const struct masks *masks)
 	patch_attr attr = attr_of(policy, PATCH_ENABLED);
 	patch_t patch;
 
-	CONTEXT("%s, %s, %s, read %#llx, write %#llx, clobber %#llx", form->name, model->name, policy_name(policy),
-		(unsigned long long)masks->read, (unsigned long long)masks->write, (unsigned long long)masks->clobber);
+	CONTEXT("%s, %s, %s, read %#llx, write %#llx, clobber %#llx%s", form->name, model->name, policy_name(policy),
+		(unsigned long long)masks->read, (unsigned long long)masks->write, (unsigned long long)masks->clobber,
+		other != NULL ? ", beside another" : "");
 	exec_model.probe.read_registers = masks->read;
 	exec_model.probe.write_registers = masks->write;
 	exec_model.probe.clobber_registers = masks->clobber;
 	may_destroy = destroyed_components(masks->clobber);
+	others_offered = 0;
+	/* A register that is only read has one slot in the context for all patches at the place. */
+	may_scribble = ~masks->read | masks->write | masks->clobber;
 	REQUIRE_OK(patch_make(&location, &exec_model, &attr, &patch, NULL));
 	CHECK_OK(patch_commit());
 	execute();
 	check(masks);
+	CHECK_EQ(others_offered, 0);
 	CHECK_OK(patch_unmake(patch));
 	CHECK_OK(patch_commit());
 }
@@ -431,19 +467,17 @@ static void try_model(int policy)
 	};
 	static const struct masks registers[] = {
 		{ 0, 0, 0 }, { 0, 0, ALL_REGISTERS }, { 0x5555, 0x0f0f, 0x1111 },
-		/* with the first two states only */
 		{ ALL_REGISTERS, 0, 0 }, { 0, ALL_REGISTERS, 0 }, { ALL_REGISTERS, ALL_REGISTERS, ALL_REGISTERS },
 	};
 
-	/* Traps and jumps lead to the same hooks: with traps, the first few. */
-	for (size_t s = 0; s < (policy == PATCH_TRAP_POLICY_FORCE ? 3 : sizeof(states) / sizeof(*states)); s++)
-		for (size_t r = 0; r < (s < 2 ? sizeof(registers) / sizeof(*registers) : 3); r++) {
+	for (size_t s = 0; s < sizeof(states) / sizeof(*states); s++)
+		for (size_t r = 0; r < sizeof(registers) / sizeof(*registers); r++) {
 			struct masks masks = registers[r];
 
 			masks.clobber |= states[s];
 			try_masks(policy, &masks);
 		}
-	for (int r = 0; r < PATCH_ARCH_GREGS_COUNT && policy == PATCH_TRAP_POLICY_ALLOW; r++) {
+	for (int r = 0; r < PATCH_ARCH_GREGS_COUNT; r++) {
 		uint64_t bit = (uint64_t)1 << r;
 
 		try_masks(policy, &(struct masks){ bit, 0, PATCH_REGS_NO_STATE });
@@ -497,8 +531,13 @@ static void try_form(void *unused)
 		int policy = policies[p];
 
 		for (model = models; model < models + MODELS; model++)
-			if (model->type != PATCH_EXEC_MODEL_PROBE_CALL || form->call)
+			if (model->type != PATCH_EXEC_MODEL_PROBE_CALL || form->call) {
 				try_model(policy);
+				make_other(policy);
+				try_model(policy);
+				CHECK_OK(patch_unmake(other));
+				other = NULL;
+			}
 		model = models;
 		for (uint32_t kind = PATCH_COUNT_PLAIN; kind <= PATCH_COUNT_THREAD; kind++) {
 			try_count(policy, kind, 0);
