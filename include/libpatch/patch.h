@@ -138,6 +138,8 @@ struct patch_location {
  * PROBE_AROUND on a call, jump or return: the second call comes when the operands are read and, for a call, the return
  * address is pushed, before the first instruction of where it leads. Both calls come in one thread, also when the patch
  * is disabled in between, by the first one or by others.
+ *
+ * Procedures of several patches at one instruction are called in order of patch_make(), behind it in reverse.
  */
 
 /*
