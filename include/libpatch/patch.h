@@ -333,7 +333,8 @@ patch_status patch_unmake(patch_t patch);
 
 /*
  * Queue a change of state for the next commit; asking for the state it has, or twice, is no error.
- * PATCH_OK; PATCH_ENEXIST for an unknown handle; PATCH_EINIT, PATCH_EFINI. Thread safe, signal safe.
+ * PATCH_OK; PATCH_ENEXIST for an unknown handle; from patch_enable() PATCH_EFAULT when the patch's code, or its
+ * procedure's, was unmapped; PATCH_EINIT, PATCH_EFINI. Thread safe, signal safe.
  */
 patch_status patch_enable(patch_t patch);
 patch_status patch_disable(patch_t patch);
