@@ -10,7 +10,8 @@
 #
 # Its argument, if any, is the name of a mutant: then its counterexample is shown, step by step, and nothing checked.
 
-pml=$(cd "$(dirname "$0")" && pwd)/$model.pml
+models=$(cd "$(dirname "$0")" && pwd)
+pml=$models/$model.pml
 command -v spin >/dev/null || { echo 'the model needs spin: apt-get install spin'; exit 77; }
 set -- "${1-}" ${CC:-cc}
 name=$1
@@ -25,7 +26,7 @@ echo 'int main(void) { return 0; }' >try.c
 megabytes=900 hash=22
 test -z "${LIBPATCH_STRESS_SECONDS-}" || megabytes=${MODEL_MEGABYTES:-6000} hash=${stress_hash:-22}
 # A copy: counterexamples are written where the model is.
-cp "$pml" model.pml && spin -a model.pml >spin.log 2>&1 &&
+cp "$pml" model.pml && cp "$models/common.pml" . && spin -a model.pml >spin.log 2>&1 &&
 	"$@" -O2 -w -DSAFETY -DCOLLAPSE -DMEMLIM=$megabytes -o pan pan.c || {
 	cat spin.log
 	echo 'FAIL: the model does not compile'

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The grace period of removal (doc/protocol.md, "When a patch is gone"; threads.h): hooks load a record through a slot
- * with plain moves, and a writer that closed the slot finds out when nobody uses the record any more. quiesce.sh runs
- * it.
+ * The grace period of removal (doc/protocol.md, "When a patch is gone"; hook_threads.h): hooks load a record through a
+ * slot with plain moves, and a writer that closed the slot finds out when nobody uses the record any more. quiesce.sh
+ * runs it.
  *
  * Stores of a thread go through a buffer, in order, and reach memory at any later time (TSO); a membarrier, or an
  * atomic operation of the thread, comes when the buffer is empty. The writer's own stores are followed by the fence or
@@ -11,30 +11,7 @@
  * Each thread has two places for a frame, as its hooks may meet at different depths. Behind the hook the place holds
  * anything, also while the guard still names it: longjmp() has left the hook.
  */
-c_decl {
-\#include <stdio.h>
-\#include <stdlib.h>
-
-	/* How the search went, not part of the state. */
-	static unsigned char covered[64];
-
-	static int setting(const char *name, int otherwise)
-	{
-		const char *text = getenv(name);
-
-		return text != NULL ? atoi(text) : otherwise;
-	}
-
-	static void cover(int point, const char *what)
-	{
-		if (!covered[point])
-			printf("covered: %s\n", what);
-		covered[point] = 1;
-	}
-}
-
-#define COVER(point, what) c_code { cover(point, what); }
-#define VIOLATION(what) c_code { printf("violated: %s\n", what); }; assert(false)
+#include "common.pml"
 
 /* ---- settings: from the environment ------------------------------------------------------------------------------ */
 
