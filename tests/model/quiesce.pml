@@ -9,7 +9,8 @@
  * by system calls: they are seen at once.
  *
  * Each thread has two places for a frame, as its hooks may meet at different depths. Behind the hook the place holds
- * anything, also while the guard still names it: longjmp() has left the hook.
+ * anything, also while the guard still names it: longjmp() has left the hook. Lists of patches and pairs of calls are
+ * in lists.pml.
  */
 #include "common.pml"
 
