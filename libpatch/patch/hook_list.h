@@ -27,11 +27,12 @@ struct hook_list_entry {
 	void *user_data;
 	uint64_t around; /* a bit of its own, when it is called behind the instruction, too; else 0 */
 	_Atomic bool closed;
-	bool alike;    /* the hook does for it what a hook of its own would do */
+	bool direct;   /* the hook does for it what a hook of its own would do, */
+	bool alike;    /* and it sees none of the other patches' registers */
 	bool extended; /* sees extended state */
 	uint64_t id;   /* of the patch: its order */
 	uintptr_t program_counter;     /* reported where the hook would report its own */
-	uint64_t kept;                 /* registers that the hook loads back, and this procedure must not change */
+	uint64_t kept;                 /* registers offered that this procedure must not change */
 	struct attachment *attachment; /* NULL: its patch was taken off the place */
 };
 

@@ -29,7 +29,7 @@ static uintptr_t place_content_of_list(const struct built_hook *hook)
 	if (open == NULL)
 		return 0;
 	/* Called directly, it would be called behind the instruction, too. */
-	if (!open->alike || (hook->when == HOOK_AROUND && open->around == 0))
+	if (!open->direct || (hook->when == HOOK_AROUND && open->around == 0))
 		return (uintptr_t)&list->record;
 	return (uintptr_t)attachment_record(open->attachment);
 }
@@ -264,11 +264,14 @@ static struct hook_list *place_make_list(struct place_users users, size_t count)
 		entry->procedure = user->record.procedure;
 		entry->user_data = user->record.user_data;
 		entry->program_counter = patch->located;
-		entry->kept = place_kept(users.hook, patch);
+		/* What another patch only reads is as the program had it, too. */
+		entry->kept = (users.hook->read & ~(patch->write | patch->clobber) & ARCH_GENERAL) |
+			      place_kept(users.hook, patch);
 		entry->id = patch->order;
 		entry->attachment = (struct attachment *)(uintptr_t)user;
 		entry->closed = !patch_is_open(patch);
-		entry->alike = place_is_alike(users.trampoline, users.hook, user);
+		entry->direct = place_is_alike(users.trampoline, users.hook, user);
+		entry->alike = entry->direct && entry->kept == 0;
 		entry->extended = arch_offers_state(patch->clobber);
 		if (user->when != HOOK_AROUND)
 			continue;

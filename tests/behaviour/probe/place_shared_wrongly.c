@@ -167,6 +167,46 @@ static void subsets(void *unused)
 	CHECK_OK(patch_fini());
 }
 
+/* ---- what others write ------------------------------------------------------------------------------------------ */
+
+static uint64_t read_rdi;
+
+/* Of no effect: it has no mask. */
+static GP_ONLY void write_all(struct patch_exec_context *context, uint8_t post)
+{
+	(void)post;
+	for (unsigned int i = 0; i < PATCH_ARCH_GREGS_COUNT; i++)
+		context->general_purpose_registers[i] = 0xdead;
+}
+
+static GP_ONLY void read_one(struct patch_exec_context *context, uint8_t post)
+{
+	(void)post;
+	read_rdi = context->general_purpose_registers[PATCH_X86_64_RDI];
+}
+
+/* What a patch only reads is the program's, whoever was called before. */
+static void readers(void *unused)
+{
+	const struct patch_location location = location_at((uintptr_t)site_instruction);
+	struct patch_exec_model model = model_of(PATCH_EXEC_MODEL_PROBE, write_all, NULL);
+	patch_attr attr = attr_of(PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED);
+	struct seen_registers seen;
+	patch_t patches[2];
+
+	(void)unused;
+	REQUIRE_OK(patch_init(NULL, 0));
+	model.probe.read_registers = model.probe.write_registers = model.probe.clobber_registers = 0;
+	REQUIRE_OK(patch_make(&location, &model, &attr, &patches[0], NULL));
+	model.probe.procedure = read_one;
+	model.probe.read_registers = REG(RDI);
+	REQUIRE_OK(patch_make(&location, &model, &attr, &patches[1], NULL));
+	CHECK_OK(patch_commit());
+	CHECK_EQ(site(5, &seen), 8);
+	CHECK_EQ(read_rdi, 5);
+	CHECK_OK(patch_fini());
+}
+
 /* ---- going while others run -------------------------------------------------------------------------------------- */
 
 static pthread_barrier_t barrier;
@@ -284,6 +324,7 @@ int main(void)
 {
 	harness_start();
 	harness_isolated("subsets", subsets, NULL);
+	harness_isolated("readers", readers, NULL);
 	for (unsigned int which = 0; which < 3; which++)
 		harness_isolated("others go", others_go, &which);
 	harness_isolated("come and go", come_and_go, NULL);
