@@ -98,15 +98,14 @@ static void in_effect(void *unused)
 	CHECK_OK(patch_commit());
 	check(1, 1, 0);
 	CHECK_OK(patch_disable(patch));
-	model = model_of(PATCH_EXEC_MODEL_PROBE, procedure, &hits[2]);
-	model.probe.write_registers = (uint64_t)1 << PATCH_X86_64_RBX;
+	model = model_of(PATCH_EXEC_MODEL_PROBE_AROUND, procedure, &hits[2]);
 	REQUIRE_OK(patch_make(&location, &model, &attr, &other, NULL));
 	fail_commit(fail_write);
 	CHECK_EQ(state_of(patch), PATCH_DISABLED);
 	check(0, 1, 0);
 	CHECK_OK(patch_commit());
 	CHECK_EQ(state_of(patch), PATCH_DISABLED);
-	check(0, 1, 1);
+	check(0, 1, 2);
 	CHECK_OK(patch_fini());
 }
 
