@@ -81,6 +81,7 @@ static void trampoline_emit_before_one(struct builder *builder, struct arch_code
 	struct arch_hook hook = wanted->code;
 
 	hook.slot = builder->built[index].slot;
+	hook.post = hook_is_post(wanted->when);
 	hook.at_entry = trampoline_is_at_entry(builder, wanted);
 	hook.x87_empty = trampoline_is_function(builder, wanted);
 	hook.pair = trampoline_is_around(builder, wanted) ? ARCH_PAIR_FIRST : ARCH_PAIR_NONE;

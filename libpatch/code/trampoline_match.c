@@ -24,7 +24,6 @@ struct hook trampoline_hook(const struct trampoline *trampoline, size_t index)
 			.clobber = hook->clobber,
 			.program_counter = trampoline->start + (uintptr_t)(intptr_t)hook->program_counter,
 			.slot = hook->slot,
-			.post = hook_is_post((enum hook_when)hook->when),
 			.action = hook->action,
 			.stamp = hook->stamp,
 		},

@@ -192,18 +192,17 @@ static const struct hook_list *hook_list_of(const struct hook_list *list, uintpt
 	return list;
 }
 
-bool hook_list_is_in(const struct hook_use *use, uint64_t id)
+const struct hook_list *hook_list_find(uintptr_t record)
 {
-	const struct hook_list *list;
+	const struct hook_list *list = hook_list_of(lists, record);
+
+	return list != NULL ? list : hook_list_of(retired, record);
+}
+
+bool hook_list_is_in(const struct hook_list *list, const struct hook_use *use, uint64_t id)
+{
 	size_t i = 0;
 
-	if (use->current == 0 && use->called == 0)
-		return false;
-	list = hook_list_of(lists, use->record);
-	if (list == NULL)
-		list = hook_list_of(retired, use->record);
-	if (list == NULL)
-		return false;
 	while (i < list->count && list->entries[i].id != id)
 		++i;
 	if (i == list->count)

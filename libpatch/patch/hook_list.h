@@ -27,8 +27,8 @@ struct hook_list_entry {
 	void *user_data;
 	uint64_t around; /* a bit of its own, when it is called behind the instruction, too; else 0 */
 	_Atomic bool closed;
-	bool direct;   /* the hook does for it what a hook of its own would do, */
-	bool alike;    /* and it sees none of the other patches' registers */
+	bool direct;   /* the slot may hold its own record, when no other patch of the list is open */
+	bool alike;    /* the walker may call it as it is: nothing has to be put in place, or back */
 	bool extended; /* sees extended state */
 	uint64_t id;   /* of the patch: its order */
 	uintptr_t program_counter;     /* reported where the hook would report its own */
@@ -63,8 +63,10 @@ void hook_list_retire(struct hook_list *list) REQUIRES(library_lock);
 /* Set `closed` of all entries of the patch on lists that are retired. The caller does so for the others. */
 void hook_list_close_retired(uint64_t id) REQUIRES(library_lock);
 
-/* Is a thread that uses this in a procedure of the patch, or is it to call it once more? */
-bool hook_list_is_in(const struct hook_use *use, uint64_t id) REQUIRES(library_lock);
+/* The list whose record this is, also one that waits; NULL: it is no list's. Takes as long as there are lists. */
+const struct hook_list *hook_list_find(uintptr_t record) REQUIRES(library_lock);
+/* Is a thread that uses this list in a procedure of the patch, or is it to call it once more? */
+bool hook_list_is_in(const struct hook_list *list, const struct hook_use *use, uint64_t id);
 
 /* How many wait for threads? */
 size_t hook_list_waiting(void) REQUIRES(library_lock);

@@ -78,7 +78,6 @@ static struct hook hookset_describe(const struct attachment *attachment)
 			.write = patch->write,
 			.clobber = patch->clobber,
 			.program_counter = patch->located,
-			.post = hook_is_post(when),
 			.action = patch->action,
 			.stamp = patch->stamp,
 		},
@@ -122,8 +121,13 @@ static bool hookset_needs(const struct patch *patch, bool counts)
 	return counts == (patch->action != ARCH_CALL_PROCEDURE) && (counts || !patch_is_released(patch));
 }
 
-static void hookset_collect(const struct hookset *set, struct hookset_hooks *hooks)
+/* False: out of memory. */
+static bool hookset_collect(const struct hookset *set, struct hookset_hooks *hooks)
 {
+	*hooks = (struct hookset_hooks){ .capacity = set->count };
+	hooks->list = heap_alloc(hooks->capacity * sizeof(*hooks->list));
+	if (hooks->list == NULL)
+		return false;
 	for (int counts = 1; counts >= 0; --counts) {
 		for (size_t i = 0; i < set->count; ++i) {
 			const struct attachment *attachment = set->list[i];
@@ -135,6 +139,12 @@ static void hookset_collect(const struct hookset *set, struct hookset_hooks *hoo
 			hookset_add_hook(hooks, &hook);
 		}
 	}
+	return true;
+}
+
+static void hookset_free_hooks(struct hookset_hooks *hooks)
+{
+	heap_free(hooks->list, hooks->capacity * sizeof(*hooks->list));
 }
 
 /* ---- a trampoline that can do it -------------------------------------------------------------------------------- */
@@ -177,18 +187,20 @@ static struct hookset_search hookset_search(const struct region *region, const s
 	return search;
 }
 
-/* One that the region has, or a new one. */
+/* One that the region has, or a new one: *is_new. */
 static patch_status hookset_find_or_build(const struct region *region, struct window *window,
-					  const struct hookset_hooks *hooks, struct trampoline **out,
+					  const struct hookset_hooks *hooks, struct trampoline **out, bool *is_new,
 					  const char **message) REQUIRES(library_lock)
 {
 	const struct hookset_search search = hookset_search(region, window, hooks);
 	patch_status status;
 
 	*out = search.best;
+	*is_new = false;
 	if (search.excess == 0 || (search.best != NULL && search.count >= EXACT))
 		return PATCH_OK;
 	status = trampoline_build(window, hooks->list, hooks->count, out, message);
+	*is_new = status == PATCH_OK;
 	if (status == PATCH_OK || search.best == NULL)
 		return status;
 	/* Slower than it need be, and right. */
@@ -217,15 +229,6 @@ static struct window hookset_window(const struct region *region, const struct ar
 				arch_has_shadow_stack() };
 }
 
-static bool hookset_has(const struct region *region, const struct trampoline *trampoline)
-{
-	const struct trampoline *old = region->old;
-
-	while (old != NULL && old != trampoline)
-		old = old->next;
-	return trampoline == region->next || trampoline == region->current || old != NULL;
-}
-
 /* Lists that no thread walks any more are found when threads are looked at: not only in commits. */
 #define LISTS_WAITING_MAX 64
 
@@ -233,25 +236,21 @@ patch_status hookset_build(const struct hookset *set, struct region *region, con
 			   struct trampoline **out, struct refusal *refusal)
 {
 	struct window window = hookset_window(region, insns);
-	struct hookset_hooks hooks = { .capacity = set->count };
+	struct hookset_hooks hooks;
 	patch_status status = PATCH_ENOMEM;
-	size_t size = hooks.capacity * sizeof(*hooks.list);
+	bool is_new = false;
 
 	refusal->irritant = region->start;
 	refusal->message = "out of memory";
-	hooks.list = heap_alloc(size);
-	if (hooks.list == NULL || !hookset_make_pad_entry(region)) {
-		heap_free(hooks.list, size);
-		return PATCH_ENOMEM;
+	if (hookset_collect(set, &hooks) && hookset_make_pad_entry(region)) {
+		status = hookset_find_or_build(region, &window, &hooks, out, &is_new, &refusal->message);
+		region->pad = window.pad;
 	}
-	hookset_collect(set, &hooks);
-	status = hookset_find_or_build(region, &window, &hooks, out, &refusal->message);
-	region->pad = window.pad;
-	heap_free(hooks.list, size);
+	hookset_free_hooks(&hooks);
 	if (status != PATCH_OK)
 		return status;
 	if (!place_use(*out, set->list, set->count)) {
-		if (!hookset_has(region, *out))
+		if (is_new)
 			trampoline_free(*out);
 		refusal->message = "out of memory";
 		return PATCH_ENOMEM;
@@ -263,25 +262,20 @@ patch_status hookset_build(const struct hookset *set, struct region *region, con
 void hookset_settle_for_less(struct region *region)
 {
 	struct window window = hookset_window(region, NULL);
-	struct hookset_hooks hooks = { 0 };
+	struct hookset_hooks hooks;
 	struct hookset set = { 0 };
 
 	/* Mostly there is no other trampoline. */
 	if (region->old == NULL && (region->next == NULL || region->current == NULL))
 		return;
-	if (hookset_add_region(&set, region)) {
-		hooks.capacity = set.count;
-		hooks.list = heap_alloc(hooks.capacity * sizeof(*hooks.list));
-	}
-	if (hooks.list != NULL) {
+	if (hookset_add_region(&set, region) && hookset_collect(&set, &hooks)) {
 		struct trampoline *less;
 
-		hookset_collect(&set, &hooks);
 		less = hooks.count > 0 ? hookset_search(region, &window, &hooks).best : NULL;
 		if (less != NULL && less != region_trampoline(region) && hookset_make_pad_entry(region) &&
 		    place_use(less, set.list, set.count))
 			region_set_next(region, less);
-		heap_free(hooks.list, hooks.capacity * sizeof(*hooks.list));
+		hookset_free_hooks(&hooks);
 	}
 	hookset_free(&set);
 }

@@ -81,7 +81,7 @@ struct patch {
 	uintptr_t lower;
 	uintptr_t upper;
 	uint64_t read;
-	uint64_t write;
+	uint64_t write; /* and all that it may destroy */
 	uint64_t clobber;
 	void (*destroy)(void *user_data);
 	/* For quiesce.c. */
@@ -100,12 +100,11 @@ struct patch {
 	uint8_t policy;
 	uint8_t action; /* enum arch_action */
 	bool stamp;
-	bool paired;  /* both its hooks go through runtime/call_pairs.c */
 	uint8_t goal; /* enum patch_goal: what the next commit is to make of it */
 	uint8_t life; /* enum patch_life */
 	bool gone;    /* its code, or its procedure's, was unmapped: it is never enabled again */
 	uint16_t count; /* of attachments that there is memory for */
-	struct call_pair *pair; /* of a paired patch: behind the attachments */
+	struct call_pair *pair; /* unless NULL, its hooks go through runtime/call_pairs.c; behind the attachments */
 	struct attachment attachments[]; /* the first one is at the patch's own instruction */
 };
 
@@ -149,8 +148,8 @@ static inline const void *attachment_record(const struct attachment *attachment)
 /* The procedure that its hooks call, and its user data. Not for a patch that counts. */
 static inline struct hook_record patch_procedure(const struct patch *patch)
 {
-	return patch->paired ? (struct hook_record){ patch->pair->procedure, patch->pair->user_data } :
-			       patch->attachments[0].record;
+	return patch->pair != NULL ? (struct hook_record){ patch->pair->procedure, patch->pair->user_data } :
+				     patch->attachments[0].record;
 }
 
 /* The address that its hooks refer to: of the procedure, or of the counter; 0 for a counter in thread-local storage. */

@@ -14,9 +14,8 @@
 
 /* ---- what a slot holds ------------------------------------------------------------------------------------------ */
 
-static uintptr_t place_content_of_list(const struct built_hook *hook)
+static uintptr_t place_content_of_list(const struct hook_list *list)
 {
-	struct hook_list *list = hook->list;
 	const struct hook_list_entry *open = NULL;
 
 	for (const struct hook_list_entry *entry = list->entries; entry < &list->entries[list->count]; ++entry) {
@@ -28,10 +27,7 @@ static uintptr_t place_content_of_list(const struct built_hook *hook)
 	}
 	if (open == NULL)
 		return 0;
-	/* Called directly, it would be called behind the instruction, too. */
-	if (!open->direct || (hook->when == HOOK_AROUND && open->around == 0))
-		return (uintptr_t)&list->record;
-	return (uintptr_t)attachment_record(open->attachment);
+	return open->direct ? (uintptr_t)attachment_record(open->attachment) : (uintptr_t)&list->record;
 }
 
 static void place_set_slot(struct built_hook *hook)
@@ -39,7 +35,7 @@ static void place_set_slot(struct built_hook *hook)
 	uintptr_t content;
 
 	if (hook->shared)
-		content = place_content_of_list(hook);
+		content = place_content_of_list(hook->list);
 	else
 		content = hook->only != NULL && patch_is_open(hook->only->patch) ?
 				  (uintptr_t)attachment_record(hook->only) :
@@ -73,10 +69,10 @@ void place_update(const struct patch *patch)
 
 /* ---- who uses a hook -------------------------------------------------------------------------------------------- */
 
-/* The registers that the hook loads back, and the patch must not change. */
-static uint64_t place_kept(const struct built_hook *hook, const struct patch *patch)
+/* Of these registers, those that the patch must not change. What a patch may destroy is in its write mask, too. */
+static uint64_t place_kept(uint64_t registers, const struct patch *patch)
 {
-	return (hook->write | hook->clobber) & ~(patch->write | patch->clobber) & ARCH_GENERAL;
+	return registers & ~patch->write & ARCH_GENERAL;
 }
 
 /* Does the hook do for a patch what a hook of its own would do? */
@@ -85,9 +81,16 @@ static bool place_is_alike(const struct trampoline *trampoline, const struct bui
 {
 	const struct patch *patch = attachment->patch;
 
-	return place_kept(hook, patch) == 0 &&
+	return place_kept(hook->write, patch) == 0 &&
 	       arch_offers_state(hook->clobber) == arch_offers_state(patch->clobber) &&
 	       trampoline->start + (uintptr_t)(intptr_t)hook->program_counter == patch->located;
+}
+
+/* So that its record may be in the slot. A hook around the instruction would call it behind the instruction, too. */
+static bool place_is_direct(const struct trampoline *trampoline, const struct built_hook *hook,
+			    const struct attachment *attachment)
+{
+	return attachment->when == hook->when && place_is_alike(trampoline, hook, attachment);
 }
 
 static bool place_suffices(const struct built_hook *hook, const struct patch *patch)
@@ -241,10 +244,7 @@ static bool place_has_users(struct place_users users)
 
 static bool place_needs_list(struct place_users users, size_t count)
 {
-	const struct attachment *only = count == 1 ? place_next_user(&users) : NULL;
-
-	return count > 1 || (count == 1 && (only->when != users.hook->when ||
-					    !place_is_alike(users.trampoline, users.hook, only)));
+	return count > 1 || (count == 1 && !place_is_direct(users.trampoline, users.hook, place_next_user(&users)));
 }
 
 static struct hook_list *place_make_list(struct place_users users, size_t count) REQUIRES(library_lock)
@@ -265,13 +265,12 @@ static struct hook_list *place_make_list(struct place_users users, size_t count)
 		entry->user_data = user->record.user_data;
 		entry->program_counter = patch->located;
 		/* What another patch only reads is as the program had it, too. */
-		entry->kept = (users.hook->read & ~(patch->write | patch->clobber) & ARCH_GENERAL) |
-			      place_kept(users.hook, patch);
+		entry->kept = place_kept(users.hook->read | users.hook->write, patch);
 		entry->id = patch->order;
 		entry->attachment = (struct attachment *)(uintptr_t)user;
 		entry->closed = !patch_is_open(patch);
-		entry->direct = place_is_alike(users.trampoline, users.hook, user);
-		entry->alike = entry->direct && entry->kept == 0;
+		entry->direct = place_is_direct(users.trampoline, users.hook, user);
+		entry->alike = entry->kept == 0 && place_is_alike(users.trampoline, users.hook, user);
 		entry->extended = arch_offers_state(patch->clobber);
 		if (user->when != HOOK_AROUND)
 			continue;

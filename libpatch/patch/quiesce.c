@@ -91,17 +91,18 @@ void quiesce_detached(struct patch *patch)
 
 /* ---- looking ---------------------------------------------------------------------------------------------------- */
 
-/* Does a thread that uses this record, and is at this entry if it is a list's, use the patch? */
-static bool quiesce_is_used(const struct patch *patch, const struct hook_use *use) REQUIRES(library_lock)
+/* Does a thread use the patch that uses this record, which is that of `list`, if it is one's? */
+static bool quiesce_is_used(const struct patch *patch, const struct hook_use *use, const struct hook_list *list)
 {
 	for (size_t i = 0; i < patch->count; ++i)
 		if (use->record == (uintptr_t)&patch->attachments[i].record)
 			return true;
-	return hook_list_is_in(use, patch->order);
+	return list != NULL && hook_list_is_in(list, use, patch->order);
 }
 
 static void quiesce_see(const struct hook_use *use, void *data) NO_THREAD_SAFETY_ANALYSIS
 {
+	const struct hook_list *list = waiting != NULL ? hook_list_find(use->record) : NULL;
 	bool *unknown = data;
 
 	if (use->record == 0)
@@ -109,7 +110,7 @@ static void quiesce_see(const struct hook_use *use, void *data) NO_THREAD_SAFETY
 	hook_list_see(use->record);
 	for (struct patch *patch = waiting, *next; patch != NULL; patch = next) {
 		next = patch->quiet_next;
-		if (!quiesce_is_used(patch, use))
+		if (!quiesce_is_used(patch, use, list))
 			continue;
 		quiesce_take_off(patch);
 		quiesce_insert(&in_use, patch);
@@ -205,10 +206,11 @@ struct quiesce_own {
 /* Is it of a patch that is waited for? */
 static void quiesce_see_own(const struct hook_use *use, void *data) NO_THREAD_SAFETY_ANALYSIS
 {
+	const struct hook_list *list = hook_list_find(use->record);
 	struct quiesce_own *own = data;
 
 	for (const struct patch *patch = waiting; patch != NULL; patch = patch->quiet_next)
-		own->found |= patch->ticket <= own->ticket && quiesce_is_used(patch, use);
+		own->found |= patch->ticket <= own->ticket && quiesce_is_used(patch, use, list);
 }
 
 enum quiesce_state quiesce_state(uint64_t ticket)

@@ -74,7 +74,6 @@ static void model_set_pair(struct patch *patch)
 {
 	const struct hook_record *record = &patch->attachments[0].record;
 
-	patch->paired = true;
 	patch->pair->id = patch->order;
 	patch->pair->procedure = record->procedure;
 	patch->pair->user_data = record->user_data;

@@ -465,12 +465,19 @@ static void emit_cold_pair(struct arch_code *code, const struct arch_cold_hook *
 
 /* ---- the hook --------------------------------------------------------------------------------------------------- */
 
+/* General purpose registers that are loaded from the context. */
+static uint64_t hook_written(const struct arch_hook *hook)
+{
+	return (hook->write | hook->clobber) & ARCH_GENERAL;
+}
+
 uint16_t arch_hook_writes(const struct arch_hook *hook)
 {
+	const uint64_t written = hook_written(hook);
 	unsigned int numbers = 0;
 
 	for (unsigned int i = 0; i < PATCH_ARCH_GREGS_COUNT; ++i)
-		if (hook->write & (uint64_t)1 << i)
+		if (written & (uint64_t)1 << i)
 			numbers |= 1U << hardware[i];
 	return hook->action == ARCH_CALL_PROCEDURE ? (uint16_t)numbers : 0;
 }
@@ -571,12 +578,11 @@ static void emit_count(struct arch_code *code, const struct arch_hook *hook)
 
 void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 {
-	const uint64_t general = ((uint64_t)1 << PATCH_ARCH_GREGS_COUNT) - 1;
 	const int32_t guard = tls_offset(&libpatch_hook_guard.guard);
 	const int32_t error = errno_offset != 0 ? errno_offset : tls_offset(&errno);
 	uint64_t destroyed = CALLER_SAVED;
-	uint64_t offered = (hook->read | hook->write | hook->clobber) & general;
-	uint64_t written = (hook->write | hook->clobber) & general;
+	uint64_t written = hook_written(hook);
+	uint64_t offered = written | (hook->read & ARCH_GENERAL);
 	arch_call_fn *extended = arch_call_with_state(hook->clobber, hook->x87_empty);
 	struct arch_cold_hook unused, *cold = &unused;
 

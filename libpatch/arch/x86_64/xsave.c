@@ -141,24 +141,25 @@ uint64_t arch_xsave_mask(void)
 	return GET(layout.enabled) & OFFERED_MASK;
 }
 
-/* Moves of xmm registers and FXSAVE do where the kernel does not enable XSAVE, but make no image. */
+/* Is all extended state preserved: is none named, or more than vectors? */
+static bool xsave_preserves_all(uint64_t clobber)
+{
+	const uint64_t named = ARCH_GENERAL | PATCH_REGS_NO_STATE | PATCH_REGS_VECTOR;
+
+	return (clobber & ~ARCH_GENERAL) == 0 || (clobber & ~named) != 0;
+}
+
 /* What is kept, and what is offered, must be both; to keep all and to offer some is to offer all. */
 uint64_t arch_join_clobber(uint64_t a, uint64_t b)
 {
-	const uint64_t named = PATCH_REGS_NO_STATE | PATCH_REGS_VECTOR;
-	const bool all_a = (a & ~ARCH_GENERAL) == 0 || (a & ~(ARCH_GENERAL | named)) != 0;
-	const bool all_b = (b & ~ARCH_GENERAL) == 0 || (b & ~(ARCH_GENERAL | named)) != 0;
-	uint64_t state;
+	const uint64_t general = (a | b) & ARCH_GENERAL, vector = (a | b) & PATCH_REGS_VECTOR;
 
-	if (all_a || all_b)
-		state = arch_offers_state(a) || arch_offers_state(b) ? ~ARCH_GENERAL : 0;
-	else
-		state = (a | b) & PATCH_REGS_VECTOR;
-	if (state == 0 && !all_a && !all_b)
-		state = PATCH_REGS_NO_STATE;
-	return ((a | b) & ARCH_GENERAL) | state;
+	if (xsave_preserves_all(a) || xsave_preserves_all(b))
+		return general | (arch_offers_state(a) || arch_offers_state(b) ? ~ARCH_GENERAL : 0);
+	return general | (vector != 0 ? vector : PATCH_REGS_NO_STATE);
 }
 
+/* Moves of xmm registers and FXSAVE do where the kernel does not enable XSAVE, but make no image. */
 bool arch_can_preserve(uint64_t clobber)
 {
 	uint64_t extended = clobber & ~PATCH_REGS_GP_ONLY;
