@@ -14,6 +14,7 @@
 #include "base/heap.h"
 #include "base/thread_safety.h"
 #include "patch/region.h"
+#include "plan/range.h"
 #include "plan/site.h"
 #include "sys/tls.h"
 
@@ -151,57 +152,36 @@ static patch_status make_at(uintptr_t address, const struct make_request *reques
 	return PATCH_OK;
 }
 
-/* Instructions of a range from the end: found from the start, because x86 is not decoded backwards. */
-static uintptr_t make_last_before(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock)
-{
-	uintptr_t last = 0;
-	struct arch_insn insn;
-
-	for (uintptr_t at = lower; at < upper; at += insn.length) {
-		last = at;
-		if (!site_decode(at, &insn))
-			break;
-	}
-	return last;
-}
-
 static patch_status make_in_range(const struct patch_location *location, const struct make_request *request,
 				  patch_t *out) REQUIRES(library_lock)
 {
-	uintptr_t lower = location->range.lower;
-	uintptr_t upper = location->range.upper;
-	uintptr_t at = lower;
+	bool backward = location->direction == PATCH_LOCATION_BACKWARD;
+	patch_status status = PATCH_OK;
 	struct error_chain before;
-	patch_status status;
-	struct arch_insn insn;
+	struct range range;
+	uintptr_t at;
 
-	if (upper == 0)
-		return make_at(lower, request, out);
-	if (location->direction == PATCH_LOCATION_BACKWARD)
-		at = make_last_before(lower, upper);
+	if (location->range.upper == 0)
+		return make_at(location->range.lower, request, out);
+	heap_take_refusal();
+	if (!range_begin(&range, location->range.lower, location->range.upper, backward)) {
+		error_raise(PATCH_ENOMEM, "patch_make", "out of memory", NULL);
+		return make_add_cause(PATCH_ENOMEM);
+	}
 	error_save(&before);
-	for (;;) {
+	while (range_next(&range, &at)) {
 		size_t errors = error_count();
 
 		status = make_at(at, request, out);
 		if (status == PATCH_OK) {
 			error_restore(&before);
-			return PATCH_OK;
+			break;
 		}
 		/* The reason that is told is the first one. */
 		error_truncate(MAX(errors, (size_t)1));
-		if (location->direction == PATCH_LOCATION_BACKWARD) {
-			if (at == lower)
-				return status;
-			at = make_last_before(lower, at);
-		} else {
-			if (!site_decode(at, &insn))
-				return status;
-			at += insn.length;
-			if (at >= upper)
-				return status;
-		}
 	}
+	range_end(&range);
+	return status;
 }
 
 static patch_status make_check_location(const struct patch_location *location)
