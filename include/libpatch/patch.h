@@ -47,7 +47,8 @@ typedef enum patch_status {
 	PATCH_EPROTECTED = 16, /* code that libpatch itself relies on */
 	PATCH_ERELOCATE = 17, /* an instruction that cannot be executed elsewhere */
 	PATCH_EBUSY = 18,    /* a thread is still in a procedure */
-	PATCH_EBLOCKED = 19  /* a thread blocks the signals that trap bytes raise, and would be killed by one */
+	PATCH_EBLOCKED = 19, /* a thread blocks the signals that trap bytes raise, and would be killed by one */
+	PATCH_EAMBIGUOUS = 20 /* a name stands for several functions */
 } patch_status;
 
 #include <libpatch/patch-x86-64.h>
@@ -106,7 +107,8 @@ typedef enum patch_state {
  * ADDRESS: the instruction that starts at `address`.
  * RANGE: the first instruction in [lower, upper), counted from lower (FORWARD) or from upper (BACKWARD), that can be
  *   patched under the policy. `lower` is the start of an instruction. upper == 0 means: the one at `lower`.
- * SYMBOL: `offset` bytes behind the dynamic symbol `name`, looked up as dlsym(RTLD_DEFAULT) does.
+ * SYMBOL: `offset` bytes behind the function `name`, [MODULE:]NAME[@VERSION]: a dynamic symbol, else one of the symbol
+ *   table of a module's file or of its file of debug information. patch_location(7) has all of it.
  */
 struct patch_location {
 	int type;
@@ -317,9 +319,10 @@ patch_status patch_attr_set_initial_state(patch_attr *attr, int state);
  * PATCH_OK; PATCH_EINIT, PATCH_EFINI; PATCH_EINVAL; PATCH_ENOTSUP (an execution model this version does not have, a
  * user shadow stack); PATCH_EFAULT; PATCH_EBOUNDARY; PATCH_EDISASM; PATCH_ERELOCATE; PATCH_ENOJUMP; PATCH_ENOMEM;
  * PATCH_ECHANGED (a foreign int3 or a uprobe is there); PATCH_ECONF (the site shares its bytes with a patch of a
- * conflicting trap policy); PATCH_EPROTECTED; PATCH_ENEXIST (no such symbol). A failed call leaves nothing behind.
+ * conflicting trap policy); PATCH_EPROTECTED; PATCH_ENEXIST (no such symbol); PATCH_EAMBIGUOUS (several functions have
+ * the symbol's name). A failed call leaves nothing behind.
  *
- * Thread safe, signal safe (PATCH_LOCATION_SYMBOL: as dlsym is).
+ * Thread safe, signal safe, but for PATCH_LOCATION_SYMBOL: that takes the dynamic linker's lock.
  */
 patch_status patch_make(const struct patch_location *location, const struct patch_exec_model *model,
 			const patch_attr *attr, patch_t *out, void *reserved);

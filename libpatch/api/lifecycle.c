@@ -14,6 +14,7 @@
 #include "base/heap.h"
 #include "elf/dependency.h"
 #include "elf/module.h"
+#include "elf/module_files.h"
 #include "interpose/interpose.h"
 #include "interpose/mask_audit.h"
 #include "interpose/syscall_emul.h"
@@ -209,7 +210,9 @@ EXPORT patch_status patch_fini(void)
 	if (finished)
 		api_set_life(API_FINISHED);
 	status = api_leave_and_destroy(&scope, status);
-	if (finished)
+	if (finished) {
 		syscall_emul_release();
+		module_files_forget();
+	}
 	return status;
 }

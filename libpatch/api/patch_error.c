@@ -55,6 +55,8 @@ EXPORT const char *patch_status_string(patch_status status)
 		return "instruction cannot be displaced";
 	case PATCH_EBLOCKED:
 		return "signals blocked by a thread";
+	case PATCH_EAMBIGUOUS:
+		return "ambiguous name";
 	case PATCH_EBUSY:
 		return "a procedure is running";
 	}

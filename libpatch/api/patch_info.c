@@ -11,6 +11,7 @@
 #include "code/pc_map.h"
 #include "code/trampoline.h"
 #include "commit/commit.h"
+#include "elf/symbol_table.h"
 #include "interpose/interpose.h"
 #include "patch/handle.h"
 #include "patch/region.h"
@@ -144,7 +145,7 @@ EXPORT patch_status patch_statistics(struct patch_statistics *statistics, size_t
 		.traps = trap_count(),
 		.pads = pads.pads,
 		.pad_bytes = pads.bytes,
-		.heap_bytes = heap_mapped() + threads.bytes,
+		.heap_bytes = heap_mapped() + threads.bytes + symbol_tables_mapped(),
 		.pending = handle_revoked_count(),
 		.threads = threads.known,
 		.missed = threads.missed,

@@ -5,6 +5,7 @@
  */
 #include "api/enter.h"
 
+#include "api/locate.h"
 #include "arch/cpu.h"
 #include "arch/hook.h"
 #include "arch/thread_pointer.h"
@@ -18,7 +19,6 @@
 #include "plan/site.h"
 #include "sys/tls.h"
 
-#include <dlfcn.h>
 #include <libpatch/patch.h>
 
 static uint64_t make_order;
@@ -184,6 +184,15 @@ static patch_status make_in_range(const struct patch_location *location, const s
 	return status;
 }
 
+static patch_status make_at_symbol(const struct patch_location *location, const struct located *located,
+				   const struct make_request *request, patch_t *out) REQUIRES(library_lock)
+{
+	if (!locate_is_current(located))
+		return error_raise_name(PATCH_ENEXIST, "patch_make", "the module was unloaded meanwhile",
+					location->symbol.name);
+	return make_at(located->address + location->symbol.offset, request, out);
+}
+
 static patch_status make_check_location(const struct patch_location *location)
 {
 	switch (location->type) {
@@ -213,7 +222,7 @@ EXPORT patch_status patch_make(const struct patch_location *location, const stru
 	struct make_request request = { .model = model };
 	struct lock_scope scope;
 	patch_status status;
-	uintptr_t address;
+	struct located located;
 
 	error_begin();
 	if (location == NULL || model == NULL || out == NULL)
@@ -233,18 +242,15 @@ EXPORT patch_status patch_make(const struct patch_location *location, const stru
 		status = make_check_attr(&request.attr);
 	if (status != PATCH_OK)
 		return status;
-	address = location->address;
-	if (location->type == PATCH_LOCATION_SYMBOL) {
-		address = (uintptr_t)dlsym(RTLD_DEFAULT, location->symbol.name);
-		if (address == 0)
-			return error_raise_name(PATCH_ENEXIST, "patch_make", "no module defines the symbol",
-						location->symbol.name);
-		address += location->symbol.offset;
-	}
-
-	if (!api_enter(&scope, "patch_make", &status))
+	if (location->type == PATCH_LOCATION_SYMBOL && api_life() != API_FINISHED)
+		status = locate_symbol(location->symbol.name, &located);
+	if (status != PATCH_OK || !api_enter(&scope, "patch_make", &status))
 		return status;
-	status = location->type == PATCH_LOCATION_RANGE ? make_in_range(location, &request, out) :
-							  make_at(address, &request, out);
+	if (location->type == PATCH_LOCATION_RANGE)
+		status = make_in_range(location, &request, out);
+	else if (location->type == PATCH_LOCATION_SYMBOL)
+		status = make_at_symbol(location, &located, &request, out);
+	else
+		status = make_at(location->address, &request, out);
 	return api_leave(&scope, status);
 }

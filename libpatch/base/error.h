@@ -13,7 +13,7 @@
 
 /* The errors that are kept of one call: the first ones, because they are the causes. */
 #define ERROR_CHAIN 4
-#define ERROR_IRRITANT_SIZE 24
+#define ERROR_IRRITANT_SIZE 64
 
 /*
  * Begin a public call that can fail: the thread's errors are those of an earlier call, and last until this one raises

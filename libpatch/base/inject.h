@@ -22,6 +22,7 @@ enum inject_point {
 	INJECT_ALLOC,      /* a block, a place for generated code, a pad, a record is about to be taken */
 	INJECT_SYSCALL,    /* any system call that can fail is about to be made */
 	INJECT_TRAP,       /* a trap was taken and not yet looked up */
+	INJECT_LOCATED,    /* a symbol was found, and the library lock is not yet taken */
 	INJECT_POINTS
 };
 

@@ -28,13 +28,14 @@ _Unwind_GetRegionStart             the same
 __register_frame_info              outside the lock
 __register_atfork                  patch_init(), outside the lock
 dlsym                              patch_make() of a symbol, and patch_init(), outside the lock
+dlvsym                             patch_make() of a symbol, outside the lock
 dlopen                             patch_init(), outside the lock
 dlinfo                             the same
 fstat                              the same
 sigaction                          installing handlers, outside the lock
 sigfillset                         the same
 sigdelset                          the same
-dl_iterate_phdr                    patch_init(): where system calls are
+dl_iterate_phdr                    patch_init(): where system calls are; patch_make() of a symbol, outside the lock
 __errno_location                   a constructor; around sigaction()
 getauxval                          a constructor
 __cxa_finalize                     compiler: when the library is unloaded, which it never is

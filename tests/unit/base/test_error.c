@@ -99,12 +99,12 @@ Test(error, lasts_until_another_one)
 /* The name may be gone by the time that it is read. */
 Test(error, names)
 {
-	char name[] = "a name of more than twenty-four characters";
+	char name[] = "a name of more than sixty-four characters: longer than most that programs have";
 
 	error_begin();
 	cr_expect_eq(error_raise_name(PATCH_ENEXIST, "where", "what", name), PATCH_ENEXIST);
 	memset(name, '-', sizeof(name) - 1);
-	cr_expect_str_eq(last().irritant, "a name of more than twe");
+	cr_expect_str_eq(last().irritant, "a name of more than sixty-four characters: longer than most tha");
 }
 
 /* As many as are kept, in order; those behind them are left out. */
