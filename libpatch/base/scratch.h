@@ -11,10 +11,13 @@
 #include "base/thread_safety.h"
 
 /*
- * Room for what is taken at once. The most is in trampoline_build(): the candidate that is tried (3 KiB, candidates.h),
- * the builder (98 KiB, trampoline.c), and a run of text (64 KiB, text.c), as staging is flushed when it is full.
+ * Room for what is taken at once. The most is in trampoline_build(): the candidates that are tried (candidates.h), the
+ * builder (trampoline.c), and a run of text (text.c), as staging is flushed when it is full. Each asserts its part.
  */
-#define SCRATCH_SIZE (192 * 1024UL)
+#define SCRATCH_CANDIDATES 4096UL
+#define SCRATCH_BUILDER (136 * 1024UL)
+#define SCRATCH_RUN (64 * 1024UL)
+#define SCRATCH_SIZE (SCRATCH_CANDIDATES + SCRATCH_BUILDER + SCRATCH_RUN)
 
 /* Aligned to a cache line, and not zeroed. NULL: there is no room, which is a bug, and is in the chain of errors. */
 void *scratch_take(size_t size) REQUIRES(library_lock);

@@ -7,6 +7,7 @@
 #define LIBPATCH_PLAN_CANDIDATES_H
 
 #include "base/compiler.h"
+#include "base/scratch.h"
 #include "base/thread_safety.h"
 #include "plan/plan.h"
 #include "patch/region.h"
@@ -34,6 +35,7 @@ struct candidates {
 	struct refusal refusal;
 	uint8_t view[CANDIDATES_VIEW];
 };
+_Static_assert(sizeof(struct candidates) <= SCRATCH_CANDIDATES, "scratch.h");
 
 /*
  * Begin with the candidates for a hook on the instruction at address; `extent` is what is around it. `from`: see struct

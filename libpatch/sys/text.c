@@ -18,7 +18,7 @@
 #include <string.h>
 
 /* The longest run. Joining writes costs reading and rewriting the bytes between them, and saves system calls. */
-#define RUN_MAX 65536
+#define RUN_MAX SCRATCH_RUN
 
 static enum text_way way;
 static _Atomic uint64_t write_count;
@@ -260,7 +260,7 @@ static size_t text_apply_run(enum text_way *by, struct text_write *writes, size_
 
 void text_prefault(uintptr_t lower, uintptr_t upper)
 {
-	size_t size = MIN(upper - lower, (size_t)RUN_MAX);
+	size_t size = MIN(upper - lower, RUN_MAX);
 	uint8_t *zeros;
 
 	if (way != TEXT_PROC_MEM)
