@@ -1,6 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * eh_frame_function(): extents of functions from a module's .eh_frame_hdr and .eh_frame. Guarantees:
+ * Extents of functions, and where the rows of their frames are, from a module's .eh_frame_hdr and .eh_frame. What the
+ * rows say is cfa.c's business. Guarantees:
  *
  * G1 No lock, no allocation, no call.
  * G2 Nothing outside the module's readable segments is read, whatever its tables hold: every read goes through a
@@ -9,191 +10,13 @@
  *
  * The module must stay loaded during the call; that is the caller's business.
  *
- * Sources: Linux Standard Base 5.0 core, 10.6 "Exception Frames" (.eh_frame, .eh_frame_hdr), 10.5 (DW_EH_PE_*);
- * DWARF 5, 6.4.1 and 7.6 (LEB128).
+ * Sources: Linux Standard Base 5.0 core, 10.6 "Exception Frames" (.eh_frame, .eh_frame_hdr); DWARF 5, 6.4.1.
  */
 #include "elf/eh_frame.h"
 
-#include "elf/segments.h"
-
-/* DW_EH_PE_*: the low four bits are the format, the next three what the value is relative to. */
-enum {
-	PE_ABSPTR = 0x00,
-	PE_ULEB128 = 0x01,
-	PE_UDATA2 = 0x02,
-	PE_UDATA4 = 0x03,
-	PE_UDATA8 = 0x04,
-	PE_SLEB128 = 0x09,
-	PE_SDATA2 = 0x0a,
-	PE_SDATA4 = 0x0b,
-	PE_SDATA8 = 0x0c,
-	PE_FORMAT = 0x0f,
-	PE_PCREL = 0x10,
-	PE_DATAREL = 0x30,
-	PE_RELATION = 0x70,
-	PE_INDIRECT = 0x80,
-	PE_OMIT = 0xff
-};
 
 /* One binary search table entry is two sdata4: start of the function, its FDE, both relative to the table's header. */
 #define TABLE_ENTRY_SIZE 8
-
-/* Bytes from `at` up to `end`, all of them readable. */
-struct cursor {
-	uintptr_t at;
-	uintptr_t end;
-};
-
-struct __attribute__((packed, may_alias)) unaligned16 {
-	uint16_t value;
-};
-struct __attribute__((packed, may_alias)) unaligned32 {
-	uint32_t value;
-};
-struct __attribute__((packed, may_alias)) unaligned64 {
-	uint64_t value;
-};
-
-/* From address to the end of the readable segment around it. */
-static bool cursor_at(const struct module *module, uintptr_t address, struct cursor *cursor)
-{
-	if (address < module->lower || address >= module->upper)
-		return false;
-	cursor->at = address;
-	if (module->headers == NULL) {
-		cursor->end = module->upper;
-		return true;
-	}
-	FOR_EACH_SEGMENT(segment, module->headers, module->header_count, PT_LOAD, PF_R) {
-		if (segment_contains(segment, module->bias, address)) {
-			cursor->end = module->bias + segment->p_vaddr + segment->p_memsz;
-			return true;
-		}
-	}
-	return false;
-}
-
-static bool cursor_has(const struct cursor *cursor, size_t size)
-{
-	return cursor->end - cursor->at >= size;
-}
-
-static bool cursor_skip(struct cursor *cursor, uint64_t size)
-{
-	if (!cursor_has(cursor, size))
-		return false;
-	cursor->at += size;
-	return true;
-}
-
-static bool cursor_u8(struct cursor *cursor, uint8_t *value)
-{
-	if (!cursor_has(cursor, 1))
-		return false;
-	*value = *(const uint8_t *)cursor->at;
-	cursor->at += 1;
-	return true;
-}
-
-static bool cursor_u16(struct cursor *cursor, uint16_t *value)
-{
-	if (!cursor_has(cursor, 2))
-		return false;
-	*value = ((const struct unaligned16 *)cursor->at)->value;
-	cursor->at += 2;
-	return true;
-}
-
-static bool cursor_u32(struct cursor *cursor, uint32_t *value)
-{
-	if (!cursor_has(cursor, 4))
-		return false;
-	*value = ((const struct unaligned32 *)cursor->at)->value;
-	cursor->at += 4;
-	return true;
-}
-
-static bool cursor_u64(struct cursor *cursor, uint64_t *value)
-{
-	if (!cursor_has(cursor, 8))
-		return false;
-	*value = ((const struct unaligned64 *)cursor->at)->value;
-	cursor->at += 8;
-	return true;
-}
-
-/* LEB128 of at most 64 bits; `is_signed` extends its sign. */
-static bool cursor_leb128(struct cursor *cursor, bool is_signed, uint64_t *value)
-{
-	uint64_t result = 0;
-
-	for (unsigned int shift = 0; shift < 64; shift += 7) {
-		uint8_t byte;
-
-		if (!cursor_u8(cursor, &byte))
-			return false;
-		result |= (uint64_t)(byte & 0x7f) << shift;
-		if ((byte & 0x80) == 0) {
-			if (is_signed && (byte & 0x40) != 0 && shift + 7 < 64)
-				result |= ~(uint64_t)0 << (shift + 7);
-			*value = result;
-			return true;
-		}
-	}
-	return false;
-}
-
-/* The value of an encoded field, sign extended, relative to nothing. */
-static bool cursor_encoded_raw(struct cursor *cursor, uint8_t encoding, uint64_t *value)
-{
-	uint16_t value16;
-	uint32_t value32;
-
-	switch (encoding & PE_FORMAT) {
-	case PE_ABSPTR:
-	case PE_UDATA8:
-	case PE_SDATA8:
-		return cursor_u64(cursor, value);
-	case PE_UDATA4:
-	case PE_SDATA4:
-		if (!cursor_u32(cursor, &value32))
-			return false;
-		*value = (encoding & PE_FORMAT) == PE_SDATA4 ? (uint64_t)(int32_t)value32 : value32;
-		return true;
-	case PE_UDATA2:
-	case PE_SDATA2:
-		if (!cursor_u16(cursor, &value16))
-			return false;
-		*value = (encoding & PE_FORMAT) == PE_SDATA2 ? (uint64_t)(int16_t)value16 : value16;
-		return true;
-	case PE_ULEB128:
-		return cursor_leb128(cursor, false, value);
-	case PE_SLEB128:
-		return cursor_leb128(cursor, true, value);
-	default:
-		return false;
-	}
-}
-
-/* An encoded address. What x86-64 toolchains do not emit there (textrel, funcrel, aligned, indirect) is refused. */
-static bool cursor_encoded(struct cursor *cursor, uint8_t encoding, uintptr_t *value)
-{
-	uintptr_t field = cursor->at;
-	uint64_t raw;
-
-	if (encoding == PE_OMIT || (encoding & PE_INDIRECT) != 0 || !cursor_encoded_raw(cursor, encoding, &raw))
-		return false;
-	switch (encoding & PE_RELATION) {
-	case 0:
-		*value = raw;
-		return true;
-	case PE_PCREL:
-		*value = field + raw;
-		return true;
-	default:
-		return false;
-	}
-}
 
 struct search_table {
 	uintptr_t header; /* what its entries are relative to */
@@ -226,7 +49,7 @@ static bool search_table_open(const struct module *module, struct search_table *
 
 static uintptr_t search_table_field(const struct search_table *table, uint64_t index, size_t offset)
 {
-	const struct unaligned32 *field = (const void *)(table->entries + index * TABLE_ENTRY_SIZE + offset);
+	const struct cursor_word32 *field = (const void *)(table->entries + index * TABLE_ENTRY_SIZE + offset);
 
 	return table->header + (uint64_t)(int32_t)field->value;
 }
@@ -278,14 +101,54 @@ static bool entry_open(const struct module *module, uintptr_t address, struct cu
 	return cursor_u32(cursor, id);
 }
 
-/* Encoding of the addresses in the FDEs of a CIE. */
-static bool cie_encoding(const struct module *module, uintptr_t address, uint8_t *encoding)
+/* What a CIE says of its FDEs. */
+struct cie {
+	uint8_t encoding; /* of their addresses */
+	bool augmented;   /* they have augmentation data */
+	uint64_t code_alignment;
+	int64_t data_alignment;
+	struct cursor rows;
+};
+
+/* The letters of an augmentation, whose first one was 'z', up to the one that tells the encoding. */
+static bool cie_read_letters(struct cursor letters, struct cursor data, uint8_t *encoding)
+{
+	uint64_t ignored;
+	uint8_t letter, byte;
+
+	for (;;) {
+		if (!cursor_u8(&letters, &letter))
+			return false;
+		switch (letter) {
+		case '\0':
+			return true;
+		case 'R':
+			return cursor_u8(&data, encoding);
+		case 'P':
+			if (!cursor_u8(&data, &byte) || (byte & PE_RELATION) > PE_DATAREL ||
+			    !cursor_encoded_raw(&data, byte, &ignored))
+				return false;
+			break;
+		case 'L':
+			if (!cursor_skip(&data, 1))
+				return false;
+			break;
+		case 'S':
+		case 'B':
+			break;
+		default:
+			return false;
+		}
+	}
+}
+
+static bool cie_read(const struct module *module, uintptr_t address, struct cie *cie)
 {
 	struct cursor cursor, letters;
 	uintptr_t id_field;
 	uint32_t id;
-	uint64_t ignored;
-	uint8_t version, letter, byte;
+	uint64_t ignored, size, data_alignment;
+	uint8_t version, letter;
 
 	if (!entry_open(module, address, &cursor, &id_field, &id) || id != 0)
 		return false;
@@ -299,72 +162,61 @@ static bool cie_encoding(const struct module *module, uintptr_t address, uint8_t
 	/* Version 4: address size and segment selector size. */
 	if (version == 4 && !cursor_skip(&cursor, 2))
 		return false;
-	/* Code alignment, data alignment, return address column. */
-	if (!cursor_leb128(&cursor, false, &ignored) || !cursor_leb128(&cursor, true, &ignored))
+	if (!cursor_leb128(&cursor, false, &cie->code_alignment) || !cursor_leb128(&cursor, true, &data_alignment))
 		return false;
+	cie->data_alignment = (int64_t)data_alignment;
+	/* Return address column. */
 	if (version == 1 ? !cursor_skip(&cursor, 1) : !cursor_leb128(&cursor, false, &ignored))
 		return false;
 
-	*encoding = PE_ABSPTR;
+	cie->encoding = PE_ABSPTR;
 	if (!cursor_u8(&letters, &letter))
 		return false;
-	if (letter == '\0')
-		return true;
-	if (letter != 'z' || !cursor_leb128(&cursor, false, &ignored))
-		return false;
-	for (;;) {
-		if (!cursor_u8(&letters, &letter))
+	cie->augmented = letter != '\0';
+	if (cie->augmented) {
+		if (letter != 'z' || !cursor_leb128(&cursor, false, &size) ||
+		    !cie_read_letters(letters, cursor, &cie->encoding) || !cursor_skip(&cursor, size))
 			return false;
-		switch (letter) {
-		case '\0':
-			return true;
-		case 'R':
-			return cursor_u8(&cursor, encoding);
-		case 'P':
-			if (!cursor_u8(&cursor, &byte) || (byte & PE_RELATION) > PE_DATAREL ||
-			    !cursor_encoded_raw(&cursor, byte, &ignored))
-				return false;
-			break;
-		case 'L':
-			if (!cursor_skip(&cursor, 1))
-				return false;
-			break;
-		case 'S':
-		case 'B':
-			break;
-		default:
-			return false;
-		}
 	}
-}
-
-/* Extent that an FDE describes; false also when it is empty or not all inside the module. */
-static bool fde_extent(const struct module *module, uintptr_t address, uintptr_t *lower, uintptr_t *upper)
-{
-	struct cursor cursor;
-	uintptr_t id_field, start;
-	uint32_t id;
-	uint64_t size;
-	uint8_t encoding;
-
-	if (!entry_open(module, address, &cursor, &id_field, &id) || id == 0)
-		return false;
-	if (!cie_encoding(module, id_field - id, &encoding))
-		return false;
-	if (!cursor_encoded(&cursor, encoding, &start) || !cursor_encoded_raw(&cursor, encoding & PE_FORMAT, &size))
-		return false;
-	if (start < module->lower || start >= module->upper || size == 0 || size > module->upper - start)
-		return false;
-	*lower = start;
-	*upper = start + size;
+	cie->rows = cursor;
 	return true;
 }
 
-bool eh_frame_function(const struct module *module, uintptr_t address, uintptr_t *lower, uintptr_t *upper,
-		       uintptr_t *next_lower)
+/* False also when the extent is empty or not all inside the module. */
+static bool fde_read(const struct module *module, uintptr_t address, struct eh_frame_entry *entry)
+{
+	struct cursor cursor;
+	struct cie cie;
+	uintptr_t id_field, start;
+	uint32_t id;
+	uint64_t size, ignored;
+
+	if (!entry_open(module, address, &cursor, &id_field, &id) || id == 0)
+		return false;
+	if (!cie_read(module, id_field - id, &cie))
+		return false;
+	if (!cursor_encoded(&cursor, cie.encoding, &start) ||
+	    !cursor_encoded_raw(&cursor, cie.encoding & PE_FORMAT, &size))
+		return false;
+	if (start < module->lower || start >= module->upper || size == 0 || size > module->upper - start)
+		return false;
+	if (cie.augmented && (!cursor_leb128(&cursor, false, &ignored) || !cursor_skip(&cursor, ignored)))
+		return false;
+	*entry = (struct eh_frame_entry){
+		.lower = start,
+		.upper = start + size,
+		.encoding = cie.encoding,
+		.code_alignment = cie.code_alignment,
+		.data_alignment = cie.data_alignment,
+		.common = cie.rows,
+		.rows = cursor,
+	};
+	return true;
+}
+
+bool eh_frame_find(const struct module *module, uintptr_t address, struct eh_frame_entry *entry, uintptr_t *next_lower)
 {
 	struct search_table table;
-	uintptr_t start, end;
 	uint64_t above;
 
 	if (next_lower != NULL)
@@ -374,11 +226,19 @@ bool eh_frame_function(const struct module *module, uintptr_t address, uintptr_t
 	above = search_table_above(&table, address);
 	if (next_lower != NULL && above < table.count)
 		*next_lower = search_table_start(&table, above);
-	if (above == 0 || !fde_extent(module, search_table_fde(&table, above - 1), &start, &end))
+	if (above == 0 || !fde_read(module, search_table_fde(&table, above - 1), entry))
 		return false;
-	if (address < start || address >= end)
+	return address >= entry->lower && address < entry->upper;
+}
+
+bool eh_frame_function(const struct module *module, uintptr_t address, uintptr_t *lower, uintptr_t *upper,
+		       uintptr_t *next_lower)
+{
+	struct eh_frame_entry entry;
+
+	if (!eh_frame_find(module, address, &entry, next_lower))
 		return false;
-	*lower = start;
-	*upper = end;
+	*lower = entry.lower;
+	*upper = entry.upper;
 	return true;
 }

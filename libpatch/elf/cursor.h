@@ -1,0 +1,190 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Reading a module's unwind tables, which may hold anything: fields are taken one after another, from memory whose end
+ * is known. What would go beyond it is not read, and the answer is false. Lock-free and async-signal-safe.
+ *
+ * Sources: Linux Standard Base 5.0 core, 10.5 (DW_EH_PE_*); DWARF 5, 7.6 (LEB128).
+ */
+#ifndef LIBPATCH_ELF_CURSOR_H
+#define LIBPATCH_ELF_CURSOR_H
+
+#include "elf/module.h"
+#include "elf/segments.h"
+
+/* DW_EH_PE_*: the low four bits are the format, the next three what the value is relative to. */
+enum {
+	PE_ABSPTR = 0x00,
+	PE_ULEB128 = 0x01,
+	PE_UDATA2 = 0x02,
+	PE_UDATA4 = 0x03,
+	PE_UDATA8 = 0x04,
+	PE_SLEB128 = 0x09,
+	PE_SDATA2 = 0x0a,
+	PE_SDATA4 = 0x0b,
+	PE_SDATA8 = 0x0c,
+	PE_FORMAT = 0x0f,
+	PE_PCREL = 0x10,
+	PE_DATAREL = 0x30,
+	PE_RELATION = 0x70,
+	PE_INDIRECT = 0x80,
+	PE_OMIT = 0xff
+};
+
+/* Bytes from `at` up to `end`, all of them readable. */
+struct cursor {
+	uintptr_t at;
+	uintptr_t end;
+};
+
+struct __attribute__((packed, may_alias)) cursor_word16 {
+	uint16_t value;
+};
+struct __attribute__((packed, may_alias)) cursor_word32 {
+	uint32_t value;
+};
+struct __attribute__((packed, may_alias)) cursor_word64 {
+	uint64_t value;
+};
+
+/* From address to the end of the readable segment around it. */
+static inline bool cursor_at(const struct module *module, uintptr_t address, struct cursor *cursor)
+{
+	if (address < module->lower || address >= module->upper)
+		return false;
+	cursor->at = address;
+	if (module->headers == NULL) {
+		cursor->end = module->upper;
+		return true;
+	}
+	FOR_EACH_SEGMENT(segment, module->headers, module->header_count, PT_LOAD, PF_R) {
+		if (segment_contains(segment, module->bias, address)) {
+			cursor->end = module->bias + segment->p_vaddr + segment->p_memsz;
+			return true;
+		}
+	}
+	return false;
+}
+
+static inline bool cursor_has(const struct cursor *cursor, size_t size)
+{
+	return cursor->end - cursor->at >= size;
+}
+
+static inline bool cursor_skip(struct cursor *cursor, uint64_t size)
+{
+	if (!cursor_has(cursor, size))
+		return false;
+	cursor->at += size;
+	return true;
+}
+
+static inline bool cursor_u8(struct cursor *cursor, uint8_t *value)
+{
+	if (!cursor_has(cursor, 1))
+		return false;
+	*value = *(const uint8_t *)cursor->at;
+	cursor->at += 1;
+	return true;
+}
+
+static inline bool cursor_u16(struct cursor *cursor, uint16_t *value)
+{
+	if (!cursor_has(cursor, 2))
+		return false;
+	*value = ((const struct cursor_word16 *)cursor->at)->value;
+	cursor->at += 2;
+	return true;
+}
+
+static inline bool cursor_u32(struct cursor *cursor, uint32_t *value)
+{
+	if (!cursor_has(cursor, 4))
+		return false;
+	*value = ((const struct cursor_word32 *)cursor->at)->value;
+	cursor->at += 4;
+	return true;
+}
+
+static inline bool cursor_u64(struct cursor *cursor, uint64_t *value)
+{
+	if (!cursor_has(cursor, 8))
+		return false;
+	*value = ((const struct cursor_word64 *)cursor->at)->value;
+	cursor->at += 8;
+	return true;
+}
+
+/* LEB128 of at most 64 bits; `is_signed` extends its sign. */
+static inline bool cursor_leb128(struct cursor *cursor, bool is_signed, uint64_t *value)
+{
+	uint64_t result = 0;
+
+	for (unsigned int shift = 0; shift < 64; shift += 7) {
+		uint8_t byte;
+
+		if (!cursor_u8(cursor, &byte))
+			return false;
+		result |= (uint64_t)(byte & 0x7f) << shift;
+		if ((byte & 0x80) == 0) {
+			if (is_signed && (byte & 0x40) != 0 && shift + 7 < 64)
+				result |= ~(uint64_t)0 << (shift + 7);
+			*value = result;
+			return true;
+		}
+	}
+	return false;
+}
+
+/* The value of an encoded field, sign extended, relative to nothing. */
+static inline bool cursor_encoded_raw(struct cursor *cursor, uint8_t encoding, uint64_t *value)
+{
+	uint16_t value16;
+	uint32_t value32;
+
+	switch (encoding & PE_FORMAT) {
+	case PE_ABSPTR:
+	case PE_UDATA8:
+	case PE_SDATA8:
+		return cursor_u64(cursor, value);
+	case PE_UDATA4:
+	case PE_SDATA4:
+		if (!cursor_u32(cursor, &value32))
+			return false;
+		*value = (encoding & PE_FORMAT) == PE_SDATA4 ? (uint64_t)(int32_t)value32 : value32;
+		return true;
+	case PE_UDATA2:
+	case PE_SDATA2:
+		if (!cursor_u16(cursor, &value16))
+			return false;
+		*value = (encoding & PE_FORMAT) == PE_SDATA2 ? (uint64_t)(int16_t)value16 : value16;
+		return true;
+	case PE_ULEB128:
+		return cursor_leb128(cursor, false, value);
+	case PE_SLEB128:
+		return cursor_leb128(cursor, true, value);
+	default:
+		return false;
+	}
+}
+
+/* An encoded address. What x86-64 toolchains do not emit there (textrel, funcrel, aligned, indirect) is refused. */
+static inline bool cursor_encoded(struct cursor *cursor, uint8_t encoding, uintptr_t *value)
+{
+	uintptr_t field = cursor->at;
+	uint64_t raw;
+
+	if (encoding == PE_OMIT || (encoding & PE_INDIRECT) != 0 || !cursor_encoded_raw(cursor, encoding, &raw))
+		return false;
+	switch (encoding & PE_RELATION) {
+	case 0:
+		*value = raw;
+		return true;
+	case PE_PCREL:
+		*value = field + raw;
+		return true;
+	default:
+		return false;
+	}
+}
+
+#endif
