@@ -57,6 +57,26 @@ static inline bool arch_is_endbr(const uint8_t bytes[ARCH_ENDBR_SIZE])
 	return bytes[0] == 0xF3 && bytes[1] == 0x0F && bytes[2] == 0x1E && bytes[3] == 0xFA;
 }
 
+/*
+ * May control reach what is behind the last instruction of a function? Behind a call there, it does not: compilers end
+ * so what calls a function that never returns.
+ */
+static inline bool arch_runs_on(const struct arch_insn *insn)
+{
+	return !(insn->flags & ARCH_F_NOFALL) && insn->kind != ARCH_CALL && insn->kind != ARCH_CALL_IND &&
+	       insn->kind != ARCH_TRAP;
+}
+
+/* Does an ARCH_RET or ARCH_JMP_IND change the code segment, or more: is it anything but `ret` and `jmp` as usual? */
+static inline bool arch_is_far(const uint8_t *bytes, const struct arch_insn *insn)
+{
+	const uint8_t opcode = bytes[insn->opcode_offset];
+
+	if (insn->kind == ARCH_JMP_IND)
+		return (bytes[insn->modrm_offset] >> 3 & 7) == 5;
+	return insn->kind == ARCH_RET && opcode != 0xC2 && opcode != 0xC3;
+}
+
 /* May the instruction raise SIGTRAP or SIGILL by itself, as trap bytes do? When the answer is false, it does not. */
 static inline bool arch_may_trap(const uint8_t *bytes, size_t length)
 {

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Starts and branch targets of one function at a time. The long way decodes it; the short way, which answers most
- * questions, looks for displacements that would lead to the address, and may only err on the side of decoding.
+ * Starts, branches and their targets of one function at a time. The long way decodes it; the short way, which answers
+ * most questions of targets, looks for displacements that would lead to the address, and may only err on the side of
+ * decoding.
  */
 #include "plan/scan.h"
 
@@ -14,19 +15,23 @@
 
 #define FUNCTION_MAX (4UL << 20)
 
-static uintptr_t scanned_lower;
-static uintptr_t scanned_upper;
-static bool is_original; /* the text is what it was without patches, and may be read as it is */
-static enum { UNKNOWN, DECODED, REFUSED } decoded;
-/* Bit per byte of the function. */
-static uint64_t *starts;
-static uint64_t *targets;
-static size_t words;
-
-/* Bit i: branches may lead to near_lower + i. */
+/* Bit i of `near_targets`: branches may lead to near_lower + i. */
 #define NEAR 32
-static uintptr_t near_lower;
-static uint32_t near_targets;
+
+static struct scanned {
+	struct scan_function function;
+	enum { UNKNOWN, DECODED, REFUSED } decoded;
+	/* Bit per byte of the function. */
+	uint64_t *starts;
+	uint64_t *targets;
+	size_t words;
+	struct scan_branch *branches;
+	size_t room;
+	uintptr_t near_lower;
+	uint32_t near_targets;
+} kept[4];
+static struct scanned *at_hand = kept;
+static bool is_original; /* the text is what it was without patches, and may be read as it is */
 
 static void scan_set_bit(uint64_t *bits, uintptr_t offset)
 {
@@ -35,34 +40,41 @@ static void scan_set_bit(uint64_t *bits, uintptr_t offset)
 
 static bool scan_is_inside(uintptr_t address)
 {
-	return address >= scanned_lower && address < scanned_upper;
+	return address >= at_hand->function.lower && address < at_hand->function.upper;
 }
 
 static bool scan_get_bit(const uint64_t *bits, uintptr_t address)
 {
-	uintptr_t offset = address - scanned_lower;
+	uintptr_t offset = address - at_hand->function.lower;
 
 	return bits[offset / 64] >> (offset % 64) & 1;
 }
 
-static void scan_begin(uintptr_t lower, uintptr_t upper)
+static void scan_begin(struct scanned *scanned, uintptr_t lower, uintptr_t upper)
 {
-	scanned_lower = lower;
-	scanned_upper = upper;
-	decoded = UNKNOWN;
-	near_lower = 0;
+	scanned->function = (struct scan_function){ .lower = lower, .upper = upper };
+	scanned->decoded = UNKNOWN;
+	scanned->near_lower = 0;
 }
 
 void scan_set(uintptr_t lower, uintptr_t upper)
 {
 	is_original = original_is_in_place(lower, upper);
-	if (lower != scanned_lower || upper != scanned_upper)
-		scan_begin(lower, upper);
+	for (size_t i = 0; i < ARRAY_SIZE(kept); ++i) {
+		if (kept[i].function.lower == lower && kept[i].function.upper == upper) {
+			at_hand = &kept[i];
+			return;
+		}
+	}
+	/* In turns: the one at hand stays the longest. */
+	at_hand = at_hand == &kept[ARRAY_SIZE(kept) - 1] ? kept : at_hand + 1;
+	scan_begin(at_hand, lower, upper);
 }
 
 void scan_forget(void)
 {
-	scan_begin(0, 0);
+	for (size_t i = 0; i < ARRAY_SIZE(kept); ++i)
+		scan_begin(&kept[i], 0, 0);
 }
 
 /* ---- without decoding ------------------------------------------------------------------------------------------- */
@@ -148,20 +160,22 @@ static uint32_t scan_look_at_shorts(uintptr_t at, uintptr_t end, uintptr_t near)
  */
 static uint32_t scan_find_near_targets(uintptr_t near)
 {
-	uintptr_t lower = MAX(scanned_lower, near - SHORT_REACH);
-	uintptr_t upper = MIN(scanned_upper, near + NEAR + SHORT_REACH);
-	uintptr_t end = MAX(scanned_upper - 3, scanned_lower); /* of displacements that lie in the function */
-	uintptr_t front = MIN(MAX(near - 4, scanned_lower), end);
-	uintptr_t behind = MIN(MAX(near + NEAR, scanned_lower), end);
+	uintptr_t lower = at_hand->function.lower;
+	uintptr_t upper = at_hand->function.upper;
+	uintptr_t end = MAX(upper - 3, lower); /* of displacements that lie in the function */
+	uintptr_t front = MIN(MAX(near - 4, lower), end);
+	uintptr_t behind = MIN(MAX(near + NEAR, lower), end);
+	uintptr_t short_lower = MAX(lower, near - SHORT_REACH);
+	uintptr_t short_upper = MIN(upper, near + NEAR + SHORT_REACH);
 	uint32_t found = 0;
 
-	if (scanned_upper - scanned_lower < HALF_REACH - 2 * NEAR)
-		found = scan_look_at_halves(scanned_lower, front, near, false) | scan_look_from(front, behind, near) |
+	if (upper - lower < HALF_REACH - 2 * NEAR)
+		found = scan_look_at_halves(lower, front, near, false) | scan_look_from(front, behind, near) |
 			scan_look_at_halves(behind, end, near, true);
 	else
-		found = scan_look_from(scanned_lower, end, near);
-	if (lower < upper)
-		found |= scan_look_at_shorts(lower, upper - 1, near);
+		found = scan_look_from(lower, end, near);
+	if (short_lower < short_upper)
+		found |= scan_look_at_shorts(short_lower, short_upper - 1, near);
 	return found;
 }
 
@@ -170,48 +184,77 @@ static bool scan_may_be_target(uintptr_t address)
 	/* What the library wrote is not what the program branches by. */
 	if (!is_original)
 		return true;
-	if (near_lower == 0 || address < near_lower || address >= near_lower + NEAR) {
+	if (at_hand->near_lower == 0 || address < at_hand->near_lower || address >= at_hand->near_lower + NEAR) {
 		/* Most questions that follow are about addresses behind this one, some about addresses in front. */
-		near_lower = address - NEAR / 4;
-		near_targets = scan_find_near_targets(near_lower);
+		at_hand->near_lower = address - NEAR / 4;
+		at_hand->near_targets = scan_find_near_targets(at_hand->near_lower);
 	}
-	return near_targets >> (address - near_lower) & 1;
+	return at_hand->near_targets >> (address - at_hand->near_lower) & 1;
 }
 
 /* ---- decoding --------------------------------------------------------------------------------------------------- */
 
-static bool scan_make_room(size_t needed) REQUIRES(library_lock)
+static bool scan_make_room(struct scanned *scanned, size_t needed) REQUIRES(library_lock)
 {
-	if (needed <= words) {
-		memset(starts, 0, needed * sizeof(*starts));
-		memset(targets, 0, needed * sizeof(*targets));
+	if (needed <= scanned->words) {
+		memset(scanned->starts, 0, needed * sizeof(*scanned->starts));
+		memset(scanned->targets, 0, needed * sizeof(*scanned->targets));
 		return true;
 	}
-	heap_free(starts, words * sizeof(*starts));
-	heap_free(targets, words * sizeof(*targets));
-	words = 0;
-	starts = heap_alloc(needed * sizeof(*starts));
-	targets = starts != NULL ? heap_alloc(needed * sizeof(*targets)) : NULL;
-	if (targets == NULL) {
-		heap_free(starts, needed * sizeof(*starts));
-		starts = NULL;
+	heap_free(scanned->starts, scanned->words * sizeof(*scanned->starts));
+	heap_free(scanned->targets, scanned->words * sizeof(*scanned->targets));
+	scanned->words = 0;
+	scanned->starts = heap_alloc(needed * sizeof(*scanned->starts));
+	scanned->targets = scanned->starts != NULL ? heap_alloc(needed * sizeof(*scanned->targets)) : NULL;
+	if (scanned->targets == NULL) {
+		heap_free(scanned->starts, needed * sizeof(*scanned->starts));
+		scanned->starts = NULL;
 		return false;
 	}
-	words = needed;
+	scanned->words = needed;
 	return true;
 }
 
-static bool scan_is_direct_branch(const struct arch_insn *insn)
+static bool scan_is_branch(const struct arch_insn *insn)
 {
-	return insn->rel_size != 0 && insn->kind != ARCH_CALL;
+	return insn->kind == ARCH_RET || insn->kind == ARCH_JMP_IND ||
+	       (insn->rel_size != 0 && insn->kind != ARCH_CALL);
+}
+
+/* False: out of memory. */
+static bool scan_add_branch(struct scanned *scanned, uintptr_t at, const uint8_t *bytes, const struct arch_insn *insn)
+	REQUIRES(library_lock)
+{
+	const size_t size = scanned->room * sizeof(struct scan_branch);
+	const size_t new_room = scanned->room != 0 ? scanned->room * 2 : 64;
+	const bool direct = insn->rel_size != 0;
+	struct scan_branch *branches = scanned->branches;
+
+	if (scanned->function.count == scanned->room) {
+		branches = heap_grow(branches, size, new_room * sizeof(struct scan_branch));
+		if (branches == NULL)
+			return false;
+		scanned->branches = branches;
+		scanned->room = new_room;
+	}
+	branches[scanned->function.count++] = (struct scan_branch){
+		.offset = (uint32_t)(at - scanned->function.lower),
+		.displacement = direct ? (int32_t)(insn->target - at - insn->length) : 0,
+		.length = insn->length,
+		.kind = insn->kind,
+		.far = !direct && arch_is_far(bytes, insn),
+	};
+	return true;
 }
 
 REQUIRES(library_lock)
-static void scan_decode(void)
+static bool scan_decode(struct scanned *scanned)
 {
-	uintptr_t lower = scanned_lower;
-	uintptr_t upper = scanned_upper;
+	struct scan_function *function = &scanned->function;
+	uintptr_t lower = function->lower;
+	uintptr_t upper = function->upper;
 
+	function->falls = true;
 	for (uintptr_t at = lower; at < upper;) {
 		const uint8_t *bytes;
 		struct arch_insn insn;
@@ -223,36 +266,54 @@ static void scan_decode(void)
 		}
 		/* Data among the code: step over it byte by byte until it looks like code again. */
 		if (!arch_decode(bytes, size, at, &insn)) {
+			if (function->undecodable == 0)
+				function->undecodable = at;
 			++at;
 			continue;
 		}
-		scan_set_bit(starts, at - lower);
-		if (scan_is_direct_branch(&insn) && insn.target >= lower && insn.target < upper)
-			scan_set_bit(targets, insn.target - lower);
+		scan_set_bit(scanned->starts, at - lower);
+		if (scan_is_branch(&insn)) {
+			if (!scan_add_branch(scanned, at, bytes, &insn))
+				return false;
+			if (insn.rel_size != 0 && insn.target >= lower && insn.target < upper)
+				scan_set_bit(scanned->targets, insn.target - lower);
+		}
+		function->last = at;
+		if (!(insn.flags & ARCH_F_NOP))
+			function->falls = arch_runs_on(&insn);
 		at += insn.length;
 	}
+	function->branches = scanned->branches;
+	return true;
 }
 
 bool scan_function(void)
 {
-	if (decoded != UNKNOWN)
-		return decoded == DECODED;
-	decoded = REFUSED;
-	if (scanned_upper - scanned_lower > FUNCTION_MAX || !scan_make_room((scanned_upper - scanned_lower + 63) / 64))
+	struct scanned *scanned = at_hand;
+	size_t size = scanned->function.upper - scanned->function.lower;
+
+	if (scanned->decoded != UNKNOWN)
+		return scanned->decoded == DECODED;
+	scanned->decoded = REFUSED;
+	if (size > FUNCTION_MAX || !scan_make_room(scanned, (size + 63) / 64) || !scan_decode(scanned))
 		return false;
-	scan_decode();
-	decoded = DECODED;
+	scanned->decoded = DECODED;
 	return true;
+}
+
+const struct scan_function *scan_get(void)
+{
+	return scan_function() ? &at_hand->function : NULL;
 }
 
 bool scan_is_start(uintptr_t address)
 {
-	return scan_is_inside(address) && scan_function() && scan_get_bit(starts, address);
+	return scan_is_inside(address) && scan_function() && scan_get_bit(at_hand->starts, address);
 }
 
 bool scan_is_target(uintptr_t address)
 {
-	if (!scan_is_inside(address) || (decoded == UNKNOWN && !scan_may_be_target(address)))
+	if (!scan_is_inside(address) || (at_hand->decoded == UNKNOWN && !scan_may_be_target(address)))
 		return false;
-	return scan_function() && scan_get_bit(targets, address);
+	return scan_function() && scan_get_bit(at_hand->targets, address);
 }

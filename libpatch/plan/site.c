@@ -151,6 +151,15 @@ static bool site_find_module(uintptr_t address, struct module *module) REQUIRES(
 	return true;
 }
 
+bool site_module(uintptr_t address, struct module *module)
+{
+	struct maps_mapping mapping;
+	struct refusal ignored;
+	patch_status status;
+
+	return site_mapping(address, &mapping, &ignored, &status) && site_find_module(address, module);
+}
+
 patch_status site_examine(uintptr_t address, struct extent *extent, struct refusal *refusal)
 {
 	struct pinned pinned;

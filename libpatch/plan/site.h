@@ -9,6 +9,7 @@
 #include "arch/insn.h"
 #include "base/compiler.h"
 #include "base/thread_safety.h"
+#include "elf/module.h"
 #include "patch/region.h"
 
 #include <libpatch/patch.h>
@@ -27,6 +28,9 @@ struct extent {
 
 /* May a patch be placed at address? PATCH_OK, or why not in *refusal. */
 patch_status site_examine(uintptr_t address, struct extent *extent, struct refusal *refusal) REQUIRES(library_lock);
+
+/* The module around an address that is mapped. Its code can be read until site_examine() is asked about another one. */
+bool site_module(uintptr_t address, struct module *module) REQUIRES(library_lock);
 
 /*
  * The end of the function that begins at extent->limit, as far as its bytes may be changed; 0: no function begins
