@@ -72,7 +72,8 @@ typedef struct patch_attr {
 	uint8_t trap_policy;
 	uint8_t abi;
 	uint8_t initial_state;
-	uint8_t reserved[13];
+	uint8_t exits;
+	uint8_t reserved[12];
 } patch_attr;
 
 /* May a patch be resident as an int3, which costs a signal at each hit? */
@@ -91,6 +92,12 @@ typedef enum patch_state {
 	PATCH_DISABLED = 0,
 	PATCH_ENABLED = 1
 } patch_state;
+
+/* Of PATCH_EXEC_MODEL_PROBE_RETURN: must all exits of the function be found? */
+typedef enum patch_exits {
+	PATCH_EXITS_ALL = 0,  /* or patch_make() fails */
+	PATCH_EXITS_KNOWN = 1 /* where it is left otherwise, (ctx, 1) does not come */
+} patch_exits;
 
 /* ---- where ------------------------------------------------------------------------------------------------------ */
 
@@ -229,6 +236,7 @@ struct patch_info {
 	uint64_t trap_hits;   /* traps taken in the displaced range since it was first patched */
 	int strategy;         /* enum patch_strategy */
 	int state;            /* enum patch_state; as of the last commit */
+	uint64_t exits;       /* of PATCH_EXEC_MODEL_PROBE_RETURN: places where the function is left */
 };
 
 /* May grow at its end: patch_statistics() is told its size. */
@@ -306,6 +314,8 @@ patch_status patch_attr_set_trap_policy(patch_attr *attr, int policy);
 patch_status patch_attr_set_abi(patch_attr *attr, int abi);
 /* State that the next commit gives the patch. PATCH_OK; PATCH_EINVAL for NULL or none of enum patch_state. */
 patch_status patch_attr_set_initial_state(patch_attr *attr, int state);
+/* PATCH_OK; PATCH_EINVAL for NULL or a value that is none of enum patch_exits. */
+patch_status patch_attr_set_exits(patch_attr *attr, int exits);
 
 /* ---- patches ---------------------------------------------------------------------------------------------------- */
 

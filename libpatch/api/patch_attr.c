@@ -47,6 +47,11 @@ EXPORT patch_status patch_attr_set_abi(patch_attr *attr, int abi)
 	return attr_set(attr, offsetof(patch_attr, abi), abi, PATCH_ABI_OS, "patch_attr_set_abi");
 }
 
+EXPORT patch_status patch_attr_set_exits(patch_attr *attr, int exits)
+{
+	return attr_set(attr, offsetof(patch_attr, exits), exits, PATCH_EXITS_KNOWN, "patch_attr_set_exits");
+}
+
 EXPORT patch_status patch_attr_set_initial_state(patch_attr *attr, int state)
 {
 	return attr_set(attr, offsetof(patch_attr, initial_state), state, PATCH_ENABLED,

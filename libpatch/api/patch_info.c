@@ -15,6 +15,7 @@
 #include "interpose/interpose.h"
 #include "patch/handle.h"
 #include "patch/region.h"
+#include "runtime/entry_again.h"
 #include "runtime/hook_threads.h"
 #include "sys/membarrier.h"
 #include "sys/text.h"
@@ -66,6 +67,15 @@ static patch_status info_check_out(const void *out, size_t size, size_t smallest
 	return PATCH_OK;
 }
 
+static uint64_t info_count_exits(const struct patch *patch)
+{
+	uint64_t count = 0;
+
+	for (size_t i = 1; patch->type == PATCH_EXEC_MODEL_PROBE_RETURN && i < patch->count; ++i)
+		count += patch->attachments[i].record.procedure != entry_again_leave;
+	return count;
+}
+
 static void info_fill(const struct patch *patch, struct patch_info *info)
 {
 	const struct attachment *site = &patch->attachments[0];
@@ -82,6 +92,7 @@ static void info_fill(const struct patch *patch, struct patch_info *info)
 		.trap_hits = info_trap_hits(region),
 		.strategy = region->strategy,
 		.state = patch_is_open(patch) ? PATCH_ENABLED : PATCH_DISABLED,
+		.exits = info_count_exits(patch),
 	};
 }
 

@@ -43,11 +43,9 @@ static patch_status make_check_model(const struct patch_exec_model *model)
 	switch (model->type) {
 	case PATCH_EXEC_MODEL_PROBE:
 	case PATCH_EXEC_MODEL_PROBE_AROUND:
+	case PATCH_EXEC_MODEL_PROBE_RETURN:
 	case PATCH_EXEC_MODEL_PROBE_CALL:
 		break;
-	case PATCH_EXEC_MODEL_PROBE_RETURN:
-		return error_raise(PATCH_ENOTSUP, "patch_make", "this version has no probes on function returns",
-				   "PATCH_EXEC_MODEL_PROBE_RETURN");
 	case PATCH_EXEC_MODEL_DIVERT:
 		return error_raise(PATCH_ENOTSUP, "patch_make", "this version does not divert functions",
 				   "PATCH_EXEC_MODEL_DIVERT");
@@ -67,7 +65,7 @@ static patch_status make_check_model(const struct patch_exec_model *model)
 static patch_status make_check_attr(const patch_attr *attr)
 {
 	if (attr->trap_policy > PATCH_TRAP_POLICY_FORCE || attr->abi != PATCH_ABI_OS ||
-	    attr->initial_state > PATCH_ENABLED)
+	    attr->initial_state > PATCH_ENABLED || attr->exits > PATCH_EXITS_KNOWN)
 		return error_raise(PATCH_EINVAL, "patch_make", "the attributes were not set by patch_attr_init()",
 				   "attr");
 	return PATCH_OK;
@@ -105,7 +103,8 @@ static void make_set_model(struct patch *patch, const struct patch_exec_model *m
 		patch->write = model->probe.write_registers | model->probe.clobber_registers;
 		patch->clobber = arch_join_clobber(model->probe.clobber_registers, model->probe.clobber_registers);
 		patch->destroy = model->probe.destroy;
-		patch->attachments[0].record = (struct hook_record){ model->probe.procedure, model->probe.user_data };
+		patch->attachments[0].record =
+			(struct hook_record){ model->probe.procedure, model->probe.user_data, 0 };
 		return;
 	}
 	if (model->count.kind == PATCH_COUNT_THREAD)
@@ -115,41 +114,56 @@ static void make_set_model(struct patch *patch, const struct patch_exec_model *m
 	patch->stamp = model->count.flags & PATCH_COUNT_TSC;
 }
 
-static patch_status make_at(uintptr_t address, const struct make_request *request, patch_t *out) REQUIRES(library_lock)
+/* A patch with its places. */
+static patch_status make_attach(uintptr_t address, const struct make_request *request, const struct extent *extent,
+				const struct exits *exits, struct refusal *refusal, patch_t *out) REQUIRES(library_lock)
 {
-	struct refusal refusal = { "", 0 };
-	struct extent extent;
+	bool paired;
+	unsigned int count = attach_count(request->model->type, exits, &paired);
+	struct patch *patch = handle_alloc(out, count, paired);
 	patch_status status;
-	struct patch *patch;
 
-	heap_take_refusal();
-	patch = handle_alloc(out, request->model->type == PATCH_EXEC_MODEL_PROBE_CALL ? 2 : 1);
-	if (patch == NULL) {
-		error_raise(PATCH_ENOMEM, "patch_make", "out of memory", NULL);
-		return make_add_cause(PATCH_ENOMEM);
-	}
+	*refusal = (struct refusal){ "out of memory", 0 };
+	if (patch == NULL)
+		return PATCH_ENOMEM;
 	patch->located = address;
 	make_set_model(patch, request->model);
 	patch->policy = (uint8_t)request->attr.trap_policy;
 	patch->order = ++make_order;
-	status = site_examine(address, &extent, &refusal);
-	if (status == PATCH_OK) {
-		patch->lower = extent.lower;
-		patch->upper = extent.upper;
-		status = attach_model(patch, &extent, &refusal);
-	}
+	patch->lower = extent->lower;
+	patch->upper = extent->upper;
+	status = attach_model(patch, extent, exits, refusal);
 	if (status != PATCH_OK) {
 		region_detach(patch);
 		handle_free(patch);
 		*out = NULL;
-		error_raise_at(status, "patch_make", refusal.message, refusal.irritant);
-		return make_add_cause(status);
+		return status;
 	}
 	if (request->attr.initial_state == PATCH_ENABLED) {
 		patch_set_goal(patch, GOAL_ENABLED);
 		handle_change(patch);
 	}
 	return PATCH_OK;
+}
+
+static patch_status make_at(uintptr_t address, const struct make_request *request, patch_t *out) REQUIRES(library_lock)
+{
+	struct refusal refusal = { "", 0 };
+	const struct exits *exits = NULL;
+	struct extent extent;
+	patch_status status;
+
+	heap_take_refusal();
+	status = site_examine(address, &extent, &refusal);
+	if (status == PATCH_OK && request->model->type == PATCH_EXEC_MODEL_PROBE_RETURN)
+		status = attach_find_exits(address, request->attr.exits == PATCH_EXITS_KNOWN, &exits, &refusal);
+	if (status == PATCH_OK)
+		status = make_attach(address, request, &extent, exits, &refusal, out);
+	if (status == PATCH_OK)
+		return PATCH_OK;
+	*out = NULL;
+	error_raise_at(status, "patch_make", refusal.message, refusal.irritant);
+	return make_add_cause(status);
 }
 
 static patch_status make_in_range(const struct patch_location *location, const struct make_request *request,

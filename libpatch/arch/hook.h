@@ -17,11 +17,14 @@
 
 struct patch_exec_context;
 
-/* What a hook calls. Immutable while any thread may use it (patch/quiesce.h). */
+/* What a hook calls. But for `pair` immutable while any thread may use it (patch/quiesce.h). */
 struct hook_record {
 	void (*procedure)(struct patch_exec_context *context, uint8_t post);
 	void *user_data;
+	uint64_t pair; /* atomic: what the hook at a function's entry notes, and those at its exits look for */
 };
+/* In the upper half of `pair` of an exit's record: its procedure is called whatever is found, and finds out. */
+#define HOOK_PAIR_ANY UINT32_MAX
 
 enum arch_action {
 	ARCH_CALL_PROCEDURE,
@@ -40,6 +43,17 @@ enum arch_pair {
 	ARCH_PAIR_FIRST,
 	ARCH_PAIR_SECOND,
 	ARCH_PAIR_SECOND_OF_CALL /* of the kernel, behind which a child may share the pairs */
+};
+
+/* Of functions: what a hook does with the word that stands for the stack pointer (runtime/shadow.h). */
+enum arch_shadow {
+	ARCH_SHADOW_NONE,
+	ARCH_SHADOW_ENTRY, /* the record's `pair` is stored in it, and then the procedure is called */
+	/*
+	 * It is 0 from then on, and the procedure is called, if it was the record's `pair` or up to 2^32 - 1 more. Of
+	 * an indirect jump, if that leaves [lower, upper).
+	 */
+	ARCH_SHADOW_EXIT
 };
 
 /* One call of a probe procedure, or what is done instead. */
@@ -65,6 +79,7 @@ struct arch_hook {
 	/* The x87 registers are empty by the calling convention: a function begins here. */
 	bool x87_empty;
 	uint8_t pair;   /* enum arch_pair */
+	uint8_t shadow; /* enum arch_shadow */
 	/*
 	 * NULL, or the way out of an instruction that the hook is on. The context then reports the stack pointer behind
 	 * it; and where its address is held, that, if it is in [lower, upper), else program_counter.
@@ -101,10 +116,19 @@ struct arch_cold_hook {
 	uint32_t look;        /* return: it may be now */
 	uint32_t crowded;     /* branch: there are pairs already when one is to be noted */
 	uint32_t room;        /* return: there is room */
+	uint32_t shadowed;    /* branch: the word is on another page than the last one */
+	uint32_t shadow;      /* return: it is on the last one now */
+	uint32_t shadowless;  /* return: there is no word */
+	uint32_t inside;      /* branch: the jump stays in the function */
+	uint32_t mispaired;   /* branch: the word is not what it should be */
+	uint32_t paired;      /* return: it is, or that is looked at later */
+	uint32_t uncalled;    /* return: the procedure is not called */
 	uint32_t backwards;   /* branch: the direction flag was set before the call */
 	uint32_t forwards;    /* return: it is clear now */
 	uint32_t unaligned;   /* branch: the stack was not aligned as was guessed */
 	uint32_t called;      /* return: the procedure was called */
+	uint32_t errno_changed; /* branch: the procedure has changed errno */
+	uint32_t errno_kept;  /* return: it is as it was */
 	uint32_t direction;   /* branch: the program had the direction flag set, and it must be set again */
 	uint32_t moved;       /* branch: the procedure has changed program_counter */
 	uint32_t moved_stack; /* branch: it has changed stack_pointer */

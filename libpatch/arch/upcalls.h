@@ -17,6 +17,14 @@ struct hook_pair {
 };
 #define HOOK_PAIRS 8
 
+/* Words of a page of stack, one for each of the page's. */
+struct shadow_leaf {
+	uintptr_t page; /* its address */
+	struct shadow_leaf *next;
+	uint64_t unused[6];
+	uint64_t words[512];
+};
+
 /*
  * What a thread tells about the hook that it runs, and about pairs that are not complete. Generated code reads and
  * writes `guard`, `top` and `pairs` by their distance from the thread pointer; runtime/hook_guard.h says what guards
@@ -31,7 +39,7 @@ struct hook_guard {
 	 * no pair's place.
 	 */
 	uintptr_t top;
-	uintptr_t nothing; /* so that `top` is a multiple of the size of a pair */
+	const struct shadow_leaf *shadow; /* the page that was looked at last; never NULL */
 	struct hook_pair pairs[HOOK_PAIRS];
 };
 _Static_assert(offsetof(struct hook_guard, pairs) == sizeof(struct hook_pair), "`top` is a multiple of a pair's size");
@@ -55,6 +63,8 @@ bool hook_pairs_find(uintptr_t place) __attribute__((visibility("hidden"), used)
  * in the same way.
  */
 void hook_pairs_make_room(uintptr_t place, uintptr_t base) __attribute__((visibility("hidden"), used));
+/* The leaf of the stack pointer's page is the thread's `shadow` now; no when there is no memory for it. The same. */
+bool shadow_find(uintptr_t stack_pointer) __attribute__((visibility("hidden"), used));
 /* The same for a first hook that is passed over because its slot was 0: the second will not find what is there. */
 void hook_pairs_pass(uintptr_t place, uintptr_t base) __attribute__((visibility("hidden"), used));
 

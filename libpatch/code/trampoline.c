@@ -36,10 +36,11 @@ struct builder {
 	struct arch_row rows[ROWS_MAX + 1];
 	uint8_t block[ARENA_ROW_END];
 };
+_Static_assert(sizeof(struct builder) <= SCRATCH_BUILDER, "scratch.h");
 
 static bool trampoline_is_hook_at(const struct builder *builder, const struct hook *hook, enum hook_when when)
 {
-	return hook->address == builder->from[builder->index] && hook->when == when;
+	return hook->address == builder->from[builder->index] && hook_includes(hook->when, when);
 }
 
 /*
@@ -50,9 +51,9 @@ static bool trampoline_is_at_entry(const struct builder *builder, const struct h
 {
 	uintptr_t located = hook->code.program_counter;
 
-	if (builder->insns[builder->index].kind == ARCH_RET)
+	if (builder->insns[builder->index].kind == ARCH_RET || hook_includes(hook->when, HOOK_EXIT))
 		return true;
-	if (hook->when != HOOK_BEFORE && hook->when != HOOK_AROUND)
+	if (!hook_includes(hook->when, HOOK_BEFORE))
 		return false;
 	return hook->upper == 0 ? located % 16 == 0 : hook->address == hook->lower || located == hook->lower;
 }
@@ -66,13 +67,8 @@ static bool trampoline_is_function(const struct builder *builder, const struct h
 {
 	uintptr_t located = hook->code.program_counter;
 
-	return (hook->when == HOOK_BEFORE || hook->when == HOOK_AROUND) && hook->upper != 0 && located == hook->lower &&
+	return hook_includes(hook->when, HOOK_BEFORE) && hook->upper != 0 && located == hook->lower &&
 	       (located % 16 == 0 || located != builder->from[builder->index]);
-}
-
-static bool trampoline_is_around(const struct builder *builder, const struct hook *hook)
-{
-	return trampoline_is_hook_at(builder, hook, HOOK_AROUND);
 }
 
 static void trampoline_emit_before_one(struct builder *builder, struct arch_code *code, size_t index)
@@ -84,19 +80,28 @@ static void trampoline_emit_before_one(struct builder *builder, struct arch_code
 	hook.post = hook_is_post(wanted->when);
 	hook.at_entry = trampoline_is_at_entry(builder, wanted);
 	hook.x87_empty = trampoline_is_function(builder, wanted);
-	hook.pair = trampoline_is_around(builder, wanted) ? ARCH_PAIR_FIRST : ARCH_PAIR_NONE;
+	hook.pair = hook_includes(wanted->when, HOOK_AROUND) ? ARCH_PAIR_FIRST : ARCH_PAIR_NONE;
+	hook.shadow = hook_includes(wanted->when, HOOK_EXIT)    ? ARCH_SHADOW_EXIT :
+		      hook_includes(wanted->when, HOOK_ENTRY) ? ARCH_SHADOW_ENTRY :
+								ARCH_SHADOW_NONE;
 	arch_emit_hook(code, &hook);
+}
+
+/* Whoever jumps or returns from a function without looking at anything is about to leave it. */
+static bool trampoline_leaves(const struct arch_insn *insn)
+{
+	return insn->kind == ARCH_RET || insn->kind == ARCH_JMP;
 }
 
 static void trampoline_emit_before(struct builder *builder, struct arch_code *code)
 {
-	for (size_t i = 0; i < builder->count; ++i)
-		if (trampoline_is_hook_at(builder, &builder->hooks[i], HOOK_RETURNED))
-			trampoline_emit_before_one(builder, code, i);
-	for (size_t i = 0; i < builder->count; ++i)
-		if (trampoline_is_hook_at(builder, &builder->hooks[i], HOOK_BEFORE) ||
-		    trampoline_is_around(builder, &builder->hooks[i]))
-			trampoline_emit_before_one(builder, code, i);
+	static const uint8_t order[] = { HOOK_RETURNED, HOOK_BEFORE, HOOK_EXIT };
+
+	for (size_t n = 0; n < ARRAY_SIZE(order); ++n)
+		for (size_t i = 0; i < builder->count; ++i)
+			if (trampoline_is_hook_at(builder, &builder->hooks[i], (enum hook_when)order[n]) &&
+			    (order[n] != HOOK_EXIT || trampoline_leaves(&builder->insns[builder->index])))
+				trampoline_emit_before_one(builder, code, i);
 }
 
 /* At a call the stack is aligned, so that behind it, as behind a return, it is 8 off. */
@@ -105,29 +110,70 @@ static bool trampoline_is_after_entry(const struct arch_insn *insn)
 	return insn->kind == ARCH_RET || insn->kind == ARCH_CALL || insn->kind == ARCH_CALL_IND;
 }
 
-/* Hooks of the instruction on one way out of it. */
+/* Is the hook on this way out of the instruction, of which `next` is 0 where only the program knows? */
+static bool trampoline_is_on_way(const struct builder *builder, const struct hook *hook, const struct arch_exit *exit)
+{
+	const struct arch_insn *insn = &builder->insns[builder->index];
+	const uintptr_t behind = builder->from[builder->index] + insn->length;
+
+	if (hook_includes(hook->when, HOOK_FALL))
+		return exit->next == behind;
+	if (hook_includes(hook->when, HOOK_EXIT))
+		return !trampoline_leaves(insn) && exit->next != behind;
+	return hook_includes(hook->when, HOOK_AROUND);
+}
+
+static void trampoline_emit_after_one(const struct builder *builder, struct arch_code *code,
+				      const struct arch_exit *exit, size_t index)
+{
+	const struct hook *wanted = &builder->hooks[index];
+	const struct arch_insn *insn = &builder->insns[builder->index];
+	struct arch_hook hook = wanted->code;
+
+	hook.slot = builder->built[index].slot;
+	hook.exit = exit;
+	hook.lower = wanted->lower;
+	hook.upper = wanted->upper;
+	hook.post = 1;
+	if (hook_includes(wanted->when, HOOK_AROUND)) {
+		hook.pair = insn->flags & ARCH_F_SYSCALL ? ARCH_PAIR_SECOND_OF_CALL : ARCH_PAIR_SECOND;
+		if (wanted->upper != 0 ? exit->next >= wanted->lower && exit->next < wanted->upper : exit->next != 0)
+			hook.program_counter = exit->next;
+		hook.at_entry = trampoline_is_after_entry(insn);
+	} else {
+		hook.shadow = ARCH_SHADOW_EXIT;
+		hook.at_entry = true;
+	}
+	arch_emit_hook(code, &hook);
+}
+
+/* Hooks of the instruction on one way out of it: second calls, and behind them exits. */
 static void trampoline_emit_after(struct arch_code *code, const struct arch_exit *exit, void *data)
 {
 	const struct builder *builder = data;
-	const struct arch_insn *insn = &builder->insns[builder->index];
 
-	for (size_t i = builder->count; i-- > 0;) {
-		const struct hook *hook = &builder->hooks[i];
-		struct arch_hook after = hook->code;
+	for (int exits = 0; exits < 2; ++exits)
+		for (size_t i = builder->count; i-- > 0;) {
+			const struct hook *hook = &builder->hooks[i];
 
-		if (!trampoline_is_around(builder, hook))
-			continue;
-		after.slot = builder->built[i].slot;
-		after.pair = insn->flags & ARCH_F_SYSCALL ? ARCH_PAIR_SECOND_OF_CALL : ARCH_PAIR_SECOND;
-		after.post = 1;
-		if (hook->upper != 0 ? exit->next >= hook->lower && exit->next < hook->upper : exit->next != 0)
-			after.program_counter = exit->next;
-		after.at_entry = trampoline_is_after_entry(insn);
-		after.exit = exit;
-		after.lower = hook->lower;
-		after.upper = hook->upper;
-		arch_emit_hook(code, &after);
-	}
+			if (hook->address == builder->from[builder->index] &&
+			    hook_includes(hook->when, HOOK_AROUND) != (exits != 0) &&
+			    trampoline_is_on_way(builder, hook, exit))
+				trampoline_emit_after_one(builder, code, exit, i);
+		}
+}
+
+/* Is there to be anything on ways out of the instruction? */
+static bool trampoline_any_after(const struct builder *builder)
+{
+	const bool leaves = trampoline_leaves(&builder->insns[builder->index]);
+
+	for (size_t i = 0; i < builder->count; ++i)
+		if (trampoline_is_hook_at(builder, &builder->hooks[i], HOOK_AROUND) ||
+		    trampoline_is_hook_at(builder, &builder->hooks[i], HOOK_FALL) ||
+		    (!leaves && trampoline_is_hook_at(builder, &builder->hooks[i], HOOK_EXIT)))
+			return true;
+	return false;
 }
 
 /* Registers that the hooks on the ways out may change. */
@@ -136,7 +182,8 @@ static uint16_t trampoline_written_after(const struct builder *builder)
 	uint16_t written = 0;
 
 	for (size_t i = 0; i < builder->count; ++i)
-		if (trampoline_is_around(builder, &builder->hooks[i]))
+		if (builder->hooks[i].address == builder->from[builder->index] &&
+		    (builder->hooks[i].when & (HOOK_AROUND | HOOK_EXIT | HOOK_FALL)) > HOOK_BEFORE)
 			written |= arch_hook_writes(&builder->hooks[i].code);
 	return written;
 }
@@ -173,7 +220,7 @@ static bool trampoline_emit_insn(struct builder *builder, struct arch_code *code
 	code->original = offset;
 	arch_emit_row(code, 0);
 	trampoline_emit_before(builder, code);
-	if (trampoline_find_hook(builder, HOOK_AROUND) == NULL) {
+	if (!trampoline_any_after(builder)) {
 		trampoline_emit_copy(builder, code, bytes, address, map);
 	} else if (insn->kind == ARCH_PLAIN) {
 		const struct arch_exit behind = { .next = address + insn->length };

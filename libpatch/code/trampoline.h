@@ -25,22 +25,26 @@ struct hook_list;
 struct place;
 
 enum hook_when {
-	HOOK_BEFORE,
-	HOOK_AROUND,   /* before the instruction as HOOK_BEFORE, and on every way out of it: by one slot */
-	HOOK_RETURNED, /* before an instruction, ahead of HOOK_BEFORE: what a call returned to */
-	HOOK_SYSCALL   /* at a system call: its record has an arch_syscall_hook_fn, which goes into the code */
+	HOOK_BEFORE = 1,
+	HOOK_AROUND = 2 | HOOK_BEFORE, /* and on every way out of the instruction: by one slot */
+	HOOK_ENTRY = 4 | HOOK_BEFORE,  /* and it notes that a function was entered (runtime/shadow.h) */
+	HOOK_RETURNED = 8,             /* ahead of HOOK_BEFORE: what a call returned to */
+	/* If the function's entry was noted: where the instruction leaves it, and where control falls out of it. */
+	HOOK_EXIT = 16,
+	HOOK_FALL = 32,
+	HOOK_SYSCALL = 64 /* at a system call: its record has an arch_syscall_hook_fn, which goes into the code */
 };
 
 /* What procedures called there are told as their second argument. */
-static inline uint8_t hook_is_post(enum hook_when when)
+static inline uint8_t hook_is_post(unsigned int when)
 {
-	return when == HOOK_RETURNED;
+	return (when & (HOOK_RETURNED | HOOK_EXIT | HOOK_FALL)) != 0;
 }
 
-/* May what is to be called at `wanted` be called by a hook there? What is around an instruction is before it, too. */
-static inline bool hook_includes(enum hook_when when, enum hook_when wanted)
+/* May what is to be called at `wanted` be called by a hook there? */
+static inline bool hook_includes(unsigned int when, unsigned int wanted)
 {
-	return when == wanted || (when == HOOK_AROUND && wanted == HOOK_BEFORE);
+	return (when & wanted) == wanted;
 }
 
 /*
@@ -50,7 +54,7 @@ static inline bool hook_includes(enum hook_when when, enum hook_when wanted)
  */
 struct hook {
 	uintptr_t address; /* of the instruction */
-	enum hook_when when;
+	uint8_t when; /* enum hook_when; or several that are HOOK_BEFORE, too */
 	uintptr_t lower; /* of the function, for HOOK_AROUND; upper 0: unknown */
 	uintptr_t upper; /* less than 4 GiB away */
 	struct arch_hook code; /* without a slot; of the masks, all that its patches have */
@@ -71,7 +75,7 @@ struct built_hook {
 	uint64_t clobber;
 	int16_t program_counter; /* from the window's start */
 	uint8_t at;              /* offset of the instruction */
-	uint8_t when;
+	uint8_t when; /* as in struct hook */
 	uint8_t action;
 	bool stamp;
 	bool shared; /* `list` says who uses it */

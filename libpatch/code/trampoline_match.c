@@ -17,7 +17,7 @@ struct hook trampoline_hook(const struct trampoline *trampoline, size_t index)
 
 	return (struct hook){
 		.address = trampoline->start + hook->at,
-		.when = (enum hook_when)hook->when,
+		.when = hook->when,
 		.code = {
 			.read = hook->read,
 			.write = hook->write,
@@ -32,7 +32,7 @@ struct hook trampoline_hook(const struct trampoline *trampoline, size_t index)
 
 bool trampoline_same_kind(const struct hook *a, const struct hook *b)
 {
-	return a->address == b->address && (hook_includes(a->when, b->when) || hook_includes(b->when, a->when)) &&
+	return a->address == b->address && (a->when == b->when || (a->when & b->when & HOOK_BEFORE) != 0) &&
 	       a->code.action == b->code.action && a->code.stamp == b->code.stamp;
 }
 
@@ -88,6 +88,13 @@ static unsigned int trampoline_more(uint64_t has, uint64_t wanted)
 	return (unsigned int)__builtin_popcountll(has & ~wanted);
 }
 
+static unsigned int trampoline_more_kinds(unsigned int has, unsigned int wanted)
+{
+	const unsigned int more = has & ~wanted;
+
+	return ((more & HOOK_AROUND) != 0 ? HOOK_EXCESS : 0) + ((more & HOOK_ENTRY) != 0 ? STATE_EXCESS : 0);
+}
+
 unsigned int trampoline_excess(const struct trampoline *trampoline, const struct hook *hooks, size_t count)
 {
 	unsigned int excess;
@@ -101,7 +108,7 @@ unsigned int trampoline_excess(const struct trampoline *trampoline, const struct
 
 		if (index == trampoline->hook_count)
 			return TRAMPOLINE_UNFIT;
-		excess += (hook->when != hooks[w].when ? HOOK_EXCESS : 0) +
+		excess += trampoline_more_kinds(hook->when, hooks[w].when) +
 			  trampoline_more(hook->read, hooks[w].code.read) +
 			  trampoline_more(hook->write, hooks[w].code.write) +
 			  trampoline_more(hook->clobber & ARCH_GENERAL, hooks[w].code.clobber) +

@@ -22,7 +22,7 @@ struct site {
 	struct patch patch; /* with one attachment */
 };
 
-#define SITE_SIZE (offsetof(struct site, patch) + patch_size(1))
+#define SITE_SIZE (offsetof(struct site, patch) + patch_size(1, false))
 
 static struct site *sites GUARDED_BY(library_lock);
 static struct interpose_usage usage GUARDED_BY(library_lock);

@@ -50,7 +50,7 @@ static void handle_renew(struct handle_entry *entry)
 		entry->generation = 1;
 }
 
-struct patch *handle_alloc(patch_t *handle, unsigned int attachments)
+struct patch *handle_alloc(patch_t *handle, unsigned int attachments, bool paired)
 {
 	struct patch *patch;
 	uint32_t index = handle_first_free;
@@ -58,7 +58,7 @@ struct patch *handle_alloc(patch_t *handle, unsigned int attachments)
 	LOCK_ASSERT_HELD();
 	if ((index == HANDLE_NONE && !handle_make_room()) || !ptr_vec_reserve(&handle_changed, handle_all + 1))
 		return NULL;
-	patch = heap_alloc(patch_size(attachments));
+	patch = heap_alloc(patch_size(attachments, paired));
 	if (patch == NULL)
 		return NULL;
 	if (index != HANDLE_NONE)
@@ -67,7 +67,7 @@ struct patch *handle_alloc(patch_t *handle, unsigned int attachments)
 		handle_renew(&handle_entries[index = (uint32_t)handle_used++]);
 	handle_entries[index].patch = patch;
 	patch->count = (uint16_t)attachments;
-	if (attachments > 1)
+	if (paired)
 		patch->pair = (struct call_pair *)&patch->attachments[attachments];
 	patch->entry = index;
 	*handle = (patch_t)((uintptr_t)handle_entries[index].generation << 32 | index);
@@ -105,7 +105,7 @@ void handle_free(struct patch *patch)
 	handle_first_free = patch->entry;
 	--handle_all;
 	patch_set_life(patch, LIFE_FREED);
-	heap_free(patch, patch_size(patch->count));
+	heap_free(patch, patch_size(patch->count, patch->pair != NULL));
 }
 
 void handle_revoke_all(void (*visit)(struct patch *patch))

@@ -13,8 +13,8 @@
 
 struct patch;
 
-/* A zeroed patch with a handle; NULL when out of memory. */
-struct patch *handle_alloc(patch_t *handle, unsigned int attachments) REQUIRES(library_lock);
+/* A zeroed patch with a handle, and with room for a pair if it is `paired`; NULL when out of memory. */
+struct patch *handle_alloc(patch_t *handle, unsigned int attachments, bool paired) REQUIRES(library_lock);
 /* The patch, or NULL. */
 struct patch *handle_get(patch_t handle) REQUIRES(library_lock);
 /* Release the patch: from now on its handle is unknown. The patch stays. */

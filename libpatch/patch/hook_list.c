@@ -7,6 +7,7 @@
 
 #include "base/heap.h"
 #include "runtime/hook_pairs.h"
+#include "runtime/shadow.h"
 #include "sys/membarrier.h"
 
 #include <libpatch/patch.h>
@@ -92,9 +93,11 @@ static void hook_list_walk_back(const struct hook_list *list, struct patch_exec_
 	}
 }
 
-void hook_list_walk_around(struct patch_exec_context *context, uint8_t post)
+void hook_list_walk_noting(struct patch_exec_context *context, uint8_t post)
 {
 	const struct hook_list *list = context->user_data;
+	const uintptr_t base = (uintptr_t)context - ARCH_HOOK_FRAME_CONTEXT;
+	uint64_t *word = list->when & HOOK_ENTRY & ~HOOK_BEFORE ? shadow_word(base + ARCH_HOOK_FRAME_TOTAL) : NULL;
 	uint64_t called = 0;
 
 	if (post) {
@@ -103,19 +106,45 @@ void hook_list_walk_around(struct patch_exec_context *context, uint8_t post)
 	}
 	for (uint32_t i = 0; i < list->count; ++i) {
 		const struct hook_list_entry *entry = &list->entries[i];
+		uint64_t pair;
 
 		hook_list_set_current(context, i + 1);
 		if (atomic_load_explicit(&entry->closed, memory_order_relaxed))
 			continue;
 		called |= entry->around;
+		/* The last one that was opened is what all of them find. */
+		pair = atomic_load_explicit(&entry->pair, memory_order_relaxed);
+		if (word != NULL && pair > *word)
+			*word = pair;
 		/* The instruction is not executed, and there is no second call. */
 		if (!hook_list_call(list, entry, context, 0)) {
 			called = 0;
 			break;
 		}
 	}
-	hook_pairs_next(list->slot, (uintptr_t)context - ARCH_HOOK_FRAME_CONTEXT)->called = called;
+	if (!hook_includes(list->when, HOOK_AROUND))
+		return;
+	hook_pairs_next(list->slot, base)->called = called;
 	hook_list_set_current(context, list->count + 1U);
+}
+
+/* At a function's exit: those that were called at its entry, since they were opened. */
+void hook_list_walk_exit(struct patch_exec_context *context, uint8_t post)
+{
+	const struct hook_list *list = context->user_data;
+	const uint64_t *word = (const uint64_t *)((uintptr_t)context - ARCH_HOOK_FRAME_CONTEXT +
+						  ARCH_HOOK_FRAME_REPORTED);
+	const uint64_t noted = *word;
+
+	for (uint32_t i = 0; i < list->count; ++i) {
+		const struct hook_list_entry *entry = &list->entries[i];
+
+		hook_list_set_current(context, i + 1);
+		if (!atomic_load_explicit(&entry->closed, memory_order_relaxed) &&
+		    (noted - atomic_load_explicit(&entry->pair, memory_order_relaxed)) >> 32 == 0 &&
+		    !hook_list_call(list, entry, context, post))
+			return;
+	}
 }
 
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
@@ -145,13 +174,18 @@ static void hook_list_take_off(struct hook_list *list)
 		list->next->link = list->link;
 }
 
-struct hook_list *hook_list_alloc(size_t count, bool around)
+struct hook_list *hook_list_alloc(size_t count, unsigned int when)
 {
 	struct hook_list *list = heap_alloc(hook_list_size(count));
 
 	if (list == NULL)
 		return NULL;
-	list->record = (struct hook_record){ around ? hook_list_walk_around : hook_list_walk, list };
+	list->record = (struct hook_record){ hook_list_walk, list, 0 };
+	if (when & (HOOK_EXIT | HOOK_FALL))
+		list->record = (struct hook_record){ hook_list_walk_exit, list, (uint64_t)HOOK_PAIR_ANY << 32 };
+	else if (when & (HOOK_AROUND | HOOK_ENTRY) & ~HOOK_BEFORE)
+		list->record.procedure = hook_list_walk_noting;
+	list->when = (uint8_t)when;
 	list->count = (uint16_t)count;
 	hook_list_insert(&lists, list);
 	return list;

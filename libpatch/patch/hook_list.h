@@ -30,6 +30,7 @@ struct hook_list_entry {
 	bool direct;   /* the slot may hold its own record, when no other patch of the list is open */
 	bool alike;    /* the walker may call it as it is: nothing has to be put in place, or back */
 	bool extended; /* sees extended state */
+	_Atomic uint64_t pair; /* as in the record of the attachment; 0 where there is none */
 	uint64_t id;   /* of the patch: its order */
 	uintptr_t program_counter;     /* reported where the hook would report its own */
 	uint64_t kept;                 /* registers offered that this procedure must not change */
@@ -40,7 +41,7 @@ struct hook_list_entry {
 #define HOOK_LIST_AROUND_MAX 64
 
 struct hook_list {
-	struct hook_record record; /* hook_list_walk() or hook_list_walk_around(), and this list */
+	struct hook_record record; /* one of the walkers below, and this list */
 	struct hook_list *next;    /* of all lists, or of those that wait */
 	struct hook_list **link;
 	uintptr_t program_counter; /* the hook's own */
@@ -48,16 +49,21 @@ struct hook_list {
 	uint64_t fence;            /* memory_fence_count() when it was retired */
 	bool published;            /* was in a slot */
 	bool seen;                 /* during a look: a thread walks it */
+	uint8_t when;              /* of the hook */
 	uint16_t count;
 	struct hook_list_entry entries[]; /* in order of call */
 };
 
-/* Walkers, which are probe procedures: wherever a hook may be. Of HOOK_AROUND, with two walks, and of the others. */
+/*
+ * Walkers, which are probe procedures: wherever a hook may be. Of HOOK_AROUND, with two walks, and of HOOK_ENTRY, or of
+ * a hook that is both; of a function's exits; and of all others.
+ */
+void hook_list_walk_noting(struct patch_exec_context *context, uint8_t post);
+void hook_list_walk_exit(struct patch_exec_context *context, uint8_t post);
 void hook_list_walk(struct patch_exec_context *context, uint8_t post);
-void hook_list_walk_around(struct patch_exec_context *context, uint8_t post);
 
 /* An empty list with room for `count` entries; NULL: out of memory. */
-struct hook_list *hook_list_alloc(size_t count, bool around) REQUIRES(library_lock);
+struct hook_list *hook_list_alloc(size_t count, unsigned int when) REQUIRES(library_lock);
 /* No slot holds it from now on. It is freed when no thread walks it. */
 void hook_list_retire(struct hook_list *list) REQUIRES(library_lock);
 /* Set `closed` of all entries of the patch on lists that are retired. The caller does so for the others. */

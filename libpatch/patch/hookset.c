@@ -69,7 +69,7 @@ struct hookset_hooks {
 static struct hook hookset_describe(const struct attachment *attachment)
 {
 	const struct patch *patch = attachment->patch;
-	const enum hook_when when = (enum hook_when)attachment->when;
+	const uint8_t when = attachment->when;
 	struct hook hook = {
 		.address = attachment->address,
 		.when = when,
@@ -77,7 +77,7 @@ static struct hook hookset_describe(const struct attachment *attachment)
 			.read = patch->read,
 			.write = patch->write,
 			.clobber = patch->clobber,
-			.program_counter = patch->located,
+			.program_counter = attachment_reports(attachment),
 			.action = patch->action,
 			.stamp = patch->stamp,
 		},
@@ -101,8 +101,7 @@ static void hookset_add_hook(struct hookset_hooks *hooks, const struct hook *hoo
 
 		if (!trampoline_same_kind(other, hook))
 			continue;
-		if (hook->when == HOOK_AROUND)
-			other->when = HOOK_AROUND;
+		other->when |= hook->when;
 		/* One of them does not rely on what is known at a function's entry. */
 		if (hook->code.program_counter == hook->address)
 			other->code.program_counter = hook->address;

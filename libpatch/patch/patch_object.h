@@ -139,16 +139,27 @@ static inline bool patch_may_be_in_use(const struct patch *patch)
 	return patch->life == LIFE_OPEN || patch->life == LIFE_CLOSED || patch->life == LIFE_DETACHED;
 }
 
+/* The address that its procedure is told; of an exit its own, as the function may begin far away. */
+static inline uintptr_t attachment_reports(const struct attachment *attachment)
+{
+	return (attachment->when & (HOOK_EXIT | HOOK_FALL)) != 0 ? attachment->address : attachment->patch->located;
+}
+
 /* What a slot holds while it is open for this attachment alone. */
 static inline const void *attachment_record(const struct attachment *attachment)
 {
 	return attachment->patch->action == ARCH_CALL_PROCEDURE ? &attachment->record : attachment->counter;
 }
 
+static inline uint64_t attachment_pair(const struct attachment *attachment)
+{
+	return attachment->patch->action == ARCH_CALL_PROCEDURE ? attachment->record.pair : 0;
+}
+
 /* The procedure that its hooks call, and its user data. Not for a patch that counts. */
 static inline struct hook_record patch_procedure(const struct patch *patch)
 {
-	return patch->pair != NULL ? (struct hook_record){ patch->pair->procedure, patch->pair->user_data } :
+	return patch->pair != NULL ? (struct hook_record){ patch->pair->procedure, patch->pair->user_data, 0 } :
 				     patch->attachments[0].record;
 }
 
@@ -165,10 +176,10 @@ static inline uintptr_t patch_refers_to(const struct patch *patch)
 	}
 }
 
-/* The size of a patch with so many attachments; with more than one there is room for a pair. */
-static inline size_t patch_size(unsigned int count)
+/* The size of a patch with so many attachments; `paired`: there is room for a pair. */
+static inline size_t patch_size(unsigned int count, bool paired)
 {
-	return sizeof(struct patch) + count * sizeof(struct attachment) + (count > 1 ? sizeof(struct call_pair) : 0);
+	return sizeof(struct patch) + count * sizeof(struct attachment) + (paired ? sizeof(struct call_pair) : 0);
 }
 
 /* A pass over many objects fetches the object that is so many places ahead of the one at hand. */

@@ -45,23 +45,48 @@ static void place_set_slot(struct built_hook *hook)
 	atomic_store((_Atomic uintptr_t *)hook->slot, content);
 }
 
-static void place_update_hook(struct built_hook *hook, const struct patch *patch)
+static void place_update_hook(struct built_hook *hook, const struct attachment *attachment)
 {
-	for (size_t i = 0; hook->shared && i < hook->list->count; ++i)
-		if (hook->list->entries[i].id == patch->order)
-			atomic_store(&hook->list->entries[i].closed, !patch_is_open(patch));
+	for (size_t i = 0; hook->shared && i < hook->list->count; ++i) {
+		struct hook_list_entry *entry = &hook->list->entries[i];
+
+		if (entry->attachment != attachment)
+			continue;
+		atomic_store(&entry->pair, attachment_pair(attachment));
+		atomic_store(&entry->closed, !patch_is_open(attachment->patch));
+	}
 	place_set_slot(hook);
 }
 
-void place_update(const struct patch *patch)
+/* A number for the function and this opening: more than those of openings before (runtime/shadow.h). */
+static void place_renew_pair(struct patch *patch) REQUIRES(library_lock)
 {
+	static uint32_t functions GUARDED_BY(library_lock);
+	struct place *place = patch->attachments[0].place;
+
+	if (place == NULL || !hook_includes(patch->attachments[0].when, HOOK_ENTRY))
+		return;
+	if ((uint32_t)++place->pair <= 1) {
+		functions += 2;
+		place->pair = (uint64_t)functions << 32 | 1;
+	}
+	if (patch->pair != NULL)
+		atomic_store((_Atomic uint64_t *)&patch->pair->id, place->pair);
+	for (size_t i = 0; i < patch->count; ++i)
+		atomic_store((_Atomic uint64_t *)&patch->attachments[i].record.pair, place->pair);
+}
+
+void place_update(struct patch *patch)
+{
+	if (patch_is_open(patch))
+		place_renew_pair(patch);
 	/* Exits open before the entry, and close behind it. */
 	for (size_t n = 0; n < patch->count; ++n) {
 		size_t i = patch_is_open(patch) ? patch->count - 1 - n : n;
 		const struct place *place = patch->attachments[i].place;
 
 		for (struct built_hook *hook = place != NULL ? place->hooks : NULL; hook != NULL; hook = hook->next)
-			place_update_hook(hook, patch);
+			place_update_hook(hook, &patch->attachments[i]);
 	}
 	if (!patch_is_open(patch))
 		hook_list_close_retired(patch->order);
@@ -83,14 +108,15 @@ static bool place_is_alike(const struct trampoline *trampoline, const struct bui
 
 	return place_kept(hook->write, patch) == 0 &&
 	       arch_offers_state(hook->clobber) == arch_offers_state(patch->clobber) &&
-	       trampoline->start + (uintptr_t)(intptr_t)hook->program_counter == patch->located;
+	       trampoline->start + (uintptr_t)(intptr_t)hook->program_counter == attachment_reports(attachment);
 }
 
 /* So that its record may be in the slot. A hook around the instruction would call it behind the instruction, too. */
 static bool place_is_direct(const struct trampoline *trampoline, const struct built_hook *hook,
 			    const struct attachment *attachment)
 {
-	return attachment->when == hook->when && place_is_alike(trampoline, hook, attachment);
+	return !hook_includes(hook->when & ~attachment->when, HOOK_AROUND & ~HOOK_BEFORE) &&
+	       place_is_alike(trampoline, hook, attachment);
 }
 
 static bool place_suffices(const struct built_hook *hook, const struct patch *patch)
@@ -195,7 +221,7 @@ static bool place_wants(const struct place_users *users, const struct attachment
 
 	/* Who asks for more is about to go, or this trampoline would not have been chosen. */
 	return attachment->address == users->trampoline->start + hook->at &&
-	       hook_includes((enum hook_when)hook->when, (enum hook_when)attachment->when) &&
+	       hook_includes(hook->when, attachment->when) &&
 	       attachment->patch->action == ARCH_CALL_PROCEDURE && place_suffices(hook, attachment->patch);
 }
 
@@ -205,7 +231,7 @@ static struct attachment *place_next_user(struct place_users *users)
 	while (users->next < users->count) {
 		size_t at = users->next++;
 		struct attachment *attachment =
-			users->list[hook_is_post((enum hook_when)users->hook->when) ? users->count - 1 - at : at];
+			users->list[hook_is_post(users->hook->when) ? users->count - 1 - at : at];
 
 		if (place_wants(users, attachment))
 			return attachment;
@@ -249,7 +275,7 @@ static bool place_needs_list(struct place_users users, size_t count)
 
 static struct hook_list *place_make_list(struct place_users users, size_t count) REQUIRES(library_lock)
 {
-	struct hook_list *list = hook_list_alloc(count, users.hook->when == HOOK_AROUND);
+	struct hook_list *list = hook_list_alloc(count, users.hook->when);
 	const struct attachment *user;
 	struct hook_list_entry *entry;
 	uint64_t around = 1;
@@ -263,16 +289,17 @@ static struct hook_list *place_make_list(struct place_users users, size_t count)
 
 		entry->procedure = user->record.procedure;
 		entry->user_data = user->record.user_data;
-		entry->program_counter = patch->located;
+		entry->program_counter = attachment_reports(user);
 		/* What another patch only reads is as the program had it, too. */
 		entry->kept = place_kept(users.hook->read | users.hook->write, patch);
 		entry->id = patch->order;
 		entry->attachment = (struct attachment *)(uintptr_t)user;
 		entry->closed = !patch_is_open(patch);
+		entry->pair = attachment_pair(user);
 		entry->direct = place_is_direct(users.trampoline, users.hook, user);
 		entry->alike = entry->kept == 0 && place_is_alike(users.trampoline, users.hook, user);
 		entry->extended = arch_offers_state(patch->clobber);
-		if (user->when != HOOK_AROUND)
+		if (!hook_includes(user->when, HOOK_AROUND))
 			continue;
 		entry->around = around;
 		around <<= 1;

@@ -19,6 +19,7 @@
 #include "patch/patch_object.h"
 
 struct place {
+	uint64_t pair; /* of the last opening of a patch that is told of the function's return */
 	struct built_hook *hooks; /* that are used; of any region's trampolines */
 	uint32_t attachments;
 };
@@ -35,7 +36,7 @@ void place_leave(struct attachment *attachment) REQUIRES(library_lock);
 bool place_use(struct trampoline *trampoline, struct attachment *const *list, size_t count) REQUIRES(library_lock);
 
 /* The patch was opened or closed: let its hooks call it, or not. */
-void place_update(const struct patch *patch) REQUIRES(library_lock);
+void place_update(struct patch *patch) REQUIRES(library_lock);
 
 /* Free a trampoline that was never reachable, or whose code is gone. */
 void place_free_trampoline(struct trampoline *trampoline) REQUIRES(library_lock);

@@ -9,6 +9,7 @@
 #include "base/compiler.h"
 #include "base/thread_safety.h"
 #include "patch/region.h"
+#include "plan/exits.h"
 #include "plan/site.h"
 
 #include <libpatch/patch.h>
@@ -31,7 +32,15 @@ patch_status attach_in_window(struct patch *patch, uintptr_t address, uintptr_t 
  * All the places of a patch, as its model wants them. On failure *refusal says why, and region_detach() takes back what
  * was attached.
  */
-patch_status attach_model(struct patch *patch, const struct extent *extent, struct refusal *refusal)
+patch_status attach_model(struct patch *patch, const struct extent *extent, const struct exits *exits,
+			  struct refusal *refusal) REQUIRES(library_lock);
+/* How many places that is, and is a pair needed? `exits`: of PROBE_RETURN, those of the function. */
+unsigned int attach_count(int type, const struct exits *exits, bool *paired);
+/*
+ * The exits of the function that begins at the address; `partial`: what can be found of them will do. They are good
+ * until the next call.
+ */
+patch_status attach_find_exits(uintptr_t address, bool partial, const struct exits **exits, struct refusal *refusal)
 	REQUIRES(library_lock);
 
 #endif

@@ -11,26 +11,30 @@
 #include "patch/hook_list.h"
 #include "patch/original.h"
 #include "runtime/call_pairs.h"
+#include "runtime/entry_again.h"
 
 /*
- * Once an instruction has a patch of PROBE_AROUND, can there be a hook on each way out of it, with the registers that
- * all its patches may write?
+ * Once a patch is called on ways out of an instruction, can there be a hook on each, with the registers that all its
+ * patches may write?
  */
-static patch_status model_check_around(const struct patch *patch, struct refusal *refusal) REQUIRES(library_lock)
+static patch_status model_check_ways(const struct attachment *attachment, struct refusal *refusal)
+	REQUIRES(library_lock)
 {
-	uintptr_t address = patch->attachments[0].address;
+	uintptr_t address = attachment->address;
 	struct arch_hook hook = { 0 };
 	unsigned int around = 0;
+	bool ways = false;
 	uint8_t bytes[INSN_MAX];
 	struct arch_insn insn;
 
-	for (const struct attachment *a = patch->attachments[0].region->attachments; a != NULL; a = a->next) {
+	for (const struct attachment *a = attachment->region->attachments; a != NULL; a = a->next) {
 		if (a->address != address || a->when == HOOK_RETURNED)
 			continue;
 		hook.write |= a->patch->write;
-		around += a->when == HOOK_AROUND;
+		around += hook_includes(a->when, HOOK_AROUND);
+		ways |= (a->when & (HOOK_AROUND | HOOK_EXIT | HOOK_FALL) & ~HOOK_BEFORE) != 0;
 	}
-	if (around == 0)
+	if (!ways)
 		return PATCH_OK;
 	refusal->irritant = address;
 	refusal->message = "the instruction cannot be read";
@@ -77,25 +81,108 @@ static void model_set_pair(struct patch *patch)
 	patch->pair->id = patch->order;
 	patch->pair->procedure = record->procedure;
 	patch->pair->user_data = record->user_data;
-	patch->attachments[0].record = (struct hook_record){ call_pair_begin, patch->pair };
-	patch->attachments[1].record = (struct hook_record){ call_pair_end, patch->pair };
+	patch->attachments[0].record = (struct hook_record){ call_pair_begin, patch->pair, 0 };
+	patch->attachments[1].record = (struct hook_record){ call_pair_end, patch->pair, 0 };
+}
+
+/* PROBE_RETURN: a hook at each exit, which lies in the function, or in a piece of it elsewhere. */
+static patch_status model_attach_exits(struct patch *patch, const struct exits *exits, struct refusal *refusal)
+	REQUIRES(library_lock)
+{
+	patch_status status = PATCH_OK;
+
+	for (size_t i = 0; status == PATCH_OK && i < exits->place_count; ++i) {
+		const struct exit_place *exit = &exits->places[i];
+		enum hook_when when = exit->kind == EXIT_FALL ? HOOK_FALL : HOOK_EXIT;
+		struct extent extent;
+
+		status = site_examine(exit->address, &extent, refusal);
+		if (status == PATCH_OK)
+			status = attach_patch(patch, (unsigned int)i + 1, when, exit->address, &extent, refusal);
+		if (status == PATCH_OK)
+			status = model_check_ways(&patch->attachments[i + 1], refusal);
+	}
+	return status;
 }
 
 static enum hook_when model_when(const struct patch *patch)
 {
-	return patch->type == PATCH_EXEC_MODEL_PROBE_AROUND ? HOOK_AROUND : HOOK_BEFORE;
+	switch (patch->type) {
+	case PATCH_EXEC_MODEL_PROBE_AROUND:
+		return HOOK_AROUND;
+	case PATCH_EXEC_MODEL_PROBE_RETURN:
+		return HOOK_ENTRY;
+	default:
+		return HOOK_BEFORE;
+	}
 }
 
-patch_status attach_model(struct patch *patch, const struct extent *extent, struct refusal *refusal)
+/* Exits call the procedure as the entry does; where the function goes to its entry again, nothing is called. */
+static void model_set_exits(struct patch *patch, const struct exits *exits)
+{
+	const struct hook_record record = patch->attachments[0].record;
+
+	for (size_t i = 0; i < exits->place_count; ++i)
+		patch->attachments[i + 1].record =
+			exits->places[i].kind == EXIT_AGAIN ?
+				(struct hook_record){ entry_again_leave, patch->pair, 0 } :
+				record;
+	if (patch->pair == NULL)
+		return;
+	patch->pair->procedure = record.procedure;
+	patch->pair->user_data = record.user_data;
+	patch->attachments[0].record = (struct hook_record){ entry_again_enter, patch->pair, 0 };
+}
+
+static bool model_runs_again(const struct exits *exits)
+{
+	for (size_t i = 0; i < exits->place_count; ++i)
+		if (exits->places[i].kind == EXIT_AGAIN)
+			return true;
+	return false;
+}
+
+unsigned int attach_count(int type, const struct exits *exits, bool *paired)
+{
+	*paired = type == PATCH_EXEC_MODEL_PROBE_CALL;
+	if (type != PATCH_EXEC_MODEL_PROBE_RETURN)
+		return *paired ? 2 : 1;
+	*paired = model_runs_again(exits);
+	return 1 + (unsigned int)exits->place_count;
+}
+
+patch_status attach_find_exits(uintptr_t address, bool partial, const struct exits **exits, struct refusal *refusal)
+{
+	patch_status status = exits_find(address, exits, refusal);
+
+	if (*exits == NULL)
+		return status;
+	if (address != (*exits)->entry && address != (*exits)->body) {
+		*refusal = (struct refusal){ "the address is not where a function begins", address };
+		return PATCH_ENOTSUP;
+	}
+	if ((*exits)->place_count >= UINT16_MAX) {
+		*refusal = (struct refusal){ "the function has too many exits", address };
+		return PATCH_ENOTSUP;
+	}
+	return partial ? PATCH_OK : status;
+}
+
+patch_status attach_model(struct patch *patch, const struct extent *extent, const struct exits *exits,
+			  struct refusal *refusal)
 {
 	patch_status status;
 
 	if (patch->type == PATCH_EXEC_MODEL_PROBE_CALL)
 		model_set_pair(patch);
+	if (patch->type == PATCH_EXEC_MODEL_PROBE_RETURN)
+		model_set_exits(patch, exits);
 	status = attach_patch(patch, 0, model_when(patch), patch->located, extent, refusal);
 	if (status == PATCH_OK)
-		status = model_check_around(patch, refusal);
+		status = model_check_ways(&patch->attachments[0], refusal);
 	if (status == PATCH_OK && patch->type == PATCH_EXEC_MODEL_PROBE_CALL)
 		status = model_attach_return(patch, extent, refusal);
+	if (status == PATCH_OK && patch->type == PATCH_EXEC_MODEL_PROBE_RETURN)
+		status = model_attach_exits(patch, exits, refusal);
 	return status;
 }

@@ -10,6 +10,7 @@
 #include "arch/x86_64/hook_frame.h"
 #include "base/syscall.h"
 #include "runtime/hook_guard.h"
+#include "runtime/shadow.h"
 #include "runtime/thread_table.h"
 #include "sys/process.h"
 
@@ -17,7 +18,7 @@
 #include <stdatomic.h>
 #include <sys/mman.h>
 
-TLS_INITIAL_EXEC struct hook_guard libpatch_hook_guard = { .guard = GUARD_UNKNOWN };
+TLS_INITIAL_EXEC struct hook_guard libpatch_hook_guard = { .guard = GUARD_UNKNOWN, .shadow = &libpatch_shadow_none };
 
 #define FIRST_ENTRIES 128
 #define CHUNK_SIZE (4 * PAGE_SIZE)

@@ -30,6 +30,9 @@ arch_call_fn libpatch_find_pair;
 arch_call_fn libpatch_make_room;
 arch_call_fn libpatch_pass_pair;
 
+/* Called with a stack pointer in rdx: shadow_find(), which sets ZF when there is a leaf. Registers but rax are kept. */
+arch_call_fn libpatch_find_shadow;
+
 /* Aligns the stack. */
 arch_call_fn libpatch_call_aligned;
 

@@ -200,6 +200,12 @@ static void emit_context_store(struct arch_code *code, size_t offset, uint8_t re
 }
 #define CONTEXT_STORE(field, reg) emit_context_store(code, offsetof(struct patch_exec_context, field), reg)
 
+/* How far the program's stack pointer is from the frame's base. */
+static int32_t stack_pointer_offset(const struct arch_exit *exit)
+{
+	return ARCH_HOOK_FRAME_TOTAL + (exit != NULL ? exit->above : 0);
+}
+
 /* rcx holds the record, before and after, rdi points to the context afterwards, RFLAGS are in rax. */
 static void emit_context(struct arch_code *code, const struct arch_hook *hook, uint64_t offered)
 {
@@ -219,7 +225,7 @@ static void emit_context(struct arch_code *code, const struct arch_hook *hook, u
 	if (!leads)
 		emit_program_counter(code, hook->program_counter);
 	CONTEXT_STORE(program_counter, RAX);
-	emit_lea(code, RAX, ARCH_HOOK_FRAME_TOTAL + (exit != NULL ? exit->above : 0));
+	emit_lea(code, RAX, stack_pointer_offset(exit));
 	CONTEXT_STORE(stack_pointer, RAX);
 	EMIT("\x48\x8B\x41\x08"); /* mov rax, [rcx + user_data] */
 	CONTEXT_STORE(user_data, RAX);
@@ -463,6 +469,86 @@ static void emit_cold_pair(struct arch_code *code, const struct arch_cold_hook *
 	}
 }
 
+/* ---- entries and exits of functions ------------------------------------------------------------------------------ */
+
+#define LEAF_WORDS ((uint8_t)offsetof(struct shadow_leaf, words))
+_Static_assert(offsetof(struct shadow_leaf, page) == 0 && offsetof(struct shadow_leaf, words) < 128, "emit_shadow()");
+_Static_assert(offsetof(struct hook_record, pair) == 16, "emit_shadow()");
+
+/* An indirect jump may stay in the function: the context says where it leads then, and not where the hook is. */
+static void emit_skip_inside(struct arch_code *code, const struct arch_hook *hook, struct arch_cold_hook *cold)
+{
+	if (!hook_leads(hook))
+		return;
+	emit_program_counter(code, hook->program_counter);
+	emit_slot(code, 0x39, RAX, RDI, (int32_t)offsetof(struct patch_exec_context, program_counter));
+	cold->inside = EMIT_FORWARD("\x0F\x85"); /* jne inside */
+}
+
+/* rcx holds the record, rdi points to the context: both stay. Uses rax, rdx, and rsi. */
+static void emit_shadow(struct arch_code *code, const struct arch_hook *hook, struct arch_cold_hook *cold)
+{
+	if (hook->shadow == ARCH_SHADOW_NONE)
+		return;
+	if (hook->shadow == ARCH_SHADOW_EXIT)
+		emit_skip_inside(code, hook, cold);
+	cold->shadow = (uint32_t)code->size;
+	EMIT_FS("\x64\x48\x8B\x14\x25", tls_offset(&libpatch_hook_guard.shadow)); /* mov rdx, fs:[shadow] */
+	emit_lea(code, RAX, stack_pointer_offset(hook->exit));
+	EMIT("\x48\x8B\x32"            /* mov rsi, [rdx + page] */
+	     "\x48\x31\xC6"            /* xor rsi, rax */
+	     "\x48\xC1\xEE\x0C");      /* shr rsi, 12 */
+	cold->shadowed = EMIT_FORWARD("\x0F\x85"); /* jne shadowed */
+	EMIT("\x25\xF8\x0F\x00\x00");  /* and eax, 0xff8 */
+	if (hook->shadow == ARCH_SHADOW_ENTRY) {
+		EMIT("\x48\x8B\x71\x10"   /* mov rsi, [rcx + pair] */
+		     "\x48\x89\x74\x02");  /* mov [rdx + rax + words], rsi */
+		arch_emit_u8(code, LEAF_WORDS);
+		cold->shadowless = (uint32_t)code->size;
+		return;
+	}
+	EMIT("\x48\x8B\x74\x02");       /* mov rsi, [rdx + rax + words] */
+	arch_emit_u8(code, LEAF_WORDS);
+	EMIT("\x48\x2B\x71\x10"        /* sub rsi, [rcx + pair] */
+	     "\x48\xC1\xEE\x20");      /* shr rsi, 32 */
+	cold->mispaired = EMIT_FORWARD("\x0F\x85"); /* jne mispaired */
+	cold->paired = (uint32_t)code->size;
+	EMIT("\x48\xC7\x44\x02");       /* mov qword [rdx + rax + words], 0 */
+	arch_emit_u8(code, LEAF_WORDS);
+	arch_emit_u32(code, 0);
+}
+
+static void emit_cold_shadow(struct arch_code *code, const struct arch_cold_hook *cold)
+{
+	if (cold->shadowed == 0)
+		return;
+	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
+	arch_emit_label(code, cold->shadowed);
+	emit_lea(code, RDX, ARCH_HOOK_FRAME_TOTAL + cold->above);
+	emit_call_library(code, libpatch_find_shadow);
+	EMIT("\x0F\x84");                 /* je shadow */
+	emit_back(code, cold->shadow);
+	if (cold->shadowless != 0) {
+		EMIT("\xE9");              /* jmp shadowless */
+		emit_back(code, cold->shadowless);
+		return;
+	}
+	if (cold->inside != 0)
+		arch_emit_label(code, cold->inside);
+	EMIT("\xE9");                      /* jmp uncalled */
+	emit_back(code, cold->uncalled);
+	/* The procedure is a list's, and is to see the word. */
+	arch_emit_label(code, cold->mispaired);
+	EMIT("\x83\x79\x14\xFF"          /* cmp dword [rcx + pair + 4], HOOK_PAIR_ANY */
+	     "\x0F\x85");                /* jne uncalled */
+	emit_back(code, cold->uncalled);
+	EMIT("\x48\x8B\x74\x02");        /* mov rsi, [rdx + rax + words] */
+	arch_emit_u8(code, LEAF_WORDS);
+	emit_store(code, ARCH_HOOK_FRAME_REPORTED, RSI);
+	EMIT("\xE9");                      /* jmp paired */
+	emit_back(code, cold->paired);
+}
+
 /* ---- the hook --------------------------------------------------------------------------------------------------- */
 
 /* General purpose registers that are loaded from the context. */
@@ -600,7 +686,8 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 		.pair = hook->pair,
 		.slot = hook->slot,
 		.program_counter = hook->program_counter,
-		.leads = hook_leads(hook),
+		/* At an exit, what is called is told the hook's address. */
+		.leads = hook->shadow != ARCH_SHADOW_EXIT && hook_leads(hook),
 		.above = hook->exit != NULL ? hook->exit->above : 0,
 		.held = hook->exit != NULL ? hook->exit->held : 0,
 	};
@@ -648,6 +735,7 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	EMIT("\xF6\xC4\x04");                  /* test ah, DF >> 8 */
 	cold->backwards = EMIT_FORWARD("\x0F\x85"); /* jne backwards */
 	cold->forwards = (uint32_t)code->size;
+	emit_shadow(code, hook, cold);
 	EMIT("\x31\xF6");                       /* xor esi, esi */
 	CONTEXT_STORE(extended_states, RSI);    /* one that offers them writes it again */
 	if (hook->post)
@@ -657,8 +745,12 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	else
 		hook_emit_call(code, hook, cold);
 
+	cold->uncalled = (uint32_t)code->size;
 	EMIT("\x8B\x44\x24\x10");               /* mov eax, [rsp + ARCH_HOOK_FRAME_ERRNO] */
-	EMIT_FS("\x64\x89\x04\x25", error);     /* mov fs:[errno], eax */
+	/* A store would make the next hook wait for this one. */
+	EMIT_FS("\x64\x3B\x04\x25", error);     /* cmp eax, fs:[errno] */
+	cold->errno_changed = EMIT_FORWARD("\x0F\x85"); /* jne errno_changed */
+	cold->errno_kept = (uint32_t)code->size;
 	if (hook->pair == ARCH_PAIR_FIRST)
 		emit_note_pair(code, hook, cold);
 	EMIT("\x31\xC0");                       /* xor eax, eax */
@@ -704,6 +796,12 @@ static void emit_cold_hook(struct arch_code *code, const struct arch_cold_hook *
 	EMIT("\xFC"                              /* cld */
 	     "\xE9");                            /* jmp forwards */
 	emit_back(code, cold->forwards);
+	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
+	arch_emit_label(code, cold->errno_changed);
+	EMIT_FS("\x64\x89\x04\x25", errno_offset != 0 ? errno_offset : tls_offset(&errno)); /* mov fs:[errno], eax */
+	EMIT("\xE9");                      /* jmp errno_kept */
+	emit_back(code, cold->errno_kept);
+	emit_cold_shadow(code, cold);
 	if (cold->unaligned != 0)
 		emit_unaligned(code, cold);
 	emit_moved(code, cold);

@@ -69,9 +69,6 @@ int main(void)
 	CHECK_STATUS(patch_make(&good, &model, NULL, &patch, NULL), PATCH_EINVAL);
 	model.type = -1;
 	CHECK_STATUS(patch_make(&good, &model, NULL, &patch, NULL), PATCH_EINVAL);
-	model.type = PATCH_EXEC_MODEL_PROBE_RETURN;
-	CHECK_STATUS(patch_make(&good, &model, NULL, &patch, NULL), PATCH_ENOTSUP);
-	check_words();
 	model.type = PATCH_EXEC_MODEL_DIVERT;
 	CHECK_STATUS(patch_make(&good, &model, NULL, &patch, NULL), PATCH_ENOTSUP);
 	check_words();

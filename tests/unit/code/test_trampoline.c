@@ -257,6 +257,7 @@ struct cold_lines {
 	size_t closed, closed_end;
 	size_t backwards, backwards_end, forwards;
 	size_t unaligned, unaligned_end, called;
+	size_t changed, changed_end, kept;
 	bool at_entry;
 	size_t direction, direction_end;
 	size_t moved, moved_end, moved_stack, moved_stack_end;
@@ -368,8 +369,11 @@ static void list_hook(struct listing *l, struct cold_lines *cold, const struct a
 	cold->at_entry = at_entry;
 
 	ADD(l, "mov eax, [rsp + errno]", 0x8B, 0x44, 0x24, 0x10);
-	ADD(l, "mov fs:[errno], eax", 0x64, 0x89, 0x04, 0x25);
+	ADD(l, "cmp eax, fs:[errno]", 0x64, 0x3B, 0x04, 0x25);
 	add_u32(l, error);
+	ADD(l, "jne errno changed", 0x0F, 0x85);
+	add_forward(l, &cold->changed, &cold->changed_end);
+	cold->kept = l->size;
 	ADD(l, "xor eax, eax", 0x31, 0xC0);
 	ADD(l, "mov fs:[guard], rax", 0x64, 0x48, 0x89, 0x04, 0x25);
 	add_u32(l, guard);
@@ -416,6 +420,11 @@ static void list_cold(struct listing *l, const struct cold_lines *cold, uintptr_
 	ADD(l, "cld", 0xFC);
 	ADD(l, "jmp forwards", 0xE9);
 	add_back(l, cold->forwards);
+	fill_forward(l, cold->changed, cold->changed_end);
+	ADD(l, "mov fs:[errno], eax", 0x64, 0x89, 0x04, 0x25);
+	add_u32(l, tls(&errno));
+	ADD(l, "jmp errno kept", 0xE9);
+	add_back(l, cold->kept);
 	fill_forward(l, cold->unaligned, cold->unaligned_end);
 	if (cold->at_entry)
 		ADD(l, "push rax", 0x50);

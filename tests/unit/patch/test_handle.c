@@ -8,8 +8,8 @@
 Test(handle, known)
 {
 	patch_t one, two;
-	struct patch *first = handle_alloc(&one, 1);
-	struct patch *second = handle_alloc(&two, 2);
+	struct patch *first = handle_alloc(&one, 1, false);
+	struct patch *second = handle_alloc(&two, 2, true);
 
 	cr_assert(first != NULL && second != NULL);
 	cr_expect(one != NULL && two != NULL && one != two);
@@ -26,7 +26,7 @@ Test(handle, unknown)
 	patch_t handle;
 
 	cr_expect_null(handle_get(NULL));
-	cr_assert_not_null(handle_alloc(&handle, 1));
+	cr_assert_not_null(handle_alloc(&handle, 1, false));
 	cr_expect_null(handle_get(NULL));
 	cr_expect_null(handle_get((patch_t)((uintptr_t)handle + 1)), "an index that there is not");
 	cr_expect_null(handle_get((patch_t)((uintptr_t)handle + ((uintptr_t)1 << 32))), "another generation");
@@ -36,7 +36,7 @@ Test(handle, unknown)
 Test(handle, revoked)
 {
 	patch_t handle;
-	struct patch *patch = handle_alloc(&handle, 1);
+	struct patch *patch = handle_alloc(&handle, 1, false);
 
 	handle_revoke(patch);
 	cr_expect_null(handle_get(handle));
@@ -53,11 +53,11 @@ Test(handle, revoked)
 Test(handle, reused)
 {
 	patch_t old, new;
-	struct patch *patch = handle_alloc(&old, 1);
+	struct patch *patch = handle_alloc(&old, 1, false);
 
 	handle_free(patch);
 	cr_expect_eq(handle_count(), 0);
-	patch = handle_alloc(&new, 1);
+	patch = handle_alloc(&new, 1, false);
 	cr_expect_eq((uint32_t)(uintptr_t) new, (uint32_t)(uintptr_t)old);
 	cr_expect_neq(new, old);
 	cr_expect_null(handle_get(old));
@@ -75,7 +75,7 @@ Test(handle, many)
 	size_t index = 0, seen = 0;
 
 	for (size_t i = 0; i < MANY; ++i)
-		patches[i] = handle_alloc(&handles[i], 1 + i % 2);
+		patches[i] = handle_alloc(&handles[i], 1 + i % 2, i % 2 != 0);
 	for (size_t i = 0; i < MANY; i += 2)
 		handle_free(patches[i]);
 	for (size_t i = 0; i < MANY; ++i)
@@ -107,7 +107,7 @@ Test(handle, changed)
 	struct patch *patches[3];
 
 	for (size_t i = 0; i < 3; ++i)
-		patches[i] = handle_alloc(&handles[i], 1);
+		patches[i] = handle_alloc(&handles[i], 1, false);
 	handle_change(patches[0]);
 	handle_change(patches[2]);
 	handle_change(patches[0]);
@@ -130,7 +130,7 @@ Test(handle, revoke_all)
 	struct patch *patches[3];
 
 	for (size_t i = 0; i < 3; ++i)
-		patches[i] = handle_alloc(&handles[i], 1);
+		patches[i] = handle_alloc(&handles[i], 1, false);
 	handle_revoke(patches[1]);
 	handle_revoke_all(visit);
 	cr_expect_eq(visited, 2, "not the one that was revoked already");

@@ -1,0 +1,111 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Leaves of the shadow. Wherever a hook may be, in several threads at once: no libc, no lock, general registers only.
+ */
+#include "runtime/shadow.h"
+
+#include "base/syscall.h"
+
+#include <errno.h>
+#include <stdatomic.h>
+#include <sys/mman.h>
+
+#define BUCKETS_LOG2 12
+
+const struct shadow_leaf libpatch_shadow_none = { .page = UINTPTR_MAX };
+
+static _Atomic(struct shadow_leaf *) shadow_buckets[1 << BUCKETS_LOG2];
+
+/* Where leaves are taken from. What is left of a chunk when another one comes is lost. */
+#define CHUNK_LEAVES 63
+struct shadow_chunk {
+	_Atomic size_t used;
+	uint8_t unused[56];
+	struct shadow_leaf leaves[CHUNK_LEAVES];
+};
+static _Atomic(struct shadow_chunk *) shadow_current;
+static _Atomic uint64_t shadow_mapped;
+
+static _Atomic(struct shadow_leaf *) *shadow_bucket(uintptr_t page)
+{
+	return &shadow_buckets[(page / PAGE_SIZE) * 0x9E3779B97F4A7C15U >> (64 - BUCKETS_LOG2)];
+}
+
+static struct shadow_leaf *shadow_search(struct shadow_leaf *leaf, uintptr_t page)
+{
+	while (leaf != NULL && leaf->page != page)
+		leaf = leaf->next;
+	return leaf;
+}
+
+/* False: the kernel has none. Another thread may have been faster. */
+static bool shadow_add_chunk(struct shadow_chunk *full)
+{
+	long chunk = raw_syscall(SYS_mmap, NULL, sizeof(struct shadow_chunk), PROT_READ | PROT_WRITE,
+				 MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
+
+	if (chunk < 0 && chunk > -4096)
+		return atomic_load(&shadow_current) != full;
+	if (atomic_compare_exchange_strong(&shadow_current, &full, (struct shadow_chunk *)chunk))
+		atomic_fetch_add(&shadow_mapped, sizeof(struct shadow_chunk));
+	else
+		raw_syscall(SYS_munmap, chunk, sizeof(struct shadow_chunk));
+	return true;
+}
+
+static struct shadow_leaf *shadow_take(void)
+{
+	for (;;) {
+		struct shadow_chunk *chunk = atomic_load(&shadow_current);
+		size_t index = chunk != NULL ? atomic_fetch_add(&chunk->used, 1) : CHUNK_LEAVES;
+
+		if (index < CHUNK_LEAVES)
+			return &chunk->leaves[index];
+		if (!shadow_add_chunk(chunk))
+			return NULL;
+	}
+}
+
+static struct shadow_leaf *shadow_leaf_of(uintptr_t page)
+{
+	_Atomic(struct shadow_leaf *) *bucket = shadow_bucket(page);
+	struct shadow_leaf *first = atomic_load(bucket);
+	struct shadow_leaf *leaf = shadow_search(first, page), *mine;
+
+	if (leaf != NULL)
+		return leaf;
+	mine = shadow_take();
+	if (mine == NULL)
+		return NULL;
+	mine->page = page;
+	do {
+		/* Behind a handler on the same page, or a thread that got this stack from another one. */
+		leaf = shadow_search(first, page);
+		if (leaf != NULL)
+			return leaf;
+		mine->next = first;
+	} while (!atomic_compare_exchange_weak(bucket, &first, mine));
+	return mine;
+}
+
+bool shadow_find(uintptr_t stack_pointer)
+{
+	const struct shadow_leaf *leaf = shadow_leaf_of(ALIGN_DOWN(stack_pointer, PAGE_SIZE));
+
+	if (leaf == NULL)
+		return false;
+	libpatch_hook_guard.shadow = leaf;
+	return true;
+}
+
+uint64_t *shadow_word(uintptr_t stack_pointer)
+{
+	struct shadow_leaf *leaf = shadow_leaf_of(ALIGN_DOWN(stack_pointer, PAGE_SIZE));
+
+	return leaf != NULL ? &leaf->words[stack_pointer % PAGE_SIZE / sizeof(uint64_t)] : NULL;
+}
+
+uint64_t shadow_bytes(void)
+{
+	return atomic_load(&shadow_mapped);
+}
