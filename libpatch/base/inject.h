@@ -23,6 +23,8 @@ enum inject_point {
 	INJECT_SYSCALL,    /* any system call that can fail is about to be made */
 	INJECT_TRAP,       /* a trap was taken and not yet looked up */
 	INJECT_LOCATED,    /* a symbol was found, and the library lock is not yet taken */
+	INJECT_WAIT,       /* no owned signal is held, and a call that waits for them is about to be made */
+	INJECT_TELL,       /* a signal of the process was given to a thread that waits, and not yet told */
 	INJECT_POINTS
 };
 

@@ -120,6 +120,7 @@ static long wait_with_mask(struct arch_call *call, long *place, uint64_t *set)
 {
 	uint64_t believed = app_sigstate_blocked();
 	uint64_t meanwhile;
+	siginfo_t told;
 	long result;
 
 	if (!is_readable((const void *)*place))
@@ -132,8 +133,10 @@ static long wait_with_mask(struct arch_call *call, long *place, uint64_t *set)
 	app_sigstate_set_blocked(meanwhile);
 	emul_deliver_held();
 	result = app_sigwait_call(call);
-	app_sigwait_end();
+	if (app_sigwait_end(&told))
+		app_sigwait_pass_on(&told);
 	app_sigstate_set_blocked(believed);
+	emul_deliver_held();
 	return result == APP_SIGWAIT_ARRIVED ? -EINTR : result;
 }
 
@@ -197,9 +200,9 @@ static bool emul_sigtimedwait(struct arch_call *call)
 	siginfo_t *out = (siginfo_t *)call->rsi;
 	struct arch_call ours = *call;
 	uint64_t wanted;
-	siginfo_t info;
+	siginfo_t info, told;
+	bool taken;
 	long result;
-	void *offer;
 
 	if (call->r10 != SET_SIZE || !is_readable((const void *)call->rdi))
 		return false;
@@ -212,22 +215,25 @@ static bool emul_sigtimedwait(struct arch_call *call)
 	ours.rsi = (long)&info;
 	do {
 		app_sigwait_begin(wanted);
-		offer = app_sigwait_offer();
-		/*
-		 * Held since before the offer; or it comes to this thread, or to another one, which sees the offer and
-		 * wakes it.
-		 */
+		/* Held since before that; or it comes to this thread, or to another one, which tells it. */
 		result = app_sigpending_take(wanted, &info);
 		if (result == 0)
 			result = app_sigwait_call(&ours);
-		app_sigwait_withdraw(offer);
-		app_sigwait_end();
-		if (result == APP_SIGWAIT_ARRIVED ||
-		    (result > 0 && (wanted & SIGNALS_BIT(result)) != 0 && app_sigwait_is_wake(&info)))
+		if (result == APP_SIGWAIT_ARRIVED)
 			result = app_sigpending_take(wanted, &info);
-		/* Somebody else has taken it: wait again, from the start of the time. */
-	} while (result == 0);
-	if (result > 0)
+		taken = result > 0 && !((wanted & SIGNALS_BIT(result)) != 0 && app_sigwait_is_wake(&info));
+		if (app_sigwait_end(&told)) {
+			if (taken) {
+				app_sigwait_pass_on(&told);
+			} else {
+				info = told;
+				result = told.si_signo;
+				taken = true;
+			}
+		}
+		/* What has arrived was for the process, and another thread has taken it: wait again, from the start. */
+	} while (!taken && result >= 0);
+	if (taken)
 		emul_copy_info(out, &info);
 	call->rax = result;
 	return true;

@@ -12,6 +12,7 @@
 #include "runtime/lock.h"
 #include "sys/process.h"
 #include "trap/app_sigpending.h"
+#include "trap/app_sigwait.h"
 
 #include <pthread.h>
 #include <stdatomic.h>
@@ -20,6 +21,7 @@ static void fork_forget_parent(void)
 {
 	process_forked();
 	app_sigpending_forget();
+	app_sigwait_forget();
 	hook_threads_forget_others();
 	app_handlers_forget_others();
 }

@@ -66,6 +66,16 @@ int app_sigpending_take(uint64_t mask, siginfo_t *info)
 	return 0;
 }
 
+bool app_sigpending_take_of_process(int signo, siginfo_t *info)
+{
+	return app_sigpending_release(&of_process[signal_index(signo)], info);
+}
+
+bool app_sigpending_is_of_process(int signo)
+{
+	return atomic_load(&of_process[signal_index(signo)].state) == FULL;
+}
+
 uint64_t app_sigpending_pending(void)
 {
 	uint64_t pending = 0;

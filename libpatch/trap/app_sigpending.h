@@ -15,6 +15,9 @@
 void app_sigpending_put(int signo, const siginfo_t *info);
 /* Take one of the signals in `mask`, the thread's before the process's: its number, or 0. */
 int app_sigpending_take(uint64_t mask, siginfo_t *info);
+/* The same of the process's alone. */
+bool app_sigpending_take_of_process(int signo, siginfo_t *info);
+bool app_sigpending_is_of_process(int signo);
 /* Which are there for this thread? */
 uint64_t app_sigpending_pending(void);
 /* A forked child has none. */

@@ -13,7 +13,10 @@
 #include <signal.h>
 #include <ucontext.h>
 
-/* The thread is about to make such a call, which takes the owned signals in `accepted`. Not nested. */
+/*
+ * The thread is about to make such a call, which takes the owned signals in `accepted`: from here to app_sigwait_end()
+ * a signal of the process may be told to it, so that it looks at what is held after this. Not nested.
+ */
 void app_sigwait_begin(uint64_t accepted);
 /*
  * The same for one that lets them through to their handler, behind which the thread is to believe that it blocks
@@ -23,14 +26,19 @@ void app_sigwait_begin_mask(uint64_t accepted, uint64_t after);
 /* Make it: its result, or APP_SIGWAIT_ARRIVED when one has arrived since app_sigwait_begin(). */
 #define APP_SIGWAIT_ARRIVED ARCH_WAIT_ARRIVED
 long app_sigwait_call(const struct arch_call *call);
-void app_sigwait_end(void);
+/* True: one was told to the thread meanwhile. It is in *info, and held nowhere else. */
+bool app_sigwait_end(siginfo_t *info);
 
-/*
- * Between app_sigwait_begin() and app_sigwait_end(): what is held for the process is told to this thread, until
- * app_sigwait_withdraw().
- */
-void *app_sigwait_offer(void);
-void app_sigwait_withdraw(void *offer);
+/* One is held for the process: tell it to a thread that waits for it, if there is any. */
+void app_sigwait_tell(int signo);
+/* The thread has no use for what was told to it: it is the process's again. */
+void app_sigwait_pass_on(const siginfo_t *info);
+/* Is it one that only says that another was told? */
+bool app_sigwait_is_wake(const siginfo_t *info);
+/* It has arrived. True: the thread lets what it was told through to the handler, and it is in *info. */
+bool app_sigwait_told(siginfo_t *info);
+/* In a forked child no other thread waits. */
+void app_sigwait_forget(void);
 
 /*
  * A signal that others sent has arrived in this thread. When it is about to make such a call that takes the signal:
@@ -42,8 +50,5 @@ bool app_sigwait_leave_pending(int signo, siginfo_t *info, ucontext_t *context);
  * returned: the mask that the interrupted call puts back, when the handler ends a wait, else `now`.
  */
 uint64_t app_sigwait_blocked_after(uint64_t now);
-/* A signal is held for the process: wake a thread that waits for it, by one that says nothing else. */
-void app_sigwait_wake(int signo);
-bool app_sigwait_is_wake(const siginfo_t *info);
 
 #endif

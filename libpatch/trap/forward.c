@@ -120,13 +120,15 @@ static void forward_call_handler(const struct kernel_sigaction *program, int sig
 /* Sent by others, to a thread that believes to block it or waits for it: true when the program does not get it now. */
 static bool forward_put_off(int signo, siginfo_t *info, ucontext_t *context)
 {
-	if (app_sigwait_leave_pending(signo, info, context) || app_sigwait_is_wake(info))
+	if (app_sigwait_leave_pending(signo, info, context))
 		return true;
+	if (app_sigwait_is_wake(info))
+		return !app_sigwait_told(info);
 	if (!(app_sigstate_blocked() & SIGNALS_BIT(signo)))
 		return false;
 	app_sigpending_put(signo, info);
 	if (info->si_code != SI_TKILL)
-		app_sigwait_wake(signo);
+		app_sigwait_tell(signo);
 	return true;
 }
 
