@@ -12,6 +12,7 @@
 #include "base/compiler.h"
 #include "base/error.h"
 #include "base/heap.h"
+#include "code/unwinders.h"
 #include "elf/dependency.h"
 #include "elf/module.h"
 #include "elf/module_files.h"
@@ -75,6 +76,7 @@ static patch_status lifecycle_set_up(bool allow_wx)
 	lock_release(&scope);
 	if (lifecycle_bind() != PATCH_OK)
 		return PATCH_ECONF;
+	unwinders_find();
 	error = core_sync_register();
 	if (error != 0)
 		return error_raise_sys(error == -ENOSYS || error == -EINVAL ? PATCH_ENOTSUP : PATCH_ESYS, "patch_init",

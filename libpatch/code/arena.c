@@ -1,14 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Where generated code lies: arenas, one mapping each, near the code that they serve; blocks of code in them, given out
- * and taken back; and their description to the unwinder, which is registered later. What the blocks contain is not
- * looked at here, and nothing here writes to code.
+ * Where generated code lies: arenas, one mapping each, near the code that they serve; and blocks of code in them, given
+ * out and taken back. What the blocks contain is not looked at here, and nothing here writes to code.
  */
 #include "code/arena.h"
 
 #include "arch/emit.h"
 #include "arch/trap_bytes.h"
-#include "arch/unwind.h"
 #include "base/bug.h"
 #include "base/heap.h"
 #include "base/inject.h"
@@ -18,7 +16,6 @@
 #include "code/staging.h"
 #include "sys/maps.h"
 
-#include <stdatomic.h>
 #include <sys/mman.h>
 
 #define CODE_SIZE (1UL << 20)
@@ -42,11 +39,6 @@ struct free_block {
 	uintptr_t address;
 };
 
-/* libgcc's `struct object` (unwind-dw2-fde.h) has seven words; it is only ever passed around. */
-struct unwind_object {
-	uintptr_t words[16];
-};
-
 struct arena {
 	struct arena *next;
 	uint16_t *granules;
@@ -55,21 +47,14 @@ struct arena {
 	uintptr_t bump;
 	uintptr_t fresh; /* the first page that no block was ever in */
 	struct free_block *free[CLASSES];
-	uint8_t *eh_frame;
-	size_t eh_frame_size;
-	struct unwind_object unwind;
-	struct arena *unregistered_next;
 };
 
 /* The newest first; the same of their slots. */
 static struct arena *arenas GUARDED_BY(library_lock);
 static struct arena_slots *first_slots GUARDED_BY(library_lock);
-static struct arena *_Atomic unregistered;
 static uint64_t code_bytes;
 /* Of freed blocks that could not be noted as free: there was no memory for it, or no class for their size. */
 static uint64_t lost_bytes;
-
-void __register_frame_info(const void *begin, struct unwind_object *object);
 
 struct arena_reach arena_reach_of(uintptr_t address)
 {
@@ -121,20 +106,6 @@ static bool arena_consider_gap(uintptr_t lower, uintptr_t upper, void *data)
 	return true;
 }
 
-/* Describe once, at creation: registering allocates and slows every throw down (hazard 26). */
-static bool arena_describe(struct arena *arena) REQUIRES(library_lock)
-{
-	uintptr_t table = (uintptr_t)arena->granules;
-	size_t size = arch_unwind_describe(NULL, 0, arena->code, CODE_SIZE, table);
-
-	arena->eh_frame = heap_alloc(size);
-	if (arena->eh_frame == NULL)
-		return false;
-	arena->eh_frame_size = size;
-	arch_unwind_describe(arena->eh_frame, size, arena->code, CODE_SIZE, table);
-	return true;
-}
-
 /*
  * One mapping, so that nobody can get in between; then its head is made writable, by a mapping, as mprotect() may be
  * filtered. 0: none.
@@ -177,8 +148,7 @@ static struct arena *arena_create(uintptr_t near, struct arena_reach reach) REQU
 	arena->code = arena->slots.lower + ARENA_SLOTS_SIZE;
 	arena->bump = arena->code;
 	arena->fresh = arena->code;
-	if (!arena_describe(arena) ||
-	    !code_ranges_publish(&(struct code_range){ arena->code, arena->code + CODE_SIZE, arena->granules })) {
+	if (!code_ranges_publish(&(struct code_range){ arena->code, arena->code + CODE_SIZE, arena->granules })) {
 		heap_unmap(base, ARENA_SIZE);
 		goto fail;
 	}
@@ -186,12 +156,8 @@ static struct arena *arena_create(uintptr_t near, struct arena_reach reach) REQU
 	arenas = arena;
 	arena->slots.next = first_slots;
 	first_slots = &arena->slots;
-	arena->unregistered_next = atomic_load(&unregistered);
-	while (!atomic_compare_exchange_weak(&unregistered, &arena->unregistered_next, arena))
-		;
 	return arena;
 fail:
-	heap_free(arena->eh_frame, arena->eh_frame_size);
 	heap_free(arena, sizeof(*arena));
 	return NULL;
 }
@@ -206,23 +172,6 @@ struct arena_slots *arena_add_slots(uintptr_t near, struct arena_reach reach)
 struct arena_slots *arena_slots(void)
 {
 	return first_slots;
-}
-
-bool arena_has_unregistered(void)
-{
-	return atomic_load(&unregistered) != NULL;
-}
-
-void arena_register_unwind(void)
-{
-	struct arena *arena = atomic_exchange(&unregistered, NULL);
-
-	while (arena != NULL) {
-		struct arena *next = arena->unregistered_next;
-
-		__register_frame_info(arena->eh_frame, &arena->unwind);
-		arena = next;
-	}
 }
 
 /* ---- blocks ----------------------------------------------------------------------------------------------------- */

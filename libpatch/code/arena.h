@@ -3,7 +3,7 @@
  * Executable memory near the code that it serves, for trampolines.
  *
  * Memory is private, anonymous, readable and executable, never writable; it is filled through staging.h. All functions
- * but the two about unwind descriptions are called with the library lock held.
+ * are called with the library lock held.
  *
  * An arena is one mapping:
  *
@@ -70,11 +70,6 @@ struct arena_slots {
 struct arena_slots *arena_slots(void) REQUIRES(library_lock);
 /* Those of a new arena inside `reach`, near `near`; NULL: no memory. */
 struct arena_slots *arena_add_slots(uintptr_t near, struct arena_reach reach) REQUIRES(library_lock);
-
-/* Unwind descriptions made since the last call are registered here: outside the library lock, with signals blocked. */
-void arena_register_unwind(void);
-/* Are there any? */
-bool arena_has_unregistered(void);
 
 struct arena_usage {
 	uint64_t mappings;

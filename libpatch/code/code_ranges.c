@@ -1,11 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The ranges of generated code, for pc_map.c: the handler of a trap asks here whether a program counter is in code of
- * the library. An entry, once counted, is never changed or taken away, and code_ranges_find() takes no lock (I9).
+ * the library. Unwinders are told of each range. An entry, once counted, is never changed or taken away, and
+ * code_ranges_find() takes no lock (I9).
  */
 #include "code/code_ranges.h"
 
 #include "base/inject.h"
+#include "code/unwinders.h"
 
 #include <stdatomic.h>
 
@@ -19,7 +21,7 @@ bool code_ranges_publish(const struct code_range *range)
 {
 	size_t n = atomic_load_explicit(&count, memory_order_relaxed);
 
-	if (n == RANGES || INJECT(INJECT_ALLOC))
+	if (n == RANGES || INJECT(INJECT_ALLOC) || !unwinders_describe(range))
 		return false;
 	ranges[n] = *range;
 	atomic_store_explicit(&count, n + 1, memory_order_release);

@@ -14,7 +14,7 @@ struct code_range {
 	const uint16_t *granules; /* of an arena; NULL for pads */
 };
 
-/* Appends; with the library lock held. False when the array is full. */
+/* Appends, and has unwinders told (code/unwinders.h). False when the array is full, or there is no memory. */
 bool code_ranges_publish(const struct code_range *range) REQUIRES(library_lock);
 /* The range that contains pc, or NULL. */
 const struct code_range *code_ranges_find(uintptr_t pc);

@@ -155,3 +155,13 @@ bool dependency_bind(const struct dependency *dependency)
 		*dependency->functions[i].function = found[i];
 	return true;
 }
+
+void *dependency_find_loaded(const char *library, const char *function)
+{
+	void *loaded;
+
+	if (dependency_is_static())
+		return NULL;
+	loaded = dlopen(library, RTLD_LAZY | RTLD_NOLOAD | RTLD_NODELETE);
+	return loaded != NULL ? dlsym(loaded, function) : NULL;
+}

@@ -14,4 +14,10 @@
  */
 bool dependency_bind(const struct dependency *dependency);
 
+/*
+ * A function of a library that the program may have loaded; NULL: it has not, or the library has no such function. The
+ * library then stays for good. Calls the dynamic linker, too.
+ */
+void *dependency_find_loaded(const char *library, const char *function);
+
 #endif

@@ -8,7 +8,7 @@
 #include "base/scratch.h"
 #include "base/syscall.h"
 #include "base/thread_safety.h"
-#include "code/arena.h"
+#include "code/unwinders.h"
 #include "runtime/app_handlers.h"
 #include "runtime/hook_guard.h"
 #include "trap/owned_signals.h"
@@ -140,13 +140,13 @@ void lock_release_and_register_unwind(const struct lock_scope *scope) NO_THREAD_
 	struct lock_scope now = *scope;
 
 	lock_give_up();
-	if (arena_has_unregistered() || atomic_load(registering) != FREE) {
+	if (unwinders_are_due() || atomic_load(registering) != FREE) {
 		if (!now.blocked) {
 			lock_block_signals(&now);
 			app_handlers_leave();
 		}
 		lock_begin_registering();
-		arena_register_unwind();
+		unwinders_register();
 		lock_end_registering();
 	}
 	lock_leave(&now);

@@ -29,7 +29,7 @@ bool lock_acquire(struct lock_scope *scope) TRY_ACQUIRE(true, library_lock);
 const char *lock_refusal(void);
 void lock_release(const struct lock_scope *scope) RELEASE(library_lock);
 /*
- * The same where code may have been generated: unwind descriptions are registered (arena_register_unwind()), by a call
+ * The same where code may have been generated: unwind descriptions are registered (unwinders_register()), by a call
  * of libgcc.
  */
 void lock_release_and_register_unwind(const struct lock_scope *scope) RELEASE(library_lock);

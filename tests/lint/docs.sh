@@ -5,7 +5,7 @@
 set -u
 cd "${LIBPATCH_SOURCE_DIR:-$(dirname "$0")/../..}" || exit 1
 # What others have, and nothing here calls.
-foreign='__errno_location __tls_get_addr _Fork backtrace clone3 mremap uw_identify_context
+foreign='__errno_location __tls_get_addr _Fork backtrace clone3 mremap uw_identify_context unw_backtrace
 	account_user_time do_wp_page force_sig_info_to_task proc_task_getattr ptep_clear_flush save_sw_bytes
 	smp_text_poke_batch_finish'
 foreign_files='^(arch/x86/|fs/|include/(linux|uapi)/|kernel/|mm/|sysdeps/|src/rculfhash|unwind-dw2|asm/|string\\.h$)'

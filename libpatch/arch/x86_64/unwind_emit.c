@@ -1,9 +1,10 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Unwind description of an arena.
+ * Unwind description of an arena, or of a zone of pads.
  *
  * One FDE describes every pc of an arena, at any time: its rules are DWARF expressions that look the pc up in the
- * tables of code/arena.h. So nothing is registered when a block is made or freed.
+ * tables of code/arena.h. So nothing is registered when a block is made or freed. A pad is one jump, and its frame's
+ * caller is the code that it leads to.
  *
  * The frame of generated code looks like a signal frame (augmentation 'S'): its caller is the program at the original
  * instruction, with that instruction's pc, which unwinders must not take for a return address. All registers but rsp
@@ -17,11 +18,13 @@
  * describe: rip is column 16, rsp the callee's CFA unless the callee has a rule for it.
  */
 #include "arch/emit.h"
+#include "arch/trap_bytes.h"
 #include "arch/unwind.h"
 #include "arch/x86_64/unwind_tables.h"
 
 #include <string.h>
 
+#define REGISTER_RBX 3
 #define REGISTER_RSP 7
 #define REGISTER_RIP 16
 #define REGISTER_COUNT 17
@@ -34,6 +37,7 @@ enum {
 
 	OP_DEREF = 0x06,
 	OP_CONST1U = 0x08,
+	OP_CONST4U = 0x0c,
 	OP_CONST8U = 0x0e,
 	OP_DUP = 0x12,
 	OP_DROP = 0x13,
@@ -46,6 +50,7 @@ enum {
 	OP_PLUS_UCONST = 0x23,
 	OP_SHL = 0x24,
 	OP_SHR = 0x25,
+	OP_XOR = 0x27,
 	OP_BRA = 0x28,
 	OP_EQ = 0x29,
 	OP_GT = 0x2b,
@@ -242,11 +247,15 @@ static void unwind_put_stack_pointer(struct unwind_writer *writer, const struct 
  * libgcc knows the frame that catches an exception by its callee's CFA and by whether it was interrupted
  * (uw_identify_context()). Generated code that a signal interrupted where it uses no stack is equal in both to its
  * caller, the program: an exception that a signal handler throws there and that the program's function catches would
- * end in abort(). So the CFA is the program's rsp plus one there; the real rsp has its own rule.
+ * end in abort(). So the CFA for libgcc is the program's rsp plus one there, and plus two in a pad; the real rsp has
+ * its own rule. libunwind takes the CFA for rsp whatever that rule says.
  */
-static void unwind_put_cfa(struct unwind_writer *writer, const struct arena_tables *tables)
+static void unwind_put_cfa(struct unwind_writer *writer, const struct arena_tables *tables,
+			   enum arch_unwind_reader reader)
 {
 	unwind_put_stack_pointer(writer, tables);
+	if (reader != ARCH_UNWIND_LIBGCC)
+		return;
 	unwind_put_u8(writer, OP_DUP);
 	unwind_put_register(writer, REGISTER_RSP);
 	unwind_put_u8(writer, OP_EQ);
@@ -263,51 +272,129 @@ static void unwind_put_original_pc(struct unwind_writer *writer, const struct ar
 	unwind_put_u8(writer, OP_PLUS);
 }
 
-size_t arch_unwind_describe(uint8_t *out, size_t capacity, uintptr_t code, size_t size, uintptr_t granule_table)
+static void unwind_put_pad_cfa(struct unwind_writer *writer, enum arch_unwind_reader reader)
 {
-	static const char augmentation[] = "zPLRS";
-	const struct arena_tables tables = {.code = code, .granules = granule_table};
-	struct unwind_writer writer = {.bytes = out, .capacity = capacity};
-	size_t cie, fde, expression;
+	unwind_put_operator(writer, OP_BREG0 + REGISTER_RSP, reader == ARCH_UNWIND_LIBGCC ? 2 : 0);
+}
 
-	cie = unwind_begin_entry(&writer);
-	unwind_put_u32(&writer, 0); /* CIE id */
-	unwind_put_u8(&writer, 1);  /* version */
-	unwind_put(&writer, augmentation, sizeof(augmentation));
-	unwind_put_u8(&writer, 1);                        /* code alignment factor */
-	unwind_put_u8(&writer, 0x78);                     /* data alignment factor, -8 */
-	unwind_put_u8(&writer, REGISTER_RIP);             /* return address column */
-	unwind_put_u8(&writer, 1 + sizeof(uint64_t) + 2); /* size of the augmentation data */
-	unwind_put_u8(&writer, PE_ABSPTR);                /* P */
-	unwind_put_u64(&writer, (uintptr_t)libpatch_hook_personality);
-	unwind_put_u8(&writer, PE_ABSPTR); /* L */
-	unwind_put_u8(&writer, PE_ABSPTR); /* R */
-	unwind_end_entry(&writer, cie);
+/* Where the pad's jump leads. */
+static void unwind_put_pad_target(struct unwind_writer *writer)
+{
+	static const uint32_t sign = 0x80000000;
 
-	fde = unwind_begin_entry(&writer);
-	unwind_put_u32(&writer, (uint32_t)(writer.size - (cie - sizeof(uint32_t)))); /* back to the CIE */
-	unwind_put_u64(&writer, code);
-	unwind_put_u64(&writer, size);
-	unwind_put_u8(&writer, sizeof(uint64_t)); /* size of the augmentation data */
-	unwind_put_u64(&writer, granule_table);   /* L: what the personality routine looks a pc up in */
+	unwind_put_register(writer, REGISTER_RIP);
+	unwind_put_operator(writer, OP_BREG0 + REGISTER_RIP, ARCH_JMP_SIZE - sizeof(int32_t));
+	unwind_put_operator(writer, OP_DEREF_SIZE, sizeof(int32_t));
+	for (int i = 0; i < 2; ++i) { /* its sign, extended */
+		unwind_put_u8(writer, OP_CONST4U);
+		unwind_put_u32(writer, sign);
+		unwind_put_u8(writer, i == 0 ? OP_XOR : OP_MINUS);
+	}
+	unwind_put_u8(writer, OP_PLUS);
+	unwind_put_operator(writer, OP_PLUS_UCONST, ARCH_JMP_SIZE);
+}
+
+/*
+ * A pad's frame is nobody's to leave: it has no personality routine. Pointers are absolute, as they are when nothing
+ * says how they are encoded: libunwind reads four characters of an augmentation.
+ */
+static void unwind_put_cie(struct unwind_writer *writer, bool pads)
+{
+	static const char of_pads[] = "zS", of_code[] = "zPLS";
+
+	unwind_put_u32(writer, 0); /* CIE id */
+	unwind_put_u8(writer, 1);  /* version */
+	if (pads)
+		unwind_put(writer, of_pads, sizeof(of_pads));
+	else
+		unwind_put(writer, of_code, sizeof(of_code));
+	unwind_put_u8(writer, 1);            /* code alignment factor */
+	unwind_put_u8(writer, 0x78);         /* data alignment factor, -8 */
+	unwind_put_u8(writer, REGISTER_RIP); /* return address column */
+	if (pads) {
+		unwind_put_u8(writer, 0); /* size of the augmentation data */
+		return;
+	}
+	unwind_put_u8(writer, 1 + sizeof(uint64_t) + 1);
+	unwind_put_u8(writer, PE_ABSPTR); /* P */
+	unwind_put_u64(writer, (uintptr_t)libpatch_hook_personality);
+	unwind_put_u8(writer, PE_ABSPTR); /* L */
+}
+
+/*
+ * libunwind's unw_backtrace() takes every frame that looks like a signal's for the kernel's, and for good (its
+ * UNW_X86_64_FRAME_SIGRETURN), if it can step over that frame while it knows three registers alone. A look at a fourth
+ * one makes it go the slow way, which reads the rules.
+ */
+static void unwind_put_look_at_rbx(struct unwind_writer *writer)
+{
+	unwind_put_register(writer, REGISTER_RBX);
+	unwind_put_u8(writer, OP_DROP);
+}
+
+static void unwind_put_rules(struct unwind_writer *writer, const struct arena_tables *tables,
+			     enum arch_unwind_reader reader)
+{
+	bool pads = tables->granules == 0;
+	size_t expression;
+
 	for (unsigned int number = 0; number < REGISTER_COUNT; number++) {
 		if (number != REGISTER_RSP && number != REGISTER_RIP)
-			unwind_put_operator(&writer, CFA_SAME_VALUE, number);
+			unwind_put_operator(writer, CFA_SAME_VALUE, number);
 	}
-	unwind_put_u8(&writer, CFA_DEF_CFA_EXPRESSION);
-	expression = unwind_begin_expression(&writer);
-	unwind_put_cfa(&writer, &tables);
-	unwind_end_expression(&writer, expression);
-	unwind_put_operator(&writer, CFA_VAL_EXPRESSION, REGISTER_RSP);
-	expression = unwind_begin_expression(&writer);
-	unwind_put_stack_pointer(&writer, &tables);
-	unwind_end_expression(&writer, expression);
-	unwind_put_operator(&writer, CFA_VAL_EXPRESSION, REGISTER_RIP);
-	expression = unwind_begin_expression(&writer);
-	unwind_put_original_pc(&writer, &tables);
-	unwind_end_expression(&writer, expression);
+	unwind_put_u8(writer, CFA_DEF_CFA_EXPRESSION);
+	expression = unwind_begin_expression(writer);
+	if (reader != ARCH_UNWIND_LIBGCC)
+		unwind_put_look_at_rbx(writer);
+	if (pads)
+		unwind_put_pad_cfa(writer, reader);
+	else
+		unwind_put_cfa(writer, tables, reader);
+	unwind_end_expression(writer, expression);
+	unwind_put_operator(writer, CFA_VAL_EXPRESSION, REGISTER_RSP);
+	expression = unwind_begin_expression(writer);
+	if (pads)
+		unwind_put_register(writer, REGISTER_RSP);
+	else
+		unwind_put_stack_pointer(writer, tables);
+	unwind_end_expression(writer, expression);
+	unwind_put_operator(writer, CFA_VAL_EXPRESSION, REGISTER_RIP);
+	expression = unwind_begin_expression(writer);
+	if (pads)
+		unwind_put_pad_target(writer);
+	else
+		unwind_put_original_pc(writer, tables);
+	unwind_end_expression(writer, expression);
+}
+
+struct arch_unwind_size arch_unwind_describe(uint8_t *out, size_t capacity, const struct arch_unwind_code *code,
+					     enum arch_unwind_reader reader)
+{
+	const struct arena_tables tables = {.code = code->lower, .granules = code->granules};
+	struct unwind_writer writer = {.bytes = out, .capacity = capacity};
+	struct arch_unwind_size size;
+	bool pads = code->granules == 0;
+	size_t cie, fde;
+
+	cie = unwind_begin_entry(&writer);
+	unwind_put_cie(&writer, pads);
+	unwind_end_entry(&writer, cie);
+
+	size.fde = writer.size;
+	fde = unwind_begin_entry(&writer);
+	unwind_put_u32(&writer, (uint32_t)(writer.size - (cie - sizeof(uint32_t)))); /* back to the CIE */
+	unwind_put_u64(&writer, code->lower);
+	unwind_put_u64(&writer, code->upper - code->lower);
+	if (pads) {
+		unwind_put_u8(&writer, 0); /* size of the augmentation data */
+	} else {
+		unwind_put_u8(&writer, sizeof(uint64_t));
+		unwind_put_u64(&writer, code->granules); /* L: what the personality routine looks a pc up in */
+	}
+	unwind_put_rules(&writer, &tables, reader);
 	unwind_end_entry(&writer, fde);
 
 	unwind_put_u32(&writer, 0);
-	return writer.size;
+	size.all = writer.size;
+	return size;
 }

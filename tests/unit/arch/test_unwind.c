@@ -229,8 +229,9 @@ static void make_arena(void)
 	cr_assert(blocks[2].start + blocks[2].size <= (uintptr_t)arena.code + CODE_SIZE);
 	cr_assert_eq(mprotect(arena.code, CODE_SIZE, PROT_READ | PROT_EXEC), 0);
 
-	size_t size = arch_unwind_describe(arena.description, sizeof(arena.description), (uintptr_t)arena.code,
-					   CODE_SIZE, (uintptr_t)arena.granules);
+	struct arch_unwind_code code = {(uintptr_t)arena.code, (uintptr_t)arena.code + CODE_SIZE,
+					(uintptr_t)arena.granules};
+	size_t size = arch_unwind_describe(arena.description, sizeof(arena.description), &code, ARCH_UNWIND_LIBGCC).all;
 	cr_assert(size <= sizeof(arena.description));
 	__register_frame(arena.description);
 }
@@ -580,29 +581,31 @@ Test(unwind, pthread_exit)
 
 /* ---- bytes ------------------------------------------------------------------------------------------------------- */
 
-Test(unwind_describe, respects_its_capacity)
+static const struct arch_unwind_code some_code = {0x1000, 0x3000, 0x500}, some_pads = {0x1000, 0x3000, 0};
+
+static void respects_capacity(const struct arch_unwind_code *code)
 {
 	uint8_t whole[1024], part[1024];
-	size_t size = arch_unwind_describe(NULL, 0, 0x1000, 0x2000, 0x500);
+	size_t size = arch_unwind_describe(NULL, 0, code, ARCH_UNWIND_LIBGCC).all;
 
 	cr_assert(size > 0 && size <= sizeof(whole));
 	memset(whole, 0xaa, sizeof(whole));
-	cr_assert_eq(arch_unwind_describe(whole, sizeof(whole), 0x1000, 0x2000, 0x500), size);
+	cr_assert_eq(arch_unwind_describe(whole, sizeof(whole), code, ARCH_UNWIND_LIBGCC).all, size);
 	for (size_t i = size; i < sizeof(whole); i++)
 		cr_assert_eq(whole[i], 0xaa);
 	for (size_t capacity = 0; capacity <= size; capacity++) {
 		memset(part, 0xaa, sizeof(part));
-		cr_assert_eq(arch_unwind_describe(part, capacity, 0x1000, 0x2000, 0x500), size);
+		cr_assert_eq(arch_unwind_describe(part, capacity, code, ARCH_UNWIND_LIBGCC).all, size);
 		for (size_t i = capacity; i < sizeof(part); i++)
 			cr_assert_eq(part[i], 0xaa);
 	}
 	cr_assert_arr_eq(part, whole, size);
 }
 
-Test(unwind_describe, entries_chain_to_a_terminator)
+static void chains_to_a_terminator(const struct arch_unwind_code *code, const char *augmentation)
 {
 	uint8_t bytes[1024];
-	size_t size = arch_unwind_describe(bytes, sizeof(bytes), 0x1000, 0x2000, 0x500);
+	struct arch_unwind_size size = arch_unwind_describe(bytes, sizeof(bytes), code, ARCH_UNWIND_OTHERS);
 	uint32_t cie_length, fde_length, cie_pointer, terminator;
 	uint64_t start, range;
 
@@ -612,10 +615,23 @@ Test(unwind_describe, entries_chain_to_a_terminator)
 	memcpy(&start, bytes + 12 + cie_length, 8);
 	memcpy(&range, bytes + 20 + cie_length, 8);
 	memcpy(&terminator, bytes + 8 + cie_length + fde_length, 4);
-	cr_assert_str_eq((char *)bytes + 9, "zPLRS");
+	cr_assert_str_eq((char *)bytes + 9, augmentation);
+	cr_assert_eq(size.fde, cie_length + 4);
 	cr_assert_eq(cie_pointer, cie_length + 8);
 	cr_assert_eq(start, 0x1000);
 	cr_assert_eq(range, 0x2000);
 	cr_assert_eq(terminator, 0);
-	cr_assert_eq(size, 12 + cie_length + fde_length);
+	cr_assert_eq(size.all, 12 + cie_length + fde_length);
+}
+
+Test(unwind_describe, respects_its_capacity)
+{
+	respects_capacity(&some_code);
+	respects_capacity(&some_pads);
+}
+
+Test(unwind_describe, entries_chain_to_a_terminator)
+{
+	chains_to_a_terminator(&some_code, "zPLS");
+	chains_to_a_terminator(&some_pads, "zS");
 }
