@@ -27,14 +27,6 @@ static bool locate_stat(const char *path, uint64_t *device, uint64_t *inode)
 	return true;
 }
 
-static bool locate_fits_program(const struct symbol_name *name)
-{
-	char path[PATH_MAX];
-
-	symbol_source_program_path(path, sizeof(path));
-	return symbol_name_has_slash(name) ? name_part_is(&name->module, path) : symbol_name_fits_file(name, path);
-}
-
 bool locate_fits(const struct locate_search *search, const char *path, bool is_program)
 {
 	const struct symbol_name *name = &search->name;
@@ -48,7 +40,7 @@ bool locate_fits(const struct locate_search *search, const char *path, bool is_p
 		return locate_stat(is_program ? "/proc/thread-self/exe" : path, &device, &inode) &&
 		       device == search->device && inode == search->inode;
 	if (is_program)
-		return locate_fits_program(name);
+		path = symbol_source_program_path();
 	return symbol_name_has_slash(name) ? name_part_is(&name->module, path) : symbol_name_fits_file(name, path);
 }
 

@@ -100,6 +100,11 @@ unsigned int name_distance(const char *a, size_t a_length, const char *b, size_t
 
 	if (MAX(a_length, b_length) - MIN(a_length, b_length) > limit)
 		return far;
+	/* What both begin or end with changes nothing. */
+	for (; a_length > 0 && b_length > 0 && *a == *b; ++a, ++b, --a_length, --b_length)
+		;
+	for (; a_length > 0 && b_length > 0 && a[a_length - 1] == b[b_length - 1]; --a_length, --b_length)
+		;
 	/* Place d + 1 stands for b's letter i + d - limit; on both sides is a place that is too far. */
 	for (size_t d = 0; d < width + 2; ++d)
 		above[d] = d >= limit + 1 && d <= width ? (unsigned int)d - (limit + 1) : far;

@@ -48,16 +48,17 @@ static void source_append_digits(struct source_path *path, uint64_t value, unsig
 	source_append(path, digits + sizeof(digits) - count, count);
 }
 
-void symbol_source_program_path(char *path, size_t size)
-{
-	static const char deleted[] = " (deleted)";
-	long length = raw_syscall(SYS_readlink, "/proc/thread-self/exe", path, size - 1);
-	const size_t suffix = sizeof(deleted) - 1;
+/* Once, because to ask takes longer than to find a symbol. What is read is zero up to here. */
+static char program_path[PATH_MAX];
 
-	length = MAX(length, 0L);
-	if ((size_t)length > suffix && memcmp(path + length - suffix, deleted, suffix) == 0)
-		length -= (long)suffix;
-	path[length] = '\0';
+__attribute__((constructor(101))) static void source_read_program_path(void)
+{
+	raw_syscall(SYS_readlink, "/proc/self/exe", program_path, sizeof(program_path) - 1);
+}
+
+const char *symbol_source_program_path(void)
+{
+	return program_path;
 }
 
 /* Open the file that is mapped, by a link of the kernel's: it may have no name any more. Takes a capability. */
@@ -182,9 +183,9 @@ static enum symbol_source source_read_by_link(const struct elf_file *file, const
 					      struct source_path *path, struct symbol_table *table)
 {
 	enum symbol_source result = SOURCE_STRIPPED;
+	const char *module = mapped->is_program ? symbol_source_program_path() : mapped->path;
+	size_t length, directory = (size_t)(symbol_name_of_file(module) - module);
 	char link[NAME_MAX + 1 + 2 * sizeof(uint32_t)];
-	char directory[PATH_MAX];
-	size_t length, directory_length;
 	Elf64_Shdr section;
 	uint32_t sum;
 
@@ -197,19 +198,11 @@ static enum symbol_source source_read_by_link(const struct elf_file *file, const
 	length = name_length(link);
 	if (length == 0 || memchr(link, '/', length) != NULL)
 		return result;
-	if (mapped->is_program) {
-		symbol_source_program_path(directory, sizeof(directory));
-	} else {
-		directory_length = MIN(name_length(mapped->path), sizeof(directory) - 1);
-		memcpy(directory, mapped->path, directory_length);
-		directory[directory_length] = '\0';
-	}
-	directory_length = (size_t)(symbol_name_of_file(directory) - directory);
 	for (int place = 0; place < 3 && result == SOURCE_STRIPPED; ++place) {
 		path->length = 0;
 		if (place == 2)
 			source_append_text(path, symbol_source_debug_root);
-		source_append(path, directory, directory_length);
+		source_append(path, module, directory);
 		if (place == 1)
 			source_append_text(path, ".debug/");
 		source_append(path, link, length);

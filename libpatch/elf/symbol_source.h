@@ -36,8 +36,8 @@ enum symbol_source {
 /* Read the symbols. Other results than SOURCE_READ leave an empty table. */
 enum symbol_source symbol_source_read(const struct mapped_file *mapped, struct symbol_table *table);
 
-/* Where the program's file is; "" when that cannot be known. */
-void symbol_source_program_path(char *path, size_t size);
+/* Where the program's file was when the library was loaded; "" when that cannot be known. */
+const char *symbol_source_program_path(void);
 
 #ifdef LIBPATCH_INJECT
 /* Tests have a directory of their own. */
