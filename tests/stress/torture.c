@@ -44,6 +44,7 @@ static unsigned int handler_site_count, probe_site_count;
 static struct {
 	uint64_t changes, commits, signals, handlers, probe_commits, refused, forks, modules, threads, blocked, spawned,
 		libc;
+	uint64_t entered, returned; /* by patches of PROBE_RETURN */
 	uint64_t stops;
 } counted;
 
@@ -113,6 +114,16 @@ static GP_ONLY void count_hit(struct patch_exec_context *context, uint8_t post)
 		stress_procedure(context, post);
 }
 
+/* PROBE_RETURN. A second call is never made without a first. */
+static GP_ONLY void count_return(struct patch_exec_context *context, uint8_t post)
+{
+	if (post)
+		ADD(returned, 1);
+	else
+		ADD(entered, 1);
+	count_hit(context, post);
+}
+
 static void switch_and_commit(struct site *site, uint64_t bits)
 {
 	stress_note(bits & 1 ? patch_enable(site->patch) : patch_disable(site->patch), "enable or disable");
@@ -152,6 +163,14 @@ static patch_status make(struct site *site, int type, int policy, int state, pro
 	return status;
 }
 
+static bool is_function(uintptr_t address)
+{
+	for (size_t t = 0; t < TARGET_COUNT; t++)
+		if (address == sites[site_first[t]].address)
+			return true;
+	return false;
+}
+
 /* What conflicts with others that are there, or cannot be displaced, is refused: no news here. */
 static bool make_any(struct site *site, uint64_t bits, int state, struct site *data)
 {
@@ -160,7 +179,14 @@ static bool make_any(struct site *site, uint64_t bits, int state, struct site *d
 		     (bits >> 2 & 7) == 1 ? PATCH_TRAP_POLICY_FORBID :
 					    PATCH_TRAP_POLICY_ALLOW;
 
-	if (make(site, type, policy, state, count_hit, data) == PATCH_OK)
+	probe_procedure procedure = count_hit;
+
+	/* Elsewhere than where a function begins it is refused. */
+	if ((bits >> 5 & 3) == 0 && is_function(site->address)) {
+		type = PATCH_EXEC_MODEL_PROBE_RETURN;
+		procedure = count_return;
+	}
+	if (make(site, type, policy, state, procedure, data) == PATCH_OK)
 		return true;
 	ADD(refused, 1);
 	return false;
@@ -579,6 +605,9 @@ static void report(double elapsed)
 	       (unsigned long long)stress.hits, (unsigned long long)counted.changes,
 	       (unsigned long long)counted.commits, (unsigned long long)counted.probe_commits,
 	       (unsigned long long)counted.refused);
+	printf("%llu functions entered, %llu returned from\n", (unsigned long long)counted.entered,
+	       (unsigned long long)counted.returned);
+	CHECK(counted.returned <= counted.entered && counted.returned > 0);
 	printf("%llu forks, %llu signals sent, %llu handlers, %llu modules, %llu traps, %llu KiB retired\n",
 	       (unsigned long long)counted.forks, (unsigned long long)counted.signals,
 	       (unsigned long long)counted.handlers, (unsigned long long)counted.modules,
