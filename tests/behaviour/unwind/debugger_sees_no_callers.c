@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * gdb shows what called a probed function: stopped in a procedure, at each instruction of generated code, and in a core
- * file. It is not stopped by anything of the library's.
+ * file. It is not stopped by anything of the library's; where a patch is resident as a trap, "signal SIGTRAP" goes on.
  */
 #include "targets.h"
 
@@ -37,13 +37,12 @@ static NOINLINE uint64_t calls_target(uint64_t a, uint64_t b)
 	return value;
 }
 
-static int program(void)
+static int program(int policy)
 {
 	patch_t patch;
 
 	if (patch_init(NULL, 0) != PATCH_OK ||
-	    make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_FORBID, PATCH_ENABLED, &patch) !=
-		    PATCH_OK ||
+	    make_probe((uintptr_t)t_push_push, procedure, NULL, policy, PATCH_ENABLED, &patch) != PATCH_OK ||
 	    patch_commit() != PATCH_OK)
 		return 1;
 	return calls_target(5, 7) == 19 ? 0 : 1;
@@ -76,7 +75,7 @@ static void run_gdb(const char *const *commands, const char *core)
 		dup2(open("/dev/null", O_RDONLY), STDIN_FILENO);
 		dup2(output[1], STDOUT_FILENO);
 		dup2(output[1], STDERR_FILENO);
-		setenv("LIBPATCH_TEST_UNDER_GDB", "1", 1);
+		setenv("LIBPATCH_TEST_UNDER_GDB", "jump", 1);
 		execvp("gdb", (char *const *)arguments);
 		_exit(127);
 	}
@@ -127,21 +126,32 @@ static void write_script(void)
 
 int main(void)
 {
+	const char *role = getenv("LIBPATCH_TEST_UNDER_GDB");
 	static const char *const try[] = { "break main", "run", "bt", NULL };
 	static const char *const in_procedure[] = { "break stopped_in_procedure", "run", "bt",
 						    "generate-core-file " CORE,   "continue", NULL };
 	static const char *const in_core[] = { "bt", NULL };
+	static const char *const at_trap[] = { "set env LIBPATCH_TEST_UNDER_GDB=trap",
+					       "break stopped_in_procedure",
+					       "run",
+					       "signal SIGTRAP",
+					       "bt",
+					       "continue",
+					       NULL };
 	static const char *const at_each[] = { "break calls_target", "run", "source " SCRIPT, NULL };
 
-	if (getenv("LIBPATCH_TEST_UNDER_GDB") != NULL)
-		return program();
+	if (role != NULL)
+		return program(strcmp(role, "trap") == 0 ? PATCH_TRAP_POLICY_FORCE : PATCH_TRAP_POLICY_FORBID);
 	harness_start();
 	run_gdb(try, NULL);
 	if (count_of("main (") == 0)
 		SKIP("gdb is not there, or is not allowed to trace: %.200s", text);
 	run_gdb(in_procedure, NULL);
 	check_backtraces(1);
-	CHECK_MSG(count_of("exited normally") == 1, "%s", text);
+	CHECK_MSG(count_of("exited normally") == 1 && count_of("SIGTRAP") == 0, "%s", text);
+	run_gdb(at_trap, NULL);
+	check_backtraces(1);
+	CHECK_MSG(count_of("exited normally") == 1 && count_of("SIGTRAP") == 1, "%s", text);
 	run_gdb(in_core, CORE);
 	check_backtraces(1);
 	unlink(CORE);
