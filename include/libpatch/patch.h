@@ -179,6 +179,16 @@ struct patch_location {
  * whenever it goes on, once, also after the patch is gone. With PATCH_COUNT_THREAD it is the calling thread's instance
  * of a thread-local variable in static storage (initial-exec model). A hit counts wherever it is: also while a
  * procedure of the thread runs, and in calls of the library.
+ *
+ * DIVERT: control goes to `target` instead of the instruction, with all registers, flags and the stack as they are
+ * there: at a function's entry, `target` is called by the function's caller. Nothing is on the stack, and nothing keeps
+ * a diversion from being met inside procedures, by handlers, or by `target` itself. `*original`, unless `original` is
+ * NULL, receives an address before patch_make() returns. Who jumps there, or at a function's entry calls it, has the
+ * instruction executed and goes on behind it, through diversions of the instruction that were made before this one. It
+ * may be used from then on for as long as the patch lives, enabled or not. The patch that was made last comes first;
+ * probes and counters in front of the instruction come before all diversions, and do not see uses of `*original`.
+ * Behind the patch_commit() that disables a diversion no thread newly enters its `target`; who is in it is not known,
+ * also when `destroy` is called.
  */
 struct patch_exec_model {
 	int type;
@@ -201,6 +211,13 @@ struct patch_exec_model {
 			uint32_t kind;  /* PATCH_COUNT_PLAIN, _ATOMIC, _THREAD */
 			uint32_t flags; /* 0 or PATCH_COUNT_TSC */
 		} count;
+		struct {
+			void *target;
+			void **original; /* or NULL */
+			uint64_t reserved;
+			void *user_data;                  /* of destroy */
+			void (*destroy)(void *user_data); /* as in probe: NULL, or called once */
+		} divert;
 	};
 };
 
@@ -326,7 +343,7 @@ patch_status patch_attr_set_exits(patch_attr *attr, int exits);
  * out                     receives the handle
  * reserved                NULL
  *
- * PATCH_OK; PATCH_EINIT, PATCH_EFINI; PATCH_EINVAL; PATCH_ENOTSUP (an execution model this version does not have, a
+ * PATCH_OK; PATCH_EINIT, PATCH_EFINI; PATCH_EINVAL; PATCH_ENOTSUP (an execution model that the site does not allow, a
  * user shadow stack); PATCH_EFAULT; PATCH_EBOUNDARY; PATCH_EDISASM; PATCH_ERELOCATE; PATCH_ENOJUMP; PATCH_ENOMEM;
  * PATCH_ECHANGED (a foreign int3 or a uprobe is there); PATCH_ECONF (the site shares its bytes with a patch of a
  * conflicting trap policy); PATCH_EPROTECTED; PATCH_ENEXIST (no such symbol); PATCH_EAMBIGUOUS (several functions have

@@ -47,8 +47,9 @@ static patch_status make_check_model(const struct patch_exec_model *model)
 	case PATCH_EXEC_MODEL_PROBE_CALL:
 		break;
 	case PATCH_EXEC_MODEL_DIVERT:
-		return error_raise(PATCH_ENOTSUP, "patch_make", "this version does not divert functions",
-				   "PATCH_EXEC_MODEL_DIVERT");
+		if (model->divert.target == NULL)
+			return error_raise(PATCH_EINVAL, "patch_make", "the model has no target", "target");
+		return PATCH_OK;
 	case PATCH_EXEC_MODEL_COUNT:
 		return make_check_count(model);
 	default:
@@ -87,6 +88,14 @@ static patch_status make_add_cause(patch_status status)
 	return status;
 }
 
+static void make_set_divert(struct patch *patch, const struct patch_exec_model *model)
+{
+	patch->action = ARCH_DIVERT;
+	patch->destroy = model->divert.destroy;
+	patch->attachments[0].content = model->divert.target;
+	patch->attachments[0].user_data = model->divert.user_data;
+}
+
 static void make_set_model(struct patch *patch, const struct patch_exec_model *model)
 {
 	static const uint8_t actions[] = {
@@ -97,6 +106,10 @@ static void make_set_model(struct patch *patch, const struct patch_exec_model *m
 	uintptr_t counter = (uintptr_t)model->count.counter;
 
 	patch->type = (uint8_t)model->type;
+	if (model->type == PATCH_EXEC_MODEL_DIVERT) {
+		make_set_divert(patch, model);
+		return;
+	}
 	if (model->type != PATCH_EXEC_MODEL_COUNT) {
 		patch->read = model->probe.read_registers;
 		/* What the procedure may destroy is loaded back, too. */
@@ -109,7 +122,7 @@ static void make_set_model(struct patch *patch, const struct patch_exec_model *m
 	}
 	if (model->count.kind == PATCH_COUNT_THREAD)
 		counter -= arch_thread_pointer();
-	patch->attachments[0].counter = (const void *)counter;
+	patch->attachments[0].content = (const void *)counter;
 	patch->action = actions[model->count.kind];
 	patch->stamp = model->count.flags & PATCH_COUNT_TSC;
 }
@@ -133,6 +146,8 @@ static patch_status make_attach(uintptr_t address, const struct make_request *re
 	patch->lower = extent->lower;
 	patch->upper = extent->upper;
 	status = attach_model(patch, extent, exits, refusal);
+	if (status == PATCH_OK && patch->action == ARCH_DIVERT)
+		status = attach_original(patch, request->model->divert.original, refusal);
 	if (status != PATCH_OK) {
 		region_detach(patch);
 		handle_free(patch);
@@ -151,10 +166,13 @@ static patch_status make_at(uintptr_t address, const struct make_request *reques
 	struct refusal refusal = { "", 0 };
 	const struct exits *exits = NULL;
 	struct extent extent;
-	patch_status status;
+	patch_status status = PATCH_OK;
 
 	heap_take_refusal();
-	status = site_examine(address, &extent, &refusal);
+	if (request->model->type == PATCH_EXEC_MODEL_DIVERT)
+		status = site_check_target((uintptr_t)request->model->divert.target, &refusal);
+	if (status == PATCH_OK)
+		status = site_examine(address, &extent, &refusal);
 	if (status == PATCH_OK && request->model->type == PATCH_EXEC_MODEL_PROBE_RETURN)
 		status = attach_find_exits(address, request->attr.exits == PATCH_EXITS_KNOWN, &exits, &refusal);
 	if (status == PATCH_OK)

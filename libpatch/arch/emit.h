@@ -80,6 +80,8 @@ static inline void arch_emit_u64(struct arch_code *code, uint64_t value)
 void arch_emit_rel32(struct arch_code *code, uintptr_t target, size_t tail);
 /* jmp rel32, or, in far code, jmp [rip + ...] */
 void arch_emit_jmp(struct arch_code *code, uintptr_t target);
+/* jmp [slot]: where the 8 bytes at `slot` say, which must be near, also in far code */
+void arch_emit_jmp_slot(struct arch_code *code, uintptr_t slot);
 /* Make a 4-byte field that ends at `field_end` the distance from there to the current offset. */
 void arch_emit_label(struct arch_code *code, size_t field_end);
 /* The same, for a given offset. */

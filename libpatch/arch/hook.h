@@ -30,7 +30,8 @@ enum arch_action {
 	ARCH_CALL_PROCEDURE,
 	ARCH_COUNT,
 	ARCH_COUNT_ATOMIC,
-	ARCH_COUNT_THREAD
+	ARCH_COUNT_THREAD,
+	ARCH_DIVERT /* control goes to the address in the slot, which is never 0 */
 };
 
 /*
@@ -69,8 +70,8 @@ struct arch_hook {
 	uintptr_t slot;
 	uint8_t post; /* what the procedure is told as its second argument */
 	/*
-	 * Unless this is ARCH_CALL_PROCEDURE, nothing is called, and a counter is increased: the slot holds the
-	 * counter's address, or, for ARCH_COUNT_THREAD, its distance from the thread pointer.
+	 * To count, nothing is called, and a counter is increased: the slot holds the counter's address, or, for
+	 * ARCH_COUNT_THREAD, its distance from the thread pointer. ARCH_DIVERT is one jump.
 	 */
 	uint8_t action; /* enum arch_action */
 	bool stamp;     /* the word behind the counter receives the time stamp counter */

@@ -24,7 +24,7 @@
 struct builder {
 	const struct window *window;
 	const struct hook *hooks;
-	const struct built_hook *built; /* the same ones, with their slots */
+	struct built_hook *built; /* the same ones, with their slots */
 	size_t count;
 	uintptr_t from[WINDOW_INSNS_MAX];
 	uintptr_t to[WINDOW_INSNS_MAX];
@@ -85,6 +85,8 @@ static void trampoline_emit_before_one(struct builder *builder, struct arch_code
 		      hook_includes(wanted->when, HOOK_ENTRY) ? ARCH_SHADOW_ENTRY :
 								ARCH_SHADOW_NONE;
 	arch_emit_hook(code, &hook);
+	if (hook.action == ARCH_DIVERT)
+		builder->built[index].behind = code->size;
 }
 
 /* Whoever jumps or returns from a function without looking at anything is about to leave it. */
@@ -236,6 +238,21 @@ static bool trampoline_emit_insn(struct builder *builder, struct arch_code *code
 	return !(insn->flags & ARCH_F_NOFALL);
 }
 
+/* Behind everything else: few are used, and then they are called, not fallen into. */
+static void trampoline_emit_originals(struct builder *builder, struct arch_code *code)
+{
+	for (size_t i = 0; i < builder->count; ++i) {
+		struct built_hook *hook = &builder->built[i];
+
+		if (hook->action != ARCH_DIVERT)
+			continue;
+		code->original = hook->at;
+		arch_emit_row(code, 0);
+		hook->original = code->size;
+		arch_emit_jmp_slot(code, hook->original_slot);
+	}
+}
+
 static void trampoline_emit_all(struct builder *builder, struct arch_code *code)
 {
 	const struct window *window = builder->window;
@@ -256,6 +273,7 @@ static void trampoline_emit_all(struct builder *builder, struct arch_code *code)
 		arch_emit_jmp(code, window->start + window->length);
 	}
 	arch_emit_cold(code);
+	trampoline_emit_originals(builder, code);
 }
 
 /* Where the block must lie for every displacement in it to reach. */
@@ -274,6 +292,9 @@ static struct arena_reach trampoline_reach(const struct builder *builder)
 		arena_reach_intersect(&reach, arena_reach_of(window->pad));
 	for (size_t i = 0; i < builder->count; ++i)
 		arena_reach_intersect(&reach, arena_reach_of(builder->built[i].slot));
+	for (size_t i = 0; i < builder->count; ++i)
+		if (builder->built[i].action == ARCH_DIVERT)
+			arena_reach_intersect(&reach, arena_reach_of(builder->built[i].original_slot));
 	return reach;
 }
 
@@ -379,6 +400,8 @@ void trampoline_free(struct trampoline *trampoline)
 		BUG_ON_RETURN(hook->place != NULL);
 		if (hook->slot != 0)
 			hook_slot_free(hook->slot);
+		if (hook->action == ARCH_DIVERT && hook->original_slot != 0)
+			hook_slot_free(hook->original_slot);
 	}
 	if (trampoline->block.size != 0) {
 		staging_drop(trampoline->block.address);
@@ -437,6 +460,53 @@ static const char *trampoline_refuses_far(const struct builder *builder)
 			      "cannot be displaced while the thread has a user shadow stack";
 	}
 	return why;
+}
+
+/* A slot that code at the address reaches, if there is memory for it. */
+static void trampoline_bring_slot(uintptr_t *slot, uintptr_t address) REQUIRES(library_lock)
+{
+	const struct arena_reach reach = arena_reach_of(address);
+	uintptr_t near;
+
+	if (*slot >= reach.lower && *slot <= reach.upper)
+		return;
+	near = hook_slot_alloc(address);
+	if (near == 0)
+		return;
+	hook_slot_free(*slot);
+	*slot = near;
+}
+
+/* Far code reads other slots through a register; a jump has none to spare. False: there is none. */
+static bool trampoline_bring_slots(const struct builder *builder, uintptr_t address) REQUIRES(library_lock)
+{
+	bool any = false;
+
+	for (size_t i = 0; i < builder->count; ++i) {
+		struct built_hook *hook = &builder->built[i];
+
+		if (hook->action != ARCH_DIVERT)
+			continue;
+		trampoline_bring_slot(&hook->slot, address);
+		trampoline_bring_slot(&hook->original_slot, address);
+		any = true;
+	}
+	return any;
+}
+
+/* From offsets in the code to addresses; closed. */
+static void trampoline_close_diverts(const struct builder *builder, uintptr_t base)
+{
+	for (size_t i = 0; i < builder->count; ++i) {
+		struct built_hook *hook = &builder->built[i];
+
+		if (hook->action != ARCH_DIVERT)
+			continue;
+		hook->behind += base;
+		hook->original += base;
+		atomic_store((_Atomic uintptr_t *)hook->slot, hook->behind);
+		atomic_store((_Atomic uintptr_t *)hook->original_slot, hook->behind);
+	}
 }
 
 /* Does an instruction of the window branch into it, to code that is not emitted yet? */
@@ -503,7 +573,8 @@ static patch_status trampoline_emit_block(struct builder *builder, struct trampo
 		*message = "no free memory within 2 GiB of the site and of what its instructions refer to";
 		return status;
 	}
-	if (trampoline->block.address != guess || header != guessed_header) {
+	if ((far && trampoline_bring_slots(builder, trampoline->block.address)) ||
+	    trampoline->block.address != guess || header != guessed_header) {
 		for (unsigned int i = 0; i < window->count; ++i)
 			builder->to[i] = trampoline->block.address + header + builder->entries[i];
 		trampoline_emit_pass(builder, &code, trampoline->block.address, header, far);
@@ -521,10 +592,11 @@ static patch_status trampoline_emit_block(struct builder *builder, struct trampo
 		*message = "out of memory";
 		return PATCH_ENOMEM;
 	}
+	trampoline_close_diverts(builder, trampoline->block.address + header);
 	return PATCH_OK;
 }
 
-/* Each with a slot of its own. */
+/* Each with a slot of its own, and a divert with two. */
 static bool trampoline_set_hooks(struct trampoline *trampoline, const struct hook *hooks) REQUIRES(library_lock)
 {
 	for (size_t i = 0; i < trampoline->hook_count; ++i) {
@@ -542,6 +614,11 @@ static bool trampoline_set_hooks(struct trampoline *trampoline, const struct hoo
 			.slot = hook_slot_alloc(trampoline->start),
 		};
 		if (trampoline->hooks[i].slot == 0)
+			return false;
+		if (hook->code.action != ARCH_DIVERT)
+			continue;
+		trampoline->hooks[i].original_slot = hook_slot_alloc(trampoline->start);
+		if (trampoline->hooks[i].original_slot == 0)
 			return false;
 	}
 	return true;

@@ -48,9 +48,9 @@ static inline bool hook_includes(unsigned int when, unsigned int wanted)
 }
 
 /*
- * A hook as wanted: for a place, and for all patches that want to be called there; or for one that counts there. On
- * ways out of the function HOOK_AROUND reports `code.program_counter`, the located address. What is called is not part
- * of the code, but in the hook's slot.
+ * A hook as wanted: for a place, and for all patches that want to be called there; or for one that counts or diverts
+ * there. On ways out of the function HOOK_AROUND reports `code.program_counter`, the located address. What is called is
+ * not part of the code, but in the hook's slot.
  */
 struct hook {
 	uintptr_t address; /* of the instruction */
@@ -70,15 +70,29 @@ struct built_hook {
 		struct hook_list *list;
 	};
 	uintptr_t slot;
-	uint64_t read;
-	uint64_t write;
-	uint64_t clobber;
+	union {
+		struct {
+			uint64_t read;
+			uint64_t write;
+			uint64_t clobber;
+		};
+		/*
+		 * Of ARCH_DIVERT: the address of what follows it, which its slot holds while it is closed; and a jump
+		 * to where its second slot says, for the patch's `original`.
+		 */
+		struct {
+			uintptr_t behind;
+			uintptr_t original;
+			uintptr_t original_slot;
+		};
+	};
 	int16_t program_counter; /* from the window's start */
 	uint8_t at;              /* offset of the instruction */
 	uint8_t when; /* as in struct hook */
 	uint8_t action;
 	bool stamp;
 	bool shared; /* `list` says who uses it */
+	bool lent;   /* `original` is a patch's */
 };
 
 struct trampoline {

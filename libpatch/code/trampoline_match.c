@@ -14,14 +14,15 @@
 struct hook trampoline_hook(const struct trampoline *trampoline, size_t index)
 {
 	const struct built_hook *hook = &trampoline->hooks[index];
+	const bool masks = hook->action != ARCH_DIVERT;
 
 	return (struct hook){
 		.address = trampoline->start + hook->at,
 		.when = hook->when,
 		.code = {
-			.read = hook->read,
-			.write = hook->write,
-			.clobber = hook->clobber,
+			.read = masks ? hook->read : 0,
+			.write = masks ? hook->write : 0,
+			.clobber = masks ? hook->clobber : 0,
 			.program_counter = trampoline->start + (uintptr_t)(intptr_t)hook->program_counter,
 			.slot = hook->slot,
 			.action = hook->action,
@@ -62,7 +63,9 @@ bool trampoline_is_for(const struct trampoline *trampoline, const struct window 
 		trampoline_jump_target(trampoline) == window->pad);
 }
 
-/* How many of the hooks in front of this one are of its kind: several that count at a place need a hook each. */
+/*
+ * How many of the hooks in front of this one are of its kind: several that count or divert at a place need a hook each.
+ */
 static size_t trampoline_rank(const struct hook *hooks, size_t index)
 {
 	size_t rank = 0;
@@ -104,15 +107,16 @@ unsigned int trampoline_excess(const struct trampoline *trampoline, const struct
 	excess = (unsigned int)(trampoline->hook_count - count) * HOOK_EXCESS;
 	for (size_t w = 0; w < count; ++w) {
 		size_t index = trampoline_find(trampoline, &hooks[w], trampoline_rank(hooks, w));
-		const struct built_hook *hook = &trampoline->hooks[index];
+		struct hook hook;
 
 		if (index == trampoline->hook_count)
 			return TRAMPOLINE_UNFIT;
-		excess += trampoline_more_kinds(hook->when, hooks[w].when) +
-			  trampoline_more(hook->read, hooks[w].code.read) +
-			  trampoline_more(hook->write, hooks[w].code.write) +
-			  trampoline_more(hook->clobber & ARCH_GENERAL, hooks[w].code.clobber) +
-			  (((hook->clobber ^ hooks[w].code.clobber) & ~ARCH_GENERAL) != 0 ? STATE_EXCESS : 0);
+		hook = trampoline_hook(trampoline, index);
+		excess += trampoline_more_kinds(hook.when, hooks[w].when) +
+			  trampoline_more(hook.code.read, hooks[w].code.read) +
+			  trampoline_more(hook.code.write, hooks[w].code.write) +
+			  trampoline_more(hook.code.clobber & ARCH_GENERAL, hooks[w].code.clobber) +
+			  (((hook.code.clobber ^ hooks[w].code.clobber) & ~ARCH_GENERAL) != 0 ? STATE_EXCESS : 0);
 	}
 	return excess;
 }

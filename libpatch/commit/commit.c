@@ -31,6 +31,7 @@
 #include "base/inject.h"
 #include "base/thread_safety.h"
 #include "commit/phase.h"
+#include "patch/place.h"
 #include "patch/quiesce.h"
 #include "patch/region.h"
 #include "sys/mem_read.h"
@@ -182,6 +183,7 @@ static void commit_publish(struct batch *batch)
 		if (change->pad_changes)
 			registry_activate(region->pad_entry, trampoline_entry(trampoline, 0), ARCH_TRAP_SIGTRAP);
 		trampoline->reachable = true;
+		place_lead_originals(trampoline);
 	}
 }
 

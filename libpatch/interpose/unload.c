@@ -27,6 +27,12 @@ static bool unload_includes(uintptr_t address, uintptr_t lower, uintptr_t upper)
 	return address - lower < upper - lower;
 }
 
+/* Which threads are in the target of a divert is not known. */
+static bool unload_may_be_in_use(const struct patch *patch)
+{
+	return patch->action == ARCH_DIVERT || patch_may_be_in_use(patch);
+}
+
 /*
  * Patches that call code in [lower, upper) are over, and are removed from the text. True when no thread runs their
  * procedures or will, and no destroy function there is still to be called.
@@ -53,7 +59,7 @@ static bool unload_procedures(uintptr_t lower, uintptr_t upper) REQUIRES(library
 	quiesce_poll();
 	index = 0;
 	while ((patch = handle_next(&index)) != NULL)
-		used |= (patch_may_be_in_use(patch) && unload_includes(patch_refers_to(patch), lower, upper)) ||
+		used |= (unload_may_be_in_use(patch) && unload_includes(patch_refers_to(patch), lower, upper)) ||
 			unload_includes((uintptr_t)patch->destroy, lower, upper);
 	return !used;
 }

@@ -59,7 +59,10 @@ void hookset_free(struct hookset *set)
 
 /* ---- the hooks that are wanted ---------------------------------------------------------------------------------- */
 
-/* The hooks that the attachments of a set stand for; those that count in front of the one that calls. */
+/*
+ * The hooks that the attachments of a set stand for: those that count in front of the one that calls, and those that
+ * divert behind it, the one that was made last first.
+ */
 struct hookset_hooks {
 	struct hook *list;
 	size_t count;
@@ -114,10 +117,19 @@ static void hookset_add_hook(struct hookset_hooks *hooks, const struct hook *hoo
 	hooks->list[hooks->count++] = *hook;
 }
 
-/* A released patch that counts has its hook until it is gone; one that is called needs none of its own. */
-static bool hookset_needs(const struct patch *patch, bool counts)
+enum hookset_step { HOOKSET_COUNTING, HOOKSET_CALLING, HOOKSET_DIVERTING, HOOKSET_STEPS };
+
+/* A released patch with a hook of its own has it until it is gone; one that is called needs none. */
+static bool hookset_needs(const struct patch *patch, enum hookset_step step)
 {
-	return counts == (patch->action != ARCH_CALL_PROCEDURE) && (counts || !patch_is_released(patch));
+	switch (patch->action) {
+	case ARCH_CALL_PROCEDURE:
+		return step == HOOKSET_CALLING && !patch_is_released(patch);
+	case ARCH_DIVERT:
+		return step == HOOKSET_DIVERTING;
+	default:
+		return step == HOOKSET_COUNTING;
+	}
 }
 
 /* False: out of memory. */
@@ -127,12 +139,13 @@ static bool hookset_collect(const struct hookset *set, struct hookset_hooks *hoo
 	hooks->list = heap_alloc(hooks->capacity * sizeof(*hooks->list));
 	if (hooks->list == NULL)
 		return false;
-	for (int counts = 1; counts >= 0; --counts) {
+	for (int step = 0; step < HOOKSET_STEPS; ++step) {
 		for (size_t i = 0; i < set->count; ++i) {
-			const struct attachment *attachment = set->list[i];
+			size_t at = step == HOOKSET_DIVERTING ? set->count - 1 - i : i;
+			const struct attachment *attachment = set->list[at];
 			struct hook hook;
 
-			if (!hookset_needs(attachment->patch, counts))
+			if (!hookset_needs(attachment->patch, (enum hookset_step)step))
 				continue;
 			hook = hookset_describe(attachment);
 			hookset_add_hook(hooks, &hook);

@@ -30,7 +30,15 @@ struct attachment {
 	uintptr_t address;     /* of the instruction */
 	union {
 		struct hook_record record;
-		const void *counter; /* when nothing is called: its address or its distance from the thread pointer */
+		/* When nothing is called. The user data is where the record has it. */
+		struct {
+			/*
+			 * What slots hold: the counter's address or its distance from the thread pointer; the target.
+			 */
+			const void *content;
+			void *user_data;
+			struct built_hook *original; /* of a divert: whose `original` the program was given, or NULL */
+		};
 	};
 	uint8_t when; /* enum hook_when */
 };
@@ -148,7 +156,7 @@ static inline uintptr_t attachment_reports(const struct attachment *attachment)
 /* What a slot holds while it is open for this attachment alone. */
 static inline const void *attachment_record(const struct attachment *attachment)
 {
-	return attachment->patch->action == ARCH_CALL_PROCEDURE ? &attachment->record : attachment->counter;
+	return attachment->patch->action == ARCH_CALL_PROCEDURE ? &attachment->record : attachment->content;
 }
 
 static inline uint64_t attachment_pair(const struct attachment *attachment)
@@ -156,14 +164,14 @@ static inline uint64_t attachment_pair(const struct attachment *attachment)
 	return attachment->patch->action == ARCH_CALL_PROCEDURE ? attachment->record.pair : 0;
 }
 
-/* The procedure that its hooks call, and its user data. Not for a patch that counts. */
+/* The procedure that its hooks call, and its user data, which is all there is of it for a divert. */
 static inline struct hook_record patch_procedure(const struct patch *patch)
 {
 	return patch->pair != NULL ? (struct hook_record){ patch->pair->procedure, patch->pair->user_data, 0 } :
 				     patch->attachments[0].record;
 }
 
-/* The address that its hooks refer to: of the procedure, or of the counter; 0 for a counter in thread-local storage. */
+/* The address that its hooks refer to: procedure, target, counter; 0 for a counter in thread-local storage. */
 static inline uintptr_t patch_refers_to(const struct patch *patch)
 {
 	switch (patch->action) {
@@ -172,7 +180,7 @@ static inline uintptr_t patch_refers_to(const struct patch *patch)
 	case ARCH_COUNT_THREAD:
 		return 0;
 	default:
-		return (uintptr_t)patch->attachments[0].counter;
+		return (uintptr_t)patch->attachments[0].content;
 	}
 }
 

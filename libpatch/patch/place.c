@@ -30,6 +30,11 @@ static uintptr_t place_content_of_list(const struct hook_list *list)
 	return open->direct ? (uintptr_t)attachment_record(open->attachment) : (uintptr_t)&list->record;
 }
 
+static uintptr_t place_closed(const struct built_hook *hook)
+{
+	return hook->action == ARCH_DIVERT ? hook->behind : 0;
+}
+
 static void place_set_slot(struct built_hook *hook)
 {
 	uintptr_t content;
@@ -39,7 +44,7 @@ static void place_set_slot(struct built_hook *hook)
 	else
 		content = hook->only != NULL && patch_is_open(hook->only->patch) ?
 				  (uintptr_t)attachment_record(hook->only) :
-				  0;
+				  place_closed(hook);
 	if (hook->shared && content == (uintptr_t)&hook->list->record)
 		hook->list->published = true;
 	atomic_store((_Atomic uintptr_t *)hook->slot, content);
@@ -142,7 +147,7 @@ static void place_unlink(struct built_hook *hook)
 /* Nobody uses the hook any more. */
 static void place_release(struct built_hook *hook) REQUIRES(library_lock)
 {
-	atomic_store((_Atomic uintptr_t *)hook->slot, 0);
+	atomic_store((_Atomic uintptr_t *)hook->slot, place_closed(hook));
 	if (hook->shared)
 		hook_list_retire(hook->list);
 	hook->shared = false;
@@ -191,6 +196,8 @@ void place_leave(struct attachment *attachment)
 		next = hook->next;
 		place_take_off(hook, attachment);
 	}
+	if (attachment->patch->action == ARCH_DIVERT && attachment->original != NULL)
+		attachment->original->lent = false;
 	attachment->place = NULL;
 	if (--place->attachments == 0)
 		heap_free(place, sizeof(*place));
@@ -356,6 +363,80 @@ static void place_give_counter(struct trampoline *trampoline, struct attachment 
 	place_set_slot(free);
 }
 
+/*
+ * Diverts use the last hooks of their place, the one that was made last in front. When one goes, others move to hooks
+ * behind theirs, never to one in front, which a thread might have passed: their slots there are stored first.
+ */
+static void place_give_divert(struct trampoline *trampoline, struct built_hook *hook, struct attachment *attachment)
+	REQUIRES(library_lock)
+{
+	struct built_hook *before = trampoline->hooks;
+
+	if (hook->only == attachment)
+		return;
+	while (before != hook && before->only != attachment)
+		++before;
+	hook->only = attachment;
+	place_link(hook, attachment->place);
+	place_set_slot(hook);
+	if (before != hook)
+		place_release(before);
+}
+
+static bool place_diverts_at(const struct trampoline *trampoline, const struct built_hook *hook, uintptr_t address)
+{
+	return hook->action == ARCH_DIVERT && trampoline->start + hook->at == address;
+}
+
+/* In order of address, and of making. */
+static void place_give_diverts(struct trampoline *trampoline, struct attachment *const *list, size_t count)
+	REQUIRES(library_lock)
+{
+	struct built_hook *hook = NULL;
+	uintptr_t address = 0;
+
+	for (size_t i = 0; i < count; ++i) {
+		if (list[i]->patch->action != ARCH_DIVERT)
+			continue;
+		if (list[i]->address != address)
+			hook = &trampoline->hooks[trampoline->hook_count];
+		address = list[i]->address;
+		do {
+			BUG_ON_RETURN(hook == trampoline->hooks);
+			--hook;
+		} while (!place_diverts_at(trampoline, hook, address));
+		place_give_divert(trampoline, hook, list[i]);
+	}
+}
+
+uintptr_t place_lend_original(struct trampoline *trampoline, struct attachment *attachment)
+{
+	struct built_hook *own = trampoline->hooks, *lent = trampoline->hooks;
+
+	while (own->action != ARCH_DIVERT || own->only != attachment)
+		++own;
+	/* Each patch has one, of any trampoline: here is one for each of them. */
+	while (!place_diverts_at(trampoline, lent, attachment->address) || lent->lent)
+		++lent;
+	if (!own->lent)
+		lent = own;
+	lent->lent = true;
+	attachment->original = lent;
+	trampoline->reachable = true;
+	atomic_store((_Atomic uintptr_t *)lent->original_slot, own->behind);
+	return lent->original;
+}
+
+void place_lead_originals(const struct trampoline *trampoline)
+{
+	for (size_t i = 0; i < trampoline->hook_count; ++i) {
+		const struct built_hook *hook = &trampoline->hooks[i];
+
+		if (hook->action == ARCH_DIVERT && hook->only != NULL && hook->only->original != NULL)
+			atomic_store((_Atomic uintptr_t *)hook->only->original->original_slot, hook->behind);
+	}
+}
+
 static void place_free_lists(struct hook_list **lists, size_t count) REQUIRES(library_lock)
 {
 	for (size_t i = 0; i < count; ++i)
@@ -399,7 +480,8 @@ bool place_use(struct trampoline *trampoline, struct attachment *const *list, si
 	}
 	place_free_lists(lists, hooks);
 	for (i = 0; i < count; ++i)
-		if (list[i]->patch->action != ARCH_CALL_PROCEDURE)
+		if (list[i]->patch->action != ARCH_CALL_PROCEDURE && list[i]->patch->action != ARCH_DIVERT)
 			place_give_counter(trampoline, list[i]);
+	place_give_diverts(trampoline, list, count);
 	return true;
 }

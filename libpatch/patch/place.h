@@ -3,8 +3,8 @@
  * A place: an instruction that patches are on. Its hooks, in whatever trampolines they were built, are the place's, not
  * a patch's: which patches a hook calls is decided here, and is in its slot.
  *
- *   no patch that uses the hook is open      0
- *   one is, and the hook is as for it alone  its record: called directly
+ *   no patch that uses the hook is open      0; of a divert, the address of what follows it
+ *   one is, and the hook is as for it alone  its record, called directly; its counter; its target
  *   else                                     the hook's list (hook_list.h)
  *
  * What a hook is used for changes in patch_make(), which may run out of memory, and when a patch goes. Opening and
@@ -37,6 +37,14 @@ bool place_use(struct trampoline *trampoline, struct attachment *const *list, si
 
 /* The patch was opened or closed: let its hooks call it, or not. */
 void place_update(struct patch *patch) REQUIRES(library_lock);
+
+/*
+ * An address for the program, which leads to what runs at the place without this patch, which diverts there, and those
+ * that were made after it. The trampoline, which serves the patch, is written, and reachable from now on (I7).
+ */
+uintptr_t place_lend_original(struct trampoline *trampoline, struct attachment *attachment) REQUIRES(library_lock);
+/* The trampoline serves its place from now on: what programs were given leads to it. */
+void place_lead_originals(const struct trampoline *trampoline) REQUIRES(library_lock);
 
 /* Free a trampoline that was never reachable, or whose code is gone. */
 void place_free_trampoline(struct trampoline *trampoline) REQUIRES(library_lock);

@@ -34,6 +34,11 @@ patch_status attach_in_window(struct patch *patch, uintptr_t address, uintptr_t 
  */
 patch_status attach_model(struct patch *patch, const struct extent *extent, const struct exits *exits,
 			  struct refusal *refusal) REQUIRES(library_lock);
+/*
+ * Of a divert, which was attached: it does not lead to itself, and *original, unless that is NULL, is what can be
+ * called from now on.
+ */
+patch_status attach_original(struct patch *patch, void **original, struct refusal *refusal) REQUIRES(library_lock);
 /* How many places that is, and is a pair needed? `exits`: of PROBE_RETURN, those of the function. */
 unsigned int attach_count(int type, const struct exits *exits, bool *paired);
 /*

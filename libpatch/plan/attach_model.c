@@ -1,17 +1,21 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * What the execution models want beyond a hook at the site: PROBE_AROUND ways out of the instruction to be hooked,
- * PROBE_CALL a call and a second place, its return address. Where a single place goes is decided in attach.c.
+ * PROBE_CALL a call and a second place, its return address, DIVERT what the program can call. Where a single place goes
+ * is decided in attach.c.
  */
 #include "plan/attach.h"
 
 #include "arch/cpu.h"
 #include "arch/hook.h"
 #include "base/thread_safety.h"
+#include "code/staging.h"
 #include "patch/hook_list.h"
 #include "patch/original.h"
+#include "patch/place.h"
 #include "runtime/call_pairs.h"
 #include "runtime/entry_again.h"
+#include "sys/text.h"
 
 /*
  * Once a patch is called on ways out of an instruction, can there be a hook on each, with the registers that all its
@@ -185,4 +189,26 @@ patch_status attach_model(struct patch *patch, const struct extent *extent, cons
 	if (status == PATCH_OK && patch->type == PATCH_EXEC_MODEL_PROBE_RETURN)
 		status = model_attach_exits(patch, exits, refusal);
 	return status;
+}
+
+patch_status attach_original(struct patch *patch, void **original, struct refusal *refusal)
+{
+	struct attachment *attachment = &patch->attachments[0];
+	uintptr_t target = (uintptr_t)attachment->content;
+	int error;
+
+	*refusal = (struct refusal){ "the target is the instruction that is to be diverted", target };
+	if (target == patch->located || target == attachment->address)
+		return PATCH_EINVAL;
+	if (original == NULL)
+		return PATCH_OK;
+	/* It may be called before any commit. */
+	text_begin();
+	error = staging_flush();
+	text_end();
+	*refusal = (struct refusal){ "generated code could not be written", attachment->address };
+	if (error != 0)
+		return PATCH_ESYS;
+	*original = (void *)place_lend_original(region_trampoline(attachment->region), attachment);
+	return PATCH_OK;
 }

@@ -209,6 +209,22 @@ patch_status site_examine(uintptr_t address, struct extent *extent, struct refus
 	return PATCH_OK;
 }
 
+patch_status site_check_target(uintptr_t address, struct refusal *refusal)
+{
+	struct maps_mapping mapping;
+	bool readable;
+
+	*refusal = (struct refusal){ "the target is in code that libpatch generated", address };
+	if (pc_map_contains(address))
+		return PATCH_EINVAL;
+	if (!maps_mapping(address, &mapping, &readable)) {
+		refusal->message = readable ? "the target is not mapped" : "/proc/self/maps cannot be read";
+		return readable ? PATCH_EFAULT : PATCH_ESYS;
+	}
+	refusal->message = "the target is not executable";
+	return mapping.protection & PROT_EXEC ? PATCH_OK : PATCH_EFAULT;
+}
+
 uintptr_t site_next_function_end(const struct extent *extent)
 {
 	struct module module;

@@ -29,6 +29,9 @@ struct extent {
 /* May a patch be placed at address? PATCH_OK, or why not in *refusal. */
 patch_status site_examine(uintptr_t address, struct extent *extent, struct refusal *refusal) REQUIRES(library_lock);
 
+/* May a divert lead there? PATCH_OK, or why not in *refusal. */
+patch_status site_check_target(uintptr_t address, struct refusal *refusal) REQUIRES(library_lock);
+
 /* The module around an address that is mapped. Its code can be read until site_examine() is asked about another one. */
 bool site_module(uintptr_t address, struct module *module) REQUIRES(library_lock);
 

@@ -39,12 +39,18 @@ void arch_emit_constant(struct arch_code *code, size_t field_end, uint64_t value
 	arch_emit_u64(code, value);
 }
 
+static const uint8_t jmp_memory[] = { 0xFF, 0x25 }; /* jmp [rip + rel32] */
+
+void arch_emit_jmp_slot(struct arch_code *code, uintptr_t slot)
+{
+	arch_emit_bytes(code, jmp_memory, sizeof(jmp_memory));
+	arch_emit_rel32(code, slot, 0);
+}
+
 void arch_emit_jmp(struct arch_code *code, uintptr_t target)
 {
-	static const uint8_t jmp_constant[] = { 0xFF, 0x25 }; /* jmp [rip + rel32] */
-
 	if (code->far) {
-		arch_emit_bytes(code, jmp_constant, sizeof(jmp_constant));
+		arch_emit_bytes(code, jmp_memory, sizeof(jmp_memory));
 		arch_emit_u32(code, 0);
 		arch_emit_constant(code, code->size, target);
 	} else {

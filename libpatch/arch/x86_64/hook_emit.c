@@ -672,6 +672,11 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	arch_call_fn *extended = arch_call_with_state(hook->clobber, hook->x87_empty);
 	struct arch_cold_hook unused, *cold = &unused;
 
+	if (hook->action == ARCH_DIVERT) {
+		arch_emit_row(code, 0);
+		arch_emit_jmp_slot(code, hook->slot);
+		return;
+	}
 	if (hook->action != ARCH_CALL_PROCEDURE) {
 		emit_count(code, hook);
 		return;

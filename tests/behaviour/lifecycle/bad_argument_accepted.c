@@ -46,7 +46,8 @@ int main(void)
 	struct patch_exec_model probe = model_of(PATCH_EXEC_MODEL_PROBE, procedure, NULL), model;
 	struct patch_statistics statistics;
 	patch_attr attr;
-	patch_t patch = NULL;
+	patch_t patch = NULL, other;
+	void *original = NULL;
 
 	harness_start();
 	CONTEXT("attributes before patch_init()");
@@ -69,9 +70,27 @@ int main(void)
 	CHECK_STATUS(patch_make(&good, &model, NULL, &patch, NULL), PATCH_EINVAL);
 	model.type = -1;
 	CHECK_STATUS(patch_make(&good, &model, NULL, &patch, NULL), PATCH_EINVAL);
+	memset(&model, 0, sizeof(model));
 	model.type = PATCH_EXEC_MODEL_DIVERT;
-	CHECK_STATUS(patch_make(&good, &model, NULL, &patch, NULL), PATCH_ENOTSUP);
+	CHECK_STATUS(patch_make(&good, &model, NULL, &patch, NULL), PATCH_EINVAL);
 	check_words();
+	model.divert.target = (void *)good.address;
+	CHECK_STATUS(patch_make(&good, &model, NULL, &patch, NULL), PATCH_EINVAL);
+	check_words();
+	model.divert.target = &model;
+	CHECK_STATUS(patch_make(&good, &model, NULL, &patch, NULL), PATCH_EFAULT);
+	check_words();
+	model.divert.target = (void *)16;
+	CHECK_STATUS(patch_make(&good, &model, NULL, &patch, NULL), PATCH_EFAULT);
+	check_words();
+	model.divert.target = (void *)(uintptr_t)main;
+	model.divert.original = &original;
+	CHECK_OK(patch_make(&good, &model, NULL, &patch, NULL));
+	CHECK(original != NULL);
+	model.divert.target = original;
+	CHECK_STATUS(patch_make(&good, &model, NULL, &other, NULL), PATCH_EINVAL);
+	check_words();
+	CHECK_OK(patch_unmake(patch));
 	location = good;
 	location.type = 99;
 	CHECK_STATUS(patch_make(&location, &probe, NULL, &patch, NULL), PATCH_EINVAL);
