@@ -2,7 +2,7 @@
 /* The other file of locate-module.c, with names that are in both. */
 #include "locate-module.h"
 
-__attribute__((noipa, used)) static int located_double(void)
+KEEP static int located_double(void)
 {
 	__asm__ volatile("nop\nnop\nnop\nnop\nnop");
 	return LOCATED_DOUBLE_2;

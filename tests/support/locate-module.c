@@ -2,7 +2,6 @@
 /* See locate-module.h. */
 #include "locate-module.h"
 
-#define KEEP __attribute__((noipa, used))
 #define EXPORTED __attribute__((visibility("default")))
 #define BODY(number) \
 	{ \

@@ -6,6 +6,13 @@
 #ifndef TESTS_LOCATE_MODULE_H
 #define TESTS_LOCATE_MODULE_H
 
+/* A function that stays what it is called, though nobody calls it. */
+#if defined(__clang__)
+#define KEEP __attribute__((noinline, used))
+#else
+#define KEEP __attribute__((noipa, used))
+#endif
+
 /* Returned by located_address(): where the function is that a name stands for. */
 enum located_function {
 	LOCATED_STATIC,    /* located_static, and its alias located_alias */
