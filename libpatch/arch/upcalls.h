@@ -35,12 +35,14 @@ struct hook_guard {
 	uintptr_t guard;
 	uintptr_t saved; /* for runtime/ only */
 	/*
-	 * The pair noted last: its distance from this structure, 0 when there is none. What is there then, a guard, is
-	 * no pair's place.
+	 * The pair noted last: its distance from this structure. 0 when there is none, or when those that are left are
+	 * the ones that the ring has gone past (`gone_past`). What is there then, a guard, is no pair's place.
 	 */
 	uintptr_t top;
 	const struct shadow_leaf *shadow; /* the page that was looked at last; never NULL */
 	struct hook_pair pairs[HOOK_PAIRS];
+	/* The ring has begun again at pairs[0], and there may be pairs above `top`: not 0. */
+	uintptr_t gone_past;
 };
 _Static_assert(offsetof(struct hook_guard, pairs) == sizeof(struct hook_pair), "`top` is a multiple of a pair's size");
 extern TLS_INITIAL_EXEC struct hook_guard libpatch_hook_guard;
@@ -67,5 +69,7 @@ void hook_pairs_make_room(uintptr_t place, uintptr_t base) __attribute__((visibi
 bool shadow_find(uintptr_t stack_pointer) __attribute__((visibility("hidden"), used));
 /* The same for a first hook that is passed over because its slot was 0: the second will not find what is there. */
 void hook_pairs_pass(uintptr_t place, uintptr_t base) __attribute__((visibility("hidden"), used));
+/* The same for a first hook that has noted its pair, when the instruction will not be executed. */
+void hook_pairs_forget(uintptr_t place, uintptr_t base) __attribute__((visibility("hidden"), used));
 
 #endif

@@ -51,6 +51,20 @@ static void hook_pairs_lend(void)
 	libpatch_hook_guard.top = offset;
 }
 
+/* Above it are pairs of handlers that were left. */
+static void hook_pairs_set_top(uintptr_t offset)
+{
+	for (uintptr_t top = libpatch_hook_guard.top; top != 0 && top != offset; top = hook_pairs_below(top))
+		hook_pairs_clear(hook_pairs_at(top));
+	libpatch_hook_guard.top = offset;
+}
+
+static void hook_pairs_drop(void)
+{
+	hook_pairs_clear(hook_pairs_at(libpatch_hook_guard.top));
+	libpatch_hook_guard.top -= sizeof(struct hook_pair);
+}
+
 bool hook_pairs_find(uintptr_t place)
 {
 	uintptr_t top = libpatch_hook_guard.top, offset = top != 0 ? top : LAST;
@@ -60,13 +74,9 @@ bool hook_pairs_find(uintptr_t place)
 
 		if ((there & ~PASSED) != place)
 			continue;
-		/* Above it are pairs of handlers that were left. */
-		for (; top != 0 && top != offset; top = hook_pairs_below(top))
-			hook_pairs_clear(hook_pairs_at(top));
-		libpatch_hook_guard.top = offset;
+		hook_pairs_set_top(offset);
 		if (there & PASSED) {
-			hook_pairs_clear(hook_pairs_at(offset));
-			libpatch_hook_guard.top = offset - sizeof(struct hook_pair);
+			hook_pairs_drop();
 			return false;
 		}
 		hook_pairs_lend();
@@ -90,22 +100,33 @@ void hook_pairs_make_room(uintptr_t place, uintptr_t base)
 {
 	uintptr_t stack_pointer = base + ARCH_HOOK_FRAME_TOTAL;
 	uintptr_t top = libpatch_hook_guard.top;
+	bool any = false;
 
 	for (size_t i = 0; i < HOOK_PAIRS; ++i) {
 		struct hook_pair *pair = &libpatch_hook_guard.pairs[i];
 
 		if (pair->place != 0 && hook_pairs_is_gone(pair, place, stack_pointer))
 			hook_pairs_clear(pair);
+		any |= pair->place != 0;
 	}
 	while (top != 0 && hook_pairs_at(top)->place == 0)
 		top -= sizeof(struct hook_pair);
 	/* Behind the last one the ring begins again. */
+	if (top == LAST)
+		libpatch_hook_guard.gone_past = 1;
+	if (!any)
+		libpatch_hook_guard.gone_past = 0;
 	libpatch_hook_guard.top = top < LAST ? top : 0;
+}
+
+static bool hook_pairs_is_empty(void)
+{
+	return libpatch_hook_guard.top == 0 && libpatch_hook_guard.gone_past == 0;
 }
 
 struct hook_pair *hook_pairs_next(uintptr_t place, uintptr_t base)
 {
-	if (libpatch_hook_guard.top != 0)
+	if (!hook_pairs_is_empty())
 		hook_pairs_make_room(place, base);
 	return hook_pairs_at(libpatch_hook_guard.top + sizeof(struct hook_pair));
 }
@@ -121,11 +142,26 @@ void hook_pairs_pass(uintptr_t place, uintptr_t base)
 
 	hook_pairs_make_room(place, base);
 	/* Nothing that the second hook might find. */
-	if (libpatch_hook_guard.top == 0)
+	if (hook_pairs_is_empty())
 		return;
 	pair = hook_pairs_at(libpatch_hook_guard.top + sizeof(struct hook_pair));
 	pair->record = 0;
 	pair->stack_pointer = base + ARCH_HOOK_FRAME_TOTAL;
 	pair->place = place | PASSED;
 	libpatch_hook_guard.top += sizeof(struct hook_pair);
+}
+
+void hook_pairs_forget(uintptr_t place, uintptr_t base)
+{
+	uintptr_t top = libpatch_hook_guard.top, offset = top != 0 ? top : LAST;
+
+	for (size_t i = 0; i < HOOK_PAIRS; ++i, offset = hook_pairs_below(offset)) {
+		const struct hook_pair *pair = hook_pairs_at(offset);
+
+		if (pair->place != place || pair->stack_pointer != base + ARCH_HOOK_FRAME_TOTAL)
+			continue;
+		hook_pairs_set_top(offset);
+		hook_pairs_drop();
+		return;
+	}
 }

@@ -10,6 +10,9 @@
  *   second hook:  the top pair, if it is of the same place: frame.record = its record;  calls the procedure;  pair = 0;
  *                 guard = 0
  *
+ * Behind the last place the ring begins again at the first one, over the oldest pair. That `top` is 0 does not say then
+ * that there are no pairs; `gone_past` does.
+ *
  * A first hook that is passed over while there are pairs notes so there, as its second might find the one of the
  * execution that a handler has interrupted. Between both one instruction is executed. What a handler notes meanwhile is
  * above, and is gone when the handler returns. A pair of which the second hook never comes, because a handler was left

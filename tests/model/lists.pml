@@ -14,9 +14,10 @@
  *
  * What is not modelled: other instructions, whose pairs are among this one's.
  *
- * Two settings are for what does not hold, and lists.sh leaves them out. Where handlers are deeper than the ring is
- * long (DEPTHS > RING), `top` is 0 though there are pairs: then a first hook that is passed over does not note so, and
- * its second finds the pair of an execution that was interrupted; and a pair that is to be forgotten is not found.
+ * Two settings are for what does not hold here, and lists.sh leaves them out. Where handlers are deeper than the ring
+ * is long (DEPTHS > RING), `top` is 0 though there are pairs: `gone_past`, by which the library knows
+ * (arch/upcalls.h), and hook_pairs_forget(), which looks for its pair, are not modelled
+ * (behaviour/probe/around_ring_overflows tests both).
  * Where longjmp() ends in the handler that it was called in (INNER=1), the pair of the execution that was left is above
  * that of the interrupted one, whose second hook takes it, and makes other calls if patches were closed in between.
  */

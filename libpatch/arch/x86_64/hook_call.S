@@ -121,6 +121,7 @@ END \name
 	ASK libpatch_find_pair, hook_pairs_find, %rcx
 	ASK libpatch_make_room, hook_pairs_make_room, %rcx
 	ASK libpatch_pass_pair, hook_pairs_pass, %rcx
+	ASK libpatch_forget_pair, hook_pairs_forget, %rcx
 	ASK libpatch_find_shadow, shadow_find, %rdx
 
 /* What is put below the new stack pointer's red zone, from the lowest word: rax, flags, program counter. */

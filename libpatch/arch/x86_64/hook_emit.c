@@ -274,17 +274,33 @@ static void emit_to_move(struct arch_code *code)
 	emit_to_library(code, EMIT_FORWARD("\xFF\x25"), libpatch_move); /* jmp [rip + ...] */
 }
 
-/* The instruction is not executed, so there is no second call. All registers are the program's but rax. */
-static void emit_forget_pair(struct arch_code *code)
+/* rcx: the place of the pair, which is the address of the slot. */
+static void emit_place(struct arch_code *code, uintptr_t slot)
 {
-	EMIT_FS("\x64\x8B\x04\x25", top_offset());                /* mov eax, fs:[top] */
-	EMIT_FS("\x64\x48\xC7\x80", pair_offset(PAIR_FIELD(place))); /* mov qword fs:[rax + place], 0 */
+	if (code->far) {
+		EMIT("\x48\xB9");     /* mov rcx, slot */
+		arch_emit_u64(code, slot);
+	} else {
+		EMIT("\x48\x8D\x0D"); /* lea rcx, [rip + slot] */
+		arch_emit_rel32(code, slot, 0);
+	}
+}
+
+/*
+ * The instruction is not executed, so there is no second call. All registers are the program's but rax. Since the guard
+ * was cleared, handlers may have noted pairs above this one, so that the library looks for it, with the guard set.
+ */
+static void emit_forget_pair(struct arch_code *code, uintptr_t slot)
+{
+	const int32_t guard = tls_offset(&libpatch_hook_guard.guard);
+
+	EMIT_FS("\x64\x48\x89\x24\x25", guard);     /* mov fs:[guard], rsp */
+	emit_store(code, PRIVATE(PATCH_X86_64_RCX), RCX);
+	emit_place(code, slot);
+	emit_call_library(code, libpatch_forget_pair);
+	emit_load(code, RCX, PRIVATE(PATCH_X86_64_RCX));
+	EMIT_FS("\x64\x48\xC7\x04\x25", guard);     /* mov qword fs:[guard], 0 */
 	arch_emit_u32(code, 0);
-	EMIT_FS("\x64\x48\xC7\x80", pair_offset(PAIR_FIELD(record))); /* mov qword fs:[rax + record], 0 */
-	arch_emit_u32(code, 0);
-	EMIT("\x83\xE8");                                         /* sub eax, size of a pair */
-	arch_emit_u8(code, sizeof(struct hook_pair));
-	EMIT_FS("\x64\x89\x04\x25", top_offset());                /* mov fs:[top], eax */
 }
 
 /* With another stack only, the thread goes where it would have gone. */
@@ -309,7 +325,7 @@ static void emit_moved(struct arch_code *code, const struct arch_cold_hook *cold
 	arch_emit_label(code, elsewhere);
 	arch_emit_label(code, cold->moved);
 	if (cold->pair == ARCH_PAIR_FIRST)
-		emit_forget_pair(code);
+		emit_forget_pair(code, cold->slot);
 	emit_to_move(code);
 }
 
@@ -380,18 +396,6 @@ static void emit_load_slot(struct arch_code *code, const struct arch_hook *hook)
 
 /* ---- pairs ------------------------------------------------------------------------------------------------------ */
 
-/* rcx: the place of the pair, which is the address of the slot. */
-static void emit_place(struct arch_code *code, uintptr_t slot)
-{
-	if (code->far) {
-		EMIT("\x48\xB9");     /* mov rcx, slot */
-		arch_emit_u64(code, slot);
-	} else {
-		EMIT("\x48\x8D\x0D"); /* lea rcx, [rip + slot] */
-		arch_emit_rel32(code, slot, 0);
-	}
-}
-
 /* rcx: the record that the first hook has noted. It stays noted until the procedure has returned. */
 static void emit_load_pair(struct arch_code *code, const struct arch_hook *hook, struct arch_cold_hook *cold)
 {
@@ -458,7 +462,7 @@ static void emit_cold_pair(struct arch_code *code, const struct arch_cold_hook *
 		emit_back(code, cold->room);
 		arch_emit_label(code, cold->closed);
 		EMIT_FS("\x64\x8B\x04\x25", top_offset()); /* mov eax, fs:[top] */
-		EMIT("\x85\xC0");                     /* test eax, eax */
+		EMIT_FS("\x64\x0B\x04\x25", tls_offset(&libpatch_hook_guard.gone_past)); /* or eax, fs:[gone_past] */
 		none = EMIT_FORWARD("\x0F\x84");       /* je none */
 		emit_place(code, cold->slot);
 		emit_call_library(code, libpatch_pass_pair);

@@ -1,0 +1,182 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * PROBE_AROUND at an instruction that more handlers execute, each having interrupted the one before, than there is room
+ * for pairs: only the oldest lose their second calls. An execution whose first call was passed over has no second one,
+ * and an execution that the first call has led elsewhere forgets its own pair, wherever handlers interrupt it.
+ */
+#include "targets.h"
+
+#include "arch/upcalls.h"
+
+#include <sys/mman.h>
+
+uint64_t site(const uint64_t *from);
+extern const uint8_t site_behind[];
+
+__asm__(".text\n.p2align 6, 0xcc\n.globl site\n.type site, @function\nsite:\n.cfi_startproc\n mov (%rdi), %rax\n"
+	"site_behind: nop\n nop\n nop\n nop\n ret\n.cfi_endproc\n.size site, . - site\n.p2align 6, 0xcc\n");
+
+static uint64_t there = 1;
+static uint64_t *page;
+static patch_t patch;
+static int level, levels, calls[2], faults, steps;
+static bool moves;
+static void (*innermost)(void);
+
+static void procedure(struct patch_exec_context *context, uint8_t post)
+{
+	calls[post]++;
+	if (!moves || post)
+		return;
+	moves = false;
+	context->program_counter = (uintptr_t)site_behind;
+	/* From here to the end of the hook a handler comes behind every instruction. */
+	__asm__ volatile("pushfq\n orq $0x100, (%%rsp)\n popfq\n" ::: "memory", "cc");
+}
+
+static void on_fault(int signo)
+{
+	(void)signo;
+	faults++;
+	if (++level < levels) {
+		site(page);
+	} else {
+		innermost();
+		REQUIRE(mprotect(page, 4096, PROT_READ) == 0);
+	}
+}
+
+static void on_step(int signo)
+{
+	(void)signo;
+	steps++;
+	site(&there);
+}
+
+/* As many executions as there is room for, one within the other; what the innermost one's handler does. */
+static void nest(int count, void (*function)(void))
+{
+	struct sigaction action = { .sa_handler = on_fault, .sa_flags = SA_NODEFER };
+
+	innermost = function;
+	levels = count;
+	level = calls[0] = calls[1] = faults = 0;
+	REQUIRE(sigaction(SIGSEGV, &action, NULL) == 0);
+	REQUIRE(mprotect(page, 4096, PROT_NONE) == 0);
+	site(page);
+	CHECK_EQ(faults, count);
+}
+
+static void neighbour(struct patch_exec_context *context, uint8_t post)
+{
+	(void)context;
+	(void)post;
+}
+
+static void begin(void)
+{
+	struct patch_location location = location_at((uintptr_t)site);
+	struct patch_exec_model model = model_of(PATCH_EXEC_MODEL_PROBE_AROUND, procedure, NULL);
+	patch_attr attr = attr_of(PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED);
+	patch_t other;
+
+	REQUIRE_OK(patch_init(NULL, 0));
+	page = mmap(NULL, 4096, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	REQUIRE(page != MAP_FAILED);
+	REQUIRE_OK(patch_make(&location, &model, &attr, &patch, NULL));
+	/* Its hook is in the same code, which stays when the patch is disabled. */
+	REQUIRE_OK(make_probe((uintptr_t)site_behind, neighbour, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &other));
+	REQUIRE_OK(patch_commit());
+}
+
+static void end(void)
+{
+	calls[0] = calls[1] = 0;
+	for (int i = 0; i < 3 * HOOK_PAIRS; i++)
+		site(&there);
+	CHECK_EQ(calls[0], 3 * HOOK_PAIRS);
+	CHECK_EQ(calls[1], 3 * HOOK_PAIRS);
+	CHECK_OK(patch_fini());
+}
+
+static void once_more(void)
+{
+	site(&there);
+	CHECK_EQ(calls[0], HOOK_PAIRS + 1);
+	CHECK_EQ(calls[1], 1);
+}
+
+static void once_more_and_closed(void)
+{
+	once_more();
+	CHECK_OK(patch_disable(patch));
+	CHECK_OK(patch_commit());
+	for (int i = 0; i < 3; i++)
+		site(&there);
+	CHECK_EQ(calls[0], HOOK_PAIRS + 1);
+	CHECK_EQ(calls[1], 1);
+}
+
+/* The pair of the innermost is where the oldest was, which has no second call. */
+static void one_too_many(void *argument)
+{
+	(void)argument;
+	begin();
+	nest(HOOK_PAIRS, once_more);
+	CHECK_EQ(calls[0], HOOK_PAIRS + 1);
+	CHECK_EQ(calls[1], HOOK_PAIRS);
+	end();
+}
+
+static void passed_over(void *argument)
+{
+	(void)argument;
+	begin();
+	nest(HOOK_PAIRS, once_more_and_closed);
+	CHECK_EQ(calls[0], HOOK_PAIRS + 1);
+	CHECK_EQ(calls[1], HOOK_PAIRS);
+	CHECK_OK(patch_enable(patch));
+	CHECK_OK(patch_commit());
+	end();
+}
+
+static void move_stepped(void)
+{
+	calls[1] = 0;
+	moves = true;
+	site(&there);
+	CHECK(!moves);
+	CHECK(steps > 20);
+	/* Handlers execute it before the pair is noted, and after the guard is cleared. */
+	CHECK(calls[1] > 0);
+	calls[1] = 0;
+}
+
+/* With no pairs, and with so many that the last place in the ring is the one that is forgotten. */
+static void forgotten(void *count)
+{
+	int outer = *(const int *)count;
+
+	begin();
+	REQUIRE(signal(SIGTRAP, on_step) == SIG_DFL);
+	if (outer == 0)
+		move_stepped();
+	else
+		nest(outer, move_stepped);
+	/* But for those of which the handlers have taken the place. */
+	CHECK_EQ(calls[1], outer < HOOK_PAIRS - 1 ? outer : HOOK_PAIRS - 2);
+	end();
+}
+
+int main(void)
+{
+	static const int none = 0, some = 3, all_but_one = HOOK_PAIRS - 1;
+
+	harness_start();
+	harness_isolated("one too many", one_too_many, NULL);
+	harness_isolated("passed over", passed_over, NULL);
+	harness_isolated("forgotten", forgotten, (void *)&none);
+	harness_isolated("forgotten above some", forgotten, (void *)&some);
+	harness_isolated("forgotten at the end of the ring", forgotten, (void *)&all_but_one);
+	return harness_end();
+}
