@@ -145,6 +145,8 @@ static void trampoline_emit_after_one(const struct builder *builder, struct arch
 	} else {
 		hook.shadow = ARCH_SHADOW_EXIT;
 		hook.at_entry = true;
+		/* A function that goes to its first byte by a pointer calls itself. */
+		hook.lower += wanted->upper != 0;
 	}
 	arch_emit_hook(code, &hook);
 }

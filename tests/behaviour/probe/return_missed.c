@@ -39,6 +39,9 @@ FUNCTION(tail_of_framed, "	push %rbx\n.cfi_adjust_cfa_offset 8\n.cfi_offset %rbx
 			 "	mov %rbx, %rdi\n	pop %rbx\n.cfi_adjust_cfa_offset -8\n	jmp leaf")
 FUNCTION(again, "	test %rdi, %rdi\n	je 1f\n	dec %rdi\n	jmp again\n1:	mov $7, %eax\n	ret")
 FUNCTION(again_branch, "	dec %rdi\n	nopl (%rax)\n	jns again_branch\n	mov $7, %eax\n	ret")
+/* By a pointer it calls itself: each time is a return and a call. */
+FUNCTION(again_indirect, "	dec %rdi\n	js 1f\n	lea again_indirect(%rip), %rax\n	jmp *%rax\n"
+			 "1:	mov $7, %eax\n	ret")
 /* Cases 0 to 2 are inside, 3 is another function's. */
 FUNCTION(by_table, "	and $3, %edi\n	lea by_table_cases(%rip), %rax\n	jmp *(%rax,%rdi,8)\n"
 		   "by_table_0:	mov $10, %eax\n	ret\nby_table_1:	mov $11, %eax\n	jmp by_table_3\n"
@@ -132,6 +135,7 @@ static const struct form {
 	{ "again", again, 6, 7, 1, again_end },
 	{ "again, not", again, 0, 7, 1, again_end },
 	{ "again_branch", again_branch, 6, 7, 1, again_branch_end },
+	{ "again_indirect", again_indirect, 6, 7, 7, again_indirect_end },
 	{ "by_table, 0", by_table, 0, 10, 1, by_table_end },
 	{ "by_table, 1", by_table, 1, 11, 1, by_table_end },
 	{ "by_table, 2", by_table, 2, 12, 1, by_table_end },
