@@ -104,7 +104,7 @@ static bool replan_try_candidates(struct replan *replan, struct candidates *cand
 			     &refusal) != PATCH_OK)
 		return false;
 	while (candidates_next(candidates, &refusal) == PATCH_OK &&
-	       candidates->plan.candidate.level < PLAN_BRANCHED_TO) {
+	       candidates->plan.candidate.level < PLAN_LED_ON) {
 		/* An unused region with the same window: buried, it is what region_create() finds. */
 		if (candidates->inner_count == 1 && region_is_unused(candidates->inner[0]))
 			region_bury(candidates->inner[--candidates->inner_count]);

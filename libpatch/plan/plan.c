@@ -93,12 +93,12 @@ static bool plan_flows_on(const struct arch_insn *insn)
 
 /* How the boundary is met that is at `address`, where `insn` is, behind `last`. */
 static enum plan_level plan_level_of(const struct plan_request *request, const struct arch_insn *last,
-				     const struct arch_insn *insn, uintptr_t address)
+				     const struct arch_insn *insn, uintptr_t address, uintptr_t site)
 {
 	if (address == request->limit)
 		return PLAN_ENTERED;
 	if (plan_is_target(request, address))
-		return PLAN_BRANCHED_TO;
+		return address <= site ? PLAN_LED_ON : PLAN_BRANCHED_TO;
 	if (insn->flags & ARCH_F_ENDBR || (!plan_flows_on(last) && !(insn->flags & ARCH_F_FILLER)))
 		return PLAN_RETURNED_TO;
 	return PLAN_QUIET;
@@ -116,6 +116,7 @@ static const char *plan_build(const struct plan_request *request, enum plan_leve
 	const uint8_t *bytes = request->bytes + (plan->start - request->site);
 	size_t size = request->size - (plan->start - request->site);
 	bool flows = request->from == 0 || level < PLAN_BRANCHED_TO;
+	bool led_on = false;
 
 	plan->length = 0;
 	plan->count = 0;
@@ -137,8 +138,16 @@ static const char *plan_build(const struct plan_request *request, enum plan_leve
 		/* Of the site's own instruction plan_site() knows. */
 		if (address != plan->site && plan_target_inside(request, address, insn) != 0)
 			return "the function branches into the middle of an instruction within the bytes of a jump";
-		if (plan->count > 0 && plan_level_of(request, insn - 1, insn, address) > level)
-			return "the function branches to an instruction within the bytes of a jump";
+		if (plan->count > 0) {
+			enum plan_level met = plan_level_of(request, insn - 1, insn, address, plan->site);
+
+			led_on |= met == PLAN_LED_ON;
+			/* It may turn away in front of the site. */
+			if (led_on && address < plan->site && insn->rel_size != 0)
+				met = MAX(met, PLAN_BRANCHED_TO);
+			if (met > level)
+				return "the function branches to an instruction within the bytes of a jump";
+		}
 		if (address < plan->site && (address + insn->length > plan->site ||
 					     (flows && (!plan_flows_on(insn) || (insn->flags & ARCH_F_ENDBR)))))
 			return "control does not flow to the instruction from the one in front";
@@ -147,7 +156,7 @@ static const char *plan_build(const struct plan_request *request, enum plan_leve
 		plan->length += insn->length;
 		plan->offsets[++plan->count] = plan->length;
 	}
-	return NULL;
+	return level == PLAN_LED_ON && !led_on ? "the window was tried already" : NULL;
 }
 
 /* From plan->start on, as long as a jump, over the site's instruction. */
@@ -219,8 +228,8 @@ static bool plan_climb(const struct plan_request *request, const struct arch_ins
 		plan->candidate = rung;
 		switch (rung.shape) {
 		case PLAN_FORWARD:
-			/* There is one, and none when the start is given. */
-			if (rung.variant == 0 && request->from == 0) {
+			/* There is one, and none when the start is given; control does not reach the site from it. */
+			if (rung.variant == 0 && request->from == 0 && rung.level != PLAN_LED_ON) {
 				plan->start = plan->site;
 				*why = plan_build_window(request, rung.level, at_site, plan, where);
 				built = *why == NULL;

@@ -14,11 +14,12 @@
 
 /*
  * How the boundaries of a window are met, the best level first: a boundary that something leads to traps, at
- * microseconds each. Only FORBID goes beyond PLAN_RETURNED_TO.
+ * microseconds each. Only FORBID goes beyond PLAN_LED_ON, up to which no execution traps that would not at the site.
  */
 enum plan_level {
 	PLAN_QUIET,       /* nothing is known to lead to them but the instruction in front: they never trap */
 	PLAN_RETURNED_TO, /* behind a call or a jump: something may lead there, as a return does */
+	PLAN_LED_ON,      /* the function branches to them, and from there control reaches the site */
 	PLAN_BRANCHED_TO, /* the function branches to them */
 	PLAN_ENTERED,     /* the window runs into the next function, whose entry is one: only if plan_request.beyond */
 	PLAN_LEVELS       /* no window: a trap */
