@@ -31,7 +31,7 @@ enum arch_action {
 	ARCH_COUNT,
 	ARCH_COUNT_ATOMIC,
 	ARCH_COUNT_THREAD,
-	ARCH_DIVERT /* control goes to the address in the slot, which is never 0 */
+	ARCH_DIVERT /* control goes to the address in the slot, which is not 0 */
 };
 
 /*

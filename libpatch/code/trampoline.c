@@ -71,11 +71,23 @@ static bool trampoline_is_function(const struct builder *builder, const struct h
 	       (located % 16 == 0 || located != builder->from[builder->index]);
 }
 
+static bool trampoline_follows_divert(const struct builder *builder, size_t index)
+{
+	const struct hook *hook = &builder->hooks[index];
+
+	return index > 0 && hook[-1].code.action == ARCH_DIVERT && hook[-1].address == hook->address;
+}
+
 static void trampoline_emit_before_one(struct builder *builder, struct arch_code *code, size_t index)
 {
 	const struct hook *wanted = &builder->hooks[index];
 	struct arch_hook hook = wanted->code;
 
+	/* One jump for all that divert there. */
+	if (hook.action == ARCH_DIVERT && trampoline_follows_divert(builder, index)) {
+		builder->built[index].behind = builder->built[index - 1].behind;
+		return;
+	}
 	hook.slot = builder->built[index].slot;
 	hook.post = hook_is_post(wanted->when);
 	hook.at_entry = trampoline_is_at_entry(builder, wanted);

@@ -77,8 +77,8 @@ struct built_hook {
 			uint64_t clobber;
 		};
 		/*
-		 * Of ARCH_DIVERT: the address of what follows it, which its slot holds while it is closed; and a jump
-		 * to where its second slot says, for the patch's `original`.
+		 * Of ARCH_DIVERT: the address of what follows the place's jump, which the slot holds when nothing
+		 * diverts; and another jump, to where a second slot says, for a patch's `original`.
 		 */
 		struct {
 			uintptr_t behind;

@@ -61,7 +61,7 @@ void hookset_free(struct hookset *set)
 
 /*
  * The hooks that the attachments of a set stand for: those that count in front of the one that calls, and those that
- * divert behind it, the one that was made last first.
+ * divert behind it.
  */
 struct hookset_hooks {
 	struct hook *list;
@@ -141,8 +141,7 @@ static bool hookset_collect(const struct hookset *set, struct hookset_hooks *hoo
 		return false;
 	for (int step = 0; step < HOOKSET_STEPS; ++step) {
 		for (size_t i = 0; i < set->count; ++i) {
-			size_t at = step == HOOKSET_DIVERTING ? set->count - 1 - i : i;
-			const struct attachment *attachment = set->list[at];
+			const struct attachment *attachment = set->list[i];
 			struct hook hook;
 
 			if (!hookset_needs(attachment->patch, (enum hookset_step)step))

@@ -30,24 +30,49 @@ static uintptr_t place_content_of_list(const struct hook_list *list)
 	return open->direct ? (uintptr_t)attachment_record(open->attachment) : (uintptr_t)&list->record;
 }
 
-static uintptr_t place_closed(const struct built_hook *hook)
+/* Of the place's open diverts that were made before `order`, the one that was made last: its target; else `behind`. */
+static uintptr_t place_diverted(const struct place *place, uint64_t order, uintptr_t behind)
 {
-	return hook->action == ARCH_DIVERT ? hook->behind : 0;
+	const struct attachment *last = NULL;
+
+	for (const struct built_hook *hook = place->hooks; hook != NULL; hook = hook->next) {
+		const struct attachment *user = hook->action == ARCH_DIVERT ? hook->only : NULL;
+
+		if (user != NULL && patch_is_open(user->patch) && user->patch->order < order &&
+		    (last == NULL || user->patch->order > last->patch->order))
+			last = user;
+	}
+	return last != NULL ? (uintptr_t)last->content : behind;
+}
+
+static uintptr_t place_content(const struct built_hook *hook)
+{
+	if (hook->action == ARCH_DIVERT)
+		return hook->place != NULL ? place_diverted(hook->place, UINT64_MAX, hook->behind) : hook->behind;
+	if (hook->shared)
+		return place_content_of_list(hook->list);
+	return hook->only != NULL && patch_is_open(hook->only->patch) ? (uintptr_t)attachment_record(hook->only) : 0;
 }
 
 static void place_set_slot(struct built_hook *hook)
 {
-	uintptr_t content;
+	uintptr_t content = place_content(hook);
 
-	if (hook->shared)
-		content = place_content_of_list(hook->list);
-	else
-		content = hook->only != NULL && patch_is_open(hook->only->patch) ?
-				  (uintptr_t)attachment_record(hook->only) :
-				  place_closed(hook);
 	if (hook->shared && content == (uintptr_t)&hook->list->record)
 		hook->list->published = true;
 	atomic_store((_Atomic uintptr_t *)hook->slot, content);
+}
+
+/* What programs were given leads past the patch, and those that were made after it. */
+static void place_set_originals(const struct place *place)
+{
+	for (const struct built_hook *hook = place->hooks; hook != NULL; hook = hook->next) {
+		const struct attachment *user = hook->action == ARCH_DIVERT ? hook->only : NULL;
+
+		if (user != NULL && user->original != NULL)
+			atomic_store((_Atomic uintptr_t *)user->original->original_slot,
+				     place_diverted(place, user->patch->order, place->behind));
+	}
 }
 
 static void place_update_hook(struct built_hook *hook, const struct attachment *attachment)
@@ -92,6 +117,8 @@ void place_update(struct patch *patch)
 
 		for (struct built_hook *hook = place != NULL ? place->hooks : NULL; hook != NULL; hook = hook->next)
 			place_update_hook(hook, &patch->attachments[i]);
+		if (place != NULL && patch->action == ARCH_DIVERT)
+			place_set_originals(place);
 	}
 	if (!patch_is_open(patch))
 		hook_list_close_retired(patch->order);
@@ -147,18 +174,24 @@ static void place_unlink(struct built_hook *hook)
 /* Nobody uses the hook any more. */
 static void place_release(struct built_hook *hook) REQUIRES(library_lock)
 {
-	atomic_store((_Atomic uintptr_t *)hook->slot, place_closed(hook));
 	if (hook->shared)
 		hook_list_retire(hook->list);
 	hook->shared = false;
 	hook->only = NULL;
 	place_unlink(hook);
+	place_set_slot(hook);
 }
 
 static void place_take_off(struct built_hook *hook, const struct attachment *attachment) REQUIRES(library_lock)
 {
 	bool any = false;
 
+	if (hook->action == ARCH_DIVERT) {
+		/* What else diverts there uses the same jump. */
+		if (hook->only == attachment)
+			hook->only = NULL;
+		return;
+	}
 	if (!hook->shared) {
 		if (hook->only == attachment)
 			place_release(hook);
@@ -199,8 +232,11 @@ void place_leave(struct attachment *attachment)
 	if (attachment->patch->action == ARCH_DIVERT && attachment->original != NULL)
 		attachment->original->lent = false;
 	attachment->place = NULL;
-	if (--place->attachments == 0)
-		heap_free(place, sizeof(*place));
+	if (--place->attachments > 0)
+		return;
+	while (place->hooks != NULL)
+		place_release(place->hooks);
+	heap_free(place, sizeof(*place));
 }
 
 void place_free_trampoline(struct trampoline *trampoline)
@@ -363,67 +399,56 @@ static void place_give_counter(struct trampoline *trampoline, struct attachment 
 	place_set_slot(free);
 }
 
-/*
- * Diverts use the last hooks of their place, the one that was made last in front. When one goes, others move to hooks
- * behind theirs, never to one in front, which a thread might have passed: their slots there are stored first.
- */
-static void place_give_divert(struct trampoline *trampoline, struct built_hook *hook, struct attachment *attachment)
-	REQUIRES(library_lock)
-{
-	struct built_hook *before = trampoline->hooks;
-
-	if (hook->only == attachment)
-		return;
-	while (before != hook && before->only != attachment)
-		++before;
-	hook->only = attachment;
-	place_link(hook, attachment->place);
-	place_set_slot(hook);
-	if (before != hook)
-		place_release(before);
-}
-
-static bool place_diverts_at(const struct trampoline *trampoline, const struct built_hook *hook, uintptr_t address)
+static bool place_diverts_at(const struct built_hook *hook, const struct trampoline *trampoline, uintptr_t address)
 {
 	return hook->action == ARCH_DIVERT && trampoline->start + hook->at == address;
 }
 
-/* In order of address, and of making. */
-static void place_give_diverts(struct trampoline *trampoline, struct attachment *const *list, size_t count)
-	REQUIRES(library_lock)
+/* All that divert at a place use its jump, and each of them has one of the hooks, for the sake of `original`. */
+static void place_give_divert(struct trampoline *trampoline, struct attachment *attachment)
 {
-	struct built_hook *hook = NULL;
-	uintptr_t address = 0;
+	struct built_hook *free = NULL;
+	bool given = false;
 
-	for (size_t i = 0; i < count; ++i) {
-		if (list[i]->patch->action != ARCH_DIVERT)
+	for (size_t i = 0; i < trampoline->hook_count; ++i) {
+		struct built_hook *hook = &trampoline->hooks[i];
+
+		if (!place_diverts_at(hook, trampoline, attachment->address))
 			continue;
-		if (list[i]->address != address)
-			hook = &trampoline->hooks[trampoline->hook_count];
-		address = list[i]->address;
-		do {
-			BUG_ON_RETURN(hook == trampoline->hooks);
-			--hook;
-		} while (!place_diverts_at(trampoline, hook, address));
-		place_give_divert(trampoline, hook, list[i]);
+		place_link(hook, attachment->place);
+		given |= hook->only == attachment;
+		if (hook->only == NULL)
+			free = hook;
 	}
+	if (given)
+		return;
+	BUG_ON_RETURN(free == NULL);
+	free->only = attachment;
+}
+
+static void place_give_diverts(struct trampoline *trampoline, struct attachment *const *list, size_t count)
+{
+	for (size_t i = 0; i < count; ++i)
+		if (list[i]->patch->action == ARCH_DIVERT)
+			place_give_divert(trampoline, list[i]);
+	for (size_t i = 0; i < trampoline->hook_count; ++i)
+		if (trampoline->hooks[i].action == ARCH_DIVERT)
+			place_set_slot(&trampoline->hooks[i]);
 }
 
 uintptr_t place_lend_original(struct trampoline *trampoline, struct attachment *attachment)
 {
-	struct built_hook *own = trampoline->hooks, *lent = trampoline->hooks;
+	struct built_hook *lent = trampoline->hooks;
 
-	while (own->action != ARCH_DIVERT || own->only != attachment)
-		++own;
 	/* Each patch has one, of any trampoline: here is one for each of them. */
-	while (!place_diverts_at(trampoline, lent, attachment->address) || lent->lent)
+	while (!place_diverts_at(lent, trampoline, attachment->address) || lent->lent)
 		++lent;
-	if (!own->lent)
-		lent = own;
 	lent->lent = true;
-	attachment->original = lent;
 	trampoline->reachable = true;
-	atomic_store((_Atomic uintptr_t *)lent->original_slot, own->behind);
+	attachment->original = lent;
+	if (attachment->place->behind == 0)
+		attachment->place->behind = lent->behind;
+	place_set_originals(attachment->place);
 	return lent->original;
 }
 
@@ -432,8 +457,10 @@ void place_lead_originals(const struct trampoline *trampoline)
 	for (size_t i = 0; i < trampoline->hook_count; ++i) {
 		const struct built_hook *hook = &trampoline->hooks[i];
 
-		if (hook->action == ARCH_DIVERT && hook->only != NULL && hook->only->original != NULL)
-			atomic_store((_Atomic uintptr_t *)hook->only->original->original_slot, hook->behind);
+		if (hook->action != ARCH_DIVERT || hook->place == NULL)
+			continue;
+		hook->place->behind = hook->behind;
+		place_set_originals(hook->place);
 	}
 }
 

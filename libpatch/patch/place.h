@@ -3,9 +3,12 @@
  * A place: an instruction that patches are on. Its hooks, in whatever trampolines they were built, are the place's, not
  * a patch's: which patches a hook calls is decided here, and is in its slot.
  *
- *   no patch that uses the hook is open      0; of a divert, the address of what follows it
- *   one is, and the hook is as for it alone  its record, called directly; its counter; its target
+ *   no patch that uses the hook is open      0
+ *   one is, and the hook is as for it alone  its record, called directly; its counter
  *   else                                     the hook's list (hook_list.h)
+ *
+ * Of diverts, the slot holds the target of the open one that was made last, whether it was there or not when the
+ * trampoline was built; or the address of what follows.
  *
  * What a hook is used for changes in patch_make(), which may run out of memory, and when a patch goes. Opening and
  * closing only says which of its users are called, and cannot fail.
@@ -21,6 +24,7 @@
 struct place {
 	uint64_t pair; /* of the last opening of a patch that is told of the function's return */
 	struct built_hook *hooks; /* that are used; of any region's trampolines */
+	uintptr_t behind; /* what the place's diverts do not lead elsewhere goes there, once one of them is known */
 	uint32_t attachments;
 };
 
