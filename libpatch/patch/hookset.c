@@ -16,6 +16,8 @@
 #include "patch/place.h"
 #include "patch/quiesce.h"
 
+#include <string.h>
+
 static bool hookset_precedes(const struct attachment *a, const struct attachment *b)
 {
 	if (a->address != b->address)
@@ -160,7 +162,10 @@ static void hookset_free_hooks(struct hookset_hooks *hooks)
 
 /* ---- a trampoline that can do it -------------------------------------------------------------------------------- */
 
-/* With so many trampolines of a window, one that does more than is wanted will do. */
+/*
+ * With so many trampolines of a window, one that does more than is wanted will do; and where none does, the next one
+ * does all that any of them does. So there are no more of them than times that something can be added to that (I7).
+ */
 #define EXACT 8
 
 /* The search among the trampolines of a region for the one that does the least beside what is wanted. */
@@ -198,6 +203,77 @@ static struct hookset_search hookset_search(const struct region *region, const s
 	return search;
 }
 
+/* The hook goes where hookset_collect() puts those that call. */
+static void hookset_insert(struct hookset_hooks *hooks, const struct hook *hook)
+{
+	const size_t count = hooks->count;
+	size_t at = count;
+
+	hookset_add_hook(hooks, hook);
+	if (hooks->count == count)
+		return;
+	for (; at > 0 && hooks->list[at - 1].code.action == ARCH_DIVERT; --at)
+		hooks->list[at] = hooks->list[at - 1];
+	hooks->list[at] = *hook;
+}
+
+static void hookset_insert_all(struct hookset_hooks *hooks, const struct trampoline *trampoline,
+			       const struct window *window)
+{
+	if (trampoline == NULL || !trampoline_is_for(trampoline, window))
+		return;
+	for (size_t i = 0; i < trampoline->hook_count; ++i) {
+		struct hook hook = trampoline_hook(trampoline, i);
+
+		/* Of counters and diverts each patch has its own. */
+		if (hook.code.action != ARCH_CALL_PROCEDURE || hook.when == HOOK_SYSCALL)
+			continue;
+		hook.lower = hooks->list[0].lower;
+		hook.upper = hooks->list[0].upper;
+		hookset_insert(hooks, &hook);
+	}
+}
+
+static size_t hookset_count_all(const struct region *region)
+{
+	size_t count = (region->next != NULL ? region->next->hook_count : 0U) +
+		       (region->current != NULL ? region->current->hook_count : 0U);
+
+	for (const struct trampoline *old = region->old; old != NULL; old = old->next)
+		count += old->hook_count;
+	return count;
+}
+
+/* What is wanted, and all that the window's trampolines do. False: out of memory. */
+static bool hookset_widen(struct hookset_hooks *wide, const struct hookset_hooks *hooks, const struct region *region,
+			  const struct window *window)
+{
+	*wide = (struct hookset_hooks){ .capacity = hooks->count + hookset_count_all(region) };
+	wide->list = heap_alloc(wide->capacity * sizeof(*wide->list));
+	if (wide->list == NULL)
+		return false;
+	memcpy(wide->list, hooks->list, hooks->count * sizeof(*hooks->list));
+	wide->count = hooks->count;
+	hookset_insert_all(wide, region->next, window);
+	hookset_insert_all(wide, region->current, window);
+	for (const struct trampoline *old = region->old; old != NULL; old = old->next)
+		hookset_insert_all(wide, old, window);
+	return true;
+}
+
+static patch_status hookset_build_wide(const struct region *region, struct window *window,
+				       const struct hookset_hooks *hooks, struct trampoline **out,
+				       const char **message) REQUIRES(library_lock)
+{
+	struct hookset_hooks wide;
+	patch_status status = PATCH_ENOMEM;
+
+	if (hookset_widen(&wide, hooks, region, window))
+		status = trampoline_build(window, wide.list, wide.count, out, message);
+	hookset_free_hooks(&wide);
+	return status;
+}
+
 /* One that the region has, or a new one: *is_new. */
 static patch_status hookset_find_or_build(const struct region *region, struct window *window,
 					  const struct hookset_hooks *hooks, struct trampoline **out, bool *is_new,
@@ -210,7 +286,11 @@ static patch_status hookset_find_or_build(const struct region *region, struct wi
 	*is_new = false;
 	if (search.excess == 0 || (search.best != NULL && search.count >= EXACT))
 		return PATCH_OK;
-	status = trampoline_build(window, hooks->list, hooks->count, out, message);
+	status = PATCH_ENOMEM;
+	if (search.count >= EXACT && hooks->count > 0)
+		status = hookset_build_wide(region, window, hooks, out, message);
+	if (status != PATCH_OK)
+		status = trampoline_build(window, hooks->list, hooks->count, out, message);
 	*is_new = status == PATCH_OK;
 	if (status == PATCH_OK || search.best == NULL)
 		return status;

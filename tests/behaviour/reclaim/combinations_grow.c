@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Patches of any policy and model that come and go in any order on the instructions of one function, so that each
- * moment has another combination of them: the code that is kept is bounded by how many there are at a time (I7), not by
- * how many combinations there were.
+ * Patches of any policy, model and masks that come and go in any order on the instructions of one function, so that
+ * each moment has another combination of them: the code that is kept is bounded by how many there are at a time (I7),
+ * not by how many combinations there were. LIBPATCH_CHANGES is how many changes there are: a million take minutes.
  */
 #include "targets.h"
 
 #define AT_ONE 3 /* patches at one instruction, at most */
-#define EARLY 16000
-#define LATE 64000
+#define CHANGES 64000
 
 static patch_t patches[TARGET_MAX_INSTRUCTIONS][AT_ONE];
 static unsigned int hits[TARGET_MAX_INSTRUCTIONS][AT_ONE];
@@ -34,12 +33,16 @@ static unsigned int random_below(unsigned int limit)
 static void make(uintptr_t address, unsigned int i, unsigned int k)
 {
 	static const int policies[8] = { PATCH_TRAP_POLICY_FORCE, PATCH_TRAP_POLICY_FORBID };
+	static const uint64_t masks[4] = { PATCH_REGS_GP_ONLY, PATCH_REGS_ALL, PATCH_REGS_SSE };
 	struct patch_location location = location_at(address);
 	struct patch_exec_model model = model_of(random_below(4) ? PATCH_EXEC_MODEL_PROBE :
 								   PATCH_EXEC_MODEL_PROBE_AROUND,
 						 procedure, &hits[i][k]);
 	unsigned int policy = random_below(8);
-	patch_attr attr = attr_of(policy < 2 ? policies[policy] : PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED);
+	patch_attr attr;
+
+	model.probe.clobber_registers = masks[random_below(4)];
+	attr = attr_of(policy < 2 ? policies[policy] : PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED);
 
 	enabled[i][k] = patch_make(&location, &model, &attr, &patches[i][k], NULL) == PATCH_OK;
 	if (!enabled[i][k])
@@ -86,20 +89,21 @@ static void combine(void *name)
 	const struct target *target = target_named(name);
 	struct instructions list = target_decode(target);
 	struct text_copy text = text_of_target(target);
+	unsigned int changes = harness_seconds("LIBPATCH_CHANGES", CHANGES);
 	uint64_t early = 0, late;
 
 	CONTEXT("%s", (const char *)name);
 	REQUIRE_OK(patch_init(NULL, 0));
-	for (unsigned int n = 1; n <= LATE && harness_failures == 0; n++) {
+	for (unsigned int n = 1; n <= changes && harness_failures == 0; n++) {
 		change(&list);
 		if (random_below(3) == 0)
 			run(target);
-		if (n == EARLY)
+		if (n == changes / 4)
 			early = code_bytes();
 	}
 	late = code_bytes();
 	harness_say("%s: %llu bytes of code after %u changes, %llu after %u\n", (const char *)name,
-		    (unsigned long long)early, EARLY, (unsigned long long)late, LATE);
+		    (unsigned long long)early, changes / 4, (unsigned long long)late, changes);
 	CHECK(late <= early + early / 2);
 	CHECK_OK(patch_fini());
 	CHECK_TEXT_SAME(&text);
@@ -109,7 +113,7 @@ int main(void)
 {
 	static char straight[] = "t_five_singles", longer[] = "t_push_push";
 
-	harness_start();
+	harness_start_seconds(HARNESS_SECONDS + harness_seconds("LIBPATCH_CHANGES", CHANGES) / 500);
 	harness_isolated("one window", combine, straight);
 	harness_isolated("several windows", combine, longer);
 	return harness_end();
