@@ -61,6 +61,36 @@ static bool is_mapped(void *address)
 	return msync((void *)((uintptr_t)address & ~4095UL), 4096, MS_ASYNC) == 0;
 }
 
+/* Who is in the target of a diversion is not known: it stays, and nobody comes any more. */
+static void target_goes(void *argument)
+{
+	struct patch_location location = { .type = PATCH_LOCATION_ADDRESS };
+	struct patch_exec_model model = { .type = PATCH_EXEC_MODEL_DIVERT };
+	void *module, *function, *procedure;
+	patch_t patch;
+
+	(void)argument;
+	REQUIRE_OK(patch_init(NULL, 0));
+	module = load(&function, &procedure);
+	location.address = (uintptr_t)t_push_push;
+	model.divert.target = function;
+	REQUIRE_OK(patch_make(&location, &model, NULL, &patch, NULL));
+	CHECK_OK(patch_enable(patch));
+	CHECK_OK(patch_commit());
+	CHECK_EQ((uint32_t)t_push_push(1, 2), 2);
+	CHECK_OK(patch_disable(patch));
+	CHECK_OK(patch_commit());
+	CHECK_OK(patch_enable(patch));
+	CHECK_OK(patch_commit());
+	CHECK(dlclose(module) == 0);
+	CHECK_EQ(t_push_push(1, 2), 5);
+	CHECK(is_mapped(function));
+	CHECK_STATUS(patch_enable(patch), PATCH_EFAULT);
+	CHECK_OK(patch_unmake(patch));
+	CHECK_OK(patch_commit());
+	CHECK_OK(patch_fini());
+}
+
 static void procedure_goes(void *argument)
 {
 	struct text_copy before = text_of_target(target_named("t_push_push"));
@@ -174,6 +204,7 @@ int main(void)
 	harness_start();
 	module_path = harness_module();
 	harness_isolated("the procedure's module", procedure_goes, NULL);
+	harness_isolated("a target goes", target_goes, NULL);
 	harness_isolated("the procedure's module, with a thread in it", thread_is_inside, NULL);
 	harness_isolated("the patched module", function_goes, NULL);
 	return harness_end();
