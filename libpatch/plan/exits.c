@@ -487,19 +487,3 @@ patch_status exits_find(uintptr_t address, const struct exits **exits, struct re
 		return PATCH_ENOTSUP;
 	return exits_find_in(&around, address, exits, refusal);
 }
-
-void exits_visit_branches_to(const struct exits *exits, uintptr_t address, exits_branch_fn *visit, void *data)
-{
-	for (size_t i = 0; i < exits->piece_count; ++i) {
-		const struct scan_function *function;
-
-		scan_set(exits->pieces[i].lower, exits->pieces[i].upper);
-		function = scan_get();
-		for (size_t j = 0; function != NULL && j < function->count; ++j) {
-			const struct scan_branch *branch = &function->branches[j];
-
-			if (scan_branch_is_direct(branch) && scan_branch_target(function, branch) == address)
-				visit(scan_branch_address(function, branch), branch->length, data);
-		}
-	}
-}

@@ -71,12 +71,4 @@ static inline bool exits_contain(const struct exits *exits, uintptr_t address)
 	return false;
 }
 
-/*
- * Visit the direct branches in the function's pieces that lead to address. Not more is decoded than scan.h has
- * forgotten.
- */
-typedef void exits_branch_fn(uintptr_t address, size_t length, void *data);
-void exits_visit_branches_to(const struct exits *exits, uintptr_t address, exits_branch_fn *visit, void *data)
-	REQUIRES(library_lock);
-
 #endif

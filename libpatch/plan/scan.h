@@ -61,11 +61,6 @@ static inline uintptr_t scan_branch_target(const struct scan_function *function,
 	return scan_branch_address(function, branch) + branch->length + (uintptr_t)(intptr_t)branch->displacement;
 }
 
-static inline bool scan_branch_is_direct(const struct scan_branch *branch)
-{
-	return branch->kind != ARCH_RET && branch->kind != ARCH_JMP_IND;
-}
-
 /* The text changed for other reasons than patches: forget. */
 void scan_forget(void) REQUIRES(library_lock);
 

@@ -24,7 +24,6 @@ struct shadow_chunk {
 	struct shadow_leaf leaves[CHUNK_LEAVES];
 };
 static _Atomic(struct shadow_chunk *) shadow_current;
-static _Atomic uint64_t shadow_mapped;
 
 static _Atomic(struct shadow_leaf *) *shadow_bucket(uintptr_t page)
 {
@@ -46,9 +45,7 @@ static bool shadow_add_chunk(struct shadow_chunk *full)
 
 	if (chunk < 0 && chunk > -4096)
 		return atomic_load(&shadow_current) != full;
-	if (atomic_compare_exchange_strong(&shadow_current, &full, (struct shadow_chunk *)chunk))
-		atomic_fetch_add(&shadow_mapped, sizeof(struct shadow_chunk));
-	else
+	if (!atomic_compare_exchange_strong(&shadow_current, &full, (struct shadow_chunk *)chunk))
 		raw_syscall(SYS_munmap, chunk, sizeof(struct shadow_chunk));
 	return true;
 }
@@ -103,9 +100,4 @@ uint64_t *shadow_word(uintptr_t stack_pointer)
 	struct shadow_leaf *leaf = shadow_leaf_of(ALIGN_DOWN(stack_pointer, PAGE_SIZE));
 
 	return leaf != NULL ? &leaf->words[stack_pointer % PAGE_SIZE / sizeof(uint64_t)] : NULL;
-}
-
-uint64_t shadow_bytes(void)
-{
-	return atomic_load(&shadow_mapped);
 }

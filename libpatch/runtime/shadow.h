@@ -26,7 +26,4 @@ extern const struct shadow_leaf libpatch_shadow_none;
 /* The word of the stack pointer; NULL: there is no memory for it. Wherever a hook may be. */
 uint64_t *shadow_word(uintptr_t stack_pointer);
 
-/* Bytes mapped for leaves. */
-uint64_t shadow_bytes(void);
-
 #endif
