@@ -135,7 +135,7 @@ static bool hookset_needs(const struct patch *patch, enum hookset_step step)
 }
 
 /* False: out of memory. */
-static bool hookset_collect(const struct hookset *set, struct hookset_hooks *hooks)
+static bool hookset_collect(const struct hookset *set, struct hookset_hooks *hooks) REQUIRES(library_lock)
 {
 	*hooks = (struct hookset_hooks){ .capacity = set->count };
 	hooks->list = heap_alloc(hooks->capacity * sizeof(*hooks->list));
@@ -155,7 +155,7 @@ static bool hookset_collect(const struct hookset *set, struct hookset_hooks *hoo
 	return true;
 }
 
-static void hookset_free_hooks(struct hookset_hooks *hooks)
+static void hookset_free_hooks(struct hookset_hooks *hooks) REQUIRES(library_lock)
 {
 	heap_free(hooks->list, hooks->capacity * sizeof(*hooks->list));
 }
@@ -246,7 +246,7 @@ static size_t hookset_count_all(const struct region *region)
 
 /* What is wanted, and all that the window's trampolines do. False: out of memory. */
 static bool hookset_widen(struct hookset_hooks *wide, const struct hookset_hooks *hooks, const struct region *region,
-			  const struct window *window)
+			  const struct window *window) REQUIRES(library_lock)
 {
 	*wide = (struct hookset_hooks){ .capacity = hooks->count + hookset_count_all(region) };
 	wide->list = heap_alloc(wide->capacity * sizeof(*wide->list));
