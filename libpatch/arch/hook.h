@@ -43,7 +43,8 @@ enum arch_pair {
 	ARCH_PAIR_NONE,
 	ARCH_PAIR_FIRST,
 	ARCH_PAIR_SECOND,
-	ARCH_PAIR_SECOND_OF_CALL /* of the kernel, behind which a child may share the pairs */
+	/* The stack pointer of before is not known; or it is a call of the kernel, and a child may share the pairs. */
+	ARCH_PAIR_SECOND_ANYWHERE
 };
 
 /* Of functions: what a hook does with the word that stands for the stack pointer (runtime/shadow.h). */
@@ -80,6 +81,7 @@ struct arch_hook {
 	/* The x87 registers are empty by the calling convention: a function begins here. */
 	bool x87_empty;
 	uint8_t pair;   /* enum arch_pair */
+	int32_t change; /* of ARCH_PAIR_SECOND: what the instruction has added to the stack pointer */
 	uint8_t shadow; /* enum arch_shadow */
 	/*
 	 * NULL, or the way out of an instruction that the hook is on. The context then reports the stack pointer behind

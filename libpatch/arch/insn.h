@@ -93,6 +93,9 @@ static inline bool arch_may_trap(const uint8_t *bytes, size_t length)
  */
 uint16_t arch_general_registers(const uint8_t *bytes, const struct arch_insn *insn);
 
+/* What the instruction adds to the stack pointer. False: something that its bytes do not tell. */
+bool arch_stack_change(const uint8_t *bytes, const struct arch_insn *insn, int32_t *change);
+
 /* May the byte be the opcode of a branch with an 8-bit displacement, which is the next byte? */
 static inline bool arch_may_be_short_branch(uint8_t byte)
 {

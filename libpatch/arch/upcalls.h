@@ -10,9 +10,10 @@
 
 /* The first call of a PROBE_AROUND was made, and the second is owed. All 0: none. */
 struct hook_pair {
-	uintptr_t place;         /* address of the slot of both hooks: never 0, nor a guard, and even */
+	/* The execution: its place, which is the address of the slot of both hooks, and stack_pointer, added up. */
+	uintptr_t execution;
 	uintptr_t record;        /* that the first hook has called */
-	uintptr_t stack_pointer; /* of the program at the instruction */
+	uintptr_t stack_pointer; /* of the program at the instruction, as the first call has left it */
 	uint64_t called;         /* of a list's record: which of its entries were called (patch/hook_list.h) */
 };
 #define HOOK_PAIRS 8
@@ -36,13 +37,13 @@ struct hook_guard {
 	uintptr_t saved; /* for runtime/ only */
 	/*
 	 * The pair noted last: its distance from this structure. 0 when there is none, or when those that are left are
-	 * the ones that the ring has gone past (`gone_past`). What is there then, a guard, is no pair's place.
+	 * the ones that the ring has gone past (`gone_past`). What is there then, a guard, is no execution.
 	 */
-	uintptr_t top;
+	uint32_t top;
+	/* The ring has begun again at pairs[0], and there may be pairs above `top`: 1, else 0. */
+	uint32_t gone_past;
 	const struct shadow_leaf *shadow; /* the page that was looked at last; never NULL */
 	struct hook_pair pairs[HOOK_PAIRS];
-	/* The ring has begun again at pairs[0], and there may be pairs above `top`: not 0. */
-	uintptr_t gone_past;
 };
 _Static_assert(offsetof(struct hook_guard, pairs) == sizeof(struct hook_pair), "`top` is a multiple of a pair's size");
 extern TLS_INITIAL_EXEC struct hook_guard libpatch_hook_guard;
@@ -56,10 +57,12 @@ extern TLS_INITIAL_EXEC struct hook_guard libpatch_hook_guard;
 bool hook_threads_may_run(uintptr_t guard, uintptr_t base) __attribute__((visibility("hidden"), used));
 
 /*
- * Of a second hook: is there a pair of this place? It is the top one then. Called as hook_threads_may_run(), with the
- * guard set.
+ * Of a second hook: is there a pair of this execution? It is the top one then. Called as hook_threads_may_run(), with
+ * the guard set.
  */
-bool hook_pairs_find(uintptr_t place) __attribute__((visibility("hidden"), used));
+bool hook_pairs_find(uintptr_t execution) __attribute__((visibility("hidden"), used));
+/* The same where the stack pointer of before is not known: is there a pair of this place? */
+bool hook_pairs_find_at(uintptr_t place) __attribute__((visibility("hidden"), used));
 /*
  * Of a first hook with its frame at `base`, before it notes a pair above the top one: there is room for it then. Called
  * in the same way.
@@ -70,6 +73,6 @@ bool shadow_find(uintptr_t stack_pointer) __attribute__((visibility("hidden"), u
 /* The same for a first hook that is passed over because its slot was 0: the second will not find what is there. */
 void hook_pairs_pass(uintptr_t place, uintptr_t base) __attribute__((visibility("hidden"), used));
 /* The same for a first hook that has noted its pair, when the instruction will not be executed. */
-void hook_pairs_forget(uintptr_t place, uintptr_t base) __attribute__((visibility("hidden"), used));
+void hook_pairs_forget(uintptr_t execution) __attribute__((visibility("hidden"), used));
 
 #endif

@@ -137,6 +137,14 @@ static bool trampoline_is_on_way(const struct builder *builder, const struct hoo
 	return hook_includes(hook->when, HOOK_AROUND);
 }
 
+static bool trampoline_knows_change(const struct builder *builder, int32_t *change)
+{
+	const struct arch_insn *insn = &builder->insns[builder->index];
+	const uint8_t *bytes = builder->window->original + builder->window->offsets[builder->index];
+
+	return !(insn->flags & ARCH_F_SYSCALL) && arch_stack_change(bytes, insn, change);
+}
+
 static void trampoline_emit_after_one(const struct builder *builder, struct arch_code *code,
 				      const struct arch_exit *exit, size_t index)
 {
@@ -150,7 +158,8 @@ static void trampoline_emit_after_one(const struct builder *builder, struct arch
 	hook.upper = wanted->upper;
 	hook.post = 1;
 	if (hook_includes(wanted->when, HOOK_AROUND)) {
-		hook.pair = insn->flags & ARCH_F_SYSCALL ? ARCH_PAIR_SECOND_OF_CALL : ARCH_PAIR_SECOND;
+		hook.pair = trampoline_knows_change(builder, &hook.change) ? ARCH_PAIR_SECOND :
+									     ARCH_PAIR_SECOND_ANYWHERE;
 		if (wanted->upper != 0 ? exit->next >= wanted->lower && exit->next < wanted->upper : exit->next != 0)
 			hook.program_counter = exit->next;
 		hook.at_entry = trampoline_is_after_entry(insn);

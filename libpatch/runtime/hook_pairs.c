@@ -9,30 +9,36 @@
 #include "runtime/hook_threads.h"
 #include "sys/process.h"
 
-#define LAST (HOOK_PAIRS * sizeof(struct hook_pair))
+#define PAIR ((uint32_t)sizeof(struct hook_pair))
+#define LAST (HOOK_PAIRS * PAIR)
 
-/* In a place: its first hook was passed over, and so is the second. */
-#define PASSED ((uintptr_t)1)
+/* In an execution, whose two addresses are far below it: its first hook was passed over, and so is the second. */
+#define PASSED ((uintptr_t)1 << 63)
 
-static struct hook_pair *hook_pairs_at(uintptr_t offset)
+static struct hook_pair *hook_pairs_at(uint32_t offset)
 {
 	return (struct hook_pair *)((uintptr_t)&libpatch_hook_guard + offset);
 }
 
 /* Below the lowest one are those that the ring has gone past. */
-static uintptr_t hook_pairs_below(uintptr_t offset)
+static uint32_t hook_pairs_below(uint32_t offset)
 {
-	return offset > sizeof(struct hook_pair) ? offset - sizeof(struct hook_pair) : LAST;
+	return offset > PAIR ? offset - PAIR : LAST;
 }
 
-static uintptr_t hook_pairs_above(uintptr_t offset)
+static uint32_t hook_pairs_above(uint32_t offset)
 {
-	return offset < LAST ? offset + sizeof(struct hook_pair) : sizeof(struct hook_pair);
+	return offset < LAST ? offset + PAIR : PAIR;
+}
+
+static uintptr_t hook_pairs_place(const struct hook_pair *pair)
+{
+	return (pair->execution & ~PASSED) - pair->stack_pointer;
 }
 
 static void hook_pairs_clear(struct hook_pair *pair)
 {
-	*(volatile uintptr_t *)&pair->place = 0;
+	*(volatile uintptr_t *)&pair->execution = 0;
 	*(volatile uintptr_t *)&pair->record = 0;
 }
 
@@ -43,7 +49,7 @@ static void hook_pairs_clear(struct hook_pair *pair)
 static void hook_pairs_lend(void)
 {
 	struct hook_pair *mine = hook_pairs_at(libpatch_hook_guard.top);
-	uintptr_t offset = hook_pairs_above(libpatch_hook_guard.top);
+	uint32_t offset = hook_pairs_above(libpatch_hook_guard.top);
 
 	if (!process_is_borrowed())
 		return;
@@ -51,38 +57,62 @@ static void hook_pairs_lend(void)
 	libpatch_hook_guard.top = offset;
 }
 
-/* Above it are pairs of handlers that were left. */
-static void hook_pairs_set_top(uintptr_t offset)
-{
-	for (uintptr_t top = libpatch_hook_guard.top; top != 0 && top != offset; top = hook_pairs_below(top))
-		hook_pairs_clear(hook_pairs_at(top));
-	libpatch_hook_guard.top = offset;
-}
-
 static void hook_pairs_drop(void)
 {
 	hook_pairs_clear(hook_pairs_at(libpatch_hook_guard.top));
-	libpatch_hook_guard.top -= sizeof(struct hook_pair);
+	libpatch_hook_guard.top -= PAIR;
 }
 
-bool hook_pairs_find(uintptr_t place)
+struct hook_pair *hook_pairs_top(void)
 {
-	uintptr_t top = libpatch_hook_guard.top, offset = top != 0 ? top : LAST;
+	return hook_pairs_at(libpatch_hook_guard.top);
+}
 
-	for (size_t i = 0; i < HOOK_PAIRS; ++i, offset = hook_pairs_below(offset)) {
-		uintptr_t there = hook_pairs_at(offset)->place;
+static bool hook_pairs_is_of(const struct hook_pair *pair, uintptr_t execution, uintptr_t place)
+{
+	return pair->execution != 0 && ((pair->execution & ~PASSED) == execution || hook_pairs_place(pair) == place);
+}
 
-		if ((there & ~PASSED) != place)
-			continue;
-		hook_pairs_set_top(offset);
-		if (there & PASSED) {
-			hook_pairs_drop();
+/*
+ * The last one noted that is of the execution, or of any at the place, becomes the top one: above it are pairs of
+ * handlers that were left. False: there is none.
+ */
+static bool hook_pairs_seek(uintptr_t execution, uintptr_t place)
+{
+	const uint32_t last = libpatch_hook_guard.top != 0 ? libpatch_hook_guard.top : LAST;
+	uint32_t found = last;
+
+	while (!hook_pairs_is_of(hook_pairs_at(found), execution, place)) {
+		found = hook_pairs_below(found);
+		if (found == last)
 			return false;
-		}
-		hook_pairs_lend();
-		return true;
 	}
+	for (uint32_t above = last; above != found; above = hook_pairs_below(above))
+		hook_pairs_clear(hook_pairs_at(above));
+	libpatch_hook_guard.top = found;
+	return true;
+}
+
+/* Of the top one. */
+static bool hook_pairs_is_called(void)
+{
+	if (!(hook_pairs_top()->execution & PASSED))
+		return true;
+	hook_pairs_drop();
 	return false;
+}
+
+bool hook_pairs_find(uintptr_t execution)
+{
+	return hook_pairs_seek(execution, 0) && hook_pairs_is_called();
+}
+
+bool hook_pairs_find_at(uintptr_t place)
+{
+	if (!hook_pairs_seek(0, place) || !hook_pairs_is_called())
+		return false;
+	hook_pairs_lend();
+	return true;
 }
 
 /*
@@ -92,25 +122,25 @@ bool hook_pairs_find(uintptr_t place)
 static bool hook_pairs_is_gone(const struct hook_pair *pair, uintptr_t place, uintptr_t stack_pointer)
 {
 	if (pair->stack_pointer == stack_pointer)
-		return (pair->place & ~PASSED) == place;
+		return hook_pairs_place(pair) == place;
 	return pair->stack_pointer < stack_pointer && !hook_threads_in_handler_above(pair->stack_pointer);
 }
 
 void hook_pairs_make_room(uintptr_t place, uintptr_t base)
 {
 	uintptr_t stack_pointer = base + ARCH_HOOK_FRAME_TOTAL;
-	uintptr_t top = libpatch_hook_guard.top;
+	uint32_t top = libpatch_hook_guard.top;
 	bool any = false;
 
 	for (size_t i = 0; i < HOOK_PAIRS; ++i) {
 		struct hook_pair *pair = &libpatch_hook_guard.pairs[i];
 
-		if (pair->place != 0 && hook_pairs_is_gone(pair, place, stack_pointer))
+		if (pair->execution != 0 && hook_pairs_is_gone(pair, place, stack_pointer))
 			hook_pairs_clear(pair);
-		any |= pair->place != 0;
+		any |= pair->execution != 0;
 	}
-	while (top != 0 && hook_pairs_at(top)->place == 0)
-		top -= sizeof(struct hook_pair);
+	while (top != 0 && hook_pairs_at(top)->execution == 0)
+		top -= PAIR;
 	/* Behind the last one the ring begins again. */
 	if (top == LAST)
 		libpatch_hook_guard.gone_past = 1;
@@ -128,12 +158,7 @@ struct hook_pair *hook_pairs_next(uintptr_t place, uintptr_t base)
 {
 	if (!hook_pairs_is_empty())
 		hook_pairs_make_room(place, base);
-	return hook_pairs_at(libpatch_hook_guard.top + sizeof(struct hook_pair));
-}
-
-struct hook_pair *hook_pairs_top(void)
-{
-	return hook_pairs_at(libpatch_hook_guard.top);
+	return hook_pairs_at(libpatch_hook_guard.top + PAIR);
 }
 
 void hook_pairs_pass(uintptr_t place, uintptr_t base)
@@ -144,24 +169,15 @@ void hook_pairs_pass(uintptr_t place, uintptr_t base)
 	/* Nothing that the second hook might find. */
 	if (hook_pairs_is_empty())
 		return;
-	pair = hook_pairs_at(libpatch_hook_guard.top + sizeof(struct hook_pair));
+	pair = hook_pairs_at(libpatch_hook_guard.top + PAIR);
 	pair->record = 0;
 	pair->stack_pointer = base + ARCH_HOOK_FRAME_TOTAL;
-	pair->place = place | PASSED;
-	libpatch_hook_guard.top += sizeof(struct hook_pair);
+	pair->execution = (place + pair->stack_pointer) | PASSED;
+	libpatch_hook_guard.top += PAIR;
 }
 
-void hook_pairs_forget(uintptr_t place, uintptr_t base)
+void hook_pairs_forget(uintptr_t execution)
 {
-	uintptr_t top = libpatch_hook_guard.top, offset = top != 0 ? top : LAST;
-
-	for (size_t i = 0; i < HOOK_PAIRS; ++i, offset = hook_pairs_below(offset)) {
-		const struct hook_pair *pair = hook_pairs_at(offset);
-
-		if (pair->place != place || pair->stack_pointer != base + ARCH_HOOK_FRAME_TOTAL)
-			continue;
-		hook_pairs_set_top(offset);
+	if (hook_pairs_seek(execution, 0))
 		hook_pairs_drop();
-		return;
-	}
 }

@@ -6,9 +6,14 @@
  * They are in struct hook_guard of the thread (arch/upcalls.h), a ring, and are written by the thread's hooks only,
  * with its guard set:
  *
- *   first hook:   calls the procedure;  pair = { place, record, stack pointer }, above the top one;  guard = 0
- *   second hook:  the top pair, if it is of the same place: frame.record = its record;  calls the procedure;  pair = 0;
- *                 guard = 0
+ *   first hook:   calls the procedure;  pair = { execution, record, stack pointer }, above the top one;  guard = 0
+ *   second hook:  the top pair, if it is of the same execution: frame.record = its record;  calls the procedure;
+ *                 pair = 0;  guard = 0
+ *
+ * An execution is a place and the stack pointer of before the instruction, which the second hook knows from its own
+ * (arch_stack_change()): an execution in a handler has another one. Where the instruction sets the stack pointer to
+ * something else, as `leave` does, or a child may go on with another one behind a system call, the second hook takes
+ * the last pair of the place: if a handler has executed that instruction and was left inside itself, a wrong one.
  *
  * Behind the last place the ring begins again at the first one, over the oldest pair. That `top` is 0 does not say then
  * that there are no pairs; `gone_past` does.

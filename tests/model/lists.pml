@@ -14,12 +14,9 @@
  *
  * What is not modelled: other instructions, whose pairs are among this one's.
  *
- * Two settings are for what does not hold here, and lists.sh leaves them out. Where handlers are deeper than the ring
- * is long (DEPTHS > RING), `top` is 0 though there are pairs: `gone_past`, by which the library knows
- * (arch/upcalls.h), and hook_pairs_forget(), which looks for its pair, are not modelled
- * (behaviour/probe/around_ring_overflows tests both).
- * Where longjmp() ends in the handler that it was called in (INNER=1), the pair of the execution that was left is above
- * that of the interrupted one, whose second hook takes it, and makes other calls if patches were closed in between.
+ * An execution has the stack pointer of its depth. Where the second hook does not know that (KNOWN=0), it takes the
+ * last pair of the place. Then INNER=1 is for what does not hold: when longjmp() ends in a handler, the pair of the
+ * execution that was left is above that of the interrupted one, whose second hook takes it.
  */
 #include "common.pml"
 
@@ -31,7 +28,8 @@ byte rounds;  /* things that the writer does */
 byte hits;    /* executions of the instruction that the thread begins */
 byte depths;  /* 2: a handler, 3: a handler's handler */
 byte leaps;   /* times that a procedure or a handler is left by longjmp() */
-byte inner;   /* 1: without leaving the handler that calls it; 0: all handlers are left */
+byte inner;   /* 1: into any handler, also the one that calls it; 0: all handlers are left */
+byte known;   /* 1: the second hook knows the stack pointer of before the instruction; 0: only the place */
 byte moves;   /* times that a procedure in front of the instruction leads the thread elsewhere */
 byte ring;    /* pairs that there is room for, up to 3 */
 byte stores;  /* that the buffer holds at most, up to 6 */
@@ -63,10 +61,15 @@ byte mutant;  /* what is left out, or done wrongly: */
 #define UNKNOWN_FREES_LISTS        21 /* MUTANT: list used when it is freed */
 #define SECOND_READS_SLOT          22 /* MUTANT: second call is missing */
 #define SECOND_CALLS_OPEN          23 /* MUTANT: second call is missing */
-#define PASSED_NOT_NOTED           24 /* MUTANT: second call without a first */
-#define LEFT_PAIRS_STAY            25 /* MUTANT: second call without a first */
-#define MOVED_PAIR_STAYS           26 /* MUTANT: second call is missing */
+#define PASSED_NOT_NOTED           24 /* MUTANT: another execution's pair is taken */
+#define LEFT_PAIRS_STAY            25 /* MUTANT: a pair stays behind its execution */
+#define MOVED_PAIR_STAYS           26 /* MUTANT: another execution's pair is taken */
 #define MOVED_STAYS_CALLED         27 /* not needed: its pair is forgotten */
+#define PLACE_ALONE_COMPARED       28 /* MUTANT: another execution's pair is taken */
+#define TOP_FORGOTTEN              29 /* MUTANT: another execution's pair is taken */
+#define ABOVE_FOUND_STAYS          30 /* MUTANT: a pair stays behind its execution */
+#define GONE_PAST_NOT_NOTED        31 /* MUTANT: a pair stays behind its execution */
+#define GONE_PAST_AND_NOT_PASSED   32 /* MUTANT: another execution's pair is taken */
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
@@ -124,6 +127,7 @@ inline arrive()
 #define NONE 0
 #define BETWEEN 1 /* both hooks */
 #define MOVED 2 /* its pair is to be forgotten */
+#define IS_EMPTY (top == 0 && !gone_past)
 
 #define HERE 1
 #define PASSED 2
@@ -189,6 +193,7 @@ inline clear_pair(offset)
 /* hook_pairs_make_room() */
 inline make_room()
 {
+	found = false;
 	i = 1;
 	do
 	:: i <= ring ->
@@ -198,6 +203,7 @@ inline make_room()
 			clear_pair(i)
 		:: else
 		fi;
+		found = found || pairs[i].place != 0;
 		i++
 	:: else -> break
 	od;
@@ -205,33 +211,85 @@ inline make_room()
 	:: top != 0 && pairs[top].place == 0 -> top--
 	:: else -> break
 	od;
-	if
-	:: top == ring -> top = 0
-	:: else
-	fi;
+	gone_past = found && (gone_past || top == ring);
+	top = (top < ring -> top : 0);
+	found = false;
 	i = 0
 }
 
-/* hook_pairs_find(): with the pair in `top` */
-inline find()
+/* In the place that follows: that of the oldest one if there is no other. */
+inline take_place(what)
+{
+	top++;
+	if
+	:: pairs[top].place != 0 ->
+		COVER(16, "the oldest pair is lost");
+		i = 1;
+		do
+		:: i <= ring ->
+			if
+			:: pairs[i].place == 0 || pairs[i].depth < pairs[top].depth ->
+				VIOLATION("a pair is lost that is not the oldest of as many as there is room for")
+			:: else
+			fi;
+			i++
+		:: else -> i = 0; break
+		od;
+		owed[pairs[top].depth] = 0
+	:: else
+	fi;
+	pairs[top].depth = depth;
+	pairs[top].place = what
+}
+
+/* All others are of executions that this one has interrupted. */
+inline check_others()
+{
+	i = 1;
+	do
+	:: i <= ring ->
+		if
+		:: i != top && pairs[i].place != 0 && pairs[i].depth >= depth ->
+			VIOLATION("a pair stays behind its execution")
+		:: else
+		fi;
+		i++
+	:: else -> i = 0; break
+	od
+}
+
+#define BELOW(n) ((n) > 1 -> (n) - 1 : ring)
+
+/* hook_pairs_find(), hook_pairs_find_at(), hook_pairs_forget(): with the pair in `top` */
+inline seek(by_place)
 {
 	found = false;
 	n = (top != 0 -> top : ring);
 	i = 0;
 	do
-	:: i < ring && pairs[n].place == 0 -> i++; n = (n > 1 -> n - 1 : ring)
+	:: i < ring && (pairs[n].place == 0 || (!(by_place) && pairs[n].depth != depth)) -> i++; n = BELOW(n)
 	:: else -> break
 	od;
 	if
 	:: i < ring ->
-		/* There is no other place whose pairs would have to be cleared. */
+		found = true;
+		i = (top != 0 -> top : ring);
+		do
+		:: i != n && mutant != ABOVE_FOUND_STAYS ->
+			if
+			:: pairs[i].place != 0 ->
+				COVER(17, "a pair is above that of the interrupted execution");
+				clear_pair(i)
+			:: else
+			fi;
+			i = BELOW(i)
+		:: else -> break
+		od;
 		top = n;
 		if
-		:: pairs[n].place == PASSED ->
-			COVER(3, "a second hook is passed over as its first was");
-			clear_pair(n);
-			top = n - 1
-		:: else -> found = true
+		:: pairs[n].depth != depth && pairs[n].place == HERE ->
+			VIOLATION("another execution's pair is taken")
+		:: else
 		fi
 	:: else
 	fi;
@@ -243,10 +301,24 @@ inline drop_pair()
 {
 	if
 	:: top == 0 -> VIOLATION("pair dropped where there is none")
+	:: top != 0 && pairs[top].depth != depth -> VIOLATION("another execution's pair is taken")
 	:: else
 	fi;
 	clear_pair(top);
 	top--
+}
+
+inline find()
+{
+	seek(!known || mutant == PLACE_ALONE_COMPARED);
+	if
+	:: found && pairs[top].place == PASSED ->
+		COVER(3, "a second hook is passed over as its first was");
+		clear_pair(top);
+		top--;
+		found = false
+	:: else
+	fi
 }
 
 /* Of the list that is walked. */
@@ -271,14 +343,18 @@ inline hook_begins()
 inline pass_over()
 {
 	if
-	:: top != 0 && mutant != PASSED_NOT_NOTED ->
+	:: IS_EMPTY || (top == 0 && mutant == GONE_PAST_AND_NOT_PASSED)
+	:: else ->
 		/* hook_pairs_pass() */
 		make_room();
 		if
-		:: top != 0 -> top++; clear_pair(top); pairs[top].depth = depth; pairs[top].place = PASSED
+		:: !IS_EMPTY && mutant != PASSED_NOT_NOTED ->
+			take_place(PASSED);
+			put(PAIR_RECORD(top), 0);
+			pairs[top].record = 0
 		:: else
-		fi
-	:: else
+		fi;
+		check_others()
 	fi;
 	put(GUARD, 0);
 	phase[depth] = BETWEEN
@@ -288,10 +364,11 @@ inline pass_over()
 inline note_pair()
 {
 	if
-	:: top != 0 -> make_room()
-	:: else
+	:: IS_EMPTY || (top == 0 && mutant == GONE_PAST_NOT_NOTED)
+	:: else -> make_room()
 	fi;
-	top++;
+	take_place(HERE);
+	check_others();
 	put_if(PAIR_NOTED_BEHIND_GUARD, GUARD, 0);
 	if
 	:: !IS_LIST(record)
@@ -310,10 +387,8 @@ inline note_pair()
 	:: IS_LIST(record) -> put_if(CALLED_NOTED_BEHIND_GUARD, PAIR_CALLED(top), called)
 	:: else
 	fi;
-	pairs[top].place = HERE;
 	pairs[top].record = record;
 	pairs[top].called = called;
-	pairs[top].depth = depth;
 	owed[depth] = called;
 	if
 	:: moved -> COVER(7, "the instruction is not executed"); phase[depth] = MOVED
@@ -326,7 +401,7 @@ proctype thread()
 	byte depth, left = hits, record, called, done, x, n, i, top, word, value;
 	byte phase[DEPTHS], owed[DEPTHS];
 	pair pairs[RING + 1];
-	bool found, moved;
+	bool found, moved, gone_past;
 
 end:	do
 	:: atomic { phase[depth] == NONE && left > 0 -> left--; hook_begins(); record = slot; goto first }
@@ -334,8 +409,14 @@ end:	do
 	:: atomic { phase[depth] == MOVED ->
 			/* emit_forget_pair() */
 			if
-			:: mutant != MOVED_PAIR_STAYS -> drop_pair()
-			:: else
+			:: mutant == MOVED_PAIR_STAYS
+			:: mutant == TOP_FORGOTTEN -> drop_pair()
+			:: else ->
+				seek(false);
+				if
+				:: found -> drop_pair(); found = false
+				:: else
+				fi
 			fi;
 			phase[depth] = NONE;
 			owed[depth] = 0
@@ -423,7 +504,7 @@ second:	atomic {
 		if
 		:: !found ->
 			if
-			:: owed[depth] != 0 && depths <= ring -> VIOLATION("second call is missing")
+			:: owed[depth] != 0 -> VIOLATION("second call is missing")
 			:: else
 			fi;
 			put(GUARD, 0);
@@ -497,7 +578,7 @@ leap:	atomic {
 			owed[depth] = 0;
 			if
 			:: depth == 0 || inner -> break
-			:: else -> depth--
+			:: depth != 0 -> depth--
 			fi
 		od
 	};
@@ -824,6 +905,7 @@ init {
 			now.depths = setting("DEPTHS", 1);
 			now.leaps = setting("LEAPS", 0);
 			now.inner = setting("INNER", 0);
+			now.known = setting("KNOWN", 1);
 			now.moves = setting("MOVES", 0);
 			now.ring = setting("RING", 2);
 			now.stores = setting("STORES", 4);

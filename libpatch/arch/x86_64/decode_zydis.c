@@ -271,6 +271,76 @@ uint16_t arch_general_registers(const uint8_t *bytes, const struct arch_insn *in
 	return registers;
 }
 
+static bool is_stack_pointer(const ZydisDecodedOperand *operand)
+{
+	return operand->type == ZYDIS_OPERAND_TYPE_REGISTER &&
+	       ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, operand->reg.value) == ZYDIS_REGISTER_RSP;
+}
+
+/* Of an instruction that names the stack pointer as what it writes. */
+static bool zydis_names_stack_change(const ZydisDecodedInstruction *zydis, const ZydisDecodedOperand operands[],
+				     int64_t *change)
+{
+	const ZydisDecodedOperand *source = &operands[1];
+
+	if (operands[0].size != 64)
+		return false;
+	if (zydis->mnemonic == ZYDIS_MNEMONIC_LEA) {
+		*change = source->mem.disp.value;
+		return source->mem.base == ZYDIS_REGISTER_RSP && source->mem.index == ZYDIS_REGISTER_NONE;
+	}
+	if (source->type != ZYDIS_OPERAND_TYPE_IMMEDIATE)
+		return false;
+	*change = zydis->mnemonic == ZYDIS_MNEMONIC_ADD ? source->imm.value.s : -source->imm.value.s;
+	return zydis->mnemonic == ZYDIS_MNEMONIC_ADD || zydis->mnemonic == ZYDIS_MNEMONIC_SUB;
+}
+
+/* Of one that does not: what it puts on the stack, or takes off it. */
+static bool zydis_implies_stack_change(const ZydisDecodedInstruction *zydis, const ZydisDecodedOperand operands[],
+				       int64_t *change)
+{
+	switch (zydis->mnemonic) {
+	case ZYDIS_MNEMONIC_PUSH: case ZYDIS_MNEMONIC_PUSHFQ:
+		*change = -(int64_t)(zydis->operand_width / 8);
+		return true;
+	case ZYDIS_MNEMONIC_CALL:
+		*change = -8;
+		return true;
+	case ZYDIS_MNEMONIC_POP: case ZYDIS_MNEMONIC_POPFQ:
+		*change = zydis->operand_width / 8;
+		return true;
+	case ZYDIS_MNEMONIC_RET:
+		*change = 8 + (operands[0].type == ZYDIS_OPERAND_TYPE_IMMEDIATE ? (int64_t)operands[0].imm.value.u : 0);
+		return zydis->meta.branch_type == ZYDIS_BRANCH_TYPE_NEAR;
+	default:
+		return false;
+	}
+}
+
+bool arch_stack_change(const uint8_t *bytes, const struct arch_insn *insn, int32_t *change)
+{
+	ZydisDecodedOperand operands[ZYDIS_MAX_OPERAND_COUNT];
+	ZydisDecodedInstruction zydis;
+	ZydisDecoder own;
+	unsigned int i = 0;
+	int64_t added = 0;
+	bool known;
+
+	if (!ZYAN_SUCCESS(ZydisDecoderDecodeFull(decoder_settings(&own), bytes, insn->length, &zydis, operands)))
+		return false;
+	while (i < zydis.operand_count &&
+	       !(is_stack_pointer(&operands[i]) && operands[i].actions & ZYDIS_OPERAND_ACTION_MASK_WRITE))
+		++i;
+	if (i == zydis.operand_count)
+		known = true;
+	else if (operands[i].visibility == ZYDIS_OPERAND_VISIBILITY_HIDDEN)
+		known = zydis_implies_stack_change(&zydis, operands, &added);
+	else
+		known = i == 0 && zydis_names_stack_change(&zydis, operands, &added);
+	*change = (int32_t)added;
+	return known;
+}
+
 const void *arch_decoder_code(void)
 {
 	return (const void *)(uintptr_t)&ZydisDecoderInit;

@@ -119,6 +119,7 @@ END \name
 
 	ASK libpatch_may_run, hook_threads_may_run, %rax
 	ASK libpatch_find_pair, hook_pairs_find, %rcx
+	ASK libpatch_find_pair_at, hook_pairs_find_at, %rcx
 	ASK libpatch_make_room, hook_pairs_make_room, %rcx
 	ASK libpatch_pass_pair, hook_pairs_pass, %rcx
 	ASK libpatch_forget_pair, hook_pairs_forget, %rcx

@@ -23,13 +23,15 @@ arch_call_fn libpatch_may_run;
 arch_call_fn libpatch_move;
 
 /*
- * Called with a pair's place in rcx: hook_pairs_find(), which sets ZF when there is one; hook_pairs_make_room();
- * hook_pairs_pass(); hook_pairs_forget(). Registers but rax are kept, flags are not.
+ * Called with a pair's execution in rcx: hook_pairs_find(), which sets ZF when there is one; hook_pairs_forget(). With
+ * a pair's place in rcx: hook_pairs_find_at(), which sets ZF, too; hook_pairs_make_room(); hook_pairs_pass(). Registers
+ * but rax are kept, flags are not.
  */
 arch_call_fn libpatch_find_pair;
+arch_call_fn libpatch_forget_pair;
+arch_call_fn libpatch_find_pair_at;
 arch_call_fn libpatch_make_room;
 arch_call_fn libpatch_pass_pair;
-arch_call_fn libpatch_forget_pair;
 
 /* Called with a stack pointer in rdx: shadow_find(), which sets ZF when there is a leaf. Registers but rax are kept. */
 arch_call_fn libpatch_find_shadow;

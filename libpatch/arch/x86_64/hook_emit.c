@@ -286,6 +286,13 @@ static void emit_place(struct arch_code *code, uintptr_t slot)
 	}
 }
 
+/* rcx: the execution that the pair is of, as the first call has left the stack pointer. */
+static void emit_execution(struct arch_code *code, uintptr_t slot)
+{
+	emit_place(code, slot);
+	emit_slot(code, 0x03, RCX, RSP, CONTEXT(stack_pointer)); /* add rcx, [rsp + ...] */
+}
+
 /*
  * The instruction is not executed, so there is no second call. All registers are the program's but rax. Since the guard
  * was cleared, handlers may have noted pairs above this one, so that the library looks for it, with the guard set.
@@ -296,7 +303,7 @@ static void emit_forget_pair(struct arch_code *code, uintptr_t slot)
 
 	EMIT_FS("\x64\x48\x89\x24\x25", guard);     /* mov fs:[guard], rsp */
 	emit_store(code, PRIVATE(PATCH_X86_64_RCX), RCX);
-	emit_place(code, slot);
+	emit_execution(code, slot);
 	emit_call_library(code, libpatch_forget_pair);
 	emit_load(code, RCX, PRIVATE(PATCH_X86_64_RCX));
 	EMIT_FS("\x64\x48\xC7\x04\x25", guard);     /* mov qword fs:[guard], 0 */
@@ -399,16 +406,28 @@ static void emit_load_slot(struct arch_code *code, const struct arch_hook *hook)
 /* rcx: the record that the first hook has noted. It stays noted until the procedure has returned. */
 static void emit_load_pair(struct arch_code *code, const struct arch_hook *hook, struct arch_cold_hook *cold)
 {
-	if (hook->pair == ARCH_PAIR_SECOND_OF_CALL) {
-		emit_place(code, hook->slot);
-		emit_call_library(code, libpatch_find_pair);
-	}
 	cold->look = (uint32_t)code->size;
-	EMIT_FS("\x64\x8B\x04\x25", top_offset());                /* mov eax, fs:[top] */
-	emit_place(code, hook->slot);
-	EMIT_FS("\x64\x48\x3B\x88", pair_offset(PAIR_FIELD(place))); /* cmp rcx, fs:[rax + place] */
-	cold->unpaired = EMIT_FORWARD("\x0F\x85");                 /* jne unpaired */
+	if (hook->pair == ARCH_PAIR_SECOND_ANYWHERE) {
+		emit_place(code, hook->slot);
+		emit_call_library(code, libpatch_find_pair_at);
+		cold->unpaired = EMIT_FORWARD("\x0F\x85");         /* jne unpaired */
+		EMIT_FS("\x64\x8B\x04\x25", top_offset());        /* mov eax, fs:[top] */
+	} else {
+		EMIT_FS("\x64\x8B\x04\x25", top_offset());        /* mov eax, fs:[top] */
+		emit_place(code, hook->slot);
+		EMIT("\x48\x8D\x8C\x0C");                         /* lea rcx, [rsp + rcx + ...]: the execution */
+		arch_emit_u32(code, (uint32_t)(stack_pointer_offset(hook->exit) - hook->change));
+		EMIT_FS("\x64\x48\x3B\x88", pair_offset(PAIR_FIELD(execution))); /* cmp rcx, fs:[rax + execution] */
+		cold->unpaired = EMIT_FORWARD("\x0F\x85");         /* jne unpaired */
+	}
 	EMIT_FS("\x64\x48\x8B\x88", pair_offset(PAIR_FIELD(record))); /* mov rcx, fs:[rax + record] */
+}
+
+/* eax: `top`. ZF is set when there are no pairs: `top` is never 1, and `gone_past` is 1 or 0. */
+static void emit_whether_pairs(struct arch_code *code)
+{
+	EMIT_FS("\x64\x8B\x04\x25", top_offset());                /* mov eax, fs:[top] */
+	EMIT_FS("\x64\x3B\x04\x25", tls_offset(&libpatch_hook_guard.gone_past)); /* cmp eax, fs:[gone_past] */
 }
 
 /* Behind the first call: note the pair, above those that are there. Uses rax and rcx. */
@@ -416,16 +435,15 @@ static void emit_note_pair(struct arch_code *code, const struct arch_hook *hook,
 {
 	const int32_t next = sizeof(struct hook_pair);
 
-	EMIT_FS("\x64\x8B\x04\x25", top_offset());                /* mov eax, fs:[top] */
-	EMIT("\x85\xC0");                                         /* test eax, eax */
+	emit_whether_pairs(code);
 	cold->crowded = EMIT_FORWARD("\x0F\x85");                  /* jne crowded */
 	cold->room = (uint32_t)code->size;
 	emit_load(code, RCX, ARCH_HOOK_FRAME_RECORD);
 	EMIT_FS("\x64\x48\x89\x88", pair_offset(next + PAIR_FIELD(record)));
-	emit_lea(code, RCX, ARCH_HOOK_FRAME_TOTAL);
+	emit_load(code, RCX, CONTEXT(stack_pointer));
 	EMIT_FS("\x64\x48\x89\x88", pair_offset(next + PAIR_FIELD(stack_pointer)));
-	emit_place(code, hook->slot);
-	EMIT_FS("\x64\x48\x89\x88", pair_offset(next + PAIR_FIELD(place)));
+	emit_execution(code, hook->slot);
+	EMIT_FS("\x64\x48\x89\x88", pair_offset(next + PAIR_FIELD(execution)));
 	EMIT("\x83\xC0");                                         /* add eax, size of a pair */
 	arch_emit_u8(code, (uint8_t)next);
 	EMIT_FS("\x64\x89\x04\x25", top_offset());                /* mov fs:[top], eax */
@@ -435,7 +453,7 @@ static void emit_note_pair(struct arch_code *code, const struct arch_hook *hook,
 static void emit_drop_pair(struct arch_code *code)
 {
 	EMIT_FS("\x64\x8B\x0C\x25", top_offset());                /* mov ecx, fs:[top] */
-	EMIT_FS("\x64\x48\x89\x81", pair_offset(PAIR_FIELD(place)));  /* mov fs:[rcx + place], rax */
+	EMIT_FS("\x64\x48\x89\x81", pair_offset(PAIR_FIELD(execution))); /* mov fs:[rcx + execution], rax */
 	EMIT_FS("\x64\x48\x89\x81", pair_offset(PAIR_FIELD(record))); /* mov fs:[rcx + record], rax */
 	EMIT("\x83\xE9");                                         /* sub ecx, size of a pair */
 	arch_emit_u8(code, sizeof(struct hook_pair));
@@ -449,9 +467,11 @@ static void emit_cold_pair(struct arch_code *code, const struct arch_cold_hook *
 
 	if (cold->unpaired != 0) {
 		arch_emit_label(code, cold->unpaired);
-		emit_call_library(code, libpatch_find_pair);
-		EMIT("\x0F\x84");                     /* je look */
-		emit_back(code, cold->look);
+		if (cold->pair == ARCH_PAIR_SECOND) {
+			emit_call_library(code, libpatch_find_pair);
+			EMIT("\x0F\x84");             /* je look */
+			emit_back(code, cold->look);
+		}
 		EMIT("\x31\xC9");                     /* xor ecx, ecx */
 	} else if (cold->crowded != 0) {
 		arch_emit_label(code, cold->crowded);
@@ -461,8 +481,7 @@ static void emit_cold_pair(struct arch_code *code, const struct arch_cold_hook *
 		EMIT("\xE9");                         /* jmp room */
 		emit_back(code, cold->room);
 		arch_emit_label(code, cold->closed);
-		EMIT_FS("\x64\x8B\x04\x25", top_offset()); /* mov eax, fs:[top] */
-		EMIT_FS("\x64\x0B\x04\x25", tls_offset(&libpatch_hook_guard.gone_past)); /* or eax, fs:[gone_past] */
+		emit_whether_pairs(code);
 		none = EMIT_FORWARD("\x0F\x84");       /* je none */
 		emit_place(code, cold->slot);
 		emit_call_library(code, libpatch_pass_pair);

@@ -2,12 +2,14 @@
 /*
  * PROBE_AROUND at an instruction that more handlers execute, each having interrupted the one before, than there is room
  * for pairs: only the oldest lose their second calls. An execution whose first call was passed over has no second one,
- * and an execution that the first call has led elsewhere forgets its own pair, wherever handlers interrupt it.
+ * and an execution that the first call has led elsewhere forgets its own pair, wherever handlers interrupt it. When all
+ * of them are left at once, the next execution clears what they have left.
  */
 #include "targets.h"
 
 #include "arch/upcalls.h"
 
+#include <setjmp.h>
 #include <sys/mman.h>
 
 uint64_t site(const uint64_t *from);
@@ -168,6 +170,43 @@ static void forgotten(void *count)
 	end();
 }
 
+static sigjmp_buf outermost;
+static int destroyed;
+
+static void once_more_and_out(void)
+{
+	site(&there);
+	siglongjmp(outermost, 1);
+}
+
+static void destroy(void *user_data)
+{
+	(void)user_data;
+	++destroyed;
+}
+
+static void left(void *argument)
+{
+	struct patch_location location = location_at((uintptr_t)site);
+	struct patch_exec_model model = model_of(PATCH_EXEC_MODEL_PROBE_AROUND, procedure, NULL);
+	patch_attr attr = attr_of(PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED);
+
+	(void)argument;
+	begin();
+	CHECK_OK(patch_unmake(patch));
+	model.probe.destroy = destroy;
+	REQUIRE_OK(patch_make(&location, &model, &attr, &patch, NULL));
+	REQUIRE_OK(patch_commit());
+	if (sigsetjmp(outermost, 1) == 0)
+		nest(HOOK_PAIRS, once_more_and_out);
+	site(&there);
+	CHECK_OK(patch_unmake(patch));
+	CHECK_OK(patch_commit());
+	CHECK_OK(patch_synchronize(1000000000));
+	CHECK_EQ(destroyed, 1);
+	CHECK_OK(patch_fini());
+}
+
 int main(void)
 {
 	static const int none = 0, some = 3, all_but_one = HOOK_PAIRS - 1;
@@ -178,5 +217,6 @@ int main(void)
 	harness_isolated("forgotten", forgotten, (void *)&none);
 	harness_isolated("forgotten above some", forgotten, (void *)&some);
 	harness_isolated("forgotten at the end of the ring", forgotten, (void *)&all_but_one);
+	harness_isolated("left", left, NULL);
 	return harness_end();
 }

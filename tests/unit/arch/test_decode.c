@@ -426,6 +426,70 @@ Test(decode, general_registers)
 	}
 }
 
+/* What the bytes say of the stack pointer, and where they do not. */
+Test(decode, stack_change)
+{
+	enum { UNKNOWN = 1 << 30 };
+	static const struct {
+		const char *text;
+		uint8_t bytes[16];
+		size_t size;
+		int32_t change;
+	} cases[] = {
+		{ "mov rax, rsp", B(0x48, 0x89, 0xE0), 0 },
+		{ "mov [rsp], rax", B(0x48, 0x89, 0x04, 0x24), 0 },
+		{ "test rsp, rsp", B(0x48, 0x85, 0xE4), 0 },
+		{ "jmp rax", B(0xFF, 0xE0), 0 },
+		{ "push rsp", B(0x54), -8 },
+		{ "push word 1", B(0x66, 0x6A, 1), -2 },
+		{ "push qword [rsp]", B(0xFF, 0x34, 0x24), -8 },
+		{ "push fs", B(0x0F, 0xA0), -8 },
+		{ "pushfq", B(0x9C), -8 },
+		{ "pop r12", B(0x41, 0x5C), 8 },
+		{ "pop ax", B(0x66, 0x58), 2 },
+		{ "pop qword [rsp]", B(0x8F, 0x04, 0x24), 8 },
+		{ "pop rsp", B(0x5C), UNKNOWN },
+		{ "popfq", B(0x9D), 8 },
+		{ "call $", B(0xE8, 0, 0, 0, 0), -8 },
+		{ "call [rsp+8]", B(0xFF, 0x54, 0x24, 8), -8 },
+		{ "ret", B(0xC3), 8 },
+		{ "ret 0x8010", B(0xC2, 0x10, 0x80), 8 + 0x8010 },
+		{ "retf", B(0xCB), UNKNOWN },
+		{ "iretq", B(0x48, 0xCF), UNKNOWN },
+		{ "sub rsp, 8", B(0x48, 0x83, 0xEC, 8), -8 },
+		{ "sub rsp, -128", B(0x48, 0x83, 0xEC, 0x80), 128 },
+		{ "sub rsp, 0x12345", B(0x48, 0x81, 0xEC, 0x45, 0x23, 1, 0), -0x12345 },
+		{ "add rsp, 0x7f", B(0x48, 0x83, 0xC4, 0x7F), 0x7F },
+		{ "add esp, 8", B(0x83, 0xC4, 8), UNKNOWN },
+		{ "adc rsp, 8", B(0x48, 0x83, 0xD4, 8), UNKNOWN },
+		{ "add rsp, rax", B(0x48, 0x01, 0xC4), UNKNOWN },
+		{ "add rsp, [rax]", B(0x48, 0x03, 0x20), UNKNOWN },
+		{ "and rsp, -32", B(0x48, 0x83, 0xE4, 0xE0), UNKNOWN },
+		{ "lea rsp, [rsp-128]", B(0x48, 0x8D, 0x64, 0x24, 0x80), -128 },
+		{ "lea rsp, [rbp-40]", B(0x48, 0x8D, 0x65, 0xD8), UNKNOWN },
+		{ "lea rsp, [rsp+rax+8]", B(0x48, 0x8D, 0x64, 0x04, 8), UNKNOWN },
+		{ "lea rsp, [esp-128]", B(0x67, 0x48, 0x8D, 0x64, 0x24, 0x80), UNKNOWN },
+		{ "mov rsp, rbp", B(0x48, 0x89, 0xEC), UNKNOWN },
+		{ "mov spl, 1", B(0x40, 0xB4, 1), UNKNOWN },
+		{ "leave", B(0xC9), UNKNOWN },
+		{ "enter 0, 0", B(0xC8, 0, 0, 0), UNKNOWN },
+		{ "xchg rsp, rax", B(0x48, 0x94), UNKNOWN },
+		{ "xchg [rsp], rsp", B(0x48, 0x87, 0x24, 0x24), UNKNOWN },
+		{ "cmove rsp, rax", B(0x48, 0x0F, 0x44, 0xE0), UNKNOWN },
+	};
+	struct arch_insn insn;
+	size_t i;
+
+	for (i = 0; i < ARRAY_SIZE(cases); i++) {
+		int32_t change;
+
+		cr_assert(arch_decode(cases[i].bytes, cases[i].size, AT, &insn), "%s", cases[i].text);
+		if (!arch_stack_change(cases[i].bytes, &insn, &change))
+			change = UNKNOWN;
+		cr_expect_eq(change, cases[i].change, "%s: %d", cases[i].text, change);
+	}
+}
+
 static void *decode_concurrently(void *ready)
 {
 	static const uint8_t nop[] = { 0x66, 0x90 };
