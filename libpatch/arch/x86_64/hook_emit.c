@@ -508,7 +508,10 @@ static void emit_skip_inside(struct arch_code *code, const struct arch_hook *hoo
 	cold->inside = EMIT_FORWARD("\x0F\x85"); /* jne inside */
 }
 
-/* rcx holds the record, rdi points to the context: both stay. Uses rax, rdx, and rsi. */
+/*
+ * rcx holds the record, rdi points to the context: both stay. Uses rax, rdx, rsi, and r8, which has what is taken from
+ * the word until the call.
+ */
 static void emit_shadow(struct arch_code *code, const struct arch_hook *hook, struct arch_cold_hook *cold)
 {
 	if (hook->shadow == ARCH_SHADOW_NONE)
@@ -530,9 +533,10 @@ static void emit_shadow(struct arch_code *code, const struct arch_hook *hook, st
 		cold->shadowless = (uint32_t)code->size;
 		return;
 	}
-	EMIT("\x48\x8B\x74\x02");       /* mov rsi, [rdx + rax + words] */
+	EMIT("\x4C\x8B\x44\x02");       /* mov r8, [rdx + rax + words] */
 	arch_emit_u8(code, LEAF_WORDS);
-	EMIT("\x48\x2B\x71\x10"        /* sub rsi, [rcx + pair] */
+	EMIT("\x4C\x89\xC6"            /* mov rsi, r8 */
+	     "\x48\x2B\x71\x10"        /* sub rsi, [rcx + pair] */
 	     "\x48\xC1\xEE\x20");      /* shr rsi, 32 */
 	cold->mispaired = EMIT_FORWARD("\x0F\x85"); /* jne mispaired */
 	cold->paired = (uint32_t)code->size;
@@ -565,9 +569,7 @@ static void emit_cold_shadow(struct arch_code *code, const struct arch_cold_hook
 	EMIT("\x83\x79\x14\xFF"          /* cmp dword [rcx + pair + 4], HOOK_PAIR_ANY */
 	     "\x0F\x85");                /* jne uncalled */
 	emit_back(code, cold->uncalled);
-	EMIT("\x48\x8B\x74\x02");        /* mov rsi, [rdx + rax + words] */
-	arch_emit_u8(code, LEAF_WORDS);
-	emit_store(code, ARCH_HOOK_FRAME_REPORTED, RSI);
+	emit_store(code, ARCH_HOOK_FRAME_REPORTED, R8);
 	EMIT("\xE9");                      /* jmp paired */
 	emit_back(code, cold->paired);
 }
@@ -637,6 +639,24 @@ static void emit_count(struct arch_code *code, const struct arch_hook *hook)
 	emit_load_slot(code, hook);
 	EMIT("\xE3\x00");             /* jrcxz closed */
 	closed = code->size;
+	/* First: whoever is put back to the beginning stamps once more, and does not count twice. */
+	if (hook->stamp) {
+		EMIT("\x52");             /* push rdx */
+		arch_emit_row(code, row + 3);
+		EMIT("\x50");             /* push rax */
+		arch_emit_row(code, row + 4);
+		/* Put together in memory: a shift would change flags. */
+		EMIT("\x0F\x31"          /* rdtsc */
+		     "\x89\x04\x24"      /* mov [rsp], eax */
+		     "\x89\x54\x24\x04"  /* mov [rsp + 4], edx */
+		     "\x58");            /* pop rax */
+		arch_emit_row(code, row + 3);
+		if (hook->action == ARCH_COUNT_THREAD)
+			EMIT("\x64");     /* fs: */
+		EMIT("\x48\x89\x41\x08"  /* mov [rcx + 8], rax */
+		     "\x5A");            /* pop rdx */
+		arch_emit_row(code, row + 2);
+	}
 	if (hook->action != ARCH_COUNT_ATOMIC) {
 		const char *prefix = hook->action == ARCH_COUNT_THREAD ? "\x64" : "\x3E"; /* fs:, ds: */
 
@@ -656,23 +676,6 @@ static void emit_count(struct arch_code *code, const struct arch_hook *hook)
 		arch_emit_row(code, row + 3);
 		EMIT("\xF0\x48\xFF\x01"  /* lock inc qword [rcx] */
 		     "\x9D");            /* popfq */
-		arch_emit_row(code, row + 2);
-	}
-	if (hook->stamp) {
-		EMIT("\x52");             /* push rdx */
-		arch_emit_row(code, row + 3);
-		EMIT("\x50");             /* push rax */
-		arch_emit_row(code, row + 4);
-		/* Put together in memory: a shift would change flags. */
-		EMIT("\x0F\x31"          /* rdtsc */
-		     "\x89\x04\x24"      /* mov [rsp], eax */
-		     "\x89\x54\x24\x04"  /* mov [rsp + 4], edx */
-		     "\x58");            /* pop rax */
-		arch_emit_row(code, row + 3);
-		if (hook->action == ARCH_COUNT_THREAD)
-			EMIT("\x64");     /* fs: */
-		EMIT("\x48\x89\x41\x08"  /* mov [rcx + 8], rax */
-		     "\x5A");            /* pop rdx */
 		arch_emit_row(code, row + 2);
 	}
 	if (code->bytes != NULL && closed <= code->capacity)
