@@ -22,6 +22,15 @@ struct arch_row {
 };
 #define ARCH_ROW_DEREF 0x80
 
+/* What holds of a thread from code offset `code` on, when it is interrupted: arch/canonical.h. */
+struct arch_stretch {
+	uint16_t code;
+	uint8_t kind; /* enum arch_stretch_kind, and a register's number in the upper three bits */
+	uint8_t arg;
+};
+#define ARCH_STRETCH_KIND 0x1f
+#define ARCH_STRETCH_REGISTER 5 /* bits to shift it by */
+
 struct arch_cold;
 
 /* Code under construction. Writing past `capacity` only counts, so that a dry run measures. */
@@ -39,6 +48,9 @@ struct arch_code {
 	struct arch_row *rows;
 	size_t row_capacity;
 	size_t row_count;
+	struct arch_stretch *stretches; /* as rows */
+	size_t stretch_capacity;
+	size_t stretch_count;
 	uint8_t original; /* offset of the instruction being emitted, for rows */
 	/* Words on the stack that are not the program's where a piece begins whose rows do not count them. */
 	uint8_t pushed;
@@ -96,6 +108,8 @@ void arch_emit_constant(struct arch_code *code, size_t field_end, uint64_t value
  * equal one is merged.
  */
 void arch_emit_row(struct arch_code *code, uint8_t cfa);
+/* Begin a new stretch at the current offset; one that would be empty is overwritten. */
+void arch_emit_stretch(struct arch_code *code, uint8_t kind, uint8_t arg);
 
 /* Original address -> generated code, for branches that stay inside the region. */
 struct arch_map {

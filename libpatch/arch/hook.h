@@ -137,10 +137,14 @@ struct arch_cold_hook {
 	uint32_t moved_stack; /* branch: it has changed stack_pointer */
 	uint32_t passed_over; /* return: the hook did not run */
 	uint32_t done;        /* return: registers and stack are the program's again */
+	uint32_t begins;      /* the hook's first byte */
+	uint16_t written;     /* registers that are loaded from the context, by index */
+	uint8_t number;       /* of the hook in the block */
 	uint8_t original;     /* for the rows of the cold code */
 	uint8_t pushed;       /* the same */
 	uint8_t pair;         /* as in struct arch_hook */
 	bool at_entry;        /* the same */
+	bool on_way;          /* there is an exit */
 	bool leads;           /* what program_counter was is in the frame, */
 	uintptr_t program_counter; /* or here */
 	int32_t above;        /* as in struct arch_exit */

@@ -15,7 +15,7 @@
  * builder (trampoline.c), and a run of text (text.c), as staging is flushed when it is full. Each asserts its part.
  */
 #define SCRATCH_CANDIDATES 4096UL
-#define SCRATCH_BUILDER (136 * 1024UL)
+#define SCRATCH_BUILDER (152 * 1024UL)
 #define SCRATCH_RUN (64 * 1024UL)
 #define SCRATCH_SIZE (SCRATCH_CANDIDATES + SCRATCH_BUILDER + SCRATCH_RUN)
 

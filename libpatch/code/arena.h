@@ -15,6 +15,7 @@
  *
  *   +0   uint64_t         address of the region it stands for
  *   +8   struct arch_row  rows, ascending `code` (offset from the block's start), then one with code 0xffff
+ *   ...  struct arch_stretch, of arch/canonical.h, up to ARCH_STRETCH_END; then, aligned to 8 bytes, its hooks
  *   ...  padding, code from rows[0].code on
  */
 #ifndef LIBPATCH_CODE_ARENA_H

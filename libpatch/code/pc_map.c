@@ -1,28 +1,38 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * From a pc in generated code to the instruction that it stands for: by the ranges of generated code, the granule table
- * of an arena and the rows of a block. Called in signal handlers: only memory is read, nothing locks or allocates.
+ * of an arena and the rows of a block; and from a thread's registers there to those that the program is to see. Called
+ * in signal handlers: only memory is read, nothing locks or allocates.
  */
 #include "code/pc_map.h"
 
-#include "arch/emit.h"
+#include "arch/canonical.h"
+#include "arch/thread_pointer.h"
 #include "arch/trap_bytes.h"
 #include "code/arena.h"
 #include "code/code_ranges.h"
 
-static bool pc_map_of_block(const struct code_range *range, uintptr_t pc, uintptr_t *original)
+/* The rows of the block that the pc is in the code of, or NULL. */
+static const struct arch_row *pc_map_rows(const struct code_range *range, uintptr_t pc, uintptr_t *block)
 {
 	size_t granule = (pc - range->lower) / ARENA_GRANULE;
 	uint16_t back = range->granules[granule];
-	const struct arch_row *row;
-	uintptr_t block;
+	const struct arch_row *rows;
 
 	if (back == ARENA_NO_BLOCK)
-		return false;
-	block = range->lower + (granule - back) * ARENA_GRANULE;
-	row = (const struct arch_row *)(block + ARENA_BLOCK_ROWS);
+		return NULL;
+	*block = range->lower + (granule - back) * ARENA_GRANULE;
+	rows = (const struct arch_row *)(*block + ARENA_BLOCK_ROWS);
 	/* A block that is not written yet has no rows. */
-	if (row->code == 0 || pc - block < row->code)
+	return rows->code != 0 && pc - *block >= rows->code ? rows : NULL;
+}
+
+static bool pc_map_of_block(const struct code_range *range, uintptr_t pc, uintptr_t *original)
+{
+	uintptr_t block;
+	const struct arch_row *row = pc_map_rows(range, pc, &block);
+
+	if (row == NULL)
 		return false;
 	while (row[1].code <= pc - block && row[1].code != ARENA_ROW_END)
 		++row;
@@ -51,4 +61,86 @@ bool pc_map_original(uintptr_t pc, uintptr_t *original)
 bool pc_map_contains(uintptr_t pc)
 {
 	return code_ranges_find(pc) != NULL;
+}
+
+/* ---- canonical places ------------------------------------------------------------------------------------------- */
+
+bool pc_map_of_code(uintptr_t pc, struct arch_code_map *map)
+{
+	const struct code_range *range = code_ranges_find(pc);
+	const struct arch_row *rows;
+	uintptr_t hooks;
+
+	if (range == NULL || range->granules == NULL)
+		return false;
+	rows = pc_map_rows(range, pc, &map->block);
+	if (rows == NULL)
+		return false;
+	map->region = *(const uint64_t *)map->block;
+	map->rows = rows;
+	while (rows->code != ARENA_ROW_END)
+		++rows;
+	map->stretches = (const struct arch_stretch *)(rows + 1);
+	hooks = (uintptr_t)map->stretches;
+	while (((const struct arch_stretch *)hooks)->kind != ARCH_STRETCH_END)
+		hooks += sizeof(struct arch_stretch);
+	map->hooks = (const struct arch_hook_map *)ALIGN_UP(hooks + sizeof(struct arch_stretch), sizeof(uint64_t));
+	return pc - map->block < ((const struct arch_stretch *)hooks)->code;
+}
+
+static bool pc_map_read(void *data, uintptr_t address, void *out, size_t size)
+{
+	(void)data;
+	if (size == sizeof(uint64_t))
+		*(uint64_t *)out = *(const volatile uint64_t *)address;
+	else
+		*(uint32_t *)out = *(const volatile uint32_t *)address;
+	return true;
+}
+
+static void pc_map_write(const struct arch_write *write)
+{
+	if (write->size == sizeof(uint64_t))
+		*(volatile uint64_t *)write->address = write->value;
+	else
+		*(volatile uint32_t *)write->address = (uint32_t)write->value;
+}
+
+bool code_canonical(greg_t *registers, struct code_place *place)
+{
+	struct arch_registers interrupted;
+	struct arch_canonical canonical;
+	struct arch_code_map map;
+	uintptr_t original;
+
+	arch_registers_from(registers, &interrupted);
+	if (pc_map_of_code(interrupted.pc, &map)) {
+		if (!arch_canonical(&map, &interrupted, arch_thread_pointer(), pc_map_read, NULL, &canonical))
+			return false;
+		for (size_t i = 0; i < canonical.write_count; ++i)
+			pc_map_write(&canonical.writes[i]);
+	} else {
+		/* A pad: at the one jump. */
+		if (!pc_map_original(interrupted.pc, &original))
+			return false;
+		canonical.shown = interrupted;
+		canonical.shown.pc = original;
+		canonical.pc = interrupted.pc;
+		canonical.below = 0;
+	}
+	arch_registers_to(&canonical.shown, registers);
+	*place = (struct code_place){ canonical.shown.pc, canonical.pc, canonical.below };
+	return true;
+}
+
+void code_canonical_resume(greg_t *registers, const struct code_place *place)
+{
+	struct arch_registers shown;
+
+	arch_registers_from(registers, &shown);
+	if (shown.pc != place->shown)
+		return;
+	shown.pc = place->pc;
+	shown.general[ARCH_RSP] -= place->below;
+	arch_registers_to(&shown, registers);
 }

@@ -5,6 +5,7 @@
  */
 #include "code/trampoline.h"
 
+#include "arch/canonical.h"
 #include "arch/syscall.h"
 #include "base/bug.h"
 #include "base/heap.h"
@@ -19,6 +20,7 @@
 
 /* Rows address code with 16 bits; this many of them leave room for the code. */
 #define ROWS_MAX 2048
+#define STRETCHES_MAX 4096
 
 /* Scratch memory: it is large. */
 struct builder {
@@ -34,6 +36,7 @@ struct builder {
 	struct arch_insn decoded[WINDOW_INSNS_MAX];
 	struct arch_cold cold;
 	struct arch_row rows[ROWS_MAX + 1];
+	struct arch_stretch stretches[STRETCHES_MAX];
 	uint8_t block[ARENA_ROW_END];
 };
 _Static_assert(sizeof(struct builder) <= SCRATCH_BUILDER, "scratch.h");
@@ -244,6 +247,7 @@ static bool trampoline_emit_insn(struct builder *builder, struct arch_code *code
 
 	code->original = offset;
 	arch_emit_row(code, 0);
+	arch_emit_stretch(code, ARCH_COPY, 0);
 	trampoline_emit_before(builder, code);
 	if (!trampoline_any_after(builder)) {
 		trampoline_emit_copy(builder, code, bytes, address, map);
@@ -271,6 +275,7 @@ static void trampoline_emit_originals(struct builder *builder, struct arch_code 
 			continue;
 		code->original = hook->at;
 		arch_emit_row(code, 0);
+		arch_emit_stretch(code, ARCH_COPY, 0);
 		hook->original = code->size;
 		arch_emit_jmp_slot(code, hook->original_slot);
 	}
@@ -293,10 +298,12 @@ static void trampoline_emit_all(struct builder *builder, struct arch_code *code)
 	if (falls) {
 		code->original = window->length;
 		arch_emit_row(code, 0);
+		arch_emit_stretch(code, ARCH_COPY, 0);
 		arch_emit_jmp(code, window->start + window->length);
 	}
 	arch_emit_cold(code);
 	trampoline_emit_originals(builder, code);
+	arch_emit_stretch(code, ARCH_STRETCH_END, 0);
 }
 
 /* Where the block must lie for every displacement in it to reach. */
@@ -434,14 +441,22 @@ void trampoline_free(struct trampoline *trampoline)
 }
 
 /* Header of a block (arena.h), then the code behind it. */
-static size_t trampoline_header_size(size_t rows)
+static size_t trampoline_header_size(const struct arch_code *code)
 {
-	return ALIGN_UP(ARENA_BLOCK_ROWS + (rows + 1) * sizeof(struct arch_row), ARENA_GRANULE);
+	size_t size = ARENA_BLOCK_ROWS + (code->row_count + 1) * sizeof(struct arch_row) +
+		      code->stretch_count * sizeof(struct arch_stretch);
+
+	return ALIGN_UP(ALIGN_UP(size, sizeof(uint64_t)) + code->cold->hook_count * sizeof(struct arch_hook_map),
+			ARENA_GRANULE);
 }
 
 static void trampoline_finish_header(struct builder *builder, const struct arch_code *code, size_t header)
 {
 	uint64_t site = builder->window->start;
+	uint8_t *stretches = builder->block + ARENA_BLOCK_ROWS + (code->row_count + 1) * sizeof(builder->rows[0]);
+	uint8_t *hooks = builder->block + ALIGN_UP((size_t)(stretches - builder->block) +
+						   code->stretch_count * sizeof(builder->stretches[0]),
+						   sizeof(uint64_t));
 
 	memset(builder->block, 0, header);
 	memcpy(builder->block, &site, sizeof(site));
@@ -449,6 +464,15 @@ static void trampoline_finish_header(struct builder *builder, const struct arch_
 		builder->rows[i].code = (uint16_t)(builder->rows[i].code + header);
 	builder->rows[code->row_count].code = ARENA_ROW_END;
 	memcpy(builder->block + ARENA_BLOCK_ROWS, builder->rows, (code->row_count + 1) * sizeof(builder->rows[0]));
+	for (size_t i = 0; i < code->stretch_count; ++i)
+		builder->stretches[i].code = (uint16_t)(builder->stretches[i].code + header);
+	memcpy(stretches, builder->stretches, code->stretch_count * sizeof(builder->stretches[0]));
+	for (size_t i = 0; i < builder->cold.hook_count; ++i, hooks += sizeof(struct arch_hook_map)) {
+		struct arch_hook_map map;
+
+		arch_hook_describe(&builder->cold.hooks[i], site, header, &map);
+		memcpy(hooks, &map, sizeof(map));
+	}
 }
 
 static void trampoline_prepare(struct builder *builder)
@@ -554,6 +578,8 @@ static void trampoline_emit_pass(struct builder *builder, struct arch_code *code
 		.far = far,
 		.rows = builder->rows,
 		.row_capacity = ROWS_MAX,
+		.stretches = builder->stretches,
+		.stretch_capacity = STRETCHES_MAX,
 	};
 	trampoline_emit_all(builder, code);
 }
@@ -572,7 +598,7 @@ static patch_status trampoline_emit_block(struct builder *builder, struct trampo
 	uintptr_t guess = trampoline_branches_inside(builder) ? 0 : arena_next(reach);
 	size_t guessed_header = MAX(headers[window->count], (size_t)ARENA_GRANULE);
 	struct arch_code code;
-	size_t header, code_size, row_count;
+	size_t header, code_size, row_count, stretch_count;
 	uint16_t *entries;
 	patch_status status;
 
@@ -583,11 +609,13 @@ static patch_status trampoline_emit_block(struct builder *builder, struct trampo
 			     guessed_header, far);
 	row_count = code.row_count;
 	code_size = code.size;
-	if (row_count > ROWS_MAX || code_size > sizeof(builder->block) - trampoline_header_size(row_count)) {
+	stretch_count = code.stretch_count;
+	if (row_count > ROWS_MAX || stretch_count > STRETCHES_MAX ||
+	    code_size > sizeof(builder->block) - trampoline_header_size(&code)) {
 		*message = "too many hooks on one group of instructions";
 		return PATCH_ENOMEM;
 	}
-	header = trampoline_header_size(row_count);
+	header = trampoline_header_size(&code);
 	headers[window->count] = header;
 	status = reach.lower <= reach.upper ?
 			 arena_alloc(header + code_size, window->start, reach, &trampoline->block) :
@@ -606,7 +634,8 @@ static patch_status trampoline_emit_block(struct builder *builder, struct trampo
 	entries = (uint16_t *)&trampoline->hooks[trampoline->hook_count];
 	for (unsigned int i = 0; i < window->count; ++i)
 		entries[i] = (uint16_t)(builder->entries[i] + header);
-	if (code.size != code_size || code.row_count != row_count || code.out_of_range) {
+	if (code.size != code_size || code.row_count != row_count || code.stretch_count != stretch_count ||
+	    code.out_of_range) {
 		*message = code.out_of_range ? "an operand is out of reach of the generated code" :
 					       "generated code changed its size between passes";
 		return code.out_of_range ? PATCH_ENOMEM : PATCH_BUG;

@@ -81,6 +81,18 @@ void arch_emit_row(struct arch_code *code, uint8_t cfa)
 	code->row_count++;
 }
 
+void arch_emit_stretch(struct arch_code *code, uint8_t kind, uint8_t arg)
+{
+	if (code->stretches == NULL)
+		return;
+	if (code->stretch_count > 0 && code->stretch_count <= code->stretch_capacity &&
+	    code->stretches[code->stretch_count - 1].code == code->size)
+		code->stretch_count--;
+	if (code->stretch_count < code->stretch_capacity)
+		code->stretches[code->stretch_count] = (struct arch_stretch){ (uint16_t)code->size, kind, arg };
+	code->stretch_count++;
+}
+
 void arch_emit_segment(struct arch_code *code, const uint8_t *bytes, const struct arch_insn *insn)
 {
 	for (size_t i = 0; i < insn->opcode_offset; i++)

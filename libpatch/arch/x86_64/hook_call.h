@@ -71,4 +71,7 @@ struct call_layout {
 };
 extern struct call_layout libpatch_call_layout __attribute__((visibility("hidden")));
 
+/* Where errno is, from the thread pointer. */
+int32_t arch_errno_offset(void);
+
 #endif

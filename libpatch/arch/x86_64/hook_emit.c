@@ -7,6 +7,7 @@
  * What a hit executes is one straight line without a taken branch. All else goes behind the trampoline's last
  * instruction: arch_emit_cold().
  */
+#include "arch/canonical.h"
 #include "arch/cpu.h"
 #include "arch/hook.h"
 
@@ -120,6 +121,11 @@ static int32_t pair_offset(int32_t field)
 /* Where errno is. */
 static int32_t errno_offset;
 
+int32_t arch_errno_offset(void)
+{
+	return errno_offset;
+}
+
 /* Early: __errno_location() must not be called under the library lock, when it may be patched (I9). */
 __attribute__((constructor(101))) static void locate_errno(void)
 {
@@ -207,7 +213,7 @@ static int32_t stack_pointer_offset(const struct arch_exit *exit)
 }
 
 /* rcx holds the record, before and after, rdi points to the context afterwards, RFLAGS are in rax. */
-static void emit_context(struct arch_code *code, const struct arch_hook *hook, uint64_t offered)
+static void emit_context(struct arch_code *code, const struct arch_hook *hook, uint64_t offered, uint8_t number)
 {
 	const struct arch_exit *exit = hook->exit;
 	bool leads = hook_leads(hook);
@@ -218,6 +224,7 @@ static void emit_context(struct arch_code *code, const struct arch_hook *hook, u
 		emit_load(code, RCX, ARCH_HOOK_FRAME_RECORD);
 	}
 	emit_lea(code, RDI, ARCH_HOOK_FRAME_CONTEXT);
+	arch_emit_stretch(code, ARCH_HOOK_RDI, number);
 	for (unsigned int i = 0; i < PATCH_ARCH_GREGS_COUNT; ++i)
 		if (offered & ~EARLY & (uint64_t)1 << i)
 			emit_context_store(code, offsetof(struct patch_exec_context, general_purpose_registers) + 8 * i,
@@ -316,6 +323,7 @@ static void emit_moved(struct arch_code *code, const struct arch_cold_hook *cold
 	uint32_t elsewhere;
 
 	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
+	arch_emit_stretch(code, ARCH_HOOK_CALLED, cold->number);
 	arch_emit_label(code, cold->moved_stack);
 	elsewhere = emit_if_moved(code, cold);
 	if (cold->held == ARCH_HELD_ON_TOP) {
@@ -336,6 +344,17 @@ static void emit_moved(struct arch_code *code, const struct arch_cold_hook *cold
 	emit_to_move(code);
 }
 
+/* What holds right in front of the call, and right behind it. */
+static uint8_t stretch_in_front(const struct arch_cold_hook *cold)
+{
+	return cold->paired != 0 ? ARCH_HOOK_WORD : ARCH_HOOK_SAVED;
+}
+
+static uint8_t stretch_behind(const struct arch_cold_hook *cold)
+{
+	return cold->pair != ARCH_PAIR_NONE ? ARCH_HOOK_OWES : ARCH_HOOK_CALLED;
+}
+
 /*
  * rdi, esi, and rcx, the record, are set. The base of the frame is a multiple of 16 where the program's stack pointer
  * is what the ABI says for a function's entry, and in functions without a frame of their own; within others there is
@@ -349,6 +368,7 @@ static void hook_emit_call(struct arch_code *code, const struct arch_hook *hook,
 		EMIT("\x40\xF6\xC4\x0F");                 /* test spl, 15 */
 		cold->unaligned = EMIT_FORWARD("\x0F\x85"); /* jne unaligned */
 		EMIT("\xFF\x11");                         /* call [rcx + procedure] */
+		arch_emit_stretch(code, stretch_behind(cold), cold->number);
 		cold->called = (uint32_t)code->size;
 		cold->at_entry = true;
 		return;
@@ -358,6 +378,7 @@ static void hook_emit_call(struct arch_code *code, const struct arch_hook *hook,
 	EMIT("\x40\xF6\xC4\x0F");                         /* test spl, 15 */
 	cold->unaligned = EMIT_FORWARD("\x0F\x85");         /* jne unaligned */
 	EMIT("\xFF\x11");                                 /* call [rcx + procedure] */
+	arch_emit_stretch(code, stretch_behind(cold), cold->number);
 	EMIT("\x58");                                     /* pop rax */
 	arch_emit_row(code, row);
 	cold->called = (uint32_t)code->size;
@@ -372,14 +393,18 @@ static void emit_unaligned(struct arch_code *code, const struct arch_cold_hook *
 	const uint8_t row = ARCH_ROW_CFA_FRAME;
 
 	arch_emit_row(code, cold->at_entry ? row : row + 1);
+	arch_emit_stretch(code, stretch_in_front(cold), cold->number);
 	arch_emit_label(code, cold->unaligned);
 	arch_emit_u8(code, cold->at_entry ? 0x50 : 0x58); /* push rax, pop rax */
 	arch_emit_row(code, cold->at_entry ? row + 1 : row);
 	EMIT("\x40\xF6\xC4\x0F"                         /* test spl, 15 */
 	     "\x75\x04"                                 /* jne odd */
-	     "\xFF\x11"                                 /* call [rcx + procedure] */
-	     "\xEB\x06");                               /* jmp back */
+	     "\xFF\x11");                               /* call [rcx + procedure] */
+	arch_emit_stretch(code, stretch_behind(cold), cold->number);
+	EMIT("\xEB\x06");                               /* jmp back */
+	arch_emit_stretch(code, stretch_in_front(cold), cold->number);
 	emit_call_library(code, libpatch_call_aligned);   /* odd: */
+	arch_emit_stretch(code, stretch_behind(cold), cold->number);
 	if (cold->at_entry) {                             /* back: */
 		EMIT("\x58");                             /* pop rax */
 		arch_emit_row(code, row);
@@ -410,7 +435,9 @@ static void emit_load_pair(struct arch_code *code, const struct arch_hook *hook,
 	if (hook->pair == ARCH_PAIR_SECOND_ANYWHERE) {
 		emit_place(code, hook->slot);
 		emit_call_library(code, libpatch_find_pair_at);
+		arch_emit_stretch(code, ARCH_HOOK_ASKED, cold->number);
 		cold->unpaired = EMIT_FORWARD("\x0F\x85");         /* jne unpaired */
+		arch_emit_stretch(code, ARCH_HOOK_RCX, cold->number);
 		EMIT_FS("\x64\x8B\x04\x25", top_offset());        /* mov eax, fs:[top] */
 	} else {
 		EMIT_FS("\x64\x8B\x04\x25", top_offset());        /* mov eax, fs:[top] */
@@ -447,10 +474,11 @@ static void emit_note_pair(struct arch_code *code, const struct arch_hook *hook,
 	EMIT("\x83\xC0");                                         /* add eax, size of a pair */
 	arch_emit_u8(code, (uint8_t)next);
 	EMIT_FS("\x64\x89\x04\x25", top_offset());                /* mov fs:[top], eax */
+	arch_emit_stretch(code, ARCH_HOOK_CALLED, cold->number);
 }
 
 /* Behind the second call: the top pair is complete. rax is 0; uses rcx. */
-static void emit_drop_pair(struct arch_code *code)
+static void emit_drop_pair(struct arch_code *code, const struct arch_cold_hook *cold)
 {
 	EMIT_FS("\x64\x8B\x0C\x25", top_offset());                /* mov ecx, fs:[top] */
 	EMIT_FS("\x64\x48\x89\x81", pair_offset(PAIR_FIELD(execution))); /* mov fs:[rcx + execution], rax */
@@ -458,6 +486,7 @@ static void emit_drop_pair(struct arch_code *code)
 	EMIT("\x83\xE9");                                         /* sub ecx, size of a pair */
 	arch_emit_u8(code, sizeof(struct hook_pair));
 	EMIT_FS("\x64\x89\x0C\x25", top_offset());                /* mov fs:[top], ecx */
+	arch_emit_stretch(code, ARCH_HOOK_CALLED, cold->number);
 }
 
 /* The cold code of pairs; what of it belongs in front of that of `closed`. */
@@ -466,28 +495,35 @@ static void emit_cold_pair(struct arch_code *code, const struct arch_cold_hook *
 	uint32_t none;
 
 	if (cold->unpaired != 0) {
+		arch_emit_stretch(code, ARCH_HOOK_RCX, cold->number);
 		arch_emit_label(code, cold->unpaired);
 		if (cold->pair == ARCH_PAIR_SECOND) {
 			emit_call_library(code, libpatch_find_pair);
+			arch_emit_stretch(code, ARCH_HOOK_ASKED, cold->number);
 			EMIT("\x0F\x84");             /* je look */
 			emit_back(code, cold->look);
 		}
+		arch_emit_stretch(code, ARCH_HOOK_PASSED, cold->number);
 		EMIT("\x31\xC9");                     /* xor ecx, ecx */
 	} else if (cold->crowded != 0) {
+		arch_emit_stretch(code, ARCH_HOOK_OWES, cold->number);
 		arch_emit_label(code, cold->crowded);
 		emit_place(code, cold->slot);
 		emit_call_library(code, libpatch_make_room);
 		EMIT_FS("\x64\x8B\x04\x25", top_offset()); /* mov eax, fs:[top] */
 		EMIT("\xE9");                         /* jmp room */
 		emit_back(code, cold->room);
+		arch_emit_stretch(code, ARCH_HOOK_RCX, cold->number);
 		arch_emit_label(code, cold->closed);
 		emit_whether_pairs(code);
 		none = EMIT_FORWARD("\x0F\x84");       /* je none */
 		emit_place(code, cold->slot);
 		emit_call_library(code, libpatch_pass_pair);
+		arch_emit_stretch(code, ARCH_HOOK_PASSED, cold->number);
 		EMIT("\x31\xC9");                     /* xor ecx, ecx */
 		arch_emit_label(code, none);
 	} else {
+		arch_emit_stretch(code, ARCH_HOOK_RCX, cold->number);
 		arch_emit_label(code, cold->closed);
 	}
 }
@@ -540,6 +576,7 @@ static void emit_shadow(struct arch_code *code, const struct arch_hook *hook, st
 	     "\x48\xC1\xEE\x20");      /* shr rsi, 32 */
 	cold->mispaired = EMIT_FORWARD("\x0F\x85"); /* jne mispaired */
 	cold->paired = (uint32_t)code->size;
+	arch_emit_stretch(code, ARCH_HOOK_WORD, cold->number);
 	EMIT("\x48\xC7\x44\x02");       /* mov qword [rdx + rax + words], 0 */
 	arch_emit_u8(code, LEAF_WORDS);
 	arch_emit_u32(code, 0);
@@ -550,6 +587,7 @@ static void emit_cold_shadow(struct arch_code *code, const struct arch_cold_hook
 	if (cold->shadowed == 0)
 		return;
 	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
+	arch_emit_stretch(code, ARCH_HOOK_SAVED, cold->number);
 	arch_emit_label(code, cold->shadowed);
 	emit_lea(code, RDX, ARCH_HOOK_FRAME_TOTAL + cold->above);
 	emit_call_library(code, libpatch_find_shadow);
@@ -620,6 +658,11 @@ static void hook_emit_leave(struct arch_code *code, struct arch_cold_hook *cold)
 	arch_emit_row(code, 0);
 }
 
+static void emit_count_stretch(struct arch_code *code, uint8_t kind, size_t begin)
+{
+	arch_emit_stretch(code, kind, (uint8_t)(code->size - begin));
+}
+
 /*
  * Without a call, a guard or a frame: what is needed of registers is pushed below the red zone. No instruction changes
  * flags but an atomic increment, around which they are kept in ax. A slot that is 0 is a closed hook.
@@ -627,15 +670,18 @@ static void hook_emit_leave(struct arch_code *code, struct arch_cold_hook *cold)
 static void emit_count(struct arch_code *code, const struct arch_hook *hook)
 {
 	const uint8_t row = ARCH_HOOK_RED_ZONE / 8;
+	const size_t begin = code->size;
 	size_t closed;
 
 	arch_emit_row(code, 0);
+	arch_emit_stretch(code, ARCH_COPY, 0);
 	EMIT("\x48\x8D\x64\x24\x80"); /* lea rsp, [rsp - 128] */
 	arch_emit_row(code, row);
 	EMIT("\x51");                 /* push rcx */
 	arch_emit_row(code, row + 1);
 	EMIT("\x50");                 /* push rax */
 	arch_emit_row(code, row + 2);
+	emit_count_stretch(code, ARCH_COUNT_SAVED, begin);
 	emit_load_slot(code, hook);
 	EMIT("\xE3\x00");             /* jrcxz closed */
 	closed = code->size;
@@ -643,6 +689,7 @@ static void emit_count(struct arch_code *code, const struct arch_hook *hook)
 	if (hook->stamp) {
 		EMIT("\x52");             /* push rdx */
 		arch_emit_row(code, row + 3);
+		emit_count_stretch(code, ARCH_COUNT_PUSHED, begin);
 		EMIT("\x50");             /* push rax */
 		arch_emit_row(code, row + 4);
 		/* Put together in memory: a shift would change flags. */
@@ -656,6 +703,7 @@ static void emit_count(struct arch_code *code, const struct arch_hook *hook)
 		EMIT("\x48\x89\x41\x08"  /* mov [rcx + 8], rax */
 		     "\x5A");            /* pop rdx */
 		arch_emit_row(code, row + 2);
+		emit_count_stretch(code, ARCH_COUNT_SAVED, begin);
 	}
 	if (hook->action != ARCH_COUNT_ATOMIC) {
 		const char *prefix = hook->action == ARCH_COUNT_THREAD ? "\x64" : "\x3E"; /* fs:, ds: */
@@ -665,18 +713,23 @@ static void emit_count(struct arch_code *code, const struct arch_hook *hook)
 		EMIT("\x48\x8D\x40\x01"); /* lea rax, [rax + 1] */
 		arch_emit_bytes(code, prefix, 1);
 		EMIT("\x48\x89\x01");     /* mov [rcx], rax */
+		arch_emit_stretch(code, ARCH_COUNTED, 0);
 	} else if (arch_has_sahf()) {
 		EMIT("\x9F"              /* lahf */
 		     "\x0F\x90\xC0"      /* seto al */
-		     "\xF0\x48\xFF\x01"  /* lock inc qword [rcx] */
-		     "\x04\x7F"          /* add al, 127 */
+		     "\xF0\x48\xFF\x01"); /* lock inc qword [rcx] */
+		arch_emit_stretch(code, ARCH_COUNTED_AX, 0);
+		EMIT("\x04\x7F"          /* add al, 127 */
 		     "\x9E");            /* sahf */
+		arch_emit_stretch(code, ARCH_COUNTED, 0);
 	} else {
 		EMIT("\x9C");             /* pushfq */
 		arch_emit_row(code, row + 3);
-		EMIT("\xF0\x48\xFF\x01"  /* lock inc qword [rcx] */
-		     "\x9D");            /* popfq */
+		EMIT("\xF0\x48\xFF\x01"); /* lock inc qword [rcx] */
+		arch_emit_stretch(code, ARCH_COUNTED_FLAGS, 0);
+		EMIT("\x9D");            /* popfq */
 		arch_emit_row(code, row + 2);
+		arch_emit_stretch(code, ARCH_COUNTED, 0);
 	}
 	if (code->bytes != NULL && closed <= code->capacity)
 		code->bytes[closed - 1] = (uint8_t)(code->size - closed);
@@ -697,6 +750,7 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	uint64_t offered = written | (hook->read & ARCH_GENERAL);
 	arch_call_fn *extended = arch_call_with_state(hook->clobber, hook->x87_empty);
 	struct arch_cold_hook unused, *cold = &unused;
+	uint8_t number = 0;
 
 	if (hook->action == ARCH_DIVERT) {
 		arch_emit_row(code, 0);
@@ -707,11 +761,16 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 		emit_count(code, hook);
 		return;
 	}
-	if (code->cold != NULL && code->cold->hook_count < ARRAY_SIZE(code->cold->hooks))
-		cold = &code->cold->hooks[code->cold->hook_count++];
-	else
+	if (code->cold != NULL && code->cold->hook_count < ARRAY_SIZE(code->cold->hooks)) {
+		number = (uint8_t)code->cold->hook_count++;
+		cold = &code->cold->hooks[number];
+	} else {
 		code->out_of_range = true;
+	}
 	*cold = (struct arch_cold_hook){
+		.number = number,
+		.begins = (uint32_t)code->size,
+		.written = (uint16_t)written,
 		.original = code->original,
 		.pushed = code->pushed,
 		.pair = hook->pair,
@@ -721,14 +780,18 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 		.leads = hook->shadow != ARCH_SHADOW_EXIT && hook_leads(hook),
 		.above = hook->exit != NULL ? hook->exit->above : 0,
 		.held = hook->exit != NULL ? hook->exit->held : 0,
+		.on_way = hook->exit != NULL,
 	};
 
 	arch_emit_row(code, 0);
+	arch_emit_stretch(code, ARCH_HOOK_BEGINS, number);
 	emit_lea(code, RSP, -(ARCH_HOOK_FRAME_TOTAL - 8));
 	arch_emit_row(code, ARCH_ROW_CFA_FRAME - 1);
 	EMIT("\x9C"); /* pushfq */
 	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
+	arch_emit_stretch(code, ARCH_HOOK_FLAGS, number);
 	emit_store(code, PRIVATE(PATCH_X86_64_RAX), RAX);
+	arch_emit_stretch(code, ARCH_HOOK_RAX, number);
 	if (offered & MASK(RAX))
 		emit_store(code, OFFERED(PATCH_X86_64_RAX), RAX);
 
@@ -741,6 +804,7 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	cold->guarded = EMIT_FORWARD("\x0F\x85"); /* jne guarded */
 	cold->fresh = (uint32_t)code->size;
 	emit_store(code, PRIVATE(PATCH_X86_64_RCX), RCX);
+	arch_emit_stretch(code, ARCH_HOOK_RCX, number);
 	if (offered & MASK(RCX))
 		emit_store(code, OFFERED(PATCH_X86_64_RCX), RCX);
 	emit_store(code, ARCH_HOOK_FRAME_RECORD, RAX);
@@ -761,7 +825,8 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 			emit_store(code, PRIVATE(i), hardware[i]);
 	if (offered & MASK(RDI))
 		emit_store(code, OFFERED(PATCH_X86_64_RDI), RDI);
-	emit_context(code, hook, offered);
+	emit_context(code, hook, offered, cold->number);
+	arch_emit_stretch(code, ARCH_HOOK_SAVED, cold->number);
 	/* cld takes longer than to see that it is not needed. */
 	EMIT("\xF6\xC4\x04");                  /* test ah, DF >> 8 */
 	cold->backwards = EMIT_FORWARD("\x0F\x85"); /* jne backwards */
@@ -771,10 +836,12 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	CONTEXT_STORE(extended_states, RSI);    /* one that offers them writes it again */
 	if (hook->post)
 		EMIT("\xFF\xC6");               /* inc esi */
-	if (extended != NULL)
+	if (extended != NULL) {
 		emit_call_library(code, extended);
-	else
+		arch_emit_stretch(code, stretch_behind(cold), number);
+	} else {
 		hook_emit_call(code, hook, cold);
+	}
 
 	cold->uncalled = (uint32_t)code->size;
 	EMIT("\x8B\x44\x24\x10");               /* mov eax, [rsp + ARCH_HOOK_FRAME_ERRNO] */
@@ -786,7 +853,7 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 		emit_note_pair(code, hook, cold);
 	EMIT("\x31\xC0");                       /* xor eax, eax */
 	if (hook->pair >= ARCH_PAIR_SECOND)
-		emit_drop_pair(code);
+		emit_drop_pair(code, cold);
 	EMIT_FS("\x64\x48\x89\x04\x25", guard); /* mov fs:[guard], rax */
 	for (unsigned int i = 1; i < PATCH_ARCH_GREGS_COUNT; ++i) {
 		if (written & (uint64_t)1 << i)
@@ -800,8 +867,26 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	}
 	emit_look_whether_moved(code, cold);
 	cold->passed_over = (uint32_t)code->size;
+	arch_emit_stretch(code, ARCH_HOOK_LEAVES, number);
 	hook_emit_leave(code, cold);
 	cold->done = (uint32_t)code->size;
+}
+
+void arch_hook_describe(const struct arch_cold_hook *cold, uintptr_t region, size_t before, struct arch_hook_map *map)
+{
+	*map = (struct arch_hook_map){
+		.slot = cold->slot,
+		.program_counter = (int32_t)(cold->program_counter - region),
+		.above = cold->above,
+		.begins = (uint16_t)(cold->begins + before),
+		.ends = (uint16_t)(cold->done + before),
+		.written = cold->written,
+		.held = cold->held,
+		.pushed = cold->pushed,
+		.pair = cold->pair,
+		.leads = cold->leads,
+		.on_way = cold->on_way,
+	};
 }
 
 /* The cold code of one hook. */
@@ -813,21 +898,25 @@ static void emit_cold_hook(struct arch_code *code, const struct arch_cold_hook *
 	code->pushed = cold->pushed;
 	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
 	emit_cold_pair(code, cold);
+	arch_emit_stretch(code, ARCH_HOOK_PASSED, cold->number);
 	EMIT_FS("\x64\x48\x89\x0C\x25", guard);   /* mov fs:[guard], rcx */
 	emit_load(code, RCX, PRIVATE(PATCH_X86_64_RCX));
 	EMIT("\xE9");                             /* jmp passed_over */
 	emit_back(code, cold->passed_over);
+	arch_emit_stretch(code, ARCH_HOOK_RAX, cold->number);
 	arch_emit_label(code, cold->guarded);
 	emit_call_library(code, libpatch_may_run);
 	EMIT("\x0F\x84");                         /* je fresh */
 	emit_back(code, cold->fresh);
 	EMIT("\xE9");                             /* jmp passed_over */
 	emit_back(code, cold->passed_over);
+	arch_emit_stretch(code, ARCH_HOOK_SAVED, cold->number);
 	arch_emit_label(code, cold->backwards);
 	EMIT("\xFC"                              /* cld */
 	     "\xE9");                            /* jmp forwards */
 	emit_back(code, cold->forwards);
 	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
+	arch_emit_stretch(code, stretch_behind(cold), cold->number);
 	arch_emit_label(code, cold->errno_changed);
 	EMIT_FS("\x64\x89\x04\x25", errno_offset != 0 ? errno_offset : tls_offset(&errno)); /* mov fs:[errno], eax */
 	EMIT("\xE9");                      /* jmp errno_kept */
@@ -838,12 +927,14 @@ static void emit_cold_hook(struct arch_code *code, const struct arch_cold_hook *
 	emit_moved(code, cold);
 	if (cold->direction != 0) {
 		arch_emit_row(code, ARCH_ROW_CFA_FRAME);
+		arch_emit_stretch(code, ARCH_HOOK_LEAVES, cold->number);
 		arch_emit_label(code, cold->direction);
 		emit_load(code, RAX, PRIVATE(PATCH_X86_64_RAX));
 		EMIT("\x9D");                     /* popfq */
 		arch_emit_row(code, ARCH_ROW_CFA_FRAME - 1);
 		emit_lea(code, RSP, ARCH_HOOK_FRAME_TOTAL - 8);
 		arch_emit_row(code, 0);
+		arch_emit_stretch(code, ARCH_LEAVES, 0);
 		EMIT("\xE9");                     /* jmp done */
 		emit_back(code, cold->done);
 	}

@@ -26,6 +26,7 @@
  */
 #include "arch/x86_64/relocate.h"
 
+#include "arch/canonical.h"
 #include "arch/trap_bytes.h"
 #include "arch/x86_64/encode.h"
 
@@ -42,6 +43,12 @@ static uintptr_t relocate_resolve(const struct arch_map *map, uintptr_t target)
 			return map->to[i];
 	}
 	return target;
+}
+
+/* A stretch that leads back to `copy`. */
+static void emit_stretch_since(struct arch_code *code, uint8_t kind, size_t copy)
+{
+	arch_emit_stretch(code, kind, (uint8_t)(code->size - copy));
 }
 
 /* A forward branch within the code being emitted: its rel32 field is filled in when the label is known. */
@@ -205,15 +212,18 @@ static void emit_far_target_below(struct arch_code *code, const uint8_t *bytes, 
 {
 	static const uint8_t skip[] = { 0x48, 0x8D, 0xA4, 0x24, 0x78, 0xFF, 0xFF, 0xFF }; /* lea rsp, [rsp - 136] */
 	static const uint8_t store[] = { 0x48, 0x89, 0x44, 0x24, 8 };                     /* mov [rsp + 8], rax */
+	const size_t copy = code->size;
 
 	arch_emit_bytes(code, skip, sizeof(skip));
 	arch_emit_row(code, RED_ZONE + 1);
 	arch_emit_u8(code, PUSH | RAX);
 	arch_emit_row(code, RED_ZONE + 2);
+	emit_stretch_since(code, ARCH_BORROWED | RAX << ARCH_STRETCH_REGISTER, copy);
 	arch_emit_load_rax(code, bytes, insn);
 	arch_emit_bytes(code, store, sizeof(store));
 	arch_emit_u8(code, POP | RAX);
 	arch_emit_row(code, RED_ZONE + 1);
+	emit_stretch_since(code, ARCH_COPY, copy);
 }
 
 /* A real call, for a return that comes; the stack pointer is at what is right below the red zone, before and after. */
@@ -266,6 +276,8 @@ static void emit_call_by_return(struct arch_code *code, const uint8_t *bytes, co
 	emit_call_for_return(code);
 	emit_call_for_return(code);
 	field = emit_store_return(code, return_address);
+	/* What it has overwritten may be the operand. */
+	arch_emit_stretch(code, ARCH_CALL_KEPT, 0);
 	relocate_ret(code, 120);
 	emit_return_constant(code, field, return_address);
 }
@@ -360,6 +372,7 @@ static void emit_syscall_return(struct arch_code *code, const uint8_t *bytes, co
 		return;
 	code->original += insn->length;
 	arch_emit_row(code, 0);
+	arch_emit_stretch(code, ARCH_SYSCALL_MADE, 0);
 	arch_emit_bytes(code, mov_rcx, sizeof(mov_rcx));
 	arch_emit_u64(code, address + insn->length);
 }
@@ -376,15 +389,18 @@ static void emit_far_conditional(struct arch_code *code, const uint8_t *bytes, c
 	if (insn->kind == ARCH_JCC) {
 		emit_jcc_opcode(code, bytes, insn, 1);
 		over = emit_label_field(code);
+		arch_emit_stretch(code, ARCH_LEAVES, 0);
 	} else if (insn->kind == ARCH_LOOP) {
 		/* loop 1f; jmp 2f; 1: jmp target; 2: */
 		emit_loop(code, bytes, insn, ARCH_JMP_SIZE);
+		arch_emit_stretch(code, ARCH_LEAVES, 0);
 		arch_emit_u8(code, ARCH_JMP_REL32);
 		over = emit_label_field(code);
 	} else {
 		/* xbegin 1f; jmp 2f; 1: jmp target; 2: */
 		arch_emit_bytes(code, xbegin, sizeof(xbegin));
 		abort = emit_label_field(code);
+		arch_emit_stretch(code, ARCH_LEAVES, 0);
 		arch_emit_u8(code, ARCH_JMP_REL32);
 		over = emit_label_field(code);
 		arch_emit_label(code, abort);
@@ -408,6 +424,7 @@ void arch_relocate(struct arch_code *code, const uint8_t *bytes, const struct ar
 	static const uint8_t xbegin[] = { 0xC7, 0xF8 };
 
 	arch_emit_row(code, 0);
+	arch_emit_stretch(code, ARCH_COPY, 0);
 	if (code->far && (insn->kind == ARCH_JCC || insn->kind == ARCH_LOOP || insn->kind == ARCH_XBEGIN)) {
 		emit_far_conditional(code, bytes, insn, relocate_resolve(map, insn->target));
 		return;
@@ -423,6 +440,7 @@ void arch_relocate(struct arch_code *code, const uint8_t *bytes, const struct ar
 	case ARCH_LOOP:
 		/* loop 1f; jmp short 2f; 1: jmp target; 2: */
 		emit_loop(code, bytes, insn, 2);
+		arch_emit_stretch(code, ARCH_LEAVES, 0);
 		arch_emit_u8(code, OPCODE_JMP_REL8);
 		arch_emit_u8(code, ARCH_JMP_SIZE);
 		arch_emit_jmp(code, relocate_resolve(map, insn->target));
@@ -501,12 +519,19 @@ static void emit_call_around(struct arch_code *code, const uint8_t *bytes, const
 	static const uint8_t jmp_kept[] = { 0xFF, 0x64, 0x24, 0xF8 }; /* jmp [rsp - 8] */
 	const bool indirect = insn->kind == ARCH_CALL_IND;
 	const struct arch_exit way = { .next = address + insn->length, .held = indirect ? ARCH_HELD_BELOW : 0 };
+	const size_t copy = code->size;
 	size_t field;
 
 	if (indirect)
 		emit_keep_target(code, bytes, insn);
+	/* The operand may be where the return address is written. */
+	if (insn->flags & ARCH_F_MEM_RSP)
+		arch_emit_stretch(code, ARCH_COPY, 0);
+	else
+		emit_stretch_since(code, ARCH_COPY, copy);
 	field = emit_push_return(code, way.next);
 	emit_hole(code, &way, 1, exit, data);
+	arch_emit_stretch(code, ARCH_LEAVES, 0);
 	if (indirect)
 		arch_emit_bytes(code, jmp_kept, sizeof(jmp_kept));
 	else
@@ -561,6 +586,7 @@ static void emit_jmp_kept(struct arch_code *code, const uint8_t *bytes, const st
 		arch_emit_row(code, RED_ZONE + 1);
 	}
 	emit_hole(code, &way, RED_ZONE + 1, exit, data);
+	arch_emit_stretch(code, ARCH_JMP_KEPT, 0);
 	emit_call_for_return(code);
 	relocate_ret(code, 128);
 	arch_emit_row(code, 0);
@@ -591,6 +617,7 @@ static void emit_leaving_around(struct arch_code *code, const uint8_t *bytes, co
 	else
 		way.held = register_of(bytes, insn);
 	emit_hole(code, &way, 0, exit, data);
+	arch_emit_stretch(code, ARCH_COPY, 0);
 	relocate_copy(code, bytes, insn, 0);
 }
 
@@ -606,10 +633,12 @@ static void emit_direct_around(struct arch_code *code, const uint8_t *bytes, con
 		field = emit_label_field(code);
 	} else if (insn->kind == ARCH_LOOP) {
 		emit_loop(code, bytes, insn, ARCH_JMP_SIZE);
+		arch_emit_stretch(code, ARCH_LEAVES, 0);
 		arch_emit_u8(code, ARCH_JMP_REL32);
 		field = emit_label_field(code);
 	}
 	emit_hole(code, &taken, 0, exit, data);
+	arch_emit_stretch(code, ARCH_LEAVES, 0);
 	arch_emit_jmp(code, relocate_resolve(map, insn->target));
 	if (insn->kind != ARCH_JMP) {
 		arch_emit_label(code, field);
@@ -622,6 +651,7 @@ void arch_relocate_around(struct arch_code *code, const uint8_t *bytes, const st
 			  void *data)
 {
 	arch_emit_row(code, 0);
+	arch_emit_stretch(code, ARCH_COPY, 0);
 	if (insn->kind == ARCH_CALL || insn->kind == ARCH_CALL_IND)
 		emit_call_around(code, bytes, insn, address, map, exit, data);
 	else if (is_kept(bytes, insn, written))

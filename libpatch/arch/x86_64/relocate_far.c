@@ -5,6 +5,7 @@
  */
 #include "arch/x86_64/relocate.h"
 
+#include "arch/canonical.h"
 #include "arch/x86_64/encode.h"
 
 #include <string.h>
@@ -142,6 +143,8 @@ static void emit_borrow(struct arch_code *code, uint8_t scratch)
 	arch_emit_row(code, RED_ZONE);
 	arch_emit_u8(code, PUSH | scratch);
 	arch_emit_row(code, RED_ZONE + 1);
+	arch_emit_stretch(code, (uint8_t)(ARCH_BORROWED | scratch << ARCH_STRETCH_REGISTER),
+			  sizeof(pass_red_zone) + 1);
 }
 
 /*
@@ -154,6 +157,7 @@ static void emit_give_back(struct arch_code *code, const struct arch_insn *insn,
 
 	code->original += insn->length;
 	arch_emit_row(code, (uint8_t)(RED_ZONE + 1 + pops / 8));
+	arch_emit_stretch(code, (uint8_t)(ARCH_GIVEN_BACK | scratch << ARCH_STRETCH_REGISTER), 0);
 	arch_emit_u8(code, POP | scratch);
 	arch_emit_row(code, (uint8_t)(RED_ZONE + pops / 8));
 	arch_emit_bytes(code, lea_rsp, sizeof(lea_rsp));

@@ -3,6 +3,7 @@
  * Code in front of the copy of a system call that asks a function of the library whether it has made the call, in the
  * program's stead. Registers are those of the call; nothing else of the program's changes.
  */
+#include "arch/canonical.h"
 #include "arch/syscall.h"
 
 /* From the base up: flags, the registers of struct arch_call, and the red zone. */
@@ -58,15 +59,18 @@ void arch_emit_syscall_hook(struct arch_code *code, arch_syscall_hook_fn *functi
 		       const struct arch_insn *insn, uintptr_t address, const struct arch_map *map)
 {
 	uint8_t original = code->original;
+	const size_t begin = code->size;
 	size_t made, done;
 
 	arch_emit_row(code, 0);
+	arch_emit_stretch(code, ARCH_COPY, 0);
 	EMIT(code, "\x48\x8D\xA4\x24");              /* lea rsp, [rsp - ...] */
 	arch_emit_u32(code, (uint32_t)-(FRAME_TOTAL - 8));
 	arch_emit_row(code, ROW_FRAME - 1);
 	EMIT(code, "\x9C");                          /* pushfq */
 	arch_emit_row(code, ROW_FRAME);
 	syscall_hook_registers(code, 0x89);                  /* mov [rsp + ...], reg */
+	arch_emit_stretch(code, ARCH_INSTEAD_SAVED, (uint8_t)(code->size - begin));
 	EMIT(code, "\xFC"                            /* cld */
 		   "\x48\x8D\x7C\x24\x08"            /* lea rdi, [rsp + FRAME_CALL] */
 		   "\x48\x8D\x44\x24\xF0"            /* lea rax, [rsp - 16] */
@@ -76,15 +80,18 @@ void arch_emit_syscall_hook(struct arch_code *code, arch_syscall_hook_fn *functi
 	arch_emit_row(code, ARCH_ROW_DEREF | ROW_FRAME);
 	EMIT(code, "\x48\xB8");                      /* mov rax, function */
 	arch_emit_u64(code, (uintptr_t)function);
-	EMIT(code, "\xFF\xD0"                        /* call rax */
-		   "\x48\x8B\x24\x24");              /* mov rsp, [rsp] */
+	EMIT(code, "\xFF\xD0");                     /* call rax */
+	arch_emit_stretch(code, ARCH_INSTEAD_ASKED, 0);
+	EMIT(code, "\x48\x8B\x24\x24");             /* mov rsp, [rsp] */
 	arch_emit_row(code, ROW_FRAME);
 	EMIT(code, "\x84\xC0"                        /* test al, al */
 		   "\x0F\x85");                      /* jnz made */
 	made = syscall_hook_field(code);
 
+	arch_emit_stretch(code, ARCH_INSTEAD_NOT, 0);
 	syscall_hook_leave(code);
 	arch_relocate(code, bytes, insn, address, map);
+	arch_emit_stretch(code, ARCH_LEAVES, 0);
 	EMIT(code, "\xE9");                          /* jmp done */
 	done = syscall_hook_field(code);
 
@@ -92,7 +99,9 @@ void arch_emit_syscall_hook(struct arch_code *code, arch_syscall_hook_fn *functi
 	/* The call has been made: the program is behind it. */
 	code->original = original + insn->length;
 	arch_emit_row(code, ROW_FRAME);
+	arch_emit_stretch(code, ARCH_INSTEAD_MADE, 0);
 	syscall_hook_leave(code);
+	arch_emit_stretch(code, ARCH_SYSCALL_MADE, 0);
 	/* As SYSCALL leaves it (AMD APM vol. 3): the address of the next instruction. */
 	EMIT(code, "\x48\xB9");                      /* mov rcx, ... */
 	arch_emit_u64(code, address + insn->length);

@@ -205,10 +205,10 @@ Test(trampoline, no_hooks)
 	expect_listing(&expected, code_of(trampoline, 0));
 	cr_expect_eq(code_of(trampoline, 1), code_of(trampoline, 0) + 2);
 	cr_expect_eq(code_of(trampoline, 2), code_of(trampoline, 0) + 4);
-	/* Header: the site, four rows and the end. */
+	/* Header: the site, four rows and the end, and as many stretches. */
 	cr_expect_eq(*(const uint64_t *)trampoline->block.address, (uintptr_t)place);
-	cr_expect_eq(trampoline_entry(trampoline, 0) - trampoline->block.address, 32);
-	cr_expect_eq(trampoline->block.size, 48);
+	cr_expect_eq(trampoline_entry(trampoline, 0) - trampoline->block.address, 48);
+	cr_expect_eq(trampoline->block.size, 64);
 }
 
 /* Control does not come out at the end: no jump there. */
@@ -560,7 +560,7 @@ static const uint8_t *find_hook(const struct trampoline *trampoline, size_t inde
 	return find_reference(trampoline, "\x48\x8B\x0D", trampoline->hooks[index].slot);
 }
 
-/* Where the second hook of a HOOK_AROUND compares the pair's place with its slot. */
+/* Where the second hook of a HOOK_AROUND adds its slot and the stack pointer. */
 static const uint8_t *find_second(const struct trampoline *trampoline, size_t index)
 {
 	const uint8_t *end = (const uint8_t *)trampoline->block.address + trampoline->block.size;
@@ -569,7 +569,7 @@ static const uint8_t *find_second(const struct trampoline *trampoline, size_t in
 		int32_t distance;
 
 		memcpy(&distance, at + 3, sizeof(distance));
-		if (memcmp(at, "\x48\x8D\x0D", 3) == 0 && memcmp(at + 7, "\x64\x48\x3B\x88", 4) == 0 &&
+		if (memcmp(at, "\x48\x8D\x0D", 3) == 0 && memcmp(at + 7, "\x48\x8D\x8C\x0C", 4) == 0 &&
 		    (uintptr_t)at + 7 + (uintptr_t)(intptr_t)distance == trampoline->hooks[index].slot)
 			return at;
 	}
