@@ -148,6 +148,9 @@ struct patch_location {
  * address is pushed, before the first instruction of where it leads. Both calls come in one thread, also when the patch
  * is disabled in between, by the first one or by others.
  *
+ * PROBE_CALL: there is no second call when the patch is disabled or unmade before the call returns, by the first one or
+ * by others. A call may last for as long as its thread, and the patch would be in use until then.
+ *
  * Procedures of several patches at one instruction are called in order of patch_make(), behind it in reverse.
  */
 
