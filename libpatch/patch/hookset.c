@@ -98,9 +98,17 @@ static struct hook hookset_describe(const struct attachment *attachment)
 	return hook;
 }
 
+/* The order of execution at equal addresses. */
+static unsigned int hookset_rank(const struct hook *hook)
+{
+	return hook->code.action == ARCH_DIVERT ? 2 : hook->code.action == ARCH_CALL_PROCEDURE;
+}
+
 /* What calls procedures at a place is one hook, which does what any of its patches needs. */
 static void hookset_add_hook(struct hookset_hooks *hooks, const struct hook *hook)
 {
+	size_t at = hooks->count;
+
 	for (size_t i = 0; hook->code.action == ARCH_CALL_PROCEDURE && i < hooks->count; ++i) {
 		struct hook *other = &hooks->list[i];
 
@@ -116,22 +124,10 @@ static void hookset_add_hook(struct hookset_hooks *hooks, const struct hook *hoo
 		return;
 	}
 	BUG_ON_RETURN(hooks->count == hooks->capacity);
-	hooks->list[hooks->count++] = *hook;
-}
-
-enum hookset_step { HOOKSET_COUNTING, HOOKSET_CALLING, HOOKSET_DIVERTING, HOOKSET_STEPS };
-
-/* A released patch with a hook of its own has it until it is gone; one that is called needs none. */
-static bool hookset_needs(const struct patch *patch, enum hookset_step step)
-{
-	switch (patch->action) {
-	case ARCH_CALL_PROCEDURE:
-		return step == HOOKSET_CALLING && !patch_is_released(patch);
-	case ARCH_DIVERT:
-		return step == HOOKSET_DIVERTING;
-	default:
-		return step == HOOKSET_COUNTING;
-	}
+	for (; at > 0 && hookset_rank(&hooks->list[at - 1]) > hookset_rank(hook); --at)
+		hooks->list[at] = hooks->list[at - 1];
+	hooks->list[at] = *hook;
+	++hooks->count;
 }
 
 /* False: out of memory. */
@@ -141,16 +137,12 @@ static bool hookset_collect(const struct hookset *set, struct hookset_hooks *hoo
 	hooks->list = heap_alloc(hooks->capacity * sizeof(*hooks->list));
 	if (hooks->list == NULL)
 		return false;
-	for (int step = 0; step < HOOKSET_STEPS; ++step) {
-		for (size_t i = 0; i < set->count; ++i) {
-			const struct attachment *attachment = set->list[i];
-			struct hook hook;
+	for (size_t i = 0; i < set->count; ++i) {
+		const struct hook hook = hookset_describe(set->list[i]);
 
-			if (!hookset_needs(attachment->patch, (enum hookset_step)step))
-				continue;
-			hook = hookset_describe(attachment);
+		/* A released patch with a hook of its own has it until it is gone; one that is called needs none. */
+		if (hook.code.action != ARCH_CALL_PROCEDURE || !patch_is_released(set->list[i]->patch))
 			hookset_add_hook(hooks, &hook);
-		}
 	}
 	return true;
 }
@@ -168,60 +160,46 @@ static void hookset_free_hooks(struct hookset_hooks *hooks) REQUIRES(library_loc
  */
 #define EXACT 8
 
+/* All trampolines of a region, one after the other. NULL: begin; or that was the last one. */
+static struct trampoline *hookset_built(const struct region *region, const struct trampoline *before)
+{
+	if (before == NULL && region->next != NULL)
+		return region->next;
+	if ((before == NULL || before == region->next) && region->current != NULL)
+		return region->current;
+	return before == NULL || before == region->next || before == region->current ? region->old : before->next;
+}
+
 /* The search among the trampolines of a region for the one that does the least beside what is wanted. */
 struct hookset_search {
-	const struct window *window;
-	const struct hookset_hooks *hooks;
 	struct trampoline *best;
 	unsigned int excess;
 	unsigned int count; /* of trampolines for the window */
 };
 
-static void hookset_consider(struct hookset_search *search, struct trampoline *trampoline)
-{
-	unsigned int excess;
-
-	if (trampoline == NULL || !trampoline_is_for(trampoline, search->window))
-		return;
-	++search->count;
-	excess = trampoline_excess(trampoline, search->hooks->list, search->hooks->count);
-	if (excess < search->excess) {
-		search->excess = excess;
-		search->best = trampoline;
-	}
-}
-
 static struct hookset_search hookset_search(const struct region *region, const struct window *window,
 					    const struct hookset_hooks *hooks)
 {
-	struct hookset_search search = { .window = window, .hooks = hooks, .excess = TRAMPOLINE_UNFIT };
+	struct hookset_search search = { .excess = TRAMPOLINE_UNFIT };
+	struct trampoline *one = NULL;
 
-	hookset_consider(&search, region->next);
-	hookset_consider(&search, region->current);
-	for (struct trampoline *old = region->old; old != NULL; old = old->next)
-		hookset_consider(&search, old);
+	while ((one = hookset_built(region, one)) != NULL) {
+		unsigned int excess;
+
+		if (!trampoline_is_for(one, window))
+			continue;
+		++search.count;
+		excess = trampoline_excess(one, hooks->list, hooks->count);
+		if (excess < search.excess) {
+			search.excess = excess;
+			search.best = one;
+		}
+	}
 	return search;
 }
 
-/* The hook goes where hookset_collect() puts those that call. */
-static void hookset_insert(struct hookset_hooks *hooks, const struct hook *hook)
+static void hookset_add_all(struct hookset_hooks *hooks, const struct trampoline *trampoline)
 {
-	const size_t count = hooks->count;
-	size_t at = count;
-
-	hookset_add_hook(hooks, hook);
-	if (hooks->count == count)
-		return;
-	for (; at > 0 && hooks->list[at - 1].code.action == ARCH_DIVERT; --at)
-		hooks->list[at] = hooks->list[at - 1];
-	hooks->list[at] = *hook;
-}
-
-static void hookset_insert_all(struct hookset_hooks *hooks, const struct trampoline *trampoline,
-			       const struct window *window)
-{
-	if (trampoline == NULL || !trampoline_is_for(trampoline, window))
-		return;
 	for (size_t i = 0; i < trampoline->hook_count; ++i) {
 		struct hook hook = trampoline_hook(trampoline, i);
 
@@ -230,34 +208,27 @@ static void hookset_insert_all(struct hookset_hooks *hooks, const struct trampol
 			continue;
 		hook.lower = hooks->list[0].lower;
 		hook.upper = hooks->list[0].upper;
-		hookset_insert(hooks, &hook);
+		hookset_add_hook(hooks, &hook);
 	}
-}
-
-static size_t hookset_count_all(const struct region *region)
-{
-	size_t count = (region->next != NULL ? region->next->hook_count : 0U) +
-		       (region->current != NULL ? region->current->hook_count : 0U);
-
-	for (const struct trampoline *old = region->old; old != NULL; old = old->next)
-		count += old->hook_count;
-	return count;
 }
 
 /* What is wanted, and all that the window's trampolines do. False: out of memory. */
 static bool hookset_widen(struct hookset_hooks *wide, const struct hookset_hooks *hooks, const struct region *region,
 			  const struct window *window) REQUIRES(library_lock)
 {
-	*wide = (struct hookset_hooks){ .capacity = hooks->count + hookset_count_all(region) };
+	struct trampoline *one = NULL;
+
+	*wide = (struct hookset_hooks){ .capacity = hooks->count };
+	while ((one = hookset_built(region, one)) != NULL)
+		wide->capacity += one->hook_count;
 	wide->list = heap_alloc(wide->capacity * sizeof(*wide->list));
 	if (wide->list == NULL)
 		return false;
 	memcpy(wide->list, hooks->list, hooks->count * sizeof(*hooks->list));
 	wide->count = hooks->count;
-	hookset_insert_all(wide, region->next, window);
-	hookset_insert_all(wide, region->current, window);
-	for (const struct trampoline *old = region->old; old != NULL; old = old->next)
-		hookset_insert_all(wide, old, window);
+	while ((one = hookset_built(region, one)) != NULL)
+		if (trampoline_is_for(one, window))
+			hookset_add_all(wide, one);
 	return true;
 }
 

@@ -377,10 +377,14 @@ static void place_give(struct place_users users, struct hook_list *list) REQUIRE
 		hook_list_retire(before);
 }
 
-/* A hook that counts, for one patch: its own, else one that nobody uses. */
-static void place_give_counter(struct trampoline *trampoline, struct attachment *attachment)
+/*
+ * A hook that counts or diverts, for one patch: its own, else one that nobody uses. All that divert at a place use its
+ * jump, and each of them has one of the hooks, for the sake of `original`.
+ */
+static void place_give_own(struct trampoline *trampoline, struct attachment *attachment)
 {
 	struct built_hook *free = NULL;
+	bool given = false;
 
 	for (size_t i = trampoline->hook_count; i-- > 0;) {
 		struct built_hook *hook = &trampoline->hooks[i];
@@ -388,11 +392,14 @@ static void place_give_counter(struct trampoline *trampoline, struct attachment 
 		if (hook->action != attachment->patch->action || hook->stamp != attachment->patch->stamp ||
 		    trampoline->start + hook->at != attachment->address)
 			continue;
-		if (hook->only == attachment)
-			return;
+		if (hook->action == ARCH_DIVERT)
+			place_link(hook, attachment->place);
+		given |= hook->only == attachment;
 		if (hook->only == NULL)
 			free = hook;
 	}
+	if (given)
+		return;
 	BUG_ON_RETURN(free == NULL);
 	free->only = attachment;
 	place_link(free, attachment->place);
@@ -402,38 +409,6 @@ static void place_give_counter(struct trampoline *trampoline, struct attachment 
 static bool place_diverts_at(const struct built_hook *hook, const struct trampoline *trampoline, uintptr_t address)
 {
 	return hook->action == ARCH_DIVERT && trampoline->start + hook->at == address;
-}
-
-/* All that divert at a place use its jump, and each of them has one of the hooks, for the sake of `original`. */
-static void place_give_divert(struct trampoline *trampoline, struct attachment *attachment)
-{
-	struct built_hook *free = NULL;
-	bool given = false;
-
-	for (size_t i = 0; i < trampoline->hook_count; ++i) {
-		struct built_hook *hook = &trampoline->hooks[i];
-
-		if (!place_diverts_at(hook, trampoline, attachment->address))
-			continue;
-		place_link(hook, attachment->place);
-		given |= hook->only == attachment;
-		if (hook->only == NULL)
-			free = hook;
-	}
-	if (given)
-		return;
-	BUG_ON_RETURN(free == NULL);
-	free->only = attachment;
-}
-
-static void place_give_diverts(struct trampoline *trampoline, struct attachment *const *list, size_t count)
-{
-	for (size_t i = 0; i < count; ++i)
-		if (list[i]->patch->action == ARCH_DIVERT)
-			place_give_divert(trampoline, list[i]);
-	for (size_t i = 0; i < trampoline->hook_count; ++i)
-		if (trampoline->hooks[i].action == ARCH_DIVERT)
-			place_set_slot(&trampoline->hooks[i]);
 }
 
 uintptr_t place_lend_original(struct trampoline *trampoline, struct attachment *attachment)
@@ -507,8 +482,11 @@ bool place_use(struct trampoline *trampoline, struct attachment *const *list, si
 	}
 	place_free_lists(lists, hooks);
 	for (i = 0; i < count; ++i)
-		if (list[i]->patch->action != ARCH_CALL_PROCEDURE && list[i]->patch->action != ARCH_DIVERT)
-			place_give_counter(trampoline, list[i]);
-	place_give_diverts(trampoline, list, count);
+		if (list[i]->patch->action != ARCH_CALL_PROCEDURE)
+			place_give_own(trampoline, list[i]);
+	/* The jump's slot may be another patch's hook's. */
+	for (i = 0; i < hooks; ++i)
+		if (trampoline->hooks[i].action == ARCH_DIVERT)
+			place_set_slot(&trampoline->hooks[i]);
 	return true;
 }
