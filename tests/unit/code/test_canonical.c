@@ -775,6 +775,8 @@ static void interrupt(const struct arch_code_map *map, const struct arch_registe
 	memcpy(kept_calls, shared->calls, sizeof(kept_calls));
 	memcpy(kept_counters, shared->counters, sizeof(kept_counters));
 
+	/* The signal's frame. */
+	memset((void *)(below - 512), 0xee, 512);
 	if (!arch_canonical(map, at, base.fs_base, peek, NULL, &canonical))
 		FAIL("no place");
 	if (find_state(&canonical.shown, index) == NULL)
@@ -788,7 +790,6 @@ static void interrupt(const struct arch_code_map *map, const struct arch_registe
 	if (shown_own.guard.guard != own_begin.guard.guard && shown_own.guard.guard != own_end.guard.guard)
 		FAIL("shows guard %lx", shown_own.guard.guard);
 
-	memset((void *)(below - 512), 0xee, 512);
 	if (!(setup->flags & (BACKWARDS | GUARDED | SECOND_ONLY | FULL)) && !moves() && hook_count > 0 &&
 	    !(setup->hooks[0].when & (HOOK_EXIT | HOOK_ENTRY | HOOK_FALL) & ~HOOK_BEFORE))
 		run_nested(below);
