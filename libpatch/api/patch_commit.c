@@ -32,8 +32,8 @@ static void api_queue_patch(struct patch *patch) REQUIRES(library_lock)
 {
 	bool has_effect = patch_is_wanted(patch) || patch_is_open(patch);
 
-	for (size_t i = 0; i < patch->count; ++i) {
-		struct region *region = patch->attachments[i].region;
+	for_each_attachment(patch, a) {
+		struct region *region = a->region;
 
 		if (region == NULL || (!has_effect && !region->installed))
 			continue;

@@ -154,6 +154,7 @@ static patch_status make_attach(uintptr_t address, const struct make_request *re
 		*out = NULL;
 		return status;
 	}
+	attach_leads(patch);
 	if (request->attr.initial_state == PATCH_ENABLED) {
 		patch_set_goal(patch, GOAL_ENABLED);
 		handle_change(patch);

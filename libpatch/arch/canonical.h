@@ -25,7 +25,8 @@ enum arch_stretch_kind {
 	ARCH_GIVEN_BACK, /* next, with a register from the slot */
 	ARCH_SYSCALL_MADE, /* next, with rcx as the instruction leaves it */
 	ARCH_LEAVES,     /* jumps with all registers, to where they lead */
-	ARCH_JMP_KEPT,   /* the same, with the target at C - 136 */
+	ARCH_LED,        /* the same, with the target behind the jump of six bytes that the stretch is */
+	ARCH_JMP_KEPT,   /* as ARCH_LEAVES, with the target at C - 136 */
 	ARCH_CALL_KEPT,  /* the same, behind a call */
 	/* Counters: rcx at C - 136, rax at C - 144, and the word below. */
 	ARCH_COUNT_SAVED,  /* back */

@@ -94,6 +94,7 @@ void arch_emit_rel32(struct arch_code *code, uintptr_t target, size_t tail);
 void arch_emit_jmp(struct arch_code *code, uintptr_t target);
 /* jmp [slot]: where the 8 bytes at `slot` say, which must be near, also in far code */
 void arch_emit_jmp_slot(struct arch_code *code, uintptr_t slot);
+#define ARCH_JMP_SLOT_SIZE 6
 /* Make a 4-byte field that ends at `field_end` the distance from there to the current offset. */
 void arch_emit_label(struct arch_code *code, size_t field_end);
 /* The same, for a given offset. */

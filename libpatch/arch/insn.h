@@ -67,6 +67,12 @@ static inline bool arch_runs_on(const struct arch_insn *insn)
 	       insn->kind != ARCH_TRAP;
 }
 
+/* A jump, conditional or not, to an address that it names. */
+static inline bool arch_is_direct_jump(unsigned int kind)
+{
+	return kind == ARCH_JMP || kind == ARCH_JCC || kind == ARCH_LOOP;
+}
+
 /* Does an ARCH_RET or ARCH_JMP_IND change the code segment, or more: is it anything but `ret` and `jmp` as usual? */
 static inline bool arch_is_far(const uint8_t *bytes, const struct arch_insn *insn)
 {

@@ -11,6 +11,7 @@
 #include "base/heap.h"
 #include "base/scratch.h"
 #include "base/thread_safety.h"
+#include "code/lead.h"
 #include "code/pad.h"
 #include "code/slots.h"
 #include "code/staging.h"
@@ -28,10 +29,12 @@ struct builder {
 	const struct hook *hooks;
 	struct built_hook *built; /* the same ones, with their slots */
 	size_t count;
-	uintptr_t from[WINDOW_INSNS_MAX];
-	uintptr_t to[WINDOW_INSNS_MAX];
-	uint16_t entries[WINDOW_INSNS_MAX];
+	/* The window's instructions, and behind them what has leads. */
+	uintptr_t from[WINDOW_INSNS_MAX + WINDOW_LEADS_MAX];
+	uintptr_t to[WINDOW_INSNS_MAX + WINDOW_LEADS_MAX];
+	uint16_t entries[WINDOW_INSNS_MAX + WINDOW_LEADS_MAX];
 	uint8_t index; /* of the instruction being emitted */
+	uint8_t lead_count; /* 0: none of them can be used */
 	const struct arch_insn *insns; /* the window's */
 	struct arch_insn decoded[WINDOW_INSNS_MAX];
 	struct arch_cold cold;
@@ -281,10 +284,37 @@ static void trampoline_emit_originals(struct builder *builder, struct arch_code 
 	}
 }
 
+/* The first instruction of the window that branches there. */
+static uint8_t trampoline_find_branch(const struct builder *builder, uintptr_t target)
+{
+	uint8_t i = 0;
+
+	while (builder->insns[i].target != target)
+		++i;
+	return i;
+}
+
+/* Branches that are taken go on from here, and the program is at their target. Rows can not say that: the branch. */
+static void trampoline_emit_leads(struct builder *builder, struct arch_code *code)
+{
+	const struct window *window = builder->window;
+
+	for (unsigned int i = 0; i < builder->lead_count; ++i) {
+		const struct window_lead *lead = &window->leads[i];
+
+		code->original = window->offsets[trampoline_find_branch(builder, lead->target)];
+		arch_emit_row(code, 0);
+		arch_emit_stretch(code, ARCH_LED, 0);
+		builder->entries[window->count + i] = (uint16_t)code->size;
+		arch_emit_jmp_slot(code, lead->lead->slot);
+		arch_emit_u64(code, lead->target);
+	}
+}
+
 static void trampoline_emit_all(struct builder *builder, struct arch_code *code)
 {
 	const struct window *window = builder->window;
-	struct arch_map map = { builder->from, builder->to, window->count };
+	struct arch_map map = { builder->from, builder->to, (size_t)window->count + builder->lead_count };
 	bool falls = true;
 
 	builder->cold.hook_count = 0;
@@ -303,6 +333,7 @@ static void trampoline_emit_all(struct builder *builder, struct arch_code *code)
 	}
 	arch_emit_cold(code);
 	trampoline_emit_originals(builder, code);
+	trampoline_emit_leads(builder, code);
 	arch_emit_stretch(code, ARCH_STRETCH_END, 0);
 }
 
@@ -325,6 +356,8 @@ static struct arena_reach trampoline_reach(const struct builder *builder)
 	for (size_t i = 0; i < builder->count; ++i)
 		if (builder->built[i].action == ARCH_DIVERT)
 			arena_reach_intersect(&reach, arena_reach_of(builder->built[i].original_slot));
+	for (unsigned int i = 0; i < builder->lead_count; ++i)
+		arena_reach_intersect(&reach, arena_reach_of(window->leads[i].lead->slot));
 	return reach;
 }
 
@@ -417,9 +450,10 @@ static patch_status trampoline_link_jump(struct trampoline *trampoline, struct w
 
 /* ---- building --------------------------------------------------------------------------------------------------- */
 
-static size_t trampoline_size(size_t hook_count, unsigned int count)
+static size_t trampoline_size(size_t hook_count, unsigned int count, unsigned int lead_count)
 {
-	return sizeof(struct trampoline) + hook_count * sizeof(struct built_hook) + count * sizeof(uint16_t);
+	return sizeof(struct trampoline) + hook_count * sizeof(struct built_hook) +
+	       lead_count * sizeof(struct lead *) + count * sizeof(uint16_t);
 }
 
 void trampoline_free(struct trampoline *trampoline)
@@ -437,7 +471,9 @@ void trampoline_free(struct trampoline *trampoline)
 		staging_drop(trampoline->block.address);
 		arena_free(&trampoline->block);
 	}
-	heap_free(trampoline, trampoline_size(trampoline->hook_count, trampoline->count));
+	for (unsigned int i = 0; i < trampoline->lead_count; ++i)
+		lead_drop(trampoline_leads(trampoline)[i]);
+	heap_free(trampoline, trampoline_size(trampoline->hook_count, trampoline->count, trampoline->lead_count));
 }
 
 /* Header of a block (arena.h), then the code behind it. */
@@ -488,6 +524,9 @@ static void trampoline_prepare(struct builder *builder)
 			arch_decode(window->original + offset, window->offsets[i + 1] - offset, builder->from[i],
 				    &builder->decoded[i]);
 	}
+	builder->lead_count = window->lead_count;
+	for (unsigned int i = 0; i < window->lead_count; ++i)
+		builder->from[window->count + i] = window->leads[i].target;
 }
 
 static const char *trampoline_refuses_far(const struct builder *builder)
@@ -556,11 +595,13 @@ static void trampoline_close_diverts(const struct builder *builder, uintptr_t ba
 	}
 }
 
-/* Does an instruction of the window branch into it, to code that is not emitted yet? */
+/* Does an instruction of the window branch to code of the block, which is not emitted yet? */
 static bool trampoline_branches_inside(const struct builder *builder)
 {
 	const struct window *window = builder->window;
 
+	if (builder->lead_count > 0)
+		return true;
 	for (unsigned int i = 0; i < window->count; ++i)
 		if (builder->insns[i].target - window->start < window->length)
 			return true;
@@ -603,7 +644,7 @@ static patch_status trampoline_emit_block(struct builder *builder, struct trampo
 	patch_status status;
 
 	/* What is nowhere yet is not in range, nor need it be. */
-	for (unsigned int i = 0; i < window->count; ++i)
+	for (unsigned int i = 0; i < (unsigned int)window->count + builder->lead_count; ++i)
 		builder->to[i] = window->start;
 	trampoline_emit_pass(builder, &code, guess != 0 ? guess : ALIGN_DOWN(window->start, ARENA_GRANULE),
 			     guessed_header, far);
@@ -626,12 +667,12 @@ static patch_status trampoline_emit_block(struct builder *builder, struct trampo
 	}
 	if ((far && trampoline_bring_slots(builder, trampoline->block.address)) ||
 	    trampoline->block.address != guess || header != guessed_header) {
-		for (unsigned int i = 0; i < window->count; ++i)
+		for (unsigned int i = 0; i < (unsigned int)window->count + builder->lead_count; ++i)
 			builder->to[i] = trampoline->block.address + header + builder->entries[i];
 		trampoline_emit_pass(builder, &code, trampoline->block.address, header, far);
 	}
 	trampoline_finish_header(builder, &code, header);
-	entries = (uint16_t *)&trampoline->hooks[trampoline->hook_count];
+	entries = trampoline_entries(trampoline);
 	for (unsigned int i = 0; i < window->count; ++i)
 		entries[i] = (uint16_t)(builder->entries[i] + header);
 	if (code.size != code_size || code.row_count != row_count || code.stretch_count != stretch_count ||
@@ -684,6 +725,10 @@ static patch_status trampoline_place(struct builder *builder, struct trampoline 
 
 	trampoline_prepare(builder);
 	status = trampoline_emit_block(builder, trampoline, false, message);
+	if (status == PATCH_ENOMEM && trampoline->block.size == 0 && builder->lead_count > 0) {
+		builder->lead_count = 0;
+		status = trampoline_emit_block(builder, trampoline, false, message);
+	}
 	/* Without a place for it: */
 	if (status == PATCH_ENOMEM && trampoline->block.size == 0 && window->strategy == PATCH_STRATEGY_TRAP) {
 		const char *why = trampoline_refuses_far(builder);
@@ -714,7 +759,7 @@ patch_status trampoline_build(struct window *window, const struct hook *hooks, s
 		return PATCH_ENOMEM;
 	}
 	*message = "out of memory";
-	trampoline = heap_alloc(trampoline_size(count, window->count));
+	trampoline = heap_alloc(trampoline_size(count, window->count, window->lead_count));
 	if (trampoline == NULL)
 		return PATCH_ENOMEM;
 	trampoline->hook_count = (uint16_t)count;
@@ -722,6 +767,11 @@ patch_status trampoline_build(struct window *window, const struct hook *hooks, s
 	trampoline->length = window->length;
 	trampoline->count = window->count;
 	trampoline->strategy = window->strategy;
+	trampoline->lead_count = window->lead_count;
+	for (unsigned int i = 0; i < window->lead_count; ++i) {
+		lead_take(window->leads[i].lead);
+		trampoline_leads(trampoline)[i] = window->leads[i].lead;
+	}
 	if (trampoline_set_hooks(trampoline, hooks))
 		builder = scratch_take(sizeof(*builder));
 	if (builder != NULL) {

@@ -32,7 +32,9 @@ enum hook_when {
 	/* If the function's entry was noted: where the instruction leaves it, and where control falls out of it. */
 	HOOK_EXIT = 16,
 	HOOK_FALL = 32,
-	HOOK_SYSCALL = 64 /* at a system call: its record has an arch_syscall_hook_fn, which goes into the code */
+	HOOK_SYSCALL = 64, /* at a system call: its record has an arch_syscall_hook_fn, which goes into the code */
+	/* None. The instruction is displaced because it branches to where the text would trap (lead.h). */
+	HOOK_LEAD = 128
 };
 
 /* What procedures called there are told as their second argument. */
@@ -103,10 +105,11 @@ struct trampoline {
 	uint8_t length;
 	uint8_t strategy;
 	uint8_t count;
+	uint8_t lead_count; /* of the window, whether its code can use them or not */
 	/* at the window's start, to entry 0 or to the window's pad; punned bytes included */
 	uint8_t jump[ARCH_JMP_SIZE];
 	bool reachable; /* some thread may have been led here: not to be reused for anything else (I7) */
-	struct built_hook hooks[]; /* as they were built; then the entries, offsets from the block */
+	struct built_hook hooks[]; /* as they were built; then its leads, and the entries, offsets from the block */
 };
 
 /*
@@ -141,9 +144,19 @@ unsigned int trampoline_excess(const struct trampoline *trampoline, const struct
 /* Free one that was never reachable, or whose code is gone. Nobody uses its hooks. */
 void trampoline_free(struct trampoline *trampoline) REQUIRES(library_lock);
 
+static inline struct lead **trampoline_leads(const struct trampoline *trampoline)
+{
+	return (struct lead **)(uintptr_t)&trampoline->hooks[trampoline->hook_count];
+}
+
+static inline uint16_t *trampoline_entries(const struct trampoline *trampoline)
+{
+	return (uint16_t *)(trampoline_leads(trampoline) + trampoline->lead_count);
+}
+
 static inline uintptr_t trampoline_entry(const struct trampoline *trampoline, unsigned int index)
 {
-	return trampoline->block.address + ((const uint16_t *)&trampoline->hooks[trampoline->hook_count])[index];
+	return trampoline->block.address + trampoline_entries(trampoline)[index];
 }
 
 #endif

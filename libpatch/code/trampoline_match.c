@@ -58,7 +58,7 @@ static uintptr_t trampoline_jump_target(const struct trampoline *trampoline)
 bool trampoline_is_for(const struct trampoline *trampoline, const struct window *window)
 {
 	return trampoline->start == window->start && trampoline->length == window->length &&
-	       trampoline->strategy == window->strategy &&
+	       trampoline->strategy == window->strategy && trampoline->lead_count == window->lead_count &&
 	       (window->strategy == PATCH_STRATEGY_TRAP || window->strategy == PATCH_STRATEGY_JUMP ||
 		trampoline_jump_target(trampoline) == window->pad);
 }

@@ -13,6 +13,16 @@
 /* The longest window. Joining neighbours that would make a longer one is refused. */
 #define WINDOW_LENGTH_MAX 120
 #define WINDOW_INSNS_MAX 64
+/* So many targets of its branches may have leads; branches to others go to the text. */
+#define WINDOW_LEADS_MAX 8
+
+struct lead;
+
+/* Copies of the window's branches to this address, which is outside of it, go where the lead says. */
+struct window_lead {
+	uintptr_t target;
+	struct lead *lead;
+};
 
 struct window {
 	uintptr_t start;
@@ -24,6 +34,8 @@ struct window {
 	const struct arch_insn *insns; /* decoded; NULL: not yet */
 	uintptr_t pad; /* that its jump leads to; 0: none yet, or none needed */
 	bool shadow_stack; /* returns must match calls */
+	uint8_t lead_count;
+	struct window_lead leads[WINDOW_LEADS_MAX];
 };
 
 /*

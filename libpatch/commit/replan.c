@@ -32,13 +32,13 @@ struct replan {
 
 static struct replan *replans;
 
-/* The address of all patches on the region; 0 when they are at different ones, or when one is released. */
+/* The address of all patches on the region; 0 when they are at different ones, one is released, or one leads. */
 static uintptr_t replan_hooked_address(const struct region *region)
 {
 	const struct attachment *first = region->attachments;
 
 	for (const struct attachment *a = first; a != NULL; a = a->next)
-		if (a->address != first->address || patch_is_released(a->patch))
+		if (a->address != first->address || patch_is_released(a->patch) || a->when == HOOK_LEAD)
 			return 0;
 	return first != NULL ? first->address : 0;
 }
@@ -103,8 +103,9 @@ static bool replan_try_candidates(struct replan *replan, struct candidates *cand
 	    candidates_begin(candidates, &extent, replan_hooked_address(replan->old), patch->policy, 0, replan->old,
 			     &refusal) != PATCH_OK)
 		return false;
+	candidates_lead(candidates, NULL);
 	while (candidates_next(candidates, &refusal) == PATCH_OK &&
-	       candidates->plan.candidate.level < PLAN_LED_ON) {
+	       candidates->plan.candidate.level < PLAN_LED) {
 		/* An unused region with the same window: buried, it is what region_create() finds. */
 		if (candidates->inner_count == 1 && region_is_unused(candidates->inner[0]))
 			region_bury(candidates->inner[--candidates->inner_count]);

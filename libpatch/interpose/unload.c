@@ -50,9 +50,9 @@ static bool unload_procedures(uintptr_t lower, uintptr_t upper) REQUIRES(library
 			continue;
 		patch_set_goal(patch, GOAL_DISABLED);
 		patch->gone = true;
-		for (size_t i = 0; i < patch->count; ++i)
-			if (patch->attachments[i].region != NULL && patch_is_open(patch))
-				region_queue(patch->attachments[i].region);
+		for_each_attachment(patch, a)
+			if (a->region != NULL && patch_is_open(patch))
+				region_queue(a->region);
 	}
 	if (region_queued() > 0)
 		commit_run();

@@ -29,6 +29,8 @@ bool hookset_add(struct hookset *set, struct attachment *attachment)
 {
 	size_t at;
 
+	if (attachment->when == HOOK_LEAD)
+		return true;
 	if (set->count == set->capacity) {
 		size_t capacity = MAX(set->capacity * 2, (size_t)8);
 		struct attachment **list =
@@ -284,11 +286,50 @@ static bool hookset_make_pad_entry(struct region *region) REQUIRES(library_lock)
 	return true;
 }
 
+/* Where the instruction branches to. */
+REQUIRES(library_lock)
+static void hookset_add_lead(struct window *window, const struct arch_insn *insn)
+{
+	const struct registry_entry *entry;
+
+	if (!arch_is_direct_jump(insn->kind) || insn->target - window->start < window->length ||
+	    window->lead_count == WINDOW_LEADS_MAX)
+		return;
+	entry = registry_find(insn->target);
+	if (entry == NULL || entry->lead == NULL)
+		return;
+	for (unsigned int i = 0; i < window->lead_count; ++i)
+		if (window->leads[i].target == insn->target)
+			return;
+	window->leads[window->lead_count++] = (struct window_lead){ insn->target, entry->lead };
+}
+
+REQUIRES(library_lock)
 static struct window hookset_window(const struct region *region, const struct arch_insn *insns)
 {
-	return (struct window){ region->start,          region->length,   region->count, region->strategy,
-				region->offsets,        region->original, insns,         region->pad,
-				arch_has_shadow_stack() };
+	struct window window = {
+		.start = region->start,
+		.length = region->length,
+		.count = region->count,
+		.strategy = region->strategy,
+		.offsets = region->offsets,
+		.original = region->original,
+		.insns = insns,
+		.pad = region->pad,
+		.shadow_stack = arch_has_shadow_stack(),
+	};
+
+	for (unsigned int i = 0; i < region->count; ++i) {
+		uint8_t offset = region->offsets[i];
+		struct arch_insn decoded;
+
+		if (insns != NULL)
+			hookset_add_lead(&window, &insns[i]);
+		else if (arch_decode(region->original + offset, region->offsets[i + 1] - offset, region->start + offset,
+				     &decoded))
+			hookset_add_lead(&window, &decoded);
+	}
+	return window;
 }
 
 /* Lists that no thread walks any more are found when threads are looked at: not only in commits. */

@@ -30,6 +30,7 @@ struct attachment {
 	uintptr_t address;     /* of the instruction */
 	union {
 		struct hook_record record;
+		struct attachment *next_lead; /* of a lead (HOOK_LEAD): the patch's next one */
 		/* When nothing is called. The user data is where the record has it. */
 		struct {
 			/*
@@ -41,6 +42,7 @@ struct attachment {
 		};
 	};
 	uint8_t when; /* enum hook_when */
+	bool branched_to; /* branches of the function lead to boundaries of its window, or to its trap */
 };
 
 /*
@@ -112,9 +114,21 @@ struct patch {
 	uint8_t life; /* enum patch_life */
 	bool gone;    /* its code, or its procedure's, was unmapped: it is never enabled again */
 	uint16_t count; /* of attachments that there is memory for */
+	struct attachment *leads; /* each has memory of its own */
 	struct call_pair *pair; /* unless NULL, its hooks go through runtime/call_pairs.c; behind the attachments */
 	struct attachment attachments[]; /* the first one is at the patch's own instruction */
 };
+
+static inline const struct attachment *attachment_after(const struct patch *patch, const struct attachment *attachment)
+{
+	if (attachment->when == HOOK_LEAD)
+		return attachment->next_lead;
+	return ++attachment < &patch->attachments[patch->count] ? attachment : patch->leads;
+}
+
+/* Its places, and behind them its leads. */
+#define for_each_attachment(patch, a)                                                                                  \
+	for (const struct attachment *a = (patch)->attachments; a != NULL; a = attachment_after(patch, a))
 
 /* May a life go on so? */
 bool patch_may_become(enum patch_life from, enum patch_life to) REQUIRES(library_lock);

@@ -76,7 +76,7 @@ struct place *region_place(uintptr_t address)
 	const struct region *region = region_at(address);
 
 	for (const struct attachment *a = region != NULL ? region->attachments : NULL; a != NULL; a = a->next)
-		if (a->address == address)
+		if (a->address == address && a->place != NULL)
 			return a->place;
 	return NULL;
 }
@@ -84,7 +84,7 @@ struct place *region_place(uintptr_t address)
 bool region_is_hooked(const struct region *region, unsigned int offset)
 {
 	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
-		if (!patch_is_released(a->patch) && a->address == region->start + offset)
+		if (!patch_is_released(a->patch) && a->when != HOOK_LEAD && a->address == region->start + offset)
 			return true;
 	return false;
 }
@@ -198,7 +198,7 @@ bool region_wanted(const struct region *region)
 bool region_has_policy(const struct region *region, int policy)
 {
 	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
-		if (!patch_is_released(a->patch) && a->patch->policy == policy)
+		if (!patch_is_released(a->patch) && a->when != HOOK_LEAD && a->patch->policy == policy)
 			return true;
 	return false;
 }
@@ -495,22 +495,32 @@ void region_take_in(struct region *region, struct region *gone)
 	region_bury(gone);
 }
 
+static void region_detach_one(struct attachment *attachment) REQUIRES(library_lock)
+{
+	struct region *region = attachment->region;
+
+	/* The code of its hooks stays (I7), and serves the next patch at the place. */
+	place_leave(attachment);
+	if (region == NULL)
+		return;
+	for (struct attachment **link = &region->attachments; *link != NULL; link = &(*link)->next) {
+		if (*link == attachment) {
+			*link = attachment->next;
+			break;
+		}
+	}
+	attachment->region = NULL;
+}
+
 void region_detach(struct patch *patch)
 {
-	for (size_t i = 0; i < patch->count; ++i) {
-		struct attachment *attachment = &patch->attachments[i];
-		struct region *region = attachment->region;
+	for (size_t i = 0; i < patch->count; ++i)
+		region_detach_one(&patch->attachments[i]);
+	while (patch->leads != NULL) {
+		struct attachment *lead = patch->leads;
 
-		/* The code of its hooks stays (I7), and serves the next patch at the place. */
-		place_leave(attachment);
-		if (region == NULL)
-			continue;
-		for (struct attachment **link = &region->attachments; *link != NULL; link = &(*link)->next) {
-			if (*link == attachment) {
-				*link = attachment->next;
-				break;
-			}
-		}
-		attachment->region = NULL;
+		region_detach_one(lead);
+		patch->leads = lead->next_lead;
+		heap_free(lead, sizeof(*lead));
 	}
 }

@@ -74,13 +74,13 @@ static inline void region_fetch(const struct region *region)
 /* Does any part of the patch wait for another commit? */
 static inline bool patch_is_pending(const struct patch *patch)
 {
-	for (size_t i = 0; i < patch->count; ++i)
-		if (patch->attachments[i].region != NULL && patch->attachments[i].region->queued)
+	for_each_attachment(patch, a)
+		if (a->region != NULL && a->region->queued)
 			return true;
 	return false;
 }
 
-/* Are the hooks of all places of the patch where threads come by? */
+/* Are the hooks of all places of the patch where threads come by? Leads only save traps. */
 static inline bool patch_is_led_to(const struct patch *patch)
 {
 	for (size_t i = 0; i < patch->count; ++i)

@@ -23,9 +23,9 @@ static void unmapped_end_patch(struct patch *patch)
 	patch->gone = true;
 	quiesce_set_open(patch, false);
 	/* A part of it may lie elsewhere: that goes by the protocol. */
-	for (size_t i = 0; i < patch->count; ++i)
-		if (patch->attachments[i].region != NULL && patch->attachments[i].region->installed)
-			region_queue(patch->attachments[i].region);
+	for_each_attachment(patch, a)
+		if (a->region != NULL && a->region->installed)
+			region_queue(a->region);
 	region_detach(patch);
 }
 

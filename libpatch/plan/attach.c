@@ -9,7 +9,11 @@
 #include "base/thread_safety.h"
 #include "arch/insn.h"
 #include "arch/trap_bytes.h"
+#include "base/heap.h"
 #include "plan/candidates.h"
+#include "plan/leads.h"
+#include "plan/scan.h"
+#include "trap/registry.h"
 #include "patch/hookset.h"
 #include "patch/place.h"
 #include "patch/original.h"
@@ -26,6 +30,12 @@ static patch_status attach_refuse_without_memory(const struct attachment *attach
 
 /* ---- joining ---------------------------------------------------------------------------------------------------- */
 
+/* False: out of memory. */
+static bool attach_join_place(struct attachment *attachment) REQUIRES(library_lock)
+{
+	return attachment->when == HOOK_LEAD || place_join(region_place(attachment->address), attachment);
+}
+
 /* Add the attachment to an existing region, whose window stays as it is. */
 REQUIRES(library_lock)
 static patch_status attach_join(struct region *region, struct attachment *attachment, struct refusal *refusal)
@@ -37,14 +47,15 @@ static patch_status attach_join(struct region *region, struct attachment *attach
 
 	refusal->message = "out of memory";
 	refusal->irritant = attachment->address;
-	if (place_join(region_place(attachment->address), attachment) && hookset_add_region(&set, region) &&
-	    hookset_add(&set, attachment))
+	if (attach_join_place(attachment) && hookset_add_region(&set, region) && hookset_add(&set, attachment))
 		status = hookset_build(&set, region, NULL, &trampoline, refusal);
 	hookset_free(&set);
 	if (status != PATCH_OK) {
 		place_leave(attachment);
 		return status;
 	}
+	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
+		attachment->branched_to |= a->branched_to;
 	region_set_next(region, trampoline);
 	region_append(region, attachment);
 	if (region->installed)
@@ -68,8 +79,7 @@ static patch_status attach_establish(const struct candidates *candidates, struct
 	refusal->irritant = candidates->plan.start;
 	if (region == NULL)
 		return PATCH_ENOMEM;
-	gathered = region_make_entries(region) && place_join(region_place(attachment->address), attachment) &&
-		   hookset_add(&set, attachment);
+	gathered = region_make_entries(region) && attach_join_place(attachment) && hookset_add(&set, attachment);
 	for (size_t i = 0; i < candidates->inner_count; ++i)
 		gathered = gathered && hookset_add_region(&set, candidates->inner[i]);
 	if (gathered)
@@ -82,6 +92,7 @@ static patch_status attach_establish(const struct candidates *candidates, struct
 	}
 
 	/* Nothing fails from here on. */
+	attachment->branched_to = candidates->plan.candidate.level >= PLAN_LED;
 	region_own_entries(region);
 	for (size_t i = 0; i < candidates->inner_count; ++i)
 		region_take_in(region, candidates->inner[i]);
@@ -104,6 +115,7 @@ static patch_status attach_settle_in(const struct candidates *candidates, struct
 	    !region_pad_fits(region, candidates->plan.strategy, candidates->original))
 		return attach_establish(candidates, attachment, refusal);
 	region_set_strategy(region, candidates->plan.strategy, candidates->original);
+	attachment->branched_to = candidates->plan.candidate.level >= PLAN_LED;
 	return attach_join(region, attachment, refusal);
 }
 
@@ -305,6 +317,131 @@ patch_status attach_patch(struct patch *patch, unsigned int index, enum hook_whe
 		attachment->region->forced = patch->policy == PATCH_TRAP_POLICY_FORCE;
 	return status;
 }
+
+/* ---- leads ------------------------------------------------------------------------------------------------------ */
+
+REQUIRES(library_lock)
+static patch_status attach_lead_by_candidates(struct candidates *candidates, struct attachment *lead,
+					      const struct extent *extent, struct refusal *refusal)
+	REQUIRES(library_lock)
+{
+	patch_status status = leads_begin(candidates, extent, lead->address, refusal);
+
+	while (status == PATCH_OK) {
+		status = leads_next_candidate(candidates, refusal);
+		if (status == PATCH_OK && attach_settle_in(candidates, lead, refusal) == PATCH_OK)
+			return PATCH_OK;
+	}
+	return status;
+}
+
+REQUIRES(library_lock)
+static patch_status attach_lead_at(struct attachment *lead, const struct extent *extent, struct refusal *refusal)
+{
+	struct region *region = region_at(lead->address);
+	struct candidates *candidates;
+	patch_status status;
+
+	if (region != NULL && !region_is_unused(region))
+		return leads_may_join(region) ? attach_join(region, lead, refusal) : PATCH_ECONF;
+	region = region_covering(lead->address);
+	if (region != NULL && !region_is_unused(region))
+		return PATCH_ECONF;
+	candidates = scratch_take(sizeof(*candidates));
+	if (candidates == NULL)
+		return attach_refuse_without_memory(lead, refusal);
+	status = attach_lead_by_candidates(candidates, lead, extent, refusal);
+	scratch_give(candidates, sizeof(*candidates));
+	return status;
+}
+
+static bool attach_is_led(const struct patch *patch, uintptr_t branch)
+{
+	const struct attachment *lead = patch->leads;
+
+	while (lead != NULL && lead->address != branch)
+		lead = lead->next_lead;
+	return lead != NULL;
+}
+
+/* Lead the branch to where traps at its target go. What fails leaves the traps. */
+REQUIRES(library_lock)
+static void attach_lead(struct patch *patch, uintptr_t branch, const struct extent *extent)
+{
+	struct attachment *lead = attach_is_led(patch, branch) ? NULL : heap_alloc(sizeof(*lead));
+	struct refusal refusal;
+
+	if (lead == NULL)
+		return;
+	lead->patch = patch;
+	lead->when = HOOK_LEAD;
+	lead->address = branch;
+	if (attach_lead_at(lead, extent, &refusal) != PATCH_OK) {
+		heap_free(lead, sizeof(*lead));
+		return;
+	}
+	lead->next_lead = patch->leads;
+	patch->leads = lead;
+}
+
+/* To an address that more branches lead to, the others go by the text. */
+#define LEADS_MOST 32
+
+REQUIRES(library_lock)
+static void attach_lead_to(struct patch *patch, struct registry_entry *entry, const struct extent *extent)
+{
+	const struct scan_function *function = scan_is_target(entry->address) ? scan_get() : NULL;
+	size_t next = 0;
+
+	if (function == NULL || !registry_make_lead(entry))
+		return;
+	for (unsigned int n = 0; n < LEADS_MOST; ++n) {
+		/* It may have been taken in. */
+		const struct region *region = entry->region;
+		const struct scan_branch *branch =
+			leads_next(function, entry->address, region->start, region->start + region->length, &next);
+
+		if (branch == NULL)
+			return;
+		if (arch_is_direct_jump(branch->kind))
+			attach_lead(patch, scan_branch_address(function, branch), extent);
+	}
+}
+
+/* Does a branch that leads there meet a trap byte? */
+static bool attach_traps_at(const struct region *region, unsigned int index) REQUIRES(library_lock)
+{
+	return region->strategy == PATCH_STRATEGY_TRAP ? region_is_hooked(region, region->offsets[index]) : index > 0;
+}
+
+REQUIRES(library_lock)
+static void attach_lead_to_region(struct patch *patch, const struct region *region, const struct extent *extent)
+{
+	struct registry_entry *entries[WINDOW_INSNS_MAX];
+	unsigned int count = 0;
+
+	for (unsigned int i = 0; i < region->count; ++i)
+		if (attach_traps_at(region, i))
+			entries[count++] = region->entries[i];
+	scan_set(extent->lower, extent->upper);
+	for (unsigned int i = 0; i < count; ++i)
+		attach_lead_to(patch, entries[i], extent);
+}
+
+void attach_leads(struct patch *patch)
+{
+	for (size_t i = 0; i < patch->count && patch->policy != PATCH_TRAP_POLICY_FORCE; ++i) {
+		const struct attachment *attachment = &patch->attachments[i];
+		struct refusal refusal;
+		struct extent extent;
+
+		if (attachment->branched_to && site_examine(attachment->address, &extent, &refusal) == PATCH_OK &&
+		    extent.upper != 0)
+			attach_lead_to_region(patch, attachment->region, &extent);
+	}
+}
+
+/* ---- given windows ---------------------------------------------------------------------------------------------- */
 
 /* The candidate whose window is [start, end), if that is whole instructions, and not patched. */
 static patch_status attach_fill_window(struct candidates *candidates, uintptr_t address, uintptr_t start, uintptr_t end,

@@ -35,6 +35,12 @@ patch_status attach_in_window(struct patch *patch, uintptr_t address, uintptr_t 
 patch_status attach_model(struct patch *patch, const struct extent *extent, const struct exits *exits,
 			  struct refusal *refusal) REQUIRES(library_lock);
 /*
+ * The branches that lead to where the text traps for the patch, which was attached, are displaced, too: their copies go
+ * where a trap would. As far as there are windows and memory for them.
+ */
+void attach_leads(struct patch *patch) REQUIRES(library_lock);
+
+/*
  * Of a divert, which was attached: it does not lead to itself, and *original, unless that is NULL, is what can be
  * called from now on.
  */

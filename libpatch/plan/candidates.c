@@ -12,6 +12,7 @@
 #include "patch/original.h"
 #include "sys/mem_read.h"
 #include "trap/registry.h"
+#include "plan/leads.h"
 #include "plan/scan.h"
 #include "plan/site.h"
 #include "sys/maps.h"
@@ -32,6 +33,12 @@ static bool candidates_is_start(uintptr_t address, const void *data)
 {
 	(void)data;
 	return scan_is_start(address);
+}
+
+REQUIRES(library_lock)
+static bool candidates_can_lead(uintptr_t address, uintptr_t lower, uintptr_t upper, const void *data)
+{
+	return leads_can_lead(data, address, lower, upper);
 }
 
 static patch_status candidates_refuse(struct refusal *refusal, patch_status status, const char *message,
@@ -274,6 +281,12 @@ static bool candidates_try_last_resort(struct candidates *candidates)
 	return request->beyond != 0;
 }
 
+void candidates_lead(struct candidates *candidates,
+		     bool (*can_lead)(uintptr_t address, uintptr_t lower, uintptr_t upper, const void *data))
+{
+	candidates->request.can_lead = candidates->request.is_start != NULL ? can_lead : NULL;
+}
+
 patch_status candidates_next(struct candidates *candidates, struct refusal *refusal)
 {
 	const struct plan *plan = &candidates->plan;
@@ -348,6 +361,7 @@ patch_status candidates_begin(struct candidates *candidates, const struct extent
 	if (extent->upper != 0) {
 		scan_set(extent->lower, extent->upper);
 		candidates->request.is_start = candidates_is_start;
+		candidates->request.can_lead = candidates_can_lead;
 	}
 	return PATCH_OK;
 }

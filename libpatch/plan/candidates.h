@@ -45,6 +45,10 @@ patch_status candidates_begin(struct candidates *candidates, const struct extent
 			      uintptr_t from, const struct region *through, struct refusal *refusal)
 	REQUIRES(library_lock);
 
+/* Which branches can be led, as in struct plan_request. As it begins: leads_can_lead(). */
+void candidates_lead(struct candidates *candidates,
+		     bool (*can_lead)(uintptr_t address, uintptr_t lower, uintptr_t upper, const void *data))
+	REQUIRES(library_lock);
 /* The next candidate: PATCH_OK, or why there is none, which is why the first of them did not do. */
 patch_status candidates_next(struct candidates *candidates, struct refusal *refusal) REQUIRES(library_lock);
 /* The candidate does not do, for a reason that only its building showed. */

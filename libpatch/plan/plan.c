@@ -91,17 +91,51 @@ static bool plan_flows_on(const struct arch_insn *insn)
 	return !(insn->flags & ARCH_F_NOFALL) && !plan_is_call(insn);
 }
 
-/* How the boundary is met that is at `address`, where `insn` is, behind `last`. */
-static enum plan_level plan_level_of(const struct plan_request *request, const struct arch_insn *last,
-				     const struct arch_insn *insn, uintptr_t address, uintptr_t site)
+/* What control comes from, if it does: the instruction in front, or, behind filler, that in front of it. */
+static const struct arch_insn *plan_last(const struct plan *plan)
+{
+	unsigned int i = plan->count - 1U;
+
+	while (i > 0 && (plan->insns[i].flags & ARCH_F_FILLER))
+		--i;
+	return &plan->insns[i];
+}
+
+/*
+ * How the boundary is met that is at `address`, where `insn` is, behind `last`. At PLAN_LED, whether branches can be
+ * led is up to plan_can_lead().
+ */
+static enum plan_level plan_level_of(const struct plan_request *request, enum plan_level level,
+				     const struct arch_insn *last, const struct arch_insn *insn, uintptr_t address,
+				     uintptr_t site)
 {
 	if (address == request->limit)
 		return PLAN_ENTERED;
+	if (plan_is_target(request, address) && level == PLAN_LED)
+		return PLAN_LED;
 	if (plan_is_target(request, address))
 		return address <= site ? PLAN_LED_ON : PLAN_BRANCHED_TO;
 	if (insn->flags & ARCH_F_ENDBR || (!plan_flows_on(last) && !(insn->flags & ARCH_F_FILLER)))
 		return PLAN_RETURNED_TO;
 	return PLAN_QUIET;
+}
+
+/* NULL: all branches to boundaries of the window can be led. */
+static const char *plan_can_lead(const struct plan_request *request, const struct plan *plan, uintptr_t *where)
+{
+	const char *why = "the window was tried already";
+
+	for (unsigned int i = 1; i < plan->count; ++i) {
+		uintptr_t address = plan->start + plan->offsets[i];
+
+		if (!plan_is_target(request, address))
+			continue;
+		*where = address;
+		if (!request->can_lead(address, plan->start, plan->start + plan->length, request->data))
+			return "the function branches to an instruction within the bytes of a jump";
+		why = NULL;
+	}
+	return why;
 }
 
 /*
@@ -139,7 +173,7 @@ static const char *plan_build(const struct plan_request *request, enum plan_leve
 		if (address != plan->site && plan_target_inside(request, address, insn) != 0)
 			return "the function branches into the middle of an instruction within the bytes of a jump";
 		if (plan->count > 0) {
-			enum plan_level met = plan_level_of(request, insn - 1, insn, address, plan->site);
+			enum plan_level met = plan_level_of(request, level, plan_last(plan), insn, address, plan->site);
 
 			led_on |= met == PLAN_LED_ON;
 			/* It may turn away in front of the site. */
@@ -156,6 +190,8 @@ static const char *plan_build(const struct plan_request *request, enum plan_leve
 		plan->length += insn->length;
 		plan->offsets[++plan->count] = plan->length;
 	}
+	if (level == PLAN_LED)
+		return plan_can_lead(request, plan, where);
 	return level == PLAN_LED_ON && !led_on ? "the window was tried already" : NULL;
 }
 
@@ -169,6 +205,25 @@ static const char *plan_build_window(const struct plan_request *request, enum pl
 	if (why == NULL)
 		plan->strategy = plan->count == 1 ? PATCH_STRATEGY_JUMP : PATCH_STRATEGY_CONSTRAINED_JUMP;
 	return why;
+}
+
+static bool plan_build_forward(const struct plan_request *request, enum plan_level level,
+			       const struct arch_insn *at_site, struct plan *plan, const char **why,
+			       uintptr_t *where)
+{
+	const char *before = *why;
+	uintptr_t about = *where;
+
+	plan->start = plan->site;
+	*why = plan_build_window(request, level, at_site, plan, where);
+	if (*why == NULL)
+		return true;
+	/* That there are no leads is no reason: what they are for is. */
+	if (level == PLAN_LED) {
+		*why = before;
+		*where = about;
+	}
+	return false;
 }
 
 static bool plan_build_backward(const struct plan_request *request, enum plan_level level, unsigned int variant,
@@ -198,6 +253,12 @@ static bool plan_build_punned(const struct plan_request *request, enum plan_leve
 	unsigned int length = ARCH_JMP_SIZE - 1 - variant % (ARCH_JMP_SIZE - 1);
 	uintptr_t where;
 
+	/* Whatever is patched behind the window would make it a trap: leads first. */
+	if (request->can_lead != NULL && level <= PLAN_LED) {
+		if (level < PLAN_LED)
+			return false;
+		level = PLAN_RETURNED_TO;
+	}
 	if (request->from != 0 || back >= ARCH_JMP_SIZE - 1 || back > plan->site - request->site + request->before)
 		return false;
 	if (back > 0 && (request->is_start == NULL || !request->is_start(plan->site - back, request->data)))
@@ -225,14 +286,16 @@ static bool plan_climb(const struct plan_request *request, const struct arch_ins
 	while (rung.level < end) {
 		bool built = false;
 
+		if (rung.level == PLAN_LED && request->can_lead == NULL) {
+			rung = (struct plan_rung){ .level = PLAN_LED_ON };
+			continue;
+		}
 		plan->candidate = rung;
 		switch (rung.shape) {
 		case PLAN_FORWARD:
 			/* There is one, and none when the start is given; control does not reach the site from it. */
 			if (rung.variant == 0 && request->from == 0 && rung.level != PLAN_LED_ON) {
-				plan->start = plan->site;
-				*why = plan_build_window(request, rung.level, at_site, plan, where);
-				built = *why == NULL;
+				built = plan_build_forward(request, rung.level, at_site, plan, why, where);
 			}
 			rung = plan_next_shape(rung);
 			break;

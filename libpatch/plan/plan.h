@@ -19,6 +19,7 @@
 enum plan_level {
 	PLAN_QUIET,       /* nothing is known to lead to them but the instruction in front: they never trap */
 	PLAN_RETURNED_TO, /* behind a call or a jump: something may lead there, as a return does */
+	PLAN_LED,         /* the function branches to them, but those branches can be led to their copies */
 	PLAN_LED_ON,      /* the function branches to them, and from there control reaches the site */
 	PLAN_BRANCHED_TO, /* the function branches to them */
 	PLAN_ENTERED,     /* the window runs into the next function, whose entry is one: only if plan_request.beyond */
@@ -56,6 +57,11 @@ struct plan_request {
 	/* Is there a known direct branch to `address`? Does an instruction start there? NULL: nothing is known. */
 	bool (*is_target)(uintptr_t address, const void *data);
 	bool (*is_start)(uintptr_t address, const void *data);
+	/*
+	 * Of a branch target: can all known branches there be led to its copy, but those from the window [lower,
+	 * upper)? What they are displaced by is outside of the window. NULL: no.
+	 */
+	bool (*can_lead)(uintptr_t address, uintptr_t lower, uintptr_t upper, const void *data);
 	const void *data;
 	/*
 	 * The window must end here or later, because it joins the region that ends here. 0: it need not.

@@ -9,6 +9,7 @@
 #include "base/heap.h"
 #include "base/inject.h"
 #include "base/thread_safety.h"
+#include "code/lead.h"
 #include "trap/registry_parts.h"
 #include "trap/urcu.h"
 
@@ -346,6 +347,16 @@ static void registry_unlink_entry(struct registry_line *line, struct registry_en
 	atomic_store_explicit(link, registry_next_of(&entry->next), memory_order_release);
 }
 
+/* Code that stays may branch there still. */
+static void registry_drop_lead(struct registry_entry *entry) REQUIRES(library_lock)
+{
+	if (entry->lead == NULL)
+		return;
+	lead_set(entry->lead, entry->address);
+	lead_drop(entry->lead);
+	entry->lead = NULL;
+}
+
 void registry_remove(struct registry_entry *entry)
 {
 	uint64_t now = registry_epoch();
@@ -356,6 +367,7 @@ void registry_remove(struct registry_entry *entry)
 	registry_unlink_entry(line, entry);
 	--*registry_share_of(entry->address);
 	registry_unset_hot(entry);
+	registry_drop_lead(entry);
 	entry->removed_epoch = now;
 	entry->removed_next = removed;
 	removed = entry;
@@ -386,12 +398,28 @@ void registry_activate(struct registry_entry *entry, uintptr_t target, unsigned 
 	atomic_store_explicit(&entry->target, target, memory_order_release);
 	if (REGISTRY_STATE(word) != REGISTRY_ACTIVE || !(REGISTRY_CLASSES(word) & 1U << trap_class))
 		registry_set_state(entry, REGISTRY_ACTIVE, 1U << trap_class);
+	if (entry->lead != NULL)
+		lead_set(entry->lead, target);
 }
 
 void registry_retire(struct registry_entry *entry)
 {
 	LOCK_ASSERT_HELD();
+	if (entry->lead != NULL)
+		lead_set(entry->lead, entry->address);
 	registry_set_state(entry, REGISTRY_RETIRED, 0);
+}
+
+bool registry_make_lead(struct registry_entry *entry)
+{
+	LOCK_ASSERT_HELD();
+	if (entry->lead == NULL)
+		entry->lead = lead_make(entry->address);
+	if (entry->lead == NULL)
+		return false;
+	if (REGISTRY_STATE(atomic_load(&entry->state)) == REGISTRY_ACTIVE)
+		lead_set(entry->lead, atomic_load_explicit(&entry->target, memory_order_relaxed));
+	return true;
 }
 
 /* ---- punned jumps ----------------------------------------------------------------------------------------------- */

@@ -23,6 +23,7 @@
 #include <libpatch/patch.h>
 #include <stdatomic.h>
 
+struct lead;
 struct region;
 
 /*
@@ -53,6 +54,7 @@ struct registry_entry {
 	bool hot; /* control is known to be led here, time and again */
 	bool punned; /* registry_set_punned() */
 	uint8_t index; /* of the instruction in the region */
+	struct lead *lead; /* where copies of branches to the address go; NULL: there */
 	union {
 		struct {
 			struct region *region;
@@ -102,6 +104,12 @@ struct registry_entry *registry_next_within(uintptr_t lower, uintptr_t upper) RE
 void registry_activate(struct registry_entry *entry, uintptr_t target, unsigned int trap_class) REQUIRES(library_lock);
 /* I5: after the sync behind the last phase of a removal. */
 void registry_retire(struct registry_entry *entry) REQUIRES(library_lock);
+
+/*
+ * From now on the entry has a lead, which holds `target` while the entry is active, and else the address: where it is
+ * not active, the text is what it was. False: out of memory.
+ */
+bool registry_make_lead(struct registry_entry *entry) REQUIRES(library_lock);
 
 /* Take one that was reported off the list; NULL: none. */
 struct registry_entry *registry_take_reported(void) REQUIRES(library_lock);

@@ -59,6 +59,7 @@ byte mutant;   /* what is left out, or done wrongly: */
 #define SYNC_NOT_MADE_UP_FOR    23 /* MUTANT: torn jump */
 #define NOT_WITHDRAWN_FROM_TEXT 24 /* MUTANT: trap of ours given to the program */
 #define INNER_JUMP_NOT_CUT      25 /* MUTANT: torn jump */
+#define LEAD_NOT_RETIRED        27 /* MUTANT: led where its entry is retired */
 /*
  * Nothing that is checked here needs sync 3 where no entry is retired: whoever still sees a trap byte is served by its
  * entry.
@@ -95,6 +96,7 @@ byte seen[2 * CELLS] = ORIG;
 #define ENTRY(address) ((address) / 2)
 byte word[4];
 byte target[4]; /* a trampoline */
+byte lead; /* of the boundary: where copies of branches to it go; 0: to the text */
 #define DORMANT 0
 #define ACTIVE 1
 #define RETIRED 2
@@ -150,6 +152,15 @@ arrive:
 		:: pc = N1
 		:: WITH_P -> pc = P0
 		:: pc = OWN -> class = 1; goto trapped
+		:: lead != 0 ->
+			/* The copy of a branch to the boundary, which reads the slot and goes there at once. */
+			pc = N1; where = lead; led[core] = where;
+			COVER(25, "a branch to the boundary is led");
+			if
+			:: STATE(word[ENTRY(N1)]) != ACTIVE -> VIOLATION("led where its entry is retired")
+			:: else
+			fi;
+			goto jump
 		fi
 	}
 execute:
@@ -409,6 +420,10 @@ inline activate_class(address, where, class)
 		word[ENTRY(address)] = (word[ENTRY(address)] & (256 - GENERATION)) + GENERATION |
 				       (CLASSES(word[ENTRY(address)]) | (class)) << 2 | ACTIVE
 	:: else
+	fi;
+	if
+	:: address == N1 -> lead = where
+	:: else
 	fi
 }
 
@@ -427,6 +442,10 @@ inline activate(address, where, first)
 
 inline retire(address)
 {
+	if
+	:: address == N1 && STATE(word[ENTRY(N1)]) == ACTIVE && mutant != LEAD_NOT_RETIRED -> lead = 0
+	:: else
+	fi;
 	if
 	:: STATE(word[ENTRY(address)]) == ACTIVE && mutant == ENTRY_DELETED -> word[ENTRY(address)] = DORMANT
 	:: STATE(word[ENTRY(address)]) == ACTIVE && mutant != ENTRY_DELETED ->

@@ -39,9 +39,13 @@ __asm__(".text\n.p2align 6, 0xcc\n"
 	" mov $5, %eax\n push %rbx\n mov %rdi, %rbx\n add %rbx, %rax\n add %rbx, %rax\n add %rbx, %rax\n"
 	" add $0x1000, %rax\n pop %rbx\n ret\n"
 	".cfi_endproc\n.globl straight_end\nstraight_end:\n.size straight, . - straight\n.p2align 6, 0xcc\n"
-	/* 2 * n; the loop's head is inside a window at the start, and its bytes do for a punned jump */
+	/*
+	 * 2 * n; the loop's head is inside a window at the start, and its bytes do for a punned jump; more branches go
+	 * there than are led
+	 */
 	".globl branched\n.type branched, @function\nbranched:\n.cfi_startproc\n"
-	" mov %edi, %eax\n1: sub $0xffffffffffffffff, %rax\n dec %rdi\n jnz 1b\n ret\n"
+	" mov %edi, %eax\n1: sub $0xffffffffffffffff, %rax\n dec %rdi\n jnz 1b\n"
+	" .rept 8\n jg 1b\n .endr\n ret\n"
 	".cfi_endproc\n.globl branched_end\nbranched_end:\n.size branched, . - branched\n.p2align 6, 0xcc\n"
 	/* the same, and nobody knows its extent */
 	".globl looping\n.type looping, @function\nlooping:\n"

@@ -186,6 +186,16 @@ static uintptr_t canonical_target(struct canonical *c)
 	return c->at.pc + ARCH_JMP_SIZE + (uintptr_t)displacement;
 }
 
+/* The instruction that the copy of a branch leads to, though by generated code. */
+static uintptr_t canonical_led(const struct canonical *c, const struct arch_stretch *stretch)
+{
+	const uint8_t *behind = (const uint8_t *)(c->map->block + stretch->code + ARCH_JMP_SLOT_SIZE);
+	uint64_t target;
+
+	__builtin_memcpy(&target, behind, sizeof(target));
+	return target;
+}
+
 /* ---- counters, system calls ------------------------------------------------------------------------------------- */
 
 /* `place`: the stack pointer where the counter begins. */
@@ -474,6 +484,9 @@ static bool canonical_settle_one(struct canonical *c)
 	case ARCH_LEAVES:
 		c->at.pc = canonical_target(c);
 		return false;
+	case ARCH_LED:
+		c->at.pc = canonical_led(c, stretch);
+		return false;
 	case ARCH_JMP_KEPT:
 	case ARCH_CALL_KEPT:
 		canonical_leave_kept(c, kind);
@@ -533,6 +546,8 @@ static void canonical_show(struct canonical *c)
 			c->at.pc = c->map->block + c->map->hooks[stretch->arg].ends;
 		} else if (kind == ARCH_LEAVES) {
 			c->at.pc = canonical_target(c);
+		} else if (kind == ARCH_LED) {
+			c->at.pc = canonical_led(c, stretch);
 		} else if (kind == ARCH_JMP_KEPT) {
 			canonical_leave_kept(c, kind);
 		} else {

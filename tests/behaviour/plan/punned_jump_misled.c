@@ -26,6 +26,7 @@ __asm__(".text\n"
 	"counted_loop: sub $0xffffffffffffffff, %rax\n" /* 48 83 e8 ff */
 	"	dec %rdi\n"
 	"	jnz counted_loop\n"
+	"	.rept 8\n	jg counted_loop\n	.endr\n" /* never: so many that they are not led elsewhere */
 	"	ret\n"
 	".cfi_endproc\n"
 	"counted_end:\n"

@@ -13,6 +13,7 @@
 #include "arch/thread_pointer.h"
 #include "arch/trap_bytes.h"
 #include "arch/x86_64/hook_call.h"
+#include "code/lead.h"
 #include "code/pc_map.h"
 #include "code/staging.h"
 #include "code/trampoline.h"
@@ -251,6 +252,21 @@ __attribute__((target("general-regs-only"))) static bool instead(struct arch_cal
 	return setup->flags & MADE;
 }
 
+/* One for all, which leads where the text would. */
+static struct lead *lead_to_land(void)
+{
+	static struct lead *lead;
+
+	if (lead == NULL)
+		lead = lead_make((uintptr_t)place + LAND);
+	/* Far away, no slot is in reach. */
+	if (lead == NULL)
+		lead = lead_make((uintptr_t)lead_to_land);
+	cr_assert_not_null(lead);
+	lead_set(lead, (uintptr_t)place + LAND);
+	return lead;
+}
+
 static struct hook_record records[HOOKS_MAX];
 #define RECORD_PAIR 0x700000005u
 #define WORD_NOTED (RECORD_PAIR + 3)
@@ -292,6 +308,9 @@ static struct trampoline *build(void)
 			.instead = instead,
 		};
 	}
+	/* Some of those that branch are led. */
+	if (form->bytes == jmp_short_form || form->bytes == jne_form || form->bytes == loopne_form)
+		window.leads[window.lead_count++] = (struct window_lead){ (uintptr_t)place + LAND, lead_to_land() };
 	cr_assert_eq(trampoline_build(&window, hooks, hook_count, &trampoline, &message), PATCH_OK, "%s", message);
 	cr_assert_eq(staging_flush(), 0);
 	for (size_t i = 0; i < hook_count; ++i) {
@@ -971,6 +990,8 @@ static bool is_emitted(unsigned int kind)
 {
 	if (kind == ARCH_BORROWED || kind == ARCH_GIVEN_BACK)
 		return far;
+	if (kind == ARCH_LED)
+		return !far;
 	return kind != ARCH_COUNTED_FLAGS || !arch_has_sahf();
 }
 

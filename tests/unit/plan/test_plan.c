@@ -63,6 +63,7 @@ struct plan_case {
 	uint8_t punnable;
 	uint8_t reach;
 	uint8_t target; /* of a direct branch in the function, 0: there is none */
+	uint8_t led; /* can it be led? 0: nobody says */
 	bool no_calls;
 	uint8_t policy;
 	/* Expected. A plan's offsets are from its start and begin with 0. */
@@ -82,6 +83,17 @@ static bool is_target(uintptr_t address, const void *data)
 	const struct plan_case *c = data;
 
 	return c->target != 0 && address == SITE + c->target;
+}
+
+enum { CAN_BE_LED = 1, CANNOT_BE_LED };
+
+static bool can_lead(uintptr_t address, uintptr_t lower, uintptr_t upper, const void *data)
+{
+	const struct plan_case *c = data;
+
+	cr_expect(is_target(address, data) && lower < address && address < upper, "%s: %#lx of [%#lx, %#lx)", c->text,
+		  address, lower, upper);
+	return c->led == CAN_BE_LED;
 }
 
 static void check_refusal(const char *text, const struct plan *plan, const char *message, uintptr_t irritant)
@@ -106,6 +118,7 @@ static void check_case(const struct plan_case *c)
 		.beyond = c->beyond ? SITE + c->beyond : 0,
 		.punnable = c->punnable ? SITE + c->punnable : 0,
 		.is_target = is_target,
+		.can_lead = c->led != 0 ? can_lead : NULL,
 		.data = c,
 		.reach = c->reach ? SITE + c->reach : 0,
 		.policy = c->policy,
@@ -444,6 +457,17 @@ Test(plan, punned_where_a_window_would_trap)
 		{ "a call that returns there", BYTES(0xFF, 0xD0, MOV_RAX_RDI), .punnable = 5, .strategy = PUNNED,
 		  WINDOW(0, 2) },
 		{ "behind a return", BYTES(RET, LEA_RAX_RDI_4), .punnable = 5, .strategy = PUNNED, WINDOW(0, 1) },
+		{ "a branch that can be led", BYTES(MOV_EAX_EDI, MOV_RAX_RDI), .target = 2, .punnable = 5,
+		  .led = CAN_BE_LED, .strategy = CONSTRAINED, WINDOW(0, 2, 5) },
+		{ "a branch that cannot be led", BYTES(MOV_EAX_EDI, MOV_RAX_RDI), .target = 2, .punnable = 5,
+		  .led = CANNOT_BE_LED, .strategy = PUNNED, WINDOW(0, 2) },
+		{ "a branch that cannot be led, nor a jump elsewhere", BYTES(MOV_EAX_EDI, MOV_RAX_RDI), .target = 2,
+		  .led = CANNOT_BE_LED, .strategy = TRAP, WINDOW(0, 2), .message = INNER_TARGET, .irritant = 2 },
+		{ "no branch to be led", BYTES(MOV_EAX_EDI, UNDEFINED, NOP, NOP), .led = CAN_BE_LED,
+		  .strategy = TRAP, WINDOW(0, 2), .message = "the bytes behind the instruction do not decode",
+		  .irritant = 2 },
+		{ "code behind padding behind a return", BYTES(RET, NOP, LEA_RAX_RDI_4), .punnable = 5,
+		  .strategy = PUNNED, WINDOW(0, 1, 2) },
 		{ "padding behind a return", BYTES(RET, NOP, NOP, NOP, NOP), .punnable = 5, .strategy = CONSTRAINED,
 		  WINDOW(0, 1, 2, 3, 4, 5) },
 		{ "another function", BYTES(MOV_EAX_EDI, RET, MOV_EAX_EDI), .upper = 3, .limit = 3, .punnable = 5,

@@ -6,6 +6,7 @@
 
 #include "arch/trap_bytes.h"
 #include "base/heap.h"
+#include "code/lead.h"
 #include "trap/registry.h"
 
 #include <criterion/criterion.h>
@@ -98,6 +99,43 @@ static void expect_state(const struct registry_entry *entry, enum registry_state
 	cr_expect_eq(REGISTRY_STATE(entry->state), state, "state %d, not %d", REGISTRY_STATE(entry->state), state);
 	cr_expect_eq(REGISTRY_CLASSES(entry->state), classes, "classes %#x, not %#x", REGISTRY_CLASSES(entry->state),
 		     classes);
+}
+
+static uintptr_t led_to(const struct lead *lead)
+{
+	return *(const uintptr_t *)lead->slot;
+}
+
+/* A lead holds the target for as long as the entry is active, and outlives it. */
+Test(registry, leads)
+{
+	uintptr_t address = (uintptr_t)led_to;
+	struct registry_entry *entry;
+	struct lead *lead;
+
+	init();
+	entry = registry_add(address);
+	cr_assert(registry_make_lead(entry));
+	lead = entry->lead;
+	cr_expect_eq(led_to(lead), address);
+	cr_expect(registry_make_lead(entry) && entry->lead == lead, "there is one");
+	registry_activate(entry, 0x1234, ARCH_TRAP_SIGTRAP);
+	cr_expect_eq(led_to(lead), 0x1234);
+	registry_activate(entry, 0x5678, ARCH_TRAP_SIGTRAP);
+	cr_expect_eq(led_to(lead), 0x5678);
+	registry_retire(entry);
+	cr_expect_eq(led_to(lead), address);
+	registry_activate(entry, 0x5678, ARCH_TRAP_SIGTRAP);
+	lead_take(lead);
+	registry_remove(entry);
+	cr_expect_eq(led_to(lead), address, "its code goes, and other code still reads the slot");
+	lead_drop(lead);
+
+	entry = registry_add(address);
+	registry_activate(entry, 0x1234, ARCH_TRAP_SIGTRAP);
+	cr_assert(registry_make_lead(entry));
+	cr_expect_eq(led_to(entry->lead), 0x1234, "of an active entry");
+	registry_remove(entry);
 }
 
 Test(registry, states)
