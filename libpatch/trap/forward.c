@@ -6,7 +6,6 @@
 #include "trap/forward.h"
 
 #include "base/syscall.h"
-#include "code/pc_map.h"
 #include "elf/module.h"
 #include "trap/app_sigpending.h"
 #include "trap/app_sigstate.h"
@@ -97,9 +96,6 @@ static void forward_call_handler(const struct kernel_sigaction *program, int sig
 	void (*handler)(int, siginfo_t *, void *) = (void (*)(int, siginfo_t *, void *))(uintptr_t)program->handler;
 	uint64_t mask = *(const uint64_t *)&context->uc_sigmask | program->mask;
 	uint64_t blocked = app_sigstate_blocked();
-	greg_t *registers = context->uc_mcontext.gregs;
-	struct code_place place;
-	const bool generated = code_canonical(registers, &place);
 	struct ucontext_t *mark;
 	uint64_t meanwhile = blocked | (program->mask & SIGNALS_OWNED);
 
@@ -115,8 +111,6 @@ static void forward_call_handler(const struct kernel_sigaction *program, int sig
 	/* With or without SA_SIGINFO: in this calling convention a handler may ignore arguments. */
 	handler(signo, info, context);
 	context->uc_link = mark;
-	if (generated)
-		code_canonical_resume(registers, &place);
 	app_sigstate_set_blocked(blocked);
 	mask = app_sigpending_pending() & ~blocked;
 	if (mask != 0 && (signo = app_sigpending_take(mask, info)) != 0)
