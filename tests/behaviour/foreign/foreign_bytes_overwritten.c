@@ -109,6 +109,9 @@ static void changed_under_patch(void)
 	REQUIRE_OK(patch_commit());
 	memcpy(installed, code + 64, sizeof(installed));
 	what = (uint8_t)(installed[2] + 1);
+	/* A byte of the original would not be a change: it is what a commit that was cut short leaves. */
+	if (what == original[2])
+		what++;
 	write_text(code + 66, &what, 1);
 	for (int n = 0; n < FUNCTIONS; n++)
 		CHECK_OK(patch_disable(patch[n]));
