@@ -320,7 +320,6 @@ patch_status attach_patch(struct patch *patch, unsigned int index, enum hook_whe
 
 /* ---- leads ------------------------------------------------------------------------------------------------------ */
 
-REQUIRES(library_lock)
 static patch_status attach_lead_by_candidates(struct candidates *candidates, struct attachment *lead,
 					      const struct extent *extent, struct refusal *refusal)
 	REQUIRES(library_lock)

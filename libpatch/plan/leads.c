@@ -20,8 +20,8 @@ const struct scan_branch *leads_next(const struct scan_function *function, uintp
 		const struct scan_branch *branch = &function->branches[(*index)++];
 		uintptr_t at = scan_branch_address(function, branch);
 
-		if (branch->displacement + branch->offset + branch->length == address - function->lower &&
-		    branch->kind != ARCH_RET && branch->kind != ARCH_JMP_IND && (at < lower || at >= upper))
+		if (branch->kind != ARCH_RET && branch->kind != ARCH_JMP_IND &&
+		    scan_branch_target(function, branch) == address && (at < lower || at >= upper))
 			return branch;
 	}
 	return NULL;
