@@ -17,12 +17,12 @@ extern "C" {
 #endif
 
 /*
- * The trap handler: patch_init() gives it to sigaction() for SIGTRAP, and patch_commit() for SIGILL once a patch needs
- * that.
+ * The trap handler, for others to call: patch_init() makes libpatch the handler of SIGTRAP and SIGILL, by system calls
+ * of its own, whatever the host has put in front of sigaction().
  *
- * From then on libpatch mediates the program's calls of sigaction() for these signals: the kernel keeps this handler,
- * and the handler that the program sets gets, from here, each signal that no patch raised, with the mask and flags it
- * was set with; where the program has set none, the signal has its default effect. A handler of a module that refers to
+ * From then on libpatch mediates the program's calls of sigaction() for these signals: the kernel keeps libpatch's
+ * handler, and the handler that the program sets gets each signal that no patch raised, with the mask and flags it was
+ * set with; where the program has set none, the signal has its default effect. A handler of a module that refers to
  * libpatch_on_trap() is taken for a tool's, which is in front of this one: it gets every trap first, and hands a trap
  * on by calling this function with the signal's number, information and ucontext as it got them, from any stack and
  * with any signals blocked.

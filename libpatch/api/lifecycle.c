@@ -29,11 +29,10 @@
 #include "sys/membarrier.h"
 #include "sys/process.h"
 #include "sys/text.h"
-#include "trap/own.h"
+#include "trap/forward.h"
 #include "trap/registry.h"
 
 #include <errno.h>
-#include <libpatch/trap_handler.h>
 
 static patch_status lifecycle_read_options(const struct patch_option *options, size_t n, bool *allow_wx)
 {
@@ -105,12 +104,10 @@ static patch_status lifecycle_set_up(bool allow_wx)
 	if (!fork_handled && lock_handle_fork() != 0)
 		return error_raise(PATCH_ENOMEM, "patch_init", "out of memory", "pthread_atfork");
 	fork_handled = true;
-	/* After an initialisation that failed, or in a child of one, the program may have put one of its own there. */
-	own_doubt_signal(SIGTRAP);
-	error = own_signal(SIGTRAP, libpatch_on_trap);
+	error = forward_own_signals();
 	if (error != 0)
-		return error_raise_sys(PATCH_ESYS, "patch_init", "the handler for SIGTRAP could not be installed",
-				       error);
+		return error_raise_sys(PATCH_ESYS, "patch_init",
+				       "the handlers for SIGTRAP and SIGILL could not be installed", error);
 	return PATCH_OK;
 }
 

@@ -19,10 +19,8 @@
 #include "patch/unmapped.h"
 #include "plan/site.h"
 #include "sys/mem_read.h"
-#include "trap/own.h"
-#include "trap/owned_signals.h"
+#include "sys/tasks.h"
 
-#include <libpatch/trap_handler.h>
 
 /*
  * Queue the regions of a changed patch. A patch that has no effect and had none leaves a region alone of which
@@ -119,6 +117,7 @@ void api_queue_regions(void)
 patch_status api_check_threads(const char *origin)
 {
 	int thread = commit_changes_text() ? mask_audit_blocking_thread() : 0;
+	char name[TASKS_TEXT];
 
 	if (thread == 0)
 		return PATCH_OK;
@@ -127,10 +126,12 @@ patch_status api_check_threads(const char *origin)
 				   "/proc/self/task, which tells what signals the threads block, cannot be read: "
 				   "one that blocks SIGTRAP or SIGILL would be killed",
 				   NULL);
-	return error_raise_at(PATCH_EBLOCKED, origin,
-			      "a thread blocks SIGTRAP or SIGILL by means that libpatch does not see, and "
-			      "would be killed: its number is",
-			      (uintptr_t)thread);
+	tasks_describe(thread, name, sizeof(name));
+	return error_raise_name(PATCH_EBLOCKED, origin,
+				"a thread blocks SIGTRAP or SIGILL, and would be killed by a trap byte: libpatch may "
+				"not trace it, to change that. End what traces it (a debugger), allow ptrace(2), or "
+				"have the thread unblock them, and commit again",
+				name);
 }
 
 EXPORT patch_status patch_commit(void)
@@ -142,24 +143,11 @@ EXPORT patch_status patch_commit(void)
 	if (!api_enter(&scope, "patch_commit", &status))
 		return status;
 	api_queue_regions();
-	/* Installing a handler may run code of the host: not under the lock. */
-	while (!signals_owned(SIGILL) && commit_needs_sigill()) {
-		int error;
-
-		lock_release_and_register_unwind(&scope);
-		error = own_signal(SIGILL, libpatch_on_trap);
-		if (error != 0)
-			return error_raise_sys(PATCH_ESYS, "patch_commit",
-					       "the handler for SIGILL could not be installed", error);
-		if (!api_enter(&scope, "patch_commit", &status))
-			return status;
-		api_queue_regions();
-	}
+	syscall_emul_look_for_handlers();
 	blocked = api_check_threads("patch_commit");
 	status = api_commit_queue(blocked == PATCH_OK);
 	if (blocked != PATCH_OK)
 		status = blocked;
-	syscall_emul_look_for_handlers();
 	if (status == PATCH_OK && replan_begin()) {
 		/* Nobody asked for this. What fails of it works as it is, and is on the list for the next commit. */
 		error_save(&before);

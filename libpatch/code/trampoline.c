@@ -376,23 +376,12 @@ void trampoline_pad_bytes(const struct trampoline *trampoline, uintptr_t pad, ui
 	trampoline_write_jump(bytes, pad, trampoline_entry(trampoline, 0));
 }
 
-/* Some jump has a trap byte of the SIGILL class on a boundary, or had. */
-static bool sigill GUARDED_BY(library_lock);
-
-bool trampoline_any_sigill(void)
-{
-	return sigill;
-}
-
 static bool trampoline_try_top(size_t index, uintptr_t source, uint32_t mask, uint32_t value, struct arena_reach reach,
 			       uintptr_t *pad) REQUIRES(library_lock)
 {
 	uint8_t top = arch_top_trap_bytes[index];
 
-	if (pad_alloc(source, mask | 0xff000000U, value | (uint32_t)top << 24, reach, pad) != PATCH_OK)
-		return false;
-	sigill |= arch_trap_class(top) == ARCH_TRAP_SIGILL;
-	return true;
+	return pad_alloc(source, mask | 0xff000000U, value | (uint32_t)top << 24, reach, pad) == PATCH_OK;
 }
 
 /*

@@ -119,9 +119,6 @@ struct trampoline {
 patch_status trampoline_build(struct window *window, const struct hook *hooks, size_t count, struct trampoline **out,
 			      const char **message) REQUIRES(library_lock);
 
-/* Was there ever a jump with a trap byte of the SIGILL class on a boundary? */
-bool trampoline_any_sigill(void) REQUIRES(library_lock);
-
 /* What the window's pad holds when it leads to this trampoline. */
 void trampoline_pad_bytes(const struct trampoline *trampoline, uintptr_t pad, uint8_t bytes[ARCH_JMP_SIZE]);
 

@@ -570,17 +570,6 @@ static patch_status commit_all(enum commit_way way)
 	return status;
 }
 
-bool commit_needs_sigill(void)
-{
-	for (size_t i = 0; trampoline_any_sigill() && i < region_queued(); ++i) {
-		const struct region *region = region_queued_at(i);
-
-		if (region_wanted(region) && region_needs_sigill(region, region_trampoline(region)))
-			return true;
-	}
-	return false;
-}
-
 bool commit_changes_text(void)
 {
 	for (size_t i = 0; i < region_queued(); ++i) {

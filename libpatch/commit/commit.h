@@ -31,9 +31,6 @@ patch_status commit_run_whole(void) REQUIRES(library_lock);
  */
 patch_status commit_run_without_text(void) REQUIRES(library_lock);
 
-/* Signals that the queued regions' trap bytes raise besides SIGTRAP: true when one needs SIGILL. */
-bool commit_needs_sigill(void) REQUIRES(library_lock);
-
 /* Would the queued regions change text? */
 bool commit_changes_text(void) REQUIRES(library_lock);
 

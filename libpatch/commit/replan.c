@@ -66,12 +66,6 @@ static bool replan_build(struct replan *replan, const struct candidates *candida
 	built = region_make_entries(region) && hookset_add_region(&set, replan->old) &&
 		hookset_build(&set, region, candidates->plan.insns, &replan->trampoline, refusal) == PATCH_OK;
 	hookset_free(&set);
-	/* Owning one more signal takes the lock off: not in the middle of this. */
-	if (built && region_needs_sigill(region, replan->trampoline) && !signals_owned(SIGILL)) {
-		if (!replan->trampoline->reachable)
-			place_free_trampoline(replan->trampoline);
-		built = false;
-	}
 	if (!built)
 		region_discard(region);
 	replan->new = region;

@@ -1,13 +1,16 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Which threads block owned signals by calls that were not mediated: found in /proc/self/task when calls begin to be
- * mediated, and again before each commit for as long as one of them does. A mask is never changed here.
+ * mediated, and again before each commit for as long as one of them does. Those are adopted: what they block is what
+ * they believe to block from then on.
  */
 #include "interpose/mask_audit.h"
 
 #include "base/syscall.h"
 #include "runtime/lock.h"
+#include "sys/seize.h"
 #include "sys/tasks.h"
+#include "trap/app_sigstate.h"
 #include "trap/owned_signals.h"
 
 #include <time.h>
@@ -57,6 +60,62 @@ static bool mask_audit_remember(pid_t tid, uint64_t blocked, void *data)
 	return true;
 }
 
+/*
+ * The kernel puts another mask back at the end of these calls than the one that a thread is seen to block meanwhile.
+ */
+static bool mask_audit_waits_with_mask(pid_t tid)
+{
+	switch (tasks_waits_in(tid)) {
+	case SYS_ppoll:
+	case SYS_pselect6:
+	case SYS_epoll_pwait:
+	case SYS_epoll_pwait2:
+	case SYS_rt_sigsuspend:
+	case SYS_rt_sigtimedwait:
+	case SYS_io_pgetevents:
+	case SYS_io_uring_enter:
+		return true;
+	default:
+		return false;
+	}
+}
+
+struct mask_audit_list {
+	pid_t self;
+	pid_t threads[REMEMBERED];
+	size_t count;
+	bool all; /* also those that wait */
+};
+
+static bool mask_audit_list_thread(pid_t tid, uint64_t blocked, void *data)
+{
+	struct mask_audit_list *list = data;
+
+	if (tid != list->self && list->count < REMEMBERED &&
+	    (signals_are_blocked(blocked) || (list->all && mask_audit_waits_with_mask(tid))))
+		list->threads[list->count++] = tid;
+	return true;
+}
+
+void mask_audit_adopt(bool all)
+{
+	static struct mask_audit_list list;
+
+	if (tasks_is_single())
+		return;
+	list.self = (pid_t)raw_syscall(SYS_gettid);
+	list.count = 0;
+	list.all = all;
+	tasks_visit(mask_audit_list_thread, &list);
+	if (list.count > 0) {
+		uint64_t everything = ~(uint64_t)0, before;
+
+		raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &everything, &before, sizeof(before));
+		seize_and_unblock(list.threads, list.count, SIGNALS_OWNED, app_sigstate_place());
+		raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
+	}
+}
+
 static bool mask_audit_find(pid_t tid, uint64_t blocked, void *data)
 {
 	if (signals_are_blocked(blocked) && tid != (pid_t)raw_syscall(SYS_gettid))
@@ -64,7 +123,7 @@ static bool mask_audit_find(pid_t tid, uint64_t blocked, void *data)
 	return *(int *)data == 0;
 }
 
-int mask_audit_blocking_thread(void)
+static int mask_audit_look_again(void)
 {
 	uint64_t blocked;
 	int found = 0;
@@ -84,6 +143,16 @@ int mask_audit_blocking_thread(void)
 		--blocking_count;
 	}
 	return 0;
+}
+
+int mask_audit_blocking_thread(void)
+{
+	int thread = mask_audit_look_again();
+
+	if (thread <= 0)
+		return thread;
+	mask_audit_adopt(false);
+	return mask_audit_look_again();
 }
 
 /*

@@ -19,8 +19,13 @@ bool mask_audit_is_complete(void);
 void mask_audit_look(void);
 
 /*
- * A thread that blocks owned signals; 0: none is known. It would be killed by a trap byte. MASK_AUDIT_UNKNOWN: there
- * may be one, as far as can be seen.
+ * Adopt threads that block owned signals in the kernel: they only believe so from now on. `all`: also those that wait
+ * in calls behind which they would block them again.
+ */
+void mask_audit_adopt(bool all);
+/*
+ * A thread that blocks owned signals and cannot be adopted; 0: none is known. It would be killed by a trap byte.
+ * MASK_AUDIT_UNKNOWN: there may be one, as far as can be seen.
  */
 #define MASK_AUDIT_UNKNOWN (-1)
 int mask_audit_blocking_thread(void);

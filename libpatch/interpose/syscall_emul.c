@@ -1,22 +1,26 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 #include "interpose/syscall_emul.h"
 
+#include "arch/signal_entry.h"
+#include "base/inject.h"
 #include "base/syscall.h"
+#include "elf/module.h"
 #include "interpose/handler_audit.h"
 #include "interpose/mask_audit.h"
 #include "runtime/app_handlers.h"
-#include "sys/tasks.h"
-#include "trap/app_sigpending.h"
 #include "runtime/fork.h"
-#include "elf/module.h"
 #include "sys/process.h"
-#include "trap/forward.h"
-#include "trap/own.h"
+#include "sys/tasks.h"
+#include "trap/action.h"
+#include "trap/app_sigpending.h"
 #include "trap/app_sigstate.h"
 #include "trap/app_sigwait.h"
+#include "trap/forward.h"
+#include "trap/mediated.h"
+#include "trap/signal_frame.h"
 
-#include <libpatch/trap_handler.h>
 #include <sched.h>
+#include <stdatomic.h>
 
 #define OWNED SIGNALS_OWNED
 /* The kernel's sigset_t (arch/x86/include/asm/signal.h). */
@@ -47,18 +51,10 @@ static bool is_writable(void *info, size_t size)
 
 /* ---- masks ------------------------------------------------------------------------------------------------------ */
 
-/*
- * Signals that were held while the thread believed to block them, and that it does not block any more. The mask is
- * looked at again for each signal: the handler of the one before may have ended a wait, and then the thread blocks as
- * it did before that wait (app_sigwait_blocked_after()).
- */
-static void emul_deliver_held(void)
+/* Nothing is due. */
+static void emul_post_nothing(struct mediated *call)
 {
-	siginfo_t info;
-	int signo;
-
-	while ((signo = app_sigpending_take(OWNED & ~app_sigstate_blocked(), &info)) != 0)
-		raw_syscall(SYS_rt_tgsigqueueinfo, raw_syscall(SYS_getpid), raw_syscall(SYS_gettid), signo, &info);
+	(void)call;
 }
 
 static uint64_t changed_mask(long how, uint64_t before, uint64_t set)
@@ -73,118 +69,184 @@ static uint64_t changed_mask(long how, uint64_t before, uint64_t set)
 	}
 }
 
-static long change_mask(long how, const uint64_t *set, uint64_t *old)
+/* words: what the thread believed, and the owned signals that it asked for; mask: what the kernel had, if read. */
+static void emul_post_sigprocmask(struct mediated *call)
 {
-	uint64_t believed = app_sigstate_blocked();
-	uint64_t asked, kernel, real, now;
-	long result;
+	uint64_t believed = call->words[0], asked = call->words[1];
+	uint64_t *old = (uint64_t *)call->program->rdx;
+	uint64_t real;
 
-	if (set == NULL) {
-		result = raw_syscall(SYS_rt_sigprocmask, how, NULL, old, SET_SIZE);
-		if (result == 0 && old != NULL)
-			*old |= believed;
-		return result;
-	}
-	if (!is_readable(set))
-		return -EFAULT;
-	asked = *(const volatile uint64_t *)set;
-	if (how != SIG_BLOCK && how != SIG_UNBLOCK && how != SIG_SETMASK)
-		return raw_syscall(SYS_rt_sigprocmask, how, set, old, SET_SIZE);
-
-	kernel = how == SIG_UNBLOCK ? asked : asked & ~OWNED;
-	/* What arrives from now on is held, if it is to be. */
-	now = changed_mask(how, believed, asked & OWNED);
-	app_sigstate_set_blocked(believed | now);
-	result = raw_syscall(SYS_rt_sigprocmask, how, &kernel, old != NULL ? old : &real, SET_SIZE);
-	if (result == 0) {
-		if (old != NULL) {
-			real = *old;
-			*old |= believed;
-		}
-		/* Blocked by other means than this: so much for them. */
-		if (real & OWNED) {
-			now = changed_mask(how, believed | (real & OWNED), asked & OWNED);
-			real = OWNED;
+	if (!call->made || call->program->rax != 0)
+		return;
+	real = (call->ours.rdx != 0 ? *(uint64_t *)call->ours.rdx : call->mask) & OWNED;
+	if (old != NULL)
+		*old = (call->ours.rdx != 0 ? *old : call->mask) | believed;
+	if (call->program->rsi == 0)
+		return;
+	/* Blocked by other means than this: so much for them. */
+	if (real & ~believed) {
+		believed |= real;
+		real = OWNED;
+		if (!call->interrupted)
 			raw_syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, &real, NULL, SET_SIZE);
-		}
 	}
-	app_sigstate_set_blocked(now);
-	emul_deliver_held();
-	return result;
+	app_sigstate_set_blocked(changed_mask(call->program->rdi, believed, asked));
+	/* What has come since the look. */
+	signal_frame_raise_held(OWNED & ~app_sigstate_blocked());
 }
 
 /*
- * For the time of a call, the thread has another mask: *place is where the call has its address, `set` a copy for it.
+ * Some that are held will not be blocked any more: they are raised before that, so that they come when the others do
+ * that the call lets through, in the kernel's order.
  */
-static long wait_with_mask(struct arch_call *call, long *place, uint64_t *set)
+static void emul_unblock_held(struct mediated *call, uint64_t *kernel)
 {
-	uint64_t believed = app_sigstate_blocked();
-	uint64_t meanwhile;
-	siginfo_t told;
-	long result;
+	const uint64_t all = SIGNALS_IN_ENTRY;
+	uint64_t now = changed_mask(call->program->rdi, call->words[0], call->words[1]);
+	uint64_t *old = (uint64_t *)call->program->rdx;
 
-	if (!is_readable((const void *)*place))
-		return -EFAULT;
-	*set = *(const volatile uint64_t *)*place;
-	meanwhile = *set & OWNED;
-	*set &= ~OWNED;
-	*place = (long)set;
-	app_sigwait_begin_mask(OWNED & ~meanwhile, believed);
-	app_sigstate_set_blocked(meanwhile);
-	emul_deliver_held();
-	result = app_sigwait_call(call);
-	if (app_sigwait_end(&told))
-		app_sigwait_pass_on(&told);
-	app_sigstate_set_blocked(believed);
-	emul_deliver_held();
-	return result == APP_SIGWAIT_ARRIVED ? -EINTR : result;
+	if ((app_sigpending_pending() & ~now) == 0 || (old != NULL && !is_writable(old, SET_SIZE)))
+		return;
+	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &call->mask, SET_SIZE);
+	signal_frame_raise_held(OWNED & ~now);
+	*kernel = changed_mask(call->program->rdi, call->mask, *kernel) & ~OWNED;
+	call->ours.rdi = SIG_SETMASK;
+	call->ours.rdx = 0;
 }
 
-static bool emul_sigsuspend(struct arch_call *call)
+static bool emul_sigprocmask(struct arch_call *program)
 {
-	uint64_t set;
+	struct mediated call = { .program = program, .post = emul_post_sigprocmask };
+	long how = program->rdi;
+	const uint64_t *set = (const uint64_t *)program->rsi;
+	uint64_t kernel;
+	bool is_change = set != NULL && (how == SIG_BLOCK || how == SIG_UNBLOCK || how == SIG_SETMASK);
 
-	if (call->rsi != SET_SIZE)
+	if (program->r10 != SET_SIZE || (set != NULL && !is_change))
 		return false;
-	call->rax = wait_with_mask(call, &call->rdi, &set);
+	mediated_begin(&call);
+	call.ours = *program;
+	call.words[0] = app_sigstate_blocked();
+	if (set != NULL) {
+		if (!is_readable(set)) {
+			mediated_is_made(&call, -EFAULT);
+			mediated_end();
+			return true;
+		}
+		kernel = *(const volatile uint64_t *)set;
+		call.words[1] = kernel & OWNED;
+		if (how != SIG_UNBLOCK)
+			kernel &= ~OWNED;
+		call.ours.rsi = (long)&kernel;
+	}
+	if (program->rdx == 0)
+		call.ours.rdx = (long)&call.mask;
+	if (set != NULL)
+		emul_unblock_held(&call, &kernel);
+	mediated_make(&call);
 	return true;
+}
+
+/* Of what emul_pend_held() has done: what is still pending comes now, and the thread believes to block it. */
+static void emul_hold_again(struct mediated *call)
+{
+	if (call->words[1] && !call->interrupted)
+		raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &call->words[0], NULL, SET_SIZE);
+	call->words[1] = 0;
+}
+
+/* A wait is over, or is not to be: what was told to the thread meanwhile is not its alone. */
+static void emul_post_wait(struct mediated *call)
+{
+	if (app_sigwait_withdraw(call))
+		app_sigwait_pass_on(call);
+	emul_hold_again(call);
+}
+
+/* What is held becomes pending for the call, whether it will look at it or not. words: the mask from before, and 1. */
+static void emul_pend_held(struct mediated *call)
+{
+	uint64_t held = app_sigpending_pending() & call->takes;
+
+	if (held == 0)
+		return;
+	raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, &held, &call->words[0], SET_SIZE);
+	call->words[1] = 1;
+	signal_frame_raise_held(held);
+}
+
+/*
+ * For the time of a call, the thread has another mask: *place is where call->ours has its address. It goes to the
+ * kernel as it is: nothing outside the kernel runs meanwhile, and each handler begins with a mask of its own (S8).
+ */
+static bool emul_wait(struct mediated *call, long *place)
+{
+	call->post = emul_post_wait;
+	if (!is_readable((const void *)*place)) {
+		mediated_is_made(call, -EFAULT);
+		mediated_end();
+		return true;
+	}
+	call->mask = *(const volatile uint64_t *)*place;
+	*place = (long)&call->mask;
+	atomic_signal_fence(memory_order_seq_cst);
+	call->takes = OWNED & ~call->mask;
+	call->waits = true;
+	call->restarts = call->program->rax != SYS_epoll_pwait && call->program->rax != SYS_epoll_pwait2;
+	app_sigwait_offer(call, call->takes);
+	(void)INJECT(INJECT_WAIT);
+	/* What comes behind this look makes the call begin anew. */
+	emul_pend_held(call);
+	mediated_make(call);
+	return true;
+}
+
+static bool emul_sigsuspend(struct arch_call *program)
+{
+	struct mediated call = { .program = program, .post = emul_post_nothing };
+
+	if (program->rsi != SET_SIZE)
+		return false;
+	mediated_begin(&call);
+	call.ours = *program;
+	return emul_wait(&call, &call.ours.rdi);
 }
 
 /* ppoll, epoll_pwait, epoll_pwait2: the mask is one of the arguments, its size the next. */
-static bool emul_ppoll(struct arch_call *call, long *mask, long size)
+static bool emul_ppoll(struct arch_call *program, size_t mask, long size)
 {
-	long given = *mask;
-	uint64_t set;
+	struct mediated call = { .program = program, .post = emul_post_nothing };
+	long *place = (long *)((char *)&call.ours + mask);
 
-	if (given == 0 || size != SET_SIZE)
+	mediated_begin(&call);
+	call.ours = *program;
+	if (*place == 0 || size != SET_SIZE) {
+		mediated_end();
 		return false;
-	call->rax = wait_with_mask(call, mask, &set);
-	*mask = given;
-	return true;
+	}
+	return emul_wait(&call, place);
 }
 
 /* pselect6, io_pgetevents: the last argument points to the mask's address and its size. */
-static bool emul_pselect(struct arch_call *call)
+static bool emul_pselect(struct arch_call *program)
 {
+	struct mediated call = { .program = program, .post = emul_post_nothing };
+	long argument = program->r9;
 	struct {
 		long mask;
 		long size;
-	} given, ours;
-	long argument = call->r9;
-	uint64_t set;
+	} ours;
 
-	if (argument == 0 || !are_readable((const void *)argument, sizeof(given)))
+	if (argument == 0 || !are_readable((const void *)argument, sizeof(ours)))
 		return false;
-	given.mask = ((const volatile long *)argument)[0];
-	given.size = ((const volatile long *)argument)[1];
-	if (given.mask == 0 || given.size != SET_SIZE)
+	ours.mask = ((const volatile long *)argument)[0];
+	ours.size = ((const volatile long *)argument)[1];
+	if (ours.mask == 0 || ours.size != SET_SIZE)
 		return false;
-	ours.mask = given.mask;
-	ours.size = given.size;
-	call->r9 = (long)&ours;
-	call->rax = wait_with_mask(call, &ours.mask, &set);
-	call->r9 = argument;
-	return true;
+	mediated_begin(&call);
+	call.ours = *program;
+	call.ours.r9 = (long)&ours;
+	return emul_wait(&call, &ours.mask);
 }
 
 /* ---- signals that are taken, not handled ------------------------------------------------------------------------ */
@@ -195,92 +257,90 @@ static void emul_copy_info(siginfo_t *out, const siginfo_t *info)
 		((volatile char *)out)[i] = ((const char *)info)[i];
 }
 
-static bool emul_sigtimedwait(struct arch_call *call)
+/* What the call has taken is in call->info; what was told to the thread may be taken, too. */
+static void emul_post_sigtimedwait(struct mediated *call)
 {
-	siginfo_t *out = (siginfo_t *)call->rsi;
-	struct arch_call ours = *call;
-	uint64_t wanted;
-	siginfo_t info, told;
-	bool taken;
-	long result;
+	long result = call->program->rax;
+	bool told = app_sigwait_withdraw(call);
+	bool is_wake = call->made && result > 0 && (call->takes & SIGNALS_BIT(result)) != 0 &&
+		       app_sigwait_is_wake(&call->info);
 
-	if (call->r10 != SET_SIZE || !is_readable((const void *)call->rdi))
+	if (told && call->made && (result <= 0 || is_wake)) {
+		call->info = call->told;
+		call->program->rax = call->told.si_signo;
+		atomic_signal_fence(memory_order_seq_cst);
+		call->is_told = false;
+	} else if (told) {
+		app_sigwait_pass_on(call);
+	} else if (is_wake) {
+		/* It was for the process, and another thread has taken it: wait again, from the start. */
+		call->made = false;
+	}
+	if (call->made && call->program->rax > 0)
+		emul_copy_info((siginfo_t *)call->program->rsi, &call->info);
+	emul_hold_again(call);
+}
+
+static bool emul_sigtimedwait(struct arch_call *program)
+{
+	struct mediated call = { .program = program, .post = emul_post_sigtimedwait };
+	siginfo_t *out = (siginfo_t *)program->rsi;
+	long number = program->rax;
+	uint64_t wanted;
+
+	if (program->r10 != SET_SIZE || !is_readable((const void *)program->rdi))
 		return false;
-	wanted = *(const volatile uint64_t *)call->rdi & OWNED;
+	wanted = *(const volatile uint64_t *)program->rdi & OWNED;
 	if (wanted == 0)
 		return false;
-	call->rax = -EFAULT;
-	if (out != NULL && !is_writable(out, sizeof(*out)))
+	if (out != NULL && !is_writable(out, sizeof(*out))) {
+		program->rax = -EFAULT;
 		return true;
-	ours.rsi = (long)&info;
+	}
+	mediated_begin(&call);
+	call.ours = *program;
+	call.ours.rsi = (long)&call.info;
+	call.takes = wanted;
 	do {
-		app_sigwait_begin(wanted);
-		/* Held since before that; or it comes to this thread, or to another one, which tells it. */
-		result = app_sigpending_take(wanted, &info);
-		if (result == 0)
-			result = app_sigwait_call(&ours);
-		if (result == APP_SIGWAIT_ARRIVED)
-			result = app_sigpending_take(wanted, &info);
-		taken = result > 0 && !((wanted & SIGNALS_BIT(result)) != 0 && app_sigwait_is_wake(&info));
-		if (app_sigwait_end(&told)) {
-			if (taken) {
-				app_sigwait_pass_on(&told);
-			} else {
-				info = told;
-				result = told.si_signo;
-				taken = true;
-			}
-		}
-		/* What has arrived was for the process, and another thread has taken it: wait again, from the start. */
-	} while (!taken && result >= 0);
-	if (taken)
-		emul_copy_info(out, &info);
-	call->rax = result;
+		program->rax = number;
+		app_sigwait_offer(&call, wanted);
+		(void)INJECT(INJECT_WAIT);
+		/* What comes behind this look makes the call begin anew. */
+		emul_pend_held(&call);
+		arch_call_kernel(&call.ours, &program->rax, &call.made);
+		call.post(&call);
+	} while (!call.made);
+	mediated_end();
 	return true;
 }
 
-static bool emul_sigpending(struct arch_call *call)
+static void emul_post_sigpending(struct mediated *call)
 {
-	uint64_t *set = (uint64_t *)call->rdi;
+	if (call->made && call->program->rax == 0 && call->program->rsi == SET_SIZE)
+		*(uint64_t *)call->program->rdi |= app_sigpending_pending() & app_sigstate_blocked();
+}
 
-	call->rax = raw_syscall(SYS_rt_sigpending, set, call->rsi);
-	if (call->rax == 0 && call->rsi == SET_SIZE)
-		*set |= app_sigpending_pending() & app_sigstate_blocked();
+static bool emul_sigpending(struct arch_call *program)
+{
+	struct mediated call = { .program = program, .post = emul_post_sigpending };
+
+	mediated_begin(&call);
+	call.ours = *program;
+	mediated_make(&call);
 	return true;
+}
+
+/*
+ * Out of a handler that the kernel called without us: it was there before patch_init(), or was set by a call that is
+ * not mediated. What it goes back to blocks owned signals, as far as the program can see (S7).
+ */
+static bool emul_sigreturn(struct arch_call *call)
+{
+	signal_frame_return((ucontext_t *)arch_call_stack_pointer(call));
+	return false;
 }
 
 /* ---- handlers --------------------------------------------------------------------------------------------------- */
-
-/* The action is of a signal that libpatch owns: the kernel keeps ours. */
-static long change_owned(long signo, const struct kernel_sigaction *action, struct kernel_sigaction *old)
-{
-	static const struct kernel_sigaction none;
-	struct kernel_sigaction before;
-	int slot = signal_index((int)signo);
-
-	if (old != NULL) {
-		/* The kernel finds out whether it can be written. */
-		long result = raw_syscall(SYS_rt_sigaction, signo, NULL, old, SET_SIZE);
-
-		if (result != 0)
-			return result;
-		app_sigstate_action(slot + APP_SIGSTATE_FRONT, &before);
-		if (before.handler == NULL)
-			app_sigstate_action(slot, &before);
-		kernel_sigaction_copy(old, &before);
-	}
-	if (action == NULL)
-		return 0;
-	if (forward_reaches_us((uintptr_t)action->handler)) {
-		app_sigstate_set_action(slot + APP_SIGSTATE_FRONT, action);
-		return 0;
-	}
-	app_sigstate_set_action(slot + APP_SIGSTATE_FRONT, &none);
-	/* Our own: there is no front, and the program's stays. */
-	if (!own_is_handler((uintptr_t)action->handler))
-		app_sigstate_set_action(slot, action);
-	return 0;
-}
 
 /* SIGSETXID of glibc, which has a handler as soon as there are threads. That one changes ids, and nothing else. */
 #define LIBC_SETXID 33
@@ -299,78 +359,129 @@ static bool is_handler(long signo, const struct kernel_sigaction *action)
 	       !(signo == LIBC_SETXID && is_libcs(action->handler));
 }
 
-static bool change_action(struct arch_call *call)
+/* What the program reads back is what it set. */
+static void emul_post_sigaction(struct mediated *call)
 {
-	const struct kernel_sigaction *action = (const struct kernel_sigaction *)call->rsi;
-	struct kernel_sigaction *old = (struct kernel_sigaction *)call->rdx;
-	struct kernel_sigaction now;
-	uint64_t before;
-	long signo = call->rdi;
+	if (call->made && call->program->rax == 0 && call->program->rdx != 0)
+		action_unwrap((struct kernel_sigaction *)call->program->rdx);
+}
 
-	if (call->r10 != SET_SIZE || signo < 1 || signo > SIGNALS || own_is_installing())
+/*
+ * For an owned signal. A handler that hands traps on to us is in front of the one that is there; of ours, the one that
+ * is there stays.
+ */
+static bool emul_wrap_owned(int signo, const struct kernel_sigaction *program, struct kernel_sigaction *kernel)
+{
+	const struct kernel_sigaction *wanted = program;
+	struct kernel_sigaction now;
+	int behind = ACTION_NONE, index;
+
+	if (forward_reaches_us((uintptr_t)program->handler) || forward_is_ours((uintptr_t)program->handler)) {
+		if (action_get(signo, &now) != 0)
+			return false;
+		index = action_unwrap(&now);
+		if (index == ACTION_NONE)
+			return false;
+		behind = action_at((unsigned int)index)->behind;
+		if (behind == ACTION_NONE)
+			behind = index;
+		if (forward_is_ours((uintptr_t)program->handler)) {
+			wanted = &action_at((unsigned int)behind)->program;
+			behind = ACTION_NONE;
+		}
+	}
+	if (!action_wrap(signo, wanted, behind, kernel))
+		return false;
+	forward_set_action(signo, arch_signal_index((uintptr_t)kernel->handler));
+	/* What is ignored is not pending. */
+	if (wanted->handler == (void *)(uintptr_t)SIG_IGN)
+		app_sigpending_discard(signo);
+	return true;
+}
+
+static bool emul_sigaction(struct arch_call *program)
+{
+	const struct kernel_sigaction *action = (const struct kernel_sigaction *)program->rsi;
+	struct mediated call = { .program = program, .post = emul_post_sigaction };
+	struct kernel_sigaction wanted, kernel;
+	int signo = (int)program->rdi;
+
+	if (program->r10 != SET_SIZE || program->rdi < 1 || program->rdi > SIGNALS)
 		return false;
 	if (action != NULL) {
 		if (!are_readable(action, sizeof(*action)))
 			return false;
-		kernel_sigaction_copy(&now, action);
-		if (is_handler(signo, &now))
+		kernel_sigaction_copy(&wanted, action);
+		if (is_handler(signo, &wanted))
 			app_handlers_expect();
 	}
-	if (signals_owned((int)signo)) {
-		call->rax = change_owned(signo, action != NULL ? &now : NULL, old);
-		return true;
-	}
-	before = app_sigstate_handler_mask(signo);
+	mediated_begin(&call);
+	call.ours = *program;
 	if (action != NULL) {
-		uint64_t withheld = now.mask & OWNED;
+		bool wrapped = signal_index(signo) >= 0 ? emul_wrap_owned(signo, &wanted, &kernel) :
+							  action_wrap(signo, &wanted, ACTION_NONE, &kernel);
 
-		now.mask &= ~OWNED;
-		call->rax = raw_syscall(SYS_rt_sigaction, signo, &now, old, SET_SIZE);
-		if (call->rax == 0)
-			app_sigstate_set_handler_mask(signo, withheld);
-	} else {
-		call->rax = raw_syscall(SYS_rt_sigaction, signo, NULL, old, SET_SIZE);
+		call.ours.rsi = (long)&kernel;
+		if (!wrapped) {
+			mediated_is_made(&call, -ENOMEM);
+			mediated_end();
+			return true;
+		}
 	}
-	if (call->rax == 0 && old != NULL)
-		old->mask |= before;
+	mediated_make(&call);
 	return true;
 }
 
 /* ---- other programs --------------------------------------------------------------------------------------------- */
 
-/* A new program inherits what is blocked and what is ignored: let it be what this one believes. */
-static bool emul_execve(struct arch_call *call)
+/* The new program was not executed, or is not to be: words are the thread's mask and the signals that are ignored. */
+static void emul_post_execve(struct mediated *call)
 {
+	for (int slot = 0; slot < SIGNALS_OWNABLE; ++slot) {
+		struct kernel_sigaction now;
+
+		/* Our words are behind what the kernel has. */
+		if ((call->words[1] & SIGNALS_BIT(signals_ownable[slot])) != 0 &&
+		    action_get(signals_ownable[slot], &now) == 0 && now.handler == (void *)(uintptr_t)SIG_IGN)
+			action_take_over(signals_ownable[slot]);
+	}
+	if (!call->interrupted)
+		raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &call->words[0], NULL, SET_SIZE);
+}
+
+/* A new program inherits what is blocked and what is ignored: let it be what this one believes. */
+static bool emul_execve(struct arch_call *program)
+{
+	struct mediated call = { .program = program, .post = emul_post_execve };
+	const uint64_t all = SIGNALS_IN_ENTRY;
 	uint64_t blocked = app_sigstate_blocked();
 	bool alone = process_is_borrowed() || tasks_is_single();
-	struct kernel_sigaction ours[SIGNALS_OWNABLE];
-	bool ignored[SIGNALS_OWNABLE] = { false };
-	bool any = blocked != 0;
+	uint64_t mask;
 
 	for (int slot = 0; slot < SIGNALS_OWNABLE; ++slot) {
 		struct kernel_sigaction action;
 
-		if (!signals_owned(signals_ownable[slot]))
-			continue;
-		app_sigstate_action(slot, &action);
 		/* Another thread could meet a trap byte meanwhile; it is about to end, but not if the call fails. */
-		ignored[slot] = alone && (uintptr_t)action.handler == (uintptr_t)SIG_IGN;
-		any |= ignored[slot];
+		if (alone && action_get(signals_ownable[slot], &action) == 0 && action_unwrap(&action) != ACTION_NONE &&
+		    action.handler == (void *)(uintptr_t)SIG_IGN)
+			call.words[1] |= SIGNALS_BIT(signals_ownable[slot]);
 	}
-	if (!any)
+	if (blocked == 0 && call.words[1] == 0)
 		return false;
-	raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, &blocked, NULL, SET_SIZE);
+	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &call.words[0], SET_SIZE);
+	mediated_begin(&call);
+	call.ours = *program;
 	for (int slot = 0; slot < SIGNALS_OWNABLE; ++slot) {
-		struct kernel_sigaction action = { .handler = (void *)(uintptr_t)SIG_IGN };
+		struct kernel_sigaction action;
 
-		if (ignored[slot])
-			raw_syscall(SYS_rt_sigaction, signals_ownable[slot], &action, &ours[slot], SET_SIZE);
+		if ((call.words[1] & SIGNALS_BIT(signals_ownable[slot])) == 0 ||
+		    action_get(signals_ownable[slot], &action) != 0 || action_unwrap(&action) == ACTION_NONE)
+			continue;
+		raw_syscall(SYS_rt_sigaction, signals_ownable[slot], &action, NULL, SET_SIZE);
 	}
-	call->rax = raw_syscall6(call->rax, call->rdi, call->rsi, call->rdx, call->r10, call->r8, call->r9);
-	for (int slot = 0; slot < SIGNALS_OWNABLE; ++slot)
-		if (ignored[slot])
-			raw_syscall(SYS_rt_sigaction, signals_ownable[slot], &ours[slot], NULL, SET_SIZE);
-	raw_syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, &blocked, NULL, SET_SIZE);
+	mask = call.words[0] | blocked;
+	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, SET_SIZE);
+	mediated_make(&call);
 	return true;
 }
 
@@ -402,9 +513,12 @@ static void emul_inherit_masks(uint64_t flags, uintptr_t thread)
 
 static long make_call(void *data)
 {
-	const struct arch_call *call = data;
+	struct mediated *call = data;
+	const struct arch_call *ours = &call->ours;
+	long result = raw_syscall6(ours->rax, ours->rdi, ours->rsi, ours->rdx, ours->r10, ours->r8, ours->r9);
 
-	return raw_syscall6(call->rax, call->rdi, call->rsi, call->rdx, call->r10, call->r8, call->r9);
+	mediated_is_made(call, result);
+	return result;
 }
 
 /*
@@ -412,11 +526,18 @@ static long make_call(void *data)
  * its own could not return from here, nor one with other storage; and with CLONE_VFORK this does not return before the
  * child's end.
  */
-static bool fork_call(struct arch_call *call, uint64_t flags, uintptr_t stack)
+static bool fork_call(struct arch_call *program, uint64_t flags, uintptr_t stack)
 {
+	struct mediated call = { .program = program, .post = emul_post_nothing, .busy = true };
+
 	if ((flags & (CLONE_VM | CLONE_VFORK | CLONE_SETTLS)) || stack != 0)
 		return false;
-	call->rax = lock_over_fork(make_call, call);
+	call.ours = *program;
+	mediated_begin(&call);
+	lock_over_fork(make_call, &call);
+	call.busy = false;
+	signal_frame_raise_held(OWNED & ~app_sigstate_blocked());
+	mediated_end();
 	return true;
 }
 
@@ -444,6 +565,7 @@ static bool clone3_call(struct arch_call *call)
 bool syscall_emul_concerns(long number)
 {
 	switch (number) {
+	case SYS_rt_sigreturn:
 	case SYS_rt_sigprocmask:
 	case SYS_rt_sigaction:
 	case SYS_rt_sigsuspend:
@@ -467,27 +589,26 @@ bool syscall_emul_concerns(long number)
 
 bool syscall_emulate(struct arch_call *call)
 {
-	if (!signals_owned(SIGTRAP))
+	if (!signals_owned())
 		return false;
 	switch (call->rax) {
 	case SYS_rt_sigprocmask:
-		if (call->r10 != SET_SIZE)
-			return false;
-		call->rax = change_mask(call->rdi, (const uint64_t *)call->rsi, (uint64_t *)call->rdx);
-		return true;
+		return emul_sigprocmask(call);
 	case SYS_rt_sigaction:
-		return change_action(call);
+		return emul_sigaction(call);
 	case SYS_rt_sigsuspend:
 		return emul_sigsuspend(call);
 	case SYS_rt_sigtimedwait:
 		return emul_sigtimedwait(call);
 	case SYS_rt_sigpending:
 		return emul_sigpending(call);
+	case SYS_rt_sigreturn:
+		return emul_sigreturn(call);
 	case SYS_ppoll:
-		return emul_ppoll(call, &call->r10, call->r8);
+		return emul_ppoll(call, offsetof(struct arch_call, r10), call->r8);
 	case SYS_epoll_pwait:
 	case SYS_epoll_pwait2:
-		return emul_ppoll(call, &call->r8, call->r9);
+		return emul_ppoll(call, offsetof(struct arch_call, r8), call->r9);
 	case SYS_pselect6:
 	case SYS_io_pgetevents:
 		return emul_pselect(call);
@@ -511,47 +632,51 @@ bool syscall_emulate(struct arch_call *call)
 
 static bool any_handler(void)
 {
-	for (long signo = 1; signo <= SIGNALS; ++signo) {
+	for (int signo = 1; signo <= SIGNALS; ++signo) {
 		struct kernel_sigaction action;
 
-		if (signals_owned((int)signo))
-			app_sigstate_action(signal_index((int)signo), &action);
-		else if (raw_syscall(SYS_rt_sigaction, signo, NULL, &action, SET_SIZE) != 0)
+		if (action_get(signo, &action) != 0)
 			continue;
+		action_unwrap(&action);
 		if (is_handler(signo, &action))
 			return true;
 	}
 	return false;
 }
 
-/* In this order: what a call has installed that is over is seen. */
+/* Of a tool in front of us, which sets it by a call that is not mediated: it stays (libpatch/trap_handler.h). */
+static bool is_in_front(int signo)
+{
+	struct kernel_sigaction now;
+
+	return signal_index(signo) >= 0 && action_get(signo, &now) == 0 && forward_reaches_us((uintptr_t)now.handler);
+}
+
 void syscall_emul_look_for_handlers(void)
 {
-	if (app_handlers_are_known() || !handler_audit_is_over())
+	static bool settled;
+	bool over;
+
+	if (settled)
 		return;
-	if (any_handler())
+	/* First: what a call has installed that is over is seen. */
+	over = handler_audit_is_over();
+	for (int signo = 1; signo <= SIGNALS; ++signo)
+		if (!is_in_front(signo))
+			action_take_over(signo);
+	forward_find_actions();
+	settled = over;
+	if (over && any_handler())
 		app_handlers_expect();
-	else
+	else if (over)
 		app_handlers_begin();
 }
 
 void syscall_emul_adopt(uint64_t *mask)
 {
-	for (long signo = 1; signo <= SIGNALS; ++signo) {
-		struct kernel_sigaction action;
-		uint64_t withheld;
-
-		if (signals_owned((int)signo) || raw_syscall(SYS_rt_sigaction, signo, NULL, &action, SET_SIZE) != 0)
-			continue;
-		withheld = action.mask & OWNED;
-		if (withheld == 0)
-			continue;
-		app_sigstate_set_handler_mask(signo, withheld);
-		action.mask &= ~OWNED;
-		raw_syscall(SYS_rt_sigaction, signo, &action, NULL, SET_SIZE);
-	}
 	adopt_own();
 	*mask &= ~OWNED;
+	mask_audit_adopt(true);
 	mask_audit_look();
 	handler_audit_begin();
 	syscall_emul_look_for_handlers();
@@ -561,15 +686,9 @@ void syscall_emul_release(void)
 {
 	uint64_t blocked = app_sigstate_blocked();
 
-	for (long signo = 1; signo <= SIGNALS; ++signo) {
-		struct kernel_sigaction action;
-
-		if (app_sigstate_handler_mask(signo) == 0 ||
-		    raw_syscall(SYS_rt_sigaction, signo, NULL, &action, SET_SIZE) != 0)
-			continue;
-		action.mask |= app_sigstate_handler_mask(signo);
-		raw_syscall(SYS_rt_sigaction, signo, &action, NULL, SET_SIZE);
-	}
+	for (int signo = 1; signo <= SIGNALS; ++signo)
+		if (signal_index(signo) < 0)
+			action_give_back(signo);
 	app_sigstate_end();
 	raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, &blocked, NULL, SET_SIZE);
 }

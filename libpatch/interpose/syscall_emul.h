@@ -20,8 +20,8 @@ bool syscall_emulate(struct arch_call *call);
  */
 void syscall_emul_adopt(uint64_t *mask);
 /*
- * Has the program a handler? As soon as it is known, app_handlers.h is told. Threads that were there before may be
- * about to install one, so that it may take a few calls.
+ * Take over the handlers that the program has. Has it any? As soon as it is known, app_handlers.h is told. Threads that
+ * were there before may be about to install one, so that it may take a few calls.
  */
 void syscall_emul_look_for_handlers(void);
 

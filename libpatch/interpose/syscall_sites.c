@@ -130,6 +130,18 @@ static bool syscall_sites_is_outside_code(uintptr_t address, struct search *sear
 	return address < search->code_lower || address >= search->code_upper;
 }
 
+/*
+ * mov rax, 15; syscall: what handlers return through. Its unwind entry begins in front of it, where no instruction
+ * does, for unwinders that look for the address before the one that a handler returns to.
+ */
+#define RETURN_SIZE 7
+static bool syscall_sites_returns(uintptr_t address, uintptr_t lower)
+{
+	static const uint8_t load[RETURN_SIZE] = { 0x48, 0xC7, 0xC0, SYS_rt_sigreturn, 0, 0, 0 };
+
+	return address - lower >= RETURN_SIZE && memcmp((const uint8_t *)address - RETURN_SIZE, load, RETURN_SIZE) == 0;
+}
+
 /* True: it is patched, or need not be. */
 static bool syscall_sites_consider(struct search *search, uintptr_t address) REQUIRES(library_lock)
 {
@@ -144,6 +156,15 @@ static bool syscall_sites_consider(struct search *search, uintptr_t address) REQ
 		return true;
 	status = site_examine(address, &extent, &refusal);
 
+	if ((status == PATCH_OK || status == PATCH_EBOUNDARY) && syscall_sites_returns(address, search->lower)) {
+		bool patched;
+
+		site.start = address - RETURN_SIZE;
+		extent.lower = extent.upper = 0;
+		patched = search->patch(&site);
+		site_protect_restorer(site.start);
+		return patched;
+	}
 	/* Data, the kernel's, or our own. */
 	if (status == PATCH_EBOUNDARY || status == PATCH_EPROTECTED || status == PATCH_ENOTSUP)
 		return true;

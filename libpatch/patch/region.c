@@ -215,13 +215,6 @@ bool region_is_plain(const struct region *region)
 	return any && region->strategy == PATCH_STRATEGY_JUMP && region->offsets[1] >= ARCH_JMP_SIZE;
 }
 
-bool region_needs_sigill(const struct region *region, const struct trampoline *trampoline)
-{
-	/* Only the top byte of a displacement is ever one of that class. */
-	return region->strategy != PATCH_STRATEGY_TRAP && (window_boundaries(region->offsets, region->count) & 8) &&
-	       arch_trap_class(trampoline->jump[ARCH_JMP_SIZE - 1]) == ARCH_TRAP_SIGILL;
-}
-
 /* One piece of memory: the structure, its entries, original and live bytes, offsets. */
 static size_t region_size(unsigned int count, unsigned int length)
 {

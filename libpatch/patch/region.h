@@ -142,9 +142,6 @@ static inline void region_fetch_further(const struct region *region, unsigned in
 		FETCH(region->entries[i]);
 }
 
-/* Has the trampoline's jump a trap byte of the SIGILL class on a boundary? */
-bool region_needs_sigill(const struct region *region, const struct trampoline *trampoline) REQUIRES(library_lock);
-
 struct region_usage {
 	uint64_t regions;
 	uint64_t installed;

@@ -14,14 +14,10 @@
 #include "elf/module.h"
 #include "plan/scan.h"
 #include "sys/mem_read.h"
-#include "trap/own.h"
 #include "sys/maps.h"
 
 #include <elf.h>
 #include <sys/mman.h>
-
-/* mov rax, 15; syscall (glibc, sysdeps/unix/sysv/linux/x86_64/libc_sigaction.c) */
-#define RESTORER_SIZE 9
 
 /* The mapping looked up last, around the address at hand: most patches are made module by module. */
 static struct maps_mapping cached;
@@ -74,14 +70,32 @@ static const char *site_protected_by(const struct module *module)
 	return NULL;
 }
 
-/* Our own trap handler returns there: a trap in it would never end (hazard 13). */
-static uintptr_t site_restorer(void)
-{
-	static uintptr_t address;
+/* mov rax, 15; syscall: of libc, which the kernel enters behind handlers that it called without us. */
+#define RESTORER_SIZE 9
+static uintptr_t restorers[4];
 
-	if (address == 0)
-		address = own_restorer();
-	return address != 0 ? address : UINTPTR_MAX;
+void site_protect_restorer(uintptr_t address)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(restorers); ++i) {
+		if (restorers[i] == 0)
+			restorers[i] = address;
+		if (restorers[i] == address)
+			return;
+	}
+}
+
+/* Is it in one? Otherwise no window may run into the next one, whose unwind entry begins a byte early. */
+static const char *site_check_restorers(uintptr_t address, struct extent *extent)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(restorers) && restorers[i] != 0; ++i) {
+		if (address - restorers[i] < RESTORER_SIZE)
+			return "signal handlers return through this code";
+		if (address < restorers[i] && restorers[i] < extent->barrier) {
+			extent->limit = MIN(extent->limit, restorers[i]);
+			extent->barrier = restorers[i];
+		}
+	}
+	return NULL;
 }
 
 /* May the bytes at address be patched, as far as their mapping goes? */
@@ -117,14 +131,6 @@ static patch_status site_check_mapping(struct extent *extent, uintptr_t address,
 	extent->no_rmw = (mapping.protection & PROT_WRITE) != 0;
 	extent->mapped = mapping.upper;
 	return PATCH_OK;
-}
-
-/* Is it code that the library itself runs through? */
-static const char *site_check_protected(const struct module *module, uintptr_t address)
-{
-	if (address >= site_restorer() && address - site_restorer() < RESTORER_SIZE)
-		return "signal handlers return through this code";
-	return site_protected_by(module);
 }
 
 /*
@@ -176,7 +182,7 @@ patch_status site_examine(uintptr_t address, struct extent *extent, struct refus
 	status = site_check_mapping(extent, address, refusal);
 	if (status != PATCH_OK || !site_find_module(address, &module))
 		return status;
-	refusal->message = site_check_protected(&module, address);
+	refusal->message = site_protected_by(&module);
 	if (refusal->message != NULL)
 		return PATCH_EPROTECTED;
 	if (!eh_frame_function(&module, address, &extent->lower, &extent->upper, &extent->limit)) {
@@ -186,14 +192,9 @@ patch_status site_examine(uintptr_t address, struct extent *extent, struct refus
 	refusal->message = pinned_examine(&module, address, extent->lower, extent->upper, &pinned);
 	if (refusal->message != NULL)
 		return PATCH_EPROTECTED;
-	/*
-	 * Its unwind entry begins a byte early, so that it is found for return addresses: a window must not run into
-	 * it.
-	 */
-	if (address < site_restorer()) {
-		extent->limit = MIN(extent->limit, site_restorer());
-		extent->barrier = site_restorer();
-	}
+	refusal->message = site_check_restorers(address, extent);
+	if (refusal->message != NULL)
+		return PATCH_EPROTECTED;
 	if (pinned.ceiling < extent->barrier) {
 		extent->limit = MIN(extent->limit, pinned.ceiling);
 		extent->barrier = pinned.ceiling;

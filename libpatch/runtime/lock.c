@@ -37,11 +37,11 @@ static TLS_INITIAL_EXEC bool inside;
 static bool ever_taken;
 #endif
 
-static uint64_t lock_set_mask(uint64_t mask)
+static uint64_t lock_change_mask(int how, uint64_t mask)
 {
 	uint64_t old = 0;
 
-	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, &old, sizeof(mask));
+	raw_syscall(SYS_rt_sigprocmask, how, &mask, &old, sizeof(mask));
 	return old;
 }
 
@@ -72,9 +72,7 @@ static void lock_give_up(void) REQUIRES(library_lock)
 static void lock_block_signals(struct lock_scope *scope)
 {
 	scope->blocked = true;
-	scope->mask = lock_set_mask(~SIGNALS_OWNED);
-	if (scope->mask & SIGNALS_OWNED)
-		lock_set_mask(~SIGNALS_OWNED | (scope->mask & SIGNALS_OWNED));
+	scope->mask = lock_change_mask(SIG_BLOCK, ~SIGNALS_OWNED);
 }
 
 /* What a handler or a probe may do again. */
@@ -84,7 +82,7 @@ static void lock_leave(const struct lock_scope *scope)
 	inside = false;
 	libpatch_hook_guard.guard = scope->guard;
 	if (scope->blocked)
-		lock_set_mask(scope->mask);
+		lock_change_mask(SIG_SETMASK, scope->mask);
 	else
 		app_handlers_leave();
 }

@@ -138,6 +138,24 @@ static struct tasks_digits tasks_digits_of(pid_t tid)
 	return digits;
 }
 
+void tasks_describe(pid_t tid, char *text, size_t size)
+{
+	struct tasks_digits digits = tasks_digits_of(tid);
+	size_t at = 0;
+	long length;
+
+	for (; digits.text[at] != '\0' && at < size - 3; ++at)
+		text[at] = digits.text[at];
+	text[at++] = ' ';
+	text[at++] = '(';
+	length = tasks_read_file(digits.text, "/comm", text + at, size - at - 1);
+	at += length > 0 ? (size_t)length : 0;
+	/* A name ends with a newline. */
+	at -= text[at - 1] == '\n';
+	text[at++] = ')';
+	text[at] = '\0';
+}
+
 bool tasks_blocked(pid_t tid, uint64_t *blocked)
 {
 	return tasks_read_blocked(tasks_digits_of(tid).text, blocked);

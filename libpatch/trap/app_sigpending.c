@@ -22,6 +22,7 @@ struct pending_signal {
 	uint64_t words[WORDS];
 };
 
+_Static_assert(SIGTRAP > SIGILL, "signals_ownable[] descends");
 static struct pending_signal of_process[SIGNALS_OWNABLE];
 static TLS_INITIAL_EXEC struct pending_signal of_thread[SIGNALS_OWNABLE];
 
@@ -58,11 +59,14 @@ void app_sigpending_put(int signo, const siginfo_t *info)
 
 int app_sigpending_take(uint64_t mask, siginfo_t *info)
 {
-	for (int index = 0; index < SIGNALS_OWNABLE; ++index)
-		if ((mask & SIGNALS_BIT(signals_ownable[index])) != 0 &&
-		    (app_sigpending_release(&of_thread[index], info) ||
-		     app_sigpending_release(&of_process[index], info)))
-			return signals_ownable[index];
+	struct pending_signal *const held[] = { of_thread, of_process };
+
+	/* In the kernel's order: those of the thread, then those of the process, the lowest number first. */
+	for (size_t i = 0; i < ARRAY_SIZE(held); ++i)
+		for (int index = SIGNALS_OWNABLE; index-- > 0;)
+			if ((mask & SIGNALS_BIT(signals_ownable[index])) != 0 &&
+			    app_sigpending_release(&held[i][index], info))
+				return signals_ownable[index];
 	return 0;
 }
 
@@ -84,6 +88,14 @@ uint64_t app_sigpending_pending(void)
 		if (atomic_load(&of_thread[index].state) == FULL || atomic_load(&of_process[index].state) == FULL)
 			pending |= SIGNALS_BIT(signals_ownable[index]);
 	return pending;
+}
+
+void app_sigpending_discard(int signo)
+{
+	siginfo_t info;
+
+	app_sigpending_release(&of_thread[signal_index(signo)], &info);
+	app_sigpending_release(&of_process[signal_index(signo)], &info);
 }
 
 void app_sigpending_forget(void)

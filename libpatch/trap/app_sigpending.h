@@ -20,6 +20,8 @@ bool app_sigpending_take_of_process(int signo, siginfo_t *info);
 bool app_sigpending_is_of_process(int signo);
 /* Which are there for this thread? */
 uint64_t app_sigpending_pending(void);
+/* The program ignores it from now on. */
+void app_sigpending_discard(int signo);
 /* A forked child has none. */
 void app_sigpending_forget(void);
 

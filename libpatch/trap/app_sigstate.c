@@ -1,8 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The program's view of the owned signals: masks per thread, actions as versions that a handler can read while they are
- * written, and a child's view that borrows its parent's memory. Only tells what was set; syscall_emul.c decides what a
- * call means.
+ * The program's view of the owned signals: masks per thread, and a child's view that borrows its parent's memory. Only
+ * tells what was set; syscall_emul.c decides what a call means.
  */
 #include "trap/app_sigstate.h"
 
@@ -14,14 +13,10 @@
 
 /* ---- the view of a borrowing child ------------------------------------------------------------------------------ */
 
-#define ACTIONS (2 * SIGNALS_OWNABLE)
-
 /* The parent's thread is stopped meanwhile, and the child has its thread-local storage. */
 struct child {
 	long pid; /* 0: none */
 	uint64_t blocked;
-	bool has_action[ACTIONS];
-	struct kernel_sigaction actions[ACTIONS];
 };
 
 static TLS_INITIAL_EXEC struct child child;
@@ -43,16 +38,19 @@ static bool app_sigstate_is_child(bool begin)
 		return true;
 	child.pid = begin ? pid : 0;
 	child.blocked = blocked;
-	for (int index = 0; index < ACTIONS; ++index)
-		child.has_action[index] = false;
 	return begin;
 }
 
 /* ---- masks ------------------------------------------------------------------------------------------------------ */
 
+intptr_t app_sigstate_place(void)
+{
+	return (intptr_t)((uintptr_t)&blocked - arch_thread_pointer());
+}
+
 void app_sigstate_inherit(uintptr_t thread)
 {
-	*(uint64_t *)((uintptr_t)&blocked - arch_thread_pointer() + thread) = app_sigstate_blocked();
+	*(uint64_t *)(thread + (uintptr_t)app_sigstate_place()) = app_sigstate_blocked();
 }
 
 static _Atomic bool ended;
@@ -69,6 +67,11 @@ uint64_t app_sigstate_blocked(void)
 	return app_sigstate_is_child(false) ? child.blocked : blocked;
 }
 
+uint64_t app_sigstate_withheld(uint64_t mask)
+{
+	return atomic_load_explicit(&ended, memory_order_relaxed) ? mask : mask & ~SIGNALS_OWNED;
+}
+
 void app_sigstate_set_blocked(uint64_t now)
 {
 	if (now == app_sigstate_blocked())
@@ -77,74 +80,4 @@ void app_sigstate_set_blocked(uint64_t now)
 		child.blocked = now;
 	else
 		blocked = now;
-}
-
-/* ---- actions ---------------------------------------------------------------------------------------------------- */
-
-/* The last versions of an action: a reader copies one, and starts again when it may have been overwritten meanwhile. */
-#define VERSIONS 16
-
-static struct {
-	_Atomic unsigned int next;
-	_Atomic unsigned int now;
-	struct kernel_sigaction versions[VERSIONS];
-} actions[ACTIONS];
-
-void app_sigstate_action(int index, struct kernel_sigaction *action)
-{
-	unsigned int now;
-
-	if (app_sigstate_is_child(false) && child.has_action[index]) {
-		kernel_sigaction_copy(action, &child.actions[index]);
-		return;
-	}
-	do {
-		/* Acquire pairs with the store in app_sigstate_set_action(). */
-		now = atomic_load(&actions[index].now);
-		kernel_sigaction_copy(action, &actions[index].versions[now % VERSIONS]);
-		atomic_thread_fence(memory_order_acquire);
-	} while (atomic_load(&actions[index].next) - now >= VERSIONS);
-}
-
-void app_sigstate_set_action(int index, const struct kernel_sigaction *action)
-{
-	unsigned int version;
-
-	if (app_sigstate_is_child(true)) {
-		kernel_sigaction_copy(&child.actions[index], action);
-		child.has_action[index] = true;
-		return;
-	}
-	version = atomic_fetch_add(&actions[index].next, 1) + 1;
-	kernel_sigaction_copy(&actions[index].versions[version % VERSIONS], action);
-	atomic_store(&actions[index].now, version);
-}
-
-/* ---- sa_mask ---------------------------------------------------------------------------------------------------- */
-
-/* Bit i for signals_ownable[i]. */
-static _Atomic uint8_t handler_masks[SIGNALS + 1];
-
-uint64_t app_sigstate_handler_mask(long signo)
-{
-	uint8_t bits = atomic_load_explicit(&handler_masks[signo], memory_order_relaxed);
-	uint64_t mask = 0;
-
-	for (int index = 0; index < SIGNALS_OWNABLE; ++index)
-		if (bits & 1U << index)
-			mask |= SIGNALS_BIT(signals_ownable[index]);
-	return mask;
-}
-
-void app_sigstate_set_handler_mask(long signo, uint64_t mask)
-{
-	uint8_t bits = 0;
-
-	/* A borrowing child's handlers end with it; its parent's stay. */
-	if (mask == app_sigstate_handler_mask(signo) || process_is_borrowed())
-		return;
-	for (int index = 0; index < SIGNALS_OWNABLE; ++index)
-		if (mask & SIGNALS_BIT(signals_ownable[index]))
-			bits |= (uint8_t)(1U << index);
-	atomic_store_explicit(&handler_masks[signo], bits, memory_order_relaxed);
 }

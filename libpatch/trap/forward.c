@@ -6,60 +6,86 @@
 #include "trap/forward.h"
 
 #include "base/syscall.h"
+#include "code/pc_map.h"
 #include "elf/module.h"
+#include "sys/process.h"
+#include "trap/action.h"
 #include "trap/app_sigpending.h"
 #include "trap/app_sigstate.h"
 #include "trap/app_sigwait.h"
-#include "trap/own.h"
-#include "trap/owned_signals.h"
+#include "trap/mediated.h"
+#include "trap/signal_frame.h"
 
-#include <ucontext.h>
+#include <libpatch/trap_handler.h>
+#include <stdatomic.h>
 
 /*
- * What uc_link of a frame points to while the frame is handed on: a handler of the program that forwards it back to us
- * goes no further. The kernel writes 0 there (arch/x86/kernel/signal_64.c); a handler that leaves by longjmp leaves
- * nothing behind.
+ * What uc_link of a frame points to while a handler of the program has it: the kernel writes 0 there
+ * (arch/x86/kernel/signal_64.c), and a handler that leaves by longjmp() leaves nothing behind. A handler that forwards
+ * it back to us goes no further; one in front of us has not handed the trap on yet, or has.
  */
-static ucontext_t handing_on;
-/* Other such marks: a tool's handler in front of us runs, and has not handed the trap on yet, or has. */
-static ucontext_t offering, taken;
+static ucontext_t handing_on, offering, taken;
+
+bool forward_is_ours(uintptr_t handler)
+{
+	return handler == (uintptr_t)&libpatch_on_trap;
+}
 
 bool forward_reaches_us(uintptr_t handler)
 {
 	struct module module;
 
-	return handler > 1 && !own_is_handler(handler) && module_find(handler, &module) &&
+	return handler > 1 && !forward_is_ours(handler) && module_find(handler, &module) &&
 	       module_refers_to(&module, "libpatch_on_trap");
 }
 
-bool forward_to_front(int signo, siginfo_t *info, void *data)
+void forward_take(ucontext_t *context)
 {
-	ucontext_t *context = data;
-	struct kernel_sigaction front;
-	uint64_t mask;
+	if (context->uc_link == &offering)
+		context->uc_link = &taken;
+}
 
-	/* The tool's call, or a handler's that the program has. */
-	if (context->uc_link != NULL) {
-		if (context->uc_link == &offering)
-			context->uc_link = &taken;
-		return false;
-	}
-	app_sigstate_action(signal_index(signo) + APP_SIGSTATE_FRONT, &front);
-	if ((uintptr_t)front.handler == (uintptr_t)SIG_DFL)
-		return false;
-	mask = *(const uint64_t *)&context->uc_sigmask | front.mask | SIGNALS_BIT(signo);
-	context->uc_link = &offering;
-	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
-	((void (*)(int, siginfo_t *, void *))(uintptr_t)front.handler)(signo, info, context);
-	mask = ~(uint64_t)0;
-	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
-	if (context->uc_link == &taken) {
+bool forward_end(ucontext_t *context)
+{
+	bool offered = context->uc_link == &offering;
+
+	if (offered || context->uc_link == &taken || context->uc_link == &handing_on)
 		context->uc_link = NULL;
-		return true;
+	return offered;
+}
+
+/* By the index of the signal; ACTION_NONE before patch_init(). */
+static _Atomic int actions[SIGNALS_OWNABLE] = { ACTION_NONE, ACTION_NONE };
+
+void forward_set_action(int signo, int index)
+{
+	/* A borrowing child's handlers end with it; its parent's stay. */
+	if (!process_is_borrowed())
+		atomic_store(&actions[signal_index(signo)], index);
+}
+
+void forward_find_actions(void)
+{
+	for (int slot = 0; slot < SIGNALS_OWNABLE; ++slot) {
+		struct kernel_sigaction now;
+		int index = action_get(signals_ownable[slot], &now) == 0 ? action_unwrap(&now) : ACTION_NONE;
+
+		if (index != ACTION_NONE)
+			atomic_store(&actions[slot], index);
 	}
-	/* It did not: as the program's handler goes, that is the end of it, but a trap of ours has to be served. */
-	context->uc_link = &handing_on;
-	return false;
+}
+
+int forward_own_signals(void)
+{
+	for (int slot = 0; slot < SIGNALS_OWNABLE; ++slot) {
+		long result = action_take_over(signals_ownable[slot]);
+
+		if (result != 0)
+			return (int)-result;
+	}
+	forward_find_actions();
+	signals_set_owned();
+	return 0;
 }
 
 /* ---- handing on ------------------------------------------------------------------------------------------------- */
@@ -90,71 +116,124 @@ static void forward_take_default(int signo, siginfo_t *info, ucontext_t *context
 
 #define IS(handler, constant) ((uintptr_t)(handler) == (uintptr_t)(constant))
 
+/* From a handler of somebody else's, which has a frame on the stack. */
 static void forward_call_handler(const struct kernel_sigaction *program, int signo, siginfo_t *info,
 				 ucontext_t *context)
 {
 	void (*handler)(int, siginfo_t *, void *) = (void (*)(int, siginfo_t *, void *))(uintptr_t)program->handler;
-	uint64_t mask = *(const uint64_t *)&context->uc_sigmask | program->mask;
 	uint64_t blocked = app_sigstate_blocked();
-	struct ucontext_t *mark;
-	uint64_t meanwhile = blocked | (program->mask & SIGNALS_OWNED);
+	uint64_t mask = *(const uint64_t *)&context->uc_sigmask | program->mask;
+	struct ucontext_t *mark = context->uc_link;
+	greg_t *registers = context->uc_mcontext.gregs;
+	struct code_place place;
+	const bool generated = code_canonical(registers, &place);
+	uint64_t before;
 
 	if (!(program->flags & SA_NODEFER))
-		meanwhile |= SIGNALS_BIT(signo);
-	blocked = app_sigwait_blocked_after(blocked);
-	/* Without the owned signals: a probe in the program's handler may need them. */
-	mask &= ~SIGNALS_OWNED;
-	app_sigstate_set_blocked(meanwhile);
-	mark = context->uc_link;
+		mask |= SIGNALS_BIT(signo);
+	app_sigstate_set_blocked(mask & SIGNALS_OWNED);
+	mask = app_sigstate_withheld(mask);
 	context->uc_link = &handing_on;
-	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
+	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, &before, sizeof(mask));
 	/* With or without SA_SIGINFO: in this calling convention a handler may ignore arguments. */
 	handler(signo, info, context);
+	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
 	context->uc_link = mark;
+	if (generated)
+		code_canonical_resume(registers, &place);
 	app_sigstate_set_blocked(blocked);
-	mask = app_sigpending_pending() & ~blocked;
-	if (mask != 0 && (signo = app_sigpending_take(mask, info)) != 0)
-		raw_syscall(SYS_rt_tgsigqueueinfo, raw_syscall(SYS_getpid), raw_syscall(SYS_gettid), signo, info);
 }
 
 /* Sent by others, to a thread that believes to block it or waits for it: true when the program does not get it now. */
-static bool forward_put_off(int signo, siginfo_t *info, ucontext_t *context)
+static bool forward_put_off(int signo, siginfo_t *info, ucontext_t *context, bool ends_wait)
 {
-	if (app_sigwait_leave_pending(signo, info, context))
-		return true;
-	if (app_sigwait_is_wake(info))
-		return !app_sigwait_told(info);
-	if (!(app_sigstate_blocked() & SIGNALS_BIT(signo)))
-		return false;
-	app_sigpending_put(signo, info);
-	if (info->si_code != SI_TKILL)
-		app_sigwait_tell(signo);
+	struct mediated *call = mediated_current();
+	bool takes = call != NULL && !call->made && (call->takes & SIGNALS_BIT(signo)) != 0;
+	bool busy = call != NULL && call->busy;
+
+	if (app_sigwait_is_wake(info)) {
+		if (ends_wait && app_sigwait_withdraw(call)) {
+			*info = call->told;
+			call->is_told = false;
+			return false;
+		}
+	} else {
+		if (!busy && (ends_wait || !(app_sigstate_blocked() & SIGNALS_BIT(signo))))
+			return false;
+		app_sigpending_put(signo, info);
+		if (info->si_code != SI_TKILL)
+			app_sigwait_tell(signo);
+	}
+	/* The call looks at what is held before it waits. */
+	if (takes)
+		signal_frame_begin_anew(context);
 	return true;
 }
 
-void forward_hand_on(int signo, siginfo_t *info, void *data)
+bool forward_offer(int signo, siginfo_t *info, ucontext_t *context, bool ends_wait)
 {
-	ucontext_t *context = data;
-	int index = signal_index(signo);
-	struct kernel_sigaction program;
+	if (!forward_is_synchronous(info) && forward_put_off(signo, info, context, ends_wait))
+		return false;
+	context->uc_link = &offering;
+	return true;
+}
+
+/*
+ * The program's action takes the default effect, or none. The kernel ends a process whose instruction raises what is
+ * blocked or ignored.
+ */
+static bool forward_ends_here(const struct kernel_sigaction *program, int signo, siginfo_t *info, ucontext_t *context)
+{
 	bool synchronous = forward_is_synchronous(info);
 
-	if (index < 0 || !signals_action_known(index) || context->uc_link == &handing_on)
-		return;
-	if (!synchronous && forward_put_off(signo, info, context))
-		return;
-	app_sigstate_action(index, &program);
-	/* The kernel ends a process whose instruction raises what is blocked or ignored. */
-	if (IS(program.handler, SIG_DFL) ||
-	    (synchronous && (IS(program.handler, SIG_IGN) || (app_sigstate_blocked() & SIGNALS_BIT(signo)) != 0))) {
+	if (IS(program->handler, SIG_DFL) ||
+	    (synchronous && (IS(program->handler, SIG_IGN) || (app_sigstate_blocked() & SIGNALS_BIT(signo)) != 0))) {
 		forward_take_default(signo, info, context);
-	} else if (!IS(program.handler, SIG_IGN)) {
-		struct kernel_sigaction once = program;
-
-		if (program.flags & SA_RESETHAND) {
-			program.handler = (void *)(uintptr_t)SIG_DFL;
-			app_sigstate_set_action(index, &program);
-		}
-		forward_call_handler(&once, signo, info, context);
+		return true;
 	}
+	return IS(program->handler, SIG_IGN);
+}
+
+/* The kernel's part of SA_RESETHAND: the rest of the action stays. */
+static void forward_reset(const struct kernel_sigaction *program, int signo)
+{
+	struct kernel_sigaction reset, kernel;
+
+	kernel_sigaction_copy(&reset, program);
+	reset.handler = (void *)(uintptr_t)SIG_DFL;
+	if (action_wrap(signo, &reset, ACTION_NONE, &kernel))
+		raw_syscall(SYS_rt_sigaction, signo, &kernel, NULL, sizeof(kernel.mask));
+}
+
+bool forward_enter(int signo, siginfo_t *info, ucontext_t *context, unsigned int index, bool ends_wait)
+{
+	const struct kernel_sigaction *program = &action_at(index)->program;
+
+	if (!forward_is_synchronous(info) && forward_put_off(signo, info, context, ends_wait))
+		return false;
+	if (forward_ends_here(program, signo, info, context))
+		return false;
+	if (program->flags & SA_RESETHAND)
+		forward_reset(program, signo);
+	context->uc_link = &handing_on;
+	return true;
+}
+
+void forward_hand_on(int signo, siginfo_t *info, ucontext_t *context)
+{
+	int slot = signal_index(signo);
+	int index = slot >= 0 ? atomic_load(&actions[slot]) : ACTION_NONE;
+	const struct action *action;
+
+	if (index == ACTION_NONE || context->uc_link == &handing_on)
+		return;
+	/* What a handler in front has was not put off before it got it. */
+	if (context->uc_link != &taken && !forward_is_synchronous(info) &&
+	    forward_put_off(signo, info, context, false))
+		return;
+	action = action_at((unsigned int)index);
+	if (action->behind != ACTION_NONE)
+		action = action_at((unsigned int)action->behind);
+	if (!forward_ends_here(&action->program, signo, info, context))
+		forward_call_handler(&action->program, signo, info, context);
 }

@@ -1,7 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The signals that trap bytes raise, and whether libpatch's handler for them is in place. Atomics only; who installs
- * the handler (own.c) says so here, everybody asks here.
+ * The signals that trap bytes raise, and whether they are libpatch's. One atomic word; nothing is installed here.
  */
 #include "trap/owned_signals.h"
 
@@ -9,8 +8,7 @@
 
 const int signals_ownable[SIGNALS_OWNABLE] = { SIGTRAP, SIGILL };
 
-static _Atomic bool signals_known[SIGNALS_OWNABLE]; /* the program's action is */
-static _Atomic bool signals_in_place[SIGNALS_OWNABLE]; /* our handler is */
+static _Atomic bool owned;
 
 int signal_index(int signo)
 {
@@ -20,39 +18,20 @@ int signal_index(int signo)
 	return -1;
 }
 
-bool signals_owned(int signo)
+bool signals_owned(void)
 {
-	int index = signal_index(signo);
-
-	return index >= 0 && atomic_load_explicit(&signals_in_place[index], memory_order_acquire);
+	return atomic_load_explicit(&owned, memory_order_acquire);
 }
 
-void signals_set_owned(int signo, bool owned)
+void signals_set_owned(void)
 {
-	atomic_store_explicit(&signals_in_place[signal_index(signo)], owned, memory_order_release);
-}
-
-bool signals_action_known(int index)
-{
-	return atomic_load_explicit(&signals_known[index], memory_order_acquire);
-}
-
-void signals_set_action_known(int index)
-{
-	/* Release pairs with the acquire in signals_action_known(). */
-	atomic_store_explicit(&signals_known[index], true, memory_order_release);
+	atomic_store_explicit(&owned, true, memory_order_release);
 }
 
 bool signals_are_blocked(uint64_t blocked)
 {
-	/*
-	 * Those that can be blocked, without the two that libc keeps for itself
-	 * (sysdeps/unix/sysv/linux/internal-signals.h).
-	 */
-	uint64_t others =
-		~(SIGNALS_OWNED | SIGNALS_BIT(SIGKILL) | SIGNALS_BIT(SIGSTOP) | SIGNALS_BIT(32) | SIGNALS_BIT(33));
-	uint64_t of_ours = blocked & SIGNALS_OWNED;
+	/* Nobody else blocks exactly these: libc's functions leave out two that libc keeps for itself. */
+	uint64_t in_entry = SIGNALS_IN_ENTRY & ~(SIGNALS_BIT(SIGKILL) | SIGNALS_BIT(SIGSTOP));
 
-	/* Exactly one, and everything else: that is how our handler runs. */
-	return of_ours != 0 && ((of_ours & (of_ours - 1)) != 0 || (blocked & others) != others);
+	return (blocked & SIGNALS_OWNED) != 0 && blocked != in_entry;
 }

@@ -19,17 +19,13 @@ extern const int signals_ownable[SIGNALS_OWNABLE];
 /* The signal's index there, or -1. */
 int signal_index(int signo);
 
-/* Is libpatch's handler in place? Only own.c says so. */
-bool signals_owned(int signo);
-void signals_set_owned(int signo, bool owned);
-/*
- * Is the program's action for signals_ownable[index] known (app_sigstate.h)? From before libpatch's handler is in
- * place.
- */
-bool signals_action_known(int index);
-void signals_set_action_known(int index);
+/* Are the signals libpatch's, and is what the program sets of them known? From patch_init() on. */
+bool signals_owned(void);
+void signals_set_owned(void);
 
-/* Would a thread with this mask be killed by a trap byte? Not if it is in our handler, where it meets none. */
+/* What the kernel blocks in a thread that enters or leaves a handler. */
+#define SIGNALS_IN_ENTRY (~SIGNALS_BIT(SIGSYS))
+/* Would a thread with this mask be killed by a trap byte? Not if it enters or leaves a handler, where it meets none. */
 bool signals_are_blocked(uint64_t blocked);
 
 /* The kernel's struct sigaction (arch/x86/include/uapi/asm/signal.h); libc's has another layout. */

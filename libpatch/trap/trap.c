@@ -5,11 +5,13 @@
  */
 #include "trap/trap.h"
 
+#include "arch/signal_entry.h"
 #include "arch/trap_bytes.h"
-#include "code/pc_map.h"
 #include "base/inject.h"
-#include "trap/registry.h"
+#include "code/pc_map.h"
+#include "trap/action.h"
 #include "trap/forward.h"
+#include "trap/registry.h"
 
 #include <libpatch/trap_handler.h>
 #include <ucontext.h>
@@ -106,25 +108,66 @@ static void trap_translate(greg_t *pc, uintptr_t trapped)
 		*pc = (greg_t)(original + ((uintptr_t)*pc - trapped));
 }
 
-EXPORT void libpatch_on_trap(int signo, siginfo_t *info, void *context)
+/*
+ * A step between two instructions of ours. The program steps by its own: it is shown none of these, and goes on to the
+ * next.
+ */
+static bool trap_is_inner_step(int signo, const siginfo_t *info, const ucontext_t *context)
 {
-	greg_t *pc = &((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
+	return signo == SIGTRAP && info->si_code == TRAP_TRACE &&
+	       pc_map_contains((uintptr_t)context->uc_mcontext.gregs[REG_RIP]);
+}
+
+/* Is it ours, and served? A trap of a displaced instruction of the program is translated. */
+static bool trap_is_served(int signo, const siginfo_t *info, ucontext_t *context)
+{
+	greg_t *pc = &context->uc_mcontext.gregs[REG_RIP];
 	uintptr_t at = (uintptr_t)*pc;
 
 	(void)INJECT(INJECT_TRAP);
-	if (forward_to_front(signo, info, context))
-		return;
 	if (signo == SIGTRAP && info->si_code == SI_KERNEL) {
 		if (trap_serve(at - 1, ARCH_TRAP_SIGTRAP, false, pc))
-			return;
+			return true;
 		trap_translate(pc, at - 1);
+	} else if (trap_is_inner_step(signo, info, context)) {
+		return true;
 	} else if (signo == SIGTRAP) {
 		/* Theirs; but ours may have been merged into it, and then both are due. */
 		trap_serve(at - 1, ARCH_TRAP_SIGTRAP, true, pc);
 	} else if (signo == SIGILL && info->si_code > 0 && (uintptr_t)info->si_addr == at) {
 		if (trap_serve(at, ARCH_TRAP_SIGILL, false, pc))
-			return;
+			return true;
 		trap_translate(pc, at);
 	}
-	forward_hand_on(signo, info, context);
+	return false;
+}
+
+bool trap_enter(int signo, siginfo_t *info, ucontext_t *context, unsigned int index, bool ends_wait)
+{
+	if (action_at(index)->behind != ACTION_NONE) {
+		if (!trap_is_inner_step(signo, info, context) && forward_offer(signo, info, context, ends_wait))
+			return true;
+		/* It sees the signal later, but not a trap of ours that was merged into it. */
+		trap_is_served(signo, info, context);
+		return false;
+	}
+	return !trap_is_served(signo, info, context) && forward_enter(signo, info, context, index, ends_wait);
+}
+
+void trap_leave(ucontext_t *context)
+{
+	const siginfo_t *info = arch_signal_info(context);
+
+	/* As the program's signals go, that is the end of it, but a trap of ours has to be served. */
+	if (forward_end(context))
+		trap_is_served(info->si_signo, info, context);
+}
+
+EXPORT void libpatch_on_trap(int signo, siginfo_t *info, void *data)
+{
+	ucontext_t *context = data;
+
+	forward_take(context);
+	if (!trap_is_served(signo, info, context))
+		forward_hand_on(signo, info, context);
 }

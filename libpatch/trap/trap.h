@@ -8,6 +8,17 @@
 
 #include "base/compiler.h"
 
+#include <signal.h>
+#include <ucontext.h>
+
+/*
+ * An owned signal has come (trap/signal_frame.c). True: the handler of the program's action is to be entered. False:
+ * all is done, and the context tells where the thread goes on.
+ */
+bool trap_enter(int signo, siginfo_t *info, ucontext_t *context, unsigned int index, bool ends_wait);
+/* A handler of the program's returns. */
+void trap_leave(ucontext_t *context);
+
 /* Traps served since the start. */
 uint64_t trap_count(void);
 

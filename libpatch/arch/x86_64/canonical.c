@@ -8,6 +8,7 @@
  * program is at.
  */
 #include "arch/canonical.h"
+#include "arch/syscall.h"
 
 #include "arch/thread_pointer.h"
 #include "arch/trap_bytes.h"
@@ -228,8 +229,8 @@ static void canonical_count(struct canonical *c, const struct arch_stretch *stre
 /* The last two stretches of the hook are in this order. */
 static void canonical_instead(struct canonical *c, const struct arch_stretch *stretch, uint8_t kind)
 {
-	static const uint8_t registers[] = { RAX, RDI, RSI, RDX, 10, 8, 9 }; /* struct arch_call */
-	const uintptr_t frame = canonical_stack_pointer(c) - ARCH_HOOK_RED_ZONE - 8 * sizeof(registers) - 8;
+	static const uint8_t registers[] = { RAX, RDI, RSI, RDX, 10, 8, 9 }; /* the first of struct arch_call */
+	const uintptr_t frame = canonical_stack_pointer(c) - ARCH_HOOK_RED_ZONE - sizeof(struct arch_call) - 8;
 
 	if (kind == ARCH_INSTEAD_SAVED) {
 		canonical_go_back(c, stretch);

@@ -6,18 +6,25 @@
 #include "arch/canonical.h"
 #include "arch/syscall.h"
 
-/* From the base up: flags, the registers of struct arch_call, and the red zone. */
+/* From the base up: flags, struct arch_call, and the red zone. */
 #define FRAME_FLAGS 0
 #define FRAME_CALL 8
+#define FRAME_FRONT (FRAME_CALL + (int32_t)offsetof(struct arch_call, front))
+#define FRAME_NEXT (FRAME_CALL + (int32_t)offsetof(struct arch_call, next))
 #define FRAME_SIZE (FRAME_CALL + (int32_t)sizeof(struct arch_call))
 #define FRAME_TOTAL (FRAME_SIZE + 128)
 #define ROW_FRAME (FRAME_TOTAL / 8)
 
-_Static_assert(sizeof(struct arch_call) == 56, "syscall_hook_registers()");
+_Static_assert(FRAME_NEXT < 128, "displacements of one byte");
+
+#define SYSCALL_SIZE 2
 
 #define EMIT(code, literal) arch_emit_bytes(code, literal, sizeof(literal) - 1)
 
-static void syscall_hook_registers(struct arch_code *code, uint8_t opcode)
+/* The first registers of struct arch_call: those of the call, or all. */
+#define REGISTERS_OF_CALL 7
+#define REGISTERS_ALL 13
+static void syscall_hook_registers(struct arch_code *code, uint8_t opcode, uint8_t count)
 {
 	/* REX prefix and ModRM of [rsp + disp8], in the order of struct arch_call. */
 	static const uint8_t registers[][2] = {
@@ -28,9 +35,18 @@ static void syscall_hook_registers(struct arch_code *code, uint8_t opcode)
 		{ 0x4C, 0x54 }, /* r10 */
 		{ 0x4C, 0x44 }, /* r8 */
 		{ 0x4C, 0x4C }, /* r9 */
+		{ 0x48, 0x5C }, /* rbx */
+		{ 0x48, 0x6C }, /* rbp */
+		{ 0x4C, 0x64 }, /* r12 */
+		{ 0x4C, 0x6C }, /* r13 */
+		{ 0x4C, 0x74 }, /* r14 */
+		{ 0x4C, 0x7C }, /* r15 */
 	};
 
-	for (uint8_t i = 0; i < sizeof(registers) / sizeof(registers[0]); ++i) {
+	_Static_assert(ARRAY_SIZE(registers) == REGISTERS_ALL &&
+			       REGISTERS_ALL * 8 == offsetof(struct arch_call, front),
+		       "struct arch_call");
+	for (uint8_t i = 0; i < count; ++i) {
 		arch_emit_u8(code, registers[i][0]);
 		arch_emit_u8(code, opcode);
 		arch_emit_u8(code, registers[i][1]);
@@ -41,7 +57,7 @@ static void syscall_hook_registers(struct arch_code *code, uint8_t opcode)
 
 static void syscall_hook_leave(struct arch_code *code)
 {
-	syscall_hook_registers(code, 0x8B);                  /* mov reg, [rsp + ...] */
+	syscall_hook_registers(code, 0x8B, REGISTERS_OF_CALL);                /* mov reg, [rsp + ...] */
 	EMIT(code, "\x9D");                          /* popfq */
 	arch_emit_row(code, ROW_FRAME - 1);
 	EMIT(code, "\x48\x8D\xA4\x24");              /* lea rsp, [rsp + ...] */
@@ -59,7 +75,7 @@ void arch_emit_syscall_hook(struct arch_code *code, arch_syscall_hook_fn *functi
 		       const struct arch_insn *insn, uintptr_t address, const struct arch_map *map)
 {
 	uint8_t original = code->original;
-	const size_t begin = code->size;
+	const size_t front = code->size;
 	size_t made, done;
 
 	arch_emit_row(code, 0);
@@ -69,8 +85,16 @@ void arch_emit_syscall_hook(struct arch_code *code, arch_syscall_hook_fn *functi
 	arch_emit_row(code, ROW_FRAME - 1);
 	EMIT(code, "\x9C");                          /* pushfq */
 	arch_emit_row(code, ROW_FRAME);
-	syscall_hook_registers(code, 0x89);                  /* mov [rsp + ...], reg */
-	arch_emit_stretch(code, ARCH_INSTEAD_SAVED, (uint8_t)(code->size - begin));
+	syscall_hook_registers(code, 0x89, REGISTERS_ALL);                /* mov [rsp + ...], reg */
+	arch_emit_stretch(code, ARCH_INSTEAD_SAVED, (uint8_t)(code->size - front));
+	EMIT(code, "\x48\x8D\x05");                  /* lea rax, [rip - ...]: front */
+	arch_emit_u32(code, (uint32_t)front - ((uint32_t)code->size + 4));
+	EMIT(code, "\x48\x89\x44\x24");              /* mov [rsp + FRAME_FRONT], rax */
+	arch_emit_u8(code, FRAME_FRONT);
+	EMIT(code, "\x48\xB8");                      /* mov rax, next */
+	arch_emit_u64(code, address + insn->length);
+	EMIT(code, "\x48\x89\x44\x24");              /* mov [rsp + FRAME_NEXT], rax */
+	arch_emit_u8(code, FRAME_NEXT);
 	EMIT(code, "\xFC"                            /* cld */
 		   "\x48\x8D\x7C\x24\x08"            /* lea rdi, [rsp + FRAME_CALL] */
 		   "\x48\x8D\x44\x24\xF0"            /* lea rax, [rsp - 16] */
@@ -107,4 +131,34 @@ void arch_emit_syscall_hook(struct arch_code *code, arch_syscall_hook_fn *functi
 	arch_emit_u64(code, address + insn->length);
 	arch_emit_label(code, done);
 	arch_emit_row(code, 0);
+}
+
+uintptr_t arch_call_stack_pointer(const struct arch_call *call)
+{
+	return (uintptr_t)call - FRAME_CALL + FRAME_TOTAL;
+}
+
+void arch_call_registers(const struct arch_call *call, bool made, greg_t *registers)
+{
+	const char *frame = (const char *)call - FRAME_CALL;
+
+	registers[REG_RAX] = call->rax;
+	registers[REG_RDI] = call->rdi;
+	registers[REG_RSI] = call->rsi;
+	registers[REG_RDX] = call->rdx;
+	registers[REG_R10] = call->r10;
+	registers[REG_R8] = call->r8;
+	registers[REG_R9] = call->r9;
+	registers[REG_RBX] = call->rbx;
+	registers[REG_RBP] = call->rbp;
+	registers[REG_R12] = call->r12;
+	registers[REG_R13] = call->r13;
+	registers[REG_R14] = call->r14;
+	registers[REG_R15] = call->r15;
+	registers[REG_RSP] = (greg_t)arch_call_stack_pointer(call);
+	registers[REG_EFL] = *(const greg_t *)(frame + FRAME_FLAGS);
+	registers[REG_RIP] = (greg_t)(made ? call->next : call->next - SYSCALL_SIZE);
+	/* As SYSCALL leaves them (AMD APM vol. 3). */
+	registers[REG_RCX] = (greg_t)call->next;
+	registers[REG_R11] = registers[REG_EFL];
 }

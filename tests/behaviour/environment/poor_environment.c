@@ -246,6 +246,8 @@ static void blocking_unseen(void *unused)
 	(void)unused;
 	leave_mounts();
 	poor_begin();
+	/* It cannot be adopted. */
+	refuse(SYS_ptrace, EPERM);
 	REQUIRE(pthread_create(&thread, NULL, block, NULL) == 0);
 	while (stage != 1)
 		sched_yield();

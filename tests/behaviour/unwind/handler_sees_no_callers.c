@@ -3,13 +3,20 @@
  * A signal handler that interrupts generated code anywhere sees the instruction that the code stands for, the function
  * that called, and its caller, as it does without patches: at each instruction of pads, hooks and copies, with each
  * unwinder that there is.
+ *
+ * The thread steps by TF. A handler of SIGTRAP that the library knows nothing of sends SIGUSR1 at each step, which
+ * comes when it returns: there, in generated code. The handler of SIGUSR1, which the library knows, looks.
  */
 #include "targets.h"
 
 #include <dlfcn.h>
 #include <execinfo.h>
+#include <sys/mman.h>
+#include <sys/syscall.h>
 #include <ucontext.h>
 #include <unwind.h>
+
+#include <libpatch/trap_handler.h>
 
 #define FRAMES 64
 #define TRAP_FLAG 0x100
@@ -81,21 +88,21 @@ static bool in_target(uintptr_t pc)
 	return pc >= target_start(target) && pc < (uintptr_t)target->end;
 }
 
-static void look(uintptr_t pc, uintptr_t rsp)
+/* Returns whether the pc stands for one of the target's instructions. */
+static bool find_original(uintptr_t pc, uintptr_t *original)
 {
-	uintptr_t original = pc;
-	uintptr_t needs = site;
+	*original = pc;
+	return in_target(pc) || (patch_olx_original_pc(pc, original) == PATCH_OK && in_target(*original));
+}
 
-	/* The first step in the function is at its entry. */
-	if (returns_to == 0) {
-		if (!in_target(pc) && (patch_olx_original_pc(pc, &original) != PATCH_OK || !in_target(original)))
-			return;
-		returns_to = *(const uintptr_t *)rsp;
-	}
-	if (!in_target(original) && (patch_olx_original_pc(pc, &original) != PATCH_OK || !in_target(original)))
-		original = 0;
-	if (original != 0)
+static void look(uintptr_t pc)
+{
+	uintptr_t original, needs = site;
+
+	if (find_original(pc, &original))
 		needs = original;
+	else
+		original = 0;
 	for (size_t i = 0; i < unwinder_count; i++) {
 		uint8_t *seen = &seen_before[i][needs - target_start(target)];
 
@@ -110,21 +117,96 @@ static void look(uintptr_t pc, uintptr_t rsp)
 	}
 }
 
-static void on_step(int signo, siginfo_t *info, void *data)
+static unsigned int looks;
+
+/* Sent where the thread is about to execute the instruction at the handler's pc, or what stands for it. */
+static void on_signal(int signo, siginfo_t *info, void *data)
 {
-	ucontext_t *context = data;
-	uintptr_t pc = (uintptr_t)context->uc_mcontext.gregs[REG_RIP];
 	int saved = errno;
 
 	(void)signo;
 	(void)info;
-	if (returns_to != 0 && pc == returns_to) {
-		context->uc_mcontext.gregs[REG_EFL] &= ~TRAP_FLAG;
-		returns_to = outer_returns_to = 0;
-	} else {
-		look(pc, (uintptr_t)context->uc_mcontext.gregs[REG_RSP]);
-	}
+	looks++;
+	look((uintptr_t)((ucontext_t *)data)->uc_mcontext.gregs[REG_RIP]);
 	errno = saved;
+}
+
+/* ---- steps ------------------------------------------------------------------------------------------------------ */
+
+struct raw_sigaction {
+	void (*handler)(int signo, siginfo_t *info, void *data);
+	unsigned long flags;
+	void (*restorer)(void);
+	uint64_t mask;
+};
+
+/* In memory of no module, so that the library does not find the instruction. */
+static long (*direct_call)(long number, long a, long b, long c, long d);
+static void (*step_return)(void);
+
+static void make_calls(void)
+{
+	static const uint8_t call[] = { 0x48, 0x89, 0xf8, 0x48, 0x89, 0xf7, 0x48, 0x89, 0xd6, /* mov: rax, rdi, rsi */
+					0x48, 0x89, 0xca, 0x4d, 0x89, 0xc2, 0x0f, 0x05, 0xc3 };
+	static const uint8_t end[] = { 0xb8, 0x0f, 0x00, 0x00, 0x00, 0x0f, 0x05 };
+	uint8_t *page = mmap(NULL, 4096, PROT_READ | PROT_WRITE | PROT_EXEC, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	REQUIRE(page != MAP_FAILED);
+	memcpy(page, call, sizeof(call));
+	memcpy(page + 64, end, sizeof(end));
+	direct_call = (long (*)(long, long, long, long, long))(uintptr_t)page;
+	step_return = (void (*)(void))(uintptr_t)(page + 64);
+}
+
+/*
+ * Where a signal was sent in this call. What is interrupted in the middle of a hook may begin anew, so that a signal at
+ * each step would be for ever.
+ */
+static uintptr_t visited[2048];
+static size_t visited_count;
+
+static bool visit(uintptr_t pc)
+{
+	for (size_t i = 0; i < visited_count; i++)
+		if (visited[i] == pc)
+			return false;
+	REQUIRE(visited_count < sizeof(visited) / sizeof(visited[0]));
+	visited[visited_count++] = pc;
+	return true;
+}
+
+static void on_step(int signo, siginfo_t *info, void *data)
+{
+	greg_t *registers = ((ucontext_t *)data)->uc_mcontext.gregs;
+	uintptr_t pc = (uintptr_t)registers[REG_RIP];
+	uintptr_t original;
+
+	if (info->si_code != TRAP_TRACE) {
+		libpatch_on_trap(signo, info, data);
+		return;
+	}
+	/* The first step in the function is at its entry. */
+	if (returns_to == 0 && find_original(pc, &original))
+		returns_to = *(const uintptr_t *)registers[REG_RSP];
+	if (returns_to == 0)
+		return;
+	if (pc == returns_to)
+		registers[REG_EFL] &= ~TRAP_FLAG;
+	else if (visit(pc))
+		direct_call(SYS_tgkill, direct_call(SYS_getpid, 0, 0, 0, 0), direct_call(SYS_gettid, 0, 0, 0, 0),
+			    SIGUSR1, 0);
+}
+
+static void take_sigtrap(struct raw_sigaction *before_it)
+{
+	const struct raw_sigaction action = { on_step, SA_SIGINFO | 0x04000000, step_return, ~UINT64_C(0) };
+
+	REQUIRE(direct_call(SYS_rt_sigaction, SIGTRAP, (long)&action, (long)before_it, 8) == 0);
+}
+
+static void give_sigtrap_back(const struct raw_sigaction *before_it)
+{
+	REQUIRE(direct_call(SYS_rt_sigaction, SIGTRAP, (long)before_it, 0, 8) == 0);
 }
 
 static NOINLINE uint64_t caller(uint64_t a, uint64_t b)
@@ -145,6 +227,17 @@ static NOINLINE uint64_t outer(uint64_t a, uint64_t b)
 
 	__asm__ volatile("" : "+r"(value));
 	return value;
+}
+
+static void call_with_signals(void)
+{
+	unsigned int looks_before = looks;
+
+	visited_count = 0;
+	returns_to = outer_returns_to = 0;
+	CHECK_EQ(outer(5, 7), target->model(5, 7));
+	CHECK_EQ(looks - looks_before, visited_count);
+	CHECK_MSG(visited_count > 1, "no step was seen");
 }
 
 static unsigned int hits;
@@ -178,7 +271,7 @@ static void with_patches(int model_type, int policy, uint64_t clobber, int numbe
 		if (made == number) {
 			CHECK_OK(patch_commit());
 			hits = 0;
-			CHECK_EQ(outer(5, 7), target->model(5, 7));
+			call_with_signals();
 		} else if (model_type == PATCH_EXEC_MODEL_PROBE && policy == PATCH_TRAP_POLICY_ALLOW) {
 			FAIL("make: %s", harness_last_error());
 		}
@@ -190,17 +283,21 @@ static void with_patches(int model_type, int policy, uint64_t clobber, int numbe
 
 static void with_target(void *argument)
 {
+	struct raw_sigaction before_it;
+
 	target = argument;
 	REQUIRE_OK(patch_init(NULL, 0));
+	take_sigtrap(&before_it);
 	memset(seen_before, 0, sizeof(seen_before));
 	before = true;
-	CHECK_EQ(outer(5, 7), target->model(5, 7));
+	call_with_signals();
 	before = false;
 	with_patches(PATCH_EXEC_MODEL_PROBE, PATCH_TRAP_POLICY_ALLOW, PATCH_REGS_GP_ONLY, 1);
 	with_patches(PATCH_EXEC_MODEL_PROBE, PATCH_TRAP_POLICY_FORCE, PATCH_REGS_ALL, 2);
 	with_patches(PATCH_EXEC_MODEL_PROBE_AROUND, PATCH_TRAP_POLICY_ALLOW, PATCH_REGS_ALL, 1);
 	for (size_t i = 0; i < unwinder_count; i++)
 		CHECK_MSG(unwinders[i].checked > 1000, "%s: %u times", unwinders[i].name, unwinders[i].checked);
+	give_sigtrap_back(&before_it);
 	CHECK_OK(patch_fini());
 }
 
@@ -210,7 +307,7 @@ int main(void)
 					     "t_call_last", "t_call_twice",   "t_call_indirect", "t_call_memory",
 					     "t_call_stack_operand", "t_recurse", "t_redzone", "t_endbr_long",
 					     "t_rip_load", "t_jmp_near", "t_tail_jmp", "t_switch", "t_jrcxz" };
-	struct sigaction action = { .sa_sigaction = on_step, .sa_flags = SA_SIGINFO };
+	struct sigaction action = { .sa_sigaction = on_signal, .sa_flags = SA_SIGINFO };
 	void *libunwind = dlopen("libunwind.so.8", RTLD_NOW);
 	struct frames frames;
 
@@ -225,7 +322,8 @@ int main(void)
 	/* They load what they need. */
 	for (size_t i = 0; i < unwinder_count; i++)
 		unwinders[i].walk(frames.pc, FRAMES);
-	sigaction(SIGTRAP, &action, NULL);
+	make_calls();
+	sigaction(SIGUSR1, &action, NULL);
 	for (size_t n = 0; n < sizeof(names) / sizeof(names[0]); n++)
 		harness_isolated(names[n], with_target, (void *)target_named(names[n]));
 	return harness_end();

@@ -1,0 +1,68 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The C side of signal_thunks.S: which thunk an address is, and what a frame of the kernel holds. No state.
+ */
+#include "arch/signal_entry.h"
+
+extern const char arch_signal_thunks[] __attribute__((visibility("hidden")));
+extern const char arch_signal_restorers[] __attribute__((visibility("hidden")));
+extern const char arch_signal_entered[] __attribute__((visibility("hidden")));
+extern const char arch_signal_entry_end[] __attribute__((visibility("hidden")));
+
+#define THUNK_SIZE 16
+#define RESTORER_SIZE 8
+
+uintptr_t arch_signal_thunk(unsigned int index)
+{
+	return (uintptr_t)arch_signal_thunks + (uintptr_t)THUNK_SIZE * index;
+}
+
+uintptr_t arch_signal_restorer(unsigned int index)
+{
+	return (uintptr_t)arch_signal_restorers + (uintptr_t)RESTORER_SIZE * index;
+}
+
+int arch_signal_index(uintptr_t address)
+{
+	uintptr_t thunk = address - (uintptr_t)arch_signal_thunks;
+	uintptr_t restorer = address - (uintptr_t)arch_signal_restorers;
+
+	if (thunk < THUNK_SIZE * ARCH_SIGNAL_THUNKS && thunk % THUNK_SIZE == 0)
+		return (int)(thunk / THUNK_SIZE);
+	if (restorer < RESTORER_SIZE * ARCH_SIGNAL_THUNKS && restorer % RESTORER_SIZE == 0)
+		return (int)(restorer / RESTORER_SIZE);
+	return -1;
+}
+
+bool arch_signal_finish_entry(greg_t *registers)
+{
+	uintptr_t pc = (uintptr_t)registers[REG_RIP];
+	const greg_t *stack = (const greg_t *)registers[REG_RSP];
+
+	if (pc < (uintptr_t)arch_signal_entered || pc >= (uintptr_t)arch_signal_entry_end)
+		return false;
+	/* Three instructions of one byte, which take a register each off the stack. */
+	if (pc < (uintptr_t)arch_signal_entered + 1)
+		registers[REG_RDX] = *stack++;
+	if (pc < (uintptr_t)arch_signal_entered + 2)
+		registers[REG_RSI] = *stack++;
+	if (pc < (uintptr_t)arch_signal_entered + 3)
+		registers[REG_RDI] = *stack++;
+	registers[REG_RSP] = (greg_t)stack;
+	registers[REG_RAX] = 0;
+	registers[REG_RIP] = registers[REG_R9];
+	return true;
+}
+
+/* struct ucontext of the kernel, behind which struct rt_sigframe has the information; libc's structure is longer. */
+#define KERNEL_CONTEXT_SIZE (offsetof(ucontext_t, uc_sigmask) + 8)
+
+siginfo_t *arch_signal_info(ucontext_t *context)
+{
+	return (siginfo_t *)((char *)context + KERNEL_CONTEXT_SIZE);
+}
+
+uint64_t *arch_signal_words(ucontext_t *context)
+{
+	return (uint64_t *)context->uc_mcontext.__reserved1;
+}

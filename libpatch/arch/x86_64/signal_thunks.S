@@ -1,0 +1,158 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * arch/signal_entry.h says what this is for. A handler is jumped to with the registers and the stack pointer that the
+ * kernel gave it, so that no frame of ours lies between it and what it interrupted. The kernel delivers each signal
+ * with all signals but SIGSYS blocked: the one window in which another handler can come in between is the five
+ * instructions behind the system call that sets the handler's mask.
+ *
+ * A restorer is described to unwinders as a frame of the kernel's, whose registers are in the context that the stack
+ * pointer points to (struct ucontext, arch/x86/include/uapi/asm/sigcontext.h).
+ */
+#ifdef __CET__
+#include <cet.h>
+#endif
+#ifndef _CET_ENDBR
+#define _CET_ENDBR
+#endif
+
+	.set THUNKS, 1024 /* ARCH_SIGNAL_THUNKS */
+	.set SYS_rt_sigprocmask, 14
+	.set SYS_rt_sigreturn, 15
+	.set SIG_SETMASK, 2
+	.set SET_SIZE, 8
+
+	/* As OWN_SYSCALL of base/syscall.h. */
+	.macro OWN_SYSCALL
+	syscall
+771:
+	.pushsection libpatch_syscalls, "a"
+	.balign 4
+	.long 771b - 2 - .
+	.popsection
+	.endm
+
+	.text
+	.balign 16
+	.globl arch_signal_thunks
+	.hidden arch_signal_thunks
+	.type arch_signal_thunks, @function
+arch_signal_thunks:
+	.cfi_startproc
+	.set index, 0
+	.rept THUNKS
+	.balign 16
+	_CET_ENDBR
+	mov $index, %eax
+	.byte 0xe9 /* jmp: all thunks have the same length */
+	.long signal_entry - . - 4
+	.set index, index + 1
+	.endr
+	.cfi_endproc
+	.size arch_signal_thunks, . - arch_signal_thunks
+
+	.balign 16
+	.type signal_entry, @function
+signal_entry:
+	.cfi_startproc
+	push %rdi
+	.cfi_adjust_cfa_offset 8
+	push %rsi
+	.cfi_adjust_cfa_offset 8
+	push %rdx
+	.cfi_adjust_cfa_offset 8
+	sub $16, %rsp
+	.cfi_adjust_cfa_offset 16
+	mov %eax, %ecx
+	mov %rsp, %r8
+	cld
+	call libpatch_signal_enter
+	mov %rax, %r9
+	test %rax, %rax
+	jz signal_return
+	mov $SIG_SETMASK, %edi
+	mov %rsp, %rsi
+	xor %edx, %edx
+	mov $SET_SIZE, %r10d
+	mov $SYS_rt_sigprocmask, %eax
+	add $16, %rsp
+	.cfi_adjust_cfa_offset -16
+	OWN_SYSCALL
+	.globl arch_signal_entered, arch_signal_entry_end
+	.hidden arch_signal_entered, arch_signal_entry_end
+arch_signal_entered:
+	pop %rdx
+	.cfi_adjust_cfa_offset -8
+	pop %rsi
+	.cfi_adjust_cfa_offset -8
+	pop %rdi
+	.cfi_adjust_cfa_offset -8
+	xor %eax, %eax
+	jmp *%r9
+arch_signal_entry_end:
+	.cfi_endproc
+	.size signal_entry, . - signal_entry
+
+/* DW_CFA_expression: the register is saved at an offset from the stack pointer. */
+	.macro SAVED register, offset
+	.cfi_escape 0x10, \register, 3, 0x77, (\offset & 0x7f) | 0x80, \offset >> 7
+	.endm
+
+	.balign 16
+	.type arch_signal_restorers, @function
+	.cfi_startproc
+	.cfi_signal_frame
+	.cfi_escape 0x0f, 4, 0x77, (160 & 0x7f) | 0x80, 160 >> 7, 0x06 /* DW_CFA_def_cfa_expression: *(rsp + 160) */
+	SAVED 8, 40
+	SAVED 9, 48
+	SAVED 10, 56
+	SAVED 11, 64
+	SAVED 12, 72
+	SAVED 13, 80
+	SAVED 14, 88
+	SAVED 15, 96
+	SAVED 5, 104  /* rdi */
+	SAVED 4, 112  /* rsi */
+	SAVED 6, 120  /* rbp */
+	SAVED 3, 128  /* rbx */
+	SAVED 1, 136  /* rdx */
+	SAVED 0, 144  /* rax */
+	SAVED 2, 152  /* rcx */
+	SAVED 16, 168 /* rip */
+	/* Unwinders look for the address in front of the one that a handler returns to. */
+	nop
+	.balign 16
+	.globl arch_signal_restorers
+	.hidden arch_signal_restorers
+arch_signal_restorers:
+	.rept THUNKS
+	.balign 8
+	.byte 0xe9 /* jmp */
+	.long signal_leave - . - 4
+	.endr
+	.balign 16
+signal_leave:
+	lea signal_all(%rip), %rsi
+	mov $SIG_SETMASK, %edi
+	xor %edx, %edx
+	mov $SET_SIZE, %r10d
+	mov $SYS_rt_sigprocmask, %eax
+	OWN_SYSCALL
+	mov %rsp, %rdi
+	cld
+	call libpatch_signal_leave
+signal_sigreturn:
+	mov $SYS_rt_sigreturn, %eax
+	OWN_SYSCALL
+	/* From signal_entry: what it pushed, and where the handler would have returned to. */
+signal_return:
+	lea 48(%rsp), %rsp
+	jmp signal_sigreturn
+	.cfi_endproc
+	.size arch_signal_restorers, . - arch_signal_restorers
+
+	.section .rodata
+	.balign 8
+signal_all:
+	.quad ~0x40000000 /* all but SIGSYS */
+
+	.section .note.GNU-stack, "", @progbits

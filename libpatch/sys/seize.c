@@ -1,0 +1,94 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A child with the same memory and the same stack, as vfork() makes one: the calling thread sleeps until the child has
+ * ended. The child makes system calls of its own, and calls nothing of libc's.
+ */
+#include "sys/seize.h"
+
+#include "base/syscall.h"
+
+#include <sched.h>
+#include <sys/prctl.h>
+#include <sys/ptrace.h>
+#include <sys/user.h>
+#include <sys/wait.h>
+
+/* Of the kernel, which libc's header may not have. */
+#define GETSIGMASK 0x420a
+#define SETSIGMASK 0x420b
+#define EVENT_STOP 128
+
+struct seize {
+	const pid_t *threads;
+	size_t count;
+	uint64_t signals;
+	intptr_t word;
+	size_t done;
+};
+
+static long seize_trace(long request, pid_t tid, long address, const void *data)
+{
+	return raw_syscall(SYS_ptrace, request, tid, address, data);
+}
+
+/* The thread is stopped, and its memory is ours, too. */
+static bool seize_change(const struct seize *seize, pid_t tid)
+{
+	struct user_regs_struct registers;
+	uint64_t mask, now;
+
+	if (seize_trace(PTRACE_GETREGS, tid, 0, &registers) != 0 ||
+	    seize_trace(GETSIGMASK, tid, sizeof(mask), &mask) != 0)
+		return false;
+	if (!(mask & seize->signals))
+		return true;
+	/* The first word of its storage is its own address (psABI, TLS). */
+	if (registers.fs_base == 0 || *(const uint64_t *)registers.fs_base != registers.fs_base)
+		return false;
+	now = mask & ~seize->signals;
+	*(uint64_t *)(registers.fs_base + (uintptr_t)seize->word) |= mask & seize->signals;
+	return seize_trace(SETSIGMASK, tid, sizeof(now), &now) == 0;
+}
+
+static bool seize_thread(const struct seize *seize, pid_t tid)
+{
+	int status = 0;
+	bool done;
+	long signo;
+
+	if (seize_trace(PTRACE_SEIZE, tid, 0, NULL) != 0)
+		return false;
+	if (seize_trace(PTRACE_INTERRUPT, tid, 0, NULL) != 0 ||
+	    raw_syscall(SYS_wait4, tid, &status, __WALL, NULL) != tid || !WIFSTOPPED(status))
+		return false;
+	done = seize_change(seize, tid);
+	/* It may have stopped for a signal of its own, which it gets. */
+	signo = status >> 16 == EVENT_STOP ? 0 : WSTOPSIG(status);
+	seize_trace(PTRACE_DETACH, tid, 0, (const void *)signo);
+	return done;
+}
+
+__attribute__((noinline, noreturn)) static void seize_child(struct seize *seize)
+{
+	for (size_t i = 0; i < seize->count; ++i)
+		seize->done += seize_thread(seize, seize->threads[i]);
+	for (;;)
+		raw_syscall(SYS_exit, 0);
+}
+
+size_t seize_and_unblock(const pid_t *threads, size_t count, uint64_t signals, intptr_t word)
+{
+	struct seize seize = { .threads = threads, .count = count, .signals = signals, .word = word };
+	long child;
+
+	/* Yama: a child may trace its parent only when that says so. */
+	raw_syscall(SYS_prctl, PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
+	/* No signal at its end: the program's wait() does not see it. */
+	child = raw_syscall(SYS_clone, CLONE_VM | CLONE_VFORK, 0, NULL, NULL, 0);
+	if (child == 0)
+		seize_child(&seize);
+	if (child > 0)
+		raw_syscall(SYS_wait4, child, NULL, __WALL, NULL);
+	raw_syscall(SYS_prctl, PR_SET_PTRACER, 0, 0, 0, 0);
+	return seize.done;
+}

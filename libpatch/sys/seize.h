@@ -1,0 +1,23 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The signals that other threads of the process block, changed from outside: a child that shares the memory traces the
+ * threads for a moment. A thread that sleeps in the kernel sleeps on, but calls that a debugger ends return EINTR
+ * (signal(7), "Interruption of system calls and library functions by stop signals").
+ */
+#ifndef LIBPATCH_SYS_SEIZE_H
+#define LIBPATCH_SYS_SEIZE_H
+
+#include "base/compiler.h"
+
+#include <sys/types.h>
+
+/*
+ * Take `signals` out of the masks of these threads, also out of the masks that calls which wait put back. What each of
+ * them had blocked of these is added to the word at `word` bytes from its thread pointer; a thread without thread-local
+ * storage is left as it is. Every signal that a thread has is its own after that. Returns how many were done: others
+ * have ended, are traced by somebody else, or must not be traced. Needs all signals blocked in the calling thread, for
+ * as long as it takes.
+ */
+size_t seize_and_unblock(const pid_t *threads, size_t count, uint64_t signals, intptr_t word);
+
+#endif

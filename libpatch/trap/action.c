@@ -1,0 +1,160 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A table of distinct actions, which only grows, by atomic states: a handler that interrupts the addition of one takes
+ * another place. Nothing is known of what a handler does.
+ */
+#include "trap/action.h"
+
+#include "arch/signal_entry.h"
+#include "base/syscall.h"
+
+#include <stdatomic.h>
+
+#ifndef SA_RESTORER
+#define SA_RESTORER 0x04000000
+#endif
+
+enum { FREE, BUSY, FULL };
+
+static struct place {
+	_Atomic int state;
+	struct action action;
+} places[ARCH_SIGNAL_THUNKS];
+
+const struct action *action_at(unsigned int index)
+{
+	return &places[index].action;
+}
+
+static bool action_is_equal(const struct action *action, const struct kernel_sigaction *program, int behind)
+{
+	return action->program.handler == program->handler && action->program.flags == program->flags &&
+	       action->program.restorer == program->restorer && action->program.mask == program->mask &&
+	       action->behind == behind;
+}
+
+/* ACTION_NONE: all places are taken. */
+static int action_index(const struct kernel_sigaction *program, int behind)
+{
+	uint64_t hash = (uintptr_t)program->handler ^ program->mask ^ program->flags << 32;
+	size_t first = hash_index(hash, ARRAY_SIZE(places));
+
+	for (size_t i = 0; i < ARRAY_SIZE(places); ++i) {
+		struct place *place = &places[(first + i) % ARRAY_SIZE(places)];
+		int state = atomic_load_explicit(&place->state, memory_order_acquire);
+
+		if (state == FREE && atomic_compare_exchange_strong(&place->state, &state, BUSY)) {
+			kernel_sigaction_copy(&place->action.program, program);
+			place->action.behind = behind;
+			/* Release pairs with the acquire above. */
+			atomic_store(&place->state, FULL);
+			state = FULL;
+		}
+		if (state == FULL && action_is_equal(&place->action, program, behind))
+			return (int)(place - places);
+	}
+	return ACTION_NONE;
+}
+
+static bool action_has_handler(const struct kernel_sigaction *action)
+{
+	return action->handler != (void *)(uintptr_t)SIG_DFL && action->handler != (void *)(uintptr_t)SIG_IGN;
+}
+
+bool action_wrap(int signo, const struct kernel_sigaction *program, int behind, struct kernel_sigaction *kernel)
+{
+	bool owned = signal_index(signo) >= 0;
+	int index = ACTION_NONE;
+
+	kernel_sigaction_copy(kernel, program);
+	/* The kernel kills a program whose handler has no restorer. */
+	if (owned || (action_has_handler(program) && (program->flags & SA_RESTORER) != 0))
+		index = action_index(program, behind);
+	if (index == ACTION_NONE) {
+		if (action_has_handler(program))
+			kernel->mask &= ~SIGNALS_OWNED;
+		return !owned;
+	}
+	kernel->handler = (void *)arch_signal_thunk((unsigned int)index);
+	kernel->restorer = (void (*)(void))arch_signal_restorer((unsigned int)index);
+	kernel->flags |= SA_SIGINFO;
+	/* Code that is about to trap may have a stack that is too small for a frame (goroutines). */
+	if (owned)
+		kernel->flags = SA_SIGINFO | SA_ONSTACK | SA_RESTORER | (program->flags & SA_RESTART);
+	/* What a filter raises must not be blocked (seccomp(2)); all else is, until the handler begins. */
+	kernel->mask = SIGNALS_IN_ENTRY;
+	return true;
+}
+
+int action_unwrap(struct kernel_sigaction *kernel)
+{
+	/* By the restorer: the kernel takes the handler away alone, for SA_RESETHAND. */
+	int index = arch_signal_index((uintptr_t)kernel->restorer);
+	bool is_reset = kernel->handler == NULL;
+
+	if (index < 0)
+		return ACTION_NONE;
+	kernel_sigaction_copy(kernel, &places[index].action.program);
+	if (is_reset)
+		kernel->handler = NULL;
+	return index;
+}
+
+long action_get(int signo, struct kernel_sigaction *kernel)
+{
+	return raw_syscall(SYS_rt_sigaction, signo, NULL, kernel, sizeof(kernel->mask));
+}
+
+static bool action_is_same(const struct kernel_sigaction *a, const struct kernel_sigaction *b)
+{
+	return a->handler == b->handler && a->flags == b->flags && a->restorer == b->restorer && a->mask == b->mask;
+}
+
+/* Until nobody has set another one between the look and the exchange. */
+static long action_exchange(int signo, bool (*change)(int signo, struct kernel_sigaction *action))
+{
+	struct kernel_sigaction before, now;
+	long result = action_get(signo, &before);
+
+	while (result == 0) {
+		kernel_sigaction_copy(&now, &before);
+		if (!change(signo, &now))
+			break;
+		struct kernel_sigaction replaced;
+
+		result = raw_syscall(SYS_rt_sigaction, signo, &now, &replaced, sizeof(now.mask));
+		if (result == 0 && action_is_same(&replaced, &before))
+			break;
+		kernel_sigaction_copy(&before, &replaced);
+	}
+	return result;
+}
+
+static bool action_wrap_own(int signo, struct kernel_sigaction *action)
+{
+	struct kernel_sigaction kernel;
+
+	if (arch_signal_index((uintptr_t)action->handler) >= 0 || !action_wrap(signo, action, ACTION_NONE, &kernel))
+		return false;
+	/* Setting what is there would discard a signal that is pending and ignored. */
+	if (action_is_same(action, &kernel))
+		return false;
+	kernel_sigaction_copy(action, &kernel);
+	return true;
+}
+
+static bool action_unwrap_own(int signo, struct kernel_sigaction *action)
+{
+	(void)signo;
+	return action_unwrap(action) != ACTION_NONE;
+}
+
+long action_take_over(int signo)
+{
+	return action_exchange(signo, action_wrap_own);
+}
+
+void action_give_back(int signo)
+{
+	action_exchange(signo, action_unwrap_own);
+}

@@ -1,0 +1,233 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Runs with all signals but SIGSYS blocked, on the stack of the handler. Takes no lock, allocates nothing, calls
+ * nothing that could be patched (I9).
+ */
+#include "trap/signal_frame.h"
+
+#include "arch/signal_entry.h"
+#include "base/syscall.h"
+#include "code/pc_map.h"
+#include "sys/tasks.h"
+#include "trap/action.h"
+#include "trap/app_sigpending.h"
+#include "trap/app_sigstate.h"
+#include "trap/app_sigwait.h"
+#include "trap/forward.h"
+#include "trap/mediated.h"
+#include "trap/registry.h"
+#include "trap/trap.h"
+
+#include <stdatomic.h>
+
+/* The kernel does not block them, and says so (signal(7)). */
+#define NEVER_BLOCKED (SIGNALS_BIT(SIGKILL) | SIGNALS_BIT(SIGSTOP))
+
+static uint64_t *signal_frame_mask(ucontext_t *context)
+{
+	return (uint64_t *)&context->uc_sigmask;
+}
+
+void signal_frame_raise_held(uint64_t open)
+{
+	const uint64_t all = SIGNALS_IN_ENTRY;
+	uint64_t before;
+	siginfo_t info;
+	int signo;
+	bool alone;
+
+	if ((app_sigpending_pending() & open) == 0)
+		return;
+	/* What is taken is raised, whatever comes; all come when the mask is put back. */
+	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof(all));
+	/* A signal of the process is this thread's now, as others believe to block it, unless there are no others. */
+	alone = tasks_is_single();
+	while ((signo = app_sigpending_take(open, &info)) != 0) {
+		long pid = raw_syscall(SYS_getpid);
+
+		if (alone && info.si_code != SI_TKILL)
+			raw_syscall(SYS_rt_sigqueueinfo, pid, signo, &info);
+		else
+			raw_syscall(SYS_rt_tgsigqueueinfo, pid, raw_syscall(SYS_gettid), signo, &info);
+		/* The kernel drops a thread's second one of a number: it comes when the first one's handler returns. */
+		open &= alone ? open : ~SIGNALS_BIT(signo);
+	}
+	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
+}
+
+/* ---- where a handler's end goes on ------------------------------------------------------------------------------ */
+
+/* In words of the frame: a struct code_place, and before it a word that tells that they are of this frame. */
+static uint64_t signal_frame_cookie(const ucontext_t *context)
+{
+	return 0x6C69627061746368 ^ (uintptr_t)context;
+}
+
+static void signal_frame_note_place(ucontext_t *context, const struct code_place *place)
+{
+	uint64_t *words = arch_signal_words(context);
+
+	words[0] = signal_frame_cookie(context);
+	words[1] = place->shown;
+	words[2] = place->pc;
+	words[3] = place->below;
+}
+
+/*
+ * Is the code that the place is in what stands for the instruction now? Its patches may have changed since, also by the
+ * handler, which then goes on at the instruction to meet them.
+ */
+static bool signal_frame_is_current(const struct code_place *place)
+{
+	registry_token token = registry_read_lock();
+	const struct registry_entry *entry = registry_lookup(place->shown);
+	struct arch_code_map now, then;
+	bool is_current = entry == NULL || !pc_map_of_code(place->pc, &then);
+
+	if (!is_current && REGISTRY_STATE(atomic_load(&entry->state)) == REGISTRY_ACTIVE)
+		is_current = pc_map_of_code(atomic_load(&entry->target), &now) && now.block == then.block;
+	registry_read_unlock(token);
+	return is_current;
+}
+
+static void signal_frame_resume(ucontext_t *context)
+{
+	const uint64_t *words = arch_signal_words(context);
+	struct code_place place = { .shown = words[1], .pc = words[2], .below = words[3] };
+
+	if (words[0] == signal_frame_cookie(context) && signal_frame_is_current(&place))
+		code_canonical_resume(context->uc_mcontext.gregs, &place);
+}
+
+/* ---- what was interrupted --------------------------------------------------------------------------------------- */
+
+/*
+ * A signal has come that ends a wait: the mask that the program's thread has for the time of the call, out of which the
+ * handler begins.
+ */
+static bool signal_frame_ends_wait(const struct mediated *call, int signo, const greg_t *registers)
+{
+	return call != NULL && call->waits && !call->made && (call->mask & SIGNALS_BIT(signo)) == 0 &&
+	       arch_call_is_made((uintptr_t)registers[REG_RIP]) && registers[REG_RAX] == -EINTR;
+}
+
+/* The call is over, or was never begun: the frame shows the program. Returns where a call begins anew, or 0. */
+static uintptr_t signal_frame_end_call(struct mediated *call, greg_t *registers)
+{
+	if (!call->made && arch_call_is_made((uintptr_t)registers[REG_RIP]))
+		mediated_is_made(call, (long)registers[REG_RAX]);
+	call->interrupted = true;
+	call->post(call);
+	mediated_end();
+	arch_call_registers(call->program, call->made, registers);
+	return call->made ? 0 : call->program->front;
+}
+
+/* The call begins anew, as if it had not been made; it may have blocked owned signals until it is over. */
+static void signal_frame_drop_call(struct mediated *call, ucontext_t *context)
+{
+	greg_t *registers = context->uc_mcontext.gregs;
+
+	registers[REG_RIP] = 0;
+	registers[REG_RIP] = (greg_t)signal_frame_end_call(call, registers);
+	*signal_frame_mask(context) = app_sigstate_withheld(*signal_frame_mask(context));
+}
+
+void signal_frame_begin_anew(ucontext_t *context)
+{
+	struct mediated *call = mediated_current();
+	uintptr_t pc = (uintptr_t)context->uc_mcontext.gregs[REG_RIP];
+
+	if (call != NULL && !call->made && !arch_call_is_made(pc))
+		signal_frame_drop_call(call, context);
+}
+
+/* Where the kernel says the address of an instruction: it is the program's. */
+static void signal_frame_show_address(int signo, siginfo_t *info, uintptr_t interrupted, uintptr_t shown)
+{
+	bool is_pc = signo == SIGILL || signo == SIGFPE || signo == SIGTRAP;
+
+	if (is_pc && info->si_code > 0 && (uintptr_t)info->si_addr == interrupted)
+		info->si_addr = (void *)shown;
+}
+
+/* The frame shows a state of the program, and has a note of where the thread goes on. */
+static void signal_frame_show_program(int signo, siginfo_t *info, ucontext_t *context, struct mediated *call)
+{
+	greg_t *registers = context->uc_mcontext.gregs;
+	uintptr_t interrupted = (uintptr_t)registers[REG_RIP];
+	struct code_place place = { 0 };
+
+	arch_signal_words(context)[0] = 0;
+	if (call != NULL) {
+		place.pc = signal_frame_end_call(call, registers);
+		place.shown = (uintptr_t)registers[REG_RIP];
+		if (place.pc != 0)
+			signal_frame_note_place(context, &place);
+	} else if (!arch_signal_finish_entry(registers) && code_canonical(registers, &place)) {
+		signal_frame_note_place(context, &place);
+		signal_frame_show_address(signo, info, interrupted, place.shown);
+	}
+}
+
+/* ---- begin ------------------------------------------------------------------------------------------------------ */
+
+uintptr_t libpatch_signal_enter(int signo, siginfo_t *info, ucontext_t *context, unsigned int index, uint64_t *mask)
+{
+	const struct action *action = action_at(index);
+	greg_t *registers = context->uc_mcontext.gregs;
+	uint64_t *before = signal_frame_mask(context);
+	struct mediated *call = mediated_current();
+	bool ends_wait = signal_frame_ends_wait(call, signo, registers);
+	uint64_t base;
+
+	/* It is over, with what it has changed, before it is asked whether the signal is blocked. */
+	if (call != NULL && !ends_wait && (call->made || arch_call_is_made((uintptr_t)registers[REG_RIP]))) {
+		signal_frame_end_call(call, registers);
+		*before = app_sigstate_withheld(*before);
+		call = NULL;
+	}
+	if (signal_index(signo) >= 0 && !trap_enter(signo, info, context, index, ends_wait)) {
+		/*
+		 * Without a handler the kernel begins a wait anew, if it is one that a handler would have ended; the
+		 * others end. The next handler does not come out of it.
+		 */
+		if (ends_wait && call->restarts)
+			signal_frame_drop_call(call, context);
+		else if (ends_wait)
+			call->waits = false;
+		return 0;
+	}
+	/* In a call that is not made, or ends a wait, the kernel may block owned signals that the program does not. */
+	base = (call != NULL ? app_sigstate_withheld(*before) : *before) | app_sigstate_blocked();
+	*before = base;
+	if (ends_wait)
+		base = call->mask;
+	signal_frame_show_program(signo, info, context, call);
+	base |= action->program.mask;
+	if (!(action->program.flags & SA_NODEFER))
+		base |= SIGNALS_BIT(signo);
+	base &= ~NEVER_BLOCKED;
+	app_sigstate_set_blocked(base & SIGNALS_OWNED);
+	*mask = app_sigstate_withheld(base);
+	return (uintptr_t)action->program.handler;
+}
+
+/* ---- end -------------------------------------------------------------------------------------------------------- */
+
+void signal_frame_return(ucontext_t *context)
+{
+	uint64_t *after = signal_frame_mask(context);
+
+	app_sigstate_set_blocked(*after & SIGNALS_OWNED);
+	*after = app_sigstate_withheld(*after);
+	/* They come when the kernel has put the mask in effect. */
+	signal_frame_raise_held(SIGNALS_OWNED & ~app_sigstate_blocked());
+}
+
+void libpatch_signal_leave(ucontext_t *context)
+{
+	trap_leave(context);
+	signal_frame_resume(context);
+	signal_frame_return(context);
+}
