@@ -200,7 +200,8 @@ static void batch_check_region(struct batch *batch, struct region_change *change
 		batch_lose(change);
 	else
 		batch_fail(change, PATCH_ESYS,
-			   "the text cannot be read: the kernel refuses process_vm_readv() and reading /proc/self/mem");
+			   "the text is mapped, but cannot be read: the kernel refuses process_vm_readv(), or its "
+			   "pages are not readable, and reading /proc/self/mem");
 }
 
 void batch_check(struct batch *batch)

@@ -29,8 +29,7 @@ size_t original_view(uintptr_t address, const uint8_t **bytes)
 size_t original_read(uintptr_t address, uint8_t *bytes, size_t size)
 {
 	struct region *region;
-	int error;
-	size_t got = mem_read(address, bytes, size, &error);
+	size_t got = mem_read_readable(address, bytes, size);
 
 	if (!region_any_installed() || got == 0 || original_is_in_place(address, address + got))
 		return got;

@@ -11,6 +11,7 @@
 #include "sys/mem_read.h"
 #include "trap/registry.h"
 
+#include <errno.h>
 #include <string.h>
 
 /* Their code is gone, or about to go. */
@@ -68,8 +69,10 @@ static bool unmapped_is_there(const struct region *region)
 	uint8_t text[WINDOW_LENGTH_MAX];
 	int error;
 
-	return mem_read(region->start, text, region->length, &error) == region->length &&
-	       memcmp(text, region->live, region->length) == 0 && memcmp(text, region->original, region->length) != 0;
+	/* What cannot be read is there, unless nothing is mapped. */
+	if (mem_read(region->start, text, region->length, &error) != region->length)
+		return error != EFAULT;
+	return memcmp(text, region->live, region->length) == 0 && memcmp(text, region->original, region->length) != 0;
 }
 
 void unmapped_abandon(struct region *region)

@@ -20,6 +20,7 @@
 #include "plan/plan.h"
 #include "sys/mem_read.h"
 
+#include <errno.h>
 #include <string.h>
 
 static patch_status attach_refuse_without_memory(const struct attachment *attachment, struct refusal *refusal)
@@ -275,11 +276,22 @@ static patch_status attach_join_region(struct region *region, struct attachment 
 	return attach_join(region, attachment, refusal);
 }
 
+/* What cannot be read counts as the original, unless nothing is mapped. */
+static bool attach_original_is_there(const struct region *region)
+{
+	uint8_t bytes[WINDOW_LENGTH_MAX];
+	int error;
+
+	if (mem_read(region->start, bytes, region->length, &error) != region->length)
+		return error != EFAULT;
+	return memcmp(bytes, region->original, region->length) == 0;
+}
+
 patch_status attach_patch(struct patch *patch, unsigned int index, enum hook_when when, uintptr_t address,
 			  const struct extent *extent, struct refusal *refusal)
 {
 	struct attachment *attachment = &patch->attachments[index];
-	uint8_t bytes[WINDOW_LENGTH_MAX];
+	uint8_t bytes[ARCH_ENDBR_SIZE];
 	uintptr_t site = address; /* behind an endbr64 */
 	struct region *region;
 	patch_status status;
@@ -298,8 +310,7 @@ patch_status attach_patch(struct patch *patch, unsigned int index, enum hook_whe
 	if (region != NULL && !region_is_unused(region))
 		return attach_join_region(region, attachment, extent, refusal);
 	/* The program may have loaded other code here since the region was left. */
-	if (region != NULL && (mem_read(region->start, bytes, region->length, &error) != region->length ||
-			       memcmp(bytes, region->original, region->length) != 0))
+	if (region != NULL && !attach_original_is_there(region))
 		region_bury(region);
 	attachment->address = address;
 	region = region_covering(site);

@@ -322,10 +322,12 @@ static patch_status candidates_unreadable(uintptr_t address, struct refusal *ref
 	int error = EFAULT;
 	uint8_t byte;
 
-	if (mem_read(address, &byte, 1, &error) == 0 && error != EFAULT)
+	if (mem_read(address, &byte, 1, &error) == 1)
+		return candidates_refuse(refusal, PATCH_EFAULT, "the code is not readable", address);
+	if (error != EFAULT)
 		return candidates_refuse(refusal, PATCH_ESYS,
-					 "the code cannot be read: the kernel refuses process_vm_readv() and reading "
-					 "/proc/self/mem",
+					 "the code is mapped, but cannot be read: the kernel refuses "
+					 "process_vm_readv(), or its page is not readable, and reading /proc/self/mem",
 					 address);
 	return candidates_refuse(refusal, PATCH_EFAULT, "the address is not mapped", address);
 }

@@ -20,6 +20,7 @@
 #include "patch/original.h"
 #include "plan/scan.h"
 #include "plan/site.h"
+#include "sys/mem_read.h"
 
 #include <string.h>
 
@@ -111,7 +112,7 @@ static bool exits_is_in_middle(uintptr_t address) REQUIRES(library_lock)
 /* The first row of the code around address, which can be read: unwind tables may say anything. */
 static bool exits_describe(struct cfa_rows *rows, uintptr_t address)
 {
-	if (!cfa_begin(rows, module, address))
+	if (!cfa_begin(rows, module, address) || !mem_is_readable(rows->entry.lower, rows->entry.upper))
 		return false;
 	if (module->headers == NULL)
 		return true;

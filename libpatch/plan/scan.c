@@ -10,6 +10,7 @@
 #include "base/heap.h"
 #include "base/thread_safety.h"
 #include "patch/original.h"
+#include "sys/mem_read.h"
 
 #include <string.h>
 
@@ -31,6 +32,7 @@ static struct scanned {
 	uint32_t near_targets;
 } kept[4];
 static struct scanned *at_hand = kept;
+static bool is_readable; /* the function's code, now */
 static bool is_original; /* the text is what it was without patches, and may be read as it is */
 
 static void scan_set_bit(uint64_t *bits, uintptr_t offset)
@@ -59,7 +61,8 @@ static void scan_begin(struct scanned *scanned, uintptr_t lower, uintptr_t upper
 
 void scan_set(uintptr_t lower, uintptr_t upper)
 {
-	is_original = original_is_in_place(lower, upper);
+	is_readable = mem_is_readable(lower, upper);
+	is_original = is_readable && original_is_in_place(lower, upper);
 	for (size_t i = 0; i < ARRAY_SIZE(kept); ++i) {
 		if (kept[i].function.lower == lower && kept[i].function.upper == upper) {
 			at_hand = &kept[i];
@@ -292,6 +295,8 @@ bool scan_function(void)
 	struct scanned *scanned = at_hand;
 	size_t size = scanned->function.upper - scanned->function.lower;
 
+	if (!is_readable)
+		return false;
 	if (scanned->decoded != UNKNOWN)
 		return scanned->decoded == DECODED;
 	scanned->decoded = REFUSED;

@@ -14,12 +14,12 @@
 #include "base/compiler.h"
 #include "base/thread_safety.h"
 
-/* The answers below are for the function [lower, upper), readable memory that is not empty; patched or not. */
+/* The answers below are for the function [lower, upper), mapped memory that is not empty; patched or not. */
 void scan_set(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock);
 
 /*
- * Decode it all. False when out of memory, or when the function is larger than 4 MiB: then nothing is known of it, and
- * what is asked below is answered with no.
+ * Decode it all. False when out of memory, when the function is not readable now, or when it is larger than 4 MiB: then
+ * nothing is known of it, and what is asked below is answered with no.
  */
 bool scan_function(void) REQUIRES(library_lock);
 

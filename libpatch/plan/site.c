@@ -135,26 +135,22 @@ static patch_status site_check_mapping(struct extent *extent, uintptr_t address,
 
 /*
  * What the dynamic linker knows stays mapped while the library lock is held: unloading waits for that
- * (interpose/unload.c). So its code can be read without asking the kernel, as far as the mapping goes that was looked
- * up.
+ * (interpose/unload.c). So the code that is planned with is read without asking the kernel again, as far as the mapping
+ * goes that was looked up. Readable it may not be any more: what is remembered of the mapping says nothing of that.
  */
-static void site_trust(const struct module *module, uintptr_t address) REQUIRES(library_lock)
+static void site_trust(const struct module *module, uintptr_t address, const struct extent *extent)
+	REQUIRES(library_lock)
 {
+	uintptr_t lower = MAX(ALIGN_DOWN(extent->upper != 0 ? extent->lower : address, PAGE_SIZE), cached.lower);
+	uintptr_t upper = MIN(ALIGN_UP(MAX(extent->upper, address + 1), PAGE_SIZE), cached.upper);
+
 	FOR_EACH_SEGMENT(segment, module->headers, module->header_count, PT_LOAD, PF_R | PF_X) {
-		uintptr_t lower = module->bias + segment->p_vaddr;
-		uintptr_t upper = lower + segment->p_filesz;
+		uintptr_t start = module->bias + segment->p_vaddr;
+		uintptr_t end = start + segment->p_filesz;
 
-		if (address >= lower && address < upper)
-			mem_trust(MAX(lower, cached.lower), MIN(upper, cached.upper));
+		if (address >= start && address < end)
+			mem_trust(MAX(lower, start), MIN(upper, end));
 	}
-}
-
-static bool site_find_module(uintptr_t address, struct module *module) REQUIRES(library_lock)
-{
-	if (!module_find(address, module))
-		return module_find_mapped(address, &cached, module);
-	site_trust(module, address);
-	return true;
 }
 
 bool site_module(uintptr_t address, struct module *module)
@@ -163,7 +159,8 @@ bool site_module(uintptr_t address, struct module *module)
 	struct refusal ignored;
 	patch_status status;
 
-	return site_mapping(address, &mapping, &ignored, &status) && site_find_module(address, module);
+	return site_mapping(address, &mapping, &ignored, &status) &&
+	       (module_find(address, module) || module_find_mapped(address, &cached, module));
 }
 
 patch_status site_examine(uintptr_t address, struct extent *extent, struct refusal *refusal)
@@ -171,6 +168,7 @@ patch_status site_examine(uintptr_t address, struct extent *extent, struct refus
 	struct pinned pinned;
 	struct module module;
 	patch_status status;
+	bool known; /* to the dynamic linker */
 
 	refusal->irritant = address;
 	*extent = (struct extent){ .limit = UINTPTR_MAX, .barrier = UINTPTR_MAX };
@@ -180,7 +178,10 @@ patch_status site_examine(uintptr_t address, struct extent *extent, struct refus
 		return PATCH_EPROTECTED;
 	}
 	status = site_check_mapping(extent, address, refusal);
-	if (status != PATCH_OK || !site_find_module(address, &module))
+	if (status != PATCH_OK)
+		return status;
+	known = module_find(address, &module);
+	if (!known && !module_find_mapped(address, &cached, &module))
 		return status;
 	refusal->message = site_protected_by(&module);
 	if (refusal->message != NULL)
@@ -189,6 +190,8 @@ patch_status site_examine(uintptr_t address, struct extent *extent, struct refus
 		extent->lower = 0;
 		extent->upper = 0;
 	}
+	if (known)
+		site_trust(&module, address, extent);
 	refusal->message = pinned_examine(&module, address, extent->lower, extent->upper, &pinned);
 	if (refusal->message != NULL)
 		return PATCH_EPROTECTED;

@@ -11,9 +11,9 @@
 #include <sys/uio.h>
 
 /*
- * Reads by /proc, for where a seccomp filter refuses process_vm_readv(). Both ways name the calling thread, not the
- * process: /proc/self and the process id are those of the main thread, which has no memory any more once it has ended
- * by pthread_exit().
+ * Reads by /proc: where a seccomp filter refuses process_vm_readv(), and pages without read permission, which the
+ * kernel reads by force here, as a rule. Both ways name the calling thread, not the process: /proc/self and the process
+ * id are those of the main thread, which has no memory any more once it has ended by pthread_exit().
  */
 static long mem_read_by_file(uintptr_t address, void *buffer, size_t size)
 {
@@ -27,31 +27,110 @@ static long mem_read_by_file(uintptr_t address, void *buffer, size_t size)
 	return got == -EIO ? -EFAULT : got;
 }
 
+/* More than most functions are on: one system call asks for all. */
+#define PAGES_AT_ONCE 16
+
 static uintptr_t trusted_lower;
 static uintptr_t trusted_upper;
 
+static long mem_read_by_call(uintptr_t address, void *buffer, size_t size)
+{
+	struct iovec local = { buffer, size };
+	struct iovec remote = { (void *)address, size };
+
+	return raw_syscall(SYS_process_vm_readv, raw_syscall(SYS_gettid), &local, 1, &remote, 1, 0);
+}
+
+/*
+ * Why nothing can be read at the address: EFAULT when nothing is mapped there, which the kernel tells whatever the
+ * protection of what is mapped. Where the kernel cannot be asked, memory counts as mapped: what is taken for gone
+ * wrongly is harmful, what is kept is not.
+ */
+static int mem_reason(uintptr_t address)
+{
+	unsigned char resident;
+
+	return raw_syscall(SYS_mincore, ALIGN_DOWN(address, PAGE_SIZE), PAGE_SIZE, &resident) == -ENOMEM ? EFAULT :
+													  EACCES;
+}
+
+/* What is on one page: bytes read, or -errno. */
+static long mem_read_page(uintptr_t address, void *buffer, size_t size, bool by_force)
+{
+	long got = mem_read_by_call(address, buffer, size);
+
+	if (got > 0 || (got == -EFAULT && (!by_force || mem_reason(address) == EFAULT)))
+		return got;
+	got = mem_read_by_file(address, buffer, size);
+	return got == -EFAULT ? -mem_reason(address) : got;
+}
+
+bool mem_is_readable(uintptr_t lower, uintptr_t upper)
+{
+	struct iovec pages[PAGES_AT_ONCE];
+	uint8_t bytes[PAGES_AT_ONCE];
+
+	if (lower >= trusted_lower && upper <= trusted_upper)
+		return true;
+	/* One byte of each page. */
+	while (lower < upper) {
+		struct iovec local = { bytes, 0 };
+		long got;
+
+		for (; lower < upper && local.iov_len < PAGES_AT_ONCE; lower = ALIGN_DOWN(lower, PAGE_SIZE) + PAGE_SIZE)
+			pages[local.iov_len++] = (struct iovec){ (void *)lower, 1 };
+		got = raw_syscall(SYS_process_vm_readv, raw_syscall(SYS_gettid), &local, 1, pages, local.iov_len, 0);
+		if (got != (long)local.iov_len)
+			return got < 0 && got != -EFAULT;
+	}
+	return true;
+}
+
 void mem_trust(uintptr_t lower, uintptr_t upper)
 {
+	trusted_lower = 0;
+	trusted_upper = 0;
+	if (lower >= upper || !mem_is_readable(lower, upper))
+		return;
 	trusted_lower = lower;
 	trusted_upper = upper;
 }
 
-size_t mem_read(uintptr_t address, void *buffer, size_t size, int *error)
+static size_t mem_read_as(uintptr_t address, void *buffer, size_t size, bool by_force, int *error)
 {
-	struct iovec local = { buffer, size };
-	struct iovec remote = { (void *)address, size };
+	size_t done = 0;
 	long got;
 
 	if (address >= trusted_lower && address < trusted_upper && size <= trusted_upper - address) {
 		memcpy(buffer, (const void *)address, size);
 		return size;
 	}
-	got = raw_syscall(SYS_process_vm_readv, raw_syscall(SYS_gettid), &local, 1, &remote, 1, 0);
-	if (got < 0 && got != -EFAULT)
-		got = mem_read_by_file(address, buffer, size);
-	/* Some kernels read nothing when the end of the range is not mapped: read up to the end of the first page. */
-	if (got == -EFAULT && ALIGN_DOWN(address, PAGE_SIZE) != ALIGN_DOWN(address + size - 1, PAGE_SIZE))
-		return mem_read(address, buffer, ALIGN_UP(address + 1, PAGE_SIZE) - address, error);
-	*error = got < 0 ? (int)-got : EFAULT;
-	return got < 0 ? 0 : (size_t)got;
+	got = mem_read_by_call(address, buffer, size);
+	if (got > 0)
+		done = got;
+	/* The rest page by page: some kernels read nothing at all when the end of the range cannot be read. */
+	while (done < size) {
+		uintptr_t at = address + done;
+
+		got = mem_read_page(at, (uint8_t *)buffer + done, MIN(size - done, PAGE_SIZE - at % PAGE_SIZE),
+				    by_force);
+		if (got <= 0) {
+			*error = got < 0 ? (int)-got : EFAULT;
+			break;
+		}
+		done += got;
+	}
+	return done;
+}
+
+size_t mem_read(uintptr_t address, void *buffer, size_t size, int *error)
+{
+	return mem_read_as(address, buffer, size, true, error);
+}
+
+size_t mem_read_readable(uintptr_t address, void *buffer, size_t size)
+{
+	int ignored;
+
+	return mem_read_as(address, buffer, size, false, &ignored);
 }

@@ -243,9 +243,9 @@ static size_t text_apply_run(enum text_way *by, struct text_write *writes, size_
 		++n;
 	}
 	error = text_write_in_scratch(by, writes, n, start, end, extent == ONE_PAGE_AGAIN);
-	if ((error == EIO || error == EFAULT) && extent == PAGES &&
+	if ((error == EIO || error == EFAULT || error == EACCES) && extent == PAGES &&
 	    ALIGN_DOWN(start, PAGE_SIZE) != ALIGN_DOWN(end - 1, PAGE_SIZE)) {
-		/* A page that is not mapped must not fail the writes to other pages: page by page. */
+		/* A page that is not mapped, or not readable, must not fail the writes to other pages: page by page. */
 		for (size_t i = 0; i < n;)
 			i += text_apply_run(by, writes + i, n - i, ONE_PAGE_AGAIN, failed);
 		return n;

@@ -196,6 +196,12 @@ static int text_write_page_swap(uintptr_t address, const uint8_t *bytes, size_t 
 int text_way_write(enum text_way by, struct text_mem *mem, uintptr_t address, const uint8_t *bytes, size_t length,
 		    bool writable)
 {
+	/*
+	 * Pages that the program has made unreadable for the moment keep their protection, which the other ways would
+	 * set.
+	 */
+	if (by != TEXT_PROC_MEM && !mem_is_readable(address, address + length))
+		return EACCES;
 	switch (by) {
 	case TEXT_PROC_MEM:
 		return text_write_proc_mem(mem, address, bytes, length);
