@@ -3,7 +3,7 @@
  * Descriptions of generated code (arch/unwind.h), and their registration: with libgcc's unwinder, with libunwind and
  * LLVM's unwinder where the program has them, and for gdb. A description is written whole before anybody is told of it,
  * and is never changed nor taken away, as other threads, or a debugger that has stopped the process anywhere, may be
- * reading it. Registering is done by one thread at a time.
+ * reading it. No lock is held while unwinders are told.
  */
 #include "code/unwinders.h"
 
@@ -11,6 +11,8 @@
 #include "base/heap.h"
 #include "code/symfile.h"
 #include "elf/dependency.h"
+#include "elf/module.h"
+#include "sys/mem_read.h"
 
 #include <stdatomic.h>
 
@@ -66,7 +68,14 @@ struct unwinders_range {
 
 #define LIBUNWIND "libunwind.so.8"
 
-static struct unwinders_range *_Atomic due;
+static struct unwinders_range *due GUARDED_BY(library_lock);
+/* Taken, but not registered, as the thread was inside libgcc. */
+static struct unwinders_range *_Atomic left;
+/* This thread registers; and what calls that interrupted it leave to it. */
+static TLS_INITIAL_EXEC bool busy;
+static TLS_INITIAL_EXEC struct unwinders_range *_Atomic pending;
+/* libgcc's code; empty where it is not a module of its own. */
+static uintptr_t libgcc_lower, libgcc_upper;
 /* Set in patch_init(), alone; NULL: the program does not have it. */
 static void (*libunwind_register)(struct unwinders_info *info);
 static void (*llvm_register)(uintptr_t fde);
@@ -97,10 +106,24 @@ static bool unwinders_know_info(void (*add)(struct unwinders_info *))
 	return procedure.handler == probe.base;
 }
 
+static void unwinders_find_libgcc(void)
+{
+	struct module module;
+	size_t count;
+	uintptr_t program = (uintptr_t)module_program_headers(&count);
+
+	if (module_find((uintptr_t)&__register_frame_info, &module) &&
+	    program - module.lower >= module.upper - module.lower) {
+		libgcc_lower = module.lower;
+		libgcc_upper = module.upper;
+	}
+}
+
 void unwinders_find(void)
 {
 	void (*add)(struct unwinders_info *) = dependency_find_loaded(LIBUNWIND, "_U_dyn_register");
 
+	unwinders_find_libgcc();
 	if (add != NULL && unwinders_know_info(add))
 		libunwind_register = add;
 	llvm_register = dependency_find_loaded("libunwind.so.1", "__unw_add_dynamic_fde");
@@ -135,9 +158,8 @@ bool unwinders_describe(const struct code_range *range)
 		.table = &described->function,
 		.table_words = sizeof(described->function) / sizeof(uintptr_t),
 	};
-	described->next = atomic_load(&due);
-	while (!atomic_compare_exchange_weak(&due, &described->next, described))
-		;
+	described->next = due;
+	due = described;
 	return true;
 }
 
@@ -156,15 +178,49 @@ static void unwinders_tell_debugger(struct arch_debugger_entry *entry)
 	list->action = 0;
 }
 
-bool unwinders_are_due(void)
+static void unwinders_add(struct unwinders_range *_Atomic *list, struct unwinders_range *first)
 {
-	return atomic_load(&due) != NULL;
+	struct unwinders_range *last = first;
+
+	while (last->next != NULL)
+		last = last->next;
+	last->next = atomic_load(list);
+	while (!atomic_compare_exchange_weak(list, &last->next, first))
+		;
 }
 
-void unwinders_register(void)
+struct unwinders_range *unwinders_take(void)
 {
-	struct unwinders_range *range = atomic_exchange(&due, NULL);
+	struct unwinders_range *taken = due;
 
+	for (struct unwinders_range *range = taken; range != NULL; range = range->next)
+		unwinders_tell_debugger(&range->debugger);
+	due = NULL;
+	return taken;
+}
+
+/* The stack is looked through that far: it has return addresses of whoever called. */
+#define STACK_SEEN (64UL << 10)
+
+/* Was libgcc called by what is on the stack from `at` on, and has not returned? */
+static bool unwinders_is_under_libgcc(uintptr_t at)
+{
+	const uintptr_t end = at + STACK_SEEN;
+	uintptr_t words[64];
+	size_t got = sizeof(words);
+	int error;
+
+	for (; at < end && got == sizeof(words); at += got) {
+		got = mem_read(at, words, sizeof(words), &error);
+		for (size_t i = 0; i < got / sizeof(words[0]); ++i)
+			if (words[i] - libgcc_lower < libgcc_upper - libgcc_lower)
+				return true;
+	}
+	return false;
+}
+
+static void unwinders_register_all(struct unwinders_range *range)
+{
 	while (range != NULL) {
 		struct unwinders_range *next = range->next;
 
@@ -173,7 +229,27 @@ void unwinders_register(void)
 			libunwind_register(&range->libunwind);
 		if (llvm_register != NULL)
 			llvm_register(range->fde);
-		unwinders_tell_debugger(&range->debugger);
 		range = next;
 	}
+}
+
+void unwinders_register(struct unwinders_range *taken, uintptr_t interrupted)
+{
+	if (taken == NULL && atomic_load_explicit(&left, memory_order_relaxed) == NULL)
+		return;
+	if (busy || (interrupted != 0 && unwinders_is_under_libgcc(interrupted))) {
+		if (taken != NULL)
+			unwinders_add(busy ? &pending : &left, taken);
+		return;
+	}
+	do {
+		busy = true;
+		atomic_signal_fence(memory_order_seq_cst);
+		unwinders_register_all(taken);
+		unwinders_register_all(atomic_exchange(&left, NULL));
+		atomic_signal_fence(memory_order_seq_cst);
+		busy = false;
+		atomic_signal_fence(memory_order_seq_cst);
+		taken = atomic_exchange(&pending, NULL);
+	} while (taken != NULL);
 }

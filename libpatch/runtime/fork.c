@@ -33,16 +33,12 @@ long lock_over_fork(lock_fork_fn *fork, void *data) NO_THREAD_SAFETY_ANALYSIS
 	bool locked = lock_acquire(&scope);
 	long result;
 
-	if (locked)
-		lock_begin_registering();
 	result = fork(data);
 	if (result == 0)
 		fork_forget_parent();
 	/* Without registering: libc's handlers for the child have not been called. */
-	if (locked) {
-		lock_end_registering();
+	if (locked)
 		lock_release(&scope);
-	}
 	return result;
 }
 

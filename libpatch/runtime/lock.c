@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The library lock: a futex word, and what keeps the thread that holds it undisturbed. Waits for the lock and for the
- * registering of unwind tables, for nothing else. What it protects is not known here.
+ * The library lock: a futex word, and what keeps the thread that holds it undisturbed. Waits for the lock, for nothing
+ * else. What it protects is not known here.
  */
 #include "runtime/lock.h"
 
@@ -28,8 +28,6 @@ static _Atomic int *const state = &libpatch_process_own.lock;
 /* The holder of the lock is at it. In a child the holder may be a thread that is not there. */
 static bool changing;
 static bool half_changed;
-/* Held while unwind descriptions are registered. */
-static _Atomic int *const registering = &libpatch_process_own.registering;
 /* This thread holds the lock, or is about to, or was just now: a handler that finds it set has interrupted us. */
 static TLS_INITIAL_EXEC bool inside;
 #ifdef LIBPATCH_INJECT
@@ -128,36 +126,15 @@ void lock_release(const struct lock_scope *scope) NO_THREAD_SAFETY_ANALYSIS
 	lock_leave(scope);
 }
 
-/*
- * Registering takes a mutex of libgcc's: not under our lock, nor where others wait for us (app_handlers_expect()), and
- * not where a handler or a probe that patches can come in between, as it would wait for its own thread. No thread
- * returns before what another thread registers is: it may be of code that the first one has patched.
- */
+/* No thread returns before what it described itself is registered. */
 void lock_release_and_register_unwind(const struct lock_scope *scope) NO_THREAD_SAFETY_ANALYSIS
 {
-	struct lock_scope now = *scope;
+	struct unwinders_range *taken = unwinders_take();
+	uintptr_t guard = scope->guard;
 
 	lock_give_up();
-	if (unwinders_are_due() || atomic_load(registering) != FREE) {
-		if (!now.blocked) {
-			lock_block_signals(&now);
-			app_handlers_leave();
-		}
-		lock_begin_registering();
-		unwinders_register();
-		lock_end_registering();
-	}
-	lock_leave(&now);
-}
-
-void lock_begin_registering(void)
-{
-	lock_take_word(registering);
-}
-
-void lock_end_registering(void)
-{
-	lock_give_word(registering);
+	lock_leave(scope);
+	unwinders_register(taken, guard < GUARD_UNKNOWN ? guard : 0);
 }
 
 bool lock_is_inside(void)

@@ -6,7 +6,8 @@
  *  - no handler of this thread can ask for it: every signal is blocked but the owned ones, or no other has a handler
  *    (app_handlers.h);
  *  - hooks of this thread are passed over, so no probe of a function that the library calls can ask for it.
- * It is held for a bounded time and never across anything that waits for a probe. Nothing nests in it.
+ * It is held for a bounded time and never across anything that waits for a probe, or for a lock of somebody else's.
+ * Nothing nests in it. So it may be asked for by who holds any lock of the program, of libc or of libgcc.
  */
 #ifndef LIBPATCH_RUNTIME_LOCK_H
 #define LIBPATCH_RUNTIME_LOCK_H
@@ -33,10 +34,6 @@ void lock_release(const struct lock_scope *scope) RELEASE(library_lock);
  * of libgcc.
  */
 void lock_release_and_register_unwind(const struct lock_scope *scope) RELEASE(library_lock);
-
-/* Keep other threads from registering unwind descriptions, or wait until they have: over a fork. */
-void lock_begin_registering(void);
-void lock_end_registering(void);
 
 /* This thread holds the lock, or is about to, or was just now. */
 bool lock_is_inside(void);

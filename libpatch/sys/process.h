@@ -23,7 +23,6 @@ bool process_is_new(void);
 struct process_own {
 	_Atomic pid_t owner;          /* the process whose memory this is */
 	_Atomic int lock;             /* the library lock */
-	_Atomic int registering;      /* the lock of lock_release() */
 	_Atomic int initialising;     /* a thread is in patch_init() */
 	_Atomic int without_handlers; /* app_handlers.c */
 } __attribute__((aligned(PAGE_SIZE)));
