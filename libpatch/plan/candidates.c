@@ -259,13 +259,27 @@ static patch_status candidates_grow(struct candidates *candidates, struct refusa
 	}
 }
 
+/* Nobody changed what the file has. */
+static bool candidates_is_own_int3(uintptr_t address) REQUIRES(library_lock)
+{
+	uint8_t byte;
+
+	return maps_file_byte(address, &byte) && byte == ARCH_INT3;
+}
+
 void candidates_reject(struct candidates *candidates, patch_status status, const struct refusal *refusal)
 {
+	static const char own[] = "an int3 of the program's own, whose trap tells where it is";
+
 	/* The first reason counts; but where a trap was the last thing to try, that is what failed. */
 	if (candidates->status != PATCH_OK && candidates->plan.strategy != PATCH_STRATEGY_TRAP)
 		return;
 	candidates->status = status;
 	candidates->refusal = *refusal;
+	if (status == PATCH_ECHANGED && candidates_is_own_int3(refusal->irritant)) {
+		candidates->status = PATCH_ERELOCATE;
+		candidates->refusal.message = own;
+	}
 }
 
 /* With FORBID, the last resort: a window that runs into the next function. Is there one? */

@@ -14,6 +14,7 @@
 #include <sys/ioctl.h>
 #include <sys/mman.h>
 #include <sys/resource.h>
+#include <sys/stat.h>
 
 #ifndef MAP_FIXED_NOREPLACE
 #define MAP_FIXED_NOREPLACE 0x100000
@@ -28,7 +29,8 @@
 /* One line of the file. */
 struct line {
 	struct maps_mapping mapping;
-	bool stack; /* of the main thread */
+	bool stack;       /* of the main thread */
+	const char *path; /* in `buffer`; NULL: no file */
 };
 
 static char buffer[8192];
@@ -100,6 +102,7 @@ static void maps_parse_line(const char *at, struct line *line)
 	line->mapping.device = major << 32 | minor;
 	at = parse_decimal(at, &line->mapping.inode);
 	name = strchr(at, '[');
+	line->path = line->mapping.inode != 0 ? strchr(at, '/') : NULL;
 	line->stack = name != NULL && parse_prefix(name, "[stack]") != NULL;
 	line->mapping.special = name != NULL && maps_is_special(name);
 }
@@ -191,6 +194,30 @@ bool maps_mapping(uintptr_t address, struct maps_mapping *out, bool *readable)
 	*readable = found || reader.error == 0;
 	if (found)
 		*out = line.mapping;
+	return found;
+}
+
+bool maps_file_byte(uintptr_t address, uint8_t *byte)
+{
+	struct stat status = { 0 };
+	struct reader reader;
+	struct line line;
+	bool found = false;
+	long file = -ENOENT;
+
+	if (!reader_open(&reader))
+		return false;
+	while (!found && reader_next(&reader, &line))
+		found = address >= line.mapping.lower && address < line.mapping.upper;
+	if (found && line.path != NULL)
+		file = raw_open(line.path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+	raw_syscall(SYS_close, reader.fd);
+	if (file < 0)
+		return false;
+	/* By its inode only: layered file systems tell another device here than in the list of mappings. */
+	found = raw_syscall(SYS_fstat, file, &status) == 0 && status.st_ino == line.mapping.inode &&
+		raw_syscall(SYS_pread64, file, byte, 1, line.mapping.offset + (address - line.mapping.lower)) == 1;
+	raw_syscall(SYS_close, file);
 	return found;
 }
 

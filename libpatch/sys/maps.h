@@ -29,6 +29,12 @@ struct maps_mapping {
 /* False when nothing is mapped at address, or /proc cannot be read (*readable is false then). */
 bool maps_mapping(uintptr_t address, struct maps_mapping *out, bool *readable);
 
+/*
+ * The byte that the file mapped at address has for it: what nobody has written to memory. False when there is no file,
+ * or it cannot be opened by the name that the kernel tells, or another file has that name now.
+ */
+bool maps_file_byte(uintptr_t address, uint8_t *byte) REQUIRES(library_lock);
+
 /* Why /proc/self/maps cannot be read: -errno; 0: it can. */
 long maps_refusal(void);
 
