@@ -11,6 +11,7 @@
 #include "runtime/fork.h"
 #include "sys/process.h"
 #include "sys/tasks.h"
+#include "sys/tls.h"
 #include "trap/action.h"
 #include "trap/app_sigpending.h"
 #include "trap/app_sigstate.h"
@@ -507,7 +508,7 @@ static void emul_inherit_masks(uint64_t flags, uintptr_t thread)
 {
 	/* Nobody would know of one that has them blocked. */
 	adopt_own();
-	if ((flags & CLONE_SETTLS) && (flags & CLONE_VM))
+	if ((flags & CLONE_SETTLS) && (flags & CLONE_VM) && tls_is_libcs(thread))
 		app_sigstate_inherit(thread);
 }
 

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Which thread-local storage is static, by glibc's vector of the blocks of a thread. Only the calling thread's own is
- * read.
+ * read, and the head of that of a thread that does not run yet.
  */
 #include "sys/tls.h"
 
 #include "arch/thread_pointer.h"
+#include "sys/mem_read.h"
 
 #include <features.h>
 
@@ -30,5 +31,32 @@ bool tls_is_static(uintptr_t variable)
 #else
 	(void)variable;
 	return false;
+#endif
+}
+
+/* The beginning of glibc's tcbhead_t (sysdeps/x86_64/nptl/tls.h). Both guards are the same in all threads. */
+struct tls_head {
+	uintptr_t thread;
+	uintptr_t vector;
+	uintptr_t self;
+	uintptr_t flags;
+	uintptr_t info;
+	uintptr_t stack_guard;
+	uintptr_t pointer_guard;
+};
+
+bool tls_is_libcs(uintptr_t thread)
+{
+#ifdef __GLIBC__
+	const struct tls_head *own = (const struct tls_head *)arch_thread_pointer();
+	struct tls_head head;
+	int error;
+
+	return mem_read(thread, &head, sizeof(head), &error) == sizeof(head) && head.thread == thread &&
+	       head.self == thread && head.stack_guard == own->stack_guard &&
+	       head.pointer_guard == own->pointer_guard;
+#else
+	(void)thread;
+	return true;
 #endif
 }

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Thread-local storage of the calling thread.
+ * Thread-local storage, and whose it is.
  */
 #ifndef LIBPATCH_SYS_TLS_H
 #define LIBPATCH_SYS_TLS_H
@@ -12,5 +12,11 @@
  * thread pointer in every thread? Always false where libc is not glibc. Async-signal-safe.
  */
 bool tls_is_static(uintptr_t variable);
+
+/*
+ * Has libc made the storage of a thread that is about to start with this thread pointer? Other storage has no room for
+ * variables of ours. Reads memory that may not be mapped; async-signal-safe.
+ */
+bool tls_is_libcs(uintptr_t thread);
 
 #endif
