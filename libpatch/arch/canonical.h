@@ -6,7 +6,9 @@
  * and where a hook begins and ends. Anywhere else the thread is on its way from one such place to another: it is put
  * back to where it comes from while nothing has happened that must not happen twice, and else to where it goes.
  *
- * A block describes its code by stretches: what holds from one offset on, up to the next stretch.
+ * A block describes its code by stretches: what holds from one offset on, up to the next stretch; and by what there is
+ * to say of its hooks. Offsets are from the first byte of the code, and nothing depends on where the code lies, so that
+ * blocks of the same form describe their code by the same memory (code/forms.h).
  */
 #ifndef LIBPATCH_ARCH_CANONICAL_H
 #define LIBPATCH_ARCH_CANONICAL_H
@@ -57,27 +59,27 @@ enum arch_stretch_kind {
 
 /* Of a hook, for its stretches. */
 struct arch_hook_map {
-	uint64_t slot;
 	int32_t program_counter; /* that the context reports, from the region's start */
 	int32_t above;    /* as in struct arch_exit */
-	uint16_t begins;  /* offsets in the block */
+	uint16_t begins;  /* offsets in the code */
 	uint16_t ends;
+	uint16_t place;   /* of ARCH_PAIR_FIRST: the instruction that takes the slot's address */
 	uint16_t written; /* registers of the context that the hook loads, by index */
 	uint8_t held;     /* as in struct arch_exit */
 	uint8_t pushed;   /* as in struct arch_code */
 	uint8_t pair;     /* enum arch_pair */
 	bool leads;       /* the address reported is in the frame */
 	bool on_way;      /* out of the instruction, which is in front of the hook */
-	uint8_t unused[5];
+	uint8_t unused[3];
 };
 
-/* Of a hook whose code is emitted, `before` bytes behind the block's start. */
-void arch_hook_describe(const struct arch_cold_hook *cold, uintptr_t region, size_t before,
-			struct arch_hook_map *map);
+/* Of a hook whose code is emitted. */
+void arch_hook_describe(const struct arch_cold_hook *cold, uintptr_t region, struct arch_hook_map *map);
 
 /* A block of generated code: its map. */
 struct arch_code_map {
-	uintptr_t block;  /* offsets are from here */
+	uintptr_t block;  /* offsets of rows are from here */
+	uintptr_t code;   /* the other offsets, from the code's first byte */
 	uintptr_t region; /* the original instructions */
 	const struct arch_row *rows; /* both ascending, from the first byte of the code on */
 	const struct arch_stretch *stretches; /* the last one is ARCH_STRETCH_END */

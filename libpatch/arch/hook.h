@@ -150,6 +150,7 @@ struct arch_cold_hook {
 	int32_t above;        /* as in struct arch_exit */
 	uint8_t held;         /* the same */
 	uintptr_t slot;       /* the same */
+	uint32_t place;       /* of ARCH_PAIR_FIRST: the instruction that takes the slot's address to note the pair */
 };
 
 /* A call of a function of the library, through a constant that arch_emit_cold() writes. */

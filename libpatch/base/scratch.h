@@ -16,7 +16,7 @@
  * front of the builder, candidates are taken twice (leads.c).
  */
 #define SCRATCH_CANDIDATES 4096UL
-#define SCRATCH_BUILDER (152 * 1024UL)
+#define SCRATCH_BUILDER (160 * 1024UL)
 #define SCRATCH_RUN (64 * 1024UL)
 #define SCRATCH_SIZE (SCRATCH_CANDIDATES + SCRATCH_BUILDER + SCRATCH_RUN)
 

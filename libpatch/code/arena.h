@@ -15,7 +15,7 @@
  *
  *   +0   uint64_t         address of the region it stands for
  *   +8   struct arch_row  rows, ascending `code` (offset from the block's start), then one with code 0xffff
- *   ...  struct arch_stretch, of arch/canonical.h, up to ARCH_STRETCH_END; then, aligned to 8 bytes, its hooks
+ *   ...  address of its form (forms.h), in the last row behind `code`, and in the four bytes behind that row
  *   ...  padding, code from rows[0].code on
  */
 #ifndef LIBPATCH_CODE_ARENA_H
@@ -29,6 +29,7 @@
 #define ARENA_GRANULE 16
 #define ARENA_BLOCK_ROWS 8 /* offset of the rows in a block */
 #define ARENA_ROW_END 0xffff
+#define ARENA_FORM_SHIFT 16 /* of the 64 bits from the last row on, the form's address has the upper 48 */
 #define ARENA_NO_BLOCK 0xffff /* in the granule table: the granule belongs to no block */
 
 /* Closed interval of addresses. */

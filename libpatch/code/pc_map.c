@@ -69,7 +69,8 @@ bool pc_map_of_code(uintptr_t pc, struct arch_code_map *map)
 {
 	const struct code_range *range = code_ranges_find(pc);
 	const struct arch_row *rows;
-	uintptr_t hooks;
+	const struct arch_stretch *end;
+	uint64_t last;
 
 	if (range == NULL || range->granules == NULL)
 		return false;
@@ -77,15 +78,17 @@ bool pc_map_of_code(uintptr_t pc, struct arch_code_map *map)
 	if (rows == NULL)
 		return false;
 	map->region = *(const uint64_t *)map->block;
+	map->code = map->block + rows->code;
 	map->rows = rows;
 	while (rows->code != ARENA_ROW_END)
 		++rows;
-	map->stretches = (const struct arch_stretch *)(rows + 1);
-	hooks = (uintptr_t)map->stretches;
-	while (((const struct arch_stretch *)hooks)->kind != ARCH_STRETCH_END)
-		hooks += sizeof(struct arch_stretch);
-	map->hooks = (const struct arch_hook_map *)ALIGN_UP(hooks + sizeof(struct arch_stretch), sizeof(uint64_t));
-	return pc - map->block < ((const struct arch_stretch *)hooks)->code;
+	__builtin_memcpy(&last, rows, sizeof(last));
+	map->stretches = (const struct arch_stretch *)(last >> ARENA_FORM_SHIFT);
+	end = map->stretches;
+	while (end->kind != ARCH_STRETCH_END)
+		++end;
+	map->hooks = (const struct arch_hook_map *)(end + 1);
+	return pc - map->code < end->code;
 }
 
 static bool pc_map_read(void *data, uintptr_t address, void *out, size_t size)

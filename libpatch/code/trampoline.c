@@ -11,6 +11,7 @@
 #include "base/heap.h"
 #include "base/scratch.h"
 #include "base/thread_safety.h"
+#include "code/forms.h"
 #include "code/lead.h"
 #include "code/pad.h"
 #include "code/slots.h"
@@ -22,6 +23,7 @@
 /* Rows address code with 16 bits; this many of them leave room for the code. */
 #define ROWS_MAX 2048
 #define STRETCHES_MAX 4096
+#define HOOK_STRETCHES (sizeof(struct arch_hook_map) / sizeof(struct arch_stretch))
 
 /* Scratch memory: it is large. */
 struct builder {
@@ -38,8 +40,8 @@ struct builder {
 	const struct arch_insn *insns; /* the window's */
 	struct arch_insn decoded[WINDOW_INSNS_MAX];
 	struct arch_cold cold;
-	struct arch_row rows[ROWS_MAX + 1];
-	struct arch_stretch stretches[STRETCHES_MAX];
+	struct arch_row rows[ROWS_MAX];
+	struct arch_stretch stretches[STRETCHES_MAX + ARCH_COLD_MAX * HOOK_STRETCHES]; /* and then hooks: a form */
 	uint8_t block[ARENA_ROW_END];
 };
 _Static_assert(sizeof(struct builder) <= SCRATCH_BUILDER, "scratch.h");
@@ -468,36 +470,37 @@ void trampoline_free(struct trampoline *trampoline)
 /* Header of a block (arena.h), then the code behind it. */
 static size_t trampoline_header_size(const struct arch_code *code)
 {
-	size_t size = ARENA_BLOCK_ROWS + (code->row_count + 1) * sizeof(struct arch_row) +
-		      code->stretch_count * sizeof(struct arch_stretch);
-
-	return ALIGN_UP(ALIGN_UP(size, sizeof(uint64_t)) + code->cold->hook_count * sizeof(struct arch_hook_map),
-			ARENA_GRANULE);
+	return ALIGN_UP(ARENA_BLOCK_ROWS + code->row_count * sizeof(struct arch_row) + sizeof(uint64_t), ARENA_GRANULE);
 }
 
-static void trampoline_finish_header(struct builder *builder, const struct arch_code *code, size_t header)
+/* NULL: out of memory. */
+static const void *trampoline_form(struct builder *builder, size_t stretch_count) REQUIRES(library_lock)
+{
+	struct arch_stretch *end = builder->stretches + stretch_count;
+	struct arch_hook_map map;
+
+	for (size_t i = 0; i < builder->cold.hook_count; ++i, end += HOOK_STRETCHES) {
+		arch_hook_describe(&builder->cold.hooks[i], builder->window->start, &map);
+		memcpy(end, &map, sizeof(map));
+	}
+	return forms_share(builder->stretches, (size_t)((uint8_t *)end - (uint8_t *)builder->stretches));
+}
+
+/* False: out of memory. */
+static bool trampoline_finish_header(struct builder *builder, const struct arch_code *code, size_t header)
+	REQUIRES(library_lock)
 {
 	uint64_t site = builder->window->start;
-	uint8_t *stretches = builder->block + ARENA_BLOCK_ROWS + (code->row_count + 1) * sizeof(builder->rows[0]);
-	uint8_t *hooks = builder->block + ALIGN_UP((size_t)(stretches - builder->block) +
-						   code->stretch_count * sizeof(builder->stretches[0]),
-						   sizeof(uint64_t));
+	uint64_t form = (uintptr_t)trampoline_form(builder, code->stretch_count);
+	uint64_t last = form << ARENA_FORM_SHIFT | ARENA_ROW_END;
 
 	memset(builder->block, 0, header);
 	memcpy(builder->block, &site, sizeof(site));
 	for (size_t i = 0; i < code->row_count; ++i)
 		builder->rows[i].code = (uint16_t)(builder->rows[i].code + header);
-	builder->rows[code->row_count].code = ARENA_ROW_END;
-	memcpy(builder->block + ARENA_BLOCK_ROWS, builder->rows, (code->row_count + 1) * sizeof(builder->rows[0]));
-	for (size_t i = 0; i < code->stretch_count; ++i)
-		builder->stretches[i].code = (uint16_t)(builder->stretches[i].code + header);
-	memcpy(stretches, builder->stretches, code->stretch_count * sizeof(builder->stretches[0]));
-	for (size_t i = 0; i < builder->cold.hook_count; ++i, hooks += sizeof(struct arch_hook_map)) {
-		struct arch_hook_map map;
-
-		arch_hook_describe(&builder->cold.hooks[i], site, header, &map);
-		memcpy(hooks, &map, sizeof(map));
-	}
+	memcpy(builder->block + ARENA_BLOCK_ROWS, builder->rows, code->row_count * sizeof(builder->rows[0]));
+	memcpy(builder->block + ARENA_BLOCK_ROWS + code->row_count * sizeof(builder->rows[0]), &last, sizeof(last));
+	return form != 0;
 }
 
 static void trampoline_prepare(struct builder *builder)
@@ -660,7 +663,6 @@ static patch_status trampoline_emit_block(struct builder *builder, struct trampo
 			builder->to[i] = trampoline->block.address + header + builder->entries[i];
 		trampoline_emit_pass(builder, &code, trampoline->block.address, header, far);
 	}
-	trampoline_finish_header(builder, &code, header);
 	entries = trampoline_entries(trampoline);
 	for (unsigned int i = 0; i < window->count; ++i)
 		entries[i] = (uint16_t)(builder->entries[i] + header);
@@ -670,7 +672,8 @@ static patch_status trampoline_emit_block(struct builder *builder, struct trampo
 					       "generated code changed its size between passes";
 		return code.out_of_range ? PATCH_ENOMEM : PATCH_BUG;
 	}
-	if (!staging_add(trampoline->block.address, builder->block, (uint32_t)(header + code_size))) {
+	if (!trampoline_finish_header(builder, &code, header) ||
+	    !staging_add(trampoline->block.address, builder->block, (uint32_t)(header + code_size))) {
 		*message = "out of memory";
 		return PATCH_ENOMEM;
 	}

@@ -73,14 +73,14 @@ static uint16_t canonical_end(const struct arch_code_map *map)
 
 static bool canonical_is_inside(const struct arch_code_map *map, uintptr_t address)
 {
-	return address >= map->block + map->rows[0].code && address < map->block + canonical_end(map);
+	return address - map->code < canonical_end(map);
 }
 
 static const struct arch_stretch *canonical_stretch(const struct arch_code_map *map, uintptr_t pc)
 {
 	const struct arch_stretch *stretch = map->stretches;
 
-	while (stretch[1].code <= pc - map->block)
+	while (stretch[1].code <= pc - map->code)
 		++stretch;
 	return stretch;
 }
@@ -145,7 +145,7 @@ static void canonical_go_to(struct canonical *c, uintptr_t offset)
 {
 	const uintptr_t stack_pointer = canonical_stack_pointer(c);
 
-	c->at.pc = c->map->block + offset;
+	c->at.pc = c->map->code + offset;
 	c->at.general[ARCH_RSP] = stack_pointer - 8U * canonical_row(c->map, c->at.pc)->cfa;
 }
 
@@ -161,7 +161,7 @@ static void canonical_go_next(struct canonical *c, const struct arch_stretch *st
 
 static void canonical_take_slot(struct canonical *c, const struct arch_stretch *stretch)
 {
-	const struct arch_row *row = canonical_row(c->map, c->map->block + stretch->code);
+	const struct arch_row *row = canonical_row(c->map, c->map->code + stretch->code);
 
 	c->at.general[stretch->kind >> ARCH_STRETCH_REGISTER] =
 		canonical_word(c, canonical_stack_pointer(c) - 8U * row->cfa);
@@ -190,7 +190,7 @@ static uintptr_t canonical_target(struct canonical *c)
 /* The instruction that the copy of a branch leads to, though by generated code. */
 static uintptr_t canonical_led(const struct canonical *c, const struct arch_stretch *stretch)
 {
-	const uint8_t *behind = (const uint8_t *)(c->map->block + stretch->code + ARCH_JMP_SLOT_SIZE);
+	const uint8_t *behind = (const uint8_t *)(c->map->code + stretch->code + ARCH_JMP_SLOT_SIZE);
 	uint64_t target;
 
 	__builtin_memcpy(&target, behind, sizeof(target));
@@ -314,6 +314,21 @@ static uint32_t canonical_top(struct canonical *c)
 	return canonical_half(c, canonical_variable(c, &libpatch_hook_guard.top));
 }
 
+/* The hook's, by its lea rcx, [rip + slot], or, in far code, its mov rcx, slot. */
+static uintptr_t canonical_slot(const struct canonical *c, const struct canonical_hook *hook)
+{
+	const uint8_t *bytes = (const uint8_t *)(c->map->code + hook->map->place);
+	int32_t displacement;
+	uint64_t slot;
+
+	if (bytes[1] != 0x8D) {
+		__builtin_memcpy(&slot, bytes + 2, sizeof(slot));
+		return slot;
+	}
+	__builtin_memcpy(&displacement, bytes + 3, sizeof(displacement));
+	return (uintptr_t)bytes + 7 + (uintptr_t)(intptr_t)displacement;
+}
+
 /* As the hook would, but that pairs which are gone stay until the next one is noted. */
 static void canonical_note_pair(struct canonical *c, const struct canonical_hook *hook, uintptr_t stack_pointer)
 {
@@ -328,7 +343,7 @@ static void canonical_note_pair(struct canonical *c, const struct canonical_hook
 	canonical_write(c, PAIR(pairs, top, record), canonical_word(c, hook->base + ARCH_HOOK_FRAME_RECORD),
 			sizeof(uint64_t));
 	canonical_write(c, PAIR(pairs, top, stack_pointer), stack_pointer, sizeof(uint64_t));
-	canonical_write(c, PAIR(pairs, top, execution), hook->map->slot + stack_pointer, sizeof(uint64_t));
+	canonical_write(c, PAIR(pairs, top, execution), canonical_slot(c, hook) + stack_pointer, sizeof(uint64_t));
 	canonical_set_top(c, top);
 }
 
@@ -347,7 +362,7 @@ static bool canonical_has_noted(struct canonical *c, const struct canonical_hook
 {
 	const uintptr_t pairs = canonical_variable(c, &libpatch_hook_guard);
 
-	return canonical_word(c, PAIR(pairs, canonical_top(c), execution)) == hook->map->slot + stack_pointer;
+	return canonical_word(c, PAIR(pairs, canonical_top(c), execution)) == canonical_slot(c, hook) + stack_pointer;
 }
 
 /* The address that the context had before the call. */
@@ -367,13 +382,13 @@ static uintptr_t canonical_goes_on_at(struct canonical *c, const struct canonica
 		return canonical_word(c, above);
 	if (hook->map->held == ARCH_HELD_BELOW)
 		return canonical_word(c, above - 8);
-	return c->map->block + hook->map->ends;
+	return c->map->code + hook->map->ends;
 }
 
 /* The procedure was called. It may have changed where the thread goes on, and with what stack. */
 static void canonical_end_call(struct canonical *c, const struct canonical_hook *hook, bool owes)
 {
-	const uintptr_t end = c->map->block + hook->map->ends;
+	const uintptr_t end = c->map->code + hook->map->ends;
 	const uintptr_t above = hook->base + ARCH_HOOK_FRAME_TOTAL;
 	const uintptr_t pc = canonical_word(c, hook->base + CONTEXT(program_counter));
 	const uintptr_t stack_pointer = canonical_word(c, hook->base + CONTEXT(stack_pointer));
@@ -413,7 +428,7 @@ static bool canonical_in_hook(struct canonical *c, const struct arch_stretch *st
 		canonical_take_flags(c, canonical_word(c, hook.base + ARCH_HOOK_FRAME_FLAGS));
 		canonical_clear_guard(c, &hook);
 	}
-	c->at.pc = c->map->block + hook.map->begins;
+	c->at.pc = c->map->code + hook.map->begins;
 	c->at.general[ARCH_RSP] = hook.base + ARCH_HOOK_FRAME_TOTAL;
 	switch (kind) {
 	case ARCH_HOOK_SAVED:
@@ -431,12 +446,12 @@ static bool canonical_in_hook(struct canonical *c, const struct arch_stretch *st
 		break;
 	case ARCH_HOOK_PASSED:
 		canonical_take(c, &hook, BIT(RAX) | BIT(RCX), 0);
-		c->at.pc = c->map->block + hook.map->ends;
+		c->at.pc = c->map->code + hook.map->ends;
 		again = false;
 		break;
 	case ARCH_HOOK_LEAVES:
 		canonical_take(c, &hook, BIT(RAX), 0);
-		c->at.pc = c->map->block + hook.map->ends;
+		c->at.pc = c->map->code + hook.map->ends;
 		again = false;
 		break;
 	case ARCH_HOOK_OWES:
@@ -544,7 +559,7 @@ static void canonical_show(struct canonical *c)
 		const uint8_t kind = stretch->kind & ARCH_STRETCH_KIND;
 
 		if (kind == ARCH_HOOK_BEGINS && c->map->hooks[stretch->arg].on_way) {
-			c->at.pc = c->map->block + c->map->hooks[stretch->arg].ends;
+			c->at.pc = c->map->code + c->map->hooks[stretch->arg].ends;
 		} else if (kind == ARCH_LEAVES) {
 			c->at.pc = canonical_target(c);
 		} else if (kind == ARCH_LED) {

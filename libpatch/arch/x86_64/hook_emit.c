@@ -469,6 +469,7 @@ static void emit_note_pair(struct arch_code *code, const struct arch_hook *hook,
 	EMIT_FS("\x64\x48\x89\x88", pair_offset(next + PAIR_FIELD(record)));
 	emit_load(code, RCX, CONTEXT(stack_pointer));
 	EMIT_FS("\x64\x48\x89\x88", pair_offset(next + PAIR_FIELD(stack_pointer)));
+	cold->place = (uint32_t)code->size;
 	emit_execution(code, hook->slot);
 	EMIT_FS("\x64\x48\x89\x88", pair_offset(next + PAIR_FIELD(execution)));
 	EMIT("\x83\xC0");                                         /* add eax, size of a pair */
@@ -872,14 +873,14 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	cold->done = (uint32_t)code->size;
 }
 
-void arch_hook_describe(const struct arch_cold_hook *cold, uintptr_t region, size_t before, struct arch_hook_map *map)
+void arch_hook_describe(const struct arch_cold_hook *cold, uintptr_t region, struct arch_hook_map *map)
 {
 	*map = (struct arch_hook_map){
-		.slot = cold->slot,
 		.program_counter = (int32_t)(cold->program_counter - region),
 		.above = cold->above,
-		.begins = (uint16_t)(cold->begins + before),
-		.ends = (uint16_t)(cold->done + before),
+		.begins = (uint16_t)cold->begins,
+		.ends = (uint16_t)cold->done,
+		.place = (uint16_t)cold->place,
 		.written = cold->written,
 		.held = cold->held,
 		.pushed = cold->pushed,

@@ -882,7 +882,7 @@ static unsigned int stretch_at(const struct arch_code_map *map, uintptr_t pc)
 {
 	const struct arch_stretch *stretch = map->stretches;
 
-	while (stretch[1].code <= pc - map->block)
+	while (stretch[1].code <= pc - map->code)
 		++stretch;
 	return stretch->kind & ARCH_STRETCH_KIND;
 }

@@ -205,10 +205,39 @@ Test(trampoline, no_hooks)
 	expect_listing(&expected, code_of(trampoline, 0));
 	cr_expect_eq(code_of(trampoline, 1), code_of(trampoline, 0) + 2);
 	cr_expect_eq(code_of(trampoline, 2), code_of(trampoline, 0) + 4);
-	/* Header: the site, four rows and the end, and as many stretches. */
+	/* Header: the site, four rows, and the end with the form's address. */
 	cr_expect_eq(*(const uint64_t *)trampoline->block.address, (uintptr_t)place);
-	cr_expect_eq(trampoline_entry(trampoline, 0) - trampoline->block.address, 48);
-	cr_expect_eq(trampoline->block.size, 64);
+	cr_expect_eq(trampoline_entry(trampoline, 0) - trampoline->block.address, 32);
+	cr_expect_eq(trampoline->block.size, 48);
+}
+
+static struct arch_code_map map_of(const struct trampoline *trampoline)
+{
+	struct arch_code_map map;
+
+	cr_assert(pc_map_of_code((uintptr_t)code_of(trampoline, 0), &map));
+	cr_expect_eq(map.code, (uintptr_t)code_of(trampoline, 0));
+	return map;
+}
+
+/* Instructions are different ones, of the same lengths. */
+Test(trampoline, alike_has_one_form)
+{
+	struct hook hook = { .address = (uintptr_t)place, .when = HOOK_BEFORE };
+	struct test_window w, alike, other;
+	struct arch_code_map map;
+
+	init();
+	MAKE_WINDOW(&w, PATCH_STRATEGY_TRAP, MOV_EAX_EDI, XOR_EAX_ESI, NOP);
+	MAKE_WINDOW(&alike, PATCH_STRATEGY_TRAP, XOR_EAX_ESI, MOV_EAX_EDI, NOP);
+	MAKE_WINDOW(&other, PATCH_STRATEGY_TRAP, NOP, XOR_EAX_ESI, MOV_EAX_EDI);
+	hook.code.program_counter = hook.address;
+	map = map_of(build(&w, &hook, 1));
+	cr_expect_eq(map_of(build(&alike, &hook, 1)).stretches, map.stretches);
+	cr_expect_neq(map_of(build(&other, &hook, 1)).stretches, map.stretches, "lengths");
+	cr_expect_neq(map_of(build(&w, NULL, 0)).stretches, map.stretches, "no hook");
+	hook.code.program_counter += 2;
+	cr_expect_neq(map_of(build(&w, &hook, 1)).stretches, map.stretches, "what is reported");
 }
 
 /* Control does not come out at the end: no jump there. */
