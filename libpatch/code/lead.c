@@ -34,7 +34,7 @@ struct lead *lead_make(uintptr_t address)
 			hook_slot_free(slot);
 		return NULL;
 	}
-	*lead = (struct lead){ .slot = slot, .references = 1 };
+	*lead = (struct lead){ .address = address, .slot = slot, .references = 1 };
 	lead_set(lead, address);
 	return lead;
 }

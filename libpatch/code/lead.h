@@ -14,11 +14,13 @@
 #include "base/thread_safety.h"
 
 struct lead {
+	struct lead *next; /* the registry's */
+	uintptr_t address; /* of the instruction */
 	uintptr_t slot;
 	uint32_t references; /* of the instruction's registry entry, and of trampolines whose code reads the slot */
 };
 
-/* With one reference. NULL: out of memory. `address`: of the instruction, which the slot holds. */
+/* With one reference, and the address in its slot. NULL: out of memory. */
 struct lead *lead_make(uintptr_t address) REQUIRES(library_lock);
 /* Where copies go from now on. */
 void lead_set(const struct lead *lead, uintptr_t where) REQUIRES(library_lock);

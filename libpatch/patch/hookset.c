@@ -291,17 +291,19 @@ REQUIRES(library_lock)
 static void hookset_add_lead(struct window *window, const struct arch_insn *insn)
 {
 	const struct registry_entry *entry;
+	struct lead *lead;
 
 	if (!arch_is_direct_jump(insn->kind) || insn->target - window->start < window->length ||
 	    window->lead_count == WINDOW_LEADS_MAX)
 		return;
 	entry = registry_find(insn->target);
-	if (entry == NULL || entry->lead == NULL)
+	lead = entry != NULL ? registry_lead(entry) : NULL;
+	if (lead == NULL)
 		return;
 	for (unsigned int i = 0; i < window->lead_count; ++i)
 		if (window->leads[i].target == insn->target)
 			return;
-	window->leads[window->lead_count++] = (struct window_lead){ insn->target, entry->lead };
+	window->leads[window->lead_count++] = (struct window_lead){ insn->target, lead };
 }
 
 REQUIRES(library_lock)

@@ -244,12 +244,21 @@ bool region_make_entries(struct region *region)
 	return true;
 }
 
+/* On from a link of that list, the next link to a former region that began at the address, or the last link. */
+static struct region **region_former(struct region **link, uintptr_t start)
+{
+	while (*link != NULL && (*link)->start != start)
+		link = &(*link)->former;
+	return link;
+}
+
 static void region_drop_entries(struct region *region) REQUIRES(library_lock)
 {
 	for (unsigned int i = 0; i < region->count; ++i) {
 		struct registry_entry *entry = region->entries[i];
 
-		if (entry != NULL && entry->region == NULL && entry->former == NULL &&
+		if (entry != NULL && entry->region == NULL &&
+		    *region_former(registry_former(entry), entry->address) == NULL &&
 		    REGISTRY_STATE(atomic_load(&entry->state)) == REGISTRY_DORMANT)
 			registry_remove(entry);
 	}
@@ -290,12 +299,12 @@ void region_discard(struct region *region)
 {
 	if (region_is_reachable(region)) {
 		/* Its first instruction was patched, so it has an entry for good. */
-		struct registry_entry *first = registry_find(region->start);
+		struct region **first = registry_former(registry_find(region->start));
 
 		if (region->current != NULL)
 			usage.retired_bytes += region->current->block.size;
-		region->former = first->former;
-		first->former = region;
+		region->former = *first;
+		*first = region;
 		return;
 	}
 	region_drop_entries(region);
@@ -342,10 +351,12 @@ void region_leave(struct region *region, struct region **list)
 
 void region_leave_former(struct registry_entry *first, struct region **list)
 {
-	while (first->former != NULL) {
-		struct region *region = first->former;
+	struct region **link = registry_former(first);
 
-		first->former = region->former;
+	while (*(link = region_former(link, first->address)) != NULL) {
+		struct region *region = *link;
+
+		*link = region->former;
 		if (region->current != NULL)
 			usage.retired_bytes -= region->current->block.size;
 		region->gone = true;
@@ -389,9 +400,9 @@ REQUIRES(library_lock)
 static struct region *region_revive(const struct window *window)
 {
 	struct registry_entry *entry = registry_find(window->start);
-	struct region **link = entry != NULL ? &entry->former : NULL;
+	struct region **link = entry != NULL ? registry_former(entry) : NULL;
 
-	for (; link != NULL && *link != NULL; link = &(*link)->former) {
+	for (; link != NULL && *(link = region_former(link, window->start)) != NULL; link = &(*link)->former) {
 		struct region *region = *link;
 
 		if (region->length != window->length || region->count != window->count ||

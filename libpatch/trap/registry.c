@@ -24,9 +24,18 @@ struct registry_line {
 	struct cds_lfht_node node;
 	uintptr_t number; /* of its addresses, divided by LINE */
 	struct registry_entry *_Atomic entries;
-	/* Taken out, but readers may have it still. */
-	struct registry_line *removed_next;
-	uint64_t removed_epoch;
+	union {
+		/* Of its entries. Few have any. */
+		struct {
+			struct lead *leads;
+			struct region *former;
+		};
+		/* Taken out, but readers may have it still. */
+		struct {
+			struct registry_line *removed_next;
+			uint64_t removed_epoch;
+		};
+	};
 };
 
 /* ---- deferred freeing ------------------------------------------------------------------------------------------- */
@@ -44,7 +53,7 @@ static void registry_free_entries(uint64_t now) REQUIRES(library_lock)
 	for (struct registry_entry **link = &removed; *link != NULL;) {
 		struct registry_entry *entry = *link;
 
-		if (entry->removed_epoch + 2 > now) {
+		if ((uint32_t)now - entry->removed_epoch < 2) {
 			link = &entry->removed_next;
 			continue;
 		}
@@ -347,14 +356,43 @@ static void registry_unlink_entry(struct registry_line *line, struct registry_en
 	atomic_store_explicit(link, registry_next_of(&entry->next), memory_order_release);
 }
 
+struct region **registry_former(const struct registry_entry *entry)
+{
+	return &registry_line_at(entry->address / LINE)->former;
+}
+
+static struct lead **registry_lead_link(const struct registry_entry *entry) REQUIRES(library_lock)
+{
+	struct lead **link = &registry_line_at(entry->address / LINE)->leads;
+
+	while (*link != NULL && (*link)->address != entry->address)
+		link = &(*link)->next;
+	return link;
+}
+
+struct lead *registry_lead(const struct registry_entry *entry)
+{
+	return entry->led ? *registry_lead_link(entry) : NULL;
+}
+
+static void registry_set_lead(const struct registry_entry *entry, uintptr_t where) REQUIRES(library_lock)
+{
+	if (entry->led)
+		lead_set(registry_lead(entry), where);
+}
+
 /* Code that stays may branch there still. */
 static void registry_drop_lead(struct registry_entry *entry) REQUIRES(library_lock)
 {
-	if (entry->lead == NULL)
+	struct lead **link = registry_lead_link(entry);
+	struct lead *lead = *link;
+
+	if (lead == NULL)
 		return;
-	lead_set(entry->lead, entry->address);
-	lead_drop(entry->lead);
-	entry->lead = NULL;
+	lead_set(lead, entry->address);
+	*link = lead->next;
+	lead_drop(lead);
+	entry->led = false;
 }
 
 void registry_remove(struct registry_entry *entry)
@@ -368,7 +406,7 @@ void registry_remove(struct registry_entry *entry)
 	--*registry_share_of(entry->address);
 	registry_unset_hot(entry);
 	registry_drop_lead(entry);
-	entry->removed_epoch = now;
+	entry->removed_epoch = (uint32_t)now;
 	entry->removed_next = removed;
 	removed = entry;
 	if (registry_next_of(&line->entries) != NULL)
@@ -398,28 +436,27 @@ void registry_activate(struct registry_entry *entry, uintptr_t target, unsigned 
 	atomic_store_explicit(&entry->target, target, memory_order_release);
 	if (REGISTRY_STATE(word) != REGISTRY_ACTIVE || !(REGISTRY_CLASSES(word) & 1U << trap_class))
 		registry_set_state(entry, REGISTRY_ACTIVE, 1U << trap_class);
-	if (entry->lead != NULL)
-		lead_set(entry->lead, target);
+	registry_set_lead(entry, target);
 }
 
 void registry_retire(struct registry_entry *entry)
 {
 	LOCK_ASSERT_HELD();
-	if (entry->lead != NULL)
-		lead_set(entry->lead, entry->address);
+	registry_set_lead(entry, entry->address);
 	registry_set_state(entry, REGISTRY_RETIRED, 0);
 }
 
 bool registry_make_lead(struct registry_entry *entry)
 {
+	struct lead **link = registry_lead_link(entry);
+
 	LOCK_ASSERT_HELD();
-	if (entry->lead == NULL)
-		entry->lead = lead_make(entry->address);
-	if (entry->lead == NULL)
-		return false;
+	if (*link == NULL)
+		*link = lead_make(entry->address);
+	entry->led = *link != NULL;
 	if (REGISTRY_STATE(atomic_load(&entry->state)) == REGISTRY_ACTIVE)
-		lead_set(entry->lead, atomic_load_explicit(&entry->target, memory_order_relaxed));
-	return true;
+		registry_set_lead(entry, atomic_load_explicit(&entry->target, memory_order_relaxed));
+	return entry->led;
 }
 
 /* ---- punned jumps ----------------------------------------------------------------------------------------------- */

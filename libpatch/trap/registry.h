@@ -50,23 +50,22 @@ struct registry_entry {
 	_Atomic bool reported;    /* is on the list of registry_report() */
 	uint8_t length;           /* of the instruction at the address */
 	bool traps;               /* that instruction itself faults: int3, ud2 */
-	/* Writers only, from here on. */
-	bool hot; /* control is known to be led here, time and again */
-	bool punned; /* registry_set_punned() */
+	/* Writers only, from here on. The second of each two: it was taken out, but readers may have it still. */
 	uint8_t index; /* of the instruction in the region */
-	struct lead *lead; /* where copies of branches to the address go; NULL: there */
 	union {
 		struct {
-			struct region *region;
-			struct region *former; /* regions that began here and are gone, for reuse */
+			bool hot;    /* control is known to be led here, time and again */
+			bool punned; /* registry_set_punned() */
+			bool led;    /* it has a lead */
 		};
-		/* Taken out, but readers may have it still. */
-		struct {
-			struct registry_entry *removed_next;
-			uint64_t removed_epoch;
-		};
+		uint32_t removed_epoch; /* its lower half */
+	};
+	union {
+		struct region *region;
+		struct registry_entry *removed_next;
 	};
 };
+_Static_assert(sizeof(struct registry_entry) == 64, "there are several per patch");
 
 patch_status registry_init(void);
 
@@ -110,6 +109,11 @@ void registry_retire(struct registry_entry *entry) REQUIRES(library_lock);
  * not active, the text is what it was. False: out of memory.
  */
 bool registry_make_lead(struct registry_entry *entry) REQUIRES(library_lock);
+/* Where copies of branches to the entry's address go; NULL: there. */
+struct lead *registry_lead(const struct registry_entry *entry) REQUIRES(library_lock);
+
+/* A list for region.c, in which the entries of a line of code have what began there and is gone. */
+struct region **registry_former(const struct registry_entry *entry) REQUIRES(library_lock);
 
 /* Take one that was reported off the list; NULL: none. */
 struct registry_entry *registry_take_reported(void) REQUIRES(library_lock);

@@ -110,15 +110,18 @@ static uintptr_t led_to(const struct lead *lead)
 Test(registry, leads)
 {
 	uintptr_t address = (uintptr_t)led_to;
-	struct registry_entry *entry;
+	struct registry_entry *entry, *neighbour;
 	struct lead *lead;
 
 	init();
 	entry = registry_add(address);
+	neighbour = registry_add(address ^ 1);
 	cr_assert(registry_make_lead(entry));
-	lead = entry->lead;
+	cr_expect_null(registry_lead(neighbour));
+	cr_assert(registry_make_lead(neighbour));
+	lead = registry_lead(entry);
 	cr_expect_eq(led_to(lead), address);
-	cr_expect(registry_make_lead(entry) && entry->lead == lead, "there is one");
+	cr_expect(registry_make_lead(entry) && registry_lead(entry) == lead, "there is one");
 	registry_activate(entry, 0x1234, ARCH_TRAP_SIGTRAP);
 	cr_expect_eq(led_to(lead), 0x1234);
 	registry_activate(entry, 0x5678, ARCH_TRAP_SIGTRAP);
@@ -130,11 +133,13 @@ Test(registry, leads)
 	registry_remove(entry);
 	cr_expect_eq(led_to(lead), address, "its code goes, and other code still reads the slot");
 	lead_drop(lead);
+	cr_expect_eq(led_to(registry_lead(neighbour)), address ^ 1, "one for each instruction");
 
 	entry = registry_add(address);
+	cr_expect_null(registry_lead(entry));
 	registry_activate(entry, 0x1234, ARCH_TRAP_SIGTRAP);
 	cr_assert(registry_make_lead(entry));
-	cr_expect_eq(led_to(entry->lead), 0x1234, "of an active entry");
+	cr_expect_eq(led_to(registry_lead(entry)), 0x1234, "of an active entry");
 	registry_remove(entry);
 }
 
