@@ -41,7 +41,7 @@ struct arena_reach {
 struct arena_block {
 	uintptr_t address;
 	uint32_t size; /* a multiple of ARENA_GRANULE */
-};
+} __attribute__((packed, aligned(4)));
 
 /* Everything within 2 GiB of a rel32 that ends at `address`, less a margin for the size of a trampoline. */
 struct arena_reach arena_reach_of(uintptr_t address);

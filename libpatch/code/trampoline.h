@@ -99,8 +99,8 @@ struct built_hook {
 
 struct trampoline {
 	struct trampoline *next; /* the owner's list */
-	struct arena_block block;
 	uintptr_t start; /* the window that it was built for */
+	struct arena_block block;
 	uint16_t hook_count;
 	uint8_t length;
 	uint8_t strategy;

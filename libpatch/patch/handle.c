@@ -67,8 +67,7 @@ struct patch *handle_alloc(patch_t *handle, unsigned int attachments, bool paire
 		handle_renew(&handle_entries[index = (uint32_t)handle_used++]);
 	handle_entries[index].patch = patch;
 	patch->count = (uint16_t)attachments;
-	if (paired)
-		patch->pair = (struct call_pair *)&patch->attachments[attachments];
+	patch->paired = paired;
 	patch->entry = index;
 	*handle = (patch_t)((uintptr_t)handle_entries[index].generation << 32 | index);
 	++handle_live;
@@ -105,7 +104,7 @@ void handle_free(struct patch *patch)
 	handle_first_free = patch->entry;
 	--handle_all;
 	patch_set_life(patch, LIFE_FREED);
-	heap_free(patch, patch_size(patch->count, patch->pair != NULL));
+	heap_free(patch, patch_size(patch->count, patch->paired));
 }
 
 void handle_revoke_all(void (*visit)(struct patch *patch))

@@ -109,15 +109,21 @@ struct patch {
 	uint8_t type;    /* enum patch_exec_model_type, or MODEL_SYSCALL */
 	uint8_t policy;
 	uint8_t action; /* enum arch_action */
-	bool stamp;
 	uint8_t goal; /* enum patch_goal: what the next commit is to make of it */
 	uint8_t life; /* enum patch_life */
-	bool gone;    /* its code, or its procedure's, was unmapped: it is never enabled again */
-	uint16_t count; /* of attachments that there is memory for */
+	bool stamp : 1;
+	bool gone : 1;   /* its code, or its procedure's, was unmapped: it is never enabled again */
+	bool paired : 1; /* patch_pair() */
+	uint16_t count;  /* of attachments that there is memory for */
 	struct attachment *leads; /* each has memory of its own */
-	struct call_pair *pair; /* unless NULL, its hooks go through runtime/call_pairs.c; behind the attachments */
 	struct attachment attachments[]; /* the first one is at the patch's own instruction */
 };
+
+/* Unless NULL, its hooks go through runtime/call_pairs.c. */
+static inline struct call_pair *patch_pair(const struct patch *patch)
+{
+	return patch->paired ? (struct call_pair *)(uintptr_t)&patch->attachments[patch->count] : NULL;
+}
 
 static inline const struct attachment *attachment_after(const struct patch *patch, const struct attachment *attachment)
 {
@@ -181,8 +187,10 @@ static inline uint64_t attachment_pair(const struct attachment *attachment)
 /* The procedure that its hooks call, and its user data, which is all there is of it for a divert. */
 static inline struct hook_record patch_procedure(const struct patch *patch)
 {
-	return patch->pair != NULL ? (struct hook_record){ patch->pair->procedure, patch->pair->user_data, 0 } :
-				     patch->attachments[0].record;
+	const struct call_pair *pair = patch_pair(patch);
+
+	return pair != NULL ? (struct hook_record){ pair->procedure, pair->user_data, 0 } :
+			      patch->attachments[0].record;
 }
 
 /* The address that its hooks refer to: procedure, target, counter; 0 for a counter in thread-local storage. */

@@ -100,8 +100,8 @@ static void place_renew_pair(struct patch *patch) REQUIRES(library_lock)
 		functions += 2;
 		place->pair = (uint64_t)functions << 32 | 1;
 	}
-	if (patch->pair != NULL)
-		atomic_store((_Atomic uint64_t *)&patch->pair->id, place->pair);
+	if (patch->paired)
+		atomic_store((_Atomic uint64_t *)&patch_pair(patch)->id, place->pair);
 	for (size_t i = 0; i < patch->count; ++i)
 		atomic_store((_Atomic uint64_t *)&patch->attachments[i].record.pair, place->pair);
 }

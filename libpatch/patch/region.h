@@ -40,13 +40,15 @@ struct region {
 	uint8_t owned; /* bytes from start on that no other region may change: length, or a punned jump's (I11) */
 	uint8_t count;
 	uint8_t strategy;
-	bool no_rmw;
-	bool forced;           /* a trap only because of another patch, which asked for it or needs the bytes */
-	bool installed;        /* text differs from the original, or may */
-	bool gone;             /* by region_leave() */
-	bool led;              /* the text leads to region_trampoline(), be it by traps */
+	bool no_rmw : 1;
+	bool forced : 1;    /* a trap only because of another patch, which asked for it or needs the bytes */
+	bool installed : 1; /* text differs from the original, or may */
+	bool gone : 1;      /* by region_leave() */
+	bool led : 1;       /* the text leads to region_trampoline(), be it by traps */
+	bool pad_reachable : 1;
+	uint8_t pad_live[ARCH_JMP_SIZE];
 	uint32_t queued;       /* ptr_vec_add() */
-	struct region *former; /* of a former region: an earlier former one that began at the same address */
+	struct region *former; /* of a former region: an earlier one that began in the same line of code */
 	struct attachment *attachments;
 	/* Generations: see above. */
 	struct trampoline *current;
@@ -54,11 +56,9 @@ struct region {
 	struct trampoline *old;
 	/*
 	 * The pad that the jump leads to, 0 if none. Once reachable it is live text, too: a thread may be stopped at
-	 * it. Its bytes change by the protocol, and its entry serves the traps.
+	 * it. Its bytes, `pad_live`, change by the protocol, and its entry serves the traps.
 	 */
 	uintptr_t pad;
-	bool pad_reachable;
-	uint8_t pad_live[ARCH_JMP_SIZE];
 	struct registry_entry *pad_entry; /* NULL as long as it was never changed */
 	uint8_t *original;                /* `owned` bytes as of its making */
 	uint8_t *live;                    /* what the text holds as far as we wrote it */

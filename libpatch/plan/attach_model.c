@@ -73,7 +73,7 @@ static patch_status model_attach_return(struct patch *patch, const struct extent
 		refusal->message = "the call is the function's last instruction: it does not return into it";
 		return PATCH_ENOTSUP;
 	}
-	patch->pair->program_counter = returns_to;
+	patch_pair(patch)->program_counter = returns_to;
 	return attach_patch(patch, 1, HOOK_RETURNED, returns_to, extent, refusal);
 }
 
@@ -81,12 +81,13 @@ static patch_status model_attach_return(struct patch *patch, const struct extent
 static void model_set_pair(struct patch *patch)
 {
 	const struct hook_record *record = &patch->attachments[0].record;
+	struct call_pair *pair = patch_pair(patch);
 
-	patch->pair->id = patch->order;
-	patch->pair->procedure = record->procedure;
-	patch->pair->user_data = record->user_data;
-	patch->attachments[0].record = (struct hook_record){ call_pair_begin, patch->pair, 0 };
-	patch->attachments[1].record = (struct hook_record){ call_pair_end, patch->pair, 0 };
+	pair->id = patch->order;
+	pair->procedure = record->procedure;
+	pair->user_data = record->user_data;
+	patch->attachments[0].record = (struct hook_record){ call_pair_begin, pair, 0 };
+	patch->attachments[1].record = (struct hook_record){ call_pair_end, pair, 0 };
 }
 
 /* PROBE_RETURN: a hook at each exit, which lies in the function, or in a piece of it elsewhere. */
@@ -125,17 +126,18 @@ static enum hook_when model_when(const struct patch *patch)
 static void model_set_exits(struct patch *patch, const struct exits *exits)
 {
 	const struct hook_record record = patch->attachments[0].record;
+	struct call_pair *pair = patch_pair(patch);
 
 	for (size_t i = 0; i < exits->place_count; ++i)
 		patch->attachments[i + 1].record =
 			exits->places[i].kind == EXIT_AGAIN ?
-				(struct hook_record){ entry_again_leave, patch->pair, 0 } :
+				(struct hook_record){ entry_again_leave, pair, 0 } :
 				record;
-	if (patch->pair == NULL)
+	if (pair == NULL)
 		return;
-	patch->pair->procedure = record.procedure;
-	patch->pair->user_data = record.user_data;
-	patch->attachments[0].record = (struct hook_record){ entry_again_enter, patch->pair, 0 };
+	pair->procedure = record.procedure;
+	pair->user_data = record.user_data;
+	patch->attachments[0].record = (struct hook_record){ entry_again_enter, pair, 0 };
 }
 
 static bool model_runs_again(const struct exits *exits)
