@@ -21,8 +21,9 @@
 #define STATUS_FLAGS 0x8D5 /* CF PF AF ZF SF OF */
 #define FLAG_OF 0x800
 #define FLAG_DF 0x400
+#define FLAG_AC 0x40000
 /* Of those that hooks keep; the other ones are as the program had them, or as a procedure has set them on purpose. */
-#define KEPT_FLAGS (STATUS_FLAGS | FLAG_DF)
+#define KEPT_FLAGS (STATUS_FLAGS | FLAG_DF | FLAG_AC)
 
 /* More than any thread has before it: hooks, jumps from one to the next. */
 #define STEPS_MAX 1024

@@ -644,13 +644,14 @@ static void hook_emit_leave(struct arch_code *code, struct arch_cold_hook *cold)
 		return;
 	}
 	/*
-	 * popfq takes four times as long as all of this, and is needed for DF only: what else there is in RFLAGS beside
-	 * the arithmetic flags (TF, AC, ID, ...) is as the program had it, or as the procedure has set it on purpose.
+	 * popfq takes four times as long as all of this, and is needed for DF and AC only: what else there is in RFLAGS
+	 * beside the arithmetic flags (TF, ID, ...) is as the program had it, or as the procedure has set it on
+	 * purpose.
 	 */
-	EMIT("\x0F\xB6\x44\x24\x01"  /* movzx eax, byte [rsp + ARCH_HOOK_FRAME_FLAGS + 1] */
-	     "\xA8\x04");            /* test al, DF >> 8 */
+	EMIT("\xF7\x04\x24\x00\x04\x04\x00"); /* test dword [rsp + ARCH_HOOK_FRAME_FLAGS], DF | AC */
 	cold->direction = EMIT_FORWARD("\x0F\x85"); /* jne direction */
-	EMIT("\x24\x08"              /* and al, OF >> 8 */
+	EMIT("\x0F\xB6\x44\x24\x01"  /* movzx eax, byte [rsp + ARCH_HOOK_FRAME_FLAGS + 1] */
+	     "\x24\x08"              /* and al, OF >> 8 */
 	     "\x04\x78"              /* add al, 128 - (OF >> 8): overflows if it is set */
 	     "\x8A\x24\x24"          /* mov ah, [rsp + ARCH_HOOK_FRAME_FLAGS] */
 	     "\x9E");                /* sahf: all of them but OF */
@@ -828,8 +829,8 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 		emit_store(code, OFFERED(PATCH_X86_64_RDI), RDI);
 	emit_context(code, hook, offered, cold->number);
 	arch_emit_stretch(code, ARCH_HOOK_SAVED, cold->number);
-	/* cld takes longer than to see that it is not needed. */
-	EMIT("\xF6\xC4\x04");                  /* test ah, DF >> 8 */
+	/* cld takes longer than to see that it is not needed, and to clear AC takes popfq. */
+	EMIT("\xA9\x00\x04\x04\x00");          /* test eax, DF | AC */
 	cold->backwards = EMIT_FORWARD("\x0F\x85"); /* jne backwards */
 	cold->forwards = (uint32_t)code->size;
 	emit_shadow(code, hook, cold);
@@ -914,7 +915,12 @@ static void emit_cold_hook(struct arch_code *code, const struct arch_cold_hook *
 	arch_emit_stretch(code, ARCH_HOOK_SAVED, cold->number);
 	arch_emit_label(code, cold->backwards);
 	EMIT("\xFC"                              /* cld */
-	     "\xE9");                            /* jmp forwards */
+	     "\x9C");                            /* pushfq */
+	arch_emit_row(code, ARCH_ROW_CFA_FRAME + 1);
+	EMIT("\x81\x24\x24\xFF\xFF\xFB\xFF"    /* and dword [rsp], ~AC */
+	     "\x9D");                            /* popfq */
+	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
+	EMIT("\xE9");                            /* jmp forwards */
 	emit_back(code, cold->forwards);
 	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
 	arch_emit_stretch(code, stretch_behind(cold), cold->number);

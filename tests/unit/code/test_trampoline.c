@@ -378,7 +378,7 @@ static void list_hook(struct listing *l, struct cold_lines *cold, const struct a
 	ADD(l, "mov [rdi + user_data], rax", 0x48, 0x89, 0x87, 0x88, 0x00, 0x00, 0x00);
 	ADD(l, "mov rax, [rsp + flags]", 0x48, 0x8B, 0x04, 0x24);
 	ADD(l, "mov [rdi + status_register], rax", 0x48, 0x89, 0x87, 0x98, 0x00, 0x00, 0x00);
-	ADD(l, "test ah, DF", 0xF6, 0xC4, 0x04);
+	ADD(l, "test eax, DF | AC", 0xA9, 0x00, 0x04, 0x04, 0x00);
 	ADD(l, "jne backwards", 0x0F, 0x85);
 	add_forward(l, &cold->backwards, &cold->backwards_end);
 	cold->forwards = l->size;
@@ -415,10 +415,10 @@ static void list_hook(struct listing *l, struct cold_lines *cold, const struct a
 	ADD(l, "jne moved, the stack", 0x0F, 0x85);
 	add_forward(l, &cold->moved_stack, &cold->moved_stack_end);
 	cold->passed_over = l->size;
-	ADD(l, "movzx eax, byte [rsp + flags + 1]", 0x0F, 0xB6, 0x44, 0x24, 0x01);
-	ADD(l, "test al, DF", 0xA8, 0x04);
+	ADD(l, "test [rsp + flags], DF | AC", 0xF7, 0x04, 0x24, 0x00, 0x04, 0x04, 0x00);
 	ADD(l, "jne direction", 0x0F, 0x85);
 	add_forward(l, &cold->direction, &cold->direction_end);
+	ADD(l, "movzx eax, byte [rsp + flags + 1]", 0x0F, 0xB6, 0x44, 0x24, 0x01);
 	ADD(l, "and al, OF", 0x24, 0x08);
 	ADD(l, "add al, 128 - OF", 0x04, 0x78);
 	ADD(l, "mov ah, [rsp + flags]", 0x8A, 0x24, 0x24);
@@ -447,6 +447,9 @@ static void list_cold(struct listing *l, const struct cold_lines *cold, uintptr_
 	add_back(l, cold->passed_over);
 	fill_forward(l, cold->backwards, cold->backwards_end);
 	ADD(l, "cld", 0xFC);
+	ADD(l, "pushfq", 0x9C);
+	ADD(l, "and [rsp], ~AC", 0x81, 0x24, 0x24, 0xFF, 0xFF, 0xFB, 0xFF);
+	ADD(l, "popfq", 0x9D);
 	ADD(l, "jmp forwards", 0xE9);
 	add_back(l, cold->forwards);
 	fill_forward(l, cold->changed, cold->changed_end);
