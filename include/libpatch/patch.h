@@ -58,10 +58,19 @@ typedef enum patch_status {
 /* May libpatch map pages writable and executable at once? 0: yes; 1 (default): never. */
 #define PATCH_OPT_ENABLE_WXE 3
 
+/*
+ * May libpatch take SIGTRAP and SIGILL out of the masks of threads that block them from before patch_init(), or by
+ * system calls that it does not see? It traces such a thread for a moment, which ends epoll_wait(), sigtimedwait() and
+ * recv() with a time-out with EINTR, as any debugger does. 1 (default): yes; 0: never, and patch_commit() returns
+ * PATCH_EBLOCKED for as long as there is such a thread.
+ */
+#define PATCH_OPT_ADOPT_THREADS 4
+
 struct patch_option {
 	int type;
 	__extension__ union {
 		bool enable_wxe;
+		bool adopt_threads;
 		uint64_t reserved;
 	};
 };

@@ -34,14 +34,23 @@
 
 #include <errno.h>
 
-static patch_status lifecycle_read_options(const struct patch_option *options, size_t n, bool *allow_wx)
+struct lifecycle_options {
+	bool enable_wxe;
+	bool adopt_threads;
+};
+
+static patch_status lifecycle_read_options(const struct patch_option *options, size_t n,
+					   struct lifecycle_options *out)
 {
 	if (options == NULL && n > 0)
 		return error_raise(PATCH_EINVAL, "patch_init", "options are NULL but their number is not 0", "options");
 	for (size_t i = 0; i < n; ++i) {
-		if (options[i].type != PATCH_OPT_ENABLE_WXE)
+		if (options[i].type == PATCH_OPT_ENABLE_WXE)
+			out->enable_wxe = options[i].enable_wxe;
+		else if (options[i].type == PATCH_OPT_ADOPT_THREADS)
+			out->adopt_threads = options[i].adopt_threads;
+		else
 			return error_raise_at(PATCH_EINVAL, "patch_init", "unknown option", (uintptr_t)options[i].type);
-		*allow_wx = !options[i].enable_wxe;
 	}
 	return PATCH_OK;
 }
@@ -63,7 +72,7 @@ static patch_status lifecycle_bind(void)
 	return PATCH_OK;
 }
 
-static patch_status lifecycle_set_up(bool allow_wx)
+static patch_status lifecycle_set_up(const struct lifecycle_options *options)
 {
 	static bool fork_handled;
 	struct lock_scope scope;
@@ -90,7 +99,8 @@ static patch_status lifecycle_set_up(bool allow_wx)
 		return error_raise(PATCH_ESYS, "patch_init",
 				   "/proc/self/task, which tells what signals the threads block, cannot be read", NULL);
 	heap_take_refusal();
-	if (text_init(allow_wx) != PATCH_OK) {
+	mask_audit_set_adopts(options->adopt_threads);
+	if (text_init(!options->enable_wxe) != PATCH_OK) {
 		error = (int)heap_take_refusal();
 		if (error == 0)
 			return error_raise(PATCH_ENOTSUP, "patch_init", text_refusal(), NULL);
@@ -146,7 +156,7 @@ static patch_status lifecycle_start(void) NO_THREAD_SAFETY_ANALYSIS
 }
 
 /* Called by one thread at a time. */
-static patch_status lifecycle_begin(bool allow_wx)
+static patch_status lifecycle_begin(const struct lifecycle_options *options)
 {
 	patch_status status;
 
@@ -156,7 +166,7 @@ static patch_status lifecycle_begin(bool allow_wx)
 		return error_raise(PATCH_EEXIST, "patch_init",
 				   "another copy of libpatch patches this process, and two would patch each other",
 				   NULL);
-	status = lifecycle_set_up(allow_wx);
+	status = lifecycle_set_up(options);
 	if (status == PATCH_OK)
 		status = lifecycle_start();
 	if (status != PATCH_OK)
@@ -168,11 +178,11 @@ EXPORT patch_status patch_init(const struct patch_option *options, size_t n)
 {
 	/* In a child it is nobody, whoever was here in the parent. */
 	_Atomic int *busy = &libpatch_process_own.initialising;
-	bool allow_wx = false;
+	struct lifecycle_options wanted = { .enable_wxe = true, .adopt_threads = true };
 	patch_status status;
 
 	error_begin();
-	status = lifecycle_read_options(options, n, &allow_wx);
+	status = lifecycle_read_options(options, n, &wanted);
 	if (status != PATCH_OK)
 		return status;
 	if (api_life() == API_FINISHED)
@@ -181,7 +191,7 @@ EXPORT patch_status patch_init(const struct patch_option *options, size_t n)
 		process_begin();
 	if (api_life() == API_ALIVE || atomic_exchange(busy, 1))
 		return error_raise(PATCH_EEXIST, "patch_init", "already initialised", NULL);
-	status = lifecycle_begin(allow_wx);
+	status = lifecycle_begin(&wanted);
 	atomic_store(busy, 0);
 	return status;
 }

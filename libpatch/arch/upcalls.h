@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Upcalls: what generated code, and the unwinder's personality of hooks, reach in the layers above. Architecture code
- * knows these declarations and addresses only; runtime/ defines all of them.
+ * knows these declarations and addresses only; runtime/ and trap/ define them.
  */
 #ifndef LIBPATCH_ARCH_UPCALLS_H
 #define LIBPATCH_ARCH_UPCALLS_H
@@ -44,6 +44,8 @@ struct hook_guard {
 	uint32_t gone_past;
 	const struct shadow_leaf *shadow; /* the page that was looked at last; never NULL */
 	struct hook_pair pairs[HOOK_PAIRS];
+	/* Signals that the kernel keeps blocked until the running hook's call ends (trap/put_off.h). */
+	uint64_t put_off;
 };
 _Static_assert(offsetof(struct hook_guard, pairs) == sizeof(struct hook_pair), "`top` is a multiple of a pair's size");
 extern TLS_INITIAL_EXEC struct hook_guard libpatch_hook_guard;
@@ -55,6 +57,9 @@ extern TLS_INITIAL_EXEC struct hook_guard libpatch_hook_guard;
  * hook may be, with the program's extended state: no libc, no lock, general registers only.
  */
 bool hook_threads_may_run(uintptr_t guard, uintptr_t base) __attribute__((visibility("hidden"), used));
+
+/* The thread has left a hook by unwinding, and its guard is 0: signals that were put off come now. */
+void put_off_abandon(void) __attribute__((visibility("hidden"), used));
 
 /*
  * Of a second hook: is there a pair of this execution? It is the top one then. Called as hook_threads_may_run(), with

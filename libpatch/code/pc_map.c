@@ -7,6 +7,8 @@
 #include "code/pc_map.h"
 
 #include "arch/canonical.h"
+#include "arch/cpu.h"
+#include "arch/put_off.h"
 #include "arch/thread_pointer.h"
 #include "arch/trap_bytes.h"
 #include "code/arena.h"
@@ -146,4 +148,30 @@ void code_canonical_resume(greg_t *registers, const struct code_place *place)
 	shown.pc = place->pc;
 	shown.general[ARCH_RSP] -= place->below;
 	arch_registers_to(&shown, registers);
+}
+
+/* ---- calls of hooks --------------------------------------------------------------------------------------------- */
+
+bool code_put_off(uintptr_t base, uintptr_t rsp)
+{
+	struct arch_code_map map;
+
+	/* What a return leads to is on the shadow stack, too. */
+	if (arch_has_shadow_stack())
+		return false;
+	for (unsigned int way = 0; way < ARCH_PUT_OFF_WAYS; ++way) {
+		const uintptr_t *returns = arch_put_off_return(base, way);
+		uintptr_t pc = *returns;
+
+		/* The call has not begun, or has returned. */
+		if (rsp > (uintptr_t)returns)
+			continue;
+		if (arch_put_off_is_done(base, way))
+			return true;
+		if (pc_map_of_code(pc, &map) && arch_put_off_is_call(&map, pc, base, way)) {
+			arch_put_off(base, way);
+			return true;
+		}
+	}
+	return false;
 }

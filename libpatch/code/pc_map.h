@@ -35,4 +35,10 @@ bool code_canonical(greg_t *registers, struct code_place *place);
 /* With what the program has made of the registers: unless it has changed the pc, go on in generated code. */
 void code_canonical_resume(greg_t *registers, const struct code_place *place);
 
+/*
+ * A signal has interrupted a thread, with this stack pointer. If that is in what the hook with its frame at `base`
+ * calls, have the call return to a stub (arch/put_off.h). False: no call of a hook's is found there.
+ */
+bool code_put_off(uintptr_t base, uintptr_t rsp);
+
 #endif

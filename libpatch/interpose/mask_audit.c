@@ -6,6 +6,7 @@
  */
 #include "interpose/mask_audit.h"
 
+#include "arch/syscall.h"
 #include "base/syscall.h"
 #include "runtime/lock.h"
 #include "sys/seize.h"
@@ -18,6 +19,12 @@
 #define REMEMBERED 256
 
 static bool incomplete;
+static bool adopts = true;
+
+void mask_audit_set_adopts(bool may)
+{
+	adopts = may;
+}
 
 void mask_audit_incomplete(void)
 {
@@ -43,24 +50,6 @@ bool mask_audit_can_look(void)
 }
 
 /*
- * Threads that blocked owned signals; once one is found clean it stays so, because it can only change it by a mediated
- * call.
- */
-static int blocking[REMEMBERED];
-static size_t blocking_count;
-
-static bool mask_audit_remember(pid_t tid, uint64_t blocked, void *data)
-{
-	if (!signals_are_blocked(blocked) || tid == *(const pid_t *)data)
-		return true;
-	if (blocking_count < REMEMBERED)
-		blocking[blocking_count++] = tid;
-	else
-		incomplete = true;
-	return true;
-}
-
-/*
  * The kernel puts another mask back at the end of these calls than the one that a thread is seen to block meanwhile.
  */
 static bool mask_audit_waits_with_mask(pid_t tid)
@@ -78,6 +67,36 @@ static bool mask_audit_waits_with_mask(pid_t tid)
 	default:
 		return false;
 	}
+}
+
+/* By a call of its own, not by one of ours in its stead. */
+static bool mask_audit_will_block(pid_t tid)
+{
+	return mask_audit_waits_with_mask(tid) && !arch_call_is_made(tasks_waits_at(tid));
+}
+
+/* Does the thread block owned signals, or may it as soon as it has waited? Those that wait are adopted, else. */
+static bool mask_audit_blocks(pid_t tid, uint64_t blocked)
+{
+	return signals_are_blocked(blocked) || (!adopts && mask_audit_will_block(tid));
+}
+
+/*
+ * Threads that blocked owned signals; once one is found clean it stays so, because it can only change it by a mediated
+ * call.
+ */
+static int blocking[REMEMBERED];
+static size_t blocking_count;
+
+static bool mask_audit_remember(pid_t tid, uint64_t blocked, void *data)
+{
+	if (tid == *(const pid_t *)data || !mask_audit_blocks(tid, blocked))
+		return true;
+	if (blocking_count < REMEMBERED)
+		blocking[blocking_count++] = tid;
+	else
+		incomplete = true;
+	return true;
 }
 
 struct mask_audit_list {
@@ -101,14 +120,14 @@ void mask_audit_adopt(bool all)
 {
 	static struct mask_audit_list list;
 
-	if (tasks_is_single())
+	if (!adopts || tasks_is_single())
 		return;
 	list.self = (pid_t)raw_syscall(SYS_gettid);
 	list.count = 0;
 	list.all = all;
 	tasks_visit(mask_audit_list_thread, &list);
 	if (list.count > 0) {
-		uint64_t everything = ~(uint64_t)0, before;
+		uint64_t everything = SIGNALS_IN_ENTRY, before;
 
 		raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &everything, &before, sizeof(before));
 		seize_and_unblock(list.threads, list.count, SIGNALS_OWNED, app_sigstate_place());
@@ -118,7 +137,7 @@ void mask_audit_adopt(bool all)
 
 static bool mask_audit_find(pid_t tid, uint64_t blocked, void *data)
 {
-	if (signals_are_blocked(blocked) && tid != (pid_t)raw_syscall(SYS_gettid))
+	if (tid != (pid_t)raw_syscall(SYS_gettid) && mask_audit_blocks(tid, blocked))
 		*(int *)data = tid;
 	return *(int *)data == 0;
 }
@@ -138,7 +157,7 @@ static int mask_audit_look_again(void)
 
 		if (!tasks_blocked(tid, &blocked))
 			return MASK_AUDIT_UNKNOWN;
-		if (signals_are_blocked(blocked))
+		if (mask_audit_blocks(tid, blocked))
 			return tid;
 		--blocking_count;
 	}

@@ -9,6 +9,7 @@
 #include "interpose/mask_audit.h"
 #include "runtime/app_handlers.h"
 #include "runtime/fork.h"
+#include "runtime/hook_threads.h"
 #include "sys/process.h"
 #include "sys/tasks.h"
 #include "sys/tls.h"
@@ -18,6 +19,7 @@
 #include "trap/app_sigwait.h"
 #include "trap/forward.h"
 #include "trap/mediated.h"
+#include "trap/put_off.h"
 #include "trap/signal_frame.h"
 
 #include <sched.h>
@@ -70,7 +72,10 @@ static uint64_t changed_mask(long how, uint64_t before, uint64_t set)
 	}
 }
 
-/* words: what the thread believed, and the owned signals that it asked for; mask: what the kernel had, if read. */
+/*
+ * words: what the thread believed, the owned signals that it asked for, and all that it asked for; mask: what the
+ * kernel had, if read.
+ */
 static void emul_post_sigprocmask(struct mediated *call)
 {
 	uint64_t believed = call->words[0], asked = call->words[1];
@@ -81,9 +86,11 @@ static void emul_post_sigprocmask(struct mediated *call)
 		return;
 	real = (call->ours.rdx != 0 ? *(uint64_t *)call->ours.rdx : call->mask) & OWNED;
 	if (old != NULL)
-		*old = (call->ours.rdx != 0 ? *old : call->mask) | believed;
+		*old = ((call->ours.rdx != 0 ? *old : call->mask) & ~put_off_blocked()) | believed;
 	if (call->program->rsi == 0)
 		return;
+	if (call->program->rdi != SIG_UNBLOCK)
+		put_off_keep_blocked(call->words[2]);
 	/* Blocked by other means than this: so much for them. */
 	if (real & ~believed) {
 		believed |= real;
@@ -111,6 +118,7 @@ static void emul_unblock_held(struct mediated *call, uint64_t *kernel)
 	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &call->mask, SET_SIZE);
 	signal_frame_raise_held(OWNED & ~now);
 	*kernel = changed_mask(call->program->rdi, call->mask, *kernel) & ~OWNED;
+	call->mask &= ~put_off_blocked();
 	call->ours.rdi = SIG_SETMASK;
 	call->ours.rdx = 0;
 }
@@ -136,6 +144,7 @@ static bool emul_sigprocmask(struct arch_call *program)
 		}
 		kernel = *(const volatile uint64_t *)set;
 		call.words[1] = kernel & OWNED;
+		call.words[2] = kernel;
 		if (how != SIG_UNBLOCK)
 			kernel &= ~OWNED;
 		call.ours.rsi = (long)&kernel;
@@ -193,7 +202,8 @@ static bool emul_wait(struct mediated *call, long *place)
 	atomic_signal_fence(memory_order_seq_cst);
 	call->takes = OWNED & ~call->mask;
 	call->waits = true;
-	call->restarts = call->program->rax != SYS_epoll_pwait && call->program->rax != SYS_epoll_pwait2;
+	call->restarts = call->program->rax != SYS_epoll_pwait && call->program->rax != SYS_epoll_pwait2 &&
+			 call->program->rax != SYS_io_uring_enter;
 	app_sigwait_offer(call, call->takes);
 	(void)INJECT(INJECT_WAIT);
 	/* What comes behind this look makes the call begin anew. */
@@ -248,6 +258,41 @@ static bool emul_pselect(struct arch_call *program)
 	call.ours = *program;
 	call.ours.r9 = (long)&ours;
 	return emul_wait(&call, &ours.mask);
+}
+
+/* With IORING_ENTER_EXT_ARG, the fifth argument points to this (include/uapi/linux/io_uring.h). */
+struct getevents_argument {
+	uint64_t mask; /* its address */
+	uint32_t size;
+	uint32_t unused;
+	uint64_t time;
+};
+#define ENTER_GETEVENTS 1
+#define ENTER_EXT_ARG 8
+
+/* io_uring_enter: where it waits, the mask is the fifth argument or in what that points to. */
+static bool emul_io_uring_enter(struct arch_call *program)
+{
+	struct mediated call = { .program = program, .post = emul_post_nothing };
+	const volatile struct getevents_argument *argument = (const struct getevents_argument *)program->r8;
+	struct getevents_argument ours;
+
+	if ((program->r10 & ENTER_GETEVENTS) == 0 || program->r8 == 0)
+		return false;
+	if ((program->r10 & ENTER_EXT_ARG) == 0)
+		return emul_ppoll(program, offsetof(struct arch_call, r8), program->r9);
+	if (program->r9 != sizeof(ours) || !are_readable((const void *)program->r8, sizeof(ours)))
+		return false;
+	ours.mask = argument->mask;
+	ours.size = argument->size;
+	ours.unused = argument->unused;
+	ours.time = argument->time;
+	if (ours.mask == 0 || ours.size != SET_SIZE)
+		return false;
+	mediated_begin(&call);
+	call.ours = *program;
+	call.ours.r8 = (long)&ours;
+	return emul_wait(&call, (long *)&ours.mask);
 }
 
 /* ---- signals that are taken, not handled ------------------------------------------------------------------------ */
@@ -453,7 +498,7 @@ static void emul_post_execve(struct mediated *call)
 /* A new program inherits what is blocked and what is ignored: let it be what this one believes. */
 static bool emul_execve(struct arch_call *program)
 {
-	struct mediated call = { .program = program, .post = emul_post_execve };
+	struct mediated call = { .program = program, .post = emul_post_execve, .leaves = true };
 	const uint64_t all = SIGNALS_IN_ENTRY;
 	uint64_t blocked = app_sigstate_blocked();
 	bool alone = process_is_borrowed() || tasks_is_single();
@@ -467,7 +512,7 @@ static bool emul_execve(struct arch_call *program)
 		    action.handler == (void *)(uintptr_t)SIG_IGN)
 			call.words[1] |= SIGNALS_BIT(signals_ownable[slot]);
 	}
-	if (blocked == 0 && call.words[1] == 0)
+	if (blocked == 0 && call.words[1] == 0 && put_off_blocked() == 0)
 		return false;
 	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &call.words[0], SET_SIZE);
 	mediated_begin(&call);
@@ -480,7 +525,7 @@ static bool emul_execve(struct arch_call *program)
 			continue;
 		raw_syscall(SYS_rt_sigaction, signals_ownable[slot], &action, NULL, SET_SIZE);
 	}
-	mask = call.words[0] | blocked;
+	mask = (call.words[0] & ~put_off_blocked()) | blocked;
 	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, SET_SIZE);
 	mediated_make(&call);
 	return true;
@@ -577,6 +622,7 @@ bool syscall_emul_concerns(long number)
 	case SYS_epoll_pwait:
 	case SYS_epoll_pwait2:
 	case SYS_io_pgetevents:
+	case SYS_io_uring_enter:
 	case SYS_execve:
 	case SYS_execveat:
 	case SYS_clone:
@@ -592,6 +638,9 @@ bool syscall_emulate(struct arch_call *call)
 {
 	if (!signals_owned())
 		return false;
+	/* The procedure was left by a jump. */
+	if (put_off_blocked() != 0 && hook_threads_own_guard() == 0)
+		put_off_abandon();
 	switch (call->rax) {
 	case SYS_rt_sigprocmask:
 		return emul_sigprocmask(call);
@@ -613,6 +662,8 @@ bool syscall_emulate(struct arch_call *call)
 	case SYS_pselect6:
 	case SYS_io_pgetevents:
 		return emul_pselect(call);
+	case SYS_io_uring_enter:
+		return emul_io_uring_enter(call);
 	case SYS_execve:
 	case SYS_execveat:
 		return emul_execve(call);

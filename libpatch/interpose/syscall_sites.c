@@ -7,6 +7,7 @@
 
 #include "arch/trap_bytes.h"
 #include "base/syscall.h"
+#include "elf/loaded.h"
 #include "elf/sections.h"
 #include "elf/segments.h"
 #include "interpose/mask_audit.h"
@@ -14,7 +15,6 @@
 #include "plan/scan.h"
 #include "plan/site.h"
 
-#include <link.h>
 #include <signal.h>
 #include <string.h>
 #include <sys/auxv.h>
@@ -22,8 +22,9 @@
 struct search {
 	syscall_sites_patch_fn *patch;
 	bool libc_incomplete; /* a call of libc's is not patched */
-	const struct dl_phdr_info *module; /* the one at hand */
-	bool is_libc;   /* numbers that are not known there are none of ours */
+	bool others; /* modules of other namespaces, which have the same dynamic linker */
+	const struct loaded *module; /* the one at hand */
+	bool is_libc;
 	bool is_loader; /* the dynamic linker: what it unmaps are modules */
 	/* Where the module's code is, once it was asked for; code_upper 0: it was not. */
 	uintptr_t code_lower;
@@ -121,10 +122,10 @@ static bool syscall_sites_is_harmless(uintptr_t address, const struct search *se
 /* Data in an executable segment. Few modules have any, so that the file is read only then, and once. */
 static bool syscall_sites_is_outside_code(uintptr_t address, struct search *search)
 {
-	const struct dl_phdr_info *module = search->module;
+	const struct module *module = &search->module->module;
 
 	if (search->code_upper == 0 &&
-	    !sections_of_code(module->dlpi_name, module->dlpi_addr, module->dlpi_phdr, module->dlpi_phnum,
+	    !sections_of_code(search->module->path, module->bias, module->headers, module->header_count,
 			      &search->code_lower, &search->code_upper))
 		search->code_upper = UINTPTR_MAX;
 	return address < search->code_lower || address >= search->code_upper;
@@ -154,7 +155,7 @@ static bool syscall_sites_consider(struct search *search, uintptr_t address) REQ
 	/* Most are, and their function need not be scanned. */
 	if (syscall_sites_is_harmless(address, search) || syscall_sites_is_own(address))
 		return true;
-	status = site_examine(address, &extent, &refusal);
+	status = site_examine_syscall(address, &extent, &refusal);
 
 	if ((status == PATCH_OK || status == PATCH_EBOUNDARY) && syscall_sites_returns(address, search->lower)) {
 		bool patched;
@@ -180,21 +181,14 @@ static bool syscall_sites_consider(struct search *search, uintptr_t address) REQ
 		return true;
 	found = syscall_sites_examine(address, extent.lower);
 	site.start = found.start;
-	/* The number is given by somebody else, and everything is in place right in front: libc's syscall(). */
-	if (found.number < 0 && found.start != 0) {
-		struct arch_insn insn;
-
-		if (!arch_decode((const uint8_t *)found.start, INSN_MAX, found.start, &insn) ||
-		    found.start + insn.length != address)
-			return search->is_libc;
-		return search->patch(&site) || search->is_libc;
-	}
-	if (found.number < 0)
-		return search->is_libc;
-	if (!syscall_sites_concerns(found.number, search))
+	/* A number that is given by somebody else is looked at when the call is made. */
+	if (found.number >= 0 && !syscall_sites_concerns(found.number, search))
 		return true;
 	site.unmaps = found.number == SYS_munmap;
-	return found.start != 0 && search->patch(&site);
+	if (found.start != 0 && search->patch(&site))
+		return true;
+	/* In a loop, to which the number comes from in front: libc has none of ours there. */
+	return found.number < 0 && search->is_libc;
 }
 
 static void syscall_sites_search_segment(struct search *search, uintptr_t upper) REQUIRES(library_lock)
@@ -213,34 +207,42 @@ static void syscall_sites_search_segment(struct search *search, uintptr_t upper)
 }
 
 /* Is the function in the module's code? */
-static bool syscall_sites_has(const struct dl_phdr_info *module, uintptr_t function)
+static bool syscall_sites_has(const struct module *module, uintptr_t function)
 {
-	FOR_EACH_SEGMENT(segment, module->dlpi_phdr, module->dlpi_phnum, PT_LOAD, PF_R | PF_X)
-		if (segment_contains(segment, module->dlpi_addr, function))
+	const Elf64_Phdr *headers = module->headers;
+
+	FOR_EACH_SEGMENT(segment, headers, module->header_count, PT_LOAD, PF_R | PF_X)
+		if (segment_contains(segment, module->bias, function))
 			return true;
 	return false;
 }
 
-static int syscall_sites_search_module(struct dl_phdr_info *info, size_t size, void *data) REQUIRES(library_lock)
+static bool syscall_sites_search_module(const struct loaded *loaded, void *data) REQUIRES(library_lock)
 {
+	const struct module *module = &loaded->module;
+	const Elf64_Phdr *headers = module->headers;
 	struct search *search = data;
 
-	(void)size;
-	search->module = info;
-	search->is_loader = info->dlpi_addr != 0 && info->dlpi_addr == getauxval(AT_BASE);
-	search->is_libc = search->is_loader || syscall_sites_has(info, (uintptr_t)&sigaction);
+	search->module = loaded;
+	search->is_loader = module->bias != 0 && module->bias == getauxval(AT_BASE);
+	search->is_libc = search->is_loader || syscall_sites_has(module, (uintptr_t)&sigaction);
 	search->code_upper = 0;
-	FOR_EACH_SEGMENT(segment, info->dlpi_phdr, info->dlpi_phnum, PT_LOAD, PF_R | PF_X) {
-		search->lower = info->dlpi_addr + segment->p_vaddr;
+	if (search->is_loader && search->others)
+		return true;
+	FOR_EACH_SEGMENT(segment, headers, module->header_count, PT_LOAD, PF_R | PF_X) {
+		search->lower = module->bias + segment->p_vaddr;
 		syscall_sites_search_segment(search, search->lower + segment->p_memsz);
 	}
-	return 0;
+	return true;
 }
 
 bool syscall_sites_find(syscall_sites_patch_fn *patch)
 {
 	struct search search = { .patch = patch };
 
-	dl_iterate_phdr(syscall_sites_search_module, &search);
+	loaded_visit(false, syscall_sites_search_module, &search);
+	/* Another libc's calls are the program's, too. */
+	search.others = true;
+	loaded_visit(true, syscall_sites_search_module, &search);
 	return !search.libc_incomplete;
 }

@@ -195,7 +195,7 @@ static bool pinned_bound(uintptr_t lower, uintptr_t upper, uintptr_t address, st
 }
 
 const char *pinned_examine(const struct module *module, uintptr_t address, uintptr_t lower, uintptr_t upper,
-			   struct pinned *out)
+			   bool mediated, struct pinned *out)
 {
 	uintptr_t found;
 
@@ -208,6 +208,8 @@ const char *pinned_examine(const struct module *module, uintptr_t address, uintp
 	for (size_t i = 0; i < range_count; ++i)
 		if (!pinned_bound(ranges[i].lower, ranges[i].upper, address, out))
 			return "the code is a restartable sequence (rseq), which works only where it is";
+	if (mediated)
+		return NULL;
 	found = pinned_find_cancellable(address, lower, upper);
 	if (found != 0 && !pinned_bound(found - CANCELLABLE_BEFORE, found + sizeof(cancellable), address, out))
 		return "the system call is a cancellation point, which works only where it is";

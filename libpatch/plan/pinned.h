@@ -25,8 +25,9 @@ struct pinned {
 
 /*
  * NULL, and the bounds; or why the address must not be patched. [lower, upper): the function around it, upper 0 when
- * unknown.
+ * unknown. `mediated`: for a patch of the library's at a system call, which is before the call or behind it for each
+ * handler that looks (S6), and so may be at a cancellation point.
  */
 const char *pinned_examine(const struct module *module, uintptr_t address, uintptr_t lower, uintptr_t upper,
-			   struct pinned *out) REQUIRES(library_lock);
+			   bool mediated, struct pinned *out) REQUIRES(library_lock);
 #endif

@@ -163,7 +163,8 @@ bool site_module(uintptr_t address, struct module *module)
 	       (module_find(address, module) || module_find_mapped(address, &cached, module));
 }
 
-patch_status site_examine(uintptr_t address, struct extent *extent, struct refusal *refusal)
+static patch_status site_examine_for(uintptr_t address, bool mediated, struct extent *extent, struct refusal *refusal)
+	REQUIRES(library_lock)
 {
 	struct pinned pinned;
 	struct module module;
@@ -192,7 +193,7 @@ patch_status site_examine(uintptr_t address, struct extent *extent, struct refus
 	}
 	if (known)
 		site_trust(&module, address, extent);
-	refusal->message = pinned_examine(&module, address, extent->lower, extent->upper, &pinned);
+	refusal->message = pinned_examine(&module, address, extent->lower, extent->upper, mediated, &pinned);
 	if (refusal->message != NULL)
 		return PATCH_EPROTECTED;
 	refusal->message = site_check_restorers(address, extent);
@@ -211,6 +212,16 @@ patch_status site_examine(uintptr_t address, struct extent *extent, struct refus
 		return PATCH_EBOUNDARY;
 	}
 	return PATCH_OK;
+}
+
+patch_status site_examine(uintptr_t address, struct extent *extent, struct refusal *refusal)
+{
+	return site_examine_for(address, false, extent, refusal);
+}
+
+patch_status site_examine_syscall(uintptr_t address, struct extent *extent, struct refusal *refusal)
+{
+	return site_examine_for(address, true, extent, refusal);
 }
 
 patch_status site_check_target(uintptr_t address, struct refusal *refusal)

@@ -29,6 +29,10 @@ struct extent {
 /* May a patch be placed at address? PATCH_OK, or why not in *refusal. */
 patch_status site_examine(uintptr_t address, struct extent *extent, struct refusal *refusal) REQUIRES(library_lock);
 
+/* The same for the library's own patch at a system call. */
+patch_status site_examine_syscall(uintptr_t address, struct extent *extent, struct refusal *refusal)
+	REQUIRES(library_lock);
+
 /* Handlers of the program return through the code at address, which must stay as it is. Not many are remembered. */
 void site_protect_restorer(uintptr_t address) REQUIRES(library_lock);
 

@@ -122,9 +122,11 @@ bool hook_threads_may_run(uintptr_t guard, uintptr_t base)
 		return false;
 	}
 	/* Above this frame: running, but for one that this frame overlaps. */
-	if (base < guard)
-		return base >= guard - ARCH_HOOK_FRAME_TOTAL;
-	return hook_threads_frame_is_gone(guard);
+	if (base < guard ? base < guard - ARCH_HOOK_FRAME_TOTAL : !hook_threads_frame_is_gone(guard))
+		return false;
+	libpatch_hook_guard.guard = 0;
+	put_off_abandon();
+	return true;
 }
 
 uintptr_t hook_threads_own_guard(void)

@@ -66,11 +66,14 @@ static void lock_give_up(void) REQUIRES(library_lock)
 	lock_give_word(state);
 }
 
-/* The owned signals stay as the thread has them: a trap byte met under the lock must be served. */
+/*
+ * The owned signals stay as the thread has them: a trap byte met under the lock must be served. So does SIGSYS, which
+ * filters raise for our own system calls, and which ends a process that blocks it.
+ */
 static void lock_block_signals(struct lock_scope *scope)
 {
 	scope->blocked = true;
-	scope->mask = lock_change_mask(SIG_BLOCK, ~SIGNALS_OWNED);
+	scope->mask = lock_change_mask(SIG_BLOCK, SIGNALS_IN_ENTRY & ~SIGNALS_OWNED);
 }
 
 /* What a handler or a probe may do again. */

@@ -191,6 +191,22 @@ long tasks_waits_in(pid_t tid)
 	return (long)number;
 }
 
+uintptr_t tasks_waits_at(pid_t tid)
+{
+	const struct tasks_digits digits = tasks_digits_of(tid);
+	char text[256];
+	long length = tasks_read_file(digits.text, "/syscall", text, sizeof(text));
+	uint64_t pc = 0;
+
+	if (length <= 0)
+		return 0;
+	/* The last of its words, each of which begins with 0x. */
+	for (const char *at = text; *at != '\0'; ++at)
+		if (*at == 'x')
+			parse_hexadecimal(at + 1, &pc);
+	return (uintptr_t)pc;
+}
+
 bool tasks_visit(tasks_visit_fn *visit, void *data)
 {
 	long fd = raw_open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);

@@ -43,5 +43,7 @@ bool tasks_user_time(pid_t tid, uint64_t *ns);
 #define TASKS_RUNS (1L << 32)
 #define TASKS_GONE (2L << 32)
 long tasks_waits_in(pid_t tid);
+/* Where that call was made: the address behind its instruction. 0: it does not wait, or the kernel does not tell. */
+uintptr_t tasks_waits_at(pid_t tid);
 
 #endif

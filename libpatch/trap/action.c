@@ -158,3 +158,19 @@ void action_give_back(int signo)
 {
 	action_exchange(signo, action_unwrap_own);
 }
+
+static bool action_arm_own(int signo, struct kernel_sigaction *action)
+{
+	int index = arch_signal_index((uintptr_t)action->restorer);
+
+	(void)signo;
+	if (index < 0 || action->handler != NULL)
+		return false;
+	action->handler = (void *)arch_signal_thunk((unsigned int)index);
+	return true;
+}
+
+void action_arm_again(int signo)
+{
+	action_exchange(signo, action_arm_own);
+}

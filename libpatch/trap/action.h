@@ -43,5 +43,7 @@ long action_get(int signo, struct kernel_sigaction *kernel);
 long action_take_over(int signo);
 /* The reverse. */
 void action_give_back(int signo);
+/* A handler that the kernel has reset for a signal (SA_RESETHAND) is there again: the signal is yet to come. */
+void action_arm_again(int signo);
 
 #endif

@@ -30,6 +30,8 @@ struct mediated {
 	uint64_t mask; /* the thread's for the time of a call that waits */
 	/* Owned signals that the call takes or lets through: held ones are looked at first. */
 	uint64_t takes;
+	/* The thread's masks are those of the program that is to be executed: a signal that comes is not put off. */
+	bool leaves;
 	/* The library lock is held: whatever comes waits. */
 	bool busy;
 	/* A signal of the process that another thread has told this one (trap/app_sigwait.h). */
@@ -38,7 +40,7 @@ struct mediated {
 	int tid; /* of the thread, when it has an offer */
 
 	/* For `post`: what belongs to the call at hand. */
-	uint64_t words[2];
+	uint64_t words[3];
 	void *pointer;
 	siginfo_t info;
 };

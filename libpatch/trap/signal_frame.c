@@ -15,6 +15,7 @@
 #include "trap/app_sigwait.h"
 #include "trap/forward.h"
 #include "trap/mediated.h"
+#include "trap/put_off.h"
 #include "trap/registry.h"
 #include "trap/trap.h"
 
@@ -73,6 +74,22 @@ static void signal_frame_note_place(ucontext_t *context, const struct code_place
 	words[3] = place->below;
 }
 
+/* Does the block stand for the instruction of the entry now? */
+static bool signal_frame_is_current_of(const struct registry_entry *entry, uintptr_t block)
+{
+	struct arch_code_map now;
+
+	switch (REGISTRY_STATE(atomic_load(&entry->state))) {
+	case REGISTRY_ACTIVE:
+		return pc_map_of_code(atomic_load(&entry->target), &now) && now.block == block;
+	case REGISTRY_DORMANT:
+		/* There never was a trap byte: the text was changed whole (S4), and leads to the block. */
+		return true;
+	default:
+		return false;
+	}
+}
+
 /*
  * Is the code that the place is in what stands for the instruction now? Its patches may have changed since, also by the
  * handler, which then goes on at the instruction to meet them.
@@ -81,11 +98,10 @@ static bool signal_frame_is_current(const struct code_place *place)
 {
 	registry_token token = registry_read_lock();
 	const struct registry_entry *entry = registry_lookup(place->shown);
-	struct arch_code_map now, then;
-	bool is_current = entry == NULL || !pc_map_of_code(place->pc, &then);
+	struct arch_code_map then;
+	bool is_current = entry == NULL || !pc_map_of_code(place->pc, &then) ||
+			  signal_frame_is_current_of(entry, then.block);
 
-	if (!is_current && REGISTRY_STATE(atomic_load(&entry->state)) == REGISTRY_ACTIVE)
-		is_current = pc_map_of_code(atomic_load(&entry->target), &now) && now.block == then.block;
 	registry_read_unlock(token);
 	return is_current;
 }
@@ -181,11 +197,18 @@ uintptr_t libpatch_signal_enter(int signo, siginfo_t *info, ucontext_t *context,
 	bool ends_wait = signal_frame_ends_wait(call, signo, registers);
 	uint64_t base;
 
+	put_off_end(context);
 	/* It is over, with what it has changed, before it is asked whether the signal is blocked. */
 	if (call != NULL && !ends_wait && (call->made || arch_call_is_made((uintptr_t)registers[REG_RIP]))) {
 		signal_frame_end_call(call, registers);
 		*before = app_sigstate_withheld(*before);
 		call = NULL;
+	}
+	if ((call == NULL || !call->leaves) && put_off_signal(signo, info, context)) {
+		if (ends_wait)
+			signal_frame_end_call(call, registers);
+		*before = app_sigstate_withheld(*before);
+		return 0;
 	}
 	if (signal_index(signo) >= 0 && !trap_enter(signo, info, context, index, ends_wait)) {
 		/*
@@ -201,6 +224,8 @@ uintptr_t libpatch_signal_enter(int signo, siginfo_t *info, ucontext_t *context,
 	/* In a call that is not made, or ends a wait, the kernel may block owned signals that the program does not. */
 	base = (call != NULL ? app_sigstate_withheld(*before) : *before) | app_sigstate_blocked();
 	*before = base;
+	put_off_forget(context);
+	base = *before;
 	if (ends_wait)
 		base = call->mask;
 	signal_frame_show_program(signo, info, context, call);
@@ -219,6 +244,8 @@ void signal_frame_return(ucontext_t *context)
 {
 	uint64_t *after = signal_frame_mask(context);
 
+	/* The frame has what is blocked, in whole. */
+	put_off_keep_blocked(~(uint64_t)0);
 	app_sigstate_set_blocked(*after & SIGNALS_OWNED);
 	*after = app_sigstate_withheld(*after);
 	/* They come when the kernel has put the mask in effect. */

@@ -8,6 +8,7 @@
  * program is at.
  */
 #include "arch/canonical.h"
+#include "arch/put_off.h"
 #include "arch/syscall.h"
 
 #include "arch/thread_pointer.h"
@@ -411,12 +412,26 @@ static void canonical_end_call(struct canonical *c, const struct canonical_hook 
 	}
 }
 
+static uintptr_t canonical_base(struct canonical *c, const struct arch_hook_map *hook)
+{
+	return canonical_stack_pointer(c) - 8U * hook->pushed - ARCH_HOOK_FRAME_TOTAL;
+}
+
+bool arch_put_off_is_call(const struct arch_code_map *map, uintptr_t pc, uintptr_t base, unsigned int way)
+{
+	struct canonical c = { .map = map, .at.pc = pc, .at.general[ARCH_RSP] = base - 8U * way };
+	const struct arch_stretch *stretch = canonical_is_inside(map, pc) ? canonical_stretch(map, pc) : NULL;
+
+	return stretch != NULL && (stretch->kind & ARCH_STRETCH_KIND) > ARCH_HOOK_BEGINS &&
+	       canonical_base(&c, &map->hooks[stretch->arg]) == base;
+}
+
 /* To where the hook began, or false: to where it ends. */
 static bool canonical_in_hook(struct canonical *c, const struct arch_stretch *stretch, uint8_t kind)
 {
 	const struct canonical_hook hook = {
 		.map = &c->map->hooks[stretch->arg],
-		.base = canonical_stack_pointer(c) - 8U * c->map->hooks[stretch->arg].pushed - ARCH_HOOK_FRAME_TOTAL,
+		.base = canonical_base(c, &c->map->hooks[stretch->arg]),
 	};
 	const uintptr_t word = c->at.general[RDX] + c->at.general[RAX] + offsetof(struct shadow_leaf, words);
 	bool again = true;

@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Leaving a hook by unwinding: the personality routine of generated code. It runs in the program, in any thread that
- * unwinds, and writes nothing but that thread's guard.
+ * unwinds, and writes nothing but that thread's guard, and lets signals come that were put off.
  */
 #include "arch/x86_64/unwind_tables.h"
 
@@ -41,12 +41,17 @@ _Unwind_Reason_Code libpatch_hook_personality(int version, _Unwind_Action action
 	(void)version;
 	(void)class;
 	(void)exception;
-	/* No hook is 0, which is below every frame; GUARD_INSIDE and GUARD_UNKNOWN are above every frame. */
-	if ((actions & _UA_CLEANUP_PHASE) == 0 || guard < rsp)
+	/*
+	 * No hook is 0, which is below every frame; GUARD_INSIDE and GUARD_UNKNOWN are above every frame. The CFA of a
+	 * stub (put_off_stubs.S) is a byte above the stack pointer.
+	 */
+	if ((actions & _UA_CLEANUP_PHASE) == 0 || guard + 1 < rsp)
 		return _URC_CONTINUE_UNWIND;
 	tables.code = _Unwind_GetRegionStart(context);
 	tables.granules = (uintptr_t)_Unwind_GetLanguageSpecificData(context);
-	if (guard < personality_stack_pointer(&tables, _Unwind_GetIP(context), rsp))
+	if (guard < personality_stack_pointer(&tables, _Unwind_GetIP(context), rsp)) {
 		libpatch_hook_guard.guard = 0;
+		put_off_abandon();
+	}
 	return _URC_CONTINUE_UNWIND;
 }

@@ -66,3 +66,48 @@ uint64_t *arch_signal_words(ucontext_t *context)
 {
 	return (uint64_t *)context->uc_mcontext.__reserved1;
 }
+
+/* ---- masks set by a return -------------------------------------------------------------------------------------- */
+
+extern const char arch_signal_blocked[] __attribute__((visibility("hidden")));
+
+void arch_signal_frame_to_handler(const uint64_t *entry, ucontext_t *frame, uintptr_t handler)
+	__attribute__((visibility("hidden"), used));
+void arch_signal_frame_to_leave(ucontext_t *context, ucontext_t *frame, const uint64_t *mask)
+	__attribute__((visibility("hidden"), used));
+
+#define FLAG_XSTATE 1 /* UC_FP_XSTATE: what fpregs points to has extended state */
+
+/* A frame that leads to `pc`, with the segments and the signal stack of the kernel's, and initial extended state. */
+static void signal_entry_lead_to(ucontext_t *frame, const ucontext_t *from, uintptr_t pc, const void *stack,
+				 uint64_t mask)
+{
+	greg_t *registers = frame->uc_mcontext.gregs;
+
+	frame->uc_flags = from->uc_flags & ~(unsigned long)FLAG_XSTATE;
+	frame->uc_link = NULL;
+	frame->uc_stack = from->uc_stack;
+	frame->uc_mcontext.fpregs = NULL;
+	registers[REG_CSGSFS] = from->uc_mcontext.gregs[REG_CSGSFS];
+	registers[REG_EFL] = 0x202;
+	registers[REG_RIP] = (greg_t)pc;
+	registers[REG_RSP] = (greg_t)stack;
+	registers[REG_RAX] = 0;
+	*(uint64_t *)&frame->uc_sigmask = mask;
+}
+
+/* entry: the mask, a word, and the three arguments of the handler, rdx first; above them the frame of the kernel. */
+void arch_signal_frame_to_handler(const uint64_t *entry, ucontext_t *frame, uintptr_t handler)
+{
+	greg_t *registers = frame->uc_mcontext.gregs;
+
+	signal_entry_lead_to(frame, (const ucontext_t *)entry[2], handler, entry + 5, entry[0]);
+	registers[REG_RDX] = (greg_t)entry[2];
+	registers[REG_RSI] = (greg_t)entry[3];
+	registers[REG_RDI] = (greg_t)entry[4];
+}
+
+void arch_signal_frame_to_leave(ucontext_t *context, ucontext_t *frame, const uint64_t *mask)
+{
+	signal_entry_lead_to(frame, context, (uintptr_t)arch_signal_blocked, context, *mask);
+}

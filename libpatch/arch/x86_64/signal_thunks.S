@@ -16,10 +16,20 @@
 #endif
 
 	.set THUNKS, 1024 /* ARCH_SIGNAL_THUNKS */
+	.set SIGSYS, 31
 	.set SYS_rt_sigprocmask, 14
 	.set SYS_rt_sigreturn, 15
 	.set SIG_SETMASK, 2
 	.set SET_SIZE, 8
+
+	/* Kernel's struct ucontext, behind which is the information of the signal. */
+	.set CONTEXT_R12, 72
+	.set CONTEXT_R13, 80
+	.set CONTEXT_R14, 88
+	.set CONTEXT_R15, 96
+	.set CONTEXT_RBP, 120
+	.set CONTEXT_RBX, 128
+	.set CONTEXT_SIZE, 304 /* a multiple of 16 */
 
 	/* As OWN_SYSCALL of base/syscall.h. */
 	.macro OWN_SYSCALL
@@ -69,6 +79,8 @@ signal_entry:
 	mov %rax, %r9
 	test %rax, %rax
 	jz signal_return
+	cmpl $SIGSYS, 32(%rsp)
+	je signal_enter_filtered
 	mov $SIG_SETMASK, %edi
 	mov %rsp, %rsi
 	xor %edx, %edx
@@ -89,35 +101,60 @@ arch_signal_entered:
 	xor %eax, %eax
 	jmp *%r9
 arch_signal_entry_end:
+	/*
+	 * A filter that raises SIGSYS may raise it for rt_sigprocmask, too. What sets the mask and jumps is the return
+	 * from a frame of our own, a call that who handles signals must be allowed.
+	 */
+signal_enter_filtered:
+	.cfi_adjust_cfa_offset 16 + 24
+	mov %rsp, %rdi
+	sub $CONTEXT_SIZE, %rsp
+	.cfi_adjust_cfa_offset CONTEXT_SIZE
+	mov %rsp, %rsi
+	mov %rax, %rdx
+	mov %rbx, CONTEXT_RBX(%rsp)
+	mov %rbp, CONTEXT_RBP(%rsp)
+	mov %r12, CONTEXT_R12(%rsp)
+	mov %r13, CONTEXT_R13(%rsp)
+	mov %r14, CONTEXT_R14(%rsp)
+	mov %r15, CONTEXT_R15(%rsp)
+	call arch_signal_frame_to_handler
+	mov $SYS_rt_sigreturn, %eax
+	OWN_SYSCALL
 	.cfi_endproc
 	.size signal_entry, . - signal_entry
 
 /* DW_CFA_expression: the register is saved at an offset from the stack pointer. */
 	.macro SAVED register, offset
-	.cfi_escape 0x10, \register, 3, 0x77, (\offset & 0x7f) | 0x80, \offset >> 7
+	.cfi_escape 0x10, \register, 3, 0x77, ((\offset) & 0x7f) | 0x80, (\offset) >> 7
+	.endm
+
+	.macro FRAME_OF_KERNEL above
+	/* DW_CFA_def_cfa_expression: *(rsp + ...) */
+	.cfi_escape 0x0f, 4, 0x77, ((\above + 160) & 0x7f) | 0x80, (\above + 160) >> 7, 0x06
+	SAVED 8, \above + 40
+	SAVED 9, \above + 48
+	SAVED 10, \above + 56
+	SAVED 11, \above + 64
+	SAVED 12, \above + 72
+	SAVED 13, \above + 80
+	SAVED 14, \above + 88
+	SAVED 15, \above + 96
+	SAVED 5, \above + 104  /* rdi */
+	SAVED 4, \above + 112  /* rsi */
+	SAVED 6, \above + 120  /* rbp */
+	SAVED 3, \above + 128  /* rbx */
+	SAVED 1, \above + 136  /* rdx */
+	SAVED 0, \above + 144  /* rax */
+	SAVED 2, \above + 152  /* rcx */
+	SAVED 16, \above + 168 /* rip */
 	.endm
 
 	.balign 16
 	.type arch_signal_restorers, @function
 	.cfi_startproc
 	.cfi_signal_frame
-	.cfi_escape 0x0f, 4, 0x77, (160 & 0x7f) | 0x80, 160 >> 7, 0x06 /* DW_CFA_def_cfa_expression: *(rsp + 160) */
-	SAVED 8, 40
-	SAVED 9, 48
-	SAVED 10, 56
-	SAVED 11, 64
-	SAVED 12, 72
-	SAVED 13, 80
-	SAVED 14, 88
-	SAVED 15, 96
-	SAVED 5, 104  /* rdi */
-	SAVED 4, 112  /* rsi */
-	SAVED 6, 120  /* rbp */
-	SAVED 3, 128  /* rbx */
-	SAVED 1, 136  /* rdx */
-	SAVED 0, 144  /* rax */
-	SAVED 2, 152  /* rcx */
-	SAVED 16, 168 /* rip */
+	FRAME_OF_KERNEL 0
 	/* Unwinders look for the address in front of the one that a handler returns to. */
 	nop
 	.balign 16
@@ -131,12 +168,17 @@ arch_signal_restorers:
 	.endr
 	.balign 16
 signal_leave:
+	cmpl $SIGSYS, CONTEXT_SIZE(%rsp)
+	je signal_leave_filtered
 	lea signal_all(%rip), %rsi
 	mov $SIG_SETMASK, %edi
 	xor %edx, %edx
 	mov $SET_SIZE, %r10d
 	mov $SYS_rt_sigprocmask, %eax
 	OWN_SYSCALL
+	.globl arch_signal_blocked
+	.hidden arch_signal_blocked
+arch_signal_blocked:
 	mov %rsp, %rdi
 	cld
 	call libpatch_signal_leave
@@ -147,6 +189,17 @@ signal_sigreturn:
 signal_return:
 	lea 48(%rsp), %rsp
 	jmp signal_sigreturn
+	/* Everything is blocked, without rt_sigprocmask. */
+signal_leave_filtered:
+	mov %rsp, %rdi
+	lea signal_all(%rip), %rdx
+	sub $CONTEXT_SIZE, %rsp
+	FRAME_OF_KERNEL CONTEXT_SIZE
+	mov %rsp, %rsi
+	cld
+	call arch_signal_frame_to_leave
+	mov $SYS_rt_sigreturn, %eax
+	OWN_SYSCALL
 	.cfi_endproc
 	.size arch_signal_restorers, . - arch_signal_restorers
 

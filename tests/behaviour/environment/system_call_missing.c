@@ -11,6 +11,7 @@
 
 #include <pthread.h>
 #include <sched.h>
+#include <ucontext.h>
 
 static const struct {
 	const char *name;
@@ -56,12 +57,38 @@ static const struct {
 	CALL(stat, WORKS, WORKS),
 	CALL(uname, WORKS, WORKS),
 };
-static const int errors[] = { ENOSYS, EPERM };
+static const struct refused_how {
+	int error;
+	bool traps; /* the filter raises SIGSYS, and the program's handler says so: sandboxes with a broker */
+} ways[] = { { ENOSYS, false }, { EPERM, false }, { EPERM, true } };
 
 struct refusal {
 	long number;
 	int error;
+	bool traps;
 };
+
+static int error_of_trap;
+
+static void on_sigsys(int signo, siginfo_t *info, void *data)
+{
+	(void)signo;
+	(void)info;
+	((ucontext_t *)data)->uc_mcontext.gregs[REG_RAX] = -error_of_trap;
+}
+
+static void take_one(const struct refusal *refusal, long number)
+{
+	const struct sigaction action = { .sa_sigaction = on_sigsys, .sa_flags = SA_SIGINFO };
+
+	if (!refusal->traps) {
+		refuse(number, refusal->error);
+		return;
+	}
+	error_of_trap = refusal->error;
+	REQUIRE(sigaction(SIGSYS, &action, NULL) == 0);
+	REQUIRE(filter_call(number, SECCOMP_RET_TRAP, 0) == 0);
+}
 
 static void take(const void *argument)
 {
@@ -69,8 +96,8 @@ static void take(const void *argument)
 
 	/* The other way of asking for mappings, since Linux 6.11. */
 	if (refusal->number == SYS_read)
-		refuse(SYS_ioctl, refusal->error);
-	refuse(refusal->number, refusal->error);
+		take_one(refusal, SYS_ioctl);
+	take_one(refusal, refusal->number);
 }
 
 /* ---- a clock ----------------------------------------------------------------------------------------------------- */
@@ -145,18 +172,20 @@ int main(void)
 	harness_start();
 	require_filters();
 	for (size_t c = 0; c < sizeof(table) / sizeof(table[0]); c++)
-		for (size_t e = 0; e < sizeof(errors) / sizeof(errors[0]); e++) {
-			struct refusal refusal = { table[c].number, errors[e] };
+		for (size_t e = 0; e < sizeof(ways) / sizeof(ways[0]); e++) {
+			const bool traps = ways[e].traps;
+			struct refusal refusal = { table[c].number, ways[e].error, traps };
 			struct surroundings taken = { .take = take,
 						      .argument = &refusal,
 						      .before = table[c].before,
 						      .after = wanted_after(table[c].number, table[c].after),
 						      .masks = !is_of_raise(table[c].number) };
 
-			snprintf(what, sizeof(what), "%s refused before patch_init: %s", table[c].name,
-				 strerror(errors[e]));
+			snprintf(what, sizeof(what), "%s refused%s before patch_init: %s", table[c].name,
+				 traps ? " by SIGSYS" : "", strerror(refusal.error));
 			harness_isolated(what, poor_before, &taken);
-			snprintf(what, sizeof(what), "%s refused when enabled: %s", table[c].name, strerror(errors[e]));
+			snprintf(what, sizeof(what), "%s refused%s when enabled: %s", table[c].name,
+				 traps ? " by SIGSYS" : "", strerror(refusal.error));
 			harness_isolated(what, poor_after, &taken);
 		}
 	harness_isolated("a wait without a clock", no_clock, NULL);

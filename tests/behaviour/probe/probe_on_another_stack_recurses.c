@@ -22,7 +22,8 @@ static void procedure(struct patch_exec_context *context, uint8_t post)
 		deepest = depth;
 	if (depth == 1 && leave_stack) {
 		if (by_signal) {
-			raise(SIGUSR1);
+			/* Others are put off until the procedure has returned. */
+			raise(SIGABRT);
 		} else {
 			machine_call(t_push_push, 5, 7, stacks[!home], &state, 0x202);
 			wrong += state.registers[PATCH_X86_64_RAX] != 19;
@@ -31,7 +32,7 @@ static void procedure(struct patch_exec_context *context, uint8_t post)
 	depth--;
 }
 
-static void on_usr1(int signo)
+static void on_abort(int signo)
 {
 	(void)signo;
 	wrong += t_push_push(5, 7) != 19;
@@ -54,9 +55,9 @@ int main(void)
 		stacks[1] = memory;
 	}
 	memset(&action, 0, sizeof(action));
-	action.sa_handler = on_usr1;
+	action.sa_handler = on_abort;
 	action.sa_flags = SA_ONSTACK;
-	REQUIRE(sigaction(SIGUSR1, &action, NULL) == 0);
+	REQUIRE(sigaction(SIGABRT, &action, NULL) == 0);
 	REQUIRE_OK(patch_init(NULL, 0));
 	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
 	CHECK_OK(patch_commit());

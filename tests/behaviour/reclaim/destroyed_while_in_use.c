@@ -76,7 +76,7 @@ static void signalled_procedure(struct patch_exec_context *context, uint8_t post
 	use();
 	__atomic_fetch_add(&calls, 1, __ATOMIC_SEQ_CST);
 	if (stays && !__atomic_load_n(&leave, __ATOMIC_ACQUIRE))
-		raise(SIGUSR1);
+		raise(SIGABRT); /* others are put off until the procedure has returned */
 	use();
 }
 
@@ -89,7 +89,7 @@ static void *run(void *argument)
 	(void)argument;
 	stays = true;
 	sigaltstack(&signal_stack, NULL);
-	sigaction(SIGUSR1, &action, NULL);
+	sigaction(SIGABRT, &action, NULL);
 	CHECK_EQ(t_five_bytes(5, 7), target_named("t_five_bytes")->model(5, 7));
 	return NULL;
 }

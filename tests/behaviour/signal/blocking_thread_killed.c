@@ -2,11 +2,12 @@
 /*
  * A thread blocks SIGTRAP by means that the library does not see, or did so before patch_init(). It is adopted: the
  * commit works, the thread reads back what it blocks, and a signal that is sent to it waits. Where it cannot be,
- * because somebody traces it, a commit that writes int3 says so, and changes no text, until it does not block it any
- * more. What needs no change of text is done all the same.
+ * because somebody traces it, or is not to be, by option, a commit that writes int3 says so, and changes no text, until
+ * it does not block it any more. What needs no change of text is done all the same.
  */
 #include "targets.h"
 
+#include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
 #include <sys/ptrace.h>
@@ -14,7 +15,8 @@
 
 static unsigned int hits, other_hits;
 static sem_t blocked, go_on, unblocked, end;
-static bool by_libc, traced;
+static bool by_libc;
+static enum { ADOPTED, TRACED, FORBIDDEN } how;
 static pid_t blocker;
 static bool reads_back, waits;
 static unsigned int sent;
@@ -34,13 +36,13 @@ GP_ONLY static void other_procedure(struct patch_exec_context *context, uint8_t 
 	other_hits++;
 }
 
-/* The number is not known where the call is made, nor is there room for a jump. */
+/* The number is not known where the call is made, nor can what is in front of it be displaced with it. */
 static NOINLINE void raw_mask(int how, uint64_t set, long number)
 {
 	register long size __asm__("r10") = 8;
 	long result;
 
-	__asm__ volatile("xchg %%rax, %%rax\n\tnop\n\tsyscall"
+	__asm__ volatile("jmp 1f\n1:\tsyscall"
 			 : "=a"(result)
 			 : "a"(number), "D"((long)how), "S"(&set), "d"(0L), "r"(size)
 			 : "rcx", "r11", "memory");
@@ -101,7 +103,7 @@ static void *block(void *argument)
 	raise(SIGTRAP);
 	sigpending(&now);
 	waits = sent == 0 && sigismember(&now, SIGTRAP) == 1;
-	if (!traced)
+	if (how == ADOPTED)
 		t_push_push(1, 2);
 	if (!by_libc)
 		raw_mask(SIG_UNBLOCK, set, mask_number);
@@ -111,6 +113,23 @@ static void *block(void *argument)
 	sem_wait(&end);
 	t_push_push(1, 2);
 	return NULL;
+}
+
+static void start(void)
+{
+	const struct patch_option option = { .type = PATCH_OPT_ADOPT_THREADS, .adopt_threads = how != FORBIDDEN };
+
+	REQUIRE_OK(patch_init(&option, 1));
+}
+
+/* In decimal, as tools for operators have it. */
+static void check_names(const struct patch_error *error, pid_t tid)
+{
+	char number[16];
+
+	snprintf(number, sizeof(number), "%d (", (int)tid);
+	CHECK_MSG(strncmp(error->irritant, number, strlen(number)) == 0, "it says %s, and not %s...", error->irritant,
+		  number);
 }
 
 static void run(uint64_t set, bool before)
@@ -128,7 +147,7 @@ static void run(uint64_t set, bool before)
 	sem_init(&unblocked, 0, 0);
 	sem_init(&end, 0, 0);
 	if (!before) {
-		REQUIRE_OK(patch_init(NULL, 0));
+		start();
 		REQUIRE_OK(make_probe((uintptr_t)t_nops, other_procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED,
 				      &stays));
 		REQUIRE_OK(make_probe((uintptr_t)t_nops, other_procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED,
@@ -139,21 +158,22 @@ static void run(uint64_t set, bool before)
 	}
 	REQUIRE(pthread_create(&thread, NULL, block, &set) == 0);
 	sem_wait(&blocked);
-	if (traced)
+	if (how == TRACED)
 		tracer = trace(blocker);
 	if (before)
-		REQUIRE_OK(patch_init(NULL, 0));
+		start();
 	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
 	for (int i = 0; i < 3; ++i) {
 		if (goes != NULL)
 			CHECK_OK(i % 2 ? patch_enable(goes) : patch_disable(goes));
-		if (!traced) {
+		if (how == ADOPTED) {
 			CHECK_OK(patch_commit());
 			continue;
 		}
 		CHECK_STATUS(patch_commit(), PATCH_EBLOCKED);
 		CHECK_EQ(patch_last_error(&error), PATCH_EBLOCKED);
-		CHECK(error.irritant[0] != '\0' && error.message[0] != '\0');
+		CHECK(error.message[0] != '\0');
+		check_names(&error, blocker);
 		CHECK_TEXT_SAME(&text);
 		CHECK_EQ(t_push_push(1, 2), 5);
 		other_hits = 0;
@@ -171,7 +191,7 @@ static void run(uint64_t set, bool before)
 	CHECK_EQ(t_push_push(1, 2), 5);
 	sem_post(&end);
 	pthread_join(thread, NULL);
-	CHECK_EQ(hits, traced ? 2 : 3);
+	CHECK_EQ(hits, how == ADOPTED ? 3 : 2);
 	if (tracer != 0)
 		kill(tracer, SIGKILL);
 	CHECK_OK(patch_fini());
@@ -196,6 +216,78 @@ static void before(void *argument)
 	run(~(uint64_t)0, true);
 }
 
+/* ---- the mask that the kernel will put back ---------------------------------------------------------------------- */
+
+static int wake[2];
+
+static void wait_until_in_call(pid_t tid, long number)
+{
+	char path[64], text[32];
+	long now = -1;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", (int)tid);
+	while (now != number) {
+		FILE *file = fopen(path, "r");
+
+		if (file == NULL)
+			SKIP("%s cannot be read: %s", path, strerror(errno));
+		now = fgets(text, sizeof(text), file) != NULL && text[0] != 'r' ? strtol(text, NULL, 10) : -1;
+		fclose(file);
+	}
+}
+
+static void *wait_with_mask(void *unused)
+{
+	struct pollfd event = { .fd = wake[0], .events = POLLIN };
+	sigset_t all, none;
+
+	sigfillset(&all);
+	sigemptyset(&none);
+	pthread_sigmask(SIG_SETMASK, &all, NULL);
+	blocker = (pid_t)syscall(SYS_gettid);
+	sem_post(&blocked);
+	CHECK_EQ(ppoll(&event, 1, NULL, &none), 1);
+	if (how == ADOPTED)
+		t_push_push(1, 2);
+	pthread_sigmask(SIG_SETMASK, &none, NULL);
+	sem_post(&unblocked);
+	sem_wait(&end);
+	t_push_push(1, 2);
+	return unused;
+}
+
+static void in_a_wait(void *unused)
+{
+	struct patch_error error;
+	pthread_t thread;
+	patch_t patch;
+
+	(void)unused;
+	sem_init(&blocked, 0, 0);
+	sem_init(&unblocked, 0, 0);
+	sem_init(&end, 0, 0);
+	REQUIRE(pipe(wake) == 0);
+	REQUIRE(pthread_create(&thread, NULL, wait_with_mask, NULL) == 0);
+	sem_wait(&blocked);
+	wait_until_in_call(blocker, SYS_ppoll);
+	start();
+	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_FORCE, PATCH_ENABLED, &patch));
+	if (how == ADOPTED) {
+		CHECK_OK(patch_commit());
+	} else {
+		CHECK_STATUS(patch_commit(), PATCH_EBLOCKED);
+		CHECK_EQ(patch_last_error(&error), PATCH_EBLOCKED);
+		check_names(&error, blocker);
+	}
+	REQUIRE(write(wake[1], "", 1) == 1);
+	sem_wait(&unblocked);
+	CHECK_OK(patch_commit());
+	sem_post(&end);
+	pthread_join(thread, NULL);
+	CHECK_EQ(hits, how == ADOPTED ? 2 : 1);
+	CHECK_OK(patch_fini());
+}
+
 int main(void)
 {
 	bool libc = true, raw = false;
@@ -205,7 +297,13 @@ int main(void)
 	harness_isolated("SIGTRAP, by a system call of its own", raw_one, NULL);
 	harness_isolated("by libc, before patch_init()", before, &libc);
 	harness_isolated("by itself, before patch_init()", before, &raw);
-	traced = true;
+	harness_isolated("in a wait, before patch_init()", in_a_wait, NULL);
+	how = FORBIDDEN;
+	harness_isolated("everything, by a system call of its own, not adopted", raw_all, NULL);
+	harness_isolated("by libc, before patch_init(), not adopted", before, &libc);
+	harness_isolated("by itself, before patch_init(), not adopted", before, &raw);
+	harness_isolated("in a wait, before patch_init(), not adopted", in_a_wait, NULL);
+	how = TRACED;
 	harness_isolated("everything, by a system call of its own, traced", raw_all, NULL);
 	harness_isolated("SIGTRAP, by a system call of its own, traced", raw_one, NULL);
 	harness_isolated("by libc, before patch_init(), traced", before, &libc);

