@@ -75,6 +75,8 @@ bool hook_pairs_find_at(uintptr_t place) __attribute__((visibility("hidden"), us
 void hook_pairs_make_room(uintptr_t place, uintptr_t base) __attribute__((visibility("hidden"), used));
 /* The leaf of the stack pointer's page is the thread's `shadow` now; no when there is no memory for it. The same. */
 bool shadow_find(uintptr_t stack_pointer) __attribute__((visibility("hidden"), used));
+/* The word of the stack pointer is 0 from now on. The same. */
+void shadow_forget(uintptr_t stack_pointer) __attribute__((visibility("hidden"), used));
 /* The same for a first hook that is passed over because its slot was 0: the second will not find what is there. */
 void hook_pairs_pass(uintptr_t place, uintptr_t base) __attribute__((visibility("hidden"), used));
 /* The same for a first hook that has noted its pair, when the instruction will not be executed. */

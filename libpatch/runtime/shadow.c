@@ -95,6 +95,15 @@ bool shadow_find(uintptr_t stack_pointer)
 	return true;
 }
 
+void shadow_forget(uintptr_t stack_pointer)
+{
+	const uintptr_t page = ALIGN_DOWN(stack_pointer, PAGE_SIZE);
+	struct shadow_leaf *leaf = shadow_search(atomic_load(shadow_bucket(page)), page);
+
+	if (leaf != NULL)
+		leaf->words[stack_pointer % PAGE_SIZE / sizeof(uint64_t)] = 0;
+}
+
 uint64_t *shadow_word(uintptr_t stack_pointer)
 {
 	struct shadow_leaf *leaf = shadow_leaf_of(ALIGN_DOWN(stack_pointer, PAGE_SIZE));

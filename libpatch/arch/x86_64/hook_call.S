@@ -124,6 +124,7 @@ END \name
 	ASK libpatch_pass_pair, hook_pairs_pass, %rcx
 	ASK libpatch_forget_pair, hook_pairs_forget, %rcx
 	ASK libpatch_find_shadow, shadow_find, %rdx
+	ASK libpatch_pass_exit, shadow_forget, %rcx
 
 /* What is put below the new stack pointer's red zone, from the lowest word: rax, flags, program counter. */
 #define MOVE_PC 136

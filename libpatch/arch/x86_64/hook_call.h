@@ -35,6 +35,8 @@ arch_call_fn libpatch_pass_pair;
 
 /* Called with a stack pointer in rdx: shadow_find(), which sets ZF when there is a leaf. Registers but rax are kept. */
 arch_call_fn libpatch_find_shadow;
+/* Called with a stack pointer in rcx: shadow_forget(). The same. */
+arch_call_fn libpatch_pass_exit;
 
 /* Aligns the stack. */
 arch_call_fn libpatch_call_aligned;

@@ -490,6 +490,17 @@ static void emit_drop_pair(struct arch_code *code, const struct arch_cold_hook *
 	arch_emit_stretch(code, ARCH_HOOK_CALLED, cold->number);
 }
 
+/*
+ * A closed exit: what the entry has noted for this call does not stay. Exits close one after the other, and another one
+ * may be open still when the next call, which the entry was closed for, comes there.
+ */
+static void emit_pass_exit(struct arch_code *code, const struct arch_cold_hook *cold)
+{
+	emit_lea(code, RCX, ARCH_HOOK_FRAME_TOTAL + cold->above);
+	emit_call_library(code, libpatch_pass_exit);
+	EMIT("\x31\xC9");                             /* xor ecx, ecx */
+}
+
 /* The cold code of pairs; what of it belongs in front of that of `closed`. */
 static void emit_cold_pair(struct arch_code *code, const struct arch_cold_hook *cold)
 {
@@ -526,6 +537,8 @@ static void emit_cold_pair(struct arch_code *code, const struct arch_cold_hook *
 	} else {
 		arch_emit_stretch(code, ARCH_HOOK_RCX, cold->number);
 		arch_emit_label(code, cold->closed);
+		if (cold->paired != 0)
+			emit_pass_exit(code, cold);
 	}
 }
 
