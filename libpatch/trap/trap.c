@@ -119,7 +119,7 @@ static bool trap_is_inner_step(int signo, const siginfo_t *info, const ucontext_
 }
 
 /* Is it ours, and served? A trap of a displaced instruction of the program is translated. */
-static bool trap_is_served(int signo, const siginfo_t *info, ucontext_t *context)
+static bool trap_is_served(int signo, siginfo_t *info, ucontext_t *context)
 {
 	greg_t *pc = &context->uc_mcontext.gregs[REG_RIP];
 	uintptr_t at = (uintptr_t)*pc;
@@ -138,6 +138,7 @@ static bool trap_is_served(int signo, const siginfo_t *info, ucontext_t *context
 		if (trap_serve(at, ARCH_TRAP_SIGILL, false, pc))
 			return true;
 		trap_translate(pc, at);
+		info->si_addr = (void *)(uintptr_t)*pc;
 	}
 	return false;
 }
@@ -156,7 +157,7 @@ bool trap_enter(int signo, siginfo_t *info, ucontext_t *context, unsigned int in
 
 void trap_leave(ucontext_t *context)
 {
-	const siginfo_t *info = arch_signal_info(context);
+	siginfo_t *info = arch_signal_info(context);
 
 	/* As the program's signals go, that is the end of it, but a trap of ours has to be served. */
 	if (forward_end(context))

@@ -25,6 +25,15 @@ __asm__(".text\n"
 	".globl run_own_ud2\n.type run_own_ud2, @function\nrun_own_ud2:\n.cfi_startproc\n nop\n"
 	".globl own_ud2\nown_ud2: ud2\n.globl own_ud2_end\nown_ud2_end: nop\n ret\n.cfi_endproc\n");
 
+/* Displaced with the instruction in front of it. */
+extern const uint8_t moved_ud2[], moved_int3[];
+void run_moved_ud2(void);
+void run_moved_int3(void);
+__asm__(".text\n.globl run_moved_ud2\n.type run_moved_ud2, @function\nrun_moved_ud2:\n.cfi_startproc\n xor %eax, %eax\n"
+	".globl moved_ud2\nmoved_ud2: ud2\n lea 1(%rax), %rax\n ret\n.cfi_endproc\n"
+	".globl run_moved_int3\n.type run_moved_int3, @function\nrun_moved_int3:\n.cfi_startproc\n lea 1(%rdi), %rax\n"
+	".globl moved_int3\nmoved_int3: int3\n lea 1(%rax), %rax\n ret\n.cfi_endproc\n");
+
 static struct {
 	unsigned int calls;
 	int signo, code;
@@ -53,7 +62,7 @@ static void on_own(int signo, siginfo_t *info, void *context)
 		harness_say("the same trap comes again and again\n");
 		_exit(1);
 	}
-	if (signo == SIGILL && got.rip == (uintptr_t)own_ud2)
+	if (signo == SIGILL && (got.rip == (uintptr_t)own_ud2 || got.rip == (uintptr_t)moved_ud2))
 		registers[REG_RIP] += 2;
 }
 
@@ -363,6 +372,36 @@ static void own_traps_in_a_storm(void *argument)
 	CHECK_EQ((uintptr_t)wrong, 0);
 }
 
+static void own_traps_displaced(void *unused)
+{
+	void (*const run[])(void) = { run_moved_ud2, run_moved_int3 };
+
+	(void)unused;
+	install(SIGTRAP, on_own);
+	install(SIGILL, on_own);
+	REQUIRE_OK(patch_init(NULL, 0));
+	for (int patched = 0; patched < 2; patched++) {
+		patch_t patch;
+
+		for (int i = 0; patched && i < 2; i++)
+			REQUIRE_OK(make_probe((uintptr_t)run[i], procedure, NULL, PATCH_TRAP_POLICY_ALLOW,
+					      PATCH_ENABLED, &patch));
+		CHECK_OK(patch_commit());
+		CONTEXT("displaced: %d", patched);
+		hits = 0;
+		memset(&got, 0, sizeof(got));
+		run_moved_ud2();
+		CHECK_EQ(got.calls, 1);
+		CHECK_EQ(got.rip, (uintptr_t)moved_ud2);
+		CHECK_EQ(got.address, (uintptr_t)moved_ud2);
+		run_moved_int3();
+		CHECK_EQ(got.calls, 2);
+		CHECK_EQ(got.rip, (uintptr_t)moved_int3 + 1);
+		CHECK_EQ(hits, patched ? 2 : 0);
+	}
+	CHECK_OK(patch_fini());
+}
+
 int main(void)
 {
 	static const int wanted[] = { SIGTRAP, SIGILL, SIGTRAP, SIGTRAP, SIGILL, SIGSEGV };
@@ -388,6 +427,7 @@ int main(void)
 	status = harness_child(forwarding_in_a_circle, NULL);
 	if (!(WIFEXITED(status) && WEXITSTATUS(status) == 0) && !(WIFSIGNALED(status) && WTERMSIG(status) == SIGTRAP))
 		FAIL("wait status %#x", (unsigned int)status);
+	harness_isolated("own traps, displaced", own_traps_displaced, NULL);
 	harness_isolated("SIGTRAP ignored", ignored_raise, NULL);
 	harness_isolated("own traps while others toggle", own_traps_in_a_storm, NULL);
 	return harness_end();
