@@ -6,6 +6,7 @@
 
 #include "base/error.h"
 #include "base/heap.h"
+#include "base/thread_block.h"
 #include "code/arena.h"
 #include "code/pad.h"
 #include "code/pc_map.h"
@@ -156,7 +157,7 @@ EXPORT patch_status patch_statistics(struct patch_statistics *statistics, size_t
 		.traps = trap_count(),
 		.pads = pads.pads,
 		.pad_bytes = pads.bytes,
-		.heap_bytes = heap_mapped() + threads.bytes + symbol_tables_mapped(),
+		.heap_bytes = heap_mapped() + threads.bytes + thread_block_bytes() + symbol_tables_mapped(),
 		.pending = handle_revoked_count(),
 		.threads = threads.known,
 		.missed = threads.missed,

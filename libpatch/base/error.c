@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The chain of errors of each thread: a few thread-local records, the first of which are kept when there are more.
+ * The chain of errors of each thread: a few records in its block, the first of which are kept when there are more.
  */
 #include "base/error.h"
 
@@ -9,42 +9,40 @@
 #include <errno.h>
 #include <string.h>
 
-struct record {
-	struct patch_error error;
-	char irritant[ERROR_IRRITANT_SIZE];
-};
-
-static TLS_INITIAL_EXEC struct record chain[ERROR_CHAIN];
-static TLS_INITIAL_EXEC unsigned int chain_length;
-/* The chain is an earlier call's. */
-static TLS_INITIAL_EXEC bool chain_is_earlier;
-
 void error_begin(void)
 {
-	chain_is_earlier = true;
+	struct thread_block *block = thread_block_known();
+
+	if (block != NULL)
+		block->errors.earlier = true;
 }
 
 size_t error_count(void)
 {
-	return chain_is_earlier ? 0 : chain_length;
+	const struct thread_block *block = thread_block_known();
+
+	return block == NULL || block->errors.earlier ? 0 : block->errors.length;
 }
 
 void error_truncate(size_t count)
 {
 	if (count < error_count())
-		chain_length = (unsigned int)count;
+		thread_block_known()->errors.length = (unsigned int)count;
 }
 
-static struct record *error_append(patch_status code, const char *origin, const char *message)
+static struct error_record *error_append(patch_status code, const char *origin, const char *message)
 {
-	struct record *record;
+	struct thread_block *block = thread_block();
+	struct error_record *record;
 
-	if (chain_is_earlier)
-		chain_length = 0;
-	chain_is_earlier = false;
-	if (chain_length == ERROR_CHAIN)
+	if (block == NULL)
 		return NULL;
-	record = &chain[chain_length++];
+	if (block->errors.earlier)
+		block->errors.length = 0;
+	block->errors.earlier = false;
+	if (block->errors.length == ERROR_CHAIN)
+		return NULL;
+	record = &block->errors.chain[block->errors.length++];
 	record->error.code = code;
 	record->error.origin = origin;
 	record->error.message = message;
@@ -54,7 +52,7 @@ static struct record *error_append(patch_status code, const char *origin, const 
 
 patch_status error_raise(patch_status code, const char *origin, const char *message, const char *irritant)
 {
-	struct record *record = error_append(code, origin, message);
+	struct error_record *record = error_append(code, origin, message);
 
 	if (record != NULL && irritant != NULL)
 		record->error.irritant = irritant;
@@ -63,7 +61,7 @@ patch_status error_raise(patch_status code, const char *origin, const char *mess
 
 patch_status error_raise_name(patch_status code, const char *origin, const char *message, const char *name)
 {
-	struct record *record = error_append(code, origin, message);
+	struct error_record *record = error_append(code, origin, message);
 	size_t size = 0;
 
 	if (record == NULL)
@@ -94,7 +92,7 @@ static void error_format(char *out, uint64_t value, unsigned int radix, const ch
 
 patch_status error_raise_at(patch_status code, const char *origin, const char *message, uintptr_t address)
 {
-	struct record *record = error_append(code, origin, message);
+	struct error_record *record = error_append(code, origin, message);
 
 	if (record != NULL) {
 		error_format(record->irritant, address, 16, "0x");
@@ -105,7 +103,7 @@ patch_status error_raise_at(patch_status code, const char *origin, const char *m
 
 patch_status error_raise_sys(patch_status code, const char *origin, const char *message, long error)
 {
-	struct record *record = error_append(code, origin, message);
+	struct error_record *record = error_append(code, origin, message);
 
 	if (record != NULL) {
 		error_format(record->irritant, error < 0 ? -error : error, 10, "errno ");
@@ -116,34 +114,42 @@ patch_status error_raise_sys(patch_status code, const char *origin, const char *
 
 void error_save(struct error_chain *saved)
 {
-	saved->count = chain_length;
-	saved->earlier = chain_is_earlier;
-	for (unsigned int i = 0; i < chain_length; ++i) {
-		saved->errors[i] = chain[i].error;
-		memcpy(saved->irritants[i], chain[i].irritant, sizeof(chain[i].irritant));
-	}
+	const struct thread_block *block = thread_block_known();
+
+	*saved = (struct error_chain){ 0 };
+	if (block == NULL)
+		return;
+	saved->count = block->errors.length;
+	saved->earlier = block->errors.earlier;
+	memcpy(saved->records, block->errors.chain, saved->count * sizeof(saved->records[0]));
 }
 
 /* The records go back to their places, so that an irritant that was formatted into its record is there again. */
 void error_restore(const struct error_chain *saved)
 {
+	struct thread_block *block = thread_block_known();
+
 	BUG_ON_RETURN(saved->count > ERROR_CHAIN);
-	chain_length = (unsigned int)saved->count;
-	chain_is_earlier = saved->earlier;
-	for (unsigned int i = 0; i < chain_length; ++i) {
-		chain[i].error = saved->errors[i];
-		memcpy(chain[i].irritant, saved->irritants[i], sizeof(chain[i].irritant));
-	}
+	/* None then, none now: nothing was raised, nor is there anything to restore. */
+	if (block == NULL)
+		return;
+	block->errors.length = (unsigned int)saved->count;
+	block->errors.earlier = saved->earlier;
+	memcpy(block->errors.chain, saved->records, saved->count * sizeof(saved->records[0]));
 }
 
 patch_status error_last(struct patch_error *out)
 {
-	if (chain_length == 0) {
+	struct thread_block *block = thread_block_known();
+	struct error_record *chain;
+
+	if (block == NULL || block->errors.length == 0) {
 		*out = (struct patch_error){ PATCH_OK, "", "", "", NULL };
 		return PATCH_OK;
 	}
-	for (unsigned int i = 0; i < chain_length; ++i)
-		chain[i].error.next = i + 1 < chain_length ? &chain[i + 1].error : NULL;
+	chain = block->errors.chain;
+	for (unsigned int i = 0; i < block->errors.length; ++i)
+		chain[i].error.next = i + 1 < block->errors.length ? &chain[i + 1].error : NULL;
 	*out = chain[0].error;
 	return (patch_status)out->code;
 }

@@ -2,18 +2,16 @@
 /*
  * Per-thread chain of errors: the funnel through which every failure leaves the library.
  *
- * Messages and origins are string literals; nothing is allocated. Async-signal-safe.
+ * Messages and origins are string literals. Async-signal-safe. A thread for whose chain there is no memory
+ * (base/thread_block.h) has codes and no messages.
  */
 #ifndef LIBPATCH_BASE_ERROR_H
 #define LIBPATCH_BASE_ERROR_H
 
 #include "base/compiler.h"
+#include "base/thread_block.h"
 
 #include <libpatch/patch.h>
-
-/* The errors that are kept of one call: the first ones, because they are the causes. */
-#define ERROR_CHAIN 4
-#define ERROR_IRRITANT_SIZE 64
 
 /*
  * Begin a public call that can fail: the thread's errors are those of an earlier call, and last until this one raises
@@ -47,8 +45,7 @@ void error_truncate(size_t count);
 struct error_chain {
 	size_t count;
 	bool earlier;
-	struct patch_error errors[ERROR_CHAIN];
-	char irritants[ERROR_CHAIN][ERROR_IRRITANT_SIZE];
+	struct error_record records[ERROR_CHAIN];
 };
 void error_save(struct error_chain *chain);
 void error_restore(const struct error_chain *chain);

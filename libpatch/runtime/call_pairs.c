@@ -1,20 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Pairs a hook at a call with the hook at its return, per thread, by the stack pointer. Runs in hooks: thread-local
+ * Pairs a hook at a call with the hook at its return, per thread, by the stack pointer. Runs in hooks: the thread's
  * memory only.
  */
 #include "runtime/call_pairs.h"
 
-/* Calls through patched call instructions that have not returned yet, per thread; the deepest ones. */
-#define PENDING 32
-
-static TLS_INITIAL_EXEC struct {
-	uint64_t pair; /* its id: the pair itself may be gone */
-	uintptr_t stack_pointer;
-} pending[PENDING];
-static TLS_INITIAL_EXEC unsigned int depth;
-/* Calls that found no room: their returns are told by the pair alone. */
-static TLS_INITIAL_EXEC unsigned int forgotten;
+#include "base/thread_block.h"
 
 /* Most that a callee pops of its arguments: ret imm16. */
 #define POPPED_MAX 65535
@@ -23,32 +14,37 @@ static TLS_INITIAL_EXEC unsigned int forgotten;
  * Frames below the current stack pointer are gone, by longjmp or an exception: their calls will not return. A thread
  * that changes stacks (coroutines, a signal stack) may lose pending calls of the other stack.
  */
-static void call_pairs_drop_dead(uintptr_t stack_pointer)
+static void call_pairs_drop_dead(struct pending_calls *calls, uintptr_t stack_pointer)
 {
-	while (depth > 0 && pending[depth - 1].stack_pointer < stack_pointer)
-		--depth;
+	while (calls->depth > 0 && calls->pending[calls->depth - 1].stack_pointer < stack_pointer)
+		--calls->depth;
 }
 
-static void call_pairs_remove(unsigned int index)
+static void call_pairs_remove(struct pending_calls *calls, unsigned int index)
 {
-	for (--depth; index < depth; ++index)
-		pending[index] = pending[index + 1];
+	for (--calls->depth; index < calls->depth; ++index)
+		calls->pending[index] = calls->pending[index + 1];
 }
 
 /*
  * The pair's innermost call that can have returned with this stack pointer: the same one as at the call, or a little
  * above where the callee pops arguments. Several patches on one call are pending with equal ones.
  */
-static bool call_pairs_take(const struct call_pair *pair, uintptr_t stack_pointer)
+static bool call_pairs_take(struct pending_calls *calls, const struct call_pair *pair, uintptr_t stack_pointer)
 {
-	for (unsigned int i = depth; i-- > 0 && pending[i].stack_pointer <= stack_pointer;) {
+	const struct pending_call *pending = calls->pending;
+
+	for (unsigned int i = calls->depth; i-- > 0 && pending[i].stack_pointer <= stack_pointer;) {
 		if (pending[i].pair != pair->id || stack_pointer - pending[i].stack_pointer > POPPED_MAX)
 			continue;
-		call_pairs_drop_dead(pending[i].stack_pointer);
-		call_pairs_remove(i);
+		call_pairs_drop_dead(calls, pending[i].stack_pointer);
+		call_pairs_remove(calls, i);
 		return true;
 	}
-	return false;
+	if (calls->forgotten == 0)
+		return false;
+	--calls->forgotten;
+	return true;
 }
 
 static void call_pairs_run(const struct call_pair *pair, struct patch_exec_context *context, uint8_t post)
@@ -57,35 +53,39 @@ static void call_pairs_run(const struct call_pair *pair, struct patch_exec_conte
 	pair->procedure(context, post);
 }
 
+static void call_pairs_note(struct pending_calls *calls, uint64_t pair, uintptr_t stack_pointer)
+{
+	const struct pending_call *pending = calls->pending;
+
+	call_pairs_drop_dead(calls, stack_pointer);
+	/* Still there: executed before and never returned. */
+	for (unsigned int i = calls->depth; i-- > 0 && pending[i].stack_pointer == stack_pointer;)
+		if (pending[i].pair == pair)
+			call_pairs_remove(calls, i);
+	if (calls->depth < PENDING_CALLS)
+		calls->pending[calls->depth++] = (struct pending_call){ pair, stack_pointer };
+	else
+		++calls->forgotten;
+}
+
+/* A thread for which there is no memory sees calls and not their returns. */
 void call_pair_begin(struct patch_exec_context *context, uint8_t post)
 {
 	const struct call_pair *pair = context->user_data;
-	uintptr_t stack_pointer = context->stack_pointer;
+	struct thread_block *block = thread_block();
 
-	call_pairs_drop_dead(stack_pointer);
-	/* Still there: executed before and never returned. */
-	for (unsigned int i = depth; i-- > 0 && pending[i].stack_pointer == stack_pointer;)
-		if (pending[i].pair == pair->id)
-			call_pairs_remove(i);
-	if (depth < PENDING) {
-		pending[depth].pair = pair->id;
-		pending[depth].stack_pointer = stack_pointer;
-		++depth;
-	} else {
-		++forgotten;
-	}
+	if (block != NULL)
+		call_pairs_note(&block->calls, pair->id, context->stack_pointer);
 	call_pairs_run(pair, context, post);
 }
 
 void call_pair_end(struct patch_exec_context *context, uint8_t post)
 {
 	const struct call_pair *pair = context->user_data;
+	struct thread_block *block = thread_block_known();
 
-	if (!call_pairs_take(pair, context->stack_pointer)) {
-		if (forgotten == 0)
-			return;
-		--forgotten;
-	}
+	if (block == NULL || !call_pairs_take(&block->calls, pair, context->stack_pointer))
+		return;
 	context->program_counter = pair->program_counter;
 	call_pairs_run(pair, context, post);
 }
