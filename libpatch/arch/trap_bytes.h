@@ -8,12 +8,24 @@
 #include "base/compiler.h"
 
 #define ARCH_INT3 0xCC
+#define ARCH_INVALID 0xCE /* of the SIGILL class */
 #define ARCH_JMP_REL32 0xE9
 #define ARCH_JMP_SIZE 5
 
 /* How a trap byte reports: by SIGTRAP with rip behind it, or by SIGILL with rip on it. 0: no trap byte. */
 enum arch_trap_class { ARCH_TRAP_NONE, ARCH_TRAP_SIGTRAP, ARCH_TRAP_SIGILL };
 enum arch_trap_class arch_trap_class(uint8_t byte);
+
+/*
+ * The trap byte for an instruction of `length` bytes. When a SIGTRAP that somebody sent is pending while a thread
+ * executes an int3, the kernel delivers one of the two signals, and the pc behind the int3 is all that tells of it.
+ * Behind an instruction of one byte the thread may be anyway. An instruction of one byte gets a byte that leaves the pc
+ * where it is: a thread whose SIGILL was merged executes it once more.
+ */
+static inline uint8_t arch_trap_byte(unsigned int length)
+{
+	return length > 1 ? ARCH_INT3 : ARCH_INVALID;
+}
 
 /*
  * Trap bytes that may be the top byte of a rel32, in order of preference: int3 first, then the SIGILL class, that

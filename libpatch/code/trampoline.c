@@ -395,24 +395,27 @@ static patch_status trampoline_find_pad(const struct trampoline *trampoline, con
 {
 	static size_t worked GUARDED_BY(library_lock) = 1;
 	struct arena_reach reach = arena_reach_of(trampoline->block.address);
-	unsigned int boundaries = window_boundaries(window->offsets, window->count);
 	uintptr_t source = window->start + ARCH_JMP_SIZE;
 	uint32_t mask = 0;
 	uint32_t value = 0;
+	uint8_t traps[4];
+	size_t first;
 
+	window_rel32_traps(window->offsets, window->count, traps);
 	for (unsigned int i = 0; i < 4; ++i) {
 		bool punned = i + 1 >= window->length;
 
-		if (punned || (boundaries & 1U << i && i < 3)) {
+		if (punned || (traps[i] && i < 3)) {
 			mask |= 0xffU << (8 * i);
-			value |= (uint32_t)(punned ? window->original[i + 1] : ARCH_INT3) << (8 * i);
+			value |= (uint32_t)(punned ? window->original[i + 1] : traps[i]) << (8 * i);
 		}
 	}
-	if (!(boundaries & 8))
+	if (!traps[3])
 		return pad_alloc(source, mask, value, reach, pad);
 
-	/* int3, then what last worked instead: the neighbours of a site have the same memory around them. */
-	if (trampoline_try_top(0, source, mask, value, reach, pad) ||
+	/* int3 if it may be, then what last worked: the neighbours of a site have the same memory around them. */
+	first = traps[3] == ARCH_INT3 ? 0 : 1;
+	if (trampoline_try_top(first, source, mask, value, reach, pad) ||
 	    trampoline_try_top(worked, source, mask, value, reach, pad))
 		return PATCH_OK;
 	for (size_t i = 1; i < arch_top_trap_byte_count; ++i) {

@@ -38,17 +38,22 @@ struct window {
 	struct window_lead leads[WINDOW_LEADS_MAX];
 };
 
-/*
- * Displacement bytes of a jump at the window's start that are boundaries: bit i for byte i of the rel32. They must be
- * trap bytes for as long as the jump is there (design: the region model).
- */
-static inline unsigned int window_boundaries(const uint8_t *offsets, unsigned int count)
+/* The trap byte of instruction i. Of those in the SIGILL class a jump's top byte may be another. */
+static inline uint8_t window_trap_byte(const uint8_t *offsets, unsigned int i)
 {
-	unsigned int fixed = 0;
+	return arch_trap_byte(offsets[i + 1] - offsets[i]);
+}
 
+/*
+ * Of a jump at the window's start: the trap byte for each byte of the rel32, 0 for those that are on no boundary. They
+ * must be trap bytes for as long as the jump is there (design: the region model).
+ */
+static inline void window_rel32_traps(const uint8_t *offsets, unsigned int count, uint8_t traps[4])
+{
+	for (unsigned int i = 0; i < 4; ++i)
+		traps[i] = 0;
 	for (unsigned int i = 1; i < count && offsets[i] < ARCH_JMP_SIZE; ++i)
-		fixed |= 1U << (offsets[i] - 1);
-	return fixed;
+		traps[offsets[i] - 1] = window_trap_byte(offsets, i);
 }
 
 #endif

@@ -4,9 +4,9 @@
  *
  *   check     the text holds what we expect (I8)
  *   publish   generated code written; entries active, so that a trap from here on is served (I3)
- *   phase 0   0xCC on the first byte of punned jumps that go: what they read may change from here on (I11)
+ *   phase 0   a trap byte on the first byte of punned jumps that go: what they read may change from here on (I11)
  *   sync 0    no core executes them any more
- *   phase 1   trap bytes: 0xCC on the first byte, the final trap byte on every boundary (I4)
+ *   phase 1   trap bytes: on the first byte, and the final ones on every boundary (I4)
  *   sync 1    no core executes the old bytes any more
  *   phase 2   the other bytes; every way in to them is a trap byte (I2)
  *   sync 2    no core executes a jump with old displacement bytes

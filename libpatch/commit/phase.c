@@ -19,7 +19,7 @@ void phase_final_bytes(const struct region *region, bool install, uint8_t *bytes
 		return;
 	for (unsigned int i = 0; i < region->count && !region_is_plain(region); ++i)
 		if (region->strategy != PATCH_STRATEGY_TRAP || region_is_hooked(region, region->offsets[i]))
-			bytes[region->offsets[i]] = ARCH_INT3;
+			bytes[region->offsets[i]] = window_trap_byte(region->offsets, i);
 	/* Where the jump's bytes are on boundaries, they are trap bytes: trampoline.c chose the jump's target so. */
 	if (region->strategy != PATCH_STRATEGY_TRAP)
 		memcpy(bytes, region_trampoline(region)->jump, MIN(region->length, ARCH_JMP_SIZE));
@@ -38,7 +38,7 @@ void phase_0_bytes(const struct region *region, const uint8_t *live, uint8_t *by
 	memcpy(bytes, live, region->length);
 	for (unsigned int i = 0; i < region->count; ++i)
 		if (region->entries[i]->punned && bytes[region->offsets[i]] != region->original[region->offsets[i]])
-			bytes[region->offsets[i]] = ARCH_INT3;
+			bytes[region->offsets[i]] = window_trap_byte(region->offsets, i);
 }
 
 /* Has instruction i bytes behind its first one that are not original? Then only its first byte was put back. */
@@ -57,15 +57,16 @@ static bool phase_has_strange_tail(const struct region *region, const uint8_t *l
 static uint8_t phase_trap_for(const struct region *region, bool install, const uint8_t *live, const uint8_t *final,
 			      unsigned int i)
 {
+	uint8_t trap = window_trap_byte(region->offsets, i);
 	unsigned int at = region->offsets[i];
 
 	if (install && at == 0)
-		return ARCH_INT3;
+		return trap;
 	if (phase_is_trap(live[at]))
 		return live[at];
 	if (install && phase_is_trap(final[at]))
 		return final[at];
-	return live[at] != region->original[at] || phase_has_strange_tail(region, live, i) ? ARCH_INT3 : live[at];
+	return live[at] != region->original[at] || phase_has_strange_tail(region, live, i) ? trap : live[at];
 }
 
 static void phase_1_bytes(const struct region *region, bool install, const uint8_t *live, const uint8_t *final,
@@ -97,7 +98,7 @@ static void phase_3_bytes(const struct region *region, bool install, const uint8
 {
 	memcpy(bytes, final, region->length);
 	if (install && region->strategy == PATCH_STRATEGY_PUNNED_JUMP)
-		bytes[0] = ARCH_INT3;
+		bytes[0] = window_trap_byte(region->offsets, 0);
 }
 
 REQUIRES(library_lock)

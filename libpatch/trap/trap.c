@@ -131,14 +131,17 @@ static bool trap_is_served(int signo, siginfo_t *info, ucontext_t *context)
 		trap_translate(pc, at - 1);
 	} else if (trap_is_inner_step(signo, info, context)) {
 		return true;
-	} else if (signo == SIGTRAP) {
-		/* Theirs; but ours may have been merged into it, and then both are due. */
-		trap_serve(at - 1, ARCH_TRAP_SIGTRAP, true, pc);
 	} else if (signo == SIGILL && info->si_code > 0 && (uintptr_t)info->si_addr == at) {
 		if (trap_serve(at, ARCH_TRAP_SIGILL, false, pc))
 			return true;
 		trap_translate(pc, at);
 		info->si_addr = (void *)(uintptr_t)*pc;
+	} else {
+		/*
+		 * Theirs; but ours may have been merged into it, and then both are due. Or ours was merged into a
+		 * SIGTRAP that they sent, and waits behind a SIGILL that they sent: the kernel delivers that one first.
+		 */
+		trap_serve(at - 1, ARCH_TRAP_SIGTRAP, true, pc);
 	}
 	return false;
 }

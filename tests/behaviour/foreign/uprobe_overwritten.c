@@ -256,10 +256,10 @@ static void uprobe_second(const struct subject *subject, enum then then, bool hi
 	unmake(subject, patch, original);
 }
 
-/* Over a trap byte of ours: the kernel takes it for its own, and nobody can see by the bytes that it is there. */
+/* Over an int3 of ours: the kernel takes it for its own, and nobody can see by the bytes that it is there. */
 static void uprobe_takes_trap(const struct subject *subject, enum then then)
 {
-	uint8_t original[32];
+	uint8_t original[32], trap;
 	patch_t patch;
 	int fd;
 
@@ -268,10 +268,11 @@ static void uprobe_takes_trap(const struct subject *subject, enum then then)
 	patch = make(subject, PATCH_TRAP_POLICY_FORCE);
 	REQUIRE_OK(patch_commit());
 	check_hits(subject, CALLS);
+	trap = *text_of(subject);
 	fd = place(text_of(subject));
 	check_hits(subject, 0);
-	if (*text_of(subject) != 0xcc) {
-		/* Having come by, the kernel has made a call of it: that is seen. */
+	if (*text_of(subject) != trap) {
+		/* Ours was none, or the kernel has made a call of it when a thread came by: that is seen. */
 		CHECK_OK(patch_disable(patch));
 		harness_commit_refused(text_of(subject));
 		close(fd);
@@ -456,7 +457,7 @@ static void served_late(void *argument)
 	/* With the library's mask, by which it knows who is in its handler, should it have to look at threads. */
 	sigfillset(&action.sa_mask);
 	sigdelset(&action.sa_mask, SIGILL);
-	REQUIRE(sigaction(SIGTRAP, &action, NULL) == 0);
+	REQUIRE(sigaction(SIGTRAP, &action, NULL) == 0 && sigaction(SIGILL, &action, NULL) == 0);
 	REQUIRE(pthread_create(&thread, NULL, call_subject, argument) == 0);
 	while (late != TRAPPED)
 		sched_yield();

@@ -261,6 +261,7 @@ struct view {
 	bool install;
 	bool changes;
 	bool is_boundary[WINDOW_LENGTH_MAX];
+	uint8_t trap[WINDOW_LENGTH_MAX]; /* of instructions */
 	bool is_punned[WINDOW_LENGTH_MAX]; /* a jump that reads bytes behind the region was there */
 	uint8_t base[WINDOW_LENGTH_MAX];
 	uint8_t final[WINDOW_LENGTH_MAX];
@@ -312,10 +313,13 @@ static void view_region(const struct region *region)
 	memcpy(view->final, region->original, region->length);
 	for (k = 1; k < region->count; k++)
 		view->is_boundary[region->offsets[k]] = true;
+	for (k = 0; k < region->count; k++)
+		view->trap[region->offsets[k]] =
+			region->offsets[k + 1] - region->offsets[k] > 1 ? ARCH_INT3 : ARCH_INVALID;
 	if (view->install) {
 		for (k = 0; k < region->count; k++)
 			if (region->strategy != PATCH_STRATEGY_TRAP || region_is_hooked(region, region->offsets[k]))
-				view->final[region->offsets[k]] = ARCH_INT3;
+				view->final[region->offsets[k]] = view->trap[region->offsets[k]];
 		if (region->strategy != PATCH_STRATEGY_TRAP)
 			memcpy(view->final, region_trampoline(region)->jump, MIN(region->length, ARCH_JMP_SIZE));
 	}
@@ -326,6 +330,7 @@ static void view_region(const struct region *region)
 	if (view->install && region->pad != 0 && region->pad_reachable && region->strategy != PATCH_STRATEGY_TRAP) {
 		view = &views[view_count++];
 		*view = (struct view){ .region = region, .start = region->pad, .length = ARCH_JMP_SIZE };
+		view->trap[0] = ARCH_INT3;
 		view->install = true;
 		trampoline_pad_bytes(region_trampoline(region), region->pad, view->final);
 		finish_view(view);
@@ -351,13 +356,13 @@ static void view_regions(void)
 static uint8_t wanted_byte(const struct view *view, size_t at, enum inject_point point)
 {
 	bool way_in = at == 0 || view->is_boundary[at];
-	uint8_t base = view->is_punned[at] && point >= INJECT_COMMIT_PHASE_0 ? ARCH_INT3 : view->base[at];
+	uint8_t base = view->is_punned[at] && point >= INJECT_COMMIT_PHASE_0 ? view->trap[at] : view->base[at];
 
 	if (point < INJECT_COMMIT_PHASE_1 || !view->changes)
 		return base;
 	if (view->install && at == 0 && point < (view->region->strategy == PATCH_STRATEGY_PUNNED_JUMP ?
 						 INJECT_COMMIT_PHASE_4 : INJECT_COMMIT_PHASE_3))
-		return ARCH_INT3;
+		return view->trap[0];
 	if (point >= INJECT_COMMIT_PHASE_3)
 		return view->final[at];
 	if (!way_in)
@@ -369,7 +374,7 @@ static uint8_t wanted_byte(const struct view *view, size_t at, enum inject_point
 	 * To be removed. The region may have taken in another, and nothing else of it may ever have been installed:
 	 * then its jump is somewhere in the middle, and what is original stays so.
 	 */
-	return base == view->final[at] || is_trap(base) ? base : ARCH_INT3;
+	return base == view->final[at] || is_trap(base) ? base : view->trap[at];
 }
 
 /* I2: the ways in are closed, but to instructions all of whose bytes are original and stay so. */
@@ -393,7 +398,7 @@ static void check_view(const struct view *view, enum inject_point point)
 	size_t i;
 
 	/* I1 */
-	EXPECT(now[0] == view->region->original[0] || now[0] == ARCH_INT3 || now[0] == ARCH_JMP_REL32,
+	EXPECT(now[0] == view->region->original[0] || now[0] == view->trap[0] || now[0] == ARCH_JMP_REL32,
 	       "%#lx: the first byte is %#x (I1)", view->start, now[0]);
 	for (i = 0; i < view->length; i++) {
 		uint8_t wanted = wanted_byte(view, i, point);
