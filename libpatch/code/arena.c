@@ -18,13 +18,10 @@
 
 #include <sys/mman.h>
 
+/* A slot for each hook: none is smaller than 256 bytes. */
+#define CODE_PER_SLOTS (256 / sizeof(uint64_t))
 #define CODE_SIZE (1UL << 20)
-#define GRANULES (CODE_SIZE / ARENA_GRANULE)
-#define TABLE_SIZE (GRANULES * sizeof(uint16_t))
-#define ARENA_SIZE (TABLE_SIZE + ARENA_SLOTS_SIZE + CODE_SIZE)
-
-_Static_assert(ARENA_SLOTS_SIZE == CODE_SIZE / 256 * sizeof(uint64_t),
-	       "no hook is smaller than 256 bytes: a slot for each");
+#define ARENA_SIZE (CODE_SIZE + CODE_SIZE / CODE_PER_SLOTS)
 
 /* Freed blocks are kept by their exact number of granules, up to this many. */
 #define CLASSES 128
@@ -43,13 +40,14 @@ struct arena {
 	struct arena *next;
 	uint16_t *granules;
 	struct arena_slots slots;
-	uintptr_t code;
+	uintptr_t code; /* up to `end` */
+	uintptr_t end;
 	uintptr_t bump;
 	uintptr_t fresh; /* the first page that no block was ever in */
 	struct free_block *free[CLASSES];
 };
 
-/* The newest first; the same of their slots. */
+/* The newest first: those that have code, and those that have slots. */
 static struct arena *arenas GUARDED_BY(library_lock);
 static struct arena_slots *first_slots GUARDED_BY(library_lock);
 static uint64_t code_bytes;
@@ -77,85 +75,151 @@ bool arena_reach_intersect(struct arena_reach *reach, struct arena_reach other)
 struct arena_search {
 	struct arena_reach reach;
 	uintptr_t near;
+	size_t size; /* that is wanted */
 	uintptr_t best;
+	size_t best_size;
 	uintptr_t best_distance;
 };
 
-/* Nearest first; below the site's module rather than above it, where the program break and the stacks are. */
+/*
+ * Where there is room for all of it, and else where there is most; half of the gap is left for pads, which the code may
+ * need to be reached. The nearest first; below the site's module rather
+ * than above it, where the program break and the stacks are.
+ */
 static bool arena_consider_gap(uintptr_t lower, uintptr_t upper, void *data)
 {
 	struct arena_search *search = data;
-	uintptr_t base;
-	uintptr_t distance;
+	uintptr_t base, distance;
+	size_t size;
 
-	lower = MAX(lower, search->reach.lower);
-	upper = MIN(upper, search->reach.upper);
-	if (lower >= upper || upper - lower < ARENA_SIZE)
+	lower = ALIGN_UP(MAX(lower, search->reach.lower), PAGE_SIZE);
+	upper = ALIGN_DOWN(MIN(upper, search->reach.upper), PAGE_SIZE);
+	if (lower >= upper)
 		return true;
+	size = MIN(MAX(ALIGN_DOWN((upper - lower) / 2, PAGE_SIZE), PAGE_SIZE), search->size);
 	if (lower < search->near) {
-		base = ALIGN_DOWN(upper - ARENA_SIZE, PAGE_SIZE);
+		base = upper - size;
 		distance = search->near - base;
 	} else {
-		base = ALIGN_UP(lower, PAGE_SIZE);
+		base = lower;
 		distance = base - search->near + (1UL << 32);
 	}
-	if (base >= lower && base + ARENA_SIZE <= upper && distance < search->best_distance) {
+	if (size > search->best_size || (size == search->best_size && distance < search->best_distance)) {
 		search->best = base;
+		search->best_size = size;
 		search->best_distance = distance;
 	}
 	return true;
 }
 
-/*
- * One mapping, so that nobody can get in between; then its head is made writable, by a mapping, as mprotect() may be
- * filtered. 0: none.
- */
-static uintptr_t arena_reserve(uintptr_t near, struct arena_reach reach) REQUIRES(library_lock)
+/* 0: none of at least `least` bytes. *size: up to that much was wanted, and is there. */
+static uintptr_t arena_reserve(uintptr_t near, struct arena_reach reach, size_t least, size_t *size)
+	REQUIRES(library_lock)
 {
-	long error = -EEXIST;
+	unsigned int tries = 0;
 
-	/* Somebody else may take the gap that was found. */
-	for (int tries = 0; tries < RESERVE_TRIES && error == -EEXIST; ++tries) {
-		struct arena_search search = { .reach = reach, .near = near, .best_distance = UINTPTR_MAX };
+	/* Somebody else may take the gap that was found; and there may be a limit to what the process maps. */
+	while (tries < RESERVE_TRIES && *size > 0 && *size >= least) {
+		struct arena_search search = { .reach = reach, .near = near, .size = *size };
+		long error;
 
-		if (!maps_gaps(arena_consider_gap, &search) || search.best == 0)
+		if (!maps_gaps(arena_consider_gap, &search) || search.best_size < MAX(least, PAGE_SIZE))
 			return 0;
-		error = maps_map(search.best, ARENA_SIZE, PROT_READ | PROT_EXEC);
-		if (error != 0)
-			continue;
-		error = raw_syscall(SYS_mmap, search.best, TABLE_SIZE + ARENA_SLOTS_SIZE, PROT_READ | PROT_WRITE,
-				    MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
-		if (error > 0)
+		error = maps_map(search.best, search.best_size, PROT_READ | PROT_EXEC);
+		*size = search.best_size;
+		if (error == 0)
 			return search.best;
-		heap_note_refusal(error);
-		heap_unmap(search.best, ARENA_SIZE);
+		if (error == -EEXIST)
+			++tries;
+		else
+			*size = ALIGN_DOWN(*size / 2, PAGE_SIZE);
 	}
 	return 0;
 }
 
-static struct arena *arena_create(uintptr_t near, struct arena_reach reach) REQUIRES(library_lock)
+/* By a mapping, as mprotect() may be filtered. */
+static bool arena_make_writable(uintptr_t address, size_t size)
 {
-	struct arena *arena = heap_alloc(sizeof(*arena));
-	uintptr_t base;
+	long result = raw_syscall(SYS_mmap, address, size, PROT_READ | PROT_WRITE,
+				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0);
 
-	if (arena == NULL)
-		return NULL;
-	base = arena_reserve(near, reach);
+	if (result < 0)
+		heap_note_refusal(result);
+	return result > 0;
+}
+
+/* One mapping, so that nobody can get in between; then its head is made writable, if there is room beside the code. */
+static bool arena_map(struct arena *arena, uintptr_t near, struct arena_reach reach, size_t least)
+	REQUIRES(library_lock)
+{
+	size_t size = ARENA_SIZE, slots_size;
+	uintptr_t base = arena_reserve(near, reach, least, &size);
+
 	if (base == 0)
-		goto fail;
-	arena->granules = (uint16_t *)base;
-	arena->slots.lower = base + TABLE_SIZE;
-	arena->code = arena->slots.lower + ARENA_SLOTS_SIZE;
+		return false;
+	slots_size = ALIGN_UP(size / (CODE_PER_SLOTS + 1), PAGE_SIZE);
+	if (size - slots_size < least)
+		slots_size = 0;
+	if (slots_size > 0 && !arena_make_writable(base, slots_size)) {
+		heap_unmap(base, size);
+		return false;
+	}
+	arena->slots.lower = base;
+	arena->slots.fresh = base;
+	arena->slots.upper = base + slots_size;
+	arena->code = arena->slots.upper;
 	arena->bump = arena->code;
 	arena->fresh = arena->code;
-	if (!code_ranges_publish(&(struct code_range){ arena->code, arena->code + CODE_SIZE, arena->granules })) {
-		heap_unmap(base, ARENA_SIZE);
-		goto fail;
+	arena->end = base + size;
+	return true;
+}
+
+static size_t arena_table_size(const struct arena *arena)
+{
+	return (arena->end - arena->code) / ARENA_GRANULE * sizeof(uint16_t);
+}
+
+/* Memory for code, not for structures: the heap does not count it. */
+static bool arena_map_table(struct arena *arena)
+{
+	const size_t size = arena_table_size(arena);
+
+	arena->granules = heap_map(size);
+	if (arena->granules != NULL)
+		heap_disown(size);
+	return arena->granules != NULL;
+}
+
+static bool arena_publish(struct arena *arena) REQUIRES(library_lock)
+{
+	if (!arena_map_table(arena))
+		return false;
+	if (!code_ranges_publish(&(struct code_range){ arena->code, arena->end, arena->granules })) {
+		heap_unmap((uintptr_t)arena->granules, ALIGN_UP(arena_table_size(arena), PAGE_SIZE));
+		return false;
 	}
 	arena->next = arenas;
 	arenas = arena;
-	arena->slots.next = first_slots;
-	first_slots = &arena->slots;
+	return true;
+}
+
+/* For so many bytes of code at least; 0: for slots. */
+static struct arena *arena_create(uintptr_t near, struct arena_reach reach, size_t least) REQUIRES(library_lock)
+{
+	struct arena *arena = heap_alloc(sizeof(*arena));
+
+	if (arena == NULL)
+		return NULL;
+	if (!arena_map(arena, near, reach, least))
+		goto fail;
+	if (arena->code < arena->end && !arena_publish(arena)) {
+		heap_unmap(arena->slots.lower, arena->end - arena->slots.lower);
+		goto fail;
+	}
+	if (arena->slots.lower < arena->slots.upper) {
+		arena->slots.next = first_slots;
+		first_slots = &arena->slots;
+	}
 	return arena;
 fail:
 	heap_free(arena, sizeof(*arena));
@@ -164,7 +228,7 @@ fail:
 
 struct arena_slots *arena_add_slots(uintptr_t near, struct arena_reach reach)
 {
-	struct arena *arena = arena_create(near, reach);
+	struct arena *arena = arena_create(near, reach, 0);
 
 	return arena != NULL ? &arena->slots : NULL;
 }
@@ -204,7 +268,7 @@ static uintptr_t arena_take(struct arena *arena, size_t size, struct arena_reach
 		}
 	}
 	address = arena->bump;
-	if (address + size > arena->code + CODE_SIZE || address < reach.lower || address + size > reach.upper)
+	if (size > arena->end - address || address < reach.lower || address + size > reach.upper)
 		return 0;
 	arena->bump += size;
 	for (; arena->fresh < arena->bump; arena->fresh += PAGE_SIZE)
@@ -212,35 +276,55 @@ static uintptr_t arena_take(struct arena *arena, size_t size, struct arena_reach
 	return address;
 }
 
+static bool arena_is_small(const struct arena *arena)
+{
+	return arena->end - arena->code < ARENA_SMALL;
+}
+
 uintptr_t arena_next(struct arena_reach reach)
 {
 	for (const struct arena *arena = arenas; arena != NULL; arena = arena->next)
-		if (arena->bump < arena->code + CODE_SIZE && arena->bump >= reach.lower && arena->bump <= reach.upper)
+		if (!arena_is_small(arena) && arena->bump < arena->end && arena->bump >= reach.lower &&
+		    arena->bump <= reach.upper)
 			return arena->bump;
 	return 0;
 }
 
-patch_status arena_alloc(size_t size, uintptr_t near, struct arena_reach reach, struct arena_block *block)
+/* The next arena that has room. NULL: none has, and there is no memory for another. */
+static struct arena *arena_try(size_t size, uintptr_t near, struct arena_reach reach, struct arena_tried *tried,
+			       uintptr_t *address) REQUIRES(library_lock)
 {
-	uintptr_t address = 0;
+	struct arena *arena = tried->last == NULL ? arenas : tried->last->next;
+
+	*address = 0;
+	while (!tried->new_ones && arena != NULL) {
+		if (!tried->not_small || !arena_is_small(arena))
+			*address = arena_take(arena, size, reach);
+		if (*address != 0)
+			return arena;
+		arena = arena->next;
+	}
+	tried->new_ones = true;
+	arena = arena_create(near, reach, tried->not_small ? MAX(size, ARENA_SMALL) : size);
+	if (arena != NULL)
+		*address = arena_take(arena, size, reach);
+	return *address != 0 ? arena : NULL;
+}
+
+patch_status arena_alloc(size_t size, uintptr_t near, struct arena_reach reach, struct arena_tried *tried,
+			 struct arena_block *block)
+{
 	struct arena *arena;
+	uintptr_t address;
 
 	LOCK_ASSERT_HELD();
 	size = ALIGN_UP(size, ARENA_GRANULE);
 	if (size > CODE_SIZE || INJECT(INJECT_ALLOC))
 		return PATCH_ENOMEM;
-	for (arena = arenas; arena != NULL; arena = arena->next) {
-		address = arena_take(arena, size, reach);
-		if (address != 0)
-			break;
-	}
-	if (arena == NULL) {
-		arena = arena_create(near, reach);
-		if (arena != NULL)
-			address = arena_take(arena, size, reach);
-		if (address == 0)
-			return PATCH_ENOMEM;
-	}
+	arena = arena_try(size, near, reach, tried, &address);
+	if (arena == NULL)
+		return PATCH_ENOMEM;
+	tried->last = arena;
 	arena_set_granules(arena, address, size, true);
 	code_bytes += size;
 	block->address = address;
@@ -274,7 +358,7 @@ void arena_free(const struct arena_block *block)
 	struct arena *arena = arenas;
 
 	LOCK_ASSERT_HELD();
-	while (arena != NULL && block->address - arena->code >= CODE_SIZE)
+	while (arena != NULL && block->address - arena->code >= arena->end - arena->code)
 		arena = arena->next;
 	BUG_ON_RETURN(arena == NULL);
 	arena_give_back(arena, block->address, block->size);

@@ -7,9 +7,11 @@
  *
  * An arena is one mapping:
  *
- *   granule table   uint16_t per 16-byte granule of code: how many granules back its block starts (writable)
  *   slots           8 bytes each, for hooks to look at (writable)
  *   code            blocks, each a multiple of a granule
+ *
+ * and, elsewhere, a granule table: a uint16_t per 16-byte granule of code, how many granules back its block starts. An
+ * arena is as large as memory allows: where there is room for one page only, that is code, or slots.
  *
  * A block begins with its map:
  *
@@ -52,23 +54,36 @@ static inline struct arena_reach arena_reach_everything(void)
 /* False when they have nothing in common. */
 bool arena_reach_intersect(struct arena_reach *reach, struct arena_reach other);
 
-/* A block of at least `size` bytes inside `reach`, near `near`. PATCH_ENOMEM when there is no such memory. */
-patch_status arena_alloc(size_t size, uintptr_t near, struct arena_reach reach, struct arena_block *block)
-	REQUIRES(library_lock);
-/* Where such a block will be, as a rule; 0: not known. */
+/* Small arenas are where there is little memory in reach: they are for stubs first (trampoline.h). */
+#define ARENA_SMALL (64UL << 10)
+
+/* Arenas that were tried. Zeroed: none yet. */
+struct arena_tried {
+	bool not_small; /* nor are small ones to be */
+	struct arena *last;
+	bool new_ones; /* all that there were, and now those that are made */
+};
+
+/*
+ * A block of at least `size` bytes inside `reach`, in the next arena behind those that were tried that has room, and in
+ * the end in a new one, near `near`. PATCH_ENOMEM when there is no such memory.
+ */
+patch_status arena_alloc(size_t size, uintptr_t near, struct arena_reach reach, struct arena_tried *tried,
+			 struct arena_block *block) REQUIRES(library_lock);
+/* Where such a block will be that is not to be in a small arena, as a rule; 0: not known. */
 uintptr_t arena_next(struct arena_reach reach) REQUIRES(library_lock);
 /* Give back a block that no thread was ever led to, or that is proven quiet (I7). */
 void arena_free(const struct arena_block *block) REQUIRES(library_lock);
 
-/* The writable part of an arena, for slots.c: slots from `lower` on, of which `used` were ever given out. */
-#define ARENA_SLOTS_SIZE (32UL << 10)
+/* The writable part of an arena, for slots.c: slots in [lower, upper), of which those below `fresh` were given out. */
 struct arena_slots {
 	struct arena_slots *next;
 	uintptr_t lower;
-	size_t used;
+	uintptr_t upper;
+	uintptr_t fresh;
 	uintptr_t free; /* the first free one; each holds the address of the next one */
 };
-/* Those of the newest arena; NULL: there is none. */
+/* Of arenas that have slots, those of the newest one; NULL: there is none. */
 struct arena_slots *arena_slots(void) REQUIRES(library_lock);
 /* Those of a new arena inside `reach`, near `near`; NULL: no memory. */
 struct arena_slots *arena_add_slots(uintptr_t near, struct arena_reach reach) REQUIRES(library_lock);

@@ -12,21 +12,10 @@
 
 #include <stdatomic.h>
 
-/* Copies have no register to read one through that is farther away. 0: there is none. */
-static uintptr_t lead_find_slot(uintptr_t address) REQUIRES(library_lock)
-{
-	const struct arena_reach reach = arena_reach_of(address);
-	uintptr_t slot = hook_slot_alloc(address);
-
-	if (slot == 0 || (slot >= reach.lower && slot <= reach.upper))
-		return slot;
-	hook_slot_free(slot);
-	return 0;
-}
-
 struct lead *lead_make(uintptr_t address)
 {
-	uintptr_t slot = lead_find_slot(address);
+	/* Copies have no register to read one through that is farther away. */
+	uintptr_t slot = hook_slot_alloc(address, arena_reach_of(address));
 	struct lead *lead = slot != 0 ? heap_alloc(sizeof(*lead)) : NULL;
 
 	if (lead == NULL) {

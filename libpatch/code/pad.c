@@ -21,6 +21,8 @@
 
 #define ZONE_SIZE (16UL << 20)
 #define ZONE_PAGES (ZONE_SIZE / PAGE_SIZE)
+/* Where the process may not map more: the page of a pad, the one that it runs on to, and room on both sides. */
+#define ZONE_LEAST (4 * PAGE_SIZE)
 #define PAGE_WORDS (PAGE_SIZE / 64)
 
 #define RESERVE_TRIES 8
@@ -228,7 +230,7 @@ static bool pad_consider_gap(uintptr_t lower, uintptr_t upper, void *data)
 
 	lower = ALIGN_UP(lower, PAGE_SIZE);
 	upper = ALIGN_DOWN(upper, PAGE_SIZE);
-	if (upper < lower + 2 * PAGE_SIZE)
+	if (lower >= upper)
 		return true;
 	if (!pad_clip(pattern, MAX(lower, search->reach.lower), MIN(upper - ARCH_JMP_SIZE, search->reach.upper), &first,
 		  &last))
@@ -255,18 +257,27 @@ static bool pad_consider_gap(uintptr_t lower, uintptr_t upper, void *data)
 static long pad_reserve(const struct pattern *pattern, struct arena_reach reach, struct zone *zone)
 	REQUIRES(library_lock)
 {
-	long error = -EEXIST;
+	size_t size = ZONE_SIZE;
+	unsigned int tries = 0;
+	long error = -ENOMEM;
 
-	/* Somebody else may take the gap that was found. */
-	for (int tries = 0; tries < RESERVE_TRIES && error == -EEXIST; ++tries) {
+	/* Somebody else may take the gap that was found; and there may be a limit to what the process maps. */
+	while (tries < RESERVE_TRIES && size >= ZONE_LEAST) {
 		struct pad_search search = { .pattern = pattern, .reach = reach };
 
 		if (!maps_gaps(pad_consider_gap, &search) || search.pad == 0)
 			return -ENOMEM;
-		zone->lower = MAX(search.gap_lower,
-				  ALIGN_DOWN(search.pad - MIN(search.pad, ZONE_SIZE / 2), PAGE_SIZE));
-		zone->upper = MIN(search.gap_upper, zone->lower + ZONE_SIZE);
+		/* The other half of a small gap is for arenas. */
+		size = MIN(size, MAX((search.gap_upper - search.gap_lower) / 2, ZONE_LEAST));
+		zone->lower = MAX(search.gap_lower, ALIGN_DOWN(search.pad - MIN(search.pad, size / 2), PAGE_SIZE));
+		zone->upper = MIN(search.gap_upper, zone->lower + ALIGN_UP(size, PAGE_SIZE));
 		error = maps_map(zone->lower, zone->upper - zone->lower, PROT_READ | PROT_EXEC);
+		if (error == 0)
+			break;
+		if (error == -EEXIST)
+			++tries;
+		else
+			size /= 2;
 	}
 	return error;
 }

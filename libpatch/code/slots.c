@@ -12,11 +12,11 @@
 
 static bool slots_have_one(const struct arena_slots *slots, struct arena_reach reach)
 {
-	return (slots->free != 0 || slots->used < ARENA_SLOTS_SIZE / sizeof(uint64_t)) &&
-	       slots->lower >= reach.lower && slots->lower + ARENA_SLOTS_SIZE <= reach.upper;
+	return (slots->free != 0 || slots->fresh < slots->upper) && slots->lower >= reach.lower &&
+	       slots->upper <= reach.upper;
 }
 
-static uintptr_t slots_take_within(struct arena_reach reach, uintptr_t near) REQUIRES(library_lock)
+uintptr_t hook_slot_alloc(uintptr_t near, struct arena_reach reach)
 {
 	struct arena_slots *slots = arena_slots();
 	uintptr_t slot;
@@ -29,18 +29,14 @@ static uintptr_t slots_take_within(struct arena_reach reach, uintptr_t near) REQ
 	if (slots == NULL)
 		return 0;
 	slot = slots->free;
-	if (slot == 0)
-		return slots->lower + slots->used++ * sizeof(uint64_t);
-	slots->free = *(uintptr_t *)slot;
-	*(uintptr_t *)slot = 0;
+	if (slot != 0) {
+		slots->free = *(uintptr_t *)slot;
+		*(uintptr_t *)slot = 0;
+		return slot;
+	}
+	slot = slots->fresh;
+	slots->fresh += sizeof(uint64_t);
 	return slot;
-}
-
-uintptr_t hook_slot_alloc(uintptr_t near)
-{
-	uintptr_t slot = slots_take_within(arena_reach_of(near), near);
-
-	return slot != 0 ? slot : slots_take_within(arena_reach_everything(), near);
 }
 
 void hook_slot_free(uintptr_t slot)
@@ -48,7 +44,7 @@ void hook_slot_free(uintptr_t slot)
 	struct arena_slots *slots = arena_slots();
 
 	LOCK_ASSERT_HELD();
-	while (slots != NULL && slot - slots->lower >= ARENA_SLOTS_SIZE)
+	while (slots != NULL && slot - slots->lower >= slots->upper - slots->lower)
 		slots = slots->next;
 	BUG_ON_RETURN(slots == NULL);
 	*(uintptr_t *)slot = slots->free;

@@ -8,12 +8,10 @@
 
 #include "base/compiler.h"
 #include "base/thread_safety.h"
+#include "code/arena.h"
 
-/*
- * The address of a slot that holds 0 and that code near `near` can reach, if there is memory for that; else of a slot
- * anywhere, for far code. 0: no memory.
- */
-uintptr_t hook_slot_alloc(uintptr_t near) REQUIRES(library_lock);
+/* The address of a slot that holds 0, within reach, and of a new one near `near`. 0: no memory. */
+uintptr_t hook_slot_alloc(uintptr_t near, struct arena_reach reach) REQUIRES(library_lock);
 /* Give back a slot that no thread was ever led to code for. */
 void hook_slot_free(uintptr_t slot) REQUIRES(library_lock);
 

@@ -25,6 +25,10 @@
 #define STRETCHES_MAX 4096
 #define HOOK_STRETCHES (sizeof(struct arch_hook_map) / sizeof(struct arch_stretch))
 
+/* A stub is a block of its own: one row, and jmp [rip + 2] with eight aligned bytes behind it. */
+#define STUB_HEADER 32
+#define STUB_SIZE (STUB_HEADER + 16)
+
 /* Scratch memory: it is large. */
 struct builder {
 	const struct window *window;
@@ -339,7 +343,7 @@ static void trampoline_emit_all(struct builder *builder, struct arch_code *code)
 	arch_emit_stretch(code, ARCH_STRETCH_END, 0);
 }
 
-/* Where the block must lie for every displacement in it to reach. */
+/* Where the block must lie for every displacement in it to reach, but for those to slots. */
 static struct arena_reach trampoline_reach(const struct builder *builder)
 {
 	const struct window *window = builder->window;
@@ -353,11 +357,6 @@ static struct arena_reach trampoline_reach(const struct builder *builder)
 	}
 	if (window->pad != 0)
 		arena_reach_intersect(&reach, arena_reach_of(window->pad));
-	for (size_t i = 0; i < builder->count; ++i)
-		arena_reach_intersect(&reach, arena_reach_of(builder->built[i].slot));
-	for (size_t i = 0; i < builder->count; ++i)
-		if (builder->built[i].action == ARCH_DIVERT)
-			arena_reach_intersect(&reach, arena_reach_of(builder->built[i].original_slot));
 	for (unsigned int i = 0; i < builder->lead_count; ++i)
 		arena_reach_intersect(&reach, arena_reach_of(window->leads[i].lead->slot));
 	return reach;
@@ -373,9 +372,16 @@ static void trampoline_write_jump(uint8_t bytes[ARCH_JMP_SIZE], uintptr_t from, 
 	memcpy(bytes + 1, &displacement, sizeof(displacement));
 }
 
+uintptr_t trampoline_front(const struct trampoline *trampoline)
+{
+	const struct arena_block *stub = trampoline->far ? trampoline_stub(trampoline) : NULL;
+
+	return stub != NULL && stub->size != 0 ? stub->address + STUB_HEADER : trampoline_entry(trampoline, 0);
+}
+
 void trampoline_pad_bytes(const struct trampoline *trampoline, uintptr_t pad, uint8_t bytes[ARCH_JMP_SIZE])
 {
-	trampoline_write_jump(bytes, pad, trampoline_entry(trampoline, 0));
+	trampoline_write_jump(bytes, pad, trampoline_front(trampoline));
 }
 
 static bool trampoline_try_top(size_t index, uintptr_t source, uint32_t mask, uint32_t value, struct arena_reach reach,
@@ -390,11 +396,10 @@ static bool trampoline_try_top(size_t index, uintptr_t source, uint32_t mask, ui
  * A pad for a jump whose bytes on boundaries must be trap bytes, of which only the top one has a choice, and whose
  * bytes behind the window are what they are.
  */
-static patch_status trampoline_find_pad(const struct trampoline *trampoline, const struct window *window,
-					uintptr_t *pad) REQUIRES(library_lock)
+static patch_status trampoline_find_pad(const struct window *window, struct arena_reach reach, uintptr_t *pad)
+	REQUIRES(library_lock)
 {
 	static size_t worked GUARDED_BY(library_lock) = 1;
-	struct arena_reach reach = arena_reach_of(trampoline->block.address);
 	uintptr_t source = window->start + ARCH_JMP_SIZE;
 	uint32_t mask = 0;
 	uint32_t value = 0;
@@ -428,26 +433,60 @@ static patch_status trampoline_find_pad(const struct trampoline *trampoline, con
 	return PATCH_ENOMEM;
 }
 
-static patch_status trampoline_link_jump(struct trampoline *trampoline, struct window *window) REQUIRES(library_lock)
+/* False: there is no pad that reaches the trampoline. */
+static bool trampoline_link_jump(struct trampoline *trampoline, struct window *window) REQUIRES(library_lock)
 {
+	const uintptr_t front = trampoline_front(trampoline);
+
 	if (window->strategy == PATCH_STRATEGY_TRAP)
-		return PATCH_OK;
+		return true;
 	if (window->strategy == PATCH_STRATEGY_JUMP) {
-		trampoline_write_jump(trampoline->jump, window->start, trampoline_entry(trampoline, 0));
-		return PATCH_OK;
+		trampoline_write_jump(trampoline->jump, window->start, front);
+		return true;
 	}
-	if (window->pad == 0 && trampoline_find_pad(trampoline, window, &window->pad) != PATCH_OK)
-		return PATCH_ENOMEM;
+	if (window->pad == 0 && trampoline_find_pad(window, arena_reach_of(front), &window->pad) != PATCH_OK)
+		return false;
 	trampoline_write_jump(trampoline->jump, window->start, window->pad);
-	return PATCH_OK;
+	return true;
+}
+
+/* A pad that does not reach the trampoline: on the other side of the site. False: none. */
+static bool trampoline_find_pad_beyond(const struct trampoline *trampoline, struct window *window)
+	REQUIRES(library_lock)
+{
+	const struct arena_reach reach = arena_reach_of(trampoline_front(trampoline));
+	struct arena_reach beyond = arena_reach_everything();
+
+	if (trampoline_front(trampoline) < window->start)
+		beyond.lower = reach.upper;
+	else
+		beyond.upper = reach.lower;
+	return trampoline_find_pad(window, beyond, &window->pad) == PATCH_OK;
 }
 
 /* ---- building --------------------------------------------------------------------------------------------------- */
 
-static size_t trampoline_size(size_t hook_count, unsigned int count, unsigned int lead_count)
+static size_t trampoline_size(const struct trampoline *trampoline)
 {
-	return sizeof(struct trampoline) + hook_count * sizeof(struct built_hook) +
-	       lead_count * sizeof(struct lead *) + count * sizeof(uint16_t);
+	return sizeof(*trampoline) + trampoline->hook_count * sizeof(struct built_hook) +
+	       trampoline->lead_count * sizeof(struct lead *) + (trampoline->far ? sizeof(struct arena_block) : 0) +
+	       trampoline->count * sizeof(uint16_t);
+}
+
+static void trampoline_free_block(struct arena_block *block) REQUIRES(library_lock)
+{
+	if (block->size == 0)
+		return;
+	staging_drop(block->address);
+	arena_free(block);
+	block->size = 0;
+}
+
+static void trampoline_free_code(struct trampoline *trampoline) REQUIRES(library_lock)
+{
+	trampoline_free_block(&trampoline->block);
+	if (trampoline->far)
+		trampoline_free_block(trampoline_stub(trampoline));
 }
 
 void trampoline_free(struct trampoline *trampoline)
@@ -461,13 +500,27 @@ void trampoline_free(struct trampoline *trampoline)
 		if (hook->action == ARCH_DIVERT && hook->original_slot != 0)
 			hook_slot_free(hook->original_slot);
 	}
-	if (trampoline->block.size != 0) {
-		staging_drop(trampoline->block.address);
-		arena_free(&trampoline->block);
-	}
+	trampoline_free_code(trampoline);
 	for (unsigned int i = 0; i < trampoline->lead_count; ++i)
 		lead_drop(trampoline_leads(trampoline)[i]);
-	heap_free(trampoline, trampoline_size(trampoline->hook_count, trampoline->count, trampoline->lead_count));
+	heap_free(trampoline, trampoline_size(trampoline));
+}
+
+/* With room for what it takes to be far. False: out of memory. */
+static bool trampoline_make_far(struct trampoline **trampoline) REQUIRES(library_lock)
+{
+	struct trampoline far = **trampoline;
+	struct trampoline *grown;
+
+	if (far.far)
+		return true;
+	far.far = true;
+	grown = heap_grow(*trampoline, trampoline_size(*trampoline), trampoline_size(&far));
+	if (grown == NULL)
+		return false;
+	grown->far = true;
+	*trampoline = grown;
+	return true;
 }
 
 /* Header of a block (arena.h), then the code behind it. */
@@ -519,7 +572,6 @@ static void trampoline_prepare(struct builder *builder)
 			arch_decode(window->original + offset, window->offsets[i + 1] - offset, builder->from[i],
 				    &builder->decoded[i]);
 	}
-	builder->lead_count = window->lead_count;
 	for (unsigned int i = 0; i < window->lead_count; ++i)
 		builder->from[window->count + i] = window->leads[i].target;
 }
@@ -543,36 +595,79 @@ static const char *trampoline_refuses_far(const struct builder *builder)
 	return why;
 }
 
-/* A slot that code at the address reaches, if there is memory for it. */
-static void trampoline_bring_slot(uintptr_t *slot, uintptr_t address) REQUIRES(library_lock)
+/* False: there is no slot that code at the address reaches. `anywhere`: any other will do. */
+static bool trampoline_bring_slot(uintptr_t *slot, uintptr_t address, bool anywhere, bool *moved)
+	REQUIRES(library_lock)
 {
 	const struct arena_reach reach = arena_reach_of(address);
-	uintptr_t near;
+	uintptr_t brought;
 
-	if (*slot >= reach.lower && *slot <= reach.upper)
-		return;
-	near = hook_slot_alloc(address);
-	if (near == 0)
-		return;
-	hook_slot_free(*slot);
-	*slot = near;
+	if (*slot != 0 && *slot >= reach.lower && *slot <= reach.upper)
+		return true;
+	brought = hook_slot_alloc(address, reach);
+	if (brought == 0 && anywhere && *slot == 0)
+		brought = hook_slot_alloc(address, arena_reach_everything());
+	if (brought == 0)
+		return anywhere && *slot != 0;
+	if (*slot != 0)
+		hook_slot_free(*slot);
+	*slot = brought;
+	*moved = true;
+	return true;
 }
 
-/* Far code reads other slots through a register; a jump has none to spare. False: there is none. */
-static bool trampoline_bring_slots(const struct builder *builder, uintptr_t address) REQUIRES(library_lock)
+/*
+ * Each hook has a slot of its own, and a divert two, which code at the address reaches. Far code reads other slots
+ * through a register; a jump has none to spare. False: there is no memory for them.
+ */
+static bool trampoline_bring_slots(const struct builder *builder, uintptr_t address, bool far, bool *moved)
+	REQUIRES(library_lock)
 {
-	bool any = false;
-
 	for (size_t i = 0; i < builder->count; ++i) {
 		struct built_hook *hook = &builder->built[i];
+		const bool divert = hook->action == ARCH_DIVERT;
 
-		if (hook->action != ARCH_DIVERT)
-			continue;
-		trampoline_bring_slot(&hook->slot, address);
-		trampoline_bring_slot(&hook->original_slot, address);
-		any = true;
+		if (!trampoline_bring_slot(&hook->slot, address, far && !divert, moved) ||
+		    (divert && !trampoline_bring_slot(&hook->original_slot, address, false, moved)))
+			return false;
 	}
-	return any;
+	return true;
+}
+
+/* Where code goes, the best first. */
+enum trampoline_how {
+	TRAMPOLINE_NEAR,  /* within reach, where there is much memory */
+	TRAMPOLINE_FAR,   /* out of reach, by 64 bits */
+	TRAMPOLINE_ANYHOW /* within reach */
+};
+
+/* A block, and slots that its code reaches: in any arena that there is, or can be. */
+static patch_status trampoline_settle(const struct builder *builder, size_t size, struct arena_reach reach,
+				      enum trampoline_how how, struct arena_block *block, bool *moved)
+	REQUIRES(library_lock)
+{
+	struct arena_tried tried = { .not_small = how != TRAMPOLINE_ANYHOW };
+	const bool far = how == TRAMPOLINE_FAR;
+
+	while (reach.lower < reach.upper &&
+	       arena_alloc(size, builder->window->start, reach, &tried, block) == PATCH_OK) {
+		if (trampoline_bring_slots(builder, block->address, far, moved))
+			return PATCH_OK;
+		trampoline_free_block(block);
+	}
+	return PATCH_ENOMEM;
+}
+
+/* What is in reach is left to those that need it there. */
+static patch_status trampoline_settle_far(const struct builder *builder, size_t size, struct arena_block *block,
+					  bool *moved) REQUIRES(library_lock)
+{
+	const struct arena_reach near = arena_reach_of(builder->window->start);
+	const struct arena_reach below = { 0, near.lower }, above = { near.upper, UINTPTR_MAX };
+
+	return trampoline_settle(builder, size, below, TRAMPOLINE_FAR, block, moved) == PATCH_OK ?
+		       PATCH_OK :
+		       trampoline_settle(builder, size, above, TRAMPOLINE_FAR, block, moved);
 }
 
 /* From offsets in the code to addresses; closed. */
@@ -603,9 +698,9 @@ static bool trampoline_branches_inside(const struct builder *builder)
 	return false;
 }
 
-/* For code at `base`, behind a header of so many bytes. Sizes do not depend on `base`, but modulo ARENA_GRANULE. */
-static void trampoline_emit_pass(struct builder *builder, struct arch_code *code, uintptr_t base, size_t header,
-				 bool far)
+/* For code at `base`, behind a header of so many bytes. */
+static void trampoline_emit_begin(struct builder *builder, struct arch_code *code, uintptr_t base, size_t header,
+				  bool far)
 {
 	*code = (struct arch_code){
 		.bytes = builder->block + header,
@@ -617,27 +712,39 @@ static void trampoline_emit_pass(struct builder *builder, struct arch_code *code
 		.stretches = builder->stretches,
 		.stretch_capacity = STRETCHES_MAX,
 	};
+}
+
+/* Sizes do not depend on `base`, but modulo ARENA_GRANULE. */
+static void trampoline_emit_pass(struct builder *builder, struct arch_code *code, uintptr_t base, size_t header,
+				 bool far)
+{
+	trampoline_emit_begin(builder, code, base, header, far);
 	trampoline_emit_all(builder, code);
 }
 
+#define NO_MEMORY "no free memory within 2 GiB of the site and of what its instructions refer to"
+
 /*
- * `far`: anywhere. Only a trap can lead there. The first pass finds the size and the entries, the second has the
- * addresses; the first will do if it guessed them.
+ * The first pass finds the size and the entries, the second has the addresses; the first will do if it guessed them.
  */
-static patch_status trampoline_emit_block(struct builder *builder, struct trampoline *trampoline, bool far,
-					  const char **message) REQUIRES(library_lock)
+static patch_status trampoline_emit_block(struct builder *builder, struct trampoline *trampoline,
+					  enum trampoline_how how, const char **message) REQUIRES(library_lock)
 {
 	/* Of the last with as many instructions. */
 	static size_t headers[WINDOW_INSNS_MAX + 1] GUARDED_BY(library_lock);
 	const struct window *window = builder->window;
-	struct arena_reach reach = far ? arena_reach_everything() : trampoline_reach(builder);
-	uintptr_t guess = trampoline_branches_inside(builder) ? 0 : arena_next(reach);
+	const bool far = how == TRAMPOLINE_FAR;
+	const struct arena_reach reach = trampoline_reach(builder);
+	uintptr_t guess = far || trampoline_branches_inside(builder) ? 0 : arena_next(reach);
 	size_t guessed_header = MAX(headers[window->count], (size_t)ARENA_GRANULE);
 	struct arch_code code;
 	size_t header, code_size, row_count, stretch_count;
 	uint16_t *entries;
+	bool moved = false;
 	patch_status status;
 
+	if (guess != 0)
+		trampoline_bring_slots(builder, guess, far, &moved);
 	/* What is nowhere yet is not in range, nor need it be. */
 	for (unsigned int i = 0; i < (unsigned int)window->count + builder->lead_count; ++i)
 		builder->to[i] = window->start;
@@ -653,15 +760,14 @@ static patch_status trampoline_emit_block(struct builder *builder, struct trampo
 	}
 	header = trampoline_header_size(&code);
 	headers[window->count] = header;
-	status = reach.lower <= reach.upper ?
-			 arena_alloc(header + code_size, window->start, reach, &trampoline->block) :
-			 PATCH_ENOMEM;
+	moved = guess == 0;
+	status = far ? trampoline_settle_far(builder, header + code_size, &trampoline->block, &moved) :
+		       trampoline_settle(builder, header + code_size, reach, how, &trampoline->block, &moved);
 	if (status != PATCH_OK) {
-		*message = "no free memory within 2 GiB of the site and of what its instructions refer to";
+		*message = NO_MEMORY;
 		return status;
 	}
-	if ((far && trampoline_bring_slots(builder, trampoline->block.address)) ||
-	    trampoline->block.address != guess || header != guessed_header) {
+	if (moved || trampoline->block.address != guess || header != guessed_header) {
 		for (unsigned int i = 0; i < (unsigned int)window->count + builder->lead_count; ++i)
 			builder->to[i] = trampoline->block.address + header + builder->entries[i];
 		trampoline_emit_pass(builder, &code, trampoline->block.address, header, far);
@@ -671,12 +777,14 @@ static patch_status trampoline_emit_block(struct builder *builder, struct trampo
 		entries[i] = (uint16_t)(builder->entries[i] + header);
 	if (code.size != code_size || code.row_count != row_count || code.stretch_count != stretch_count ||
 	    code.out_of_range) {
+		trampoline_free_block(&trampoline->block);
 		*message = code.out_of_range ? "an operand is out of reach of the generated code" :
 					       "generated code changed its size between passes";
 		return code.out_of_range ? PATCH_ENOMEM : PATCH_BUG;
 	}
 	if (!trampoline_finish_header(builder, &code, header) ||
 	    !staging_add(trampoline->block.address, builder->block, (uint32_t)(header + code_size))) {
+		trampoline_free_block(&trampoline->block);
 		*message = "out of memory";
 		return PATCH_ENOMEM;
 	}
@@ -684,8 +792,7 @@ static patch_status trampoline_emit_block(struct builder *builder, struct trampo
 	return PATCH_OK;
 }
 
-/* Each with a slot of its own, and a divert with two. */
-static bool trampoline_set_hooks(struct trampoline *trampoline, const struct hook *hooks) REQUIRES(library_lock)
+static void trampoline_set_hooks(struct trampoline *trampoline, const struct hook *hooks)
 {
 	for (size_t i = 0; i < trampoline->hook_count; ++i) {
 		const struct hook *hook = &hooks[i];
@@ -699,53 +806,132 @@ static bool trampoline_set_hooks(struct trampoline *trampoline, const struct hoo
 			.when = (uint8_t)hook->when,
 			.action = hook->code.action,
 			.stamp = hook->code.stamp,
-			.slot = hook_slot_alloc(trampoline->start),
 		};
-		if (trampoline->hooks[i].slot == 0)
-			return false;
-		if (hook->code.action != ARCH_DIVERT)
-			continue;
-		trampoline->hooks[i].original_slot = hook_slot_alloc(trampoline->start);
-		if (trampoline->hooks[i].original_slot == 0)
-			return false;
+		/* Of a divert, other members are there. */
+		if (hook->code.action == ARCH_DIVERT)
+			trampoline->hooks[i].original_slot = 0;
 	}
-	return true;
 }
 
-/* Emit the trampoline, find it a place, and a way there. */
-static patch_status trampoline_place(struct builder *builder, struct trampoline *trampoline, struct window *window,
+/* ---- ways to a place -------------------------------------------------------------------------------------------- */
+
+static patch_status trampoline_emit_stub(struct builder *builder, struct trampoline *trampoline,
+					 const char **message) REQUIRES(library_lock)
+{
+	const struct window *window = builder->window;
+	struct arena_block *stub = trampoline_stub(trampoline);
+	struct arena_tried tried = { 0 };
+	struct arch_code code;
+
+	*message = NO_MEMORY;
+	if (arena_alloc(STUB_SIZE, window->start, arena_reach_of(window->pad != 0 ? window->pad : window->start),
+			&tried, stub) != PATCH_OK)
+		return PATCH_ENOMEM;
+	trampoline_emit_begin(builder, &code, stub->address, STUB_HEADER, true);
+	builder->cold.hook_count = 0;
+	arch_emit_row(&code, 0);
+	arch_emit_stretch(&code, ARCH_COPY, 0);
+	arch_emit_jmp(&code, trampoline_entry(trampoline, 0));
+	arch_emit_stretch(&code, ARCH_STRETCH_END, 0);
+	BUG_ON_RETURN(STUB_HEADER + code.size != STUB_SIZE, PATCH_BUG);
+	if (trampoline_finish_header(builder, &code, STUB_HEADER) &&
+	    staging_add(stub->address, builder->block, STUB_SIZE))
+		return PATCH_OK;
+	*message = "out of memory";
+	trampoline_free_block(stub);
+	return PATCH_ENOMEM;
+}
+
+/* Code anywhere, to which a jump goes by a stub within its reach. */
+static patch_status trampoline_emit_far(struct builder *builder, struct trampoline **trampoline,
+					const char **message) REQUIRES(library_lock)
+{
+	const char *why = trampoline_refuses_far(builder);
+	patch_status status;
+
+	if (why != NULL) {
+		*message = why;
+		return PATCH_ENOMEM;
+	}
+	if (!trampoline_make_far(trampoline)) {
+		*message = "out of memory";
+		return PATCH_ENOMEM;
+	}
+	builder->built = (*trampoline)->hooks;
+	builder->lead_count = 0;
+	status = trampoline_emit_block(builder, *trampoline, TRAMPOLINE_FAR, message);
+	if (status == PATCH_OK && builder->window->strategy != PATCH_STRATEGY_TRAP)
+		status = trampoline_emit_stub(builder, *trampoline, message);
+	if (status != PATCH_OK)
+		trampoline_free_code(*trampoline);
+	return status;
+}
+
+static patch_status trampoline_emit_near(struct builder *builder, struct trampoline *trampoline,
+					 enum trampoline_how how, const char **message) REQUIRES(library_lock)
+{
+	patch_status status;
+
+	builder->lead_count = builder->window->lead_count;
+	status = trampoline_emit_block(builder, trampoline, how, message);
+	if (status != PATCH_ENOMEM || builder->lead_count == 0)
+		return status;
+	builder->lead_count = 0;
+	return trampoline_emit_block(builder, trampoline, how, message);
+}
+
+/* The first way that there is memory for. What can not be far is where it was left room by stubs. */
+static patch_status trampoline_emit(struct builder *builder, struct trampoline **trampoline, const char **message)
+	REQUIRES(library_lock)
+{
+	patch_status status = trampoline_emit_near(builder, *trampoline, TRAMPOLINE_NEAR, message);
+	const char *last;
+
+	if (status == PATCH_ENOMEM)
+		status = trampoline_emit_far(builder, trampoline, message);
+	if (status == PATCH_ENOMEM)
+		status = trampoline_emit_near(builder, *trampoline, TRAMPOLINE_ANYHOW, &last);
+	return status;
+}
+
+/*
+ * The code and the way there. If no pad reaches the code, it is where it reaches one: code below the site need not
+ * reach pads above it, nor the other way round.
+ */
+static patch_status trampoline_place(struct builder *builder, struct trampoline **trampoline, struct window *window,
 				     const char **message) REQUIRES(library_lock)
 {
 	patch_status status;
 
 	trampoline_prepare(builder);
-	status = trampoline_emit_block(builder, trampoline, false, message);
-	if (status == PATCH_ENOMEM && trampoline->block.size == 0 && builder->lead_count > 0) {
-		builder->lead_count = 0;
-		status = trampoline_emit_block(builder, trampoline, false, message);
-	}
-	/* Without a place for it: */
-	if (status == PATCH_ENOMEM && trampoline->block.size == 0 && window->strategy == PATCH_STRATEGY_TRAP) {
-		const char *why = trampoline_refuses_far(builder);
-
-		if (why != NULL)
-			*message = why;
-		else
-			status = trampoline_emit_block(builder, trampoline, true, message);
-	}
-	if (status != PATCH_OK)
+	status = trampoline_emit(builder, trampoline, message);
+	if (status != PATCH_OK || trampoline_link_jump(*trampoline, window))
 		return status;
-	status = trampoline_link_jump(trampoline, window);
-	if (status != PATCH_OK)
-		*message = "no free memory at any address that a jump at the site can reach";
-	return status;
+	if (trampoline_find_pad_beyond(*trampoline, window)) {
+		trampoline_free_code(*trampoline);
+		if (trampoline_emit(builder, trampoline, message) == PATCH_OK &&
+		    trampoline_link_jump(*trampoline, window))
+			return PATCH_OK;
+		pad_free(window->pad);
+		window->pad = 0;
+	}
+	*message = "no free memory at any address that a jump at the site can reach";
+	return PATCH_ENOMEM;
 }
 
 patch_status trampoline_build(struct window *window, const struct hook *hooks, size_t count, struct trampoline **out,
 			      const char **message)
 {
-	struct trampoline *trampoline = NULL;
-	struct builder *builder = NULL;
+	const struct trampoline shape = {
+		.start = window->start,
+		.hook_count = (uint16_t)count,
+		.length = window->length,
+		.strategy = window->strategy,
+		.count = window->count,
+		.lead_count = window->lead_count,
+	};
+	struct trampoline *trampoline;
+	struct builder *builder;
 	patch_status status = PATCH_ENOMEM;
 
 	/* No block has room for as many. */
@@ -754,27 +940,22 @@ patch_status trampoline_build(struct window *window, const struct hook *hooks, s
 		return PATCH_ENOMEM;
 	}
 	*message = "out of memory";
-	trampoline = heap_alloc(trampoline_size(count, window->count, window->lead_count));
+	trampoline = heap_alloc(trampoline_size(&shape));
 	if (trampoline == NULL)
 		return PATCH_ENOMEM;
-	trampoline->hook_count = (uint16_t)count;
-	trampoline->start = window->start;
-	trampoline->length = window->length;
-	trampoline->count = window->count;
-	trampoline->strategy = window->strategy;
-	trampoline->lead_count = window->lead_count;
+	memcpy(trampoline, &shape, sizeof(shape));
 	for (unsigned int i = 0; i < window->lead_count; ++i) {
 		lead_take(window->leads[i].lead);
 		trampoline_leads(trampoline)[i] = window->leads[i].lead;
 	}
-	if (trampoline_set_hooks(trampoline, hooks))
-		builder = scratch_take(sizeof(*builder));
+	trampoline_set_hooks(trampoline, hooks);
+	builder = scratch_take(sizeof(*builder));
 	if (builder != NULL) {
 		builder->window = window;
 		builder->hooks = hooks;
 		builder->built = trampoline->hooks;
 		builder->count = count;
-		status = trampoline_place(builder, trampoline, window, message);
+		status = trampoline_place(builder, &trampoline, window, message);
 		scratch_give(builder, sizeof(*builder));
 	}
 	if (status != PATCH_OK) {

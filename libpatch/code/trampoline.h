@@ -4,7 +4,8 @@
  * Live text is not touched.
  *
  * Entry i of a trampoline stands for instruction i of the window: its hooks, its displaced copy, and what follows. The
- * window's jump leads to entry 0, directly or through a pad; a trap at a boundary goes to that boundary's entry.
+ * window's jump leads to entry 0, directly or through a pad, and through a stub where the code is out of reach; a trap
+ * at a boundary goes to that boundary's entry.
  */
 #ifndef LIBPATCH_CODE_TRAMPOLINE_H
 #define LIBPATCH_CODE_TRAMPOLINE_H
@@ -108,8 +109,10 @@ struct trampoline {
 	uint8_t lead_count; /* of the window, whether its code can use them or not */
 	/* at the window's start, to entry 0 or to the window's pad; punned bytes included */
 	uint8_t jump[ARCH_JMP_SIZE];
-	bool reachable; /* some thread may have been led here: not to be reused for anything else (I7) */
-	struct built_hook hooks[]; /* as they were built; then its leads, and the entries, offsets from the block */
+	bool reachable : 1; /* some thread may have been led here: not to be reused for anything else (I7) */
+	bool far : 1;       /* its code may be out of reach of the site: the stub is not */
+	/* As they were built; then its leads, the stub if it is far, and the entries, offsets from the block. */
+	struct built_hook hooks[];
 };
 
 /*
@@ -146,14 +149,23 @@ static inline struct lead **trampoline_leads(const struct trampoline *trampoline
 	return (struct lead **)(uintptr_t)&trampoline->hooks[trampoline->hook_count];
 }
 
+/* Of a far one: a jump to entry 0. A trap needs none: its size is 0. */
+static inline struct arena_block *trampoline_stub(const struct trampoline *trampoline)
+{
+	return (struct arena_block *)(trampoline_leads(trampoline) + trampoline->lead_count);
+}
+
 static inline uint16_t *trampoline_entries(const struct trampoline *trampoline)
 {
-	return (uint16_t *)(trampoline_leads(trampoline) + trampoline->lead_count);
+	return (uint16_t *)(trampoline_stub(trampoline) + trampoline->far);
 }
 
 static inline uintptr_t trampoline_entry(const struct trampoline *trampoline, unsigned int index)
 {
 	return trampoline->block.address + trampoline_entries(trampoline)[index];
 }
+
+/* Where a jump goes that is to lead to entry 0. */
+uintptr_t trampoline_front(const struct trampoline *trampoline);
 
 #endif

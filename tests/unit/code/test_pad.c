@@ -253,6 +253,18 @@ Test(pad, within_reach)
 	cr_expect_eq(pad_alloc(source, UINT32_MAX, 0xcccccccc, reach, &pad), PATCH_ENOMEM);
 }
 
+static patch_status alloc(size_t size, uintptr_t near, struct arena_reach reach, struct arena_block *block)
+{
+	struct arena_tried tried = { 0 };
+
+	return arena_alloc(size, near, reach, &tried, block);
+}
+
+static uintptr_t alloc_slot(uintptr_t near)
+{
+	return hook_slot_alloc(near, arena_reach_of(near));
+}
+
 /* ---- blocks ----------------------------------------------------------------------------------------------------- */
 
 Test(arena, blocks_do_not_overlap)
@@ -263,7 +275,7 @@ Test(arena, blocks_do_not_overlap)
 
 	for (i = 0; i < PADS; i++) {
 		size = 1 + random_u32() % 700;
-		cr_assert_eq(arena_alloc(size, near, arena_reach_of(near), &blocks[i]), PATCH_OK);
+		cr_assert_eq(alloc(size, near, arena_reach_of(near), &blocks[i]), PATCH_OK);
 		cr_expect_geq(blocks[i].size, size);
 		cr_expect_eq(blocks[i].size % ARENA_GRANULE, 0);
 		cr_expect_eq(blocks[i].address % ARENA_GRANULE, 0);
@@ -295,12 +307,12 @@ Test(arena, freed_blocks_are_used_again)
 	struct arena_block a, b, c;
 	struct arena_reach reach = arena_reach_of(source_here());
 
-	cr_assert_eq(arena_alloc(160, source_here(), reach, &a), PATCH_OK);
-	cr_assert_eq(arena_alloc(160, source_here(), reach, &b), PATCH_OK);
+	cr_assert_eq(alloc(160, source_here(), reach, &a), PATCH_OK);
+	cr_assert_eq(alloc(160, source_here(), reach, &b), PATCH_OK);
 	arena_free(&a);
-	cr_assert_eq(arena_alloc(150, source_here(), reach, &c), PATCH_OK);
+	cr_assert_eq(alloc(150, source_here(), reach, &c), PATCH_OK);
 	cr_expect_eq(c.address, a.address, "the same number of granules");
-	cr_assert_eq(arena_alloc(160, source_here(), reach, &a), PATCH_OK);
+	cr_assert_eq(alloc(160, source_here(), reach, &a), PATCH_OK);
 	cr_expect_eq(a.address, b.address + b.size);
 }
 
@@ -311,15 +323,15 @@ Test(arena, within_reach)
 	struct arena_reach reach;
 	uintptr_t original;
 
-	cr_assert_eq(arena_alloc(64, near, arena_reach_of(near), &block), PATCH_OK);
+	cr_assert_eq(alloc(64, near, arena_reach_of(near), &block), PATCH_OK);
 	cr_expect_lt(near - block.address, 0x80000000UL, "below, and within a rel32");
 	/* Not a part of the first one's arena. */
 	reach = (struct arena_reach){ near - (1900UL << 20), near - (1000UL << 20) };
-	cr_assert_eq(arena_alloc(64, near, reach, &block), PATCH_OK);
+	cr_assert_eq(alloc(64, near, reach, &block), PATCH_OK);
 	cr_expect(block.address >= reach.lower && block.address + 64 <= reach.upper);
 	reach = (struct arena_reach){ near, near + 64 };
-	cr_expect_eq(arena_alloc(64, near, reach, &block), PATCH_ENOMEM, "in the middle of this program");
-	cr_expect_eq(arena_alloc(2UL << 20, near, arena_reach_of(near), &block), PATCH_ENOMEM, "more than an arena");
+	cr_expect_eq(alloc(64, near, reach, &block), PATCH_ENOMEM, "in the middle of this program");
+	cr_expect_eq(alloc(2UL << 20, near, arena_reach_of(near), &block), PATCH_ENOMEM, "more than an arena");
 	cr_expect_not(pc_map_contains(near));
 	cr_expect_not(pc_map_original(near, &original));
 }
@@ -350,7 +362,7 @@ Test(arena, slots)
 
 	/* More than one arena has. */
 	for (i = 0; i < SLOTS; i++) {
-		slots[i] = hook_slot_alloc(near);
+		slots[i] = alloc_slot(near);
 		cr_assert_neq(slots[i], 0);
 		cr_assert_eq(*(uint64_t *)slots[i], 0);
 		*(uint64_t *)slots[i] = 1;
@@ -362,12 +374,12 @@ Test(arena, slots)
 	/* One that is given back is the next one, and 0. */
 	hook_slot_free(slots[7]);
 	hook_slot_free(slots[8]);
-	cr_assert_eq(hook_slot_alloc(near), slots[8]);
-	cr_assert_eq(hook_slot_alloc(near), slots[7]);
+	cr_assert_eq(alloc_slot(near), slots[8]);
+	cr_assert_eq(alloc_slot(near), slots[7]);
 	cr_assert_eq(*(uint64_t *)slots[7], 0);
 	cr_assert_eq(*(uint64_t *)slots[8], 0);
 	/* Another part of the address space has its own. */
-	slots[0] = hook_slot_alloc(near + (64UL << 30));
+	slots[0] = alloc_slot(near + (64UL << 30));
 	cr_expect_neq(slots[0], 0);
 	cr_expect(slots[0] - near > (60UL << 30) && slots[0] - near < (68UL << 30), "%#lx", slots[0]);
 }
@@ -384,17 +396,18 @@ Test(arena, nothing_near)
 	uintptr_t slot;
 
 	cr_assert_eq(taken, (void *)(near - size / 2));
-	cr_expect_eq(arena_alloc(64, near, reach, &block), PATCH_ENOMEM);
-	slot = hook_slot_alloc(near);
+	cr_expect_eq(alloc(64, near, reach, &block), PATCH_ENOMEM);
+	cr_expect_eq(alloc_slot(near), 0);
+	slot = hook_slot_alloc(near, everything);
 	cr_assert_neq(slot, 0);
 	cr_expect_eq(*(uint64_t *)slot, 0);
 	*(uint64_t *)slot = 1;
 	cr_expect(slot < reach.lower || slot > reach.upper, "%#lx", slot);
-	cr_assert_eq(arena_alloc(64, near, everything, &block), PATCH_OK);
+	cr_assert_eq(alloc(64, near, everything, &block), PATCH_OK);
 	cr_expect(pc_map_contains(block.address));
 	cr_expect(block.address < reach.lower || block.address > reach.upper, "%#lx", block.address);
 	/* Any arena will do. */
-	cr_assert_eq(arena_alloc(64, near - (8UL << 30), everything, &other), PATCH_OK);
+	cr_assert_eq(alloc(64, near - (8UL << 30), everything, &other), PATCH_OK);
 	cr_expect_lt(other.address - block.address, 4096);
 	cr_expect_eq(munmap(taken, size), 0);
 }
@@ -404,7 +417,7 @@ Test(arena, nothing_is_known_of_what_is_not_written)
 	struct arena_block block;
 	uintptr_t original, pad;
 
-	cr_assert_eq(arena_alloc(64, source_here(), arena_reach_of(source_here()), &block), PATCH_OK);
+	cr_assert_eq(alloc(64, source_here(), arena_reach_of(source_here()), &block), PATCH_OK);
 	cr_expect_not(pc_map_original(block.address, &original));
 	cr_expect_not(pc_map_original(block.address + 20, &original));
 	cr_expect_not(pc_map_original(block.address + block.size, &original));
@@ -473,7 +486,7 @@ Test(space, program_break_grows_after_placing)
 		}
 	}
 	/* Even when nothing else would do. */
-	cr_expect_eq(arena_alloc(64, start, (struct arena_reach){ start, start + (1UL << 30) }, &block), PATCH_ENOMEM);
+	cr_expect_eq(alloc(64, start, (struct arena_reach){ start, start + (1UL << 30) }, &block), PATCH_ENOMEM);
 	cr_expect_neq(sbrk(512L << 20), (void *)-1);
 	cr_expect_eq((uintptr_t)sbrk(0), start + (512UL << 20));
 }
@@ -490,8 +503,7 @@ Test(space, main_stack_grows_after_placing)
 	cr_assert(maps_mapping((uintptr_t)environ, &mapping, &readable));
 	getrlimit(RLIMIT_STACK, &limit);
 	room = MIN((uintptr_t)limit.rlim_cur, 1UL << 30);
-	cr_expect_eq(arena_alloc(64, mapping.lower, (struct arena_reach){ mapping.lower - room, mapping.lower },
-				 &block),
+	cr_expect_eq(alloc(64, mapping.lower, (struct arena_reach){ mapping.lower - room, mapping.lower }, &block),
 		     PATCH_ENOMEM);
 	cr_expect_eq(pad_alloc(mapping.lower, 0, 0, (struct arena_reach){ mapping.lower - room, mapping.lower },
 				     &pad),
