@@ -217,6 +217,7 @@ static bool fde_read(const struct module *module, uintptr_t address, struct eh_f
 bool eh_frame_find(const struct module *module, uintptr_t address, struct eh_frame_entry *entry, uintptr_t *next_lower)
 {
 	struct search_table table;
+	uintptr_t next;
 	uint64_t above;
 
 	if (next_lower != NULL)
@@ -224,11 +225,16 @@ bool eh_frame_find(const struct module *module, uintptr_t address, struct eh_fra
 	if (!search_table_open(module, &table))
 		return false;
 	above = search_table_above(&table, address);
-	if (next_lower != NULL && above < table.count)
-		*next_lower = search_table_start(&table, above);
+	next = above < table.count ? search_table_start(&table, above) : UINTPTR_MAX;
+	if (next_lower != NULL)
+		*next_lower = next;
 	if (above == 0 || !fde_read(module, search_table_fde(&table, above - 1), entry))
 		return false;
-	return address >= entry->lower && address < entry->upper;
+	/* What contradicts the table is not believed: neither another beginning, nor an end in the next function. */
+	if (entry->lower != search_table_start(&table, above - 1))
+		return false;
+	entry->upper = MIN(entry->upper, next);
+	return address < entry->upper;
 }
 
 bool eh_frame_function(const struct module *module, uintptr_t address, uintptr_t *lower, uintptr_t *upper,

@@ -542,6 +542,25 @@ Test(module, encodings_and_augmentations)
 	expect(bytes, 336, -1, -1, -1);
 }
 
+/* An entry that ends in the next function, and one that begins where the table does not say. */
+Test(module, entries_that_contradict_the_table)
+{
+	uint8_t *bytes = fenced_memory(true);
+	const int32_t elsewhere = 290;
+	const uint64_t size = 100;
+	int32_t entry;
+
+	build_image(bytes);
+	memcpy(&entry, bytes + 16, sizeof(entry));
+	memcpy(bytes + entry + 16, &size, sizeof(size));
+	expect(bytes, 256, 256, 288, 288);
+	expect(bytes, 287, 256, 288, 288);
+	expect(bytes, 288, 288, 300, 304);
+	memcpy(bytes + 20, &elsewhere, sizeof(elsewhere));
+	expect(bytes, 256, 256, 290, 290);
+	expect(bytes, 292, -1, -1, 304);
+}
+
 Test(module, tables_that_are_absent)
 {
 	uint8_t *bytes = fenced_memory(true);
