@@ -98,6 +98,38 @@ static const char *site_check_restorers(uintptr_t address, struct extent *extent
 	return NULL;
 }
 
+/* A window need not look farther. */
+#define WINDOW_REACH (WINDOW_LENGTH_MAX + INSN_MAX)
+
+/* *there: what is mapped at the address, if that is as good for a window as the mapping. */
+static bool site_is_alike(const struct maps_mapping *mapping, uintptr_t address, struct maps_mapping *there)
+{
+	struct maps_mapping found;
+	bool readable;
+
+	if (!maps_mapping(address, &found, &readable) || found.protection != mapping->protection ||
+	    found.shared != mapping->shared || found.special)
+		return false;
+	*there = found;
+	return true;
+}
+
+/* No window leaves what is mapped as the site is. Mappings of a module may be cut anywhere. */
+static void site_bound(struct extent *extent, const struct maps_mapping *mapping, uintptr_t address)
+{
+	struct maps_mapping there = *mapping;
+
+	while (there.upper - address < WINDOW_REACH && site_is_alike(mapping, there.upper, &there))
+		;
+	extent->mapped = there.upper;
+	extent->limit = MIN(extent->limit, there.upper);
+	extent->barrier = MIN(extent->barrier, there.upper);
+	there = *mapping;
+	while (address - there.lower < WINDOW_REACH && site_is_alike(mapping, there.lower - 1, &there))
+		;
+	extent->floor = there.lower;
+}
+
 /* May the bytes at address be patched, as far as their mapping goes? */
 static patch_status site_check_mapping(struct extent *extent, uintptr_t address, struct refusal *refusal)
 {
@@ -129,7 +161,7 @@ static patch_status site_check_mapping(struct extent *extent, uintptr_t address,
 		return PATCH_ENOTSUP;
 	}
 	extent->no_rmw = (mapping.protection & PROT_WRITE) != 0;
-	extent->mapped = mapping.upper;
+	site_bound(extent, &mapping, address);
 	return PATCH_OK;
 }
 
@@ -191,6 +223,7 @@ static patch_status site_examine_for(uintptr_t address, bool mediated, struct ex
 		extent->lower = 0;
 		extent->upper = 0;
 	}
+	extent->limit = MIN(extent->limit, extent->barrier);
 	if (known)
 		site_trust(&module, address, extent);
 	refusal->message = pinned_examine(&module, address, extent->lower, extent->upper, mediated, &pinned);
@@ -203,7 +236,7 @@ static patch_status site_examine_for(uintptr_t address, bool mediated, struct ex
 		extent->limit = MIN(extent->limit, pinned.ceiling);
 		extent->barrier = pinned.ceiling;
 	}
-	extent->floor = pinned.floor;
+	extent->floor = MAX(extent->floor, pinned.floor);
 	if (extent->upper == 0)
 		return PATCH_OK;
 	scan_set(extent->lower, extent->upper);
