@@ -1,5 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
-/* A module that comes and goes: a function to be patched, and a procedure. */
+/*
+ * A module that comes and goes: a function to be patched, a procedure, and functions whose code in the file a test
+ * replaces.
+ */
 #include <libpatch/patch.h>
 
 int module_function(int a);
@@ -17,3 +20,16 @@ void module_procedure(struct patch_exec_context *context, uint8_t post)
 	(void)post;
 	((void (*)(void))context->user_data)();
 }
+
+/* Eight of 64 bytes. */
+__asm__(".text\n"
+	".balign 64\n"
+	".globl module_rebuilt\n"
+	".type module_rebuilt, @function\n"
+	"module_rebuilt:\n"
+	".rept 8\n"
+	".cfi_startproc\n"
+	".fill 63, 1, 0x90\n"
+	"ret\n"
+	".cfi_endproc\n"
+	".endr\n");
