@@ -306,8 +306,8 @@ struct patch_statistics {
  * statically into some module, or loaded under another name. The first copy that is initialised keeps the process until
  * it ends; PATCH_EFINI after patch_fini(); PATCH_EINVAL for an unknown option or a NULL array with n > 0; PATCH_ENOTSUP
  * when the kernel lacks membarrier(SYNC_CORE) or a way to write text; PATCH_ESYS when a system call failed or /proc
- * cannot be read; PATCH_ECONF when functions of the program have the names of Zydis' or liburcu's, and those libraries
- * cannot be loaded apart from them; PATCH_ENOMEM. After a failure it may be called again.
+ * cannot be read; PATCH_ECONF when functions of the program have the names of Zydis', and that library cannot be loaded
+ * apart from them; PATCH_ENOMEM. After a failure it may be called again.
  *
  * Thread safe. Not for signal handlers.
  */

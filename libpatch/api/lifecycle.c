@@ -55,23 +55,6 @@ static patch_status lifecycle_read_options(const struct patch_option *options, s
 	return PATCH_OK;
 }
 
-/* The names of Zydis and liburcu lead to Zydis and liburcu. */
-static patch_status lifecycle_bind(void)
-{
-	static const struct {
-		const struct dependency *dependency;
-		const char *name;
-	} needed[] = { { &arch_decoder_dependency, "Zydis" }, { &registry_table_dependency, "liburcu" } };
-
-	for (size_t i = 0; i < ARRAY_SIZE(needed); ++i)
-		if (!dependency_bind(needed[i].dependency))
-			return error_raise(PATCH_ECONF, "patch_init",
-					   "the program has functions with the names of a library's that libpatch "
-					   "calls, and that library could not be loaded apart from them",
-					   needed[i].name);
-	return PATCH_OK;
-}
-
 static patch_status lifecycle_set_up(const struct lifecycle_options *options)
 {
 	static bool fork_handled;
@@ -82,8 +65,12 @@ static patch_status lifecycle_set_up(const struct lifecycle_options *options)
 	if (!lock_acquire(&scope))
 		return error_raise(PATCH_EFAIL, "patch_init", lock_refusal(), NULL);
 	lock_release(&scope);
-	if (lifecycle_bind() != PATCH_OK)
-		return PATCH_ECONF;
+	/* Its names lead to it. */
+	if (!dependency_bind(&arch_decoder_dependency))
+		return error_raise(PATCH_ECONF, "patch_init",
+				   "the program has functions with the names of a library's that libpatch calls, and "
+				   "that library could not be loaded apart from them",
+				   "Zydis");
 	unwinders_find();
 	error = core_sync_register();
 	if (error != 0)
@@ -109,8 +96,6 @@ static patch_status lifecycle_set_up(const struct lifecycle_options *options)
 	}
 	arch_xsave_init();
 	hook_threads_init();
-	if (registry_init() != PATCH_OK)
-		return error_raise(PATCH_ENOMEM, "patch_init", "out of memory", "registry");
 	if (!fork_handled && lock_handle_fork() != 0)
 		return error_raise(PATCH_ENOMEM, "patch_init", "out of memory", "pthread_atfork");
 	fork_handled = true;

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Functions of the libraries that libpatch calls (Zydis, liburcu), called through pointers. The dynamic linker binds a
+ * Functions of a library that libpatch calls (Zydis), called through pointers. The dynamic linker binds a
  * name to the first module that defines it, which may be a host with functions of the same names: its own disassembler,
  * or another version of the library, linked statically. elf/dependency.c finds that out in patch_init(), and has the
  * pointers lead into the library that libpatch was built with.

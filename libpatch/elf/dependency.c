@@ -2,11 +2,11 @@
 /*
  * Which functions the names of a library are bound to, and a copy of the library of one's own where they are a host's.
  *
- * Linking the library in, hidden, would do without this; but distributions have no static archive of Zydis, and their
- * archive of liburcu is not position independent. What the dynamic linker has bound cannot be bound again, neither ours
- * nor the library's own calls from one function to another, which a host's names take, too. A second copy is bound from
- * the start: it is loaded with RTLD_DEEPBIND, which looks in the copy first. glibc recognises a file that is loaded
- * already by its inode, so that the copy is loaded from a memory file.
+ * Linking the library in, hidden, would do without this; but distributions have no static archive of Zydis. What the
+ * dynamic linker has bound cannot be bound again, neither ours nor the library's own calls from one function to
+ * another, which a host's names take, too. A second copy is bound from the start: it is loaded with RTLD_DEEPBIND,
+ * which looks in the copy first. glibc recognises a file that is loaded already by its inode, so that the copy is
+ * loaded from a memory file.
  *
  * This calls the dynamic linker, which allocates and locks: never under the library lock.
  */

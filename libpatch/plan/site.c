@@ -58,7 +58,6 @@ static const char *site_protected_by(const struct module *module)
 		const char *reason;
 	} needed[] = {
 		{ (const void *)(uintptr_t)&patch_init, "libpatch does not patch itself" },
-		{ registry_table_code(), "libpatch relies on liburcu, and does not patch it" },
 		{ arch_decoder_code(), "libpatch relies on Zydis, and does not patch it" },
 	};
 

@@ -7,13 +7,15 @@
 
 #include "base/bug.h"
 #include "base/heap.h"
-#include "base/inject.h"
 #include "base/thread_safety.h"
 #include "code/lead.h"
 #include "trap/registry_parts.h"
-#include "trap/urcu.h"
 
-/* Fixed: resizing starts threads and takes mutexes (src/rculfhash.c, partition_resize_helper). */
+/* liburcu's lists, whose functions are all in its headers; with this name, those that they use of its pointers, too. */
+#define _LGPL_SOURCE
+#include <urcu/rcuhlist.h>
+
+/* Fixed, and in memory that nothing has touched until there are lines. */
 #define BUCKETS (1UL << 16)
 
 /* Code that is patched, or runs, together. */
@@ -21,7 +23,7 @@
 
 /* One that has entries. Its list changes with the library lock held. */
 struct registry_line {
-	struct cds_lfht_node node;
+	struct cds_hlist_node node; /* of its bucket */
 	uintptr_t number; /* of its addresses, divided by LINE */
 	struct registry_entry *_Atomic entries;
 	union {
@@ -90,51 +92,7 @@ void registry_poll(void)
 
 /* ---- the table -------------------------------------------------------------------------------------------------- */
 
-static struct cds_lfht *table;
-
-/* The flavor that cds_lfht wants. With a fixed size and no destruction it calls none of these but for bookkeeping. */
-static void registry_no_op(void)
-{
-}
-
-static int read_ongoing(void)
-{
-	return 1;
-}
-
-static void call_never(struct rcu_head *head, void (*function)(struct rcu_head *))
-{
-	(void)head;
-	(void)function;
-}
-
-static void defer_never(void (*function)(void *), void *data)
-{
-	(void)function;
-	(void)data;
-}
-
-static void atfork_nothing(struct urcu_atfork *atfork)
-{
-	(void)atfork;
-}
-
-static const struct rcu_flavor_struct flavor = {
-	.read_lock = registry_no_op,
-	.read_unlock = registry_no_op,
-	.read_ongoing = read_ongoing,
-	.read_quiescent_state = registry_no_op,
-	.update_call_rcu = call_never,
-	.update_synchronize_rcu = registry_no_op,
-	.update_defer_rcu = defer_never,
-	.thread_offline = registry_no_op,
-	.thread_online = registry_no_op,
-	.register_thread = registry_no_op,
-	.unregister_thread = registry_no_op,
-	.barrier = registry_no_op,
-	.register_rculfhash_atfork = atfork_nothing,
-	.unregister_rculfhash_atfork = atfork_nothing,
-};
+static struct cds_hlist_head buckets[BUCKETS];
 
 /*
  * Of `count` places the one for the line of code. `together` lines side by side have places side by side, on one page:
@@ -145,34 +103,19 @@ static size_t registry_place_of(uintptr_t line, size_t count, size_t together)
 	return hash_index(line / together, count / together) * together + line % together;
 }
 
-/* The low bits are the bucket's number. */
-static unsigned long registry_hash(uintptr_t line)
+static struct cds_hlist_head *registry_bucket_of(uintptr_t number)
 {
-	return registry_place_of(line, BUCKETS, PAGE_SIZE / sizeof(struct cds_lfht_node)) | line * BUCKETS;
-}
-
-static int registry_matches(struct cds_lfht_node *node, const void *key)
-{
-	return container_of(node, struct registry_line, node)->number == (uintptr_t)key;
-}
-
-patch_status registry_init(void)
-{
-	if (table == NULL && !INJECT(INJECT_ALLOC))
-		table = cds_lfht_new_flavor(BUCKETS, BUCKETS, BUCKETS, 0, &flavor, NULL);
-	return table != NULL ? PATCH_OK : PATCH_ENOMEM;
+	return &buckets[registry_place_of(number, BUCKETS, PAGE_SIZE / sizeof(buckets[0]))];
 }
 
 static struct registry_line *registry_find_line(uintptr_t number)
 {
-	struct cds_lfht_iter iter;
-	struct cds_lfht_node *node;
+	struct registry_line *line;
 
-	if (table == NULL)
-		return NULL;
-	cds_lfht_lookup(table, registry_hash(number), registry_matches, (const void *)number, &iter);
-	node = cds_lfht_iter_get_node(&iter);
-	return node != NULL ? container_of(node, struct registry_line, node) : NULL;
+	cds_hlist_for_each_entry_rcu_2(line, registry_bucket_of(number), node)
+		if (line->number == number)
+			return line;
+	return NULL;
 }
 
 /* Acquire pairs with release in registry_add(). */
@@ -236,31 +179,47 @@ static struct registry_entry *registry_first_within(struct registry_line *line, 
 }
 
 /* The table is walked once, on from where the call before left it. */
+static struct {
+	uintptr_t lower, upper;
+	size_t bucket;              /* `line` is of this one */
+	struct registry_line *line; /* NULL: the bucket is done */
+} walk GUARDED_BY(library_lock);
+
+static struct registry_line *registry_line_behind(const struct cds_hlist_node *node)
+{
+	return cds_hlist_entry_safe(node->next, struct registry_line, node);
+}
+
+static struct registry_line *registry_first_line(size_t bucket)
+{
+	return cds_hlist_entry_safe(buckets[bucket].next, struct registry_line, node);
+}
+
 struct registry_entry *registry_next_within(uintptr_t lower, uintptr_t upper)
 {
-	static struct cds_lfht_iter iter GUARDED_BY(library_lock);
-	static uintptr_t walked_lower GUARDED_BY(library_lock), walked_upper GUARDED_BY(library_lock);
-	struct cds_lfht_node *node;
-
-	if (table == NULL)
-		return NULL;
-	if (lower != walked_lower || upper != walked_upper)
-		cds_lfht_first(table, &iter);
-	walked_lower = lower;
-	walked_upper = upper;
-	while ((node = cds_lfht_iter_get_node(&iter)) != NULL) {
+	if (lower != walk.lower || upper != walk.upper) {
+		walk.lower = lower;
+		walk.upper = upper;
+		walk.bucket = 0;
+		walk.line = registry_first_line(0);
+	}
+	for (;;) {
+		struct registry_entry *entry;
 		bool more;
-		struct registry_entry *entry =
-			registry_first_within(container_of(node, struct registry_line, node), lower, upper, &more);
 
+		while (walk.line == NULL && ++walk.bucket < BUCKETS)
+			walk.line = registry_first_line(walk.bucket);
+		if (walk.line == NULL)
+			break;
+		entry = registry_first_within(walk.line, lower, upper, &more);
 		/* With its last entry the line is taken out: on to the next before that. */
 		if (!more)
-			cds_lfht_next(table, &iter);
+			walk.line = registry_line_behind(&walk.line->node);
 		if (entry != NULL)
 			return entry;
 	}
-	walked_lower = 0;
-	walked_upper = 0;
+	walk.lower = 0;
+	walk.upper = 0;
 	return NULL;
 }
 
@@ -317,8 +276,7 @@ static struct registry_line *registry_add_line(uintptr_t number) REQUIRES(librar
 	if (line == NULL)
 		return NULL;
 	line->number = number;
-	cds_lfht_node_init(&line->node);
-	cds_lfht_add(table, registry_hash(number), &line->node);
+	cds_hlist_add_head_rcu(&line->node, registry_bucket_of(number));
 	return line;
 }
 
@@ -412,7 +370,9 @@ void registry_remove(struct registry_entry *entry)
 	if (registry_next_of(&line->entries) != NULL)
 		return;
 	last = NULL;
-	cds_lfht_del(table, &line->node);
+	if (walk.line == line)
+		walk.line = registry_line_behind(&line->node);
+	cds_hlist_del_rcu(&line->node);
 	line->removed_epoch = now;
 	line->removed_next = removed_lines;
 	removed_lines = line;
@@ -474,9 +434,4 @@ void registry_set_punned(struct registry_entry *entry, bool punned)
 bool registry_any_punned(void)
 {
 	return punned_count > 0;
-}
-
-const void *registry_table_code(void)
-{
-	return (const void *)(uintptr_t)&_cds_lfht_new;
 }

@@ -9,7 +9,7 @@
  *  R2 An entry found stays valid until registry_read_unlock(): memory is reused only after a grace period.
  *  R3 Writers never wait for readers: what is to be freed waits, and is freed by a later registry_poll().
  *
- * The table is liburcu's cds_lfht with a fixed number of buckets. What is in it are lines of 64 bytes of code, each
+ * The table is a fixed number of liburcu's lists (rcuhlist). What is in it are lines of 64 bytes of code, each
  * with a list of its entries: whoever patches one instruction mostly patches, or asks for, those beside it. The read
  * side is ours, striped counters in the manner of the kernel's sleepable RCU (kernel/rcu/srcutree.c), because
  * liburcu-bp registers readers under a mutex.
@@ -67,8 +67,6 @@ struct registry_entry {
 };
 _Static_assert(sizeof(struct registry_entry) == 64, "there are several per patch");
 
-patch_status registry_init(void);
-
 /* ---- readers ---------------------------------------------------------------------------------------------------- */
 
 typedef unsigned int registry_token;
@@ -124,11 +122,6 @@ bool registry_is_hot(uintptr_t address) REQUIRES(library_lock);
 void registry_set_punned(struct registry_entry *entry, bool punned) REQUIRES(library_lock);
 /* Is there any entry of which this is true? */
 bool registry_any_punned(void) REQUIRES(library_lock);
-
-/* An address in the library that the table comes from. */
-const void *registry_table_code(void);
-/* The functions of that library, to be bound before registry_init(). */
-extern const struct dependency registry_table_dependency;
 
 /* Free what no reader can hold any more. Never waits. */
 void registry_poll(void) REQUIRES(library_lock);

@@ -14,12 +14,6 @@ ZydisDecoderDecodeFull             planning; Zydis is not patched
 ZydisDecoderDecodeInstruction      planning
 ZydisDecoderInit                   planning
 ZydisRegisterGetLargestEnclosing   planning
-cds_lfht_add                       planning; liburcu is not patched
-cds_lfht_del                       planning and removal, never between phases
-cds_lfht_first                     code that is unmapped, never between phases
-cds_lfht_next                      the same
-cds_lfht_lookup                    the trap path: calls nothing itself
-_cds_lfht_new                      patch_init(), outside the lock
 _dl_find_object                    planning: lock-free, allocates nothing; what it holds then is complete patches
 _Unwind_GetCFA                     the personality routine: called by an unwinder only
 _Unwind_GetIP                      the same

@@ -1,8 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The host has functions with the names of the library's own, of Zydis' and of liburcu's, and exports them all. The
- * library calls none of them, with the static library (host_names_taken_static) and with the shared one; and what the
- * host calls is its own.
+ * The host has functions with the names of the library's own and of Zydis', and exports them all. The library calls
+ * none of them, with the static library (host_names_taken_static) and with the shared one; and what the host calls is
+ * its own.
  */
 #include <libpatch/patch.h>
 
@@ -28,14 +28,6 @@ TAKEN(ZydisDecoderDecodeInstruction)
 TAKEN(ZydisDecoderDecodeOperands)
 TAKEN(ZydisDecoderTreeGetChildNode)
 TAKEN(ZydisRegisterGetLargestEnclosing)
-TAKEN(_cds_lfht_new)
-TAKEN(cds_lfht_add)
-TAKEN(cds_lfht_del)
-TAKEN(cds_lfht_first)
-TAKEN(cds_lfht_fls_ulong)
-TAKEN(cds_lfht_get_count_order_ulong)
-TAKEN(cds_lfht_lookup)
-TAKEN(cds_lfht_next)
 TAKEN(api_enter)
 TAKEN(arch_decode)
 TAKEN(arena_free)

@@ -1,6 +1,6 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Patching libpatch, liburcu or Zydis is refused with PATCH_EPROTECTED, whatever the policy. So is the code that signal
+ * Patching libpatch or Zydis is refused with PATCH_EPROTECTED, whatever the policy. So is the code that signal
  * handlers return through: a trap there would be met on the way out of its own handler, for ever. No window from in
  * front takes it in.
  */
@@ -86,8 +86,7 @@ static void refuse_restorer(void)
 int main(void)
 {
 	static const char *const symbols[] = { "patch_commit", "patch_make", "libpatch_on_trap", "patch_last_error",
-					       "cds_lfht_lookup", "_cds_lfht_new_with_alloc", "_cds_lfht_new",
-					       "cds_lfht_add", "ZydisDecoderDecodeFull" };
+					       "ZydisDecoderDecodeFull" };
 	unsigned int found = 0;
 	int status;
 

@@ -48,12 +48,7 @@ static void expect_batch(struct worklist *worklist, size_t count)
 	cr_expect_eq(worklist->next - worklist->first, count, "%zu regions", worklist->next - worklist->first);
 }
 
-static void init(void)
-{
-	cr_assert_eq(registry_init(), PATCH_OK);
-}
-
-Test(worklist, ascending, .init = init)
+Test(worklist, ascending)
 {
 	static const unsigned int order[] = { 4, 1, 3, 0, 2 };
 	struct worklist worklist;
@@ -70,7 +65,7 @@ Test(worklist, ascending, .init = init)
 	worklist_end(&worklist);
 }
 
-Test(worklist, batches, .init = init)
+Test(worklist, batches)
 {
 	struct worklist worklist;
 
@@ -87,7 +82,7 @@ Test(worklist, batches, .init = init)
 }
 
 /* A punned jump of the one could read bytes of the other (I11). */
-Test(worklist, neighbours_stay_together, .init = init)
+Test(worklist, neighbours_stay_together)
 {
 	struct worklist worklist;
 
@@ -106,7 +101,7 @@ Test(worklist, neighbours_stay_together, .init = init)
 	worklist_end(&worklist);
 }
 
-Test(worklist, put_back, .init = init)
+Test(worklist, put_back)
 {
 	struct worklist worklist;
 	struct region *last;

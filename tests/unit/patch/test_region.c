@@ -44,7 +44,6 @@ Test(region, former)
 {
 	struct region *first, *second, *leaving = NULL;
 
-	cr_assert_eq(registry_init(), PATCH_OK);
 	first = create_former(BASE);
 	second = create_former(BASE + LENGTH);
 	cr_expect_neq(second, first);
@@ -65,7 +64,6 @@ Test(region, entries)
 {
 	struct region *former;
 
-	cr_assert_eq(registry_init(), PATCH_OK);
 	former = create_former(BASE);
 	region_discard(create(BASE + LENGTH));
 	cr_expect_null(registry_find(BASE + LENGTH));

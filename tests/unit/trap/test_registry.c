@@ -22,11 +22,6 @@
 
 #define HOLDER_SIZE sizeof(struct registry_entry)
 
-static void init(void)
-{
-	cr_assert_eq(registry_init(), PATCH_OK);
-}
-
 static void poll_often(void)
 {
 	int i;
@@ -65,7 +60,6 @@ Test(registry, add_find_remove)
 {
 	struct registry_entry *a, *b;
 
-	init();
 	cr_expect_null(registry_find(BASE));
 	a = registry_add(BASE);
 	b = registry_add(BASE + 1);
@@ -83,9 +77,6 @@ Test(registry, add_find_remove)
 	cr_expect_null(registry_find(BASE));
 	cr_expect_eq(registry_find(BASE + 1), b);
 	a = registry_add(BASE);
-	cr_expect_eq(registry_find(BASE), a);
-	/* Once more: what is there stays. */
-	cr_expect_eq(registry_init(), PATCH_OK);
 	cr_expect_eq(registry_find(BASE), a);
 }
 
@@ -113,7 +104,6 @@ Test(registry, leads)
 	struct registry_entry *entry, *neighbour;
 	struct lead *lead;
 
-	init();
 	entry = registry_add(address);
 	neighbour = registry_add(address ^ 1);
 	cr_assert(registry_make_lead(entry));
@@ -148,7 +138,6 @@ Test(registry, states)
 	struct registry_entry *entry;
 	uint64_t before;
 
-	init();
 	entry = registry_add(BASE);
 	before = generation(entry);
 	registry_activate(entry, 0x1234, ARCH_TRAP_SIGTRAP);
@@ -186,7 +175,6 @@ Test(registry, generations_never_repeat)
 	struct registry_entry *entry;
 	uint64_t last, k;
 
-	init();
 	entry = registry_add(BASE);
 	last = entry->state;
 	for (k = 0; k < 100000; k++) {
@@ -203,7 +191,6 @@ Test(registry, a_removed_entry_is_freed)
 {
 	struct registry_entry *entry;
 
-	init();
 	entry = registry_add(BASE);
 	registry_remove(entry);
 	cr_expect_not(is_freed(entry), "not before a grace period");
@@ -257,7 +244,6 @@ Test(registry, a_reader_keeps_what_it_found)
 	struct registry_entry *entry, *other;
 	int before, between;
 
-	init();
 	init_reader();
 	for (before = 0; before < 4; before++) {
 		for (between = 0; between < 4; between++) {
@@ -299,7 +285,6 @@ Test(registry, later_readers_do_not_keep_it)
 	struct registry_entry *entry;
 	int round;
 
-	init();
 	init_reader();
 	entry = registry_add(BASE);
 	registry_remove(entry);
@@ -320,7 +305,6 @@ Test(registry, readers_nest)
 	struct registry_entry *entry;
 	registry_token outer, inner;
 
-	init();
 	entry = registry_add(BASE);
 	outer = registry_read_lock();
 	cr_expect_eq(registry_lookup(BASE), entry);
@@ -350,7 +334,6 @@ Test(registry, entries_of_a_line)
 	uint64_t before;
 	size_t step, i;
 
-	init();
 	/* Memory of all of them is taken once. */
 	registry_remove(registry_add(FIRST));
 	poll_often();
@@ -381,7 +364,6 @@ Test(registry, within_lines)
 	size_t count = 0;
 	uintptr_t at;
 
-	init();
 	for (at = FIRST; at < FIRST + 3 * LINE; at += 5)
 		cr_assert_not_null(registry_add(at));
 	while ((entry = registry_next_within(lower, upper)) != NULL) {
@@ -397,6 +379,44 @@ Test(registry, within_lines)
 	cr_expect_eq(count, (3 * LINE + 4) / 5);
 }
 
+/*
+ * Whatever is removed between two steps, also the line that is next: with each, half of those that may be in the same
+ * bucket; and lines that are elsewhere get the memory of some.
+ */
+Test(registry, within_lines_that_go_together)
+{
+	enum { APART = 512, LINES = 1024 * APART };
+	const uintptr_t lower = FIRST, upper = FIRST + (uintptr_t)LINES * LINE;
+	struct registry_entry *entry;
+	static bool gone[APART];
+	uintptr_t elsewhere = upper;
+	size_t left = LINES;
+
+	for (uintptr_t at = lower; at < upper; at += LINE)
+		cr_assert_not_null(registry_add(at));
+	while ((entry = registry_next_within(lower, upper)) != NULL) {
+		size_t others = (entry->address - lower) / LINE % APART, before = left;
+
+		cr_assert_eq(registry_find(entry->address), entry, "it was removed before");
+		for (size_t i = others; !gone[others] && i < LINES; i += 2 * APART) {
+			struct registry_entry *other = registry_find(lower + i * LINE);
+
+			if (other == NULL || other == entry)
+				continue;
+			registry_remove(other);
+			--left;
+		}
+		gone[others] = true;
+		registry_remove(entry);
+		--left;
+		for (int i = 0; i < 3; ++i)
+			registry_poll();
+		for (; before > left; --before, elsewhere += LINE)
+			cr_assert_not_null(registry_add(elsewhere));
+	}
+	cr_expect_eq(left, 0, "%zu lines were passed over", left);
+}
+
 /* R2: a reader may be at the line itself when its last entry is removed. */
 Test(registry, a_reader_keeps_the_line)
 {
@@ -404,7 +424,6 @@ Test(registry, a_reader_keeps_the_line)
 	struct registry_entry *entry;
 	registry_token token;
 
-	init();
 	registry_remove(registry_add(FIRST));
 	poll_often();
 	without = heap_in_use();
@@ -446,7 +465,6 @@ Test(registry, a_line_changes_under_a_reader, .timeout = 3600)
 	pthread_t thread;
 	size_t i;
 
-	init();
 	for (i = 0; i < LINE; i += 2)
 		registry_add(FIRST + i);
 	cr_assert_eq(pthread_create(&thread, NULL, look, NULL), 0);
@@ -474,7 +492,6 @@ Test(registry, many_entries)
 	struct registry_entry **entries = calloc(MANY, sizeof(*entries));
 	size_t i;
 
-	init();
 	/* Spread like functions of modules: some dense, some far. */
 	for (i = 0; i < MANY; i++) {
 		entries[i] = registry_add(BASE + i * 7 + (i % 5) * (1UL << 32));
@@ -499,14 +516,13 @@ static unsigned long count_threads(void)
 	return status.st_nlink - 2;
 }
 
-/* A table that grows has liburcu start threads, and take mutexes, in the program's process. */
+/* A table of liburcu's that grows starts threads, and takes mutexes, in the program's process. */
 Test(registry, no_thread_is_started)
 {
 	enum { MANY = 200000 };
 	unsigned long before = count_threads();
 	size_t i;
 
-	init();
 	for (i = 0; i < MANY; i++)
 		cr_assert_not_null(registry_add(BASE + i));
 	cr_expect_eq(count_threads(), before, "%lu threads, %lu before", count_threads(), before);
@@ -557,7 +573,6 @@ Test(registry, readers_beside_a_writer, .timeout = 3600)
 	void *block;
 	size_t i;
 
-	init();
 	for (i = 0; i < READERS; i++)
 		cr_assert_eq(pthread_create(&threads[i], NULL, read_all, NULL), 0);
 	for (i = 0; i < ROUNDS || reads < 20000; i++) {
