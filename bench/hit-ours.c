@@ -8,6 +8,7 @@
 
 extern worker_function bench_ours_entry, bench_ours_entry_all_gpr, bench_ours_entry_sse, bench_ours_entry_avx;
 extern worker_function bench_ours_entry_all, bench_ours_entry_trap, bench_ours_entry_around, bench_ours_entry_return;
+extern worker_function bench_ours_entry_own;
 extern worker_function bench_ours_entry_disabled, bench_ours_entry_2, bench_ours_entry_4;
 extern worker_function bench_ours_count_plain, bench_ours_count_atomic, bench_ours_count_thread;
 extern worker_function bench_ours_prologue, bench_ours_prologue_2, bench_ours_prologue_4, bench_ours_prologue_trap;
@@ -45,6 +46,7 @@ static const struct ours {
 	 .kind = KIND_AROUND},
 	{.row = "gpr_around_jmp_mem", .function = bench_ours_jmp_mem, .site = bench_ours_jmp_mem_site,
 	 .kind = KIND_AROUND},
+	{.row = "gpr_own_stack", .function = bench_ours_entry_own, .kind = KIND_OWN_STACK},
 	{.row = "gpr_return", .function = bench_ours_entry_return, .kind = KIND_RETURN},
 	{.row = "disabled", .function = bench_ours_entry_disabled, .kind = KIND_GPR, .disabled = true},
 	{.row = "xmm", .function = bench_ours_entry_sse, .kind = KIND_SSE},

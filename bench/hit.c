@@ -69,6 +69,7 @@ static const struct row {
 	{"gpr_around_call_reg", OURS, "bare_call_reg", {"stub_sahf"}},
 	{"gpr_around_call_mem", OURS, "bare_call_mem", {"stub_sahf"}},
 	{"gpr_around_jmp_mem", OURS, "bare_jmp_mem", {"stub_sahf"}},
+	{"gpr_own_stack", OURS, "bare_entry", {"stub_sahf"}},
 	{"gpr_return", OURS, "bare_entry", {"stub_sahf"}},
 	{"disabled", OURS, "bare_entry", {NULL}},
 	{"xmm", OURS, "bare_entry", {"stub_xmm"}},

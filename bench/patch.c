@@ -94,6 +94,7 @@ bool bench_make(uintptr_t address, enum bench_kind kind, int policy, int state, 
 	return patch_attr_init(&attr, sizeof(attr)) == PATCH_OK &&
 	       patch_attr_set_trap_policy(&attr, policy) == PATCH_OK &&
 	       patch_attr_set_initial_state(&attr, state) == PATCH_OK &&
+	       patch_attr_set_stack(&attr, kind == KIND_OWN_STACK) == PATCH_OK &&
 	       patch_make(&location, &model, &attr, out, NULL) == PATCH_OK;
 }
 

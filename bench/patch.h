@@ -13,6 +13,7 @@ enum bench_kind {
 	KIND_AVX,     /* ... and ymm registers */
 	KIND_ALL,     /* PATCH_REGS_ALL in every mask */
 	KIND_AROUND,
+	KIND_OWN_STACK, /* as KIND_GPR, on the thread's own stack */
 	KIND_RETURN,
 	KIND_COUNT_PLAIN,
 	KIND_COUNT_ATOMIC,

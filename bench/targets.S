@@ -107,6 +107,7 @@ bench_leaf_pointer: .quad bench_leaf
 	ENTRY	bench_ours_entry_all
 	ENTRY	bench_ours_entry_trap
 	ENTRY	bench_ours_entry_around
+	ENTRY	bench_ours_entry_own
 	ENTRY	bench_ours_entry_return
 	ENTRY	bench_ours_entry_disabled
 	ENTRY	bench_ours_entry_2

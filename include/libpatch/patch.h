@@ -82,7 +82,8 @@ typedef struct patch_attr {
 	uint8_t abi;
 	uint8_t initial_state;
 	uint8_t exits;
-	uint8_t reserved[12];
+	uint8_t stack;
+	uint8_t reserved[11];
 } patch_attr;
 
 /* May a patch be resident as an int3, which costs a signal at each hit? */
@@ -107,6 +108,12 @@ typedef enum patch_exits {
 	PATCH_EXITS_ALL = 0,  /* or patch_make() fails */
 	PATCH_EXITS_KNOWN = 1 /* where it is left otherwise, (ctx, 1) does not come */
 } patch_exits;
+
+/* Where a procedure runs. */
+typedef enum patch_stack {
+	PATCH_STACK_PROGRAM = 0, /* below the program's stack pointer */
+	PATCH_STACK_OWN = 1      /* on a stack of the thread's own: nothing below the stack pointer is touched */
+} patch_stack;
 
 /* ---- where ------------------------------------------------------------------------------------------------------ */
 
@@ -174,10 +181,10 @@ struct patch_location {
 #define PATCH_COUNT_TSC 1
 
 /*
- * A procedure runs on the stack of the thread that met the site, below the red zone, with the calling convention that
- * patch_attr_set_abi() chose. It may call whatever the program could call at the site. A probe that is met while a
- * procedure of the same thread runs is passed over: its procedure is not called. The procedure runs with the
- * program's MXCSR and x87 control word; DF is clear.
+ * A procedure runs on the stack of the thread that met the site, below the red zone, or where patch_attr_set_stack()
+ * says, with the calling convention that patch_attr_set_abi() chose. It may call whatever the program could call at the
+ * site. A probe that is met while a procedure of the same thread runs is passed over: its procedure is not called. The
+ * procedure runs with the program's MXCSR and x87 control word; DF is clear.
  *
  * Masks (see PATCH_REGS_*): what `clobber_registers` names, the procedure may destroy: it is offered in the context and
  * loaded back from there. `read_registers` are offered, too, and `write_registers` offered and loaded back. What the
@@ -345,6 +352,12 @@ patch_status patch_attr_set_abi(patch_attr *attr, int abi);
 patch_status patch_attr_set_initial_state(patch_attr *attr, int state);
 /* PATCH_OK; PATCH_EINVAL for NULL or a value that is none of enum patch_exits. */
 patch_status patch_attr_set_exits(patch_attr *attr, int exits);
+/*
+ * PATCH_STACK_OWN: for code that relies on little room below its stack pointer. Of several patches at one instruction
+ * all are called there. A procedure must not go to another stack and meet such a patch there. PATCH_OK; PATCH_EINVAL
+ * for NULL or a value that is none of enum patch_stack.
+ */
+patch_status patch_attr_set_stack(patch_attr *attr, int stack);
 
 /* ---- patches ---------------------------------------------------------------------------------------------------- */
 

@@ -52,6 +52,11 @@ EXPORT patch_status patch_attr_set_exits(patch_attr *attr, int exits)
 	return attr_set(attr, offsetof(patch_attr, exits), exits, PATCH_EXITS_KNOWN, "patch_attr_set_exits");
 }
 
+EXPORT patch_status patch_attr_set_stack(patch_attr *attr, int stack)
+{
+	return attr_set(attr, offsetof(patch_attr, stack), stack, PATCH_STACK_OWN, "patch_attr_set_stack");
+}
+
 EXPORT patch_status patch_attr_set_initial_state(patch_attr *attr, int state)
 {
 	return attr_set(attr, offsetof(patch_attr, initial_state), state, PATCH_ENABLED,

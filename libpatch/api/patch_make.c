@@ -17,6 +17,7 @@
 #include "patch/region.h"
 #include "plan/range.h"
 #include "plan/site.h"
+#include "runtime/own_stack.h"
 #include "sys/tls.h"
 
 #include <libpatch/patch.h>
@@ -66,7 +67,8 @@ static patch_status make_check_model(const struct patch_exec_model *model)
 static patch_status make_check_attr(const patch_attr *attr)
 {
 	if (attr->trap_policy > PATCH_TRAP_POLICY_FORCE || attr->abi != PATCH_ABI_OS ||
-	    attr->initial_state > PATCH_ENABLED || attr->exits > PATCH_EXITS_KNOWN)
+	    attr->initial_state > PATCH_ENABLED || attr->exits > PATCH_EXITS_KNOWN ||
+	    attr->stack > PATCH_STACK_OWN)
 		return error_raise(PATCH_EINVAL, "patch_make", "the attributes were not set by patch_attr_init()",
 				   "attr");
 	return PATCH_OK;
@@ -127,6 +129,25 @@ static void make_set_model(struct patch *patch, const struct patch_exec_model *m
 	patch->stamp = model->count.flags & PATCH_COUNT_TSC;
 }
 
+/* Nothing else calls a procedure. */
+static bool make_wants_stack(const struct make_request *request)
+{
+	return request->attr.stack == PATCH_STACK_OWN && request->model->type != PATCH_EXEC_MODEL_COUNT &&
+	       request->model->type != PATCH_EXEC_MODEL_DIVERT;
+}
+
+static patch_status make_prepare_stack(const struct make_request *request, struct refusal *refusal)
+	REQUIRES(library_lock)
+{
+	if (!make_wants_stack(request))
+		return PATCH_OK;
+	*refusal = (struct refusal){ "the processor has no LAHF and SAHF, which PATCH_STACK_OWN needs", 0 };
+	if (!arch_has_sahf())
+		return PATCH_ENOTSUP;
+	*refusal = (struct refusal){ "out of memory", 0 };
+	return own_stack_prepare() ? PATCH_OK : PATCH_ENOMEM;
+}
+
 /* A patch with its places. */
 static patch_status make_attach(uintptr_t address, const struct make_request *request, const struct extent *extent,
 				const struct exits *exits, struct refusal *refusal, patch_t *out) REQUIRES(library_lock)
@@ -142,6 +163,7 @@ static patch_status make_attach(uintptr_t address, const struct make_request *re
 	patch->located = address;
 	make_set_model(patch, request->model);
 	patch->policy = (uint8_t)request->attr.trap_policy;
+	patch->own_stack = make_wants_stack(request);
 	patch->order = ++make_order;
 	patch->lower = extent->lower;
 	patch->upper = extent->upper;
@@ -176,6 +198,8 @@ static patch_status make_at(uintptr_t address, const struct make_request *reques
 		status = site_examine(address, &extent, &refusal);
 	if (status == PATCH_OK && request->model->type == PATCH_EXEC_MODEL_PROBE_RETURN)
 		status = attach_find_exits(address, request->attr.exits == PATCH_EXITS_KNOWN, &exits, &refusal);
+	if (status == PATCH_OK)
+		status = make_prepare_stack(request, &refusal);
 	if (status == PATCH_OK)
 		status = make_attach(address, request, &extent, exits, &refusal, out);
 	if (status == PATCH_OK)

@@ -54,7 +54,22 @@ enum arch_stretch_kind {
 	ARCH_HOOK_OWES,   /* to the end: all; it was called, and its pair is to be noted or dropped */
 	ARCH_HOOK_CALLED, /* to the end: all */
 	ARCH_HOOK_LEAVES, /* to the end: flags and rax */
-	ARCH_STRETCH_END  /* the code ends here */
+	ARCH_STRETCH_END,  /* the code ends here */
+	/* Of hooks on the thread's own stack: */
+	ARCH_HOOK_OWN,   /* back: rcx is `kept` of struct hook_guard; and what enum arch_own says */
+	ARCH_HOOK_PUSHED /* flags are on top of the frame; else as enum arch_pushed says */
+};
+
+/* Of these two kinds, where others have a register's number. */
+enum arch_own {
+	ARCH_OWN_IS,   /* `own` is what it was */
+	ARCH_OWN_RCX,  /* it is to be rcx */
+	ARCH_OWN_NONE  /* it is to be libpatch_own_none */
+};
+enum arch_pushed {
+	ARCH_PUSHED_OWN,    /* ARCH_HOOK_OWN */
+	ARCH_PUSHED_SAVED,  /* ARCH_HOOK_SAVED */
+	ARCH_PUSHED_LEAVES  /* ARCH_HOOK_LEAVES */
 };
 
 /* Of a hook, for its stretches. */
@@ -70,7 +85,8 @@ struct arch_hook_map {
 	uint8_t pair;     /* enum arch_pair */
 	bool leads;       /* the address reported is in the frame */
 	bool on_way;      /* out of the instruction, which is in front of the hook */
-	uint8_t unused[3];
+	bool own;         /* as in struct arch_hook */
+	uint8_t unused[2];
 };
 
 /* Of a hook whose code is emitted. */

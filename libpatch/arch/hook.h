@@ -76,6 +76,7 @@ struct arch_hook {
 	 */
 	uint8_t action; /* enum arch_action */
 	bool stamp;     /* the word behind the counter receives the time stamp counter */
+	bool own;       /* the frame and the procedure are on the thread's own stack (arch/own_stack.h) */
 	/* The stack pointer is most likely 8 off a multiple of 16, as it is at a function's entry and at its return. */
 	bool at_entry;
 	/* The x87 registers are empty by the calling convention: a function begins here. */
@@ -128,8 +129,14 @@ struct arch_cold_hook {
 	uint32_t uncalled;    /* return: the procedure is not called */
 	uint32_t backwards;   /* branch: the direction flag was set before the call */
 	uint32_t forwards;    /* return: it is clear now */
-	uint32_t unaligned;   /* branch: the stack was not aligned as was guessed */
-	uint32_t called;      /* return: the procedure was called */
+	union {
+		uint32_t unaligned; /* branch: the stack was not aligned as was guessed */
+		uint32_t busy;      /* with `own`: branch: the thread's own stack is not free */
+	};
+	union {
+		uint32_t called;    /* return: the procedure was called */
+		uint32_t free;      /* with `own`: return: the frame's base is in rcx */
+	};
 	uint32_t errno_changed; /* branch: the procedure has changed errno */
 	uint32_t errno_kept;  /* return: it is as it was */
 	uint32_t direction;   /* branch: the program had the direction flag set, and it must be set again */
@@ -145,6 +152,7 @@ struct arch_cold_hook {
 	uint8_t pair;         /* as in struct arch_hook */
 	bool at_entry;        /* the same */
 	bool on_way;          /* there is an exit */
+	bool own;             /* the same */
 	bool leads;           /* what program_counter was is in the frame, */
 	uintptr_t program_counter; /* or here */
 	int32_t above;        /* as in struct arch_exit */

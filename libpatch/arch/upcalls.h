@@ -18,6 +18,8 @@ struct hook_pair {
 };
 #define HOOK_PAIRS 8
 
+struct own_stack;
+
 /* Words of a page of stack, one for each of the page's. */
 struct shadow_leaf {
 	uintptr_t page; /* its address */
@@ -46,6 +48,9 @@ struct hook_guard {
 	struct hook_pair pairs[HOOK_PAIRS];
 	/* Signals that the kernel keeps blocked until the running hook's call ends (trap/put_off.h). */
 	uint64_t put_off;
+	/* The thread's own stack, never NULL; and a register of the program's while a hook has no stack yet. */
+	struct own_stack *own;
+	uintptr_t kept;
 };
 _Static_assert(offsetof(struct hook_guard, pairs) == sizeof(struct hook_pair), "`top` is a multiple of a pair's size");
 extern TLS_INITIAL_EXEC struct hook_guard libpatch_hook_guard;

@@ -806,6 +806,7 @@ static void trampoline_set_hooks(struct trampoline *trampoline, const struct hoo
 			.when = (uint8_t)hook->when,
 			.action = hook->code.action,
 			.stamp = hook->code.stamp,
+			.own = hook->code.own,
 		};
 		/* Of a divert, other members are there. */
 		if (hook->code.action == ARCH_DIVERT)

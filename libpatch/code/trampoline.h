@@ -93,7 +93,8 @@ struct built_hook {
 	uint8_t at;              /* offset of the instruction */
 	uint8_t when; /* as in struct hook */
 	uint8_t action;
-	bool stamp;
+	bool stamp : 1;
+	bool own : 1; /* as in struct arch_hook */
 	bool shared; /* `list` says who uses it */
 	bool lent;   /* `original` is a patch's */
 };

@@ -27,6 +27,7 @@ struct hook trampoline_hook(const struct trampoline *trampoline, size_t index)
 			.slot = hook->slot,
 			.action = hook->action,
 			.stamp = hook->stamp,
+			.own = hook->own,
 		},
 	};
 }
@@ -42,7 +43,7 @@ bool trampoline_hook_serves(const struct trampoline *trampoline, size_t index, c
 	struct hook hook = trampoline_hook(trampoline, index);
 
 	return trampoline_same_kind(&hook, wanted) && hook_includes(hook.when, wanted->when) &&
-	       (wanted->code.read & ~hook.code.read) == 0 &&
+	       (hook.code.own || !wanted->code.own) && (wanted->code.read & ~hook.code.read) == 0 &&
 	       (wanted->code.write & ~hook.code.write) == 0 &&
 	       arch_join_clobber(wanted->code.clobber, hook.code.clobber) == hook.code.clobber;
 }
@@ -113,6 +114,7 @@ unsigned int trampoline_excess(const struct trampoline *trampoline, const struct
 			return TRAMPOLINE_UNFIT;
 		hook = trampoline_hook(trampoline, index);
 		excess += trampoline_more_kinds(hook.when, hooks[w].when) +
+			  (hook.code.own && !hooks[w].code.own ? STATE_EXCESS : 0) +
 			  trampoline_more(hook.code.read, hooks[w].code.read) +
 			  trampoline_more(hook.code.write, hooks[w].code.write) +
 			  trampoline_more(hook.code.clobber & ARCH_GENERAL, hooks[w].code.clobber) +

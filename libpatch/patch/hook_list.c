@@ -97,7 +97,7 @@ void hook_list_walk_noting(struct patch_exec_context *context, uint8_t post)
 {
 	const struct hook_list *list = context->user_data;
 	const uintptr_t base = (uintptr_t)context - ARCH_HOOK_FRAME_CONTEXT;
-	uint64_t *word = list->when & HOOK_ENTRY & ~HOOK_BEFORE ? shadow_word(base + ARCH_HOOK_FRAME_TOTAL) : NULL;
+	uint64_t *word = list->when & HOOK_ENTRY & ~HOOK_BEFORE ? shadow_word(arch_hook_stack_pointer(base)) : NULL;
 	uint64_t called = 0;
 
 	if (post) {

@@ -87,6 +87,7 @@ static struct hook hookset_describe(const struct attachment *attachment)
 			.program_counter = attachment_reports(attachment),
 			.action = patch->action,
 			.stamp = patch->stamp,
+			.own = patch->own_stack,
 		},
 	};
 
@@ -122,6 +123,7 @@ static void hookset_add_hook(struct hookset_hooks *hooks, const struct hook *hoo
 			other->code.program_counter = hook->address;
 		other->code.read |= hook->code.read;
 		other->code.write |= hook->code.write;
+		other->code.own |= hook->code.own;
 		other->code.clobber = arch_join_clobber(other->code.clobber, hook->code.clobber);
 		return;
 	}

@@ -112,6 +112,7 @@ struct patch {
 	uint8_t goal; /* enum patch_goal: what the next commit is to make of it */
 	uint8_t life; /* enum patch_life */
 	bool stamp : 1;
+	bool own_stack : 1;
 	bool gone : 1;   /* its code, or its procedure's, was unmapped: it is never enabled again */
 	bool paired : 1; /* patch_pair() */
 	uint16_t count;  /* of attachments that there is memory for */

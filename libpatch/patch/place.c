@@ -153,8 +153,8 @@ static bool place_is_direct(const struct trampoline *trampoline, const struct bu
 
 static bool place_suffices(const struct built_hook *hook, const struct patch *patch)
 {
-	return (patch->read & ~hook->read) == 0 && (patch->write & ~hook->write) == 0 &&
-	       arch_join_clobber(patch->clobber, hook->clobber) == hook->clobber;
+	return (hook->own || !patch->own_stack) && (patch->read & ~hook->read) == 0 &&
+	       (patch->write & ~hook->write) == 0 && arch_join_clobber(patch->clobber, hook->clobber) == hook->clobber;
 }
 
 static void place_unlink(struct built_hook *hook)

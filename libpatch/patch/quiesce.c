@@ -13,6 +13,7 @@
 #include "runtime/hook_guard.h"
 #include "sys/membarrier.h"
 #include "runtime/hook_threads.h"
+#include "runtime/own_stack.h"
 
 #include <stdatomic.h>
 
@@ -129,6 +130,7 @@ void quiesce_poll(void)
 {
 	bool unknown = false;
 
+	own_stack_collect();
 	if ((waiting == NULL && hook_list_waiting() == 0) || !quiesce_is_fenced())
 		return;
 	if (!hook_threads_visit(quiesce_see, &unknown))

@@ -10,6 +10,7 @@
 #include "runtime/app_handlers.h"
 #include "runtime/hook_threads.h"
 #include "runtime/lock.h"
+#include "runtime/own_stack.h"
 #include "sys/process.h"
 #include "trap/app_sigpending.h"
 #include "trap/app_sigwait.h"
@@ -23,6 +24,7 @@ static void fork_forget_parent(void)
 	app_sigpending_forget();
 	app_sigwait_forget();
 	hook_threads_forget_others();
+	own_stack_forget_others();
 	app_handlers_forget_others();
 }
 

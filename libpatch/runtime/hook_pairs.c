@@ -7,6 +7,7 @@
 
 #include "arch/x86_64/hook_frame.h"
 #include "runtime/hook_threads.h"
+#include "runtime/own_stack.h"
 #include "sys/process.h"
 
 #define PAIR ((uint32_t)sizeof(struct hook_pair))
@@ -117,18 +118,21 @@ bool hook_pairs_find_at(uintptr_t place)
 
 /*
  * The second call of a pair will not come when its function is not running any more, or when its instruction is about
- * to be executed once more. A handler on the signal stack may have interrupted it on another one.
+ * to be executed once more. A handler on the signal stack, or on the thread's own, may have interrupted it on another
+ * one.
  */
 static bool hook_pairs_is_gone(const struct hook_pair *pair, uintptr_t place, uintptr_t stack_pointer)
 {
 	if (pair->stack_pointer == stack_pointer)
 		return hook_pairs_place(pair) == place;
+	if (own_stack_is_own(stack_pointer) && !own_stack_is_own(pair->stack_pointer))
+		return false;
 	return pair->stack_pointer < stack_pointer && !hook_threads_in_handler_above(pair->stack_pointer);
 }
 
 void hook_pairs_make_room(uintptr_t place, uintptr_t base)
 {
-	uintptr_t stack_pointer = base + ARCH_HOOK_FRAME_TOTAL;
+	uintptr_t stack_pointer = arch_hook_stack_pointer(base);
 	uint32_t top = libpatch_hook_guard.top;
 	bool any = false;
 
@@ -171,7 +175,7 @@ void hook_pairs_pass(uintptr_t place, uintptr_t base)
 		return;
 	pair = hook_pairs_at(libpatch_hook_guard.top + PAIR);
 	pair->record = 0;
-	pair->stack_pointer = base + ARCH_HOOK_FRAME_TOTAL;
+	pair->stack_pointer = arch_hook_stack_pointer(base);
 	pair->execution = (place + pair->stack_pointer) | PASSED;
 	libpatch_hook_guard.top += PAIR;
 }

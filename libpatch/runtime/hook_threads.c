@@ -10,6 +10,7 @@
 #include "arch/x86_64/hook_frame.h"
 #include "base/syscall.h"
 #include "runtime/hook_guard.h"
+#include "runtime/own_stack.h"
 #include "runtime/shadow.h"
 #include "runtime/thread_table.h"
 #include "sys/process.h"
@@ -18,7 +19,11 @@
 #include <stdatomic.h>
 #include <sys/mman.h>
 
-TLS_INITIAL_EXEC struct hook_guard libpatch_hook_guard = { .guard = GUARD_UNKNOWN, .shadow = &libpatch_shadow_none };
+TLS_INITIAL_EXEC struct hook_guard libpatch_hook_guard = {
+	.guard = GUARD_UNKNOWN,
+	.shadow = &libpatch_shadow_none,
+	.own = (struct own_stack *)(uintptr_t)&libpatch_own_none,
+};
 
 #define FIRST_ENTRIES 128
 #define CHUNK_SIZE (4 * PAGE_SIZE)
@@ -111,8 +116,31 @@ static bool hook_threads_frame_is_gone(uintptr_t guard)
 	return !hook_threads_in_handler_above(guard) && !process_is_borrowed();
 }
 
+/*
+ * Is a hook with its frame at `guard` not above this place, on the same stack? What is on the thread's own stack says
+ * nothing of who is on another one.
+ */
+static bool hook_threads_left(uintptr_t guard, uintptr_t place, uintptr_t overlap)
+{
+	if (own_stack_is_own(guard) && !own_stack_is_own(place))
+		return true;
+	return place >= guard - overlap;
+}
+
+/*
+ * Where the program's stack pointer is below which a frame would be, if it were below it; the frame itself, when it is
+ * below others on the thread's own stack.
+ */
+static uintptr_t hook_threads_place(uintptr_t base)
+{
+	const uintptr_t above = arch_hook_stack_pointer(base);
+
+	return own_stack_is_own(above) ? base : above - ARCH_HOOK_FRAME_TOTAL;
+}
+
 bool hook_threads_may_run(uintptr_t guard, uintptr_t base)
 {
+	own_stack_adopt();
 	if (guard == GUARD_UNKNOWN) {
 		uintptr_t self = arch_thread_pointer();
 
@@ -121,8 +149,10 @@ bool hook_threads_may_run(uintptr_t guard, uintptr_t base)
 		atomic_fetch_add(&libpatch_hook_threads_counts.missed, 1);
 		return false;
 	}
+	base = hook_threads_place(base);
 	/* Above this frame: running, but for one that this frame overlaps. */
-	if (base < guard ? base < guard - ARCH_HOOK_FRAME_TOTAL : !hook_threads_frame_is_gone(guard))
+	if (!hook_threads_left(guard, base, ARCH_HOOK_FRAME_TOTAL) ||
+	    ((base >= guard || own_stack_is_own(guard)) && !hook_threads_frame_is_gone(guard)))
 		return false;
 	libpatch_hook_guard.guard = 0;
 	put_off_abandon();
@@ -134,7 +164,7 @@ uintptr_t hook_threads_own_guard(void)
 	uintptr_t guard = libpatch_hook_guard.guard;
 	uintptr_t here = (uintptr_t)__builtin_frame_address(0);
 
-	if (guard == 0 || guard >= here)
+	if (guard == 0 || !hook_threads_left(guard, here, 0))
 		return guard;
 	return hook_threads_frame_is_gone(guard) ? 0 : guard;
 }

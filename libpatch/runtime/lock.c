@@ -5,12 +5,14 @@
  */
 #include "runtime/lock.h"
 
+#include "arch/x86_64/hook_frame.h"
 #include "base/scratch.h"
 #include "base/syscall.h"
 #include "base/thread_safety.h"
 #include "code/unwinders.h"
 #include "runtime/app_handlers.h"
 #include "runtime/hook_guard.h"
+#include "runtime/own_stack.h"
 #include "trap/owned_signals.h"
 #include "sys/process.h"
 #include "runtime/hook_threads.h"
@@ -137,6 +139,8 @@ void lock_release_and_register_unwind(const struct lock_scope *scope) NO_THREAD_
 
 	lock_give_up();
 	lock_leave(scope);
+	if (own_stack_is_own(guard))
+		guard = arch_hook_stack_pointer(guard);
 	unwinders_register(taken, guard < GUARD_UNKNOWN ? guard : 0);
 }
 

@@ -5,7 +5,9 @@
  */
 #include "trap/signal_frame.h"
 
+#include "arch/own_stack.h"
 #include "arch/signal_entry.h"
+#include "arch/upcalls.h"
 #include "base/syscall.h"
 #include "code/pc_map.h"
 #include "sys/tasks.h"
@@ -186,6 +188,20 @@ static void signal_frame_show_program(int signo, siginfo_t *info, ucontext_t *co
 	}
 }
 
+/*
+ * Hooks that the handler meets have their frames where the handler is, if it is on the thread's own stack, above what
+ * was interrupted, or on the stack of signals, where the kernel begins anew if the thread is not there (own_stack.h).
+ */
+static void signal_frame_keep_stack(const ucontext_t *context)
+{
+	struct own_stack *own = libpatch_hook_guard.own;
+	const stack_t *signals = &context->uc_stack;
+	const uintptr_t here = (uintptr_t)context;
+
+	if (own->self == own && (own_stack_has(own, here) || here - (uintptr_t)signals->ss_sp < signals->ss_size))
+		own->free = 0;
+}
+
 /* ---- begin ------------------------------------------------------------------------------------------------------ */
 
 uintptr_t libpatch_signal_enter(int signo, siginfo_t *info, ucontext_t *context, unsigned int index, uint64_t *mask)
@@ -197,6 +213,7 @@ uintptr_t libpatch_signal_enter(int signo, siginfo_t *info, ucontext_t *context,
 	bool ends_wait = signal_frame_ends_wait(call, signo, registers);
 	uint64_t base;
 
+	arch_own_stack_finish(registers);
 	put_off_end(context);
 	/* It is over, with what it has changed, before it is asked whether the signal is blocked. */
 	if (call != NULL && !ends_wait && (call->made || arch_call_is_made((uintptr_t)registers[REG_RIP]))) {
@@ -235,6 +252,7 @@ uintptr_t libpatch_signal_enter(int signo, siginfo_t *info, ucontext_t *context,
 	base &= ~NEVER_BLOCKED;
 	app_sigstate_set_blocked(base & SIGNALS_OWNED);
 	*mask = app_sigstate_withheld(base);
+	signal_frame_keep_stack(context);
 	return (uintptr_t)action->program.handler;
 }
 

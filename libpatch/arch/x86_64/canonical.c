@@ -8,6 +8,7 @@
  * program is at.
  */
 #include "arch/canonical.h"
+#include "arch/own_stack.h"
 #include "arch/put_off.h"
 #include "arch/syscall.h"
 
@@ -264,7 +265,8 @@ static const uint8_t canonical_numbers[PATCH_ARCH_GREGS_COUNT] = {
 
 struct canonical_hook {
 	const struct arch_hook_map *map;
-	uintptr_t base; /* of the frame */
+	uintptr_t base;  /* of the frame */
+	uintptr_t above; /* the program's stack pointer where the hook begins */
 };
 
 /* Of thread-local variables, which other threads have at the same distance. */
@@ -378,12 +380,10 @@ static uintptr_t canonical_reported(struct canonical *c, const struct canonical_
 /* With another stack only, the thread goes where it would have gone. */
 static uintptr_t canonical_goes_on_at(struct canonical *c, const struct canonical_hook *hook)
 {
-	const uintptr_t above = hook->base + ARCH_HOOK_FRAME_TOTAL;
-
 	if (hook->map->held == ARCH_HELD_ON_TOP)
-		return canonical_word(c, above);
+		return canonical_word(c, hook->above);
 	if (hook->map->held == ARCH_HELD_BELOW)
-		return canonical_word(c, above - 8);
+		return canonical_word(c, hook->above - 8);
 	return c->map->code + hook->map->ends;
 }
 
@@ -391,7 +391,6 @@ static uintptr_t canonical_goes_on_at(struct canonical *c, const struct canonica
 static void canonical_end_call(struct canonical *c, const struct canonical_hook *hook, bool owes)
 {
 	const uintptr_t end = c->map->code + hook->map->ends;
-	const uintptr_t above = hook->base + ARCH_HOOK_FRAME_TOTAL;
 	const uintptr_t pc = canonical_word(c, hook->base + CONTEXT(program_counter));
 	const uintptr_t stack_pointer = canonical_word(c, hook->base + CONTEXT(stack_pointer));
 	const bool leaves = pc != canonical_reported(c, hook) && pc != end;
@@ -405,8 +404,8 @@ static void canonical_end_call(struct canonical *c, const struct canonical_hook 
 	else if (hook->map->pair >= ARCH_PAIR_SECOND && owes)
 		canonical_drop_pair(c);
 	c->at.pc = end;
-	c->at.general[ARCH_RSP] = above;
-	if (leaves || stack_pointer != above + (uintptr_t)(intptr_t)hook->map->above) {
+	c->at.general[ARCH_RSP] = hook->above;
+	if (leaves || stack_pointer != hook->above + (uintptr_t)(intptr_t)hook->map->above) {
 		c->at.pc = leaves ? pc : canonical_goes_on_at(c, hook);
 		c->at.general[ARCH_RSP] = stack_pointer;
 	}
@@ -414,7 +413,43 @@ static void canonical_end_call(struct canonical *c, const struct canonical_hook 
 
 static uintptr_t canonical_base(struct canonical *c, const struct arch_hook_map *hook)
 {
+	if (hook->own)
+		return c->at.general[ARCH_RSP];
 	return canonical_stack_pointer(c) - 8U * hook->pushed - ARCH_HOOK_FRAME_TOTAL;
+}
+
+static struct canonical_hook canonical_hook(struct canonical *c, const struct arch_hook_map *map)
+{
+	struct canonical_hook hook = { .map = map };
+
+	hook.base = canonical_base(c, map);
+	hook.above = canonical_stack_pointer(c) - 8U * map->pushed;
+	return hook;
+}
+
+/* The word that flags are in is the program's again, or is not yet kept. */
+static uint8_t canonical_pop_flags(struct canonical *c, uint8_t what)
+{
+	static const uint8_t kinds[] = {
+		[ARCH_PUSHED_OWN] = ARCH_HOOK_OWN,
+		[ARCH_PUSHED_SAVED] = ARCH_HOOK_SAVED,
+		[ARCH_PUSHED_LEAVES] = ARCH_HOOK_LEAVES,
+	};
+
+	c->at.general[ARCH_RSP] += 8;
+	return kinds[what];
+}
+
+/* A hook that has no frame yet. */
+static void canonical_own(struct canonical *c, uint8_t what)
+{
+	const uintptr_t own = canonical_variable(c, &libpatch_hook_guard.own);
+
+	if (what == ARCH_OWN_RCX)
+		canonical_write(c, own, c->at.general[RCX], sizeof(uint64_t));
+	else if (what == ARCH_OWN_NONE)
+		canonical_write(c, own, (uintptr_t)&libpatch_own_none, sizeof(uint64_t));
+	c->at.general[RCX] = canonical_word(c, canonical_variable(c, &libpatch_hook_guard.kept));
 }
 
 bool arch_put_off_is_call(const struct arch_code_map *map, uintptr_t pc, uintptr_t base, unsigned int way)
@@ -423,29 +458,34 @@ bool arch_put_off_is_call(const struct arch_code_map *map, uintptr_t pc, uintptr
 	const struct arch_stretch *stretch = canonical_is_inside(map, pc) ? canonical_stretch(map, pc) : NULL;
 
 	return stretch != NULL && (stretch->kind & ARCH_STRETCH_KIND) > ARCH_HOOK_BEGINS &&
-	       canonical_base(&c, &map->hooks[stretch->arg]) == base;
+	       canonical_base(&c, &map->hooks[stretch->arg]) == base && (way == 0 || !map->hooks[stretch->arg].own);
 }
 
 /* To where the hook began, or false: to where it ends. */
 static bool canonical_in_hook(struct canonical *c, const struct arch_stretch *stretch, uint8_t kind)
 {
-	const struct canonical_hook hook = {
-		.map = &c->map->hooks[stretch->arg],
-		.base = canonical_base(c, &c->map->hooks[stretch->arg]),
-	};
+	const uint8_t what = stretch->kind >> ARCH_STRETCH_REGISTER;
+	const bool pushed = kind == ARCH_HOOK_PUSHED;
+	struct canonical_hook hook;
 	const uintptr_t word = c->at.general[RDX] + c->at.general[RAX] + offsetof(struct shadow_leaf, words);
 	bool again = true;
 
+	if (pushed)
+		kind = canonical_pop_flags(c, what);
+	hook = canonical_hook(c, &c->map->hooks[stretch->arg]);
 	if (kind == ARCH_HOOK_ASKED)
 		kind = c->at.general[RAX] == 0 ? ARCH_HOOK_RCX : ARCH_HOOK_PASSED;
 	if (kind == ARCH_HOOK_WORD)
 		canonical_write(c, word, c->at.general[8], sizeof(uint64_t));
-	if (kind != ARCH_HOOK_BEGINS) {
-		canonical_take_flags(c, canonical_word(c, hook.base + ARCH_HOOK_FRAME_FLAGS));
+	if (kind == ARCH_HOOK_OWN) {
+		canonical_own(c, pushed ? ARCH_OWN_IS : what);
+	} else if (kind != ARCH_HOOK_BEGINS) {
+		canonical_take_flags(c, canonical_word(c, hook.base + (hook.map->own ? ARCH_OWN_FRAME_FLAGS :
+										       ARCH_HOOK_FRAME_FLAGS)));
 		canonical_clear_guard(c, &hook);
 	}
 	c->at.pc = c->map->code + hook.map->begins;
-	c->at.general[ARCH_RSP] = hook.base + ARCH_HOOK_FRAME_TOTAL;
+	c->at.general[ARCH_RSP] = hook.above;
 	switch (kind) {
 	case ARCH_HOOK_SAVED:
 	case ARCH_HOOK_WORD:
@@ -475,7 +515,7 @@ static bool canonical_in_hook(struct canonical *c, const struct arch_stretch *st
 		canonical_end_call(c, &hook, kind == ARCH_HOOK_OWES);
 		again = false;
 		break;
-	default: /* ARCH_HOOK_BEGINS, ARCH_HOOK_FLAGS */
+	default: /* ARCH_HOOK_BEGINS, ARCH_HOOK_FLAGS, ARCH_HOOK_OWN */
 		break;
 	}
 	return again;

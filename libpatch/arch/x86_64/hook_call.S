@@ -182,6 +182,46 @@ libpatch_move:
 	.cfi_endproc
 	.size libpatch_move, . - libpatch_move
 
+	/*
+	 * From a thread's own stack: only the address goes below the program's red zone, and the stack pointer is there
+	 * when the stack has been given back. The unwind description is that of libpatch_move.
+	 */
+	.balign 16
+	.globl libpatch_move_from_own
+	.hidden libpatch_move_from_own
+	.type libpatch_move_from_own, @function
+libpatch_move_from_own:
+	.cfi_startproc
+	.cfi_signal_frame
+	_CET_ENDBR
+	.cfi_escape 0x0f, 4, 0x77, 0x98, 0x01, 0x06
+	.cfi_escape 0x10, 16, 3, 0x77, 0x90, 0x01
+	mov FRAME_PROGRAM_COUNTER(%rsp), %rax
+	mov %rax, ARCH_OWN_FRAME_STACK_POINTER(%rsp)
+	mov FRAME_STACK_POINTER(%rsp), %rax
+	lea -MOVE_PC(%rax), %rax
+	pushq ARCH_OWN_FRAME_STACK_POINTER(%rsp)
+	.cfi_escape 0x0f, 4, 0x77, 0xa0, 0x01, 0x06
+	.cfi_escape 0x10, 16, 3, 0x77, 0x98, 0x01
+	popq (%rax)
+	.cfi_escape 0x0f, 4, 0x77, 0x98, 0x01, 0x06
+	.cfi_escape 0x10, 16, 3, 0x77, 0x90, 0x01
+	mov %rax, ARCH_OWN_FRAME_STACK_POINTER(%rsp)
+	pushq ARCH_OWN_FRAME_FLAGS(%rsp)
+	.cfi_escape 0x0f, 4, 0x77, 0xa0, 0x01, 0x06
+	.cfi_escape 0x10, 16, 3, 0x77, 0x98, 0x01
+	popfq
+	.cfi_escape 0x0f, 4, 0x77, 0x98, 0x01, 0x06
+	.cfi_escape 0x10, 16, 3, 0x77, 0x90, 0x01
+	mov ARCH_HOOK_FRAME_REGISTERS(%rsp), %rax
+	mov %rsp, ARCH_OWN_FRAME_FREE(%rsp)
+	mov ARCH_OWN_FRAME_STACK_POINTER(%rsp), %rsp
+	.cfi_def_cfa %rsp, MOVE_PC
+	.cfi_offset %rip, -MOVE_PC
+	ret $RED_ZONE
+	.cfi_endproc
+	.size libpatch_move_from_own, . - libpatch_move_from_own
+
 FUNCTION libpatch_call_aligned
 	and $-16, %rsp
 	call *(%rcx)

@@ -21,6 +21,8 @@ arch_call_fn libpatch_may_run;
  * are the program's again but rax and the flags. Takes these from the frame, and both of them from the context.
  */
 arch_call_fn libpatch_move;
+/* The same, from a frame on the thread's own stack. */
+arch_call_fn libpatch_move_from_own;
 
 /*
  * Called with a pair's execution in rcx: hook_pairs_find(), which sets ZF when there is one; hook_pairs_forget(). With

@@ -10,12 +10,14 @@
 #include "arch/canonical.h"
 #include "arch/cpu.h"
 #include "arch/hook.h"
+#include "arch/own_stack.h"
 
 #include "arch/thread_pointer.h"
 #include "arch/upcalls.h"
 #include "arch/x86_64/encode.h"
 #include "arch/x86_64/hook_call.h"
 #include "arch/x86_64/hook_frame.h"
+#include "arch/x86_64/own_stack.h"
 
 #include <errno.h>
 #include <libpatch/patch.h>
@@ -77,6 +79,43 @@ static void emit_load(struct arch_code *code, uint8_t reg, int32_t offset)
 static void emit_lea(struct arch_code *code, uint8_t reg, int32_t offset)
 {
 	emit_slot(code, 0x8D, reg, RSP, offset);
+}
+
+/* A 32-bit displacement is the frame's own here: fixed opcodes of an instruction with [rsp + offset]. */
+static void emit_wide(struct arch_code *code, const char *opcode, size_t size, int32_t offset)
+{
+	emit(code, opcode, size);
+	arch_emit_u32(code, (uint32_t)offset);
+}
+#define EMIT_WIDE(literal, offset) emit_wide(code, literal, sizeof(literal) - 1, offset)
+
+/* lea reg, [the program's stack pointer + above]. reg: rax, rcx, rdx */
+static void emit_lea_program(struct arch_code *code, bool own, uint8_t reg, int32_t above)
+{
+	if (!own) {
+		emit_lea(code, reg, ARCH_HOOK_FRAME_TOTAL + above);
+		return;
+	}
+	emit_load(code, reg, ARCH_OWN_FRAME_STACK_POINTER);
+	if (above != 0)
+		emit_slot(code, 0x8D, reg, reg, above);
+}
+
+/* mov rax, [the program's stack pointer + above] */
+static void emit_load_program(struct arch_code *code, bool own, int32_t above)
+{
+	if (!own) {
+		emit_load(code, RAX, ARCH_HOOK_FRAME_TOTAL + above);
+		return;
+	}
+	emit_load(code, RAX, ARCH_OWN_FRAME_STACK_POINTER);
+	emit_slot(code, 0x8B, RAX, RAX, above);
+}
+
+/* The row of a frame. On the thread's own stack, its first word is the program's stack pointer. */
+static uint8_t frame_row(bool own)
+{
+	return own ? ARCH_ROW_DEREF : ARCH_ROW_CFA_FRAME;
 }
 
 /* mov rax, value */
@@ -162,13 +201,13 @@ static void emit_where_to(struct arch_code *code, const struct arch_hook *hook)
 	uint32_t inside;
 
 	if (held == ARCH_HELD_ON_TOP)
-		emit_load(code, RAX, ARCH_HOOK_FRAME_TOTAL);
+		emit_load_program(code, hook->own, 0);
 	else if (held == RAX)
 		emit_load(code, RAX, PRIVATE(PATCH_X86_64_RAX));
 	else if (held == RCX)
 		emit_load(code, RAX, PRIVATE(PATCH_X86_64_RCX));
 	else if (held == RSP)
-		emit_lea(code, RAX, ARCH_HOOK_FRAME_TOTAL);
+		emit_lea_program(code, hook->own, RAX, 0);
 	else
 		emit_mov_rax(code, held);
 	EMIT("\x48\xB9");         /* mov rcx, -lower */
@@ -206,10 +245,10 @@ static void emit_context_store(struct arch_code *code, size_t offset, uint8_t re
 }
 #define CONTEXT_STORE(field, reg) emit_context_store(code, offsetof(struct patch_exec_context, field), reg)
 
-/* How far the program's stack pointer is from the frame's base. */
-static int32_t stack_pointer_offset(const struct arch_exit *exit)
+/* How far the program's stack pointer is from where the hook begins. */
+static int32_t exit_above(const struct arch_exit *exit)
 {
-	return ARCH_HOOK_FRAME_TOTAL + (exit != NULL ? exit->above : 0);
+	return exit != NULL ? exit->above : 0;
 }
 
 /* rcx holds the record, before and after, rdi points to the context afterwards, RFLAGS are in rax. */
@@ -232,11 +271,14 @@ static void emit_context(struct arch_code *code, const struct arch_hook *hook, u
 	if (!leads)
 		emit_program_counter(code, hook->program_counter);
 	CONTEXT_STORE(program_counter, RAX);
-	emit_lea(code, RAX, stack_pointer_offset(exit));
+	emit_lea_program(code, hook->own, RAX, exit_above(exit));
 	CONTEXT_STORE(stack_pointer, RAX);
 	EMIT("\x48\x8B\x41\x08"); /* mov rax, [rcx + user_data] */
 	CONTEXT_STORE(user_data, RAX);
-	EMIT("\x48\x8B\x04\x24"); /* mov rax, [rsp] */
+	if (hook->own)
+		emit_load(code, RAX, ARCH_OWN_FRAME_FLAGS);
+	else
+		EMIT("\x48\x8B\x04\x24"); /* mov rax, [rsp + ARCH_HOOK_FRAME_FLAGS] */
 	CONTEXT_STORE(status_register, RAX);
 }
 
@@ -271,14 +313,15 @@ static uint32_t emit_if_moved(struct arch_code *code, const struct arch_cold_hoo
 static void emit_look_whether_moved(struct arch_code *code, struct arch_cold_hook *cold)
 {
 	cold->moved = emit_if_moved(code, cold);
-	emit_lea(code, RAX, ARCH_HOOK_FRAME_TOTAL + cold->above);
+	emit_lea_program(code, cold->own, RAX, cold->above);
 	emit_slot(code, 0x39, RAX, RSP, CONTEXT(stack_pointer)); /* cmp [rsp + ...], rax */
 	cold->moved_stack = EMIT_FORWARD("\x0F\x85");
 }
 
-static void emit_to_move(struct arch_code *code)
+static void emit_to_move(struct arch_code *code, bool own)
 {
-	emit_to_library(code, EMIT_FORWARD("\xFF\x25"), libpatch_move); /* jmp [rip + ...] */
+	/* jmp [rip + ...] */
+	emit_to_library(code, EMIT_FORWARD("\xFF\x25"), own ? libpatch_move_from_own : libpatch_move);
 }
 
 /* rcx: the place of the pair, which is the address of the slot. */
@@ -322,26 +365,26 @@ static void emit_moved(struct arch_code *code, const struct arch_cold_hook *cold
 {
 	uint32_t elsewhere;
 
-	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
+	arch_emit_row(code, frame_row(cold->own));
 	arch_emit_stretch(code, ARCH_HOOK_CALLED, cold->number);
 	arch_emit_label(code, cold->moved_stack);
 	elsewhere = emit_if_moved(code, cold);
 	if (cold->held == ARCH_HELD_ON_TOP) {
-		emit_load(code, RAX, ARCH_HOOK_FRAME_TOTAL);
+		emit_load_program(code, cold->own, 0);
 	} else if (cold->held == ARCH_HELD_BELOW) {
-		emit_load(code, RAX, ARCH_HOOK_FRAME_TOTAL - 8);
+		emit_load_program(code, cold->own, -8);
 	} else {
 		EMIT("\x48\x8D\x05");                 /* lea rax, [rip + done] */
 		emit_back(code, cold->done);
 	}
 	emit_store(code, CONTEXT(program_counter), RAX);
 	if (cold->pair == ARCH_PAIR_FIRST)
-		emit_to_move(code);
+		emit_to_move(code, cold->own);
 	arch_emit_label(code, elsewhere);
 	arch_emit_label(code, cold->moved);
 	if (cold->pair == ARCH_PAIR_FIRST)
 		emit_forget_pair(code, cold->slot);
-	emit_to_move(code);
+	emit_to_move(code, cold->own);
 }
 
 /* What holds right in front of the call, and right behind it. */
@@ -364,6 +407,11 @@ static void hook_emit_call(struct arch_code *code, const struct arch_hook *hook,
 {
 	const uint8_t row = ARCH_ROW_CFA_FRAME;
 
+	if (hook->own) {
+		EMIT("\xFF\x11");                         /* call [rcx + procedure] */
+		arch_emit_stretch(code, stretch_behind(cold), cold->number);
+		return;
+	}
 	if (hook->at_entry) {
 		EMIT("\x40\xF6\xC4\x0F");                 /* test spl, 15 */
 		cold->unaligned = EMIT_FORWARD("\x0F\x85"); /* jne unaligned */
@@ -428,6 +476,19 @@ static void emit_load_slot(struct arch_code *code, const struct arch_hook *hook)
 
 /* ---- pairs ------------------------------------------------------------------------------------------------------ */
 
+/* rcx += the program's stack pointer + above */
+static void emit_add_program(struct arch_code *code, bool own, int32_t above)
+{
+	if (own) {
+		emit_slot(code, 0x03, RCX, RSP, ARCH_OWN_FRAME_STACK_POINTER); /* add rcx, [rsp] */
+		EMIT("\x48\x8D\x89");     /* lea rcx, [rcx + ...] */
+		arch_emit_u32(code, (uint32_t)above);
+	} else {
+		EMIT("\x48\x8D\x8C\x0C"); /* lea rcx, [rsp + rcx + ...] */
+		arch_emit_u32(code, (uint32_t)(ARCH_HOOK_FRAME_TOTAL + above));
+	}
+}
+
 /* rcx: the record that the first hook has noted. It stays noted until the procedure has returned. */
 static void emit_load_pair(struct arch_code *code, const struct arch_hook *hook, struct arch_cold_hook *cold)
 {
@@ -442,8 +503,7 @@ static void emit_load_pair(struct arch_code *code, const struct arch_hook *hook,
 	} else {
 		EMIT_FS("\x64\x8B\x04\x25", top_offset());        /* mov eax, fs:[top] */
 		emit_place(code, hook->slot);
-		EMIT("\x48\x8D\x8C\x0C");                         /* lea rcx, [rsp + rcx + ...]: the execution */
-		arch_emit_u32(code, (uint32_t)(stack_pointer_offset(hook->exit) - hook->change));
+		emit_add_program(code, hook->own, exit_above(hook->exit) - hook->change); /* the execution */
 		EMIT_FS("\x64\x48\x3B\x88", pair_offset(PAIR_FIELD(execution))); /* cmp rcx, fs:[rax + execution] */
 		cold->unpaired = EMIT_FORWARD("\x0F\x85");         /* jne unpaired */
 	}
@@ -496,7 +556,7 @@ static void emit_drop_pair(struct arch_code *code, const struct arch_cold_hook *
  */
 static void emit_pass_exit(struct arch_code *code, const struct arch_cold_hook *cold)
 {
-	emit_lea(code, RCX, ARCH_HOOK_FRAME_TOTAL + cold->above);
+	emit_lea_program(code, cold->own, RCX, cold->above);
 	emit_call_library(code, libpatch_pass_exit);
 	EMIT("\x31\xC9");                             /* xor ecx, ecx */
 }
@@ -570,7 +630,7 @@ static void emit_shadow(struct arch_code *code, const struct arch_hook *hook, st
 		emit_skip_inside(code, hook, cold);
 	cold->shadow = (uint32_t)code->size;
 	EMIT_FS("\x64\x48\x8B\x14\x25", tls_offset(&libpatch_hook_guard.shadow)); /* mov rdx, fs:[shadow] */
-	emit_lea(code, RAX, stack_pointer_offset(hook->exit));
+	emit_lea_program(code, hook->own, RAX, exit_above(hook->exit));
 	EMIT("\x48\x8B\x32"            /* mov rsi, [rdx + page] */
 	     "\x48\x31\xC6"            /* xor rsi, rax */
 	     "\x48\xC1\xEE\x0C");      /* shr rsi, 12 */
@@ -600,10 +660,10 @@ static void emit_cold_shadow(struct arch_code *code, const struct arch_cold_hook
 {
 	if (cold->shadowed == 0)
 		return;
-	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
+	arch_emit_row(code, frame_row(cold->own));
 	arch_emit_stretch(code, ARCH_HOOK_SAVED, cold->number);
 	arch_emit_label(code, cold->shadowed);
-	emit_lea(code, RDX, ARCH_HOOK_FRAME_TOTAL + cold->above);
+	emit_lea_program(code, cold->own, RDX, cold->above);
 	emit_call_library(code, libpatch_find_shadow);
 	EMIT("\x0F\x84");                 /* je shadow */
 	emit_back(code, cold->shadow);
@@ -645,9 +705,101 @@ uint16_t arch_hook_writes(const struct arch_hook *hook)
 	return hook->action == ARCH_CALL_PROCEDURE ? (uint16_t)numbers : 0;
 }
 
+/* Upper bits of a kind. */
+static uint8_t stretch_of(uint8_t kind, uint8_t what)
+{
+	return (uint8_t)(kind | what << ARCH_STRETCH_REGISTER);
+}
+
+/*
+ * The frame on the thread's own stack. What leads there changes no flag, and has no register but rcx, which is in
+ * `kept` until the frame is there: jrcxz tells whether the stack is free. Only while flags are on top of the frame is
+ * its first word not what rows say: no call is made there.
+ */
+static void emit_take_stack(struct arch_code *code, struct arch_cold_hook *cold)
+{
+	const uint8_t number = cold->number;
+
+	EMIT_FS("\x64\x48\x89\x0C\x25", tls_offset(&libpatch_hook_guard.kept)); /* mov fs:[kept], rcx */
+	EMIT_FS("\x64\x48\x8B\x0C\x25", tls_offset(&libpatch_hook_guard.own));  /* mov rcx, fs:[own] */
+	arch_emit_stretch(code, ARCH_HOOK_OWN, number);
+	EMIT("\x48\x8B\x09"          /* mov rcx, [rcx + free] */
+	     "\xE3\x02"              /* jrcxz busy */
+	     "\xEB\x05");            /* jmp free */
+	cold->busy = EMIT_FORWARD("\xE9"); /* busy: jmp ... */
+	cold->free = (uint32_t)code->size;
+	EMIT("\x48\x89\x21"          /* mov [rcx + ARCH_OWN_FRAME_STACK_POINTER], rsp */
+	     "\x48\xC7\x81");        /* mov qword [rcx + ARCH_OWN_FRAME_FREE], 0 */
+	arch_emit_u32(code, ARCH_OWN_FRAME_FREE);
+	arch_emit_u32(code, 0);
+	EMIT("\x48\x89\xCC");         /* mov rsp, rcx */
+	arch_emit_row(code, ARCH_ROW_DEREF);
+	EMIT("\x9C");                 /* pushfq */
+	arch_emit_stretch(code, stretch_of(ARCH_HOOK_PUSHED, ARCH_PUSHED_OWN), number);
+	EMIT_WIDE("\x8F\x84\x24", ARCH_OWN_FRAME_FLAGS); /* pop qword [rsp + ...] */
+	arch_emit_stretch(code, ARCH_HOOK_OWN, number);
+	EMIT_FS("\x64\x48\x8B\x0C\x25", tls_offset(&libpatch_hook_guard.kept)); /* mov rcx, fs:[kept] */
+	arch_emit_stretch(code, ARCH_HOOK_FLAGS, number);
+}
+
+/* The frame's place is free, and then left: a handler that comes in between is on this stack, and makes it not free. */
+static void emit_give_stack(struct arch_code *code)
+{
+	emit_store(code, ARCH_OWN_FRAME_FREE, RSP);
+	emit_load(code, RSP, ARCH_OWN_FRAME_STACK_POINTER);
+	arch_emit_row(code, 0);
+}
+
+/* To libpatch_own_stack, and the landing: own_stack.h says what is where. */
+static void emit_cold_busy(struct arch_code *code, const struct arch_cold_hook *cold)
+{
+	const uint8_t number = cold->number;
+
+	arch_emit_row(code, 0);
+	arch_emit_stretch(code, ARCH_HOOK_OWN, number);
+	arch_emit_label(code, cold->busy);
+	EMIT("\x48\x8D\x0D\x0F\0\0\0"); /* lea rcx, [rip + landing] */
+	EMIT_FS("\x64\x48\x87\x0C\x25", tls_offset(&libpatch_hook_guard.own)); /* xchg fs:[own], rcx */
+	arch_emit_stretch(code, stretch_of(ARCH_HOOK_OWN, ARCH_OWN_RCX), number);
+	emit_to_library(code, EMIT_FORWARD("\xFF\x25"), libpatch_own_stack); /* jmp [rip + ...] */
+	arch_emit_stretch(code, stretch_of(ARCH_HOOK_OWN, ARCH_OWN_NONE), number);
+	/* OWN_LANDING_NONE: mov rcx, [rip + ...] */
+	emit_to_library(code, EMIT_FORWARD("\x48\x8B\x0D"), (arch_call_fn *)(uintptr_t)&libpatch_own_none);
+	EMIT_FS("\x64\x48\x89\x0C\x25", tls_offset(&libpatch_hook_guard.own));  /* mov fs:[own], rcx */
+	EMIT_FS("\x64\x48\x8B\x0C\x25", tls_offset(&libpatch_hook_guard.kept)); /* mov rcx, fs:[kept] */
+	arch_emit_stretch(code, ARCH_LEAVES, 0);
+	EMIT("\xE9");                 /* jmp done */
+	emit_back(code, cold->done);
+	arch_emit_stretch(code, ARCH_HOOK_OWN, number);
+	EMIT("\xE9");                 /* OWN_LANDING_GO: jmp free */
+	emit_back(code, cold->free);
+	/* OWN_LANDING_AGAIN: mov rcx, fs:[kept] */
+	EMIT_FS("\x64\x48\x8B\x0C\x25", tls_offset(&libpatch_hook_guard.kept));
+	EMIT("\xE9");                 /* jmp begins */
+	emit_back(code, cold->begins);
+}
+
+static void emit_leave_own(struct arch_code *code, struct arch_cold_hook *cold)
+{
+	EMIT_WIDE("\xF7\x84\x24", ARCH_OWN_FRAME_FLAGS); /* test dword [rsp + ...], DF | AC */
+	arch_emit_u32(code, 0x40400);
+	cold->direction = EMIT_FORWARD("\x0F\x85");       /* jne direction */
+	EMIT_WIDE("\x0F\xB6\x84\x24", ARCH_OWN_FRAME_FLAGS + 1); /* movzx eax, byte [rsp + ... + 1] */
+	EMIT("\x24\x08"                                  /* and al, OF >> 8 */
+	     "\x04\x78");                                /* add al, 128 - (OF >> 8) */
+	EMIT_WIDE("\x8A\xA4\x24", ARCH_OWN_FRAME_FLAGS); /* mov ah, [rsp + ...] */
+	EMIT("\x9E");                                    /* sahf */
+	emit_load(code, RAX, PRIVATE(PATCH_X86_64_RAX));
+	emit_give_stack(code);
+}
+
 /* RFLAGS as they were, rax, the stack. */
 static void hook_emit_leave(struct arch_code *code, struct arch_cold_hook *cold)
 {
+	if (cold->own) {
+		emit_leave_own(code, cold);
+		return;
+	}
 	if (!arch_has_sahf()) {
 		emit_load(code, RAX, PRIVATE(PATCH_X86_64_RAX));
 		EMIT("\x9D"); /* popfq */
@@ -793,18 +945,23 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 		.program_counter = hook->program_counter,
 		/* At an exit, what is called is told the hook's address. */
 		.leads = hook->shadow != ARCH_SHADOW_EXIT && hook_leads(hook),
-		.above = hook->exit != NULL ? hook->exit->above : 0,
+		.above = exit_above(hook->exit),
+		.own = hook->own,
 		.held = hook->exit != NULL ? hook->exit->held : 0,
 		.on_way = hook->exit != NULL,
 	};
 
 	arch_emit_row(code, 0);
 	arch_emit_stretch(code, ARCH_HOOK_BEGINS, number);
-	emit_lea(code, RSP, -(ARCH_HOOK_FRAME_TOTAL - 8));
-	arch_emit_row(code, ARCH_ROW_CFA_FRAME - 1);
-	EMIT("\x9C"); /* pushfq */
-	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
-	arch_emit_stretch(code, ARCH_HOOK_FLAGS, number);
+	if (hook->own) {
+		emit_take_stack(code, cold);
+	} else {
+		emit_lea(code, RSP, -(ARCH_HOOK_FRAME_TOTAL - 8));
+		arch_emit_row(code, ARCH_ROW_CFA_FRAME - 1);
+		EMIT("\x9C"); /* pushfq */
+		arch_emit_row(code, ARCH_ROW_CFA_FRAME);
+		arch_emit_stretch(code, ARCH_HOOK_FLAGS, number);
+	}
 	emit_store(code, PRIVATE(PATCH_X86_64_RAX), RAX);
 	arch_emit_stretch(code, ARCH_HOOK_RAX, number);
 	if (offered & MASK(RAX))
@@ -901,6 +1058,7 @@ void arch_hook_describe(const struct arch_cold_hook *cold, uintptr_t region, str
 		.pair = cold->pair,
 		.leads = cold->leads,
 		.on_way = cold->on_way,
+		.own = cold->own,
 	};
 }
 
@@ -911,7 +1069,7 @@ static void emit_cold_hook(struct arch_code *code, const struct arch_cold_hook *
 
 	code->original = cold->original;
 	code->pushed = cold->pushed;
-	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
+	arch_emit_row(code, frame_row(cold->own));
 	emit_cold_pair(code, cold);
 	arch_emit_stretch(code, ARCH_HOOK_PASSED, cold->number);
 	EMIT_FS("\x64\x48\x89\x0C\x25", guard);   /* mov fs:[guard], rcx */
@@ -929,35 +1087,51 @@ static void emit_cold_hook(struct arch_code *code, const struct arch_cold_hook *
 	arch_emit_label(code, cold->backwards);
 	EMIT("\xFC"                              /* cld */
 	     "\x9C");                            /* pushfq */
-	arch_emit_row(code, ARCH_ROW_CFA_FRAME + 1);
+	if (cold->own)
+		arch_emit_stretch(code, stretch_of(ARCH_HOOK_PUSHED, ARCH_PUSHED_SAVED), cold->number);
+	else
+		arch_emit_row(code, ARCH_ROW_CFA_FRAME + 1);
 	EMIT("\x81\x24\x24\xFF\xFF\xFB\xFF"    /* and dword [rsp], ~AC */
 	     "\x9D");                            /* popfq */
-	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
+	if (cold->own)
+		arch_emit_stretch(code, ARCH_HOOK_SAVED, cold->number);
+	else
+		arch_emit_row(code, ARCH_ROW_CFA_FRAME);
 	EMIT("\xE9");                            /* jmp forwards */
 	emit_back(code, cold->forwards);
-	arch_emit_row(code, ARCH_ROW_CFA_FRAME);
+	arch_emit_row(code, frame_row(cold->own));
 	arch_emit_stretch(code, stretch_behind(cold), cold->number);
 	arch_emit_label(code, cold->errno_changed);
 	EMIT_FS("\x64\x89\x04\x25", errno_offset != 0 ? errno_offset : tls_offset(&errno)); /* mov fs:[errno], eax */
 	EMIT("\xE9");                      /* jmp errno_kept */
 	emit_back(code, cold->errno_kept);
 	emit_cold_shadow(code, cold);
-	if (cold->unaligned != 0)
+	if (!cold->own && cold->unaligned != 0)
 		emit_unaligned(code, cold);
 	emit_moved(code, cold);
 	if (cold->direction != 0) {
-		arch_emit_row(code, ARCH_ROW_CFA_FRAME);
+		arch_emit_row(code, frame_row(cold->own));
 		arch_emit_stretch(code, ARCH_HOOK_LEAVES, cold->number);
 		arch_emit_label(code, cold->direction);
 		emit_load(code, RAX, PRIVATE(PATCH_X86_64_RAX));
-		EMIT("\x9D");                     /* popfq */
-		arch_emit_row(code, ARCH_ROW_CFA_FRAME - 1);
-		emit_lea(code, RSP, ARCH_HOOK_FRAME_TOTAL - 8);
-		arch_emit_row(code, 0);
+		if (cold->own) {
+			EMIT_WIDE("\xFF\xB4\x24", ARCH_OWN_FRAME_FLAGS); /* push qword [rsp + ...] */
+			arch_emit_stretch(code, stretch_of(ARCH_HOOK_PUSHED, ARCH_PUSHED_LEAVES), cold->number);
+			EMIT("\x9D");             /* popfq */
+			arch_emit_stretch(code, ARCH_HOOK_LEAVES, cold->number);
+			emit_give_stack(code);
+		} else {
+			EMIT("\x9D");             /* popfq */
+			arch_emit_row(code, ARCH_ROW_CFA_FRAME - 1);
+			emit_lea(code, RSP, ARCH_HOOK_FRAME_TOTAL - 8);
+			arch_emit_row(code, 0);
+		}
 		arch_emit_stretch(code, ARCH_LEAVES, 0);
 		EMIT("\xE9");                     /* jmp done */
 		emit_back(code, cold->done);
 	}
+	if (cold->own)
+		emit_cold_busy(code, cold);
 }
 
 void arch_emit_cold(struct arch_code *code)

@@ -14,6 +14,14 @@
  *   +440  the program's stack pointer
  *
  * The base is a multiple of 16 at a function's entry, where the stack pointer is 8 off one.
+ *
+ * That of a hook on the thread's own stack (arch/own_stack.h) differs in this:
+ *
+ *   +0    the program's stack pointer
+ *   +312  RFLAGS of the program
+ *   +320  the base, from when the hook has left the stack until it is taken again; else 0
+ *
+ * Its base is a multiple of 16. Flags are below any stack pointer: that tells the two apart.
  */
 #ifndef LIBPATCH_ARCH_X86_64_HOOK_FRAME_H
 #define LIBPATCH_ARCH_X86_64_HOOK_FRAME_H
@@ -30,6 +38,14 @@
 /* Distance from the base to the program's stack pointer. */
 #define ARCH_HOOK_FRAME_TOTAL (ARCH_HOOK_FRAME_SIZE + ARCH_HOOK_RED_ZONE)
 
+/* On the thread's own stack. */
+#define ARCH_OWN_FRAME_STACK_POINTER 0
+#define ARCH_OWN_FRAME_FLAGS 312
+#define ARCH_OWN_FRAME_FREE 320
+#define ARCH_OWN_FRAME_SIZE 336
+/* Above all flags of RFLAGS. */
+#define ARCH_FLAGS_END 0x400000
+
 /*
  * Images of extended state that procedures are offered have this in bytes 464 to 467, and in bytes 468 to 471 the
  * components that there is room for: hook_call.S writes it, arch_xsave_component() reads it.
@@ -38,5 +54,17 @@
 
 /* Value of arch_row.cfa in hooks. */
 #define ARCH_ROW_CFA_FRAME (ARCH_HOOK_FRAME_TOTAL / 8)
+
+#ifndef __ASSEMBLER__
+#include <stdint.h>
+
+/* The program's stack pointer where the hook with its frame at `base` begins. */
+static inline uintptr_t arch_hook_stack_pointer(uintptr_t base)
+{
+	uintptr_t first = *(const volatile uintptr_t *)base;
+
+	return first >= ARCH_FLAGS_END ? first : base + ARCH_HOOK_FRAME_TOTAL;
+}
+#endif
 
 #endif

@@ -7,8 +7,13 @@
 
 #include "arch/upcalls.h"
 
-/* The program's stack pointer, which the expression of unwind_put_stack_pointer() computes. */
-static uintptr_t personality_stack_pointer(const struct arena_tables *tables, uintptr_t pc, uintptr_t rsp)
+#define RED_ZONE_WORDS 16
+
+/*
+ * The end of a hook's frame: the program's stack pointer, which the expression of unwind_put_stack_pointer() computes.
+ * Of a frame on the thread's own stack, for which that is another stack's, only the base counts.
+ */
+static uintptr_t personality_frame_end(const struct arena_tables *tables, uintptr_t pc, uintptr_t rsp)
 {
 	const uint16_t *granules = (const uint16_t *)tables->granules;
 	size_t granule = (pc - tables->code) >> GRANULE_SHIFT;
@@ -19,6 +24,8 @@ static uintptr_t personality_stack_pointer(const struct arena_tables *tables, ui
 	while (row[1].code <= pc - block)
 		row++;
 	cfa = row->cfa;
+	if ((cfa & ARCH_ROW_DEREF) != 0 && (cfa & (ARCH_ROW_DEREF - 1)) < RED_ZONE_WORDS)
+		return rsp + 1;
 	if ((cfa & ARCH_ROW_DEREF) != 0)
 		rsp = *(const uintptr_t *)rsp;
 	return rsp + (cfa & (ARCH_ROW_DEREF - 1)) * sizeof(uintptr_t);
@@ -49,7 +56,7 @@ _Unwind_Reason_Code libpatch_hook_personality(int version, _Unwind_Action action
 		return _URC_CONTINUE_UNWIND;
 	tables.code = _Unwind_GetRegionStart(context);
 	tables.granules = (uintptr_t)_Unwind_GetLanguageSpecificData(context);
-	if (guard < personality_stack_pointer(&tables, _Unwind_GetIP(context), rsp)) {
+	if (guard < personality_frame_end(&tables, _Unwind_GetIP(context), rsp)) {
 		libpatch_hook_guard.guard = 0;
 		put_off_abandon();
 	}

@@ -10,6 +10,7 @@
 #include "arch/canonical.h"
 
 #include "arch/cpu.h"
+#include "arch/own_stack.h"
 #include "arch/thread_pointer.h"
 #include "arch/trap_bytes.h"
 #include "arch/x86_64/hook_call.h"
@@ -142,6 +143,10 @@ enum {
 	ANY_PAIR = 1 << 11,  /* and that is the procedure's to see */
 	SECOND_ONLY = 1 << 12, /* the first hook is passed over, as there is another pair of the place */
 	MADE = 1 << 13,      /* the system call, in the program's stead */
+	OWN = 1 << 15,       /* on the thread's own stack */
+	LEFT = 1 << 16,      /* which a procedure has left without giving it back */
+	SPARE = 1 << 17,     /* which the thread does not have yet */
+	NO_STACK = 1 << 18,  /* nor will it */
 	EVERY_FORM = 1 << 14 /* the other ones with some forms only */
 };
 
@@ -196,6 +201,31 @@ static const struct setup {
 	{ "count by thread", STAMP,
 	  .hooks = { { HOOK_BEFORE, ARCH_COUNT_THREAD }, { HOOK_BEFORE, ARCH_COUNT_ATOMIC } } },
 	{ "count, closed", CLOSED | STAMP, .hooks = { { HOOK_BEFORE, ARCH_COUNT } } },
+	{ "own", OWN, .hooks = { { HOOK_BEFORE, .clobber = NO_STATE } } },
+	{ "own, odd", OWN, .off = 4, .hooks = { { HOOK_BEFORE, .clobber = NO_STATE } } },
+	{ "own, writing", OWN | EVERY_FORM, .hooks = { { HOOK_BEFORE, .write = ALL_GP, .clobber = NO_STATE } } },
+	{ "own, extended", OWN, .off = 8, .hooks = { { HOOK_BEFORE, .read = ALL_GP, .clobber = PATCH_REGS_ALL } } },
+	{ "own, backwards", OWN | BACKWARDS, .hooks = { { HOOK_BEFORE, .write = WRITE_SOME, .clobber = NO_STATE } } },
+	{ "own, closed", OWN | CLOSED, .hooks = { { HOOK_BEFORE, .clobber = NO_STATE } } },
+	{ "own, guarded", OWN | GUARDED, .hooks = { { HOOK_BEFORE, .clobber = NO_STATE } } },
+	{ "own, new", OWN | NEW, .hooks = { { HOOK_BEFORE, .read = ALL_GP, .clobber = NO_STATE } } },
+	{ "own, left", OWN | LEFT, .hooks = { { HOOK_BEFORE, .write = WRITE_SOME, .clobber = NO_STATE } } },
+	{ "own, spare", OWN | SPARE, .hooks = { { HOOK_BEFORE, .write = WRITE_SOME, .clobber = NO_STATE } } },
+	{ "own, none", OWN | NO_STACK, .hooks = { { HOOK_BEFORE, .write = WRITE_SOME, .clobber = NO_STATE } } },
+	{ "own, moving", OWN | MOVES_PC, .hooks = { { HOOK_BEFORE, .write = WRITE_SOME, .clobber = NO_STATE } } },
+	{ "own, around", OWN | EVERY_FORM, .hooks = { { HOOK_AROUND, .write = ALL_GP, .clobber = NO_STATE } } },
+	{ "own, around twice", OWN,
+	  .hooks = { { HOOK_AROUND, .write = WRITE_SOME, .clobber = NO_STATE },
+		     { HOOK_AROUND, .clobber = NO_STATE } } },
+	{ "own, around, crowded", OWN | CROWDED, .hooks = { { HOOK_AROUND, .clobber = NO_STATE } } },
+	{ "own, around, full", OWN | FULL, .hooks = { { HOOK_AROUND, .clobber = NO_STATE } } },
+	{ "own, around, closed, crowded", OWN | CLOSED | CROWDED, .hooks = { { HOOK_AROUND, .clobber = NO_STATE } } },
+	{ "own, around, moving", OWN | MOVES_PC, .hooks = { { HOOK_AROUND, .clobber = NO_STATE } } },
+	{ "own, entry", OWN, .hooks = { { HOOK_ENTRY, .clobber = NO_STATE } } },
+	{ "own, exit", OWN | EVERY_FORM, .hooks = { { HOOK_EXIT, .write = WRITE_SOME, .clobber = NO_STATE } } },
+	{ "own, exit, looked for", OWN | NO_LEAF, .hooks = { { HOOK_EXIT, .clobber = NO_STATE } } },
+	{ "own, exit, none", OWN | MISPAIRED, .hooks = { { HOOK_EXIT, .clobber = NO_STATE } } },
+	{ "own, fall", OWN, .hooks = { { HOOK_FALL, .write = WRITE_SOME, .clobber = NO_STATE } } },
 	{ "divert", .hooks = { { HOOK_BEFORE, ARCH_DIVERT }, { HOOK_BEFORE, .clobber = NO_STATE } } },
 	{ "instead", .off = 8, .hooks = { { HOOK_SYSCALL } } },
 	{ "instead, made", MADE, .hooks = { { HOOK_SYSCALL } } },
@@ -207,8 +237,10 @@ static size_t hook_count;
 
 /* What parent and child share. The program's stack pointer is in the middle of the stack. */
 #define STACK_SIZE 65536
+#define OWN_SIZE 16384
 static struct shared {
 	uint8_t stack[STACK_SIZE];
+	uint8_t own[OWN_SIZE]; /* the thread's own stack */
 	uint64_t calls[HOOKS_MAX][2];
 	uint64_t counters[HOOKS_MAX][2];
 	uint64_t instead;
@@ -304,7 +336,7 @@ static struct trampoline *build(void)
 			.code = { .read = setup->hooks[i].read, .write = setup->hooks[i].write,
 				  .clobber = setup->hooks[i].clobber, .program_counter = (uintptr_t)place,
 				  .action = (uint8_t)setup->hooks[i].action,
-				  .stamp = setup->flags & STAMP },
+				  .stamp = setup->flags & STAMP, .own = setup->flags & OWN },
 			.instead = instead,
 		};
 	}
@@ -437,6 +469,7 @@ static uint64_t calls[HOOKS_MAX][2]; /* as they have to be at the end */
 /* Memory that the instruction may write. */
 struct memory {
 	uint8_t stack[STACK_SIZE];
+	uint8_t own[OWN_SIZE];
 	uint8_t table[FORM_SIZE - TABLE];
 };
 static struct memory at_begin, at_end;
@@ -444,12 +477,14 @@ static struct memory at_begin, at_end;
 static void keep_memory(struct memory *memory)
 {
 	memcpy(memory->stack, shared->stack, sizeof(memory->stack));
+	memcpy(memory->own, shared->own, sizeof(memory->own));
 	memcpy(memory->table, place + TABLE, sizeof(memory->table));
 }
 
 static void put_memory(const struct memory *memory)
 {
 	memcpy(shared->stack, memory->stack, sizeof(memory->stack));
+	memcpy(shared->own, memory->own, sizeof(memory->own));
 	memcpy(place + TABLE, memory->table, sizeof(memory->table));
 }
 
@@ -471,7 +506,7 @@ static void tag(struct arch_registers *registers, size_t hook, unsigned int post
 
 static bool never_called(void)
 {
-	return setup->flags & (CLOSED | GUARDED) || (setup->flags & MISPAIRED && !(setup->flags & ANY_PAIR));
+	return setup->flags & (CLOSED | GUARDED | NO_STACK) || (setup->flags & MISPAIRED && !(setup->flags & ANY_PAIR));
 }
 
 static void add_call(size_t hook, unsigned int post)
@@ -647,12 +682,13 @@ static uintptr_t tls(const void *variable)
 }
 
 static uintptr_t shadow_at; /* the word that hooks look at */
-static unsigned int kinds_seen[ARCH_STRETCH_END + 1];
+static unsigned int kinds_seen[ARCH_STRETCH_KIND + 1];
 static uintptr_t interrupted_at;
 
 /* What the child has of its own. */
 struct own {
 	struct hook_guard guard;
+	struct own_stack *spares[OWN_SPARES];
 	uint64_t counters[HOOKS_MAX][2];
 	uint64_t word;
 	int error;
@@ -661,6 +697,7 @@ struct own {
 static void keep_own(struct own *own)
 {
 	cr_assert(peek(NULL, tls(&libpatch_hook_guard), &own->guard, sizeof(own->guard)));
+	cr_assert(peek(NULL, (uintptr_t)libpatch_own_spares, own->spares, sizeof(own->spares)));
 	cr_assert(peek(NULL, tls(thread_counters), own->counters, sizeof(own->counters)));
 	cr_assert(peek(NULL, shadow_at, &own->word, sizeof(own->word)));
 	cr_assert(peek(NULL, base.fs_base + (uintptr_t)arch_errno_offset(), &own->error, sizeof(own->error)));
@@ -669,6 +706,7 @@ static void keep_own(struct own *own)
 static void put_own(const struct own *own)
 {
 	poke(tls(&libpatch_hook_guard), &own->guard, sizeof(own->guard));
+	poke((uintptr_t)libpatch_own_spares, own->spares, sizeof(own->spares));
 	poke(tls(thread_counters), own->counters, sizeof(own->counters));
 	poke(shadow_at, &own->word, sizeof(own->word));
 	poke(base.fs_base + (uintptr_t)arch_errno_offset(), &own->error, sizeof(own->error));
@@ -746,6 +784,24 @@ static const struct arch_registers *find_state(const struct arch_registers *show
 	return NULL;
 }
 
+static struct own_stack *own_stack(void)
+{
+	return (struct own_stack *)(shared->own + OWN_SIZE) - 1;
+}
+
+/* In it nothing but what the instruction itself does is below the stack pointer, or what a copy of it needs. */
+#define BELOW_MAX 144
+
+static void check_below(void)
+{
+	const size_t size = first_state().general[ARCH_RSP] - BELOW_MAX - (uintptr_t)shared->stack;
+
+	if (memcmp(shared->stack, at_end.stack, size) != 0)
+		FAIL("more of the stack is used");
+	if (!(setup->flags & NO_STACK) && own_stack()->free != (uintptr_t)own_stack() - ARCH_OWN_FRAME_FREE)
+		FAIL("the stack is not free");
+}
+
 /* Another execution, on the same stack: by the handler. */
 static void run_nested(uintptr_t stack_pointer)
 {
@@ -796,6 +852,8 @@ static void interrupt(const struct arch_code_map *map, const struct arch_registe
 
 	/* The signal's frame. */
 	memset((void *)(below - 512), 0xee, 512);
+	if (setup->flags & OWN && own_stack_has(own_stack(), below))
+		own_stack()->free = 0;
 	if (!arch_canonical(map, at, base.fs_base, peek, NULL, &canonical))
 		FAIL("no place");
 	if (find_state(&canonical.shown, index) == NULL)
@@ -852,6 +910,17 @@ static void prepare(const struct trampoline *trampoline)
 	const uintptr_t stack_pointer = first_state().general[ARCH_RSP];
 
 	memset(&libpatch_hook_guard, 0, sizeof(libpatch_hook_guard));
+	memset(shared->own, 0, sizeof(shared->own));
+	memset(libpatch_own_spares, 0, sizeof(libpatch_own_spares));
+	libpatch_hook_guard.own = (struct own_stack *)(uintptr_t)&libpatch_own_none;
+	own_stack()->adopted = 1;
+	if (setup->flags & SPARE) {
+		libpatch_own_spares[OWN_SPARES - 1] = own_stack();
+	} else if (!(setup->flags & NO_STACK)) {
+		libpatch_hook_guard.own = own_stack();
+		own_stack()->self = own_stack();
+		own_stack()->free = setup->flags & LEFT ? 0 : (uintptr_t)own_stack() - ARCH_OWN_FRAME_FREE;
+	}
 	cr_assert(shadow_find(stack_pointer));
 	if (setup->flags & NO_LEAF)
 		libpatch_hook_guard.shadow = &libpatch_shadow_none;
@@ -955,6 +1024,8 @@ static void run(void)
 	states[0].pc = (uintptr_t)place;
 	run_to_end();
 	keep_own(&own_end);
+	if (setup->flags & OWN)
+		check_below();
 	memcpy(&shared_end, shared, sizeof(shared_end));
 	check_end(&states[state_count - 1], 0);
 	put_memory(&at_begin);
@@ -998,6 +1069,7 @@ static bool is_emitted(unsigned int kind)
 static void run_all(bool far_away)
 {
 	cr_assert_eq(text_init(false), PATCH_OK);
+	libpatch_own_size = OWN_SIZE;
 	shared = mmap(NULL, sizeof(*shared), PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	cr_assert_neq(shared, MAP_FAILED);
 	make_place(far_away);
@@ -1005,8 +1077,8 @@ static void run_all(bool far_away)
 		for (setup = setups; setup < setups + ARRAY_SIZE(setups); ++setup)
 			if (form->every_setup || setup->flags & EVERY_FORM)
 				run();
-	for (unsigned int kind = 0; kind < ARCH_STRETCH_END; ++kind)
-		cr_expect(kinds_seen[kind] > 0 || !is_emitted(kind), "kind %u", kind);
+	for (unsigned int kind = 0; kind <= ARCH_HOOK_PUSHED; ++kind)
+		cr_expect(kind == ARCH_STRETCH_END || kinds_seen[kind] > 0 || !is_emitted(kind), "kind %u", kind);
 }
 
 Test(canonical, near)
