@@ -9,6 +9,7 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <sched.h>
 #include <setjmp.h>
 #include <spawn.h>
 #include <sys/ptrace.h>
@@ -396,15 +397,26 @@ static void faulting_procedure(struct patch_exec_context *context, uint8_t post)
 		CHECK_EQ(kept[i], i);
 }
 
+/* In the memory of its parent, which is in a procedure; not on its stack. */
+static int in_borrowed_memory(void *data)
+{
+	(void)data;
+	_exit(touched_function(6) == 7 ? 0 : 1);
+}
+
 static void spawning_procedure(struct patch_exec_context *context, uint8_t post)
 {
 	char *arguments[] = { (char *)(uintptr_t)"true", NULL }, *environment[] = { NULL };
+	static char child_stack[65536] __attribute__((aligned(16)));
 	int status = -1;
 	pid_t child;
 
 	procedure(context, post);
 	CHECK_EQ(posix_spawn(&child, "/bin/true", NULL, NULL, arguments, environment), 0);
 	waitpid(child, &status, 0);
+	CHECK_EQ(status, 0);
+	child = clone(in_borrowed_memory, child_stack + sizeof(child_stack), CLONE_VM | CLONE_VFORK | SIGCHLD, NULL);
+	REQUIRE(waitpid(child, &status, 0) == child);
 	CHECK_EQ(status, 0);
 	child = fork();
 	if (child == 0)
