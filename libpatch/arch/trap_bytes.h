@@ -16,6 +16,9 @@
 enum arch_trap_class { ARCH_TRAP_NONE, ARCH_TRAP_SIGTRAP, ARCH_TRAP_SIGILL };
 enum arch_trap_class arch_trap_class(uint8_t byte);
 
+/* Does the signal tell of an int3? Linux says SI_KERNEL then; valgrind, which executes code itself, TRAP_BRKPT. */
+bool arch_is_int3(int signo, int si_code);
+
 /*
  * The trap byte for an instruction of `length` bytes. When a SIGTRAP that somebody sent is pending while a thread
  * executes an int3, the kernel delivers one of the two signals, and the pc behind the int3 is all that tells of it.

@@ -5,6 +5,7 @@
  */
 #include "trap/forward.h"
 
+#include "arch/trap_bytes.h"
 #include "base/syscall.h"
 #include "code/pc_map.h"
 #include "elf/module.h"
@@ -103,7 +104,7 @@ static void forward_take_default(int signo, siginfo_t *info, ucontext_t *context
 	uintptr_t pc = context->uc_mcontext.gregs[REG_RIP];
 
 	raw_syscall(SYS_rt_sigaction, signo, &default_action, NULL, sizeof(default_action.mask));
-	if (signo == SIGTRAP && info->si_code == SI_KERNEL && *(const uint8_t *)(pc - 1) == 0xCC) {
+	if (arch_is_int3(signo, info->si_code) && *(const uint8_t *)(pc - 1) == 0xCC) {
 		/* Once more, without us. */
 		context->uc_mcontext.gregs[REG_RIP] = pc - 1;
 		return;

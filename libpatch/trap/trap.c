@@ -125,7 +125,7 @@ static bool trap_is_served(int signo, siginfo_t *info, ucontext_t *context)
 	uintptr_t at = (uintptr_t)*pc;
 
 	(void)INJECT(INJECT_TRAP);
-	if (signo == SIGTRAP && info->si_code == SI_KERNEL) {
+	if (arch_is_int3(signo, info->si_code)) {
 		if (trap_serve(at - 1, ARCH_TRAP_SIGTRAP, false, pc))
 			return true;
 		trap_translate(pc, at - 1);

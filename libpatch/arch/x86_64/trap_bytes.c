@@ -5,6 +5,8 @@
  */
 #include "arch/trap_bytes.h"
 
+#include <signal.h>
+
 enum arch_trap_class arch_trap_class(uint8_t byte)
 {
 	static const uint8_t classes[256] = {
@@ -19,6 +21,11 @@ enum arch_trap_class arch_trap_class(uint8_t byte)
 	};
 
 	return (enum arch_trap_class)classes[byte];
+}
+
+bool arch_is_int3(int signo, int si_code)
+{
+	return signo == SIGTRAP && (si_code == SI_KERNEL || si_code == TRAP_BRKPT);
 }
 
 /*
