@@ -11,9 +11,7 @@
 
 #include <stdatomic.h>
 
-#define RANGES 8192
-
-static struct code_range ranges[RANGES];
+static struct code_range ranges[CODE_RANGES_MAX];
 /* Release in code_ranges_publish() pairs with acquire in code_ranges_find(): a counted range is complete. */
 static _Atomic size_t count;
 
@@ -21,7 +19,7 @@ bool code_ranges_publish(const struct code_range *range)
 {
 	size_t n = atomic_load_explicit(&count, memory_order_relaxed);
 
-	if (n == RANGES || INJECT(INJECT_ALLOC) || !unwinders_describe(range))
+	if (n == CODE_RANGES_MAX || INJECT(INJECT_ALLOC) || !unwinders_describe(range))
 		return false;
 	ranges[n] = *range;
 	atomic_store_explicit(&count, n + 1, memory_order_release);

@@ -8,6 +8,8 @@
 #include "base/compiler.h"
 #include "base/thread_safety.h"
 
+#define CODE_RANGES_MAX 8192
+
 struct code_range {
 	uintptr_t lower;
 	uintptr_t upper;

@@ -18,8 +18,14 @@
 
 /* libgcc's `struct object` (unwind-dw2-fde.h) has seven words; it is only ever passed around. */
 struct unwinders_object {
-	uintptr_t words[16];
+	uintptr_t words[8];
 };
+
+/*
+ * One for each range, of which libgcc fills in what it allocates at the first throw, for good. Static, as that is where
+ * leak detectors look for what is in use; they do not see the library's heap.
+ */
+static struct unwinders_object objects[CODE_RANGES_MAX];
 
 /*
  * libunwind's unw_dyn_info_t for a table of functions. Their program counters and FDEs are relative to `base`, by 32
@@ -58,7 +64,7 @@ struct unwinders_procedure {
 
 struct unwinders_range {
 	struct unwinders_range *next;
-	struct unwinders_object libgcc;
+	struct unwinders_object *libgcc;
 	struct arch_debugger_entry debugger;
 	struct unwinders_info libunwind;
 	struct unwinders_function function;
@@ -140,6 +146,7 @@ bool unwinders_describe(const struct code_range *range)
 	described = heap_alloc(sizeof(*described) + libgcc_size + sizeof(*file) + size.all);
 	if (described == NULL)
 		return false;
+	described->libgcc = &objects[code_ranges_count()];
 	described->eh_frame = (uint8_t *)(described + 1);
 	arch_unwind_describe(described->eh_frame, libgcc_size, &code, ARCH_UNWIND_LIBGCC);
 	file = (struct symfile *)(described->eh_frame + libgcc_size);
@@ -224,7 +231,7 @@ static void unwinders_register_all(struct unwinders_range *range)
 	while (range != NULL) {
 		struct unwinders_range *next = range->next;
 
-		__register_frame_info(range->eh_frame, &range->libgcc);
+		__register_frame_info(range->eh_frame, range->libgcc);
 		if (libunwind_register != NULL)
 			libunwind_register(&range->libunwind);
 		if (llvm_register != NULL)

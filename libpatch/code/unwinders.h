@@ -13,7 +13,7 @@
 /* Which other unwinders has the program loaded? In patch_init(), without the library lock: calls the dynamic linker. */
 void unwinders_find(void);
 
-/* Describe a range, to be registered. False when there is no memory. */
+/* Describe a range, the next that will be counted, to be registered. False when there is no memory. */
 bool unwinders_describe(const struct code_range *range) REQUIRES(library_lock);
 
 /*

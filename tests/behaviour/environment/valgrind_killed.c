@@ -20,7 +20,8 @@ uint64_t longer(uint64_t a), one_byte(uint64_t a);
 __asm__(".text\n.p2align 6, 0xcc\n.type longer, @function\nlonger:\n.cfi_startproc\n"
 	"	lea 0(,%rdi,2), %rax\n	ret\n.cfi_endproc\n.size longer, . - longer\n"
 	".p2align 6, 0xcc\n.type one_byte, @function\none_byte:\n.cfi_startproc\n"
-	"	push %rdi\n	pop %rax\n	add %rax, %rax\n	ret\n.cfi_endproc\n.size one_byte, . - one_byte\n"
+	"	push %rdi\n	pop %rax\n	add %rax, %rax\n	ret\n"
+	".cfi_endproc\n.size one_byte, . - one_byte\n"
 	".p2align 6, 0xcc\n");
 
 static int program(void)

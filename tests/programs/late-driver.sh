@@ -1,0 +1,72 @@
+# SPDX-License-Identifier: LGPL-2.1-or-later
+# A tool that starts late in a real program, patches every function of it and of libc, toggles them and goes: the
+# program prints the same, and exits with the same status, as without. Read by the scripts beside it, which say before:
+#
+#   program, package   what has to be installed
+#   modules            whose functions are patched, as in LATE_START_MODULES. Default: main,libc.so.6
+#   prepare            function: makes the input in the directory that it is called in. Status 77: cannot run here
+#   workload           function: runs the program there as `late COMMAND...`, and prints what is compared
+#
+# Once under `make check', ten times where LIBPATCH_EVERY_INSTRUCTION is set; PROGRAM.sh N: so many times.
+set -u
+build=$(cd "${LIBPATCH_BUILD_DIR:-.}" && pwd) || exit 1
+source=$(cd "${LIBPATCH_SOURCE_DIR:-$(dirname "$0")/../..}" && pwd) || exit 1
+tool=$build/tests/programs/.libs/late-start.so
+test -e "$tool" || { echo "$tool is not built: make check TESTS="; exit 1; }
+for each in $program; do
+	command -v "$each" >/dev/null || { echo "$each is not installed: apt-get install $package"; exit 77; }
+done
+
+scratch=$(mktemp -d) || exit 1
+trap 'rm -rf "$scratch"' EXIT
+trap 'exit 1' HUP INT TERM
+report=$scratch/report
+LC_ALL=C.UTF-8 HOME=$scratch TMPDIR=$scratch
+export LC_ALL HOME TMPDIR
+ulimit -c 0
+full_run=${LIBPATCH_EVERY_INSTRUCTION-}
+unset LD_PRELOAD LIBPATCH_SOURCE_DIR LIBPATCH_BUILD_DIR LIBPATCH_EVERY_INSTRUCTION
+cd "$scratch" || exit 1
+
+# The program replaces the shell that runs this in the background, so that $! is its process.
+late()
+{
+	test -n "$after" || exec "$@"
+	LD_PRELOAD=${before:+$before }$tool LATE_START_REPORT=$report LATE_START_AFTER=$after \
+		LATE_START_MODULES=${modules:-main,libc.so.6} LATE_START_ROUNDS=${rounds:-20} LATE_START_EVERY=10 \
+		exec "$@"
+}
+
+# The tool has gone, or will not come.
+is_over()
+{
+	test -z "$after" || grep -q '^end\|^error' "$report" 2>/dev/null
+}
+
+run()
+{
+	rm -f "$report"
+	(workload) >"$1" 2>"$1.stderr" </dev/null
+	echo "exit status $?" >>"$1"
+}
+
+prepare || exit $?
+times=${1:-1}
+test -z "$full_run" || times=10
+good=0 after=
+run expected
+for i in $(seq "$times"); do
+	after=$((50 + i % 10 * 70))
+	run actual
+	if cmp -s expected actual && grep -q '^end .*committed=yes restored=yes' "$report" &&
+	   ! grep '^error' "$report"; then
+		good=$((good + 1))
+	else
+		echo "FAIL: $program: run $i"
+		diff expected actual | head -n 20
+		tail -n 20 actual.stderr
+		cat "$report"
+	fi
+done
+echo "$program: same in $good of $times; $(grep '^end' "$report")"
+test "$good" -eq "$times"
