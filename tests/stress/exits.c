@@ -297,8 +297,10 @@ static void compare(const struct loaded *loaded, struct tally *tally)
 		printf("  objdump cannot be asked\n");
 		return;
 	}
-	for (uintptr_t at = loaded->text; at < loaded->text_end; at++)
-		others += tally->described[at - loaded->text] >> 1;
+	for (uintptr_t at = loaded->text; at < loaded->text_end; at++) {
+		if (tally->described[at - loaded->text] >> 1 && others++ == 0)
+			printf("  a return that objdump does not find: %#zx\n", at - loaded->module.bias);
+	}
 	printf("  returns that objdump finds, too: %u; alone: %u; we alone: %u\n", same, missed, others);
 	CHECK_EQ(missed, 0);
 	CHECK_EQ(others, 0);

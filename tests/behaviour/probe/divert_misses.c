@@ -510,7 +510,7 @@ static void end(pthread_t threads[THREADS])
 /* Swapped, with and without a write to the text each time. */
 static void swapped(void *unused)
 {
-	const unsigned long rounds = harness_seconds("LIBPATCH_STRESS_SECONDS", 0) != 0 ? 500000 : 10000;
+	const unsigned long rounds = harness_seconds("LIBPATCH_STRESS_SECONDS", 0) != 0 ? 1000000 : 10000;
 	pthread_t threads[THREADS];
 	patch_t patch, stays = NULL;
 
