@@ -6,6 +6,7 @@
  */
 #include "arch/x86_64/hook_frame.h"
 #include "arch/x86_64/own_stack.h"
+#include "arch/x86_64/own_syscall.h"
 
 #ifdef __CET__
 #include <cet.h>
@@ -19,16 +20,6 @@
 	.set SS_ONSTACK, 1
 	.set RED_ZONE, 128
 	.set GUARD_UNKNOWN, -2
-
-	/* As OWN_SYSCALL of base/syscall.h. */
-	.macro OWN_SYSCALL
-	syscall
-771:
-	.pushsection libpatch_syscalls, "a"
-	.balign 4
-	.long 771b - 2 - .
-	.popsection
-	.endm
 
 	.macro PLACE name
 	.globl \name

@@ -4,21 +4,12 @@
  * return through it, too. Its unwind description is that of a signal's frame: the caller is where the call would have
  * returned to, with the same stack pointer; but for one byte, so that the frame is another one than its caller's.
  */
+#include "arch/x86_64/own_syscall.h"
 #include "arch/x86_64/put_off.h"
 
 	.set SYS_rt_sigprocmask, 14
 	.set SIG_UNBLOCK, 1
 	.set SET_SIZE, 8
-
-	/* As OWN_SYSCALL of base/syscall.h. */
-	.macro OWN_SYSCALL
-	syscall
-771:
-	.pushsection libpatch_syscalls, "a"
-	.balign 4
-	.long 771b - 2 - .
-	.popsection
-	.endm
 
 	/*
 	 * The stack pointer of the stub's beginning is n bytes above the one of now. DW_CFA_def_cfa_expression,

@@ -8,6 +8,8 @@
  * A restorer is described to unwinders as a frame of the kernel's, whose registers are in the context that the stack
  * pointer points to (struct ucontext, arch/x86/include/uapi/asm/sigcontext.h).
  */
+#include "arch/x86_64/own_syscall.h"
+
 #ifdef __CET__
 #include <cet.h>
 #endif
@@ -30,16 +32,6 @@
 	.set CONTEXT_RBP, 120
 	.set CONTEXT_RBX, 128
 	.set CONTEXT_SIZE, 304 /* a multiple of 16 */
-
-	/* As OWN_SYSCALL of base/syscall.h. */
-	.macro OWN_SYSCALL
-	syscall
-771:
-	.pushsection libpatch_syscalls, "a"
-	.balign 4
-	.long 771b - 2 - .
-	.popsection
-	.endm
 
 	.text
 	.balign 16
