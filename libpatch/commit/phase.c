@@ -11,6 +11,12 @@
 #include <libpatch/patch.h>
 #include <string.h>
 
+/* A site that stays a trap begins with an int3, whatever its length: users rely on that. */
+static uint8_t phase_trap_byte(const struct region *region, unsigned int i)
+{
+	return region->strategy == PATCH_STRATEGY_TRAP ? ARCH_INT3 : window_trap_byte(region->offsets, i);
+}
+
 REQUIRES(library_lock)
 void phase_final_bytes(const struct region *region, bool install, uint8_t *bytes)
 {
@@ -19,7 +25,7 @@ void phase_final_bytes(const struct region *region, bool install, uint8_t *bytes
 		return;
 	for (unsigned int i = 0; i < region->count && !region_is_plain(region); ++i)
 		if (region->strategy != PATCH_STRATEGY_TRAP || region_is_hooked(region, region->offsets[i]))
-			bytes[region->offsets[i]] = window_trap_byte(region->offsets, i);
+			bytes[region->offsets[i]] = phase_trap_byte(region, i);
 	/* Where the jump's bytes are on boundaries, they are trap bytes: trampoline.c chose the jump's target so. */
 	if (region->strategy != PATCH_STRATEGY_TRAP)
 		memcpy(bytes, region_trampoline(region)->jump, MIN(region->length, ARCH_JMP_SIZE));
@@ -38,7 +44,7 @@ void phase_0_bytes(const struct region *region, const uint8_t *live, uint8_t *by
 	memcpy(bytes, live, region->length);
 	for (unsigned int i = 0; i < region->count; ++i)
 		if (region->entries[i]->punned && bytes[region->offsets[i]] != region->original[region->offsets[i]])
-			bytes[region->offsets[i]] = window_trap_byte(region->offsets, i);
+			bytes[region->offsets[i]] = phase_trap_byte(region, i);
 }
 
 /* Has instruction i bytes behind its first one that are not original? Then only its first byte was put back. */
@@ -57,7 +63,7 @@ static bool phase_has_strange_tail(const struct region *region, const uint8_t *l
 static uint8_t phase_trap_for(const struct region *region, bool install, const uint8_t *live, const uint8_t *final,
 			      unsigned int i)
 {
-	uint8_t trap = window_trap_byte(region->offsets, i);
+	uint8_t trap = phase_trap_byte(region, i);
 	unsigned int at = region->offsets[i];
 
 	if (install && at == 0)
@@ -98,7 +104,7 @@ static void phase_3_bytes(const struct region *region, bool install, const uint8
 {
 	memcpy(bytes, final, region->length);
 	if (install && region->strategy == PATCH_STRATEGY_PUNNED_JUMP)
-		bytes[0] = window_trap_byte(region->offsets, 0);
+		bytes[0] = phase_trap_byte(region, 0);
 }
 
 REQUIRES(library_lock)

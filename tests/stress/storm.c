@@ -117,7 +117,7 @@ static void *send_for_ever(void *argument)
 	return NULL;
 }
 
-/* Each function has a patch that traps, and one that is a jump where it can be, at different times. */
+/* Each function has a jump. */
 static void make(size_t i, int policy)
 {
 	CHECK_OK(make_probe((uintptr_t)functions[i], on_hit, NULL, policy, PATCH_ENABLED, &patches[i]));
@@ -136,7 +136,7 @@ static void toggle(double seconds)
 			CHECK_OK(bits >> 9 & 1 ? patch_enable(patches[i]) : patch_disable(patches[i]));
 		} else {
 			CHECK_OK(patch_unmake(patches[i]));
-			make(i, bits >> 9 & 1 ? PATCH_TRAP_POLICY_FORCE : PATCH_TRAP_POLICY_ALLOW);
+			make(i, bits >> 9 & 1 ? PATCH_TRAP_POLICY_FORBID : PATCH_TRAP_POLICY_ALLOW);
 		}
 		CHECK_OK(patch_commit());
 		commits++;
@@ -158,7 +158,7 @@ static void storm(void *argument)
 	REQUIRE(sigaction(SIGTRAP, &action, NULL) == 0 && sigaction(SIGILL, &action, NULL) == 0);
 	REQUIRE_OK(patch_init(NULL, 0));
 	for (size_t i = 0; i < FUNCTIONS; i++)
-		make(i, i % 2 ? PATCH_TRAP_POLICY_FORCE : PATCH_TRAP_POLICY_ALLOW);
+		make(i, i % 2 ? PATCH_TRAP_POLICY_FORBID : PATCH_TRAP_POLICY_ALLOW);
 	REQUIRE_OK(patch_commit());
 	for (unsigned int n = 0; n < storm_worker_count; n++)
 		REQUIRE(pthread_create(&storm_workers[n].thread, NULL, work, &storm_workers[n]) == 0);

@@ -39,7 +39,6 @@ static void probe_site(size_t t, uintptr_t address, int policy, uint64_t clobber
 	patch_status status;
 	bool jump_only = false;
 	uint8_t first;
-	bool is_trap;
 
 	CONTEXT("%s+%#zx, %s, clobber %#llx", target->name, (size_t)(address - target_start(target)),
 		policy_name(policy), (unsigned long long)clobber);
@@ -76,17 +75,16 @@ static void probe_site(size_t t, uintptr_t address, int policy, uint64_t clobber
 		memset(&info, 0xee, sizeof(info));
 		CHECK_OK(patch_info(patch, &info, sizeof(info)));
 		first = *(const uint8_t *)info.lower;
-		is_trap = first == 0xcc || first == 0xce;
 		if (policy == PATCH_TRAP_POLICY_FORCE)
-			CHECK(is_trap);
+			CHECK_EQ(first, 0xcc);
 		else if (jump_only)
 			CHECK_EQ(first, 0xe9);
 		else
-			CHECK(first == 0xe9 || is_trap);
+			CHECK(first == 0xe9 || first == 0xcc);
 		CHECK_EQ(info.address, address);
 		CHECK_EQ(info.state, PATCH_ENABLED);
 		CHECK(info.lower <= recorder.hook && recorder.hook < info.upper);
-		CHECK_EQ(info.strategy == PATCH_STRATEGY_TRAP, is_trap);
+		CHECK_EQ(info.strategy == PATCH_STRATEGY_TRAP, first == 0xcc);
 		run_inputs(&recorder, t, true);
 		CHECK_OK(patch_disable(patch));
 		CHECK_OK(patch_commit());

@@ -314,8 +314,9 @@ static void view_region(const struct region *region)
 	for (k = 1; k < region->count; k++)
 		view->is_boundary[region->offsets[k]] = true;
 	for (k = 0; k < region->count; k++)
-		view->trap[region->offsets[k]] =
-			region->offsets[k + 1] - region->offsets[k] > 1 ? ARCH_INT3 : ARCH_INVALID;
+		view->trap[region->offsets[k]] = region->strategy == PATCH_STRATEGY_TRAP ||
+						 region->offsets[k + 1] - region->offsets[k] > 1 ?
+							 ARCH_INT3 : ARCH_INVALID;
 	if (view->install) {
 		for (k = 0; k < region->count; k++)
 			if (region->strategy != PATCH_STRATEGY_TRAP || region_is_hooked(region, region->offsets[k]))

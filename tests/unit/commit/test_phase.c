@@ -19,7 +19,7 @@
 #define MOV 0x89, 0xF8
 #define XOR 0x31, 0xF0
 #define IMM 0xB8, 0x78, 0x56, 0x34, 0x12
-/* In place of an instruction of one byte (arch_trap_byte()). */
+/* For a while in place of an instruction of one byte (arch_trap_byte()). */
 #define ILL 0xCE
 
 struct phase_case {
@@ -104,7 +104,7 @@ static const struct phase_case cases[] = {
 	}, {
 		.text = "a trap in the middle takes the place of a jump", .strategy = PATCH_STRATEGY_TRAP, THREE,
 		.install = true, .hooked = 1, .live = { 0xE9, 0xCC, 0x11, 0xCC, 0x22 }, .changes = true,
-		.after = { { ILL, 0xCC, 0x11, 0xCC, 0x22 }, { ILL, 0xCC, 0xF8, 0xCC, 0xF0 },
+		.after = { { 0xCC, 0xCC, 0x11, 0xCC, 0x22 }, { 0xCC, 0xCC, 0xF8, 0xCC, 0xF0 },
 			   { PUSH, 0xCC, 0xF8, XOR }, { PUSH, 0xCC, 0xF8, XOR } },
 	}, {
 		/* The first byte of the jump waits for phase 4. */
