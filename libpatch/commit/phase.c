@@ -44,7 +44,7 @@ void phase_0_bytes(const struct region *region, const uint8_t *live, uint8_t *by
 	memcpy(bytes, live, region->length);
 	for (unsigned int i = 0; i < region->count; ++i)
 		if (region->entries[i]->punned && bytes[region->offsets[i]] != region->original[region->offsets[i]])
-			bytes[region->offsets[i]] = phase_trap_byte(region, i);
+			bytes[region->offsets[i]] = window_trap_byte(region->offsets, i);
 }
 
 /* Has instruction i bytes behind its first one that are not original? Then only its first byte was put back. */
@@ -63,7 +63,8 @@ static bool phase_has_strange_tail(const struct region *region, const uint8_t *l
 static uint8_t phase_trap_for(const struct region *region, bool install, const uint8_t *live, const uint8_t *final,
 			      unsigned int i)
 {
-	uint8_t trap = phase_trap_byte(region, i);
+	/* A removal puts the byte whose class the entry has from when the jump was installed. */
+	uint8_t trap = install ? phase_trap_byte(region, i) : window_trap_byte(region->offsets, i);
 	unsigned int at = region->offsets[i];
 
 	if (install && at == 0)

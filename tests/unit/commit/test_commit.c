@@ -262,6 +262,7 @@ struct view {
 	bool changes;
 	bool is_boundary[WINDOW_LENGTH_MAX];
 	uint8_t trap[WINDOW_LENGTH_MAX]; /* of instructions */
+	uint8_t cut[WINDOW_LENGTH_MAX];  /* the same, of punned jumps */
 	bool is_punned[WINDOW_LENGTH_MAX]; /* a jump that reads bytes behind the region was there */
 	uint8_t base[WINDOW_LENGTH_MAX];
 	uint8_t final[WINDOW_LENGTH_MAX];
@@ -313,10 +314,12 @@ static void view_region(const struct region *region)
 	memcpy(view->final, region->original, region->length);
 	for (k = 1; k < region->count; k++)
 		view->is_boundary[region->offsets[k]] = true;
-	for (k = 0; k < region->count; k++)
-		view->trap[region->offsets[k]] = region->strategy == PATCH_STRATEGY_TRAP ||
-						 region->offsets[k + 1] - region->offsets[k] > 1 ?
-							 ARCH_INT3 : ARCH_INVALID;
+	for (k = 0; k < region->count; k++) {
+		view->cut[region->offsets[k]] =
+			region->offsets[k + 1] - region->offsets[k] > 1 ? ARCH_INT3 : ARCH_INVALID;
+		view->trap[region->offsets[k]] = view->install && region->strategy == PATCH_STRATEGY_TRAP ?
+							 ARCH_INT3 : view->cut[region->offsets[k]];
+	}
 	if (view->install) {
 		for (k = 0; k < region->count; k++)
 			if (region->strategy != PATCH_STRATEGY_TRAP || region_is_hooked(region, region->offsets[k]))
@@ -357,7 +360,7 @@ static void view_regions(void)
 static uint8_t wanted_byte(const struct view *view, size_t at, enum inject_point point)
 {
 	bool way_in = at == 0 || view->is_boundary[at];
-	uint8_t base = view->is_punned[at] && point >= INJECT_COMMIT_PHASE_0 ? view->trap[at] : view->base[at];
+	uint8_t base = view->is_punned[at] && point >= INJECT_COMMIT_PHASE_0 ? view->cut[at] : view->base[at];
 
 	if (point < INJECT_COMMIT_PHASE_1 || !view->changes)
 		return base;
@@ -399,7 +402,8 @@ static void check_view(const struct view *view, enum inject_point point)
 	size_t i;
 
 	/* I1 */
-	EXPECT(now[0] == view->region->original[0] || now[0] == view->trap[0] || now[0] == ARCH_JMP_REL32,
+	EXPECT(now[0] == view->region->original[0] || now[0] == view->trap[0] ||
+		       now[0] == ARCH_INT3 || now[0] == ARCH_JMP_REL32,
 	       "%#lx: the first byte is %#x (I1)", view->start, now[0]);
 	for (i = 0; i < view->length; i++) {
 		uint8_t wanted = wanted_byte(view, i, point);
