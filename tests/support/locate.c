@@ -33,7 +33,9 @@ uintptr_t locate(const char *name)
 	memset(&info, 0, sizeof(info));
 	if (make(name, &patch) != PATCH_OK)
 		return 0;
-	CHECK_OK(patch_info(patch, &info, sizeof(info)));
+	/* Its module may have gone since. */
+	if (patch_info(patch, &info, sizeof(info)) != PATCH_EFAULT)
+		CHECK_OK(patch_info(patch, &info, sizeof(info)));
 	CHECK_OK(patch_unmake(patch));
 	CHECK_OK(patch_commit());
 	return info.address;
