@@ -28,14 +28,16 @@ static patch_status make(const char *name, patch_t *patch)
 uintptr_t locate(const char *name)
 {
 	struct patch_info info;
+	patch_status status;
 	patch_t patch;
 
 	memset(&info, 0, sizeof(info));
 	if (make(name, &patch) != PATCH_OK)
 		return 0;
 	/* Its module may have gone since. */
-	if (patch_info(patch, &info, sizeof(info)) != PATCH_EFAULT)
-		CHECK_OK(patch_info(patch, &info, sizeof(info)));
+	status = patch_info(patch, &info, sizeof(info));
+	if (status != PATCH_EFAULT)
+		CHECK_EQ(status, PATCH_OK);
 	CHECK_OK(patch_unmake(patch));
 	CHECK_OK(patch_commit());
 	return info.address;
