@@ -20,8 +20,9 @@ uintptr_t *arch_put_off_return(uintptr_t base, unsigned int way);
 /* Is the pc, in that place, where the hook's call returns to? */
 bool arch_put_off_is_call(const struct arch_code_map *map, uintptr_t pc, uintptr_t base, unsigned int way);
 
-/* Have the call return to the stub; again: nothing happens. */
+/* Have the call return to the stub. Once for each call: what it returns to is kept, and lost the second time. */
 void arch_put_off(uintptr_t base, unsigned int way);
+/* It does already. */
 bool arch_put_off_is_done(uintptr_t base, unsigned int way);
 
 /* A thread in the stub: put it to where the call would have returned to. False: it is elsewhere. */

@@ -20,10 +20,11 @@ enum arch_trap_class arch_trap_class(uint8_t byte);
 bool arch_is_int3(int signo, int si_code);
 
 /*
- * The trap byte for an instruction of `length` bytes. When a SIGTRAP that somebody sent is pending while a thread
- * executes an int3, the kernel delivers one of the two signals, and the pc behind the int3 is all that tells of it.
- * Behind an instruction of one byte the thread may be anyway. An instruction of one byte gets a byte that leaves the pc
- * where it is: a thread whose SIGILL was merged executes it once more.
+ * The trap byte for an instruction of `length` bytes, while a jump comes or goes, and on boundaries; a site that
+ * stays a trap has an int3 (commit/phase.c). When a SIGTRAP that somebody sent is pending while a thread executes an
+ * int3, the kernel delivers one of the two signals, and the pc behind the int3 is all that tells of it. Behind an
+ * instruction of one byte the thread may be anyway. An instruction of one byte gets a byte that leaves the pc where
+ * it is: a thread whose SIGILL was merged executes it once more.
  */
 static inline uint8_t arch_trap_byte(unsigned int length)
 {
