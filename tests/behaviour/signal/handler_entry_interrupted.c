@@ -6,8 +6,8 @@
  * two, or behind the first.
  */
 #include "targets.h"
+#include "library.h"
 
-#include <link.h>
 #include <sched.h>
 #include <sys/ptrace.h>
 #include <ucontext.h>
@@ -112,29 +112,6 @@ static void rounds(void)
 
 /* ---- the tracer -------------------------------------------------------------------------------------------------- */
 
-static uintptr_t library_lower, library_upper;
-
-static int find_library(struct dl_phdr_info *info, size_t size, void *data)
-{
-	uintptr_t lower = UINTPTR_MAX, upper = 0;
-
-	(void)size;
-	for (int i = 0; i < info->dlpi_phnum; i++) {
-		const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
-		const uintptr_t start = info->dlpi_addr + segment->p_vaddr;
-
-		if (segment->p_type != PT_LOAD)
-			continue;
-		lower = start < lower ? start : lower;
-		upper = start + segment->p_memsz > upper ? start + segment->p_memsz : upper;
-	}
-	if ((uintptr_t)data < lower || (uintptr_t)data >= upper)
-		return 0;
-	library_lower = lower;
-	library_upper = upper;
-	return 1;
-}
-
 /* Until it stops; the signal. */
 static int stops(pid_t child)
 {
@@ -168,7 +145,7 @@ static void check_round(unsigned int step)
 	CHECK_EQ(seen[2].count, 1);
 	CHECK_EQ(seen[2].mask, OUTSIDE);
 	/* The restorer is libpatch's as it is libc's else. */
-	CHECK_MSG((nested && seen[1].is_behind) || seen[1].pc < library_lower || seen[1].pc >= library_upper,
+	CHECK_MSG((nested && seen[1].is_behind) || !library_has(seen[1].pc),
 		  "it sees libpatch + %#zx", (size_t)(seen[1].pc - library_lower));
 }
 
@@ -210,7 +187,7 @@ static void each_step(void *unused)
 	seen = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	REQUIRE(seen != MAP_FAILED);
 	REQUIRE_OK(patch_init(NULL, 0));
-	dl_iterate_phdr(find_library, (void *)(uintptr_t)patch_commit);
+	library_find();
 	set_handler(SIGUSR1, on_first, BIT(SIGILL));
 	set_handler(SIGUSR2, on_second, BIT(SIGWINCH));
 	/* On one processor, as one waits for the other all the time. */

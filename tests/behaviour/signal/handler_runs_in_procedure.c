@@ -5,9 +5,9 @@
  * way, where the hook's frame lies, how the call ends, what the procedure does meanwhile.
  */
 #include "targets.h"
+#include "library.h"
 
 #include <execinfo.h>
-#include <link.h>
 #include <pthread.h>
 #include <setjmp.h>
 #include <spawn.h>
@@ -24,37 +24,13 @@ static volatile unsigned int handled, seen_in_procedure, seen_ours, wrong_order;
 static volatile int next_value;
 static int sent;
 
-static uintptr_t library_lower, library_upper;
-
-static int find_library(struct dl_phdr_info *info, size_t size, void *data)
-{
-	uintptr_t lower = UINTPTR_MAX, upper = 0;
-
-	(void)size;
-	for (int i = 0; i < info->dlpi_phnum; i++) {
-		const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
-
-		if (segment->p_type != PT_LOAD)
-			continue;
-		if (info->dlpi_addr + segment->p_vaddr < lower)
-			lower = info->dlpi_addr + segment->p_vaddr;
-		if (info->dlpi_addr + segment->p_vaddr + segment->p_memsz > upper)
-			upper = info->dlpi_addr + segment->p_vaddr + segment->p_memsz;
-	}
-	if ((uintptr_t)data < lower || (uintptr_t)data >= upper)
-		return 0;
-	library_lower = lower;
-	library_upper = upper;
-	return 1;
-}
-
 static void note(uintptr_t pc)
 {
 	uintptr_t original;
 
 	handled++;
 	seen_in_procedure += in_procedure;
-	seen_ours += (pc >= library_lower && pc < library_upper) || patch_olx_original_pc(pc, &original) == PATCH_OK;
+	seen_ours += library_has(pc) || patch_olx_original_pc(pc, &original) == PATCH_OK;
 }
 
 static void on_signal(int signo, siginfo_t *info, void *data)
@@ -201,7 +177,7 @@ static void with_target(void *argument)
 {
 	target = argument;
 	REQUIRE_OK(patch_init(NULL, 0));
-	dl_iterate_phdr(find_library, (void *)(uintptr_t)patch_commit);
+	library_find();
 	set(SIGUSR1, on_signal, 0);
 	set(SIGRTMIN, on_value, 0);
 	with_hooks(PATCH_EXEC_MODEL_PROBE, PATCH_TRAP_POLICY_ALLOW, PATCH_REGS_GP_ONLY, 1);
@@ -486,7 +462,7 @@ static void with_ways(void *clobber)
 
 	target = target_named("t_push_push");
 	REQUIRE_OK(patch_init(NULL, 0));
-	dl_iterate_phdr(find_library, (void *)(uintptr_t)patch_commit);
+	library_find();
 	set(SIGUSR1, on_signal, 0);
 	set(SIGUSR2, on_signal, 0);
 	REQUIRE(probe_with(target_start(target), PATCH_EXEC_MODEL_PROBE, PATCH_TRAP_POLICY_ALLOW,
@@ -539,7 +515,7 @@ static void with_storm(void *clobber)
 
 	target = target_named("t_call_twice");
 	REQUIRE_OK(patch_init(NULL, 0));
-	dl_iterate_phdr(find_library, (void *)(uintptr_t)patch_commit);
+	library_find();
 	set(SIGRTMIN, on_value_once, 0);
 	for (unsigned int n = 0; n < target_decode(target).count; n++)
 		probe_with(target_decode(target).address[n],
