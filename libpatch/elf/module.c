@@ -3,7 +3,8 @@
  * module_find(): no lock, no allocation, and no call but _dl_find_object (glibc manual: AS-Safe). Without it
  * dl_iterate_phdr is used, which locks: module_find() must then stay out of signal handlers.
  *
- * The module must stay loaded during the call; that is the caller's business.
+ * The module must stay loaded during the call; that is the caller's business, and of module_find_current() ours: the
+ * linker finds a module for a moment after it unmapped it, so its headers are read after the kernel was asked.
  */
 #ifdef HAVE_CONFIG_H
 #include "config.h"
@@ -12,6 +13,7 @@
 #include "elf/module.h"
 
 #include "elf/segments.h"
+#include "sys/mem_read.h"
 
 #include <dlfcn.h>
 #include <elf.h>
@@ -108,21 +110,50 @@ static bool module_is_library(struct module *module, uintptr_t address, const st
 						(uintptr_t)elf - ALIGN_DOWN(first->p_vaddr, PAGE_SIZE));
 }
 
+static void module_take(uintptr_t address, const struct dl_find_object *object, struct module *out)
+{
+	struct module module = {0};
+
+	if (!module_is_program(&module, address, object->dlfo_link_map) &&
+	    !module_is_library(&module, address, object)) {
+		module = (struct module){.lower = (uintptr_t)object->dlfo_map_start,
+					 .upper = (uintptr_t)object->dlfo_map_end};
+	}
+	module.identity = object->dlfo_link_map;
+	module.eh_frame_hdr = object->dlfo_eh_frame;
+	*out = module;
+}
+
 bool module_find(uintptr_t address, struct module *out)
 {
 	struct dl_find_object object;
-	struct module module = {0};
 
 	if (_dl_find_object((void *)address, &object) != 0)
 		return false;
-	if (!module_is_program(&module, address, object.dlfo_link_map) &&
-	    !module_is_library(&module, address, &object)) {
-		module = (struct module){.lower = (uintptr_t)object.dlfo_map_start,
-					 .upper = (uintptr_t)object.dlfo_map_end};
-	}
-	module.identity = object.dlfo_link_map;
-	module.eh_frame_hdr = object.dlfo_eh_frame;
-	*out = module;
+	module_take(address, &object, out);
+	return true;
+}
+
+/* Where a module begins that was seen to be mapped, and has not been unmapped since; 0: none was seen. */
+static uintptr_t current GUARDED_BY(library_lock);
+
+static bool module_is_current(uintptr_t start) REQUIRES(library_lock)
+{
+	if (start == current)
+		return true;
+	if (!mem_is_readable(start, start + PAGE_SIZE))
+		return false;
+	current = start;
+	return true;
+}
+
+bool module_find_current(uintptr_t address, struct module *out)
+{
+	struct dl_find_object object;
+
+	if (_dl_find_object((void *)address, &object) != 0 || !module_is_current((uintptr_t)object.dlfo_map_start))
+		return false;
+	module_take(address, &object, out);
 	return true;
 }
 
@@ -152,7 +183,21 @@ bool module_find(uintptr_t address, struct module *out)
 	return dl_iterate_phdr(module_find_visit, &request) == 1;
 }
 
+/* The lock that dl_iterate_phdr() takes is held by who unmaps a module, and waits for ours. */
+bool module_find_current(uintptr_t address, struct module *out)
+{
+	(void)address;
+	(void)out;
+	return false;
+}
+
 #endif
+
+void module_forget(void)
+{
+	current = 0;
+	module_forget_mapped();
+}
 
 struct references {
 	const Elf64_Sym *symbols;

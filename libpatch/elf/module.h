@@ -7,6 +7,7 @@
 #define LIBPATCH_ELF_MODULE_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 #include "sys/maps.h"
 
 struct module {
@@ -31,14 +32,24 @@ const void *module_program_headers(size_t *count);
 bool module_find(uintptr_t address, struct module *out);
 
 /*
- * The same for a module that the dynamic linker does not know, which some other loader mapped: its ELF header is at the
- * start of a mapping, its segments lie around `address` as its program headers say, and come from the same file.
+ * The same for a module that others may unload: it is there as long as the library lock is held, which the linker's
+ * unmapping waits for (interpose/unload.c). False, too, when its head cannot be read, or when this libc cannot tell
+ * without a lock.
+ */
+bool module_find_current(uintptr_t address, struct module *out) REQUIRES(library_lock);
+
+/*
+ * The same for a module that module_find_current() does not know, which some other loader mapped: its ELF header is at
+ * the start of a mapping, its segments lie around `address` as its program headers say, and come from the same file.
  * `mapping` is the one around address. Reads /proc/self/maps; the answer for a mapping is kept until module_forget(),
  * as long as the module's headers read the same. Called with the library lock held. No allocation, no call of libc;
  * what `out` refers to is good until the next call.
  */
 bool module_find_mapped(uintptr_t address, const struct maps_mapping *mapping, struct module *out);
-void module_forget(void);
+
+/* Modules were loaded or unloaded. */
+void module_forget(void) REQUIRES(library_lock);
+void module_forget_mapped(void);
 
 /*
  * Call `function` while no module is loaded or unloaded: with the loader's lock, which is taken before the library lock

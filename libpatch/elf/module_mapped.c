@@ -183,7 +183,7 @@ static bool mapped_is_current(const struct maps_mapping *mapping)
 		memcmp(table, known.table, sizeof(table)) == 0);
 }
 
-void module_forget(void)
+void module_forget_mapped(void)
 {
 	known.mapping = (struct maps_mapping){ 0 };
 }
@@ -191,7 +191,7 @@ void module_forget(void)
 bool module_find_mapped(uintptr_t address, const struct maps_mapping *mapping, struct module *out)
 {
 	if (!mapped_is_current(mapping)) {
-		module_forget();
+		module_forget_mapped();
 		search.address = address;
 		search.mapping = mapping;
 		search.image.elf.e_phnum = 0;

@@ -5,6 +5,8 @@
  */
 #include "interpose/unload.h"
 
+#include "base/inject.h"
+#include "base/syscall.h"
 #include "base/thread_safety.h"
 #include "arch/syscall.h"
 #include "commit/commit.h"
@@ -77,9 +79,9 @@ bool unload_munmap(struct arch_call *call)
 	unmapped_end(lower, upper);
 	site_forget();
 	kept += !quiet;
+	/* With the lock: who has it sees the module whole, or not at all. */
+	call->rax = quiet ? (uint64_t)raw_syscall(SYS_munmap, lower, upper - lower) : 0;
 	lock_release_and_register_unwind(&scope);
-	if (quiet)
-		return false;
-	call->rax = 0;
+	(void)INJECT(INJECT_UNMAPPED);
 	return true;
 }

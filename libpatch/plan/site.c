@@ -191,7 +191,7 @@ bool site_module(uintptr_t address, struct module *module)
 	patch_status status;
 
 	return site_mapping(address, &mapping, &ignored, &status) &&
-	       (module_find(address, module) || module_find_mapped(address, &cached, module));
+	       (module_find_current(address, module) || module_find_mapped(address, &cached, module));
 }
 
 static patch_status site_examine_for(uintptr_t address, bool mediated, struct extent *extent, struct refusal *refusal)
@@ -212,7 +212,7 @@ static patch_status site_examine_for(uintptr_t address, bool mediated, struct ex
 	status = site_check_mapping(extent, address, refusal);
 	if (status != PATCH_OK)
 		return status;
-	known = module_find(address, &module);
+	known = module_find_current(address, &module);
 	if (!known && !module_find_mapped(address, &cached, &module))
 		return status;
 	refusal->message = site_protected_by(&module);
@@ -277,7 +277,7 @@ uintptr_t site_next_function_end(const struct extent *extent)
 	struct module module;
 	uintptr_t lower, upper;
 
-	if (extent->limit == UINTPTR_MAX || !module_find(extent->limit, &module) ||
+	if (extent->limit == UINTPTR_MAX || !module_find_current(extent->limit, &module) ||
 	    !eh_frame_function(&module, extent->limit, &lower, &upper, NULL) || lower != extent->limit)
 		return 0;
 	return MIN(upper, extent->barrier);

@@ -10,6 +10,7 @@
 #include <dlfcn.h>
 #include <pthread.h>
 #include <stdatomic.h>
+#include <sys/mman.h>
 
 #define UNLOADED "the module was unloaded meanwhile"
 
@@ -111,6 +112,76 @@ static void in_other_namespaces(void *unused)
 	CHECK_OK(patch_fini());
 }
 
+/* ---- unmapped, and the linker does not know yet ----------------------------------------------------------------- */
+
+static GP_ONLY void procedure(struct patch_exec_context *context, uint8_t post)
+{
+	(void)context;
+	(void)post;
+}
+
+static void *make_there(void *unused)
+{
+	struct patch_location location = location_at(old_place);
+	struct patch_exec_model model = model_of(PATCH_EXEC_MODEL_PROBE, procedure, NULL);
+	patch_t patch;
+
+	(void)unused;
+	CHECK_STATUS(patch_make(&location, &model, NULL, &patch, NULL), PATCH_EFAULT);
+	return NULL;
+}
+
+/* Somebody else's code, where the module had the function: there is no module around it any more. */
+static void *make_in_other_code(void *unused)
+{
+	void *page = (void *)(old_place & -4096UL);
+	struct patch_location location = location_at(old_place);
+	struct patch_exec_model model = model_of(PATCH_EXEC_MODEL_PROBE, procedure, NULL);
+	patch_t patch;
+
+	(void)unused;
+	REQUIRE(mmap(page, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0) ==
+		page);
+	memset(page, 0x90, 4096);
+	REQUIRE(mprotect(page, 4096, PROT_READ | PROT_EXEC) == 0);
+	CHECK_OK(patch_make(&location, &model, NULL, &patch, NULL));
+	CHECK_OK(patch_unmake(patch));
+	CHECK_OK(patch_commit());
+	REQUIRE(munmap(page, 4096) == 0);
+	return NULL;
+}
+
+static void *(*meanwhile)(void *);
+static bool unmapped;
+
+static int when_unmapped(enum inject_point point)
+{
+	unsigned char resident;
+	pthread_t thread;
+
+	/* The linker unmaps other things, too. */
+	if (point != INJECT_UNMAPPED || unmapped || mincore((void *)(old_place & -4096UL), 4096, &resident) == 0)
+		return 0;
+	unmapped = true;
+	REQUIRE(pthread_create(&thread, NULL, meanwhile, NULL) == 0);
+	pthread_join(thread, NULL);
+	return 0;
+}
+
+static void made_while_unmapped(void *function)
+{
+	*(void **)&meanwhile = function;
+	loaded = locate_load(first_path, RTLD_LOCAL);
+	old_place = (uintptr_t)loaded.address(LOCATED_EXPORTED);
+	REQUIRE_OK(patch_init(NULL, 0));
+	locate("liblocate:located_exported");
+	libpatch_inject = when_unmapped;
+	CHECK(dlclose(loaded.handle) == 0);
+	libpatch_inject = NULL;
+	CHECK(unmapped);
+	CHECK_OK(patch_fini());
+}
+
 /* ---- threads ---------------------------------------------------------------------------------------------------- */
 
 static _Atomic bool done;
@@ -170,6 +241,8 @@ int main(void)
 	harness_isolated("dynamic symbol, another module", is_followed, "liblocate:located_exported");
 	harness_isolated("static function, another module", is_followed, "liblocate:located_static");
 	harness_isolated("namespaces", in_other_namespaces, NULL);
+	harness_isolated("made while unmapped", made_while_unmapped, (void *)make_there);
+	harness_isolated("made in other code", made_while_unmapped, (void *)make_in_other_code);
 	harness_isolated("threads", many_threads, NULL);
 	return harness_end();
 }
