@@ -478,13 +478,17 @@ static void with_ways(void *clobber)
 /* ---- from another thread ---------------------------------------------------------------------------------------- */
 
 #define VALUES 20000
+#define PER_CALL 50
 
 static pthread_t victim;
+static _Atomic int calls_made;
 
+/* Not all before the next call: with more of them there would be no end of the first one before they have all come. */
 static void *send_all(void *unused)
 {
 	for (int i = 0; i < VALUES;) {
-		if (pthread_sigqueue(victim, SIGRTMIN, (union sigval){ .sival_int = i }) == 0)
+		if (i / PER_CALL <= calls_made &&
+		    pthread_sigqueue(victim, SIGRTMIN, (union sigval){ .sival_int = i }) == 0)
 			i++;
 		else
 			sched_yield();
@@ -511,7 +515,6 @@ static void on_value_once(int signo, siginfo_t *info, void *data)
 static void with_storm(void *clobber)
 {
 	pthread_t sender;
-	unsigned int calls = 0;
 
 	target = target_named("t_call_twice");
 	REQUIRE_OK(patch_init(NULL, 0));
@@ -529,12 +532,11 @@ static void with_storm(void *clobber)
 	REQUIRE(pthread_create(&sender, NULL, send_all, NULL) == 0);
 	while (next_value < VALUES) {
 		CHECK_EQ(call(), target->model(5, 7));
-		calls++;
+		calls_made++;
 	}
 	act = NULL;
 	pthread_join(sender, NULL);
 	expect(VALUES);
-	CHECK(calls > 10);
 	CHECK_OK(patch_fini());
 }
 
