@@ -18,6 +18,7 @@
 #include "patch/region.h"
 #include "runtime/entry_again.h"
 #include "runtime/hook_threads.h"
+#include "runtime/own_stack.h"
 #include "sys/membarrier.h"
 #include "sys/text.h"
 #include "trap/registry.h"
@@ -157,10 +158,11 @@ EXPORT patch_status patch_statistics(struct patch_statistics *statistics, size_t
 		.traps = trap_count(),
 		.pads = pads.pads,
 		.pad_bytes = pads.bytes,
-		.heap_bytes = heap_mapped() + threads.bytes + thread_block_bytes() + symbol_tables_mapped(),
+		.heap_bytes = heap_mapped() + threads.bytes + thread_block_bytes() + own_stack_bytes() +
+			      symbol_tables_mapped(),
 		.pending = handle_revoked_count(),
 		.threads = threads.known,
-		.missed = threads.missed,
+		.missed = threads.missed + own_stack_missed(),
 		.mediated = own.mediated,
 		.modules_kept = own.kept,
 		.heap_lost = heap_lost(),

@@ -7,7 +7,8 @@
  * find it free goes through libpatch_own_stack (arch/x86_64/own_stack_ask.S), with nothing of the program's touched,
  * flags included:
  *
- *   the thread has no stack              it takes one that is spare; if there is none, the hook is passed over
+ *   the thread has no stack              it takes one that is spare; if there is none, it waits for who makes them; if
+ *                                        they cannot, the hook is passed over
  *   its stack pointer is in its stack    the frame lies below it: a procedure runs, or a handler that came in a hook
  *   it is on the stack of signals,       the frame lies below the stack pointer: from anywhere else the kernel would
  *   or in its parent's memory (vfork)    begin at that stack's upper end again; and the parent may be in a procedure
@@ -46,6 +47,12 @@ extern const struct own_stack libpatch_own_none __attribute__((visibility("hidde
 /* Those that no thread has, some of them. Taken by an exchange with NULL. */
 #define OWN_SPARES 8
 extern struct own_stack *libpatch_own_spares[OWN_SPARES] __attribute__((visibility("hidden")));
+/*
+ * How often it is looked whether one is spare, before a hook is passed over; set when they are made. 0: they could not
+ * be made. And how many hooks were passed over, at least: both are counted without flags, so not atomically.
+ */
+extern uint64_t libpatch_own_patience __attribute__((visibility("hidden")));
+extern uint64_t libpatch_own_missed __attribute__((visibility("hidden")));
 /* Bytes of each one, without the page that cannot be touched. */
 extern uintptr_t libpatch_own_size __attribute__((visibility("hidden")));
 

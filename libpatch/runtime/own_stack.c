@@ -20,6 +20,11 @@
 uintptr_t libpatch_own_size = OWN_STACK_SIZE;
 struct own_stack *libpatch_own_spares[OWN_SPARES];
 
+/* A second or more: whoever makes spare stacks may be preempted for as long as others wait. */
+#define PATIENCE (1UL << 24)
+uint64_t libpatch_own_patience;
+uint64_t libpatch_own_missed;
+
 #define GUARD_SIZE PAGE_SIZE
 #define BUSY 1
 
@@ -151,6 +156,11 @@ static bool own_needs_spares(void)
 	return false;
 }
 
+static void own_set_patience(uint64_t patience)
+{
+	__atomic_store_n(&libpatch_own_patience, patience, __ATOMIC_RELAXED);
+}
+
 /* The thread of the entry, which is BUSY, is gone. What it has left on its stack goes, too. */
 static void own_give_back(struct own_entry *entry)
 {
@@ -171,21 +181,32 @@ static bool own_claim(struct own_entry *entry, uintptr_t owner)
 	return atomic_compare_exchange_strong(&entry->owner, &owner, BUSY);
 }
 
+/* False: no memory. */
+static bool own_make_spare(void)
+{
+	struct own_entry *entry = own_take_entry();
+	uintptr_t stack = entry != NULL ? own_map_stack() : 0;
+
+	if (entry == NULL)
+		return false;
+	atomic_store(&entry->stack, stack);
+	if (stack == 0)
+		return false;
+	if (!own_put_spare(stack)) {
+		own_unmap_stack(stack);
+		atomic_store(&entry->stack, 0);
+	}
+	return true;
+}
+
 static bool own_fill_spares(void)
 {
 	while (own_needs_spares()) {
-		struct own_entry *entry = own_take_entry();
-		uintptr_t stack = entry != NULL ? own_map_stack() : 0;
-
-		if (entry == NULL)
+		if (!own_make_spare()) {
+			own_set_patience(0);
 			return false;
-		atomic_store(&entry->stack, stack);
-		if (stack == 0)
-			return false;
-		if (!own_put_spare(stack)) {
-			own_unmap_stack(stack);
-			atomic_store(&entry->stack, 0);
 		}
+		own_set_patience(PATIENCE);
 	}
 	return true;
 }
@@ -251,6 +272,9 @@ void own_stack_forget_others(void)
 		if (owner > BUSY && owner != arch_thread_pointer() && own_claim(entry, owner))
 			own_give_back(entry);
 	}
+	/* Who was about to make them is gone, too. */
+	if (atomic_load(&own_chunks) != NULL)
+		own_fill_spares();
 }
 
 /* ---- the calling thread's --------------------------------------------------------------------------------------- */
@@ -265,4 +289,9 @@ bool own_stack_is_own(uintptr_t address)
 uint64_t own_stack_bytes(void)
 {
 	return atomic_load(&own_mapped);
+}
+
+uint64_t own_stack_missed(void)
+{
+	return __atomic_load_n(&libpatch_own_missed, __ATOMIC_RELAXED);
 }

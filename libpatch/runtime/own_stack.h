@@ -35,5 +35,7 @@ bool own_stack_is_own(uintptr_t address);
 
 /* Bytes mapped for stacks. */
 uint64_t own_stack_bytes(void);
+/* Hooks that were passed over for want of a stack, at least. */
+uint64_t own_stack_missed(void);
 
 #endif

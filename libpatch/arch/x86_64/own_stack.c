@@ -18,7 +18,7 @@ PLACE(arch_own_stack_flags_kept);
 PLACE(arch_own_stack_asks);
 PLACE(arch_own_stack_asked_all);
 PLACE(arch_own_stack_spares);
-PLACE(arch_own_stack_none);
+PLACE(arch_own_stack_waits);
 PLACE(arch_own_stack_end);
 
 #define CHECK(field, offset) _Static_assert(offsetof(struct own_stack, field) == (offset), "own_stack.h")
@@ -72,10 +72,10 @@ static uintptr_t own_stack_finish_owned(greg_t *registers, const char *pc)
 	return own->landing;
 }
 
-/* It does not have it yet: rcx is the stack, perhaps one that was spare, or 0. */
+/* It does not have it yet: rcx is the stack, perhaps one that was spare, or 0; or a number, where it waits for one. */
 static uintptr_t own_stack_finish_asked(greg_t *registers, const char *pc)
 {
-	struct own_stack *own = pc == arch_own_stack_none ? NULL : (struct own_stack *)registers[REG_RCX];
+	struct own_stack *own = pc > arch_own_stack_waits ? NULL : (struct own_stack *)registers[REG_RCX];
 	const uintptr_t landing = (uintptr_t)libpatch_hook_guard.own;
 
 	if (own == NULL)

@@ -118,6 +118,19 @@ inside:
 	jmp 2b
 6:
 	.endr
+
+	/* None is spare for now: who took the others makes more. There are no registers for a system call. */
+	PLACE arch_own_stack_waits
+	mov libpatch_own_patience(%rip), %rcx
+	jrcxz 8f
+	lea -1(%rcx), %rcx
+	mov %rcx, libpatch_own_patience(%rip)
+	pause
+	mov $0, %ecx
+	jmp 7b
+8:	mov libpatch_own_missed(%rip), %rcx
+	lea 1(%rcx), %rcx
+	mov %rcx, libpatch_own_missed(%rip)
 	mov libpatch_hook_guard@gottpoff(%rip), %rcx
 	PLACE arch_own_stack_none
 	jmp *%fs:GUARD_WORD_OWN(%rcx)
