@@ -157,6 +157,12 @@ bool module_find_current(uintptr_t address, struct module *out)
 	return true;
 }
 
+void module_forget(void)
+{
+	current = 0;
+	module_forget_mapped();
+}
+
 #else
 
 struct find_request {
@@ -191,13 +197,13 @@ bool module_find_current(uintptr_t address, struct module *out)
 	return false;
 }
 
-#endif
-
 void module_forget(void)
 {
-	current = 0;
 	module_forget_mapped();
 }
+
+#endif
+
 
 struct references {
 	const Elf64_Sym *symbols;
