@@ -10,6 +10,7 @@
 #include "base/error.h"
 #include "base/inject.h"
 #include "base/syscall.h"
+#include "plan/site.h"
 
 #include <dlfcn.h>
 #include <limits.h>
@@ -259,7 +260,7 @@ bool locate_is_current(const struct located *located)
 	struct identity identity;
 	struct module module;
 
-	if (located->module.size == 0 || !module_find_current(located->address, &module) || module.headers == NULL)
+	if (located->module.size == 0 || !site_module(located->address, &module) || module.headers == NULL)
 		return true;
 	identity_of_module(&module, &identity);
 	return module.bias == located->bias && identity_is_same(&identity, &located->module);

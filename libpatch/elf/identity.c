@@ -22,6 +22,12 @@ static uint64_t identity_add(uint64_t sum, const void *bytes, size_t size)
 	return sum;
 }
 
+/* From p_flags to p_filesz: what module_find_mapped() leaves as it is. */
+static uint64_t identity_add_header(uint64_t sum, const Elf64_Phdr *header)
+{
+	return identity_add(sum, &header->p_flags, offsetof(Elf64_Phdr, p_memsz) - offsetof(Elf64_Phdr, p_flags));
+}
+
 static void identity_set_sum(struct identity *out, uint64_t sum)
 {
 	out->size = sizeof(sum);
@@ -63,9 +69,11 @@ static size_t identity_note_alignment(uint64_t stated)
 void identity_of_module(const struct module *module, struct identity *out)
 {
 	const Elf64_Phdr *headers = module->headers;
-	uint64_t sum = identity_add(SUM_BASIS, headers, module->header_count * sizeof(*headers));
+	uint64_t sum = SUM_BASIS;
 
 	*out = (struct identity){ .size = 0 };
+	for (size_t i = 0; i < module->header_count; ++i)
+		sum = identity_add_header(sum, &headers[i]);
 	FOR_EACH_SEGMENT(segment, headers, module->header_count, PT_NOTE, 0) {
 		uintptr_t notes = module->bias + segment->p_vaddr;
 
@@ -110,23 +118,31 @@ static bool identity_add_file(const struct elf_file *file, uint64_t offset, uint
 	return true;
 }
 
+static bool identity_read_header(const struct elf_file *file, size_t index, Elf64_Phdr *header)
+{
+	return elf_file_read(file, file->header.e_phoff + index * sizeof(*header), header, sizeof(*header));
+}
+
 void identity_of_file(const struct elf_file *file, struct identity *out)
 {
-	const Elf64_Ehdr *header = &file->header;
+	const size_t count = file->header.e_phnum;
 	uint64_t sum = SUM_BASIS;
+	Elf64_Phdr header;
 
 	identity_build_id(file, out);
-	if (out->size > 0 || header->e_phentsize != sizeof(Elf64_Phdr) ||
-	    !identity_add_file(file, header->e_phoff, header->e_phnum * sizeof(Elf64_Phdr), &sum))
+	if (out->size > 0 || file->header.e_phentsize != sizeof(header))
 		return;
-	for (size_t i = 0; i < header->e_phnum; ++i) {
-		Elf64_Phdr segment;
-
-		if (!elf_file_read(file, header->e_phoff + i * sizeof(segment), &segment, sizeof(segment)))
+	for (size_t i = 0; i < count; ++i) {
+		if (!identity_read_header(file, i, &header))
 			return;
-		if (segment.p_type != PT_GNU_EH_FRAME)
+		sum = identity_add_header(sum, &header);
+	}
+	for (size_t i = 0; i < count; ++i) {
+		if (!identity_read_header(file, i, &header))
+			return;
+		if (header.p_type != PT_GNU_EH_FRAME)
 			continue;
-		if (identity_add_file(file, segment.p_offset, segment.p_filesz, &sum))
+		if (identity_add_file(file, header.p_offset, header.p_filesz, &sum))
 			identity_set_sum(out, sum);
 		return;
 	}
