@@ -128,7 +128,7 @@ __asm__(".text\n"
 	"	movq (%rsp), %rax\n"
 	"	leaq 0x3f0(%rax), %rsp\n"
 	"unwind_test_out_of_deref2:\n" /* cfa 0 */
-	/* A hook, as hook_emit.c makes it. */
+	/* A hook, as arch_emit_hook() makes it. */
 	"	leaq -" STRING(ARCH_HOOK_FRAME_TOTAL) "(%rsp), %rsp\n"
 	"unwind_test_in_frame:\n" /* cfa FRAME */
 	"	movq $0x1234, " STRING(ARCH_HOOK_FRAME_RECORD) "(%rsp)\n"
