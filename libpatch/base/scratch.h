@@ -12,8 +12,8 @@
 
 /*
  * Room for what is taken at once. The most is in trampoline_build(): the candidates that are tried (candidates.h), the
- * builder (trampoline.c), and a run of text (text.c), as staging is flushed when it is full. Each asserts its part. In
- * front of the builder, candidates are taken twice (leads.c).
+ * builder (trampoline_builder.h), and a run of text (text.c), as staging is flushed when it is full. Each asserts its
+ * part. In front of the builder, candidates are taken twice (leads.c).
  */
 #define SCRATCH_CANDIDATES 4096UL
 #define SCRATCH_BUILDER (160 * 1024UL)

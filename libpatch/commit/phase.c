@@ -26,7 +26,7 @@ void phase_final_bytes(const struct region *region, bool install, uint8_t *bytes
 	for (unsigned int i = 0; i < region->count && !region_is_plain(region); ++i)
 		if (region->strategy != PATCH_STRATEGY_TRAP || region_is_hooked(region, region->offsets[i]))
 			bytes[region->offsets[i]] = phase_trap_byte(region, i);
-	/* Where the jump's bytes are on boundaries, they are trap bytes: trampoline.c chose the jump's target so. */
+	/* Where the jump's bytes are on boundaries, they are trap bytes: trampoline_find_pad() saw to it. */
 	if (region->strategy != PATCH_STRATEGY_TRAP)
 		memcpy(bytes, region_trampoline(region)->jump, MIN(region->length, ARCH_JMP_SIZE));
 }

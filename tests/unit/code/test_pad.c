@@ -71,7 +71,7 @@ static bool matches(uintptr_t source, uint32_t mask, uint32_t value, uintptr_t p
 	return distance == (int32_t)distance && ((uint32_t)distance & mask) == value;
 }
 
-/* Fixed bytes are int3, as find_pad() of trampoline.c asks for. */
+/* Fixed bytes are int3, as trampoline_find_pad() asks for. */
 static void pattern_of(unsigned int boundaries, uint32_t *mask, uint32_t *value)
 {
 	unsigned int i;
