@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * The signals of one thread (doc/protocol.md, S1 to S10): trap/signal_frame.c, trap/put_off.c, and what
- * interpose/syscall_emul.c does for rt_sigprocmask, for a wait with a mask, and for an execve. signals.sh runs it.
+ * interpose/emul_*.c do for rt_sigprocmask, for a wait with a mask, and for an execve. signals.sh runs it.
  *
  * There are two signals: OWNED, as SIGTRAP that others send, and OTHER. Both have a handler, and come between any two
  * steps. The program does anything: it changes its mask, waits, meets a hook whose procedure does the same, returns

@@ -1,0 +1,131 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * The mask that a thread sets and reads: rt_sigprocmask; what a handler of another's goes back to: rt_sigreturn.
+ */
+#include "base/syscall.h"
+#include "interpose/emul.h"
+#include "trap/app_sigpending.h"
+#include "trap/app_sigstate.h"
+#include "trap/put_off.h"
+#include "trap/signal_frame.h"
+
+#include <errno.h>
+
+static uint64_t emul_changed_mask(long how, uint64_t before, uint64_t set)
+{
+	switch (how) {
+	case SIG_BLOCK:
+		return before | set;
+	case SIG_UNBLOCK:
+		return before & ~set;
+	default:
+		return set;
+	}
+}
+
+/*
+ * words: what the thread believed, the owned signals that it asked for, and all that it asked for; mask: what the
+ * kernel had, if read.
+ */
+static void emul_post_sigprocmask(struct mediated *call)
+{
+	uint64_t believed = call->words[0], asked = call->words[1];
+	uint64_t *old = (uint64_t *)call->program->rdx;
+	uint64_t real;
+
+	if (!call->made || call->program->rax != 0)
+		return;
+	real = (call->ours.rdx != 0 ? *(uint64_t *)call->ours.rdx : call->mask) & OWNED;
+	if (old != NULL)
+		*old = ((call->ours.rdx != 0 ? *old : call->mask) & ~put_off_blocked()) | believed;
+	if (call->program->rsi == 0)
+		return;
+	if (call->program->rdi != SIG_UNBLOCK)
+		put_off_keep_blocked(call->words[2]);
+	/* Blocked by other means than this: so much for them. */
+	if (real & ~believed) {
+		believed |= real;
+		real = OWNED;
+		if (!call->interrupted)
+			raw_syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, &real, NULL, SET_SIZE);
+	}
+	app_sigstate_set_blocked(emul_changed_mask(call->program->rdi, believed, asked));
+	/* What has come since the look. */
+	signal_frame_raise_held(OWNED & ~app_sigstate_blocked());
+}
+
+/*
+ * Some that are held will not be blocked any more: they are raised before that, so that they come when the others do
+ * that the call lets through, in the kernel's order.
+ */
+static void emul_unblock_held(struct mediated *call, uint64_t *kernel)
+{
+	const uint64_t all = SIGNALS_IN_ENTRY;
+	uint64_t now = emul_changed_mask(call->program->rdi, call->words[0], call->words[1]);
+	uint64_t *old = (uint64_t *)call->program->rdx;
+
+	if ((app_sigpending_pending() & ~now) == 0 || (old != NULL && !emul_is_writable(old, SET_SIZE)))
+		return;
+	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &call->mask, SET_SIZE);
+	signal_frame_raise_held(OWNED & ~now);
+	*kernel = emul_changed_mask(call->program->rdi, call->mask, *kernel) & ~OWNED;
+	call->mask &= ~put_off_blocked();
+	call->ours.rdi = SIG_SETMASK;
+	call->ours.rdx = 0;
+}
+
+bool emul_sigprocmask(struct arch_call *program)
+{
+	struct mediated call = { .program = program, .post = emul_post_sigprocmask };
+	long how = program->rdi;
+	const uint64_t *set = (const uint64_t *)program->rsi;
+	uint64_t kernel;
+	bool is_change = set != NULL && (how == SIG_BLOCK || how == SIG_UNBLOCK || how == SIG_SETMASK);
+
+	if (program->r10 != SET_SIZE || (set != NULL && !is_change))
+		return false;
+	mediated_begin(&call);
+	call.ours = *program;
+	call.words[0] = app_sigstate_blocked();
+	if (set != NULL) {
+		if (!emul_is_readable(set)) {
+			mediated_is_made(&call, -EFAULT);
+			mediated_end();
+			return true;
+		}
+		kernel = *(const volatile uint64_t *)set;
+		call.words[1] = kernel & OWNED;
+		call.words[2] = kernel;
+		if (how != SIG_UNBLOCK)
+			kernel &= ~OWNED;
+		call.ours.rsi = (long)&kernel;
+	}
+	if (program->rdx == 0)
+		call.ours.rdx = (long)&call.mask;
+	if (set != NULL)
+		emul_unblock_held(&call, &kernel);
+	mediated_make(&call);
+	return true;
+}
+
+/*
+ * Out of a handler that the kernel called without us: it was there before patch_init(), or was set by a call that is
+ * not mediated. What it goes back to blocks owned signals, as far as the program can see (S7).
+ */
+bool emul_sigreturn(struct arch_call *call)
+{
+	signal_frame_return((ucontext_t *)arch_call_stack_pointer(call));
+	return false;
+}
+
+void emul_adopt_blocked(void)
+{
+	uint64_t real = 0;
+
+	raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &real, SET_SIZE);
+	if (!(real & OWNED))
+		return;
+	app_sigstate_set_blocked(app_sigstate_blocked() | (real & OWNED));
+	real = OWNED;
+	raw_syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, &real, NULL, SET_SIZE);
+}

@@ -1,0 +1,29 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Memory of the program, which may not be there: the kernel is asked, so that nothing faults.
+ */
+#include "base/syscall.h"
+#include "interpose/emul.h"
+
+#include <errno.h>
+
+/* The kernel reads the set before it looks at `how` (kernel/signal.c, rt_sigprocmask): EFAULT or EINVAL. */
+bool emul_is_readable(const void *set)
+{
+	return raw_syscall(SYS_rt_sigprocmask, -1, set, NULL, SET_SIZE) != -EFAULT;
+}
+
+bool emul_are_readable(const void *words, size_t size)
+{
+	for (size_t at = 0; at < size; at += SET_SIZE)
+		if (!emul_is_readable((const char *)words + at))
+			return false;
+	return true;
+}
+
+bool emul_is_writable(void *info, size_t size)
+{
+	/* Writes the mask there. */
+	return raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, info, SET_SIZE) != -EFAULT &&
+	       raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, (char *)info + size - SET_SIZE, SET_SIZE) != -EFAULT;
+}
