@@ -113,10 +113,8 @@ static NOINLINE void handler(int signo, siginfo_t *info, void *data)
 		tell("edited %x", bits(&context->uc_sigmask));
 	}
 	if (pick(6) == 0 && jump_count > 0) {
-		int to = --jump_count;
-
 		tell("jump");
-		siglongjmp(jumps[to], 1);
+		siglongjmp(jumps[jump_count - 1], 1);
 	}
 	depth--;
 }
@@ -243,7 +241,7 @@ static void take(void)
 
 static void set_jump(void)
 {
-	int at = jump_count;
+	const int at = jump_count;
 
 	if (at >= JUMPS)
 		return;
@@ -255,9 +253,13 @@ static void set_jump(void)
 		if (jump_count > at)
 			jump_count = at;
 	} else {
-		/* It left `at` there. */
-		depth = landings[jump_count].depth;
-		look(landings[jump_count].has_mask ? "landed with the mask" : "landed");
+		/*
+		 * Only now is jumps[at] free for another one: siglongjmp() restores the mask before it reads the rest
+		 * of it, and a handler that comes then may make jumps of its own.
+		 */
+		jump_count = at;
+		depth = landings[at].depth;
+		look(landings[at].has_mask ? "landed with the mask" : "landed");
 	}
 }
 
@@ -428,12 +430,14 @@ int main(int argc, char **argv)
 
 		memcpy(first, log_->text, size);
 		died += status != 0;
+		/* Nobody sends it: such a program has an error of its own, and tells nothing. */
+		CHECK_MSG(!WIFSIGNALED(status) || WTERMSIG(status) != SIGSEGV, "program %lu is at fault", number);
 		differ += !compare(number, AT_ONCE, status, size);
 		differ += !compare(number, LATE, status, size);
 	}
 	CHECK_EQ(differ, 0);
 	/* They are ended by a default action now and then, not as a rule. */
-	CHECK(died < programs / 2);
+	CHECK(programs < 10 || died < programs / 2);
 	harness_say("%lu programs, %lu ended by a signal\n", programs, died);
 	return harness_end();
 }
