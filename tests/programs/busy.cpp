@@ -1,8 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A program that is busy in the ways sanitizers and translators look at, without a race, leak or error of its own:
- * threads with locks and condition variables, memory, exceptions, signals of timers and threads, masks, children. What
- * it prints depends on its argument only, the number of rounds. It must not know of libpatch.
+ * threads with locks and condition variables, memory, exceptions, signals of timers and threads, masks, children. It
+ * does the same, with new threads, until there is a file. What it prints depends on the number of rounds only. It must
+ * not know of libpatch.
+ *
+ * busy ROUNDS FILE
  */
 #include <atomic>
 #include <cerrno>
@@ -77,6 +80,26 @@ static void block_for_a_moment()
 	pthread_sigmask(SIG_SETMASK, &before, nullptr);
 }
 
+/* Where no other thread runs, ThreadSanitizer takes those that have not been joined for leaks of a child. */
+static std::mutex children_lock;
+static std::condition_variable children_gone;
+static bool has_children;
+
+static void wait_for_children()
+{
+	std::unique_lock<std::mutex> guard(children_lock);
+
+	children_gone.wait(guard, [] { return !has_children; });
+}
+
+static void set_children(bool has)
+{
+	std::lock_guard<std::mutex> guard(children_lock);
+
+	has_children = has;
+	children_gone.notify_all();
+}
+
 /* Some other thread takes out what this one puts in. */
 static void work(queue *in, queue *out, unsigned long rounds, unsigned long *result)
 {
@@ -104,6 +127,7 @@ static void work(queue *in, queue *out, unsigned long rounds, unsigned long *res
 			pthread_kill(pthread_self(), SIGUSR1);
 	}
 	*result = sum;
+	wait_for_children();
 }
 
 static void run_child()
@@ -119,27 +143,39 @@ static void run_child()
 		printf("the child ended with %#x\n", status);
 }
 
+static void do_all(unsigned long rounds, unsigned long *results)
+{
+	queue queues[THREADS];
+	std::vector<std::thread> threads;
+
+	set_children(true);
+	for (int i = 0; i < THREADS; i++)
+		threads.emplace_back(work, &queues[i], &queues[(i + 1) % THREADS], rounds, &results[i]);
+	for (int i = 0; i < 3; i++)
+		run_child();
+	set_children(false);
+	for (auto &thread : threads)
+		thread.join();
+}
+
 int main(int, char **argv)
 {
-	static queue queues[THREADS];
 	const struct itimerval often = {{0, 3000}, {0, 3000}}, never = {{0, 0}, {0, 0}};
-	unsigned long rounds = strtoul(argv[1], nullptr, 0), results[THREADS];
+	unsigned long rounds = strtoul(argv[1], nullptr, 0), results[THREADS], again[THREADS];
 	struct sigaction action = {};
-	std::vector<std::thread> threads;
 
 	action.sa_handler = on_signal;
 	action.sa_flags = SA_RESTART;
 	sigaction(SIGUSR1, &action, nullptr);
 	sigaction(SIGALRM, &action, nullptr);
 	setitimer(ITIMER_REAL, &often, nullptr);
-	for (int i = 0; i < THREADS; i++)
-		threads.emplace_back(work, &queues[i], &queues[(i + 1) % THREADS], rounds, &results[i]);
-	for (int i = 0; i < 20; i++) {
-		run_child();
-		usleep(20000);
+	do_all(rounds, results);
+	while (access(argv[2], F_OK) != 0) {
+		do_all(rounds, again);
+		for (int i = 0; i < THREADS; i++)
+			if (again[i] != results[i])
+				printf("%lu, was %lu\n", again[i], results[i]);
 	}
-	for (auto &thread : threads)
-		thread.join();
 	setitimer(ITIMER_REAL, &never, nullptr);
 	for (unsigned long result : results)
 		printf("%lu\n", result);

@@ -6,6 +6,7 @@ program="java javac" package=openjdk-17-jdk-headless
 prepare()
 {
 	cat >Load.java <<-'END'
+		import java.io.File;
 		import java.util.*;
 		import java.util.concurrent.*;
 
@@ -32,19 +33,30 @@ prepare()
 				return sum + map.size();
 			}
 
-			public static void main(String[] arguments) throws Exception {
-				ExecutorService threads = Executors.newFixedThreadPool(4);
+			static long workAll(ExecutorService threads) throws Exception {
 				List<Future<Long>> results = new ArrayList<>();
-				for (int i = 0; i < 400; i++) {
+				for (int i = 0; i < 100; i++) {
 					final int seed = i;
 					results.add(threads.submit(() -> work(seed)));
 				}
 				long sum = 0;
 				for (Future<Long> result : results)
 					sum += result.get();
-				threads.shutdown();
 				System.gc();
-				System.out.println(sum);
+				return sum;
+			}
+
+			public static void main(String[] arguments) throws Exception {
+				ExecutorService threads = Executors.newFixedThreadPool(4);
+				File over = new File("report.over");
+				long first = workAll(threads);
+				while (!over.exists()) {
+					long again = workAll(threads);
+					if (again != first)
+						System.out.println(again);
+				}
+				threads.shutdown();
+				System.out.println(first);
 			}
 		}
 	END

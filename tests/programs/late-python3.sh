@@ -12,7 +12,7 @@ prepare()
 		results = {}
 		def work(n):
 		    digest = hashlib.sha256()
-		    for i in range(300):
+		    for i in range(100):
 		        text = json.dumps({str(k): [k * 1.5, k % 7, "x" * (k % 11)] for k in range(40)})
 		        digest.update(zlib.compress(text.encode()))
 		        try:
@@ -20,19 +20,27 @@ prepare()
 		        except ValueError as error:
 		            digest.update(str(error).encode())
 		    results[n] = digest.hexdigest()
-		threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
-		for thread in threads:
-		    thread.start()
-		for i in range(20):
-		    print(subprocess.run(["/bin/echo", str(i)], capture_output=True).stdout, flush=True)
-		    pid = os.fork()
-		    if pid == 0:
-		        os._exit(i)
-		    print(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), flush=True)
-		for thread in threads:
-		    thread.join()
+		def do_all():
+		    said = []
+		    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+		    for thread in threads:
+		        thread.start()
+		    for i in range(5):
+		        said.append(subprocess.run(["/bin/echo", str(i)], capture_output=True).stdout)
+		        pid = os.fork()
+		        if pid == 0:
+		            os._exit(i)
+		        said.append(os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+		    for thread in threads:
+		        thread.join()
+		    return str((said, sorted(results.items())))
+		first = do_all()
+		while not os.path.exists("report.over"):
+		    again = do_all()
+		    if again != first:
+		        print(again)
 		signal.setitimer(signal.ITIMER_REAL, 0)
-		print(sorted(results.items()))
+		print(first)
 	END
 }
 

@@ -21,7 +21,7 @@ workload()
 		redis-benchmark -s socket -q -n 2000 -c 10 -P 4 -t set,get,incr,lpush,zadd >benchmark 2>&1 || exit 1
 		grep -i error benchmark
 		kill -0 $server || exit 1
-		! is_over || break
+		test ! -e "$report.over" || break
 	done
 	for i in 1 2 3 4 5; do
 		redis-cli -s socket set key$i value$i

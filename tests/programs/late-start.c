@@ -11,14 +11,19 @@
  *   LATE_START_AFTER=MS      when. Default: 300
  *   LATE_START_ROUNDS=N      how often patches are taken away and put back. Default: 60
  *   LATE_START_EVERY=MS      how often a round is. Default: 20
+ *   LATE_START_HITS=N        how many hits the program must have between two commits. Default: 0; else it must run
+ *                            until the tool is over, or leave by exit()
+ *   LATE_START_POLICY=forbid no traps. Default: allow
  *
  * Reports of one process are a line "begin", lines "refused", "error", and a line "end". A program that ends by exit()
- * waits for the last. The process that was started under the tool has the thread; what it forks inherits patches only.
+ * waits for the last. Behind it, or where the tool could not begin, there is a file with the report's name and ".over".
+ * The process that was started under the tool has the thread; what it forks inherits patches only.
  */
 #define _GNU_SOURCE
 #include "common/functions.h"
 
 #include <fcntl.h>
+#include <limits.h>
 #include <link.h>
 #include <pthread.h>
 #include <signal.h>
@@ -49,7 +54,8 @@ struct text {
 };
 
 static const char *report_file, *modules;
-static unsigned long after_ms, rounds, every_ms;
+static unsigned long after_ms, rounds, every_ms, hits_wanted;
+static int policy;
 static struct functions functions;
 static struct site *sites;
 static struct text texts[TEXTS_MAX];
@@ -60,6 +66,10 @@ static struct {
 } reasons[SAME_REASONS];
 static pthread_t thread;
 static pid_t owner;
+static atomic_ulong program_hits;
+static atomic_bool leaving;
+/* In a hook of malloc() it must not be allocated. */
+static __thread bool is_tool __attribute__((tls_model("initial-exec")));
 
 static void say(const char *format, ...)
 {
@@ -110,7 +120,19 @@ static void on_hit(struct patch_exec_context *context, uint8_t post)
 	struct site *site = context->user_data;
 
 	(void)post;
+	if (is_tool)
+		return;
 	atomic_fetch_add_explicit(&site->hits, 1, memory_order_relaxed);
+	atomic_fetch_add_explicit(&program_hits, 1, memory_order_relaxed);
+}
+
+/* How long that takes is the program's matter; but one that leaves waits for this thread. */
+static void wait_for_hits(void)
+{
+	const unsigned long before = atomic_load(&program_hits);
+
+	while (atomic_load(&program_hits) - before < hits_wanted && !atomic_load(&leaving))
+		sleep_ms(1);
 }
 
 static int copy_text(struct dl_phdr_info *info, size_t size, void *unused)
@@ -173,6 +195,7 @@ static size_t make_all(void)
 
 	patch_attr_init(&attr, sizeof(attr));
 	patch_attr_set_initial_state(&attr, PATCH_ENABLED);
+	patch_attr_set_trap_policy(&attr, policy);
 	model.probe.procedure = on_hit;
 	model.probe.clobber_registers = PATCH_REGS_GP_ONLY;
 	for (size_t i = 0; i < functions.extent_count; i++) {
@@ -212,6 +235,7 @@ static unsigned long toggle(bool *committed)
 				patch_enable(sites[i].patch);
 		}
 		*committed &= commit("patch_commit() of a round");
+		wait_for_hits();
 		sleep_ms(every_ms);
 	}
 	return round;
@@ -225,7 +249,7 @@ static void undo(bool *committed)
 	*committed &= commit("patch_commit() of what is undone");
 }
 
-static void *run(void *unused)
+static void run(void)
 {
 	struct patch_statistics statistics = { .traps = 0 };
 	bool committed, restored;
@@ -233,21 +257,21 @@ static void *run(void *unused)
 	unsigned long toggled;
 	uint64_t begun;
 
-	(void)unused;
 	sleep_ms(after_ms);
 	say("begin pid=%d\n", (int)owner);
 	if (!functions_collect(modules, &functions) || dl_iterate_phdr(copy_text, NULL) ||
 	    !(sites = calloc(functions.extent_count + 1, sizeof(*sites)))) {
 		say("error start: out of memory\n");
-		return NULL;
+		return;
 	}
 	begun = now_ms();
 	if (patch_init(NULL, 0) != PATCH_OK) {
 		complain("patch_init()");
-		return NULL;
+		return;
 	}
 	made = make_all();
 	committed = commit("the first patch_commit()");
+	wait_for_hits();
 	toggled = toggle(&committed);
 	patch_statistics(&statistics, sizeof(statistics));
 	undo(&committed);
@@ -266,13 +290,29 @@ static void *run(void *unused)
 	    "restored=%s\n",
 	    (int)owner, functions.extent_count, made, hit_sites, hits, (uintmax_t)statistics.traps, toggled,
 	    (uintmax_t)(now_ms() - begun), committed ? "yes" : "no", restored ? "yes" : "no");
+}
+
+static void *start_late(void *unused)
+{
+	char name[PATH_MAX];
+	int fd;
+
+	(void)unused;
+	is_tool = true;
+	run();
+	snprintf(name, sizeof(name), "%s.over", report_file);
+	fd = open(name, O_WRONLY | O_CREAT | O_CLOEXEC, 0666);
+	if (fd >= 0)
+		close(fd);
 	return NULL;
 }
 
 __attribute__((destructor)) static void wait_for_the_end(void)
 {
-	if (owner && getpid() == owner)
-		pthread_join(thread, NULL);
+	if (!owner || getpid() != owner)
+		return;
+	atomic_store(&leaving, true);
+	pthread_join(thread, NULL);
 }
 
 static unsigned long number(const char *variable, unsigned long otherwise)
@@ -297,6 +337,7 @@ static void clean_environment(void)
 __attribute__((constructor)) static void start(void)
 {
 	const char *report = getenv("LATE_START_REPORT"), *names = getenv("LATE_START_MODULES");
+	const char *forbids = getenv("LATE_START_POLICY");
 	pthread_attr_t attr;
 	sigset_t blocked;
 
@@ -307,6 +348,8 @@ __attribute__((constructor)) static void start(void)
 	after_ms = number("LATE_START_AFTER", 300);
 	rounds = number("LATE_START_ROUNDS", 60);
 	every_ms = number("LATE_START_EVERY", 20);
+	hits_wanted = number("LATE_START_HITS", 0);
+	policy = forbids && strcmp(forbids, "forbid") == 0 ? PATCH_TRAP_POLICY_FORBID : PATCH_TRAP_POLICY_ALLOW;
 	clean_environment();
 	/* The program's signals are not this thread's; what the library or a fault raises is. */
 	sigfillset(&blocked);
@@ -317,7 +360,7 @@ __attribute__((constructor)) static void start(void)
 	pthread_attr_init(&attr);
 	pthread_attr_setsigmask_np(&attr, &blocked);
 	owner = getpid();
-	if (pthread_create(&thread, &attr, run, NULL) != 0) {
+	if (pthread_create(&thread, &attr, start_late, NULL) != 0) {
 		owner = 0;
 		say("error start: pthread_create()\n");
 	}
