@@ -66,11 +66,24 @@ typedef enum patch_status {
  */
 #define PATCH_OPT_ADOPT_THREADS 4
 
+/*
+ * Shall perf be told of generated code? 1: names, in /tmp/perf-PID.map, as perf report reads it. 0 (default): no file
+ * is written.
+ */
+#define PATCH_OPT_PERF_MAP 5
+/*
+ * The same by code and unwind descriptions, in /tmp/jit-PID.dump: `perf record -k mono --call-graph dwarf`, then
+ * `perf inject --jit`, see the callers of what a patch calls. 0 (default): no file is written.
+ */
+#define PATCH_OPT_PERF_DUMP 6
+
 struct patch_option {
 	int type;
 	__extension__ union {
 		bool enable_wxe;
 		bool adopt_threads;
+		bool perf_map;
+		bool perf_dump;
 		uint64_t reserved;
 	};
 };

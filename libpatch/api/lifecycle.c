@@ -12,6 +12,7 @@
 #include "base/compiler.h"
 #include "base/error.h"
 #include "base/heap.h"
+#include "code/perf.h"
 #include "code/unwinders.h"
 #include "elf/dependency.h"
 #include "elf/module.h"
@@ -37,6 +38,7 @@
 struct lifecycle_options {
 	bool enable_wxe;
 	bool adopt_threads;
+	struct perf_files perf;
 };
 
 static patch_status lifecycle_read_options(const struct patch_option *options, size_t n,
@@ -49,6 +51,10 @@ static patch_status lifecycle_read_options(const struct patch_option *options, s
 			out->enable_wxe = options[i].enable_wxe;
 		else if (options[i].type == PATCH_OPT_ADOPT_THREADS)
 			out->adopt_threads = options[i].adopt_threads;
+		else if (options[i].type == PATCH_OPT_PERF_MAP)
+			out->perf.map = options[i].perf_map;
+		else if (options[i].type == PATCH_OPT_PERF_DUMP)
+			out->perf.dump = options[i].perf_dump;
 		else
 			return error_raise_at(PATCH_EINVAL, "patch_init", "unknown option", (uintptr_t)options[i].type);
 	}
@@ -140,6 +146,18 @@ static patch_status lifecycle_start(void) NO_THREAD_SAFETY_ANALYSIS
 	return PATCH_OK;
 }
 
+/* Before any code is generated. */
+static patch_status lifecycle_tell_perf(const struct lifecycle_options *options)
+{
+	const char *path = NULL;
+	long error = perf_begin(&options->perf, &path);
+
+	if (error == 0)
+		return PATCH_OK;
+	error_raise_name(PATCH_ESYS, "patch_init", "a file for perf could not be made, or not be mapped", path);
+	return error_raise_sys(PATCH_ESYS, "patch_init", "a file for perf", error);
+}
+
 /* Called by one thread at a time. */
 static patch_status lifecycle_begin(const struct lifecycle_options *options)
 {
@@ -152,6 +170,8 @@ static patch_status lifecycle_begin(const struct lifecycle_options *options)
 				   "another copy of libpatch patches this process, and two would patch each other",
 				   NULL);
 	status = lifecycle_set_up(options);
+	if (status == PATCH_OK)
+		status = lifecycle_tell_perf(options);
 	if (status == PATCH_OK)
 		status = lifecycle_start();
 	if (status != PATCH_OK)

@@ -37,6 +37,28 @@ struct arch_unwind_size arch_unwind_describe(uint8_t *out, size_t capacity, cons
 					     enum arch_unwind_reader reader);
 
 /*
+ * Unwind description of blocks of an arena as they are now, for a reader that has the code and this in a file, and
+ * cannot look anything up: an FDE for each block, with a rule for each of its rows, and .eh_frame_hdr behind it. In the
+ * file, .eh_frame begins behind the code, at the next multiple of 8. Begin, add blocks, end.
+ */
+#define ARCH_UNWIND_FILE_BLOCKS 2048
+struct arch_unwind_file {
+	size_t size;   /* of what is in `bytes` */
+	size_t header; /* of that, .eh_frame_hdr */
+	size_t count;
+	struct arch_unwind_file_block {
+		uintptr_t block;
+		size_t fde;
+	} blocks[ARCH_UNWIND_FILE_BLOCKS];
+	uint8_t bytes[384 << 10];
+};
+void arch_unwind_file_begin(struct arch_unwind_file *file);
+/* In ascending order. False: there is no room, and nothing was added. */
+bool arch_unwind_file_add(struct arch_unwind_file *file, uintptr_t block, size_t size);
+/* The blocks are in [lower, upper). */
+void arch_unwind_file_end(struct arch_unwind_file *file, uintptr_t lower, uintptr_t upper);
+
+/*
  * What gdb looks for by name in each module: a list of ELF objects in memory, and a function that it has a breakpoint
  * on (gdb's manual, "JIT Compilation Interface").
  */

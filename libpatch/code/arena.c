@@ -44,6 +44,7 @@ struct arena {
 	uintptr_t end;
 	uintptr_t bump;
 	uintptr_t fresh; /* the first page that no block was ever in */
+	uintptr_t seen;  /* arena_visit_new() has seen what is below */
 	struct free_block *free[CLASSES];
 };
 
@@ -53,6 +54,7 @@ static struct arena_slots *first_slots GUARDED_BY(library_lock);
 static uint64_t code_bytes;
 /* Of freed blocks that could not be noted as free: there was no memory for it, or no class for their size. */
 static uint64_t lost_bytes;
+static bool leaves_room;
 
 struct arena_reach arena_reach_of(uintptr_t address)
 {
@@ -170,6 +172,7 @@ static bool arena_map(struct arena *arena, uintptr_t near, struct arena_reach re
 	arena->code = arena->slots.upper;
 	arena->bump = arena->code;
 	arena->fresh = arena->code;
+	arena->seen = arena->code;
 	arena->end = base + size;
 	return true;
 }
@@ -248,12 +251,18 @@ static void arena_set_granules(struct arena *arena, uintptr_t address, size_t si
 		arena->granules[first + i] = used ? (uint16_t)i : ARENA_NO_BLOCK;
 }
 
+/* For the description of what is new, which has half its size at most, as a rule, and of the block. */
+static size_t arena_room_for(const struct arena *arena, size_t size)
+{
+	return leaves_room ? (arena->bump - arena->seen + size) / 2 + PAGE_SIZE : 0;
+}
+
 static uintptr_t arena_take(struct arena *arena, size_t size, struct arena_reach reach) REQUIRES(library_lock)
 {
 	size_t class = size / ARENA_GRANULE;
 	uintptr_t address;
 
-	if (class < CLASSES) {
+	if (class < CLASSES && !leaves_room) {
 		struct free_block **link = &arena->free[class];
 
 		while (*link != NULL && ((*link)->address < reach.lower || (*link)->address + size > reach.upper))
@@ -268,7 +277,8 @@ static uintptr_t arena_take(struct arena *arena, size_t size, struct arena_reach
 		}
 	}
 	address = arena->bump;
-	if (size > arena->end - address || address < reach.lower || address + size > reach.upper)
+	if (size + arena_room_for(arena, size) > arena->end - address || address < reach.lower ||
+	    address + size > reach.upper)
 		return 0;
 	arena->bump += size;
 	for (; arena->fresh < arena->bump; arena->fresh += PAGE_SIZE)
@@ -321,6 +331,7 @@ patch_status arena_alloc(size_t size, uintptr_t near, struct arena_reach reach, 
 	size = ALIGN_UP(size, ARENA_GRANULE);
 	if (size > CODE_SIZE || INJECT(INJECT_ALLOC))
 		return PATCH_ENOMEM;
+	staging_make_room((uint32_t)size);
 	arena = arena_try(size, near, reach, tried, &address);
 	if (arena == NULL)
 		return PATCH_ENOMEM;
@@ -341,6 +352,7 @@ static void arena_give_back(struct arena *arena, uintptr_t address, size_t size)
 	code_bytes -= size;
 	if (address + size == arena->bump) {
 		arena->bump = address;
+		arena->seen = MIN(arena->seen, address);
 		return;
 	}
 	freed = class < CLASSES ? heap_alloc(sizeof(*freed)) : NULL;
@@ -362,6 +374,23 @@ void arena_free(const struct arena_block *block)
 		arena = arena->next;
 	BUG_ON_RETURN(arena == NULL);
 	arena_give_back(arena, block->address, block->size);
+}
+
+void arena_visit_new(arena_new_fn *function)
+{
+	for (struct arena *arena = arenas; arena != NULL; arena = arena->next) {
+		if (arena->bump > arena->seen) {
+			const size_t room = arena->end - arena->bump;
+
+			arena->bump += MIN(ALIGN_UP(function(arena->seen, arena->bump, room), ARENA_GRANULE), room);
+		}
+		arena->seen = arena->bump;
+	}
+}
+
+void arena_leave_room(void)
+{
+	leaves_room = true;
 }
 
 void arena_usage(struct arena_usage *usage)

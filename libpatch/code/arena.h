@@ -75,6 +75,15 @@ uintptr_t arena_next(struct arena_reach reach) REQUIRES(library_lock);
 /* Give back a block that no thread was ever led to, or that is proven quiet (I7). */
 void arena_free(const struct arena_block *block) REQUIRES(library_lock);
 
+/*
+ * Call for what each arena has given out since the last call, in one piece: [lower, upper), of which blocks are where
+ * the granule table says. Behind it `room` bytes are free; so many as are returned stay so.
+ */
+typedef size_t arena_new_fn(uintptr_t lower, uintptr_t upper, size_t room);
+void arena_visit_new(arena_new_fn *function) REQUIRES(library_lock);
+/* From now on blocks are given out in ascending order alone, and room is left for what arena_visit_new() may want. */
+void arena_leave_room(void);
+
 /* The writable part of an arena, for slots.c: slots in [lower, upper), of which those below `fresh` were given out. */
 struct arena_slots {
 	struct arena_slots *next;

@@ -40,3 +40,8 @@ uint64_t code_ranges_count(void)
 {
 	return atomic_load_explicit(&count, memory_order_relaxed);
 }
+
+const struct code_range *code_ranges_at(size_t index)
+{
+	return &ranges[index];
+}

@@ -21,5 +21,7 @@ bool code_ranges_publish(const struct code_range *range) REQUIRES(library_lock);
 /* The range that contains pc, or NULL. */
 const struct code_range *code_ranges_find(uintptr_t pc);
 uint64_t code_ranges_count(void);
+/* The range that was published after `index` others. */
+const struct code_range *code_ranges_at(size_t index);
 
 #endif

@@ -9,6 +9,7 @@
 #include "base/heap.h"
 #include "base/inject.h"
 #include "base/thread_safety.h"
+#include "code/perf.h"
 #include "sys/text.h"
 
 #include <string.h>
@@ -75,6 +76,16 @@ static void staging_empty(void) REQUIRES(library_lock)
 	}
 }
 
+/*
+ * No thread can reach the code yet, so it may be written at any time. The commit tries again what fails here. Asked
+ * before memory for a block is taken: what was given out so far is staged, or was dropped.
+ */
+void staging_make_room(uint32_t length)
+{
+	if (chunks != NULL && !staging_fits(chunks, length))
+		(void)staging_flush();
+}
+
 bool staging_add(uintptr_t address, const void *bytes, uint32_t length)
 {
 	uint8_t *copy;
@@ -82,11 +93,6 @@ bool staging_add(uintptr_t address, const void *bytes, uint32_t length)
 	LOCK_ASSERT_HELD();
 	if (INJECT(INJECT_ALLOC))
 		return false;
-	/*
-	 * No thread can reach the code yet, so it may be written at any time. The commit tries again what fails here.
-	 */
-	if (chunks != NULL && !staging_fits(chunks, length))
-		(void)staging_flush();
 	if ((chunks == NULL || !staging_fits(chunks, length)) && !staging_add_chunk())
 		return false;
 	BUG_ON_RETURN(!staging_fits(chunks, length), false);
@@ -153,12 +159,16 @@ int staging_flush(void)
 	for (struct chunk *chunk = chunks; chunk != NULL; chunk = chunk->next) {
 		struct text_write *pieces = staging_pieces(chunk);
 
-		if (text_apply(pieces, chunk->count) == 0)
+		if (text_apply(pieces, chunk->count) == 0) {
+			perf_tell(pieces, chunk->count);
 			continue;
+		}
 		for (size_t i = 0; i < chunk->count && error == 0; ++i)
 			error = pieces[i].error;
 	}
-	if (error == 0)
+	if (error == 0) {
 		staging_empty();
+		perf_told();
+	}
 	return error;
 }

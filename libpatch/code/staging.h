@@ -10,12 +10,14 @@
 #include "base/thread_safety.h"
 
 /*
- * Add a piece of code, which is copied and waits until staging_flush(), or until there is much of it. No thread may be
- * able to reach `address` before staging_flush() has succeeded. False: out of memory. staging_drop() takes back the
- * piece at `address`, if it was not flushed.
+ * Add a piece of code, which is copied and waits until staging_flush(), or until there is much of it
+ * (staging_make_room()). No thread may be able to reach `address` before staging_flush() has succeeded. False: out of
+ * memory. staging_drop() takes back the piece at `address`, if it was not flushed.
  */
 bool staging_add(uintptr_t address, const void *bytes, uint32_t length) REQUIRES(library_lock);
 void staging_drop(uintptr_t address) REQUIRES(library_lock);
+/* So much will be staged next: what is staged is flushed where that does not fit beside it. */
+void staging_make_room(uint32_t length) REQUIRES(library_lock);
 /*
  * Returns 0 or errno; after a failure all pieces stay staged. With nothing staged, between text_begin() and text_end()
  * only.

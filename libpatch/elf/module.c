@@ -163,7 +163,18 @@ void module_forget(void)
 	module_forget_mapped();
 }
 
+const char *module_path(const struct module *module)
+{
+	return ((const struct link_map *)module->identity)->l_name;
+}
+
 #else
+
+const char *module_path(const struct module *module)
+{
+	(void)module;
+	return "";
+}
 
 struct find_request {
 	uintptr_t address;

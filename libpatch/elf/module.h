@@ -38,6 +38,9 @@ bool module_find(uintptr_t address, struct module *out);
  */
 bool module_find_current(uintptr_t address, struct module *out) REQUIRES(library_lock);
 
+/* The path of a module of module_find_current(), as long as the lock is held; "": it is the program, or not known. */
+const char *module_path(const struct module *module) REQUIRES(library_lock);
+
 /*
  * The same for a module that module_find_current() does not know, which some other loader mapped: its ELF header is at
  * the start of a mapping, its segments lie around `address` as its program headers say, and come from the same file.

@@ -21,98 +21,7 @@
 #include "arch/trap_bytes.h"
 #include "arch/unwind.h"
 #include "arch/x86_64/unwind_tables.h"
-
-#include <string.h>
-
-#define REGISTER_RBX 3
-#define REGISTER_RSP 7
-#define REGISTER_RIP 16
-#define REGISTER_COUNT 17
-
-enum {
-	CFA_NOP = 0x00,
-	CFA_SAME_VALUE = 0x08,
-	CFA_DEF_CFA_EXPRESSION = 0x0f,
-	CFA_VAL_EXPRESSION = 0x16,
-
-	OP_DEREF = 0x06,
-	OP_CONST1U = 0x08,
-	OP_CONST4U = 0x0c,
-	OP_CONST8U = 0x0e,
-	OP_DUP = 0x12,
-	OP_DROP = 0x13,
-	OP_OVER = 0x14,
-	OP_PICK = 0x15,
-	OP_SWAP = 0x16,
-	OP_AND = 0x1a,
-	OP_MINUS = 0x1c,
-	OP_PLUS = 0x22,
-	OP_PLUS_UCONST = 0x23,
-	OP_SHL = 0x24,
-	OP_SHR = 0x25,
-	OP_XOR = 0x27,
-	OP_BRA = 0x28,
-	OP_EQ = 0x29,
-	OP_GT = 0x2b,
-	OP_SKIP = 0x2f,
-	OP_LIT0 = 0x30,
-	OP_BREG0 = 0x70,
-	OP_DEREF_SIZE = 0x94,
-
-	PE_ABSPTR = 0x00
-};
-
-/* Writing past `capacity` only counts. */
-struct unwind_writer {
-	uint8_t *bytes;
-	size_t capacity;
-	size_t size;
-};
-
-static void unwind_put(struct unwind_writer *writer, const void *bytes, size_t size)
-{
-	if (writer->size <= writer->capacity && size <= writer->capacity - writer->size)
-		memcpy(writer->bytes + writer->size, bytes, size);
-	writer->size += size;
-}
-
-static void unwind_put_u8(struct unwind_writer *writer, uint8_t value)
-{
-	unwind_put(writer, &value, sizeof(value));
-}
-
-static void unwind_put_u16(struct unwind_writer *writer, uint16_t value)
-{
-	unwind_put(writer, &value, sizeof(value));
-}
-
-static void unwind_put_u32(struct unwind_writer *writer, uint32_t value)
-{
-	unwind_put(writer, &value, sizeof(value));
-}
-
-static void unwind_put_u64(struct unwind_writer *writer, uint64_t value)
-{
-	unwind_put(writer, &value, sizeof(value));
-}
-
-static void unwind_patch_at(struct unwind_writer *writer, size_t at, const void *bytes, size_t size)
-{
-	if (at <= writer->capacity && size <= writer->capacity - at)
-		memcpy(writer->bytes + at, bytes, size);
-}
-
-static void unwind_put_operator(struct unwind_writer *writer, uint8_t operator, uint8_t operand)
-{
-	unwind_put_u8(writer, operator);
-	unwind_put_u8(writer, operand);
-}
-
-static void unwind_put_const(struct unwind_writer *writer, uint64_t value)
-{
-	unwind_put_u8(writer, OP_CONST8U);
-	unwind_put_u64(writer, value);
-}
+#include "arch/x86_64/unwind_writer.h"
 
 /* The value of a register; its offset, a one-byte SLEB128, is 0. */
 static void unwind_put_register(struct unwind_writer *writer, unsigned int number)
@@ -139,38 +48,6 @@ static void unwind_put_branch_back(struct unwind_writer *writer, uint8_t operato
 {
 	unwind_put_u8(writer, operator);
 	unwind_put_u16(writer, (uint16_t)(target - (writer->size + 2)));
-}
-
-/* A 4-byte length of what follows, padded to 8 bytes: begin and end. */
-static size_t unwind_begin_entry(struct unwind_writer *writer)
-{
-	unwind_put_u32(writer, 0);
-	return writer->size;
-}
-
-static void unwind_end_entry(struct unwind_writer *writer, size_t begin)
-{
-	uint32_t length;
-
-	while (writer->size % 8 != 0)
-		unwind_put_u8(writer, CFA_NOP);
-	length = (uint32_t)(writer->size - begin);
-	unwind_patch_at(writer, begin - sizeof(length), &length, sizeof(length));
-}
-
-/* A ULEB128 length of what follows, always in two bytes, up to 16383: begin and end. */
-static size_t unwind_begin_expression(struct unwind_writer *writer)
-{
-	unwind_put_u16(writer, 0);
-	return writer->size;
-}
-
-static void unwind_end_expression(struct unwind_writer *writer, size_t begin)
-{
-	size_t length = writer->size - begin;
-	uint8_t bytes[2] = {(uint8_t)(length & 0x7f) | 0x80, (uint8_t)(length >> 7)};
-
-	unwind_patch_at(writer, begin - sizeof(bytes), bytes, sizeof(bytes));
 }
 
 /* Below, comments show the stack of the expression behind each line, its top on the right. */
