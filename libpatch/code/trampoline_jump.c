@@ -35,7 +35,7 @@ static bool trampoline_try_top(size_t index, uintptr_t source, uint32_t mask, ui
 static patch_status trampoline_find_pad(const struct window *window, struct arena_reach reach, uintptr_t *pad)
 	REQUIRES(library_lock)
 {
-	static size_t worked GUARDED_BY(library_lock) = 1;
+	static size_t worked GUARDED_BY(library_lock);
 	uintptr_t source = window->start + ARCH_JMP_SIZE;
 	uint32_t mask = 0;
 	uint32_t value = 0;
@@ -54,12 +54,14 @@ static patch_status trampoline_find_pad(const struct window *window, struct aren
 	if (!traps[3])
 		return pad_alloc(source, mask, value, reach, pad);
 
-	/* int3 if it may be, then what last worked: the neighbours of a site have the same memory around them. */
+	/*
+	 * What last worked, if it may be here: the neighbours of a site have the same memory around them, and pads of
+	 * one top byte share pages, which those of two would not.
+	 */
 	first = traps[3] == ARCH_INT3 ? 0 : 1;
-	if (trampoline_try_top(first, source, mask, value, reach, pad) ||
-	    trampoline_try_top(worked, source, mask, value, reach, pad))
+	if (worked >= first && trampoline_try_top(worked, source, mask, value, reach, pad))
 		return PATCH_OK;
-	for (size_t i = 1; i < arch_top_trap_byte_count; ++i) {
+	for (size_t i = first; i < arch_top_trap_byte_count; ++i) {
 		if (i != worked && trampoline_try_top(i, source, mask, value, reach, pad)) {
 			worked = i;
 			return PATCH_OK;

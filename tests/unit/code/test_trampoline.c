@@ -824,6 +824,28 @@ Test(trampoline, jumps_of_every_pattern)
 	}
 }
 
+/* An int3 would do at the second one, too, but its pads would take pages of their own. */
+Test(trampoline, pads_of_neighbours_share_pages)
+{
+	struct test_window first, second, third;
+	struct trampoline *trampoline;
+
+	init();
+	MAKE_WINDOW(&first, PATCH_STRATEGY_CONSTRAINED_JUMP, LEA_RAX_RDI_4, MOV_EAX_EDI);
+	trampoline = build(&first, NULL, 0);
+	cr_expect_eq(trampoline->jump[4], ARCH_INT3);
+
+	MAKE_WINDOW(&second, PATCH_STRATEGY_CONSTRAINED_JUMP, LEA_RAX_RDI_4, NOP);
+	second.window.start += 64;
+	trampoline = build(&second, NULL, 0);
+	cr_expect_eq(arch_trap_class(trampoline->jump[4]), ARCH_TRAP_SIGILL);
+
+	MAKE_WINDOW(&third, PATCH_STRATEGY_CONSTRAINED_JUMP, LEA_RAX_RDI_4, MOV_EAX_EDI);
+	third.window.start += 128;
+	build(&third, NULL, 0);
+	cr_expect_eq(third.window.pad / PAGE_SIZE, second.window.pad / PAGE_SIZE);
+}
+
 Test(trampoline, a_trap_needs_no_pad)
 {
 	struct test_window w;
