@@ -114,6 +114,9 @@ static bool mapped_look_for_header(const struct maps_mapping *mapping, void *dat
 		return false;
 	if (mapping->special || !(mapping->protection & PROT_READ) || search->address - mapping->lower > SPAN_MAX)
 		return true;
+	/* Nothing else is read: it may be memory of a user fault handler, or of a device. */
+	if (mapping->device != search->mapping->device || mapping->inode != search->mapping->inode)
+		return true;
 	search->candidate.head = *mapping;
 	if (mapped_read_headers(&search->candidate) &&
 	    mapped_is_around(&search->candidate, search->address, search->mapping))

@@ -2,7 +2,7 @@
 /*
  * A module that some other loader than the dynamic linker mapped: its functions are known as those of a loaded one are,
  * so that the same addresses are refused. When it is unmapped without a word, and other code mapped there, nothing of
- * it is believed or read any more.
+ * it is believed or read any more. Memory that is not its file's is not read, either: here it is nobody's to give.
  */
 #include "harness.h"
 
@@ -10,6 +10,8 @@
 #include <elf.h>
 #include <fcntl.h>
 #include <link.h>
+#include <linux/userfaultfd.h>
+#include <sys/ioctl.h>
 #include <sys/stat.h>
 
 #define PAGE 4096UL
@@ -63,6 +65,22 @@ static void map_again(const char *path)
 	close(fd);
 }
 
+/* Whoever reads it waits. Below the module, where its head is looked for. */
+static void map_what_cannot_be_read(void)
+{
+	void *page = mmap((void *)(lower - (64UL << 20)), PAGE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct uffdio_register range = { .range = { (uintptr_t)page, PAGE }, .mode = UFFDIO_REGISTER_MODE_MISSING };
+	struct uffdio_api api = { .api = UFFD_API };
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+
+	if (fd < 0) {
+		harness_say("there is no userfaultfd here: %s\n", strerror(errno));
+		return;
+	}
+	REQUIRE(page != MAP_FAILED && ioctl(fd, UFFDIO_API, &api) == 0);
+	REQUIRE(ioctl(fd, UFFDIO_REGISTER, &range) == 0);
+}
+
 static patch_status try(uintptr_t address)
 {
 	const struct patch_location location = {.type = PATCH_LOCATION_ADDRESS, .address = address};
@@ -86,6 +104,7 @@ int main(void)
 	harness_start();
 	CHECK_EQ(dlinfo(dlopen("libc.so.6", RTLD_NOW), RTLD_DI_LINKMAP, &map), 0);
 	map_again(map->l_name);
+	map_what_cannot_be_read();
 	function = (uintptr_t)dlsym(RTLD_DEFAULT, "qsort_r") - map->l_addr;
 	REQUIRE_OK(patch_init(NULL, 0));
 	/* Downwards: behind a patched instruction's start, its middle would be known. */
