@@ -2,6 +2,7 @@
 /* Rows without libpatch: bare calls, and the stubs of stubs.S. */
 #define _GNU_SOURCE
 #include "hit.h"
+#include "common/probe_code.h"
 
 #include <signal.h>
 #include <string.h>
@@ -16,7 +17,7 @@ extern worker_function bench_stub_all_x87_xmm, bench_stub_all_x87_ymm, bench_stu
 extern worker_function bench_stub_middle, bench_stub_prologue, bench_trap;
 extern char bench_trap_stub[];
 
-__attribute__((target("general-regs-only"))) void bench_empty(struct patch_exec_context *context, uint8_t post)
+PROBE_CODE void bench_empty(struct patch_exec_context *context, uint8_t post)
 {
 	(void)context;
 	(void)post;

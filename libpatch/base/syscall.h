@@ -12,6 +12,11 @@
 #include <fcntl.h>
 #include <sys/syscall.h>
 
+/* Linux 5.11: some libcs are older. */
+#ifndef SYS_epoll_pwait2
+#define SYS_epoll_pwait2 441
+#endif
+
 /*
  * The instruction of a system call that the library makes for itself. The section lists the addresses of all of them,
  * each as a distance from its own entry, because the library may be linked statically into the program that it patches:

@@ -185,14 +185,19 @@ static struct {
 	struct registry_line *line; /* NULL: the bucket is done */
 } walk GUARDED_BY(library_lock);
 
+static struct registry_line *registry_line_of(struct cds_hlist_node *node)
+{
+	return node != NULL ? cds_hlist_entry(node, struct registry_line, node) : NULL;
+}
+
 static struct registry_line *registry_line_behind(const struct cds_hlist_node *node)
 {
-	return cds_hlist_entry_safe(node->next, struct registry_line, node);
+	return registry_line_of(node->next);
 }
 
 static struct registry_line *registry_first_line(size_t bucket)
 {
-	return cds_hlist_entry_safe(buckets[bucket].next, struct registry_line, node);
+	return registry_line_of(buckets[bucket].next);
 }
 
 struct registry_entry *registry_next_within(uintptr_t lower, uintptr_t upper)

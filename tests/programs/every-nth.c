@@ -32,6 +32,8 @@
  */
 #define _GNU_SOURCE
 #include "common/functions.h"
+#include "common/probe_code.h"
+#include "common/thread.h"
 
 #include <fcntl.h>
 #include <link.h>
@@ -162,8 +164,6 @@ static void complain(const char *what)
 }
 
 /* ---- in the program's threads: calls nothing --------------------------------------------------------------------- */
-
-#define PROBE_CODE __attribute__((target("general-regs-only")))
 
 PROBE_CODE static void found(struct violation *violation, const struct site *site)
 {
@@ -440,22 +440,10 @@ static void *toggle(void *unused)
 	return NULL;
 }
 
-/* The program's signals are not this thread's; those that libpatch may need are. */
 static void start_toggling(void)
 {
-	pthread_attr_t attr;
-	sigset_t blocked;
-
-	sigfillset(&blocked);
-	sigdelset(&blocked, SIGTRAP);
-	sigdelset(&blocked, SIGILL);
-	sigdelset(&blocked, SIGSEGV);
-	sigdelset(&blocked, SIGBUS);
 	sem_init(&stop_toggling, 0, 0);
-	pthread_attr_init(&attr);
-	pthread_attr_setsigmask_np(&attr, &blocked);
-	toggles = pthread_create(&toggler, &attr, toggle, NULL) == 0;
-	pthread_attr_destroy(&attr);
+	toggles = thread_start(&toggler, toggle) == 0;
 	if (!toggles)
 		say("error start: pthread_create()\n");
 }

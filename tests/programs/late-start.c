@@ -21,6 +21,7 @@
  */
 #define _GNU_SOURCE
 #include "common/functions.h"
+#include "common/thread.h"
 
 #include <fcntl.h>
 #include <limits.h>
@@ -338,8 +339,6 @@ __attribute__((constructor)) static void start(void)
 {
 	const char *report = getenv("LATE_START_REPORT"), *names = getenv("LATE_START_MODULES");
 	const char *forbids = getenv("LATE_START_POLICY");
-	pthread_attr_t attr;
-	sigset_t blocked;
 
 	if (!report || !report[0])
 		return;
@@ -351,18 +350,9 @@ __attribute__((constructor)) static void start(void)
 	hits_wanted = number("LATE_START_HITS", 0);
 	policy = forbids && strcmp(forbids, "forbid") == 0 ? PATCH_TRAP_POLICY_FORBID : PATCH_TRAP_POLICY_ALLOW;
 	clean_environment();
-	/* The program's signals are not this thread's; what the library or a fault raises is. */
-	sigfillset(&blocked);
-	sigdelset(&blocked, SIGTRAP);
-	sigdelset(&blocked, SIGILL);
-	sigdelset(&blocked, SIGSEGV);
-	sigdelset(&blocked, SIGBUS);
-	pthread_attr_init(&attr);
-	pthread_attr_setsigmask_np(&attr, &blocked);
 	owner = getpid();
-	if (pthread_create(&thread, &attr, start_late, NULL) != 0) {
+	if (thread_start(&thread, start_late) != 0) {
 		owner = 0;
 		say("error start: pthread_create()\n");
 	}
-	pthread_attr_destroy(&attr);
 }

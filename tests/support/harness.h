@@ -12,6 +12,8 @@
 #define _GNU_SOURCE
 #endif
 
+#include "common/probe_code.h"
+
 #include <libpatch/patch.h>
 
 #include <errno.h>
@@ -29,7 +31,7 @@
 #include <unistd.h>
 
 /* Procedures that may be probed with PATCH_REGS_GP_ONLY are compiled without extended state. */
-#define GP_ONLY __attribute__((target("general-regs-only")))
+#define GP_ONLY PROBE_CODE
 #if defined(__clang__)
 #define NOINLINE __attribute__((noinline))
 #else

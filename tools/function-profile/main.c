@@ -24,6 +24,8 @@
 #define _GNU_SOURCE
 #include "common/functions.h"
 #include "common/output.h"
+#include "common/probe_code.h"
+#include "common/thread.h"
 #include "settings.h"
 
 #include <errno.h>
@@ -93,8 +95,6 @@ static __thread bool is_ours __attribute__((tls_model("initial-exec"))); /* a th
  * Probe procedures touch general purpose registers only (PATCH_REGS_NO_STATE), and call nothing: they run wherever the
  * program's functions do, inside malloc and in signal handlers too.
  */
-#define PROBE_CODE __attribute__((target("general-regs-only")))
-
 PROBE_CODE static long system_call(long number, long a, long b, long c, long d, long e, long f)
 {
 	register long r10 __asm__("r10") = d;
@@ -379,24 +379,13 @@ static void *control(void *unused)
 	}
 }
 
-/* The program stays single-threaded unless it is asked for, and its signals are not ours to take. */
+/* The program stays single-threaded unless it is asked for. */
 static void start_controller(void)
 {
-	pthread_attr_t attr;
-	sigset_t blocked;
-
 	if (!settings.progress && !settings.remove_after)
 		return;
-	sigfillset(&blocked);
-	sigdelset(&blocked, SIGTRAP);
-	sigdelset(&blocked, SIGILL);
-	sigdelset(&blocked, SIGSEGV);
-	sigdelset(&blocked, SIGBUS);
 	sem_init(&controller_stop, 0, 0);
-	pthread_attr_init(&attr);
-	pthread_attr_setsigmask_np(&attr, &blocked);
-	controller_runs = pthread_create(&controller, &attr, control, NULL) == 0;
-	pthread_attr_destroy(&attr);
+	controller_runs = thread_start(&controller, control) == 0;
 	if (controller_runs)
 		pthread_setname_np(controller, "libpatch-trace");
 }

@@ -18,6 +18,7 @@
 #include "code/pc_map.h"
 #include "code/staging.h"
 #include "code/trampoline.h"
+#include "common/probe_code.h"
 #include "runtime/hook_guard.h"
 #include "runtime/shadow.h"
 #include "sys/text.h"
@@ -257,7 +258,7 @@ static uint64_t tag_of(size_t hook, unsigned int post, unsigned int i)
 }
 
 /* Everything that it may destroy is destroyed. */
-__attribute__((target("general-regs-only"), noinline)) static void procedure(struct patch_exec_context *context,
+PROBE_CODE __attribute__((noinline)) static void procedure(struct patch_exec_context *context,
 									      uint8_t post)
 {
 	const size_t hook = (size_t)context->user_data;
@@ -276,7 +277,7 @@ __attribute__((target("general-regs-only"), noinline)) static void procedure(str
 
 static __thread uint64_t thread_counters[HOOKS_MAX][2];
 
-__attribute__((target("general-regs-only"))) static bool instead(struct arch_call *call)
+PROBE_CODE static bool instead(struct arch_call *call)
 {
 	++shared->instead;
 	if (setup->flags & MADE)
