@@ -7,16 +7,7 @@
 #define LIBPATCH_ARCH_UPCALLS_H
 
 #include "base/compiler.h"
-
-/* The first call of a PROBE_AROUND was made, and the second is owed. All 0: none. */
-struct hook_pair {
-	/* The execution: its place, which is the address of the slot of both hooks, and stack_pointer, added up. */
-	uintptr_t execution;
-	uintptr_t record;        /* that the first hook has called */
-	uintptr_t stack_pointer; /* of the program at the instruction, as the first call has left it */
-	uint64_t called;         /* of a list's record: which of its entries were called (patch/hook_list.h) */
-};
-#define HOOK_PAIRS 8
+#include "base/thread_block.h"
 
 struct own_stack;
 
@@ -30,7 +21,7 @@ struct shadow_leaf {
 
 /*
  * What a thread tells about the hook that it runs, and about pairs that are not complete. Generated code reads and
- * writes `guard`, `top` and `pairs` by their distance from the thread pointer; runtime/hook_guard.h says what guards
+ * writes `guard` and `top`, and the pairs by their distance from this structure; runtime/hook_guard.h says what guards
  * mean, runtime/hook_pairs.h in what order pairs are.
  */
 struct hook_guard {
@@ -39,21 +30,53 @@ struct hook_guard {
 	uintptr_t saved; /* for runtime/ only */
 	/*
 	 * The pair noted last: its distance from this structure. 0 when there is none, or when those that are left are
-	 * the ones that the ring has gone past (`gone_past`). What is there then, a guard, is no execution.
+	 * the ones that the ring has gone past (`gone_past`). What is there then, a guard, is no execution. The next
+	 * one is noted a pair's size further; where that is in the thread's block, and there is none in the block yet,
+	 * this is the distance of the block's first one, which is always 0.
 	 */
-	uint32_t top;
-	/* The ring has begun again at pairs[0], and there may be pairs above `top`: 1, else 0. */
-	uint32_t gone_past;
+	uintptr_t top;
 	const struct shadow_leaf *shadow; /* the page that was looked at last; never NULL */
-	struct hook_pair pairs[HOOK_PAIRS];
+	/* The first one of HOOK_PAIRS. As a rule no thread has more: the others are in its block. */
+	struct hook_pair pair;
+	/* The ring has begun again at `pair`, and there may be pairs above `top`: 1, else 0. */
+	uintptr_t gone_past;
 	/* Signals that the kernel keeps blocked until the running hook's call ends (trap/put_off.h). */
 	uint64_t put_off;
 	/* The thread's own stack, never NULL; and a register of the program's while a hook has no stack yet. */
 	struct own_stack *own;
 	uintptr_t kept;
 };
-_Static_assert(offsetof(struct hook_guard, pairs) == sizeof(struct hook_pair), "`top` is a multiple of a pair's size");
+_Static_assert(offsetof(struct hook_guard, pair) == sizeof(struct hook_pair), "`top` of the first one");
 extern TLS_INITIAL_EXEC struct hook_guard libpatch_hook_guard;
+
+#define HOOK_PAIR_FIRST sizeof(struct hook_pair)
+
+/*
+ * What `top` is, with the n-th pair as the last one noted, and when the one behind it is about to be noted. `block`:
+ * the distance of the thread's block.
+ */
+static inline uintptr_t hook_pair_top(uintptr_t block, size_t n)
+{
+	return n < 2 ? n * sizeof(struct hook_pair) : block + (n - 1) * sizeof(struct hook_pair);
+}
+
+static inline uintptr_t hook_pair_top_below(uintptr_t block, size_t n)
+{
+	return hook_pair_top(block, n + 1) - sizeof(struct hook_pair);
+}
+
+/* How many pairs there are up to `top`. */
+static inline size_t hook_pair_number(uintptr_t block, uintptr_t top)
+{
+	return top <= HOOK_PAIR_FIRST ? top / sizeof(struct hook_pair) :
+					1 + (top - block) / sizeof(struct hook_pair);
+}
+
+/* How many there are room for. */
+static inline size_t hook_pair_room(const struct thread_block *block)
+{
+	return block != NULL ? HOOK_PAIRS : 1;
+}
 
 /*
  * A hook with its frame at `base` met a guard that is not 0: may the hook run, with the guard being 0 from now on? No

@@ -12,8 +12,8 @@
 #include <sys/uio.h>
 
 /*
- * `owner`: the address of the thread's `own`; 0: nobody has had the block. Its lowest bit is set while a thread takes
- * the block, or looks whether it may; only the thread that has set the bit changes `owner` then.
+ * `owner`: the address of the thread's `libpatch_thread_block`; 0: nobody has the block. Its lowest bit is set while a
+ * thread takes the block, or looks whether it may; only the thread that has set the bit changes `owner` then.
  */
 struct thread_slot {
 	_Atomic uintptr_t owner;
@@ -34,7 +34,7 @@ struct thread_slots {
 static struct thread_slot first_slots[FIRST_SLOTS];
 static struct thread_slots first = { .count = FIRST_SLOTS, .slots = first_slots };
 
-static TLS_INITIAL_EXEC struct thread_block *volatile own;
+TLS_INITIAL_EXEC struct thread_block *_Atomic libpatch_thread_block;
 
 /* Has the thread whose word this is another block, or none, or is it gone? */
 static bool thread_block_is_left(uintptr_t owner, const struct thread_block *block)
@@ -57,7 +57,7 @@ static bool thread_block_take_free(struct thread_slot *slot)
 {
 	uintptr_t owner = atomic_load(&slot->owner);
 
-	return (owner == 0 || owner == (uintptr_t)&own) && thread_block_claim(slot, owner);
+	return (owner == 0 || owner == (uintptr_t)&libpatch_thread_block) && thread_block_claim(slot, owner);
 }
 
 /*
@@ -122,23 +122,28 @@ static struct thread_slot *thread_block_get_slot(void)
 
 struct thread_block *thread_block_known(void)
 {
-	return own;
+	return atomic_load_explicit(&libpatch_thread_block, memory_order_relaxed);
 }
 
 struct thread_block *thread_block(void)
 {
+	struct thread_block *known = thread_block_known();
 	struct thread_slot *slot;
 
-	if (own != NULL)
-		return own;
+	if (known != NULL)
+		return known;
 	slot = thread_block_get_slot();
 	if (slot == NULL)
 		return NULL;
-	slot->block = (struct thread_block){ 0 };
-	/* A handler that interrupts this takes another one, which is left here. */
-	own = &slot->block;
-	atomic_store(&slot->owner, (uintptr_t)&own);
-	return own;
+	/* A handler that has interrupted this may have got one, even this one: what it has put there stays. */
+	if (thread_block_known() != &slot->block)
+		slot->block = (struct thread_block){ 0 };
+	if (!atomic_compare_exchange_strong(&libpatch_thread_block, &known, &slot->block) && known != &slot->block) {
+		atomic_store(&slot->owner, 0);
+		return known;
+	}
+	atomic_store(&slot->owner, (uintptr_t)&libpatch_thread_block);
+	return &slot->block;
 }
 
 size_t thread_block_bytes(void)

@@ -30,8 +30,19 @@ struct pending_call {
 /* The deepest ones are kept. */
 #define PENDING_CALLS 32
 
+/* The first call of a PROBE_AROUND was made, and the second is owed. All 0: none. */
+struct hook_pair {
+	/* The execution: its place, which is the address of the slot of both hooks, and stack_pointer, added up. */
+	uintptr_t execution;
+	uintptr_t record;        /* that the first hook has called */
+	uintptr_t stack_pointer; /* of the program at the instruction, as the first call has left it */
+	uint64_t called;         /* of a list's record: which of its entries were called (patch/hook_list.h) */
+};
+#define HOOK_PAIRS 8
+
 /* All 0 at first. */
 struct thread_block {
+	struct hook_pair pairs[HOOK_PAIRS]; /* runtime/hook_pairs.h; the first one is always 0 */
 	struct { /* base/error.c */
 		struct error_record chain[ERROR_CHAIN];
 		unsigned int length;
@@ -48,6 +59,9 @@ struct thread_block {
 struct thread_block *thread_block_known(void);
 /* The same, or a new one; NULL when the kernel has no memory for it. */
 struct thread_block *thread_block(void);
+
+/* What is told by thread_block_known(); for whoever reads it of another thread, too. Once it is set it stays. */
+extern TLS_INITIAL_EXEC struct thread_block *_Atomic libpatch_thread_block;
 
 /* Mapped for blocks. */
 size_t thread_block_bytes(void);

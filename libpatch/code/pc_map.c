@@ -11,6 +11,7 @@
 #include "arch/put_off.h"
 #include "arch/thread_pointer.h"
 #include "arch/trap_bytes.h"
+#include "arch/upcalls.h"
 #include "code/arena.h"
 #include "code/code_ranges.h"
 
@@ -120,6 +121,9 @@ bool code_canonical(greg_t *registers, struct code_place *place)
 
 	arch_registers_from(registers, &interrupted);
 	if (pc_map_of_code(interrupted.pc, &map)) {
+		/* Where the next pair is noted. */
+		if (libpatch_hook_guard.top == HOOK_PAIR_FIRST)
+			(void)thread_block();
 		if (!arch_canonical(&map, &interrupted, arch_thread_pointer(), pc_map_read, NULL, &canonical))
 			return false;
 		for (size_t i = 0; i < canonical.write_count; ++i)

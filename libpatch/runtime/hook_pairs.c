@@ -10,26 +10,48 @@
 #include "runtime/own_stack.h"
 #include "sys/process.h"
 
-#define PAIR ((uint32_t)sizeof(struct hook_pair))
-#define LAST (HOOK_PAIRS * PAIR)
+#define PAIR sizeof(struct hook_pair)
 
 /* In an execution, whose two addresses are far below it: its first hook was passed over, and so is the second. */
 #define PASSED ((uintptr_t)1 << 63)
 
-static struct hook_pair *hook_pairs_at(uint32_t offset)
+static struct hook_pair *hook_pairs_at(uintptr_t offset)
 {
 	return (struct hook_pair *)((uintptr_t)&libpatch_hook_guard + offset);
 }
 
-/* Below the lowest one are those that the ring has gone past. */
-static uint32_t hook_pairs_below(uint32_t offset)
+/* The distance of the thread's block. */
+static uintptr_t hook_pairs_block(void)
 {
-	return offset > PAIR ? offset - PAIR : LAST;
+	return (uintptr_t)thread_block_known() - (uintptr_t)&libpatch_hook_guard;
+}
+_Static_assert(offsetof(struct thread_block, pairs) == 0, "hook_pairs_block()");
+
+static size_t hook_pairs_room(void)
+{
+	return hook_pair_room(thread_block_known());
 }
 
-static uint32_t hook_pairs_above(uint32_t offset)
+static size_t hook_pairs_number(void)
 {
-	return offset < LAST ? offset + PAIR : PAIR;
+	return hook_pair_number(hook_pairs_block(), libpatch_hook_guard.top);
+}
+
+/* From 1 on. */
+static struct hook_pair *hook_pairs_nth(size_t n)
+{
+	return hook_pairs_at(hook_pair_top(hook_pairs_block(), n));
+}
+
+/* Below the lowest one are those that the ring has gone past. */
+static size_t hook_pairs_below(size_t n)
+{
+	return n > 1 ? n - 1 : hook_pairs_room();
+}
+
+static size_t hook_pairs_above(size_t n)
+{
+	return n < hook_pairs_room() ? n + 1 : 1;
 }
 
 static uintptr_t hook_pairs_place(const struct hook_pair *pair)
@@ -49,13 +71,16 @@ static void hook_pairs_clear(struct hook_pair *pair)
  */
 static void hook_pairs_lend(void)
 {
-	struct hook_pair *mine = hook_pairs_at(libpatch_hook_guard.top);
-	uint32_t offset = hook_pairs_above(libpatch_hook_guard.top);
+	struct hook_pair *mine = hook_pairs_top();
+	size_t above;
 
 	if (!process_is_borrowed())
 		return;
-	*hook_pairs_at(offset) = *mine;
-	libpatch_hook_guard.top = offset;
+	/* Without a block there is room for one. */
+	(void)thread_block();
+	above = hook_pairs_above(hook_pairs_number());
+	*hook_pairs_nth(above) = *mine;
+	libpatch_hook_guard.top = hook_pair_top(hook_pairs_block(), above);
 }
 
 static void hook_pairs_drop(void)
@@ -80,17 +105,17 @@ static bool hook_pairs_is_of(const struct hook_pair *pair, uintptr_t execution, 
  */
 static bool hook_pairs_seek(uintptr_t execution, uintptr_t place)
 {
-	const uint32_t last = libpatch_hook_guard.top != 0 ? libpatch_hook_guard.top : LAST;
-	uint32_t found = last;
+	const size_t last = libpatch_hook_guard.top != 0 ? hook_pairs_number() : hook_pairs_room();
+	size_t found = last;
 
-	while (!hook_pairs_is_of(hook_pairs_at(found), execution, place)) {
+	while (!hook_pairs_is_of(hook_pairs_nth(found), execution, place)) {
 		found = hook_pairs_below(found);
 		if (found == last)
 			return false;
 	}
-	for (uint32_t above = last; above != found; above = hook_pairs_below(above))
-		hook_pairs_clear(hook_pairs_at(above));
-	libpatch_hook_guard.top = found;
+	for (size_t above = last; above != found; above = hook_pairs_below(above))
+		hook_pairs_clear(hook_pairs_nth(above));
+	libpatch_hook_guard.top = hook_pair_top(hook_pairs_block(), found);
 	return true;
 }
 
@@ -133,24 +158,26 @@ static bool hook_pairs_is_gone(const struct hook_pair *pair, uintptr_t place, ui
 void hook_pairs_make_room(uintptr_t place, uintptr_t base)
 {
 	uintptr_t stack_pointer = arch_hook_stack_pointer(base);
-	uint32_t top = libpatch_hook_guard.top;
+	size_t top = hook_pairs_number();
 	bool any = false;
 
-	for (size_t i = 0; i < HOOK_PAIRS; ++i) {
-		struct hook_pair *pair = &libpatch_hook_guard.pairs[i];
+	for (size_t n = 1; n <= hook_pairs_room(); ++n) {
+		struct hook_pair *pair = hook_pairs_nth(n);
 
 		if (pair->execution != 0 && hook_pairs_is_gone(pair, place, stack_pointer))
 			hook_pairs_clear(pair);
 		any |= pair->execution != 0;
 	}
-	while (top != 0 && hook_pairs_at(top)->execution == 0)
-		top -= PAIR;
+	while (top != 0 && hook_pairs_nth(top)->execution == 0)
+		--top;
+	if (top != 0)
+		(void)thread_block();
 	/* Behind the last one the ring begins again. */
-	if (top == LAST)
+	if (top == hook_pairs_room())
 		libpatch_hook_guard.gone_past = 1;
 	if (!any)
 		libpatch_hook_guard.gone_past = 0;
-	libpatch_hook_guard.top = top < LAST ? top : 0;
+	libpatch_hook_guard.top = hook_pair_top_below(hook_pairs_block(), top < hook_pairs_room() ? top : 0);
 }
 
 static bool hook_pairs_is_empty(void)

@@ -3,8 +3,9 @@
  * Pairs of the two calls of PROBE_AROUND: a pair that began is completed, by the record that the first call was made
  * with, though the slot may be closed by then; and without a first call there is no second.
  *
- * They are in struct hook_guard of the thread (arch/upcalls.h), a ring, and are written by the thread's hooks only,
- * with its guard set:
+ * They are a ring, the first one in struct hook_guard of the thread (arch/upcalls.h), the others in its block, which it
+ * gets when it needs a second one. Without memory for that the ring has one place. They are written by the thread's
+ * hooks only, with its guard set:
  *
  *   first hook:   calls the procedure;  pair = { execution, record, stack pointer }, above the top one;  guard = 0
  *   second hook:  the top pair, if it is of the same execution: frame.record = its record;  calls the procedure;

@@ -89,10 +89,22 @@ static uintptr_t thread_scan_guard_at(uintptr_t thread)
 	return thread + ((uintptr_t)&libpatch_hook_guard - arch_thread_pointer());
 }
 
-static uintptr_t thread_scan_pairs_at(uintptr_t thread)
+static uintptr_t thread_scan_pair_at(uintptr_t thread)
 {
-	return thread_scan_guard_at(thread) + offsetof(struct hook_guard, pairs);
+	return thread_scan_guard_at(thread) + offsetof(struct hook_guard, pair);
 }
+
+/* Where it says which block it has. */
+static uintptr_t thread_scan_block_at(uintptr_t thread)
+{
+	return thread + ((uintptr_t)&libpatch_thread_block - arch_thread_pointer());
+}
+
+/* Pairs, and where the others are. */
+struct thread_pairs {
+	struct hook_pair first;
+	const struct thread_block *block;
+};
 
 /* The thread's memory may have been given back, and may have been used again since. */
 static enum thread_life thread_scan_look(uintptr_t thread, struct thread_look *look)
@@ -118,11 +130,16 @@ static void thread_scan_visit_frame(const struct thread_frame *frame, hook_threa
 	visit(&(struct hook_use){ .record = frame->record, .current = frame->current }, data);
 }
 
+static void thread_scan_visit_pair(const struct hook_pair *pair, hook_threads_visit_fn *visit, void *data)
+{
+	if (pair->record != 0)
+		visit(&(struct hook_use){ .record = pair->record, .called = pair->called }, data);
+}
+
 static void thread_scan_visit_pairs(const struct hook_pair pairs[HOOK_PAIRS], hook_threads_visit_fn *visit, void *data)
 {
 	for (size_t i = 0; i < HOOK_PAIRS; ++i)
-		if (pairs[i].record != 0)
-			visit(&(struct hook_use){ .record = pairs[i].record, .called = pairs[i].called }, data);
+		thread_scan_visit_pair(&pairs[i], visit, data);
 }
 
 /*
@@ -147,7 +164,8 @@ static void thread_scan_drop(struct thread_entry *entry, uintptr_t thread)
 /*
  * The order of looking: the guard, the record in the frame, the pairs. A record goes from the first hook's frame into a
  * pair, and other hooks may run in a frame at the same address before the second hook takes it from there: whatever has
- * left the frame by the time that it is read is in the pairs, unless it is done.
+ * left the frame by the time that it is read is in the pairs, unless it is done. That holds for the block, too: the
+ * thread has it before it notes a pair there.
  */
 
 /* A hook between its guard and its record is soon past it, if it runs. */
@@ -160,7 +178,8 @@ static bool thread_scan_visit(struct thread_entry *entry, hook_threads_visit_fn 
 
 	for (int i = 0; thread != 0 && i < LOOKS; ++i) {
 		struct thread_frame frame = { 0 };
-		struct hook_pair pairs[HOOK_PAIRS];
+		struct hook_pair first, pairs[HOOK_PAIRS];
+		const struct thread_block *block;
 		struct thread_look look;
 		uintptr_t guard;
 		int error;
@@ -182,9 +201,15 @@ static bool thread_scan_visit(struct thread_entry *entry, hook_threads_visit_fn 
 				return false;
 			guard = 0;
 		}
-		if (mem_read(thread_scan_pairs_at(thread), pairs, sizeof(pairs), &error) != sizeof(pairs))
+		if (mem_read(thread_scan_pair_at(thread), &first, sizeof(first), &error) != sizeof(first) ||
+		    mem_read(thread_scan_block_at(thread), &block, sizeof(block), &error) != sizeof(block))
 			return error == EFAULT;
-		thread_scan_visit_pairs(pairs, visit, data);
+		thread_scan_visit_pair(&first, visit, data);
+		if (block != NULL) {
+			if (mem_read((uintptr_t)block->pairs, pairs, sizeof(pairs), &error) != sizeof(pairs))
+				return error == EFAULT;
+			thread_scan_visit_pairs(pairs, visit, data);
+		}
 		if (guard == 0)
 			return true;
 		if (frame.record != 0 || i + 1 == LOOKS) {
@@ -198,11 +223,14 @@ static bool thread_scan_visit(struct thread_entry *entry, hook_threads_visit_fn 
 void hook_threads_visit_own(hook_threads_visit_fn *visit, void *data)
 {
 	const struct thread_look look = { .state = { libpatch_hook_guard.guard, libpatch_hook_guard.saved } };
+	const struct thread_block *block = thread_block_known();
 	uintptr_t guard = thread_scan_frame(&look);
 	struct thread_frame frame;
 	int error;
 
-	thread_scan_visit_pairs(libpatch_hook_guard.pairs, visit, data);
+	thread_scan_visit_pair(&libpatch_hook_guard.pair, visit, data);
+	if (block != NULL)
+		thread_scan_visit_pairs(block->pairs, visit, data);
 	if (guard != 0 &&
 	    mem_read(guard + ARCH_HOOK_FRAME_RECORD, &frame, sizeof(frame), &error) == sizeof(frame) &&
 	    frame.record != 0)
@@ -222,7 +250,8 @@ static struct {
 	size_t pieces;
 	struct thread_look looks[GROUP];
 	struct thread_frame frames[GROUP]; /* of those that are in a hook */
-	struct hook_pair pairs[GROUP][HOOK_PAIRS];
+	struct thread_pairs pairs[GROUP];
+	struct hook_pair in_blocks[GROUP][HOOK_PAIRS]; /* of those that have one */
 } group GUARDED_BY(library_lock);
 
 static void thread_scan_add(uintptr_t at, size_t size) REQUIRES(library_lock)
@@ -244,7 +273,7 @@ static bool thread_scan_read(void *buffer, size_t size) REQUIRES(library_lock)
 /* False: something is not as it was. */
 static bool thread_scan_read_group(void) REQUIRES(library_lock)
 {
-	size_t in_hooks = 0;
+	size_t in_hooks = 0, blocks = 0;
 
 	for (size_t i = 0; i < group.count; ++i) {
 		uintptr_t thread = atomic_load(&group.entries[i]->thread) & ~THREAD_DOUBTED;
@@ -266,27 +295,43 @@ static bool thread_scan_read_group(void) REQUIRES(library_lock)
 	}
 	if (!thread_scan_read(group.frames, in_hooks * sizeof(group.frames[0])))
 		return false;
-	for (size_t i = 0; i < group.count; ++i)
-		thread_scan_add(thread_scan_pairs_at(group.looks[i].self), sizeof(group.pairs[i]));
-	return thread_scan_read(group.pairs, group.count * sizeof(group.pairs[0]));
+	for (size_t i = 0; i < group.count; ++i) {
+		thread_scan_add(thread_scan_pair_at(group.looks[i].self), sizeof(group.pairs[i].first));
+		thread_scan_add(thread_scan_block_at(group.looks[i].self), sizeof(group.pairs[i].block));
+	}
+	if (!thread_scan_read(group.pairs, group.count * sizeof(group.pairs[0])))
+		return false;
+	for (size_t i = 0; i < group.count; ++i) {
+		if (group.pairs[i].block == NULL)
+			continue;
+		thread_scan_add((uintptr_t)group.pairs[i].block->pairs, sizeof(group.in_blocks[0]));
+		++blocks;
+	}
+	return thread_scan_read(group.in_blocks, blocks * sizeof(group.in_blocks[0]));
 }
 
 static bool thread_scan_visit_group(hook_threads_visit_fn *visit, void *data) REQUIRES(library_lock)
 {
 	const struct thread_frame *frame = group.frames;
+	const struct hook_pair(*in_block)[HOOK_PAIRS] = group.in_blocks;
 	const bool known = thread_scan_read_group();
 	bool complete = true;
 
 	for (size_t i = 0; i < group.count; ++i) {
+		const struct hook_pair *pairs = NULL;
 		const struct thread_frame *own = NULL;
 
 		if (known && thread_scan_frame(&group.looks[i]) != 0)
 			own = frame++;
+		if (known && group.pairs[i].block != NULL)
+			pairs = *in_block++;
 		if (!known || (own != NULL && own->record == 0)) {
 			complete &= thread_scan_visit(group.entries[i], visit, data);
 			continue;
 		}
-		thread_scan_visit_pairs(group.pairs[i], visit, data);
+		thread_scan_visit_pair(&group.pairs[i].first, visit, data);
+		if (pairs != NULL)
+			thread_scan_visit_pairs(pairs, visit, data);
 		if (own != NULL)
 			thread_scan_visit_frame(own, visit, data);
 	}

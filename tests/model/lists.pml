@@ -31,7 +31,7 @@ byte leaps;   /* times that a procedure or a handler is left by longjmp() */
 byte inner;   /* 1: into any handler, also the one that calls it; 0: all handlers are left */
 byte known;   /* 1: the second hook knows the stack pointer of before the instruction; 0: only the place */
 byte moves;   /* times that a procedure in front of the instruction leads the thread elsewhere */
-byte ring;    /* pairs that there is room for, up to 3 */
+byte ring;    /* pairs that there is room for, up to 3: the second one and those behind it are in a block of memory */
 byte stores;  /* that the buffer holds at most, up to 6 */
 byte around;  /* the patches that are called behind the instruction, too: a set */
 byte alike;   /* 1: one open patch alone is called without its list */
@@ -66,10 +66,13 @@ byte mutant;  /* what is left out, or done wrongly: */
 #define MOVED_PAIR_STAYS           26 /* MUTANT: another execution's pair is taken */
 #define MOVED_STAYS_CALLED         27 /* not needed: its pair is forgotten */
 #define PLACE_ALONE_COMPARED       28 /* MUTANT: another execution's pair is taken */
-#define TOP_FORGOTTEN              29 /* MUTANT: another execution's pair is taken */
+#define TOP_FORGOTTEN              29 /* MUTANT: pair dropped where there is none */
 #define ABOVE_FOUND_STAYS          30 /* MUTANT: a pair stays behind its execution */
 #define GONE_PAST_NOT_NOTED        31 /* MUTANT: a pair stays behind its execution */
 #define GONE_PAST_AND_NOT_PASSED   32 /* MUTANT: another execution's pair is taken */
+#define BLOCK_LOOKED_FOR_FIRST     33 /* MUTANT: patch used when it is gone */
+#define BLOCK_TOLD_LATE            34 /* MUTANT: patch used when it is gone */
+#define BLOCK_NOT_READ             35 /* MUTANT: patch used when it is gone */
 
 /* ---- memory ------------------------------------------------------------------------------------------------------ */
 
@@ -93,7 +96,9 @@ byte mutant;  /* what is left out, or done wrongly: */
 #define CURRENT(depth) (2 + 2 * (depth))
 #define PAIR_RECORD(offset) (1 + 2 * DEPTHS + 2 * ((offset) - 1))
 #define PAIR_CALLED(offset) (2 + 2 * DEPTHS + 2 * ((offset) - 1))
-#define WORDS (1 + 2 * DEPTHS + 2 * RING)
+/* Has the thread a block? */
+#define BLOCK (1 + 2 * DEPTHS + 2 * RING)
+#define WORDS (BLOCK + 1)
 
 byte memory[WORDS];
 chan buffer = [6] of { byte, byte };
@@ -196,7 +201,7 @@ inline make_room()
 	found = false;
 	i = 1;
 	do
-	:: i <= ring ->
+	:: i <= room ->
 		if
 		:: pairs[i].place != 0 && pairs[i].depth >= depth && mutant != LEFT_PAIRS_STAY ->
 			COVER(2, "a pair whose second call will not come is cleared");
@@ -211,8 +216,15 @@ inline make_room()
 	:: top != 0 && pairs[top].place == 0 -> top--
 	:: else -> break
 	od;
-	gone_past = found && (gone_past || top == ring);
-	top = (top < ring -> top : 0);
+	if
+	:: top != 0 && room < ring -> COVER(18, "there is no memory for a second pair")
+	:: top != 0 && room < ring ->
+		put_unless(BLOCK_TOLD_LATE, BLOCK, 1);
+		room = ring
+	:: else
+	fi;
+	gone_past = found && (gone_past || top == room);
+	top = (top < room -> top : 0);
 	found = false;
 	i = 0
 }
@@ -226,7 +238,7 @@ inline take_place(what)
 		COVER(16, "the oldest pair is lost");
 		i = 1;
 		do
-		:: i <= ring ->
+		:: i <= room ->
 			if
 			:: pairs[i].place == 0 || pairs[i].depth < pairs[top].depth ->
 				VIOLATION("a pair is lost that is not the oldest of as many as there is room for")
@@ -247,7 +259,7 @@ inline check_others()
 {
 	i = 1;
 	do
-	:: i <= ring ->
+	:: i <= room ->
 		if
 		:: i != top && pairs[i].place != 0 && pairs[i].depth >= depth ->
 			VIOLATION("a pair stays behind its execution")
@@ -258,22 +270,22 @@ inline check_others()
 	od
 }
 
-#define BELOW(n) ((n) > 1 -> (n) - 1 : ring)
+#define BELOW(n) ((n) > 1 -> (n) - 1 : room)
 
 /* hook_pairs_find(), hook_pairs_find_at(), hook_pairs_forget(): with the pair in `top` */
 inline seek(by_place)
 {
 	found = false;
-	n = (top != 0 -> top : ring);
+	n = (top != 0 -> top : room);
 	i = 0;
 	do
-	:: i < ring && (pairs[n].place == 0 || (!(by_place) && pairs[n].depth != depth)) -> i++; n = BELOW(n)
+	:: i < room && (pairs[n].place == 0 || (!(by_place) && pairs[n].depth != depth)) -> i++; n = BELOW(n)
 	:: else -> break
 	od;
 	if
-	:: i < ring ->
+	:: i < room ->
 		found = true;
-		i = (top != 0 -> top : ring);
+		i = (top != 0 -> top : room);
 		do
 		:: i != n && mutant != ABOVE_FOUND_STAYS ->
 			if
@@ -384,6 +396,10 @@ inline note_pair()
 	put(PAIR_RECORD(top), record);
 	put_unless(PAIR_NOTED_BEHIND_GUARD, GUARD, 0);
 	if
+	:: mutant == BLOCK_TOLD_LATE && room > 1 -> put(BLOCK, 1)
+	:: else
+	fi;
+	if
 	:: IS_LIST(record) -> put_if(CALLED_NOTED_BEHIND_GUARD, PAIR_CALLED(top), called)
 	:: else
 	fi;
@@ -401,6 +417,7 @@ proctype thread()
 	byte depth, left = hits, record, called, done, x, n, i, top, word, value;
 	byte phase[DEPTHS], owed[DEPTHS];
 	pair pairs[RING + 1];
+	byte room = 1; /* of `ring`, so far */
 	bool found, moved, gone_past;
 
 end:	do
@@ -731,12 +748,19 @@ inline see(record, current, called, is_pair)
 	fi
 }
 
-/* The words of a pair, in any order. */
+/* The words of a pair, in any order; of the first one before it is known where the others are. */
 inline read_pairs()
 {
 	p = 1;
 	do
-	:: p <= ring ->
+	:: p == 2 && mutant == BLOCK_NOT_READ -> break
+	:: p == 2 && mutant != BLOCK_NOT_READ && mutant != BLOCK_LOOKED_FOR_FIRST && !block -> get(BLOCK, block);
+		if
+		:: !block -> break
+		:: else
+		fi
+	:: p == 2 && mutant == BLOCK_LOOKED_FOR_FIRST && !block -> break
+	:: p <= ring && (p != 2 || (block && mutant != BLOCK_NOT_READ)) ->
 		if
 		:: get(PAIR_RECORD(p), record); get(PAIR_CALLED(p), called)
 		:: get(PAIR_CALLED(p), called); get(PAIR_RECORD(p), record)
@@ -753,7 +777,8 @@ inline read_pairs()
 		p++
 	:: else -> break
 	od;
-	p = 0
+	p = 0;
+	block = 0
 }
 
 inline look()
@@ -764,6 +789,10 @@ inline look()
 	fi;
 	if
 	:: mutant == PAIRS_READ_FIRST -> read_pairs()
+	:: else
+	fi;
+	if
+	:: mutant == BLOCK_LOOKED_FOR_FIRST -> get(BLOCK, block)
 	:: else
 	fi;
 	get(GUARD, guard);
@@ -831,7 +860,7 @@ proctype writer()
 	byte x, y, l, p, n, word, value;
 	byte list, fresh, only, attached = start, open = start;
 	bool published[LISTS], fenced = true, unknown;
-	byte guard, record, current, called, used, lists_seen, seen;
+	byte guard, record, current, called, used, lists_seen, seen, block;
 
 	published[0] = true;
 end:	do

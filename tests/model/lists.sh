@@ -6,7 +6,7 @@
 #   lists.sh             as in `make check`
 #   lists.sh NAME        a mutant's counterexample, step by step
 set -u
-model=lists mutants=28 stress_hash=24
+model=lists mutants=31 stress_hash=24
 standard='PATCHES=2 START=3 HITS=1 DEPTHS=1 LEAPS=0 INNER=1 KNOWN=1 MOVES=0 RING=2 STORES=4 AROUND=3 ALIKE=1'
 attempts='ROUNDS=2
 ROUNDS=3 START=1 ALIKE=0
@@ -15,7 +15,8 @@ ROUNDS=1 HITS=4 DEPTHS=3 START=1 KNOWN=0 INNER=0
 ROUNDS=1 HITS=3 DEPTHS=3 LEAPS=1
 ROUNDS=1 HITS=3 DEPTHS=3 LEAPS=1 MOVES=1
 ROUNDS=1 HITS=4 DEPTHS=3 LEAPS=1
-ROUNDS=2 HITS=2 DEPTHS=2 LEAPS=1'
+ROUNDS=2 HITS=2 DEPTHS=2 LEAPS=1
+ROUNDS=3 HITS=2 DEPTHS=2 START=1'
 . "$(dirname "$0")/driver.sh"
 
 safe ROUNDS=5

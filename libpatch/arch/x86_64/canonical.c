@@ -308,14 +308,14 @@ static void canonical_restore_errno(struct canonical *c, const struct canonical_
 
 #define PAIR(pairs, top, field) ((pairs) + (top) + offsetof(struct hook_pair, field))
 
-static void canonical_set_top(struct canonical *c, uint32_t top)
+static void canonical_set_top(struct canonical *c, uintptr_t top)
 {
 	canonical_write(c, canonical_variable(c, &libpatch_hook_guard.top), top, sizeof(top));
 }
 
-static uint32_t canonical_top(struct canonical *c)
+static uintptr_t canonical_top(struct canonical *c)
 {
-	return canonical_half(c, canonical_variable(c, &libpatch_hook_guard.top));
+	return canonical_word(c, canonical_variable(c, &libpatch_hook_guard.top));
 }
 
 /* The hook's, by its lea rcx, [rip + slot], or, in far code, its mov rcx, slot. */
@@ -337,13 +337,15 @@ static uintptr_t canonical_slot(const struct canonical *c, const struct canonica
 static void canonical_note_pair(struct canonical *c, const struct canonical_hook *hook, uintptr_t stack_pointer)
 {
 	const uintptr_t pairs = canonical_variable(c, &libpatch_hook_guard);
-	uint32_t top = canonical_top(c);
+	const uintptr_t block = canonical_word(c, canonical_variable(c, &libpatch_thread_block));
+	size_t number = hook_pair_number(block - pairs, canonical_top(c));
+	uintptr_t top;
 
-	if (top == HOOK_PAIRS * sizeof(struct hook_pair)) {
-		top = 0;
-		canonical_write(c, canonical_variable(c, &libpatch_hook_guard.gone_past), 1, sizeof(uint32_t));
+	if (number == hook_pair_room((const struct thread_block *)block)) {
+		number = 0;
+		canonical_write(c, canonical_variable(c, &libpatch_hook_guard.gone_past), 1, sizeof(uintptr_t));
 	}
-	top += (uint32_t)sizeof(struct hook_pair);
+	top = hook_pair_top(block - pairs, number + 1);
 	canonical_write(c, PAIR(pairs, top, record), canonical_word(c, hook->base + ARCH_HOOK_FRAME_RECORD),
 			sizeof(uint64_t));
 	canonical_write(c, PAIR(pairs, top, stack_pointer), stack_pointer, sizeof(uint64_t));
@@ -354,11 +356,11 @@ static void canonical_note_pair(struct canonical *c, const struct canonical_hook
 static void canonical_drop_pair(struct canonical *c)
 {
 	const uintptr_t pairs = canonical_variable(c, &libpatch_hook_guard);
-	const uint32_t top = canonical_top(c);
+	const uintptr_t top = canonical_top(c);
 
 	canonical_write(c, PAIR(pairs, top, execution), 0, sizeof(uint64_t));
 	canonical_write(c, PAIR(pairs, top, record), 0, sizeof(uint64_t));
-	canonical_set_top(c, top - (uint32_t)sizeof(struct hook_pair));
+	canonical_set_top(c, top - sizeof(struct hook_pair));
 }
 
 /* Is the pair noted last this hook's? */

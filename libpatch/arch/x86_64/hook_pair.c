@@ -46,9 +46,9 @@ void arch_emit_load_pair(struct arch_code *code, const struct arch_hook *hook, s
 		arch_emit_stretch(code, ARCH_HOOK_ASKED, cold->number);
 		cold->unpaired = EMIT_FORWARD("\x0F\x85");         /* jne unpaired */
 		arch_emit_stretch(code, ARCH_HOOK_RCX, cold->number);
-		EMIT_FIELD("\x64\x8B\x04\x25", top_offset());        /* mov eax, fs:[top] */
+		EMIT_FIELD("\x64\x48\x8B\x04\x25", top_offset());        /* mov rax, fs:[top] */
 	} else {
-		EMIT_FIELD("\x64\x8B\x04\x25", top_offset());        /* mov eax, fs:[top] */
+		EMIT_FIELD("\x64\x48\x8B\x04\x25", top_offset());        /* mov rax, fs:[top] */
 		arch_emit_place(code, hook->slot);
 		emit_add_program(code, hook->own, hook_above(hook->exit) - hook->change); /* the execution */
 		EMIT_FIELD("\x64\x48\x3B\x88", pair_offset(PAIR_FIELD(execution))); /* cmp rcx, fs:[rax + execution] */
@@ -57,11 +57,12 @@ void arch_emit_load_pair(struct arch_code *code, const struct arch_hook *hook, s
 	EMIT_FIELD("\x64\x48\x8B\x88", pair_offset(PAIR_FIELD(record))); /* mov rcx, fs:[rax + record] */
 }
 
-/* eax: `top`. ZF is set when there are no pairs: `top` is never 1, and `gone_past` is 1 or 0. */
+/* rax: `top`. ZF is set when there are no pairs: `top` is never 1, and `gone_past` is 1 or 0. */
 static void emit_whether_pairs(struct arch_code *code)
 {
-	EMIT_FIELD("\x64\x8B\x04\x25", top_offset());                                    /* mov eax, fs:[top] */
-	EMIT_FIELD("\x64\x3B\x04\x25", hook_tls_offset(&libpatch_hook_guard.gone_past)); /* cmp eax, fs:[gone_past] */
+	EMIT_FIELD("\x64\x48\x8B\x04\x25", top_offset()); /* mov rax, fs:[top] */
+	/* cmp rax, fs:[gone_past] */
+	EMIT_FIELD("\x64\x48\x3B\x04\x25", hook_tls_offset(&libpatch_hook_guard.gone_past));
 }
 
 void arch_emit_note_pair(struct arch_code *code, const struct arch_hook *hook, struct arch_cold_hook *cold)
@@ -78,20 +79,20 @@ void arch_emit_note_pair(struct arch_code *code, const struct arch_hook *hook, s
 	cold->place = (uint32_t)code->size;
 	emit_execution(code, hook->slot);
 	EMIT_FIELD("\x64\x48\x89\x88", pair_offset(next + PAIR_FIELD(execution)));
-	EMIT("\x83\xC0");                                         /* add eax, size of a pair */
+	EMIT("\x48\x83\xC0");                                         /* add rax, size of a pair */
 	arch_emit_u8(code, (uint8_t)next);
-	EMIT_FIELD("\x64\x89\x04\x25", top_offset());                /* mov fs:[top], eax */
+	EMIT_FIELD("\x64\x48\x89\x04\x25", top_offset());                /* mov fs:[top], rax */
 	arch_emit_stretch(code, ARCH_HOOK_CALLED, cold->number);
 }
 
 void arch_emit_drop_pair(struct arch_code *code, const struct arch_cold_hook *cold)
 {
-	EMIT_FIELD("\x64\x8B\x0C\x25", top_offset());                       /* mov ecx, fs:[top] */
+	EMIT_FIELD("\x64\x48\x8B\x0C\x25", top_offset());                       /* mov rcx, fs:[top] */
 	EMIT_FIELD("\x64\x48\x89\x81", pair_offset(PAIR_FIELD(execution))); /* mov fs:[rcx + execution], rax */
 	EMIT_FIELD("\x64\x48\x89\x81", pair_offset(PAIR_FIELD(record)));    /* mov fs:[rcx + record], rax */
-	EMIT("\x83\xE9");                                                   /* sub ecx, size of a pair */
+	EMIT("\x48\x83\xE9");                                                   /* sub rcx, size of a pair */
 	arch_emit_u8(code, sizeof(struct hook_pair));
-	EMIT_FIELD("\x64\x89\x0C\x25", top_offset());                /* mov fs:[top], ecx */
+	EMIT_FIELD("\x64\x48\x89\x0C\x25", top_offset());                /* mov fs:[top], rcx */
 	arch_emit_stretch(code, ARCH_HOOK_CALLED, cold->number);
 }
 
@@ -132,7 +133,7 @@ void arch_emit_cold_pair(struct arch_code *code, const struct arch_cold_hook *co
 		arch_emit_label(code, cold->crowded);
 		arch_emit_place(code, cold->slot);
 		arch_emit_call_library(code, libpatch_make_room);
-		EMIT_FIELD("\x64\x8B\x04\x25", top_offset()); /* mov eax, fs:[top] */
+		EMIT_FIELD("\x64\x48\x8B\x04\x25", top_offset()); /* mov rax, fs:[top] */
 		EMIT("\xE9");                                 /* jmp room */
 		arch_emit_back(code, cold->room);
 		arch_emit_stretch(code, ARCH_HOOK_RCX, cold->number);

@@ -21,7 +21,7 @@
 #define OWN_SIGNALS_FLAGS 96
 
 /* struct hook_guard */
-#define GUARD_WORD_OWN 296
+#define GUARD_WORD_OWN 80
 
 /*
  * A hook's landing, from its first byte: there is no stack; the frame is to be at rcx; the hook begins anew. In the

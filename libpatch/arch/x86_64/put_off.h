@@ -11,7 +11,7 @@
  */
 #define PUT_OFF_RETURNS 32
 /* `put_off` in struct hook_guard */
-#define PUT_OFF_GUARD_WORD 288
+#define PUT_OFF_GUARD_WORD 72
 
 /* What a stub keeps below the flags, which are below the stack pointer that it begins with. */
 #define PUT_OFF_RAX 0

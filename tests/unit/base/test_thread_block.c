@@ -212,6 +212,48 @@ Test(thread_block, is_not_taken_from_a_new_thread_at_the_same_storage)
 	pthread_join(second.thread, NULL);
 }
 
+static void use_in_another(void)
+{
+	pthread_t thread;
+
+	pthread_create(&thread, NULL, use, (void *)1);
+	pthread_join(thread, NULL);
+}
+
+static struct thread_block *handlers;
+
+static int handler_has_one(enum inject_point point)
+{
+	if (point == INJECT_MMAP) {
+		libpatch_inject = NULL;
+		handlers = thread_block();
+		if (handlers != NULL)
+			handlers->errors.length = 2;
+	}
+	return 0;
+}
+
+Test(thread_block, of_a_handler_that_interrupts_stays)
+{
+	pthread_t threads[8];
+
+	pthread_barrier_init(&barrier, NULL, ARRAY_SIZE(threads) + 1);
+	for (size_t i = 0; i < ARRAY_SIZE(threads); ++i)
+		pthread_create(&threads[i], NULL, hold, NULL);
+	pthread_barrier_wait(&barrier);
+	libpatch_inject = handler_has_one;
+	cr_expect_not_null(thread_block());
+	cr_expect_not_null(handlers);
+	cr_expect_eq(thread_block(), handlers);
+	cr_expect_eq(handlers->errors.length, 2);
+	/* Nobody else takes it. */
+	use_in_another();
+	cr_expect_eq(handlers->errors.length, 2);
+	pthread_barrier_wait(&barrier);
+	for (size_t i = 0; i < ARRAY_SIZE(threads); ++i)
+		pthread_join(threads[i], NULL);
+}
+
 static int no_memory(enum inject_point point)
 {
 	return point == INJECT_MMAP ? ENOMEM : 0;

@@ -136,6 +136,7 @@ enum {
 	NEW = 1 << 2,       /* the thread's first hook */
 	BACKWARDS = 1 << 3, /* the direction flag */
 	MOVES_PC = 1 << 4,
+	ONE = 1 << 5,       /* a pair is there */
 	CROWDED = 1 << 6,   /* pairs are there */
 	FULL = 1 << 7,      /* up to the last one */
 	STAMP = 1 << 8,
@@ -148,6 +149,7 @@ enum {
 	LEFT = 1 << 16,      /* which a procedure has left without giving it back */
 	SPARE = 1 << 17,     /* which the thread does not have yet */
 	NO_STACK = 1 << 18,  /* nor will it */
+	ROOM = 1 << 19,      /* the place behind the pair is looked for */
 	EVERY_FORM = 1 << 14 /* the other ones with some forms only */
 };
 
@@ -185,6 +187,8 @@ static const struct setup {
 	{ "around, before", .off = 8,
 	  .hooks = { { HOOK_AROUND, .clobber = NO_STATE }, { HOOK_BEFORE, .clobber = NO_STATE } } },
 	{ "around, crowded", CROWDED, .hooks = { { HOOK_AROUND, .clobber = NO_STATE } } },
+	{ "around, one pair", ONE, .hooks = { { HOOK_AROUND, .clobber = NO_STATE } } },
+	{ "around, one pair, and room", ONE | ROOM, .hooks = { { HOOK_AROUND, .clobber = NO_STATE } } },
 	{ "around, full", FULL, .hooks = { { HOOK_AROUND, .clobber = NO_STATE } } },
 	{ "around, closed", CLOSED, .hooks = { { HOOK_AROUND, .clobber = NO_STATE } } },
 	{ "around, closed, crowded", CLOSED | CROWDED, .hooks = { { HOOK_AROUND, .clobber = NO_STATE } } },
@@ -689,6 +693,7 @@ static uintptr_t interrupted_at;
 /* What the child has of its own. */
 struct own {
 	struct hook_guard guard;
+	struct hook_pair pairs[HOOK_PAIRS];
 	struct own_stack *spares[OWN_SPARES];
 	uint64_t counters[HOOKS_MAX][2];
 	uint64_t word;
@@ -698,6 +703,7 @@ struct own {
 static void keep_own(struct own *own)
 {
 	cr_assert(peek(NULL, tls(&libpatch_hook_guard), &own->guard, sizeof(own->guard)));
+	cr_assert(peek(NULL, (uintptr_t)thread_block_known()->pairs, own->pairs, sizeof(own->pairs)));
 	cr_assert(peek(NULL, (uintptr_t)libpatch_own_spares, own->spares, sizeof(own->spares)));
 	cr_assert(peek(NULL, tls(thread_counters), own->counters, sizeof(own->counters)));
 	cr_assert(peek(NULL, shadow_at, &own->word, sizeof(own->word)));
@@ -707,6 +713,7 @@ static void keep_own(struct own *own)
 static void put_own(const struct own *own)
 {
 	poke(tls(&libpatch_hook_guard), &own->guard, sizeof(own->guard));
+	poke((uintptr_t)thread_block_known()->pairs, own->pairs, sizeof(own->pairs));
 	poke((uintptr_t)libpatch_own_spares, own->spares, sizeof(own->spares));
 	poke(tls(thread_counters), own->counters, sizeof(own->counters));
 	poke(shadow_at, &own->word, sizeof(own->word));
@@ -762,7 +769,7 @@ static void check_end(const struct arch_registers *wanted, uint64_t tagged)
 		FAIL("another table");
 	keep_own(&own);
 	if (own.guard.guard != own_end.guard.guard || own.guard.top != own_end.guard.top)
-		FAIL("guard %lx, top %u, not %lx, %u", own.guard.guard, own.guard.top, own_end.guard.guard,
+		FAIL("guard %lx, top %lx, not %lx, %lx", own.guard.guard, own.guard.top, own_end.guard.guard,
 		     own_end.guard.top);
 	if (own.word != own_end.word || own.error != own_end.error)
 		FAIL("word %lx, errno %d, not %lx, %d", own.word, own.error, own_end.word, own_end.error);
@@ -893,15 +900,19 @@ static void interrupt(const struct arch_code_map *map, const struct arch_registe
 static void prepare_pairs(uintptr_t slot, uintptr_t stack_pointer)
 {
 	struct hook_guard *guard = &libpatch_hook_guard;
-	const size_t count = setup->flags & FULL ? HOOK_PAIRS : setup->flags & CROWDED ? 2 : 0;
+	const size_t count = setup->flags & FULL ? HOOK_PAIRS : setup->flags & CROWDED ? 2 : setup->flags & ONE ? 1 : 0;
 
-	for (size_t i = 0; i < count; ++i)
-		guard->pairs[i] = (struct hook_pair){ 0x1000 + 16 * i, (uintptr_t)records, stack_pointer + 512, 0 };
-	guard->top = (uint32_t)(count * sizeof(struct hook_pair));
+	const uintptr_t block = (uintptr_t)thread_block() - (uintptr_t)guard;
+
+	memset(thread_block()->pairs, 0, sizeof(thread_block()->pairs));
+	for (size_t n = 1; n <= count; ++n)
+		*(struct hook_pair *)((uintptr_t)guard + hook_pair_top(block, n)) =
+			(struct hook_pair){ 0x1000 + 16 * n, (uintptr_t)records, stack_pointer + 512, 0 };
+	guard->top = setup->flags & ROOM ? hook_pair_top_below(block, count) : hook_pair_top(block, count);
 	if (setup->flags & SECOND_ONLY) {
-		guard->pairs[0] = (struct hook_pair){ slot + stack_pointer + 4096, (uintptr_t)records,
-						      stack_pointer + 4096, 0 };
-		guard->top = sizeof(struct hook_pair);
+		guard->pair = (struct hook_pair){ slot + stack_pointer + 4096, (uintptr_t)records,
+						  stack_pointer + 4096, 0 };
+		guard->top = HOOK_PAIR_FIRST;
 	}
 }
 
