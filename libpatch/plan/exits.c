@@ -143,12 +143,9 @@ struct __attribute__((packed, may_alias)) exits_word {
 	int32_t value;
 };
 
-/* May a branch in [lower, upper) lead into a piece? False is sure. */
-static bool exits_may_lead_back(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock)
+/* May a branch in [lower, upper), which is as the program has it, lead into a piece? False is sure. */
+static bool exits_may_lead_back(uintptr_t lower, uintptr_t upper)
 {
-	/* What the library wrote is not what the program branches by. */
-	if (!original_is_in_place(lower, upper))
-		return true;
 	for (size_t i = 0; i < found.piece_count; ++i) {
 		const uintptr_t size = pieces[i].upper - pieces[i].lower;
 
@@ -172,12 +169,15 @@ static bool exits_may_lead_back(uintptr_t lower, uintptr_t upper) REQUIRES(libra
 static bool exits_comes_back_or_stays(struct cfa_rows *rows) REQUIRES(library_lock)
 {
 	const uintptr_t lower = rows->entry.lower, upper = rows->entry.upper;
+	const bool in_place = original_is_in_place(lower, upper);
 	bool leaves = false, runs_on = true, may_come_back;
 	struct arch_insn insn;
 
-	may_come_back = exits_may_lead_back(lower, upper);
+	/* What the library wrote is not what the program branches by. */
+	may_come_back = !in_place || exits_may_lead_back(lower, upper);
 	for (uintptr_t at = lower; at < upper; at += insn.length) {
-		if (!exits_decode(at, upper, &insn))
+		if (in_place ? !arch_decode((const uint8_t *)at, upper - at, at, &insn) :
+			       !exits_decode(at, upper, &insn))
 			return false;
 		if (insn.kind == ARCH_RET) {
 			leaves = true;

@@ -261,7 +261,7 @@ static bool scan_decode(struct scanned *scanned)
 	for (uintptr_t at = lower; at < upper;) {
 		const uint8_t *bytes;
 		struct arch_insn insn;
-		size_t size = original_view(at, &bytes);
+		size_t size = is_original ? 0 : original_view(at, &bytes);
 
 		if (size == 0) {
 			bytes = (const uint8_t *)at;
