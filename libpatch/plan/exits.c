@@ -9,7 +9,7 @@
  * P1 the frame of that code is there when it begins: a caller cannot have made it;
  * P2 it jumps back into the middle of a piece;
  * P3 it never leaves: then the jump is no return either;
- * P4 the jump is conditional, and the code is not aligned as functions are.
+ * P4 the jump is conditional, and the code is not aligned as functions around here are.
  */
 #include "plan/exits.h"
 
@@ -197,11 +197,21 @@ static bool exits_comes_back_or_stays(struct cfa_rows *rows) REQUIRES(library_lo
 	return !leaves && !runs_on;
 }
 
+/* Are functions aligned here: the first piece, and what is behind it? Where code is to be small they are not. */
+static bool exits_are_aligned(void)
+{
+	uintptr_t lower, upper, next;
+
+	return pieces[0].lower % FUNCTION_ALIGN == 0 &&
+	       eh_frame_function(module, pieces[0].lower, &lower, &upper, &next) &&
+	       (next == UINTPTR_MAX || next % FUNCTION_ALIGN == 0);
+}
+
 /* Does the jump, without frame, to the beginning of the code that `rows` begins to describe stay in the function? */
 static bool exits_is_part(const struct exit_place *place, struct cfa_rows *rows) REQUIRES(library_lock)
 {
 	return !cfa_is_bare(rows) ||
-	       (place->kind == EXIT_BRANCH && rows->entry.lower % FUNCTION_ALIGN != 0) ||
+	       (place->kind == EXIT_BRANCH && rows->entry.lower % FUNCTION_ALIGN != 0 && exits_are_aligned()) ||
 	       exits_comes_back_or_stays(rows);
 }
 

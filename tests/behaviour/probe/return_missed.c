@@ -34,6 +34,15 @@ FUNCTION(tail_direct, "	add $5, %rdi\n	jmp leaf")
 FUNCTION(tail_reg, "	lea leaf(%rip), %rax\n	jmp *%rax")
 FUNCTION(tail_memory, "	jmp *leaf_pointer(%rip)")
 FUNCTION(tail_branch, "	test $1, %dil\n	jne leaf\n	lea 2(%rdi), %rax\n	ret")
+/* Where functions are not aligned, a branch to one is a tail call as well. */
+__asm__(".text\n.p2align 4\n	nop\n.type tail_branch_small, @function\ntail_branch_small:\n.cfi_startproc\n"
+	"	test $1, %dil\n	jne leaf_small\n	lea 2(%rdi), %rax\n	ret\n.cfi_endproc\n"
+	".type leaf_small, @function\nleaf_small:\n.cfi_startproc\n	lea 1(%rdi), %rax\n	nopl (%rax)\n	ret\n"
+	".cfi_endproc\n.p2align 4\n	nop\n.type tail_branch_by_chance, @function\n	.p2align 4\n"
+	"tail_branch_by_chance:\n.cfi_startproc\n"
+	"	test $1, %dil\n	jne leaf_small\n	lea 2(%rdi), %rax\n	ret\n.cfi_endproc\n"
+	".type behind_small, @function\nbehind_small:\n.cfi_startproc\n	ret\n.cfi_endproc\n");
+long tail_branch_small(long n), tail_branch_by_chance(long n), leaf_small(long n);
 FUNCTION(tail_of_framed, "	push %rbx\n.cfi_adjust_cfa_offset 8\n.cfi_offset %rbx, -16\n	mov %rdi, %rbx\n"
 			 "	call leaf\n"
 			 "	mov %rbx, %rdi\n	pop %rbx\n.cfi_adjust_cfa_offset -8\n	jmp leaf")
@@ -131,6 +140,10 @@ static const struct form {
 	{ "tail_memory", tail_memory, 4, 5, 1, tail_memory_end },
 	{ "tail_branch, taken", tail_branch, 5, 6, 1, tail_branch_end },
 	{ "tail_branch, not taken", tail_branch, 4, 6, 1, tail_branch_end },
+	{ "tail_branch_small, taken", tail_branch_small, 5, 6, 1, NULL },
+	{ "tail_branch_small, not taken", tail_branch_small, 4, 6, 1, NULL },
+	{ "tail_branch_by_chance, taken", tail_branch_by_chance, 5, 6, 1, NULL },
+	{ "leaf_small", leaf_small, 4, 5, 1, NULL },
 	{ "tail_of_framed", tail_of_framed, 4, 5, 1, tail_of_framed_end },
 	{ "again", again, 6, 7, 1, again_end },
 	{ "again, not", again, 0, 7, 1, again_end },
@@ -306,9 +319,12 @@ static void check_all_at_once(int policy)
 		CHECK_EQ(forms[i].function(forms[i].argument), forms[i].result);
 		times += forms[i].same;
 	}
-	/* These call leaf: framed, tail_direct, tail_reg, tail_memory, tail_branch, by_table; tail_of_framed twice. */
-	CHECK_EQ(seen.entered, times + 8);
-	CHECK_EQ(seen.returned, times + 8);
+	/*
+	 * These call leaf: framed, tail_direct, tail_reg, tail_memory, tail_branch, by_table; tail_of_framed twice. And
+	 * leaf_small: tail_branch_small, tail_branch_by_chance.
+	 */
+	CHECK_EQ(seen.entered, times + 10);
+	CHECK_EQ(seen.returned, times + 10);
 	forget_seen();
 	unmake_all(patches);
 }
