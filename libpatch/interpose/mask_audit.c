@@ -69,16 +69,35 @@ static bool mask_audit_waits_with_mask(pid_t tid)
 	}
 }
 
-/* By a call of its own, not by one of ours in its stead. */
-static bool mask_audit_will_block(pid_t tid)
+/* Those that were to be adopted last, and which of them were. */
+static struct mask_audit_list {
+	pid_t self;
+	pid_t threads[REMEMBERED];
+	bool done[REMEMBERED];
+	size_t count;
+	bool all; /* also those that wait */
+} adopted;
+
+static bool mask_audit_was_adopted(pid_t tid)
 {
-	return mask_audit_waits_with_mask(tid) && !arch_call_is_made(tasks_waits_at(tid));
+	for (size_t i = 0; i < adopted.count; ++i)
+		if (adopted.threads[i] == tid)
+			return adopted.done[i];
+	return false;
 }
 
-/* Does the thread block owned signals, or may it as soon as it has waited? Those that wait are adopted, else. */
+/*
+ * Does the thread block owned signals, or may it as soon as it has waited? Those that wait are adopted, else. What one
+ * that waits is seen to block is the mask of its wait, with which nothing runs outside of the kernel (S8). What it has
+ * behind that is as S1 wants it where the call is one of ours, or where the thread was adopted in it.
+ */
 static bool mask_audit_blocks(pid_t tid, uint64_t blocked)
 {
-	return signals_are_blocked(blocked) || (!adopts && mask_audit_will_block(tid));
+	if (!signals_are_blocked(blocked) && adopts)
+		return false;
+	if (!mask_audit_waits_with_mask(tid))
+		return signals_are_blocked(blocked);
+	return !arch_call_is_made(tasks_waits_at(tid)) && !mask_audit_was_adopted(tid);
 }
 
 /*
@@ -99,13 +118,6 @@ static bool mask_audit_remember(pid_t tid, uint64_t blocked, void *data)
 	return true;
 }
 
-struct mask_audit_list {
-	pid_t self;
-	pid_t threads[REMEMBERED];
-	size_t count;
-	bool all; /* also those that wait */
-};
-
 static bool mask_audit_list_thread(pid_t tid, uint64_t blocked, void *data)
 {
 	struct mask_audit_list *list = data;
@@ -118,19 +130,17 @@ static bool mask_audit_list_thread(pid_t tid, uint64_t blocked, void *data)
 
 void mask_audit_adopt(bool all)
 {
-	static struct mask_audit_list list;
-
+	adopted.count = 0;
 	if (!adopts || tasks_is_single())
 		return;
-	list.self = (pid_t)raw_syscall(SYS_gettid);
-	list.count = 0;
-	list.all = all;
-	tasks_visit(mask_audit_list_thread, &list);
-	if (list.count > 0) {
+	adopted.self = (pid_t)raw_syscall(SYS_gettid);
+	adopted.all = all;
+	tasks_visit(mask_audit_list_thread, &adopted);
+	if (adopted.count > 0) {
 		uint64_t everything = SIGNALS_IN_ENTRY, before;
 
 		raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &everything, &before, sizeof(before));
-		seize_and_unblock(list.threads, list.count, SIGNALS_OWNED, app_sigstate_place());
+		seize_and_unblock(adopted.threads, adopted.done, adopted.count, SIGNALS_OWNED, app_sigstate_place());
 		raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
 	}
 }

@@ -6,6 +6,7 @@
 #include "sys/seize.h"
 
 #include "base/syscall.h"
+#include "sys/tasks.h"
 
 #include <sched.h>
 #include <sys/prctl.h>
@@ -20,10 +21,10 @@
 
 struct seize {
 	const pid_t *threads;
+	bool *done;
 	size_t count;
 	uint64_t signals;
 	intptr_t word;
-	size_t done;
 };
 
 static long seize_trace(long request, pid_t tid, long address, const void *data)
@@ -50,6 +51,23 @@ static bool seize_change(const struct seize *seize, pid_t tid)
 	return seize_trace(SETSIGMASK, tid, sizeof(now), &now) == 0;
 }
 
+/*
+ * Until the thread stops. One that waits for a child of vfork() does not stop before that has ended, or runs another
+ * program, which may be never. From PTRACE_INTERRUPT on none begins to wait so (kernel/fork.c: no process is copied
+ * with a signal pending). The kernel lets go of it when the tracer ends.
+ */
+static bool seize_wait(pid_t tid, int *status)
+{
+	long found;
+
+	while ((found = raw_syscall(SYS_wait4, tid, status, __WALL | WNOHANG, NULL)) == 0) {
+		if (tasks_waits_for_child(tid))
+			return false;
+		raw_syscall(SYS_sched_yield);
+	}
+	return found == tid && WIFSTOPPED(*status);
+}
+
 static bool seize_thread(const struct seize *seize, pid_t tid)
 {
 	int status = 0;
@@ -58,8 +76,7 @@ static bool seize_thread(const struct seize *seize, pid_t tid)
 
 	if (seize_trace(PTRACE_SEIZE, tid, 0, NULL) != 0)
 		return false;
-	if (seize_trace(PTRACE_INTERRUPT, tid, 0, NULL) != 0 ||
-	    raw_syscall(SYS_wait4, tid, &status, __WALL, NULL) != tid || !WIFSTOPPED(status))
+	if (seize_trace(PTRACE_INTERRUPT, tid, 0, NULL) != 0 || !seize_wait(tid, &status))
 		return false;
 	done = seize_change(seize, tid);
 	/* It may have stopped for a signal of its own, which it gets. */
@@ -71,16 +88,18 @@ static bool seize_thread(const struct seize *seize, pid_t tid)
 __attribute__((noinline, noreturn)) static void seize_child(struct seize *seize)
 {
 	for (size_t i = 0; i < seize->count; ++i)
-		seize->done += seize_thread(seize, seize->threads[i]);
+		seize->done[i] = seize_thread(seize, seize->threads[i]);
 	for (;;)
 		raw_syscall(SYS_exit, 0);
 }
 
-size_t seize_and_unblock(const pid_t *threads, size_t count, uint64_t signals, intptr_t word)
+void seize_and_unblock(const pid_t *threads, bool *done, size_t count, uint64_t signals, intptr_t word)
 {
-	struct seize seize = { .threads = threads, .count = count, .signals = signals, .word = word };
+	struct seize seize = { .threads = threads, .done = done, .count = count, .signals = signals, .word = word };
 	long child;
 
+	for (size_t i = 0; i < count; ++i)
+		done[i] = false;
 	/* Yama: a child may trace its parent only when that says so. */
 	raw_syscall(SYS_prctl, PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
 	/* No signal at its end: the program's wait() does not see it. */
@@ -90,5 +109,4 @@ size_t seize_and_unblock(const pid_t *threads, size_t count, uint64_t signals, i
 	if (child > 0)
 		raw_syscall(SYS_wait4, child, NULL, __WALL, NULL);
 	raw_syscall(SYS_prctl, PR_SET_PTRACER, 0, 0, 0, 0);
-	return seize.done;
 }

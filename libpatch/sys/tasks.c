@@ -8,7 +8,9 @@
 #include "base/parse.h"
 #include "base/syscall.h"
 
+#include <sched.h>
 #include <sys/stat.h>
+#include <sys/uio.h>
 #include <time.h>
 
 /*
@@ -65,10 +67,9 @@ static long tasks_read(const char *path, char *buffer, size_t size)
 	return got < 0 ? got : (long)length;
 }
 
-static long tasks_read_file(const char *tid, const char *file, char *buffer, size_t size)
+static long tasks_read_in(const char *before, const char *tid, const char *file, char *buffer, size_t size)
 {
-	static const char before[] = "/proc/self/task/";
-	char path[sizeof(before) + 32];
+	char path[64];
 	size_t at = 0;
 
 	for (size_t i = 0; before[i] != '\0'; ++i)
@@ -78,6 +79,11 @@ static long tasks_read_file(const char *tid, const char *file, char *buffer, siz
 	for (size_t i = 0; i == 0 || file[i - 1] != '\0'; ++i)
 		path[at++] = file[i];
 	return tasks_read(path, buffer, size);
+}
+
+static long tasks_read_file(const char *tid, const char *file, char *buffer, size_t size)
+{
+	return tasks_read_in("/proc/self/task/", tid, file, buffer, size);
 }
 
 /* include/linux/sched.h: a worker of io_uring, which runs in the kernel only, and blocks everything. */
@@ -205,6 +211,43 @@ uintptr_t tasks_waits_at(pid_t tid)
 		if (*at == 'x')
 			parse_hexadecimal(at + 1, &pc);
 	return (uintptr_t)pc;
+}
+
+/* The first word of what clone3() is given, which is in the memory that is ours, too. */
+static uint64_t tasks_clone3_flags(uint64_t arguments)
+{
+	uint64_t flags = 0;
+	struct iovec to = { &flags, sizeof(flags) }, from = { (void *)(uintptr_t)arguments, sizeof(flags) };
+
+	raw_syscall(SYS_process_vm_readv, raw_syscall(SYS_getpid), &to, 1, &from, 1, 0);
+	return flags;
+}
+
+bool tasks_waits_for_child(pid_t tid)
+{
+	const struct tasks_digits digits = tasks_digits_of(tid);
+	char text[256];
+	uint64_t number = 0, argument = 0;
+	size_t at = 0;
+
+	/* Not /proc/self/task/, where a process that has borrowed the memory does not find it. */
+	if (tasks_read_in("/proc/", digits.text, "/syscall", text, sizeof(text)) <= 0 || text[0] < '0' || text[0] > '9')
+		return false;
+	parse_decimal(text, &number);
+	while (text[at] != '\0' && text[at] != 'x')
+		++at;
+	if (text[at] != '\0')
+		parse_hexadecimal(text + at + 1, &argument);
+	switch (number) {
+	case SYS_vfork:
+		return true;
+	case SYS_clone:
+		return argument & CLONE_VFORK;
+	case SYS_clone3:
+		return tasks_clone3_flags(argument) & CLONE_VFORK;
+	default:
+		return false;
+	}
 }
 
 bool tasks_visit(tasks_visit_fn *visit, void *data)

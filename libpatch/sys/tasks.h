@@ -45,5 +45,10 @@ bool tasks_user_time(pid_t tid, uint64_t *ns);
 long tasks_waits_in(pid_t tid);
 /* Where that call was made: the address behind its instruction. 0: it does not wait, or the kernel does not tell. */
 uintptr_t tasks_waits_at(pid_t tid);
+/*
+ * Does the thread sleep until a child that has borrowed its memory lets go of it, as vfork() does? May be asked by such
+ * a child, too.
+ */
+bool tasks_waits_for_child(pid_t tid);
 
 #endif

@@ -288,6 +288,43 @@ static void in_a_wait(void *unused)
 	CHECK_OK(patch_fini());
 }
 
+/* ---- the mask of a wait ------------------------------------------------------------------------------------------ */
+
+static void *wait_with_everything(void *unused)
+{
+	struct pollfd event = { .fd = wake[0], .events = POLLIN };
+	sigset_t all;
+
+	sigfillset(&all);
+	blocker = (pid_t)syscall(SYS_gettid);
+	sem_post(&blocked);
+	CHECK_EQ(ppoll(&event, 1, NULL, &all), 1);
+	t_push_push(1, 2);
+	return unused;
+}
+
+/* Nothing runs with that mask, and behind the wait the thread blocks nothing. */
+static void everything_in_a_wait(void *unused)
+{
+	pthread_t thread;
+	patch_t patch;
+
+	(void)unused;
+	sem_init(&blocked, 0, 0);
+	REQUIRE(pipe(wake) == 0);
+	/* A call that could not be patched is in this program (raw_mask()): each commit looks at all threads. */
+	start();
+	REQUIRE(pthread_create(&thread, NULL, wait_with_everything, NULL) == 0);
+	sem_wait(&blocked);
+	wait_until_in_call(blocker, SYS_ppoll);
+	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_FORCE, PATCH_ENABLED, &patch));
+	CHECK_OK(patch_commit());
+	REQUIRE(write(wake[1], "", 1) == 1);
+	pthread_join(thread, NULL);
+	CHECK_EQ(hits, 1);
+	CHECK_OK(patch_fini());
+}
+
 int main(void)
 {
 	bool libc = true, raw = false;
@@ -298,11 +335,13 @@ int main(void)
 	harness_isolated("by libc, before patch_init()", before, &libc);
 	harness_isolated("by itself, before patch_init()", before, &raw);
 	harness_isolated("in a wait, before patch_init()", in_a_wait, NULL);
+	harness_isolated("everything, in a wait", everything_in_a_wait, NULL);
 	how = FORBIDDEN;
 	harness_isolated("everything, by a system call of its own, not adopted", raw_all, NULL);
 	harness_isolated("by libc, before patch_init(), not adopted", before, &libc);
 	harness_isolated("by itself, before patch_init(), not adopted", before, &raw);
 	harness_isolated("in a wait, before patch_init(), not adopted", in_a_wait, NULL);
+	harness_isolated("everything, in a wait, not adopted", everything_in_a_wait, NULL);
 	how = TRACED;
 	harness_isolated("everything, by a system call of its own, traced", raw_all, NULL);
 	harness_isolated("SIGTRAP, by a system call of its own, traced", raw_one, NULL);
