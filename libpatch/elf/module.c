@@ -18,6 +18,7 @@
 #include <dlfcn.h>
 #include <elf.h>
 #include <link.h>
+#include <signal.h>
 #include <sys/auxv.h>
 
 static struct {
@@ -303,6 +304,21 @@ bool module_is_named(const struct module *module, const char *name)
 
 	return module_read_dynamic(module, &references) && references.name != 0 &&
 	       module_is_same_name(references.names + references.name, name);
+}
+
+bool module_is_libc(const struct module *module)
+{
+	/* Before glibc 2.34 threads were a library of their own. */
+	static const char *const names[] = { "libc.so.6", "libpthread.so.0" };
+	uintptr_t function = (uintptr_t)&sigaction;
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); ++i)
+		if (module_is_named(module, names[i]))
+			return true;
+	FOR_EACH_SEGMENT(segment, module->headers, module->header_count, PT_LOAD, PF_R | PF_X)
+		if (segment_contains(segment, module->bias, function))
+			return true;
+	return false;
 }
 
 struct held_call {

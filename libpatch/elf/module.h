@@ -68,5 +68,10 @@ void module_hold_all(void (*function)(void *), void *data);
 bool module_refers_to(const struct module *module, const char *symbol);
 /* Is this its DT_SONAME? Under the same conditions. */
 bool module_is_named(const struct module *module, const char *name);
+/*
+ * Is it libc, or a part of it, or a program that libc is linked into statically? Under the same conditions. By name:
+ * the functions of libc's that libpatch would know it by may be the host's.
+ */
+bool module_is_libc(const struct module *module);
 
 #endif

@@ -19,9 +19,9 @@
 
 static bool emul_is_libcs(const void *handler)
 {
-	struct module libc;
+	struct module module;
 
-	return module_find((uintptr_t)&sigaction, &libc) && (uintptr_t)handler - libc.lower < libc.upper - libc.lower;
+	return module_find((uintptr_t)handler, &module) && module_is_libc(&module);
 }
 
 /* Of the program, and so one that may do anything. */

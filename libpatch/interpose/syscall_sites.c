@@ -206,17 +206,6 @@ static void syscall_sites_search_segment(struct search *search, uintptr_t upper)
 	}
 }
 
-/* Is the function in the module's code? */
-static bool syscall_sites_has(const struct module *module, uintptr_t function)
-{
-	const Elf64_Phdr *headers = module->headers;
-
-	FOR_EACH_SEGMENT(segment, headers, module->header_count, PT_LOAD, PF_R | PF_X)
-		if (segment_contains(segment, module->bias, function))
-			return true;
-	return false;
-}
-
 static bool syscall_sites_search_module(const struct loaded *loaded, void *data) REQUIRES(library_lock)
 {
 	const struct module *module = &loaded->module;
@@ -225,7 +214,7 @@ static bool syscall_sites_search_module(const struct loaded *loaded, void *data)
 
 	search->module = loaded;
 	search->is_loader = module->bias != 0 && module->bias == getauxval(AT_BASE);
-	search->is_libc = search->is_loader || syscall_sites_has(module, (uintptr_t)&sigaction);
+	search->is_libc = search->is_loader || module_is_libc(module);
 	search->code_upper = 0;
 	if (search->is_loader && search->others)
 		return true;
