@@ -9,8 +9,13 @@
 #include <stdlib.h>
 #include <string.h>
 #include <sys/prctl.h>
+#include <sys/syscall.h>
 #include <sys/wait.h>
 #include <unistd.h>
+
+#ifndef SYS_close_range
+#define SYS_close_range 436
+#endif
 
 static void become(const struct worker *worker, int in, int out)
 {
@@ -21,7 +26,7 @@ static void become(const struct worker *worker, int in, int out)
 	if (dup2(in, STDIN_FILENO) < 0 || dup2(out, STDOUT_FILENO) < 0)
 		_exit(1);
 	/* The pipes of others among them: those end when the last descriptor is closed. */
-	close_range(STDERR_FILENO + 1, ~0U, 0);
+	syscall(SYS_close_range, STDERR_FILENO + 1, ~0U, 0);
 	if (!worker->script) {
 		prctl(PR_SET_PDEATHSIG, SIGKILL);
 		_exit(worker_serve(worker->program));
