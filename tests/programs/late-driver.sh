@@ -3,6 +3,7 @@
 # program prints the same, and exits with the same status, as without. Read by the scripts beside it, which say before:
 #
 #   program, package   what has to be installed
+#   hits               how many the program has to have between two commits. Default: 100
 #   modules            whose functions are patched, as in LATE_START_MODULES. Default: main,libc.so.6
 #   prepare            function: makes the input in the directory that it is called in. Status 77: cannot run here
 #   workload           function: runs the program there as `late COMMAND...`, and prints what is compared. The program
@@ -27,7 +28,7 @@ LC_ALL=C.UTF-8 HOME=$scratch TMPDIR=$scratch
 export LC_ALL HOME TMPDIR
 ulimit -c 0
 full_run=${LIBPATCH_EVERY_INSTRUCTION-}
-hits=100 # between two commits
+hits=${hits-100} # between two commits
 unset LD_PRELOAD LIBPATCH_SOURCE_DIR LIBPATCH_BUILD_DIR LIBPATCH_EVERY_INSTRUCTION
 cd "$scratch" || exit 1
 

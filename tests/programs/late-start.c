@@ -14,6 +14,7 @@
  *   LATE_START_HITS=N        how many hits the program must have between two commits. Default: 0; else it must run
  *                            until the tool is over, or leave by exit()
  *   LATE_START_POLICY=forbid no traps. Default: allow
+ *   LATE_START_PROGRAM=NAME  only in the program of this name: what starts it is left alone
  *
  * Reports of one process are a line "begin", lines "refused", "error", and a line "end". A program that ends by exit()
  * waits for the last. Behind it, or where the tool could not begin, there is a file with the report's name and ".over".
@@ -23,6 +24,7 @@
 #include "common/functions.h"
 #include "common/thread.h"
 
+#include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <link.h>
@@ -338,9 +340,9 @@ static void clean_environment(void)
 __attribute__((constructor)) static void start(void)
 {
 	const char *report = getenv("LATE_START_REPORT"), *names = getenv("LATE_START_MODULES");
-	const char *forbids = getenv("LATE_START_POLICY");
+	const char *forbids = getenv("LATE_START_POLICY"), *program = getenv("LATE_START_PROGRAM");
 
-	if (!report || !report[0])
+	if (!report || !report[0] || (program && strcmp(program, program_invocation_short_name) != 0))
 		return;
 	report_file = strdup(report);
 	modules = strdup(names && names[0] ? names : "main,libc.so.6");
