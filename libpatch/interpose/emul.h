@@ -26,6 +26,8 @@ bool emul_sigprocmask(struct arch_call *program);
 bool emul_sigreturn(struct arch_call *call);
 /* What the thread blocks in the kernel, by other means than these calls or since before them, it believes to block. */
 void emul_adopt_blocked(void);
+/* The same, in front of a call with a mask: what the kernel puts back behind it lets owned signals through. */
+void emul_adopt_before_wait(void);
 
 /* emul_wait.c */
 bool emul_sigsuspend(struct arch_call *program);

@@ -4,6 +4,7 @@
  */
 #include "base/syscall.h"
 #include "interpose/emul.h"
+#include "interpose/mask_audit.h"
 #include "trap/app_sigpending.h"
 #include "trap/app_sigstate.h"
 #include "trap/put_off.h"
@@ -128,4 +129,10 @@ void emul_adopt_blocked(void)
 	app_sigstate_set_blocked(app_sigstate_blocked() | (real & OWNED));
 	real = OWNED;
 	raw_syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, &real, NULL, SET_SIZE);
+}
+
+void emul_adopt_before_wait(void)
+{
+	if (!mask_audit_is_settled())
+		emul_adopt_blocked();
 }

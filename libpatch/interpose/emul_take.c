@@ -57,6 +57,7 @@ bool emul_sigtimedwait(struct arch_call *program)
 		program->rax = -EFAULT;
 		return true;
 	}
+	emul_adopt_before_wait();
 	mediated_begin(&call);
 	call.ours = *program;
 	call.ours.rsi = (long)&call.info;

@@ -71,6 +71,7 @@ bool emul_sigsuspend(struct arch_call *program)
 
 	if (program->rsi != SET_SIZE)
 		return false;
+	emul_adopt_before_wait();
 	mediated_begin(&call);
 	call.ours = *program;
 	return emul_wait(&call, &call.ours.rdi);
@@ -79,15 +80,13 @@ bool emul_sigsuspend(struct arch_call *program)
 bool emul_ppoll(struct arch_call *program, size_t mask, long size)
 {
 	struct mediated call = { .program = program, .post = emul_post_nothing };
-	long *place = (long *)((char *)&call.ours + mask);
 
+	if (*(const long *)((const char *)program + mask) == 0 || size != SET_SIZE)
+		return false;
+	emul_adopt_before_wait();
 	mediated_begin(&call);
 	call.ours = *program;
-	if (*place == 0 || size != SET_SIZE) {
-		mediated_end();
-		return false;
-	}
-	return emul_wait(&call, place);
+	return emul_wait(&call, (long *)((char *)&call.ours + mask));
 }
 
 /* pselect6, io_pgetevents: the last argument points to the mask's address and its size. */
@@ -106,6 +105,7 @@ bool emul_pselect(struct arch_call *program)
 	ours.size = ((const volatile long *)argument)[1];
 	if (ours.mask == 0 || ours.size != SET_SIZE)
 		return false;
+	emul_adopt_before_wait();
 	mediated_begin(&call);
 	call.ours = *program;
 	call.ours.r9 = (long)&ours;
@@ -141,6 +141,7 @@ bool emul_io_uring_enter(struct arch_call *program)
 	ours.time = argument->time;
 	if (ours.mask == 0 || ours.size != SET_SIZE)
 		return false;
+	emul_adopt_before_wait();
 	mediated_begin(&call);
 	call.ours = *program;
 	call.ours.r8 = (long)&ours;

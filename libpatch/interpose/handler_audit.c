@@ -63,13 +63,13 @@ static bool handler_audit_list(void)
 
 static bool handler_audit_is_past(const struct suspect *suspect)
 {
+	struct tasks_wait wait;
 	uint64_t user_time;
-	long call;
 
 	if (tasks_user_time(suspect->tid, &user_time) && user_time > suspect->user_time)
 		return true;
-	call = tasks_waits_in(suspect->tid);
-	return call != TASKS_RUNS && call != SYS_rt_sigaction;
+	tasks_waits_in(suspect->tid, &wait);
+	return wait.call != TASKS_RUNS && wait.call != SYS_rt_sigaction;
 }
 
 bool handler_audit_is_over(void)

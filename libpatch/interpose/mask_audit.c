@@ -8,18 +8,21 @@
 
 #include "arch/syscall.h"
 #include "base/syscall.h"
+#include "interpose/wait_mask.h"
 #include "runtime/lock.h"
 #include "sys/seize.h"
 #include "sys/tasks.h"
 #include "trap/app_sigstate.h"
 #include "trap/owned_signals.h"
 
+#include <stdatomic.h>
 #include <time.h>
 
-#define REMEMBERED 256
+#define REMEMBERED 1024
 
 static bool incomplete;
 static bool adopts = true;
+static atomic_bool settled;
 
 void mask_audit_set_adopts(bool may)
 {
@@ -29,6 +32,12 @@ void mask_audit_set_adopts(bool may)
 void mask_audit_incomplete(void)
 {
 	incomplete = true;
+	settled = false;
+}
+
+bool mask_audit_is_settled(void)
+{
+	return atomic_load_explicit(&settled, memory_order_relaxed);
 }
 
 static bool mask_audit_visit_nothing(pid_t tid, uint64_t blocked, void *data)
@@ -50,54 +59,42 @@ bool mask_audit_can_look(void)
 }
 
 /*
- * The kernel puts another mask back at the end of these calls than the one that a thread is seen to block meanwhile.
+ * Threads that were adopted, and may wait in a call that hides a mask (wait_mask.h): what the kernel puts back at its
+ * end lets owned signals through. The call itself goes on, or is begun anew by the kernel, with the mask that it was
+ * made with.
  */
-static bool mask_audit_waits_with_mask(pid_t tid)
-{
-	switch (tasks_waits_in(tid)) {
-	case SYS_ppoll:
-	case SYS_pselect6:
-	case SYS_epoll_pwait:
-	case SYS_epoll_pwait2:
-	case SYS_rt_sigsuspend:
-	case SYS_rt_sigtimedwait:
-	case SYS_io_pgetevents:
-	case SYS_io_uring_enter:
-		return true;
-	default:
-		return false;
-	}
-}
+static pid_t adopted[REMEMBERED];
+static size_t adopted_count;
 
-/* Those that were to be adopted last, and which of them were. */
-static struct mask_audit_list {
-	pid_t self;
-	pid_t threads[REMEMBERED];
-	bool done[REMEMBERED];
-	size_t count;
-	bool all; /* also those that wait */
-} adopted;
-
-static bool mask_audit_was_adopted(pid_t tid)
+static bool mask_audit_is_adopted(pid_t tid)
 {
-	for (size_t i = 0; i < adopted.count; ++i)
-		if (adopted.threads[i] == tid)
-			return adopted.done[i];
+	for (size_t i = 0; i < adopted_count; ++i)
+		if (adopted[i] == tid)
+			return true;
 	return false;
 }
 
-/*
- * Does the thread block owned signals, or may it as soon as it has waited? Those that wait are adopted, else. What one
- * that waits is seen to block is the mask of its wait, with which nothing runs outside of the kernel (S8). What it has
- * behind that is as S1 wants it where the call is one of ours, or where the thread was adopted in it.
- */
-static bool mask_audit_blocks(pid_t tid, uint64_t blocked)
+static bool mask_audit_hides(pid_t tid)
 {
-	if (!signals_are_blocked(blocked) && adopts)
-		return false;
-	if (!mask_audit_waits_with_mask(tid))
-		return signals_are_blocked(blocked);
-	return !arch_call_is_made(tasks_waits_at(tid)) && !mask_audit_was_adopted(tid);
+	struct tasks_wait wait;
+
+	tasks_waits_in(tid, &wait);
+	return wait_mask_hides(&wait) && !arch_call_is_made(wait.pc);
+}
+
+/*
+ * Does the thread block owned signals, or may it as soon as it has waited? What it blocks for the time of a wait does
+ * no harm (S8). What it is seen to block is asked behind that: it may have waited until now.
+ */
+static bool mask_audit_blocks(pid_t tid)
+{
+	struct tasks_wait wait;
+	uint64_t blocked;
+
+	tasks_waits_in(tid, &wait);
+	if (wait_mask_hides(&wait))
+		return !arch_call_is_made(wait.pc) && !mask_audit_is_adopted(tid);
+	return tasks_blocked(tid, &blocked) && signals_are_blocked(blocked);
 }
 
 /*
@@ -109,7 +106,8 @@ static size_t blocking_count;
 
 static bool mask_audit_remember(pid_t tid, uint64_t blocked, void *data)
 {
-	if (tid == *(const pid_t *)data || !mask_audit_blocks(tid, blocked))
+	(void)blocked;
+	if (tid == *(const pid_t *)data || !mask_audit_blocks(tid))
 		return true;
 	if (blocking_count < REMEMBERED)
 		blocking[blocking_count++] = tid;
@@ -118,36 +116,65 @@ static bool mask_audit_remember(pid_t tid, uint64_t blocked, void *data)
 	return true;
 }
 
+struct mask_audit_list {
+	pid_t self;
+	pid_t threads[REMEMBERED];
+	bool done[REMEMBERED];
+	size_t count;
+};
+
 static bool mask_audit_list_thread(pid_t tid, uint64_t blocked, void *data)
 {
 	struct mask_audit_list *list = data;
 
-	if (tid != list->self && list->count < REMEMBERED &&
-	    (signals_are_blocked(blocked) || (list->all && mask_audit_waits_with_mask(tid))))
+	(void)blocked;
+	if (tid != list->self && list->count < REMEMBERED && mask_audit_blocks(tid))
 		list->threads[list->count++] = tid;
 	return true;
 }
 
-void mask_audit_adopt(bool all)
+/* Who does not wait any more may have another mask by now. */
+static void mask_audit_forget_adopted(void)
 {
-	adopted.count = 0;
+	size_t kept = 0;
+
+	for (size_t i = 0; i < adopted_count; ++i)
+		if (mask_audit_hides(adopted[i]))
+			adopted[kept++] = adopted[i];
+	adopted_count = kept;
+}
+
+/* Where there is no room, the thread counts as one that blocks them until it has waited. */
+static void mask_audit_note_adopted(const struct mask_audit_list *list)
+{
+	for (size_t i = 0; i < list->count; ++i)
+		if (list->done[i] && adopted_count < REMEMBERED && !mask_audit_is_adopted(list->threads[i]))
+			adopted[adopted_count++] = list->threads[i];
+}
+
+void mask_audit_adopt(void)
+{
+	static struct mask_audit_list list;
+
 	if (!adopts || tasks_is_single())
 		return;
-	adopted.self = (pid_t)raw_syscall(SYS_gettid);
-	adopted.all = all;
-	tasks_visit(mask_audit_list_thread, &adopted);
-	if (adopted.count > 0) {
+	list.self = (pid_t)raw_syscall(SYS_gettid);
+	list.count = 0;
+	tasks_visit(mask_audit_list_thread, &list);
+	if (list.count > 0) {
 		uint64_t everything = SIGNALS_IN_ENTRY, before;
 
 		raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &everything, &before, sizeof(before));
-		seize_and_unblock(adopted.threads, adopted.done, adopted.count, SIGNALS_OWNED, app_sigstate_place());
+		seize_and_unblock(list.threads, list.done, list.count, SIGNALS_OWNED, app_sigstate_place());
 		raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
+		mask_audit_note_adopted(&list);
 	}
 }
 
 static bool mask_audit_find(pid_t tid, uint64_t blocked, void *data)
 {
-	if (tid != (pid_t)raw_syscall(SYS_gettid) && mask_audit_blocks(tid, blocked))
+	(void)blocked;
+	if (tid != (pid_t)raw_syscall(SYS_gettid) && mask_audit_blocks(tid))
 		*(int *)data = tid;
 	return *(int *)data == 0;
 }
@@ -167,7 +194,7 @@ static int mask_audit_look_again(void)
 
 		if (!tasks_blocked(tid, &blocked))
 			return MASK_AUDIT_UNKNOWN;
-		if (mask_audit_blocks(tid, blocked))
+		if (mask_audit_blocks(tid))
 			return tid;
 		--blocking_count;
 	}
@@ -176,12 +203,16 @@ static int mask_audit_look_again(void)
 
 int mask_audit_blocking_thread(void)
 {
-	int thread = mask_audit_look_again();
+	int thread;
 
-	if (thread <= 0)
-		return thread;
-	mask_audit_adopt(false);
-	return mask_audit_look_again();
+	mask_audit_forget_adopted();
+	thread = mask_audit_look_again();
+	if (thread > 0) {
+		mask_audit_adopt();
+		thread = mask_audit_look_again();
+	}
+	settled = thread == 0 && !incomplete;
+	return thread;
 }
 
 /*
@@ -230,4 +261,5 @@ void mask_audit_look(void)
 
 	if (!tasks_is_single() && !tasks_visit(mask_audit_remember, &self))
 		incomplete = true;
+	settled = blocking_count == 0 && !incomplete;
 }

@@ -16,15 +16,17 @@ void mask_audit_set_adopts(bool may);
 void mask_audit_incomplete(void);
 /* Is there none? */
 bool mask_audit_is_complete(void);
+/* Is it known that no thread blocks owned signals? Async-signal-safe, without the lock. */
+bool mask_audit_is_settled(void);
 
 /* System calls are mediated from now on: remember who else is there. */
 void mask_audit_look(void);
 
 /*
- * Adopt threads that block owned signals in the kernel: they only believe so from now on. `all`: also those that wait
- * in calls behind which they would block them again.
+ * Adopt threads that block owned signals in the kernel, or may as soon as a call in which they wait is over: they only
+ * believe so from now on.
  */
-void mask_audit_adopt(bool all);
+void mask_audit_adopt(void);
 /*
  * A thread that blocks owned signals and cannot be adopted; 0: none is known. It would be killed by a trap byte.
  * MASK_AUDIT_UNKNOWN: there may be one, as far as can be seen.

@@ -87,7 +87,7 @@ void syscall_emul_adopt(uint64_t *mask)
 {
 	emul_adopt_blocked();
 	*mask &= ~OWNED;
-	mask_audit_adopt(true);
+	mask_audit_adopt();
 	mask_audit_look();
 	handler_audit_begin();
 	syscall_emul_look_for_handlers();

@@ -41,13 +41,14 @@ static bool seize_change(const struct seize *seize, pid_t tid)
 	if (seize_trace(PTRACE_GETREGS, tid, 0, &registers) != 0 ||
 	    seize_trace(GETSIGMASK, tid, sizeof(mask), &mask) != 0)
 		return false;
-	if (!(mask & seize->signals))
-		return true;
-	/* The first word of its storage is its own address (psABI, TLS). */
-	if (registers.fs_base == 0 || *(const uint64_t *)registers.fs_base != registers.fs_base)
-		return false;
 	now = mask & ~seize->signals;
-	*(uint64_t *)(registers.fs_base + (uintptr_t)seize->word) |= mask & seize->signals;
+	if (now != mask) {
+		/* The first word of its storage is its own address (psABI, TLS). */
+		if (registers.fs_base == 0 || *(const uint64_t *)registers.fs_base != registers.fs_base)
+			return false;
+		*(uint64_t *)(registers.fs_base + (uintptr_t)seize->word) |= mask & seize->signals;
+	}
+	/* Also when it is the same: while the thread waited it had another, which is seen until it goes on. */
 	return seize_trace(SETSIGMASK, tid, sizeof(now), &now) == 0;
 }
 

@@ -179,38 +179,37 @@ bool tasks_user_time(pid_t tid, uint64_t *ns)
 	return true;
 }
 
-long tasks_waits_in(pid_t tid)
+/* The number, six arguments, the stack pointer and the program counter; each but the first begins with 0x. */
+static bool tasks_parse_wait(const char *text, long length, struct tasks_wait *wait)
 {
-	const struct tasks_digits digits = tasks_digits_of(tid);
-	char text[256];
-	long length = tasks_read_file(digits.text, "/syscall", text, sizeof(text));
+	size_t words = 0;
 	uint64_t number;
 
-	/* Some systems have no such file. */
-	if (tasks_is_gone(length) && tasks_is_gone(tasks_read_file(digits.text, "/stat", text, sizeof(text))))
-		return TASKS_GONE;
-	if (length > 0 && text[0] == '-')
-		return -1;
+	*wait = (struct tasks_wait){ .call = TASKS_RUNS };
 	if (length <= 0 || text[0] < '0' || text[0] > '9')
-		return TASKS_RUNS;
+		return false;
 	parse_decimal(text, &number);
-	return (long)number;
+	wait->call = (long)number;
+	for (const char *at = text; *at != '\0' && words < ARRAY_SIZE(wait->words); ++at)
+		if (*at == 'x')
+			parse_hexadecimal(at + 1, &wait->words[words++]);
+	return true;
 }
 
-uintptr_t tasks_waits_at(pid_t tid)
+long tasks_waits_in(pid_t tid, struct tasks_wait *wait)
 {
 	const struct tasks_digits digits = tasks_digits_of(tid);
 	char text[256];
 	long length = tasks_read_file(digits.text, "/syscall", text, sizeof(text));
-	uint64_t pc = 0;
 
-	if (length <= 0)
-		return 0;
-	/* The last of its words, each of which begins with 0x. */
-	for (const char *at = text; *at != '\0'; ++at)
-		if (*at == 'x')
-			parse_hexadecimal(at + 1, &pc);
-	return (uintptr_t)pc;
+	if (tasks_parse_wait(text, length, wait))
+		return wait->call;
+	/* Some systems have no such file. */
+	if (tasks_is_gone(length) && tasks_is_gone(tasks_read_file(digits.text, "/stat", text, sizeof(text))))
+		wait->call = TASKS_GONE;
+	else if (length > 0 && text[0] == '-')
+		wait->call = -1;
+	return wait->call;
 }
 
 /* The first word of what clone3() is given, which is in the memory that is ours, too. */
@@ -227,24 +226,17 @@ bool tasks_waits_for_child(pid_t tid)
 {
 	const struct tasks_digits digits = tasks_digits_of(tid);
 	char text[256];
-	uint64_t number = 0, argument = 0;
-	size_t at = 0;
+	struct tasks_wait wait;
 
 	/* Not /proc/self/task/, where a process that has borrowed the memory does not find it. */
-	if (tasks_read_in("/proc/", digits.text, "/syscall", text, sizeof(text)) <= 0 || text[0] < '0' || text[0] > '9')
-		return false;
-	parse_decimal(text, &number);
-	while (text[at] != '\0' && text[at] != 'x')
-		++at;
-	if (text[at] != '\0')
-		parse_hexadecimal(text + at + 1, &argument);
-	switch (number) {
+	tasks_parse_wait(text, tasks_read_in("/proc/", digits.text, "/syscall", text, sizeof(text)), &wait);
+	switch (wait.call) {
 	case SYS_vfork:
 		return true;
 	case SYS_clone:
-		return argument & CLONE_VFORK;
+		return wait.arguments[0] & CLONE_VFORK;
 	case SYS_clone3:
-		return tasks_clone3_flags(argument) & CLONE_VFORK;
+		return tasks_clone3_flags(wait.arguments[0]) & CLONE_VFORK;
 	default:
 		return false;
 	}

@@ -36,15 +36,25 @@ void tasks_describe(pid_t tid, char *text, size_t size);
 bool tasks_user_time(pid_t tid, uint64_t *ns);
 
 /*
- * The number of the system call that a thread waits in; negative, when it waits in the kernel outside of one.
- * TASKS_RUNS: it does not wait, or the kernel does not tell. TASKS_GONE: there is no such thread. (/proc/PID/syscall,
- * fs/proc/base.c.)
+ * The system call that a thread waits in: its number, its arguments, the stack pointer, and the address behind its
+ * instruction. `call` is negative when the thread waits in the kernel outside of one. TASKS_RUNS: it does not wait, or
+ * the kernel does not tell. TASKS_GONE: there is no such thread. (/proc/PID/syscall, fs/proc/base.c.)
  */
 #define TASKS_RUNS (1L << 32)
 #define TASKS_GONE (2L << 32)
-long tasks_waits_in(pid_t tid);
-/* Where that call was made: the address behind its instruction. 0: it does not wait, or the kernel does not tell. */
-uintptr_t tasks_waits_at(pid_t tid);
+struct tasks_wait {
+	long call;
+	union {
+		struct {
+			uint64_t arguments[6];
+			uint64_t stack;
+			uint64_t pc;
+		};
+		uint64_t words[8];
+	};
+};
+/* Returns `call`. */
+long tasks_waits_in(pid_t tid, struct tasks_wait *wait);
 /*
  * Does the thread sleep until a child that has borrowed its memory lets go of it, as vfork() does? May be asked by such
  * a child, too.

@@ -10,7 +10,10 @@
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
+#include <stdatomic.h>
+#include <sys/epoll.h>
 #include <sys/ptrace.h>
+#include <sys/select.h>
 #include <sys/syscall.h>
 
 static unsigned int hits, other_hits;
@@ -218,7 +221,65 @@ static void before(void *argument)
 
 /* ---- the mask that the kernel will put back ---------------------------------------------------------------------- */
 
-static int wake[2];
+/* Calls that wait, by their numbers: libc has not all of them. */
+static const struct wait {
+	const char *name;
+	long number;
+} wait_calls[] = {
+	{ "ppoll", SYS_ppoll },
+	{ "pselect", SYS_pselect6 },
+	{ "epoll_pwait", SYS_epoll_pwait },
+	{ "sigsuspend", SYS_rt_sigsuspend },
+	{ "sigtimedwait", SYS_rt_sigtimedwait },
+};
+
+static const struct wait *wait_call;
+/* What the thread blocks, and what it blocks while it waits; no mask: the wait leaves it as it is. */
+static bool thread_blocks, wait_blocks, without_mask;
+/* What happens before patch_init(): the wait, in a call that is not mediated; that it blocks them; or nothing. */
+static enum { WAIT, BLOCK, NOTHING, MOMENTS } before_start;
+static const char *const moments[] = { "before patch_init()", "behind it, blocking before", "behind it" };
+static bool commits;
+static atomic_bool woken;
+static atomic_uint handled;
+
+/* The wait may be over already, or begun anew, with what came: it waits until it is told that it was woken. */
+static void wait_with(const sigset_t *mask)
+{
+	struct epoll_event event;
+	int epoll = epoll_create1(EPOLL_CLOEXEC);
+	sigset_t taken;
+
+	sigemptyset(&taken);
+	sigaddset(&taken, SIGUSR1);
+	if (!without_mask)
+		sigaddset(&taken, SIGTRAP);
+	while (!woken)
+		switch (wait_call->number) {
+		case SYS_ppoll:
+			ppoll(NULL, 0, NULL, mask);
+			break;
+		case SYS_pselect6:
+			pselect(0, NULL, NULL, NULL, NULL, mask);
+			break;
+		case SYS_epoll_pwait:
+			epoll_pwait(epoll, &event, 1, -1, mask);
+			break;
+		case SYS_rt_sigsuspend:
+			sigsuspend(mask);
+			break;
+		default:
+			sigwaitinfo(&taken, NULL);
+		}
+	close(epoll);
+}
+
+static void on_wake(int signo)
+{
+	(void)signo;
+	t_push_push(1, 2);
+	++handled;
+}
 
 static void wait_until_in_call(pid_t tid, long number)
 {
@@ -238,16 +299,19 @@ static void wait_until_in_call(pid_t tid, long number)
 
 static void *wait_with_mask(void *unused)
 {
-	struct pollfd event = { .fd = wake[0], .events = POLLIN };
-	sigset_t all, none;
+	sigset_t all_but_one, none, now;
 
-	sigfillset(&all);
+	sigfillset(&all_but_one);
+	sigdelset(&all_but_one, SIGUSR1);
 	sigemptyset(&none);
-	pthread_sigmask(SIG_SETMASK, &all, NULL);
+	pthread_sigmask(SIG_SETMASK, thread_blocks ? &all_but_one : &none, NULL);
 	blocker = (pid_t)syscall(SYS_gettid);
 	sem_post(&blocked);
-	CHECK_EQ(ppoll(&event, 1, NULL, &none), 1);
-	if (how == ADOPTED)
+	sem_wait(&go_on);
+	wait_with(without_mask ? NULL : wait_blocks ? &all_but_one : &none);
+	pthread_sigmask(SIG_SETMASK, NULL, &now);
+	reads_back = sigismember(&now, SIGTRAP) == thread_blocks;
+	if (commits)
 		t_push_push(1, 2);
 	pthread_sigmask(SIG_SETMASK, &none, NULL);
 	sem_post(&unblocked);
@@ -258,71 +322,81 @@ static void *wait_with_mask(void *unused)
 
 static void in_a_wait(void *unused)
 {
+	const struct sigaction action = { .sa_handler = on_wake };
+	struct text_copy text = text_of_target(target_named("t_push_push"));
 	struct patch_error error;
 	pthread_t thread;
+	pid_t tracer = 0;
 	patch_t patch;
 
 	(void)unused;
 	sem_init(&blocked, 0, 0);
 	sem_init(&unblocked, 0, 0);
 	sem_init(&end, 0, 0);
-	REQUIRE(pipe(wake) == 0);
+	sem_init(&go_on, 0, 0);
+	/* What the thread will block is seen where the wait has no mask; a mediated one has the thread adopt itself. */
+	commits = how == ADOPTED || before_start == NOTHING || (before_start == BLOCK && !without_mask) ||
+		  (without_mask && !thread_blocks);
+	REQUIRE(sigaction(SIGUSR1, &action, NULL) == 0);
+	if (before_start == NOTHING)
+		start();
 	REQUIRE(pthread_create(&thread, NULL, wait_with_mask, NULL) == 0);
 	sem_wait(&blocked);
-	wait_until_in_call(blocker, SYS_ppoll);
-	start();
+	if (how == TRACED)
+		tracer = trace(blocker);
+	if (before_start == BLOCK)
+		start();
+	sem_post(&go_on);
+	wait_until_in_call(blocker, wait_call->number);
+	if (before_start == WAIT)
+		start();
 	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_FORCE, PATCH_ENABLED, &patch));
-	if (how == ADOPTED) {
+	if (commits) {
+		CHECK_OK(patch_commit());
+		/* Nothing that is not mediated has begun since. */
 		CHECK_OK(patch_commit());
 	} else {
 		CHECK_STATUS(patch_commit(), PATCH_EBLOCKED);
 		CHECK_EQ(patch_last_error(&error), PATCH_EBLOCKED);
 		check_names(&error, blocker);
+		CHECK_TEXT_SAME(&text);
 	}
-	REQUIRE(write(wake[1], "", 1) == 1);
+	woken = true;
+	REQUIRE(pthread_kill(thread, SIGUSR1) == 0);
 	sem_wait(&unblocked);
+	CHECK(reads_back);
 	CHECK_OK(patch_commit());
 	sem_post(&end);
 	pthread_join(thread, NULL);
-	CHECK_EQ(hits, how == ADOPTED ? 2 : 1);
+	CHECK_EQ(hits, commits ? 2 + handled : 1);
+	if (tracer != 0)
+		kill(tracer, SIGKILL);
 	CHECK_OK(patch_fini());
+	CHECK_TEXT_SAME(&text);
 }
 
-/* ---- the mask of a wait ------------------------------------------------------------------------------------------ */
-
-static void *wait_with_everything(void *unused)
+static void in_waits(const char *adopted)
 {
-	struct pollfd event = { .fd = wake[0], .events = POLLIN };
-	sigset_t all;
+	char name[128];
 
-	sigfillset(&all);
-	blocker = (pid_t)syscall(SYS_gettid);
-	sem_post(&blocked);
-	CHECK_EQ(ppoll(&event, 1, NULL, &all), 1);
-	t_push_push(1, 2);
-	return unused;
-}
-
-/* Nothing runs with that mask, and behind the wait the thread blocks nothing. */
-static void everything_in_a_wait(void *unused)
-{
-	pthread_t thread;
-	patch_t patch;
-
-	(void)unused;
-	sem_init(&blocked, 0, 0);
-	REQUIRE(pipe(wake) == 0);
-	/* A call that could not be patched is in this program (raw_mask()): each commit looks at all threads. */
-	start();
-	REQUIRE(pthread_create(&thread, NULL, wait_with_everything, NULL) == 0);
-	sem_wait(&blocked);
-	wait_until_in_call(blocker, SYS_ppoll);
-	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_FORCE, PATCH_ENABLED, &patch));
-	CHECK_OK(patch_commit());
-	REQUIRE(write(wake[1], "", 1) == 1);
-	pthread_join(thread, NULL);
-	CHECK_EQ(hits, 1);
-	CHECK_OK(patch_fini());
+	for (size_t i = 0; i < sizeof(wait_calls) / sizeof(wait_calls[0]); ++i)
+		for (int mask = 0; mask < 6 * MOMENTS; ++mask) {
+			wait_call = &wait_calls[i];
+			before_start = mask / 6;
+			thread_blocks = mask % 2 != 0;
+			wait_blocks = mask / 2 % 3 == 1;
+			without_mask = mask / 2 % 3 == 2;
+			if (without_mask && wait_call->number == SYS_rt_sigsuspend)
+				continue;
+			/* It has no mask but what it waits for. */
+			if (wait_blocks && wait_call->number == SYS_rt_sigtimedwait)
+				continue;
+			snprintf(name, sizeof(name), "in %s %s, with %s, %s to be blocked after%s", wait_call->name,
+				 moments[before_start],
+				 without_mask ? "no mask" : wait_blocks ? "all blocked" : "nothing blocked",
+				 thread_blocks ? "all" : "nothing", adopted);
+			harness_isolated(name, in_a_wait, NULL);
+		}
 }
 
 int main(void)
@@ -334,18 +408,17 @@ int main(void)
 	harness_isolated("SIGTRAP, by a system call of its own", raw_one, NULL);
 	harness_isolated("by libc, before patch_init()", before, &libc);
 	harness_isolated("by itself, before patch_init()", before, &raw);
-	harness_isolated("in a wait, before patch_init()", in_a_wait, NULL);
-	harness_isolated("everything, in a wait", everything_in_a_wait, NULL);
+	in_waits("");
 	how = FORBIDDEN;
 	harness_isolated("everything, by a system call of its own, not adopted", raw_all, NULL);
 	harness_isolated("by libc, before patch_init(), not adopted", before, &libc);
 	harness_isolated("by itself, before patch_init(), not adopted", before, &raw);
-	harness_isolated("in a wait, before patch_init(), not adopted", in_a_wait, NULL);
-	harness_isolated("everything, in a wait, not adopted", everything_in_a_wait, NULL);
+	in_waits(", not adopted");
 	how = TRACED;
 	harness_isolated("everything, by a system call of its own, traced", raw_all, NULL);
 	harness_isolated("SIGTRAP, by a system call of its own, traced", raw_one, NULL);
 	harness_isolated("by libc, before patch_init(), traced", before, &libc);
 	harness_isolated("by itself, before patch_init(), traced", before, &raw);
+	in_waits(", traced");
 	return harness_end();
 }
