@@ -339,7 +339,8 @@ patch_status patch_init(const struct patch_option *options, size_t n);
  *
  * PATCH_OK; PATCH_EINIT before patch_init(); PATCH_EFINI when called again after success; PATCH_EFAIL when some bytes
  * could not be restored (somebody else changed them), PATCH_ESYS when core synchronisation failed: the rest is
- * restored, sites that are not keep working, and another call tries again.
+ * restored, sites that are not keep working, and another call tries again. PATCH_EFAIL, too, in a child of vfork(),
+ * where nothing is done: the patches are its parent's.
  *
  * Thread safe, not for signal handlers; may be called from a probe.
  */

@@ -207,6 +207,11 @@ EXPORT patch_status patch_fini(void)
 	patch_status status;
 	bool finished;
 
+	if (api_life() == API_ALIVE && process_is_borrowed())
+		return error_raise(PATCH_EFAIL, "patch_fini",
+				   "called in a child that runs in its parent's memory (vfork(2)): the patches "
+				   "are the parent's",
+				   NULL);
 	/* Nobody will tell of them any more. */
 	if (api_life() == API_ALIVE)
 		app_handlers_expect();

@@ -1,11 +1,11 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Ways out of a thread or a process that code seldom takes, each with patches in effect and changed on the way: a
- * daemon (two forks, setsid(), every descriptor closed) that patches on; a child of fork() while other threads commit;
- * vfork() and exec; threads that end while a commit runs; a main thread that ends by pthread_exit(); exit handlers and
- * destructors; asynchronous cancellation in a procedure; longjmp() out of a probed function and out of a procedure; a
- * stack overflow whose handler, on a signal stack, is probed itself; a system call displaced that makes a child on a
- * stack of its own.
+ * daemon (two forks, setsid(), every descriptor closed) that patches on; a child of fork() while other threads
+ * commit; vfork() and exec, or exit(); threads that end while a commit runs; a main thread that ends by
+ * pthread_exit(); exit handlers and destructors; asynchronous cancellation in a procedure; longjmp() out of a probed
+ * function and out of a procedure; a stack overflow whose handler, on a signal stack, is probed itself; a system
+ * call displaced that makes a child on a stack of its own.
  */
 #include "targets.h"
 
@@ -198,6 +198,39 @@ static void vforks_and_executes(void *argument)
 		CHECK_EQ(atomic_load(&hits), 1); /* the same memory */
 		toggle();
 	}
+}
+
+static void on_signal(int signo)
+{
+	(void)signo;
+	call_probed(3);
+}
+
+/* As a tool's destructor does it, when the child calls exit(). */
+static void vforks_and_finishes(void *argument)
+{
+	const struct sigaction action = { .sa_handler = on_signal };
+	struct sigaction now;
+	int status;
+	pid_t pid;
+
+	(void)argument;
+	REQUIRE(sigaction(SIGUSR1, &action, NULL) == 0);
+	set_up();
+	pid = vfork();
+	REQUIRE(pid >= 0);
+	if (pid == 0)
+		_exit(patch_fini());
+	REQUIRE(waitpid(pid, &status, 0) == pid);
+	CHECK_EQ(WEXITSTATUS(status), PATCH_EFAIL);
+	check_hit(1);
+	REQUIRE(sigaction(SIGUSR1, NULL, &now) == 0);
+	CHECK(now.sa_handler == on_signal);
+	raise(SIGUSR1);
+	CHECK_EQ(atomic_load(&hits), 2);
+	toggle();
+	CHECK_OK(patch_fini());
+	check_hit(0);
 }
 
 static void *ends_soon(void *argument)
@@ -475,6 +508,7 @@ int main(void)
 	harness_isolated("daemon", daemonises, NULL);
 	harness_isolated("fork during commits", forks_during_commits, NULL);
 	harness_isolated("vfork and exec", vforks_and_executes, NULL);
+	harness_isolated("vfork and exit", vforks_and_finishes, NULL);
 	harness_isolated("threads end during commits", threads_end_during_commits, NULL);
 	for (size_t n = 0; n < sizeof(without) / sizeof(without[0]); ++n)
 		harness_isolated("main thread ends", main_thread_ends, (void *)(uintptr_t)without[n]);
