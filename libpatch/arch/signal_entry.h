@@ -28,10 +28,33 @@ uintptr_t libpatch_signal_enter(int signo, siginfo_t *info, ucontext_t *context,
 void libpatch_signal_leave(ucontext_t *context);
 
 /*
+ * What the thread believes to block of the owned signals, and what is held for it and for the process. At the end of a
+ * handler nothing is to be done, and libpatch_signal_leave() is not called, when all of this is 0, and the frame has no
+ * word, no mark in uc_link and no owned signal in its mask.
+ */
+struct signal_belief {
+	uint64_t blocked;
+	/* The view of a child that borrows its parent's memory: the parent's thread is stopped meanwhile. */
+	long child; /* its process id; 0: none */
+	uint64_t blocked_in_child;
+};
+extern TLS_INITIAL_EXEC struct signal_belief libpatch_signal_belief; /* trap/app_sigstate.c */
+
+struct signal_held {
+	_Atomic int state; /* 0: nothing */
+	uint64_t words[4];
+};
+#define ARCH_SIGNALS_HELD 2
+extern struct signal_held libpatch_held_of_process[ARCH_SIGNALS_HELD]; /* trap/app_sigpending.c */
+extern TLS_INITIAL_EXEC struct signal_held libpatch_held_of_thread[ARCH_SIGNALS_HELD];
+
+/*
  * A thread that was interrupted between libpatch_signal_enter() and the first instruction of the handler, with the
  * handler's mask in effect already: put it to that instruction. False: it is elsewhere.
  */
 bool arch_signal_finish_entry(greg_t *registers);
+/* One that was interrupted where it has asked whether there is anything to be done at a handler's end asks again. */
+void arch_signal_leave_anew(greg_t *registers);
 
 /* The information that belongs to the frame of the kernel with this context. */
 siginfo_t *arch_signal_info(ucontext_t *context);

@@ -5,6 +5,7 @@
  */
 #include "trap/app_sigpending.h"
 
+#include "arch/signal_entry.h"
 #include "trap/owned_signals.h"
 
 #include <stdatomic.h>
@@ -13,32 +14,29 @@
 typedef uint64_t __attribute__((may_alias)) word;
 
 /* What the kernel tells of a signal that was sent: number, error, code, and sender or timer, and value (siginfo_t). */
-#define WORDS 4
+#define WORDS ARRAY_SIZE(libpatch_held_of_process[0].words)
 
 enum state { FREE, BUSY, FULL };
 
-struct pending_signal {
-	_Atomic int state;
-	uint64_t words[WORDS];
-};
-
+_Static_assert(ARCH_SIGNALS_HELD == SIGNALS_OWNABLE, "one each");
 _Static_assert(SIGTRAP > SIGILL, "signals_ownable[] descends");
-static struct pending_signal of_process[SIGNALS_OWNABLE];
-static TLS_INITIAL_EXEC struct pending_signal of_thread[SIGNALS_OWNABLE];
+struct signal_held libpatch_held_of_process[SIGNALS_OWNABLE];
+/* Alignment that is not given is larger for arrays. */
+TLS_INITIAL_EXEC struct signal_held libpatch_held_of_thread[SIGNALS_OWNABLE] __attribute__((aligned(8)));
 
-static void app_sigpending_keep(struct pending_signal *held, const siginfo_t *info)
+static void app_sigpending_keep(struct signal_held *held, const siginfo_t *info)
 {
 	int expected = FREE;
 
 	if (!atomic_compare_exchange_strong(&held->state, &expected, BUSY))
 		return;
-	for (int i = 0; i < WORDS; ++i)
+	for (size_t i = 0; i < WORDS; ++i)
 		held->words[i] = ((const word *)info)[i];
 	/* Release pairs with acquire in app_sigpending_release(). */
 	atomic_store(&held->state, FULL);
 }
 
-static bool app_sigpending_release(struct pending_signal *held, siginfo_t *info)
+static bool app_sigpending_release(struct signal_held *held, siginfo_t *info)
 {
 	int expected = FULL;
 
@@ -53,13 +51,14 @@ static bool app_sigpending_release(struct pending_signal *held, siginfo_t *info)
 void app_sigpending_put(int signo, const siginfo_t *info)
 {
 	int index = signal_index(signo);
+	struct signal_held *held = info->si_code == SI_TKILL ? libpatch_held_of_thread : libpatch_held_of_process;
 
-	app_sigpending_keep(info->si_code == SI_TKILL ? &of_thread[index] : &of_process[index], info);
+	app_sigpending_keep(&held[index], info);
 }
 
 int app_sigpending_take(uint64_t mask, siginfo_t *info)
 {
-	struct pending_signal *const held[] = { of_thread, of_process };
+	struct signal_held *const held[] = { libpatch_held_of_thread, libpatch_held_of_process };
 
 	/* In the kernel's order: those of the thread, then those of the process, the lowest number first. */
 	for (size_t i = 0; i < ARRAY_SIZE(held); ++i)
@@ -72,12 +71,12 @@ int app_sigpending_take(uint64_t mask, siginfo_t *info)
 
 bool app_sigpending_take_of_process(int signo, siginfo_t *info)
 {
-	return app_sigpending_release(&of_process[signal_index(signo)], info);
+	return app_sigpending_release(&libpatch_held_of_process[signal_index(signo)], info);
 }
 
 bool app_sigpending_is_of_process(int signo)
 {
-	return atomic_load(&of_process[signal_index(signo)].state) == FULL;
+	return atomic_load(&libpatch_held_of_process[signal_index(signo)].state) == FULL;
 }
 
 uint64_t app_sigpending_pending(void)
@@ -85,7 +84,8 @@ uint64_t app_sigpending_pending(void)
 	uint64_t pending = 0;
 
 	for (int index = 0; index < SIGNALS_OWNABLE; ++index)
-		if (atomic_load(&of_thread[index].state) == FULL || atomic_load(&of_process[index].state) == FULL)
+		if (atomic_load(&libpatch_held_of_thread[index].state) == FULL ||
+		    atomic_load(&libpatch_held_of_process[index].state) == FULL)
 			pending |= SIGNALS_BIT(signals_ownable[index]);
 	return pending;
 }
@@ -94,14 +94,14 @@ void app_sigpending_discard(int signo)
 {
 	siginfo_t info;
 
-	app_sigpending_release(&of_thread[signal_index(signo)], &info);
-	app_sigpending_release(&of_process[signal_index(signo)], &info);
+	app_sigpending_release(&libpatch_held_of_thread[signal_index(signo)], &info);
+	app_sigpending_release(&libpatch_held_of_process[signal_index(signo)], &info);
 }
 
 void app_sigpending_forget(void)
 {
 	for (int index = 0; index < SIGNALS_OWNABLE; ++index) {
-		atomic_store(&of_thread[index].state, FREE);
-		atomic_store(&of_process[index].state, FREE);
+		atomic_store(&libpatch_held_of_thread[index].state, FREE);
+		atomic_store(&libpatch_held_of_process[index].state, FREE);
 	}
 }

@@ -5,39 +5,33 @@
  */
 #include "trap/app_sigstate.h"
 
+#include "arch/signal_entry.h"
 #include "arch/thread_pointer.h"
 #include "base/syscall.h"
 #include "sys/process.h"
 
 #include <stdatomic.h>
 
+TLS_INITIAL_EXEC struct signal_belief libpatch_signal_belief;
+
 /* ---- the view of a borrowing child ------------------------------------------------------------------------------ */
-
-/* The parent's thread is stopped meanwhile, and the child has its thread-local storage. */
-struct child {
-	long pid; /* 0: none */
-	uint64_t blocked;
-};
-
-static TLS_INITIAL_EXEC struct child child;
-static TLS_INITIAL_EXEC uint64_t blocked;
 
 /* Is this a child with a view of its own? `begin`: it is about to get one. */
 static bool app_sigstate_is_child(bool begin)
 {
 	long pid;
 
-	if (child.pid == 0 && !begin)
+	if (libpatch_signal_belief.child == 0 && !begin)
 		return false;
 	if (!process_is_borrowed()) {
-		child.pid = 0;
+		libpatch_signal_belief.child = 0;
 		return false;
 	}
 	pid = raw_syscall(SYS_getpid);
-	if (child.pid == pid)
+	if (libpatch_signal_belief.child == pid)
 		return true;
-	child.pid = begin ? pid : 0;
-	child.blocked = blocked;
+	libpatch_signal_belief.child = begin ? pid : 0;
+	libpatch_signal_belief.blocked_in_child = libpatch_signal_belief.blocked;
 	return begin;
 }
 
@@ -45,7 +39,7 @@ static bool app_sigstate_is_child(bool begin)
 
 intptr_t app_sigstate_place(void)
 {
-	return (intptr_t)((uintptr_t)&blocked - arch_thread_pointer());
+	return (intptr_t)((uintptr_t)&libpatch_signal_belief.blocked - arch_thread_pointer());
 }
 
 void app_sigstate_inherit(uintptr_t thread)
@@ -64,7 +58,7 @@ uint64_t app_sigstate_blocked(void)
 {
 	if (atomic_load_explicit(&ended, memory_order_relaxed))
 		return 0;
-	return app_sigstate_is_child(false) ? child.blocked : blocked;
+	return app_sigstate_is_child(false) ? libpatch_signal_belief.blocked_in_child : libpatch_signal_belief.blocked;
 }
 
 uint64_t app_sigstate_withheld(uint64_t mask)
@@ -77,7 +71,7 @@ void app_sigstate_set_blocked(uint64_t now)
 	if (now == app_sigstate_blocked())
 		return;
 	if (app_sigstate_is_child(true))
-		child.blocked = now;
+		libpatch_signal_belief.blocked_in_child = now;
 	else
-		blocked = now;
+		libpatch_signal_belief.blocked = now;
 }

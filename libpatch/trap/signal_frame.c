@@ -214,6 +214,7 @@ uintptr_t libpatch_signal_enter(int signo, siginfo_t *info, ucontext_t *context,
 	uint64_t base;
 
 	arch_own_stack_finish(registers);
+	arch_signal_leave_anew(registers);
 	put_off_end(context);
 	/* It is over, with what it has changed, before it is asked whether the signal is blocked. */
 	if (call != NULL && !ends_wait && (call->made || arch_call_is_made((uintptr_t)registers[REG_RIP]))) {

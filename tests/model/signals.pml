@@ -54,6 +54,11 @@ byte mutant;
 #define PUT_OFF_BEHIND_CALL     31 /* MUTANT: a signal that is due does not come */
 #define PUT_OFF_THOUGH_BLOCKED  32 /* MUTANT: the program's mask is another one */
 #define BIT_KEPT_AT_END         33 /* MUTANT: the program's mask is another one */
+#define AT_ONCE_WITH_BELIEF     34 /* MUTANT: the program's mask is another one */
+#define AT_ONCE_WITH_MASK       35 /* MUTANT: a trap of ours kills */
+#define AT_ONCE_WITH_PUT_OFF    36 /* MUTANT: the program's mask is another one */
+#define AT_ONCE_WITH_HELD       37 /* not needed here: what is held for the thread, it believes to block */
+#define LEAVING_NOT_BEGUN_ANEW  38 /* MUTANT: the program's mask is another one */
 
 #define OWNED 1
 #define OTHER 2
@@ -91,7 +96,9 @@ byte mutant;
 #define ENTERED     25 /* the five instructions */
 #define LEAVING     26
 #define RETURNING   27
-#define OVER        28
+#define RESTORER    28 /* where it begins, as libc's does */
+#define AT_ONCE     29 /* it has found nothing to do */
+#define OVER        30
 
 #define IN_CALL(pc) (pc >= MASK_FRONT && pc <= EXEC_END)
 #define MADE(pc) (pc >= MASK_READ && pc <= EXEC_END)
@@ -245,7 +252,8 @@ inline begin_handler(signal)
 	fi;
 	if
 	:: frame_pc[depth] != PROGRAM && frame_pc[depth] != MASK_FRONT && frame_pc[depth] != WAIT_FRONT &&
-	   frame_pc[depth] != EXEC_FRONT -> VIOLATION("a handler runs above a frame of ours")
+	   frame_pc[depth] != EXEC_FRONT && frame_pc[depth] != RESTORER && frame_pc[depth] != AT_ONCE ->
+		VIOLATION("a handler runs above a frame of ours")
 	:: else
 	fi;
 	mask = (ends_wait && mutant != BASE_NOT_OF_WAIT -> set : mask) | action_mask[signal] | signal;
@@ -268,6 +276,13 @@ inline deliver(signal)
 	mask = (ends_wait -> waits_out : kernel_mask);
 	if
 	:: pc == ENTRY || pc == LEAVING || pc == RETURNING -> VIOLATION("a handler runs above a frame of ours")
+	:: else
+	fi;
+	/* arch_signal_leave_anew() */
+	if
+	:: pc == AT_ONCE && mutant != LEAVING_NOT_BEGUN_ANEW ->
+		COVER(16, "a handler comes where there was nothing to do");
+		pc = RESTORER
 	:: else
 	fi;
 	/* put_off_end() */
@@ -367,6 +382,27 @@ inline leave_by_jump()
 	depth = 0
 }
 
+/* In a restorer. */
+#define NOTHING_TO_DO                                                                                                  \
+	((belief == 0 || mutant == AT_ONCE_WITH_BELIEF) &&                                                             \
+	 (!(frame_mask[depth - 1] & OWNED) || mutant == AT_ONCE_WITH_MASK) &&                                          \
+	 (held == 0 || mutant == AT_ONCE_WITH_HELD) &&                                                                 \
+	 (put_off == 0 || mutant == AT_ONCE_WITH_PUT_OFF) &&                                                           \
+	 (frame_pc[depth - 1] == PROGRAM || frame_pc[depth - 1] == RESTORER))
+
+inline return_to_frame()
+{
+	program_mask = frame_program[depth];
+	pc = frame_pc[depth];
+	how = frame_how[depth];
+	set = frame_set[depth];
+	frame_mask[depth] = 0;
+	frame_program[depth] = 0;
+	frame_pc[depth] = 0;
+	frame_how[depth] = 0;
+	frame_set[depth] = 0
+}
+
 inline program()
 {
 	look();
@@ -404,11 +440,7 @@ inline program()
 		pc = (armed -> STUB : HOOK_END);
 		armed = false
 	:: depth > 0 && !(running && procedure_depth == depth) ->
-		if
-		:: mutant != LEAVING_OPEN -> kernel_mask = ALL
-		:: else
-		fi;
-		pc = LEAVING
+		pc = RESTORER
 	:: depth == 0 && !running && calls == 0 -> pc = OVER
 	fi
 }
@@ -515,6 +547,13 @@ inline step()
 	/* signal_thunks.S */
 	:: pc == ENTRY -> kernel_mask = to_come; pc = ENTERED; to_come = 0
 	:: pc == ENTERED -> pc = PROGRAM
+	:: pc == RESTORER && NOTHING_TO_DO -> COVER(15, "a handler is left at once"); pc = AT_ONCE
+	:: pc == RESTORER && !(NOTHING_TO_DO) ->
+		if
+		:: mutant != LEAVING_OPEN -> kernel_mask = ALL
+		:: else
+		fi;
+		pc = LEAVING
 	:: pc == LEAVING ->
 		depth--;
 		belief = (mutant == BELIEF_NOT_FROM_FRAME -> belief : frame_mask[depth] & OWNED);
@@ -529,15 +568,11 @@ inline step()
 	:: pc == RETURNING ->
 		kernel_mask = to_come;
 		to_come = 0;
-		program_mask = frame_program[depth];
-		pc = frame_pc[depth];
-		how = frame_how[depth];
-		set = frame_set[depth];
-		frame_mask[depth] = 0;
-		frame_program[depth] = 0;
-		frame_pc[depth] = 0;
-		frame_how[depth] = 0;
-		frame_set[depth] = 0
+		return_to_frame()
+	:: pc == AT_ONCE ->
+		depth--;
+		kernel_mask = frame_mask[depth];
+		return_to_frame()
 	fi
 }
 

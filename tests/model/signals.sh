@@ -6,7 +6,7 @@
 #   signals.sh             as in `make check`
 #   signals.sh NAME        a mutant's counterexample, step by step
 set -u
-model=signals mutants=30
+model=signals mutants=34
 standard='CALLS=3 SENDS=2'
 attempts='CALLS=1 SENDS=1
 CALLS=2 SENDS=1

@@ -3,11 +3,14 @@
  * The C side of signal_thunks.S: which thunk an address is, and what a frame of the kernel holds. No state.
  */
 #include "arch/signal_entry.h"
+#include "arch/x86_64/signal_leave.h"
 
 extern const char arch_signal_thunks[] __attribute__((visibility("hidden")));
 extern const char arch_signal_restorers[] __attribute__((visibility("hidden")));
 extern const char arch_signal_entered[] __attribute__((visibility("hidden")));
 extern const char arch_signal_entry_end[] __attribute__((visibility("hidden")));
+extern const char arch_signal_leave_begins[] __attribute__((visibility("hidden")));
+extern const char arch_signal_leave_blocked[] __attribute__((visibility("hidden")));
 
 #define THUNK_SIZE 16
 #define RESTORER_SIZE 8
@@ -54,6 +57,14 @@ bool arch_signal_finish_entry(greg_t *registers)
 	return true;
 }
 
+void arch_signal_leave_anew(greg_t *registers)
+{
+	const uintptr_t begins = (uintptr_t)arch_signal_leave_begins;
+
+	if ((uintptr_t)registers[REG_RIP] - begins < (uintptr_t)arch_signal_leave_blocked - begins)
+		registers[REG_RIP] = (greg_t)arch_signal_restorer(0);
+}
+
 /* struct ucontext of the kernel, behind which struct rt_sigframe has the information; libc's structure is longer. */
 #define KERNEL_CONTEXT_SIZE (offsetof(ucontext_t, uc_sigmask) + 8)
 
@@ -61,6 +72,15 @@ siginfo_t *arch_signal_info(ucontext_t *context)
 {
 	return (siginfo_t *)((char *)context + KERNEL_CONTEXT_SIZE);
 }
+
+_Static_assert(SIGNAL_BELIEF_BLOCKED == offsetof(struct signal_belief, blocked) &&
+	       SIGNAL_BELIEF_CHILD == offsetof(struct signal_belief, child) &&
+	       SIGNAL_HELD_SIZE == sizeof(struct signal_held) && offsetof(struct signal_held, state) == 0 &&
+	       ARCH_SIGNALS_HELD == 2 && SIGNAL_LEAVE_OWNED == (1 << (SIGTRAP - 1) | 1 << (SIGILL - 1)) &&
+	       SIGNAL_CONTEXT_LINK == offsetof(ucontext_t, uc_link) &&
+	       SIGNAL_CONTEXT_WORDS == offsetof(ucontext_t, uc_mcontext.__reserved1) &&
+	       SIGNAL_CONTEXT_MASK == offsetof(ucontext_t, uc_sigmask),
+	       "signal_leave.h");
 
 uint64_t *arch_signal_words(ucontext_t *context)
 {

@@ -3,12 +3,16 @@
  * arch/signal_entry.h says what this is for. A handler is jumped to with the registers and the stack pointer that the
  * kernel gave it, so that no frame of ours lies between it and what it interrupted. The kernel delivers each signal
  * with all signals but SIGSYS blocked: the one window in which another handler can come in between is the five
- * instructions behind the system call that sets the handler's mask.
+ * instructions behind the system call that sets the handler's mask. At its end everything is blocked, too, if there is
+ * anything to be done. Whether there is may change when another handler comes there: then it is asked once more, and
+ * what that handler sees is the beginning of a restorer (arch_signal_leave_anew()).
  *
  * A restorer is described to unwinders as a frame of the kernel's, whose registers are in the context that the stack
  * pointer points to (struct ucontext, arch/x86/include/uapi/asm/sigcontext.h).
  */
 #include "arch/x86_64/own_syscall.h"
+#include "arch/x86_64/put_off.h"
+#include "arch/x86_64/signal_leave.h"
 
 #ifdef __CET__
 #include <cet.h>
@@ -160,6 +164,29 @@ arch_signal_restorers:
 	.endr
 	.balign 16
 signal_leave:
+arch_signal_leave_begins:
+	/* All registers are the frame's. */
+	mov libpatch_signal_belief@gottpoff(%rip), %rax
+	mov libpatch_held_of_thread@gottpoff(%rip), %rcx
+	mov libpatch_hook_guard@gottpoff(%rip), %rdx
+	mov %fs:(%rcx), %esi
+	or %fs:SIGNAL_HELD_SIZE(%rcx), %esi
+	or libpatch_held_of_process(%rip), %esi
+	or libpatch_held_of_process+SIGNAL_HELD_SIZE(%rip), %esi
+	mov SIGNAL_CONTEXT_MASK(%rsp), %ecx
+	and $SIGNAL_LEAVE_OWNED, %ecx
+	or %rcx, %rsi
+	or SIGNAL_CONTEXT_LINK(%rsp), %rsi
+	or SIGNAL_CONTEXT_WORDS(%rsp), %rsi
+	or %fs:SIGNAL_BELIEF_BLOCKED(%rax), %rsi
+	or %fs:SIGNAL_BELIEF_CHILD(%rax), %rsi
+	or %fs:PUT_OFF_GUARD_WORD(%rdx), %rsi
+	jnz arch_signal_leave_blocked
+	mov $SYS_rt_sigreturn, %eax
+	OWN_SYSCALL
+	.globl arch_signal_leave_begins, arch_signal_leave_blocked
+	.hidden arch_signal_leave_begins, arch_signal_leave_blocked
+arch_signal_leave_blocked:
 	cmpl $SIGSYS, CONTEXT_SIZE(%rsp)
 	je signal_leave_filtered
 	lea signal_all(%rip), %rsi

@@ -3,7 +3,8 @@
  * A handler is entered and left, and a second signal comes at one instruction of that after the other, from the first
  * one that the thread executes for the signal to the one behind the handler's return. Both handlers run once; each has
  * the mask that it has without the library, and sees a state of the program with the mask of that state: between the
- * two, or behind the first.
+ * two, or behind the first. The mask that the second one writes to its frame is in effect until the first one's end
+ * only.
  */
 #include "targets.h"
 #include "library.h"
@@ -13,10 +14,20 @@
 #include <ucontext.h>
 
 #define BIT(signo) ((uint64_t)1 << ((signo)-1))
-/* What the program blocks outside of handlers; what the handlers of SIGUSR1 and SIGUSR2 do besides. */
-#define OUTSIDE (BIT(SIGTRAP) | BIT(SIGHUP))
-#define FIRST (BIT(SIGUSR1) | BIT(SIGILL))
-#define SECOND (BIT(SIGUSR2) | BIT(SIGWINCH))
+#define OWNED (BIT(SIGTRAP) | BIT(SIGILL))
+
+/*
+ * What the program blocks outside of handlers; what the handlers of SIGUSR1 and SIGUSR2 do besides. Without owned
+ * signals there is nothing to be done at the end of a handler.
+ */
+struct masks {
+	uint64_t outside, first, second;
+};
+static const struct masks with_owned = { BIT(SIGTRAP) | BIT(SIGHUP), BIT(SIGUSR1) | BIT(SIGILL),
+					 BIT(SIGUSR2) | BIT(SIGWINCH) };
+static const struct masks without_owned = { BIT(SIGHUP), BIT(SIGUSR1), BIT(SIGUSR2) | BIT(SIGWINCH) };
+static const struct masks in_handler_only = { BIT(SIGHUP), BIT(SIGUSR1) | BIT(SIGILL), BIT(SIGUSR2) | OWNED };
+static const struct masks *masks;
 
 /* Shared: of SIGUSR1, SIGUSR2, and behind them. */
 static struct seen {
@@ -36,6 +47,11 @@ static uint64_t now_blocked(void)
 	sigprocmask(SIG_BLOCK, NULL, &now);
 	memcpy(&mask, &now, sizeof(mask));
 	return mask;
+}
+
+static void block_in_frame(ucontext_t *context, int signo)
+{
+	*(uint64_t *)&context->uc_sigmask |= BIT(signo);
 }
 
 static void note(struct seen *what, const ucontext_t *context)
@@ -61,6 +77,9 @@ static void on_second(int signo, siginfo_t *info, void *data)
 	seen[1].is_behind = seen[0].returns;
 	note(&seen[1], data);
 	seen[1].mask = now_blocked();
+	/* What the first handler's end finds: it may have found something else before. */
+	if (seen[1].is_behind && (seen[1].frame & BIT(SIGUSR1)) != 0)
+		block_in_frame(data, SIGTRAP);
 }
 
 static void set_mask(uint64_t mask)
@@ -100,7 +119,7 @@ static void rounds(void)
 	REQUIRE(ptrace(PTRACE_TRACEME, 0, NULL, NULL) == 0);
 	raise(SIGSTOP);
 	for (;;) {
-		set_mask(OUTSIDE);
+		set_mask(masks->outside);
 		send_to_itself(SIGUSR1);
 		seen[2].count++;
 		/* The tracer looks at it before it is asked what is blocked. */
@@ -134,16 +153,17 @@ static int go_on(pid_t child, int request, int signo)
  */
 static void check_round(unsigned int step)
 {
-	const bool nested = seen[1].frame != OUTSIDE;
+	const uint64_t outside = masks->outside, first = outside | masks->first;
+	const bool nested = seen[1].frame != outside;
 
 	CONTEXT("step %u, %s", step, nested ? "nested" : "behind");
 	CHECK_EQ(seen[0].count, 1);
 	CHECK_EQ(seen[1].count, 1);
-	CHECK_EQ(seen[0].frame, OUTSIDE);
-	CHECK_EQ(seen[1].frame, nested ? OUTSIDE | FIRST : OUTSIDE);
-	CHECK_EQ(seen[1].mask, (nested ? OUTSIDE | FIRST : OUTSIDE) | SECOND);
+	CHECK_EQ(seen[0].frame, outside);
+	CHECK_EQ(seen[1].frame, nested ? first : outside);
+	CHECK_EQ(seen[1].mask, (nested ? first : outside) | masks->second);
 	CHECK_EQ(seen[2].count, 1);
-	CHECK_EQ(seen[2].mask, OUTSIDE);
+	CHECK_EQ(seen[2].mask, outside);
 	/* The restorer is libpatch's as it is libc's else. */
 	CHECK_MSG((nested && seen[1].is_behind) || !library_has(seen[1].pc),
 		  "it sees libpatch + %#zx", (size_t)(seen[1].pc - library_lower));
@@ -177,19 +197,19 @@ static bool play(pid_t child, unsigned int step)
 	return true;
 }
 
-static void each_step(void *unused)
+static void each_step(void *data)
 {
 	unsigned int step = 0, nested = 0;
 	cpu_set_t one;
 	pid_t child;
 
-	(void)unused;
+	masks = data;
 	seen = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
 	REQUIRE(seen != MAP_FAILED);
 	REQUIRE_OK(patch_init(NULL, 0));
 	library_find();
-	set_handler(SIGUSR1, on_first, BIT(SIGILL));
-	set_handler(SIGUSR2, on_second, BIT(SIGWINCH));
+	set_handler(SIGUSR1, on_first, masks->first);
+	set_handler(SIGUSR2, on_second, masks->second);
 	/* On one processor, as one waits for the other all the time. */
 	CPU_ZERO(&one);
 	CPU_SET(sched_getcpu(), &one);
@@ -200,16 +220,20 @@ static void each_step(void *unused)
 	REQUIRE(stops(child) == SIGSTOP);
 	while (play(child, step)) {
 		check_round(step++);
-		nested += seen[1].frame != OUTSIDE;
+		nested += seen[1].frame != masks->outside;
 	}
 	kill(child, SIGKILL);
-	CHECK_MSG(nested > 10 && step > nested + 10, "%u steps, %u nested", step, nested);
+	/* With nothing to be done the second handler comes behind the first one at the last instructions only. */
+	CHECK_MSG(nested > 10 && step > nested + (masks == &without_owned ? 0 : 10), "%u steps, %u nested", step,
+		  nested);
 	CHECK_OK(patch_fini());
 }
 
 int main(void)
 {
 	harness_start();
-	harness_isolated("each instruction", each_step, NULL);
+	harness_isolated("owned signals are blocked", each_step, (void *)&with_owned);
+	harness_isolated("none are", each_step, (void *)&without_owned);
+	harness_isolated("the handlers block them", each_step, (void *)&in_handler_only);
 	return harness_end();
 }
