@@ -36,7 +36,7 @@ static long seize_trace(long request, pid_t tid, long address, const void *data)
 static bool seize_change(const struct seize *seize, pid_t tid)
 {
 	struct user_regs_struct registers;
-	uint64_t mask, now;
+	uint64_t mask = 0, now; /* memcheck does not know that the kernel writes it */
 
 	if (seize_trace(PTRACE_GETREGS, tid, 0, &registers) != 0 ||
 	    seize_trace(GETSIGMASK, tid, sizeof(mask), &mask) != 0)
