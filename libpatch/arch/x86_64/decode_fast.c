@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Encodings (Intel SDM vol. 2, 2.1 and 2.2, tables A-2, A-3 and A-6) without prefixes but one REX, whose every form has
- * the same layout and none is invalid: what is not so is left out of the tables, or looked at by is_known().
+ * Encodings (Intel SDM vol. 2, 2.1 and 2.2, tables A-2, A-3 and A-6) with at most one REX and one other prefix, whose
+ * every form has the same layout and none is invalid: what is not so is left out of the tables, or looked at by
+ * is_known(). And the no-ops that code is filled with, which have many prefixes.
  */
 #include "arch/x86_64/decode.h"
 
 enum layout {
 	OTHER,    /* not for here */
+	PREFIX,   /* no opcode: count_prefixes() */
 	ALONE,    /* the opcode is all */
 	IMM8,
 	IMM32,
@@ -27,6 +29,7 @@ enum layout {
 	[(first) + 5] = IMM32
 
 static const uint8_t primary[256] = {
+	[0x2E] = PREFIX, [0x64 ... 0x66] = PREFIX, [0xF2 ... 0xF3] = PREFIX,
 	ARITHMETIC(0x00), ARITHMETIC(0x08), ARITHMETIC(0x10), ARITHMETIC(0x18),
 	ARITHMETIC(0x20), ARITHMETIC(0x28), ARITHMETIC(0x30), ARITHMETIC(0x38),
 	[0x50 ... 0x5F] = ALONE, /* push, pop */
@@ -77,7 +80,47 @@ static const uint8_t secondary[256] = {
 	[0xBE ... 0xBF] = MODRM, /* movsx */
 };
 
+/* Behind 66, F3 and F2, and 0F. */
+static const uint8_t secondary_66[256] = {
+	[0x10 ... 0x11] = MODRM, /* movupd */
+	[0x1F] = MODRM,          /* nop */
+	[0x28 ... 0x29] = MODRM, /* movapd */
+	[0x2E ... 0x2F] = MODRM, /* ucomisd, comisd */
+	[0x54] = MODRM,          /* andpd */
+	[0x57 ... 0x59] = MODRM, /* xorpd, addpd, mulpd */
+	[0x60 ... 0x6F] = MODRM, /* punpck, pcmpgt, pack, movd, movdqa */
+	[0x70] = MODRM_IMM8,     /* pshufd */
+	[0x74 ... 0x76] = MODRM, /* pcmpeq */
+	[0x7E ... 0x7F] = MODRM, /* movd, movdqa */
+	[0xD4] = MODRM,          /* paddq */
+	[0xD6] = MODRM,          /* movq */
+	[0xDB] = MODRM,          /* pand */
+	[0xDF] = MODRM,          /* pandn */
+	[0xEB] = MODRM,          /* por */
+	[0xEF] = MODRM,          /* pxor */
+	[0xF8 ... 0xFE] = MODRM, /* psub, padd */
+};
+static const uint8_t secondary_f3[256] = {
+	[0x10 ... 0x11] = MODRM, /* movss */
+	[0x2A] = MODRM,          /* cvtsi2ss */
+	[0x2C ... 0x2D] = MODRM, /* cvtss2si */
+	[0x51] = MODRM,          /* sqrtss */
+	[0x58 ... 0x5A] = MODRM, /* addss, mulss, cvtss2sd */
+	[0x5C ... 0x5F] = MODRM, /* subss, minss, divss, maxss */
+	[0x6F] = MODRM,          /* movdqu */
+	[0x7E ... 0x7F] = MODRM, /* movq, movdqu */
+};
+static const uint8_t secondary_f2[256] = {
+	[0x10 ... 0x11] = MODRM, /* movsd */
+	[0x2A] = MODRM,          /* cvtsi2sd */
+	[0x2C ... 0x2D] = MODRM, /* cvtsd2si */
+	[0x51] = MODRM,          /* sqrtsd */
+	[0x58 ... 0x5A] = MODRM, /* addsd, mulsd, cvtsd2ss */
+	[0x5C ... 0x5F] = MODRM, /* subsd, minsd, divsd, maxsd */
+};
+
 struct fields {
+	uint8_t prefix; /* 66, F2, F3, 64 or 65; 2E: such as only no-ops have; 0: none */
 	uint8_t rex;  /* 0: none */
 	uint8_t opcode;
 	uint8_t modrm;
@@ -148,13 +191,56 @@ static bool is_known_secondary(const struct fields *fields, struct arch_insn *in
 	return (fields->opcode != 0x1F && fields->opcode >> 4 != 9) || reg_of(fields) == 0;
 }
 
+/*
+ * Without 0F, behind 66 or a segment's prefix: arithmetic and moves between registers and memory, no control flow and
+ * nothing that is one byte longer or shorter for another reason than its immediate.
+ */
+static bool takes_prefix(uint8_t opcode)
+{
+	return (opcode < 0x40 && (opcode & 7) < 4) || opcode == 0x81 || opcode == 0x83 ||
+	       (opcode >= 0x84 && opcode <= 0x8B) || opcode == 0xC7;
+}
+
+/* How an opcode goes on behind a prefix. */
+static __attribute__((noinline)) enum layout layout_behind(uint8_t prefix, bool escaped, uint8_t opcode)
+{
+	switch (prefix) {
+	case 0x66:
+		if (escaped)
+			return secondary_66[opcode];
+		break;
+	case 0xF2:
+		return escaped ? secondary_f2[opcode] : OTHER;
+	case 0xF3:
+		return escaped ? secondary_f3[opcode] : OTHER;
+	case 0x2E:
+		return escaped && opcode == 0x1F ? MODRM : OTHER;
+	default:
+		if (escaped)
+			return OTHER;
+		break;
+	}
+	return takes_prefix(opcode) ? primary[opcode] : OTHER;
+}
+
+/* Of many prefixes, all of which only no-ops have: how many. Of others there may be one. */
+static __attribute__((noinline)) size_t count_prefixes(const uint8_t *bytes, size_t size)
+{
+	size_t at = 0;
+
+	while (at < size && bytes[at] == 0x66)
+		++at;
+	at += at < size && bytes[at] == 0x2E;
+	return at == 0 ? 1 : at;
+}
+
 static size_t immediate_size(const struct fields *fields)
 {
 	switch (fields->layout) {
 	case IMM8: case MODRM_IMM8: case REL8:
 		return 1;
 	case IMM32: case MODRM_IMM32: case REL32:
-		return 4;
+		return fields->prefix == 0x66 && !(fields->rex & 8) ? 2 : 4;
 	case IMM_FULL:
 		return fields->rex & 8 ? 8 : 4;
 	default:
@@ -209,7 +295,11 @@ bool decode_fast(const uint8_t *bytes, size_t size, uintptr_t address, struct ar
 		insn->flags = ARCH_F_ENDBR;
 		return true;
 	}
-	if (size > 0 && (bytes[0] & 0xF0) == 0x40)
+	if (size > 0 && primary[bytes[0]] == PREFIX) {
+		at = count_prefixes(bytes, size);
+		fields.prefix = at > 1 ? 0x2E : bytes[0];
+	}
+	if (at < size && (bytes[at] & 0xF0) == 0x40)
 		fields.rex = bytes[at++];
 	insn->opcode_offset = (uint8_t)at;
 	if (at < size && bytes[at] == 0x0F) {
@@ -219,8 +309,9 @@ bool decode_fast(const uint8_t *bytes, size_t size, uintptr_t address, struct ar
 	if (at >= size)
 		return false;
 	fields.opcode = bytes[at++];
-	fields.layout = (escaped ? secondary : primary)[fields.opcode];
-	if (fields.layout == OTHER || (fields.layout >= MODRM && at >= size) ||
+	fields.layout = fields.prefix == 0 ? (escaped ? secondary : primary)[fields.opcode] :
+					     layout_behind(fields.prefix, escaped, fields.opcode);
+	if (fields.layout <= PREFIX || (fields.layout >= MODRM && at >= size) ||
 	    (fields.layout >= BARE && fields.layout < MODRM && fields.rex != 0))
 		return false;
 	if (fields.layout >= MODRM) {
@@ -238,6 +329,8 @@ bool decode_fast(const uint8_t *bytes, size_t size, uintptr_t address, struct ar
 	}
 	immediate = immediate_size(&fields);
 	if (size - at < immediate)
+		return false;
+	if (at + immediate > INSN_MAX)
 		return false;
 	insn->length = (uint8_t)(at + immediate);
 	if (insn->disp_offset != 0)

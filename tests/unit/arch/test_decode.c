@@ -359,37 +359,63 @@ static void expect_alike(const uint8_t bytes[INSN_MAX])
 			      bytes[1], bytes[2], size, any.length);
 }
 
-/* Every REX, opcode and ModRM, with every SIB where there is one. */
-Test(decode, common_ones_as_any, .timeout = 3600)
+/* Every opcode of three maps and ModRM, with every SIB where there is one, or with some. */
+static void expect_all_alike(const uint8_t *front, size_t size, unsigned int sib_step)
 {
 	const uint8_t escape = 0x0F;
 
-	for (unsigned int rex = 0x3F; rex <= 0x4F; rex++) {
-		for (unsigned int i = 0; i < 3 * 256 * 256; i++) {
-			const unsigned int modrm = i >> 8 & 0xFF, map = i >> 16;
-			const bool has_sib = (modrm & 7) == 4 && modrm >> 6 != 3;
-			uint8_t bytes[INSN_MAX + 3] = { 0 };
-			size_t at = 0;
+	for (unsigned int i = 0; i < 3 * 256 * 256; i++) {
+		const unsigned int modrm = i >> 8 & 0xFF, map = i >> 16;
+		const bool has_sib = (modrm & 7) == 4 && modrm >> 6 != 3;
+		uint8_t bytes[INSN_MAX + 12] = { 0 };
+		size_t at = size;
 
-			/* As if there were no REX; behind other prefixes nothing is known but endbr64. */
-			if (rex >= 0x40)
-				bytes[at++] = (uint8_t)rex;
-			if (map == 2)
-				bytes[at++] = 0xF3;
-			if (map >= 1)
-				bytes[at++] = escape;
-			bytes[at++] = (uint8_t)i;
-			bytes[at++] = (uint8_t)modrm;
-			for (unsigned int sib = 0; sib < (has_sib ? 256 : 1); sib++) {
-				for (size_t k = at; k < INSN_MAX; k++)
-					bytes[k] = (uint8_t)(0x81 + 29 * k);
-				if (has_sib)
-					bytes[at] = (uint8_t)sib;
-				expect_alike(bytes);
-			}
+		memcpy(bytes, front, size);
+		if (map == 2)
+			bytes[at++] = 0xF3;
+		if (map >= 1)
+			bytes[at++] = escape;
+		bytes[at++] = (uint8_t)i;
+		bytes[at++] = (uint8_t)modrm;
+		for (unsigned int sib = 0; sib < (has_sib ? 256 : 1); sib += sib_step) {
+			for (size_t k = at; k < INSN_MAX; k++)
+				bytes[k] = (uint8_t)(0x81 + 29 * k);
+			if (has_sib)
+				bytes[at] = (uint8_t)sib;
+			expect_alike(bytes);
 		}
 	}
+}
+
+/* With every REX, and with those that matter behind prefixes. */
+Test(decode, common_ones_as_any, .timeout = 3600)
+{
+	static const struct {
+		uint8_t bytes[8];
+		size_t size;
+	} prefixes[] = { { B(0x66) }, { B(0x2E) }, { B(0x64) }, { B(0x65) }, { B(0x67) },
+			 { B(0xF2) }, { B(0xF3) }, { B(0xF0) }, { B(0x66, 0x2E) }, { B(0x66, 0x66) },
+			 { B(0x2E, 0x66) }, { B(0x66, 0xF3) }, { B(0xF3, 0x66) }, { B(0x66, 0x64) },
+			 { B(0x66, 0x66, 0x66, 0x2E) }, { B(0x66, 0x66, 0x66, 0x66, 0x66, 0x66, 0x2E) } };
+	static const uint8_t rexes[] = { 0, 0x40, 0x41, 0x44, 0x48, 0x4F };
+
+	for (unsigned int rex = 0x3F; rex <= 0x4F; rex++) {
+		const uint8_t front = (uint8_t)rex;
+
+		/* As if there were no REX. */
+		expect_all_alike(&front, rex >= 0x40, 1);
+	}
 	cr_expect_gt(known, 1000000);
+	known = 0;
+	for (size_t i = 0; i < ARRAY_SIZE(prefixes); i++)
+		for (size_t r = 0; r < ARRAY_SIZE(rexes); r++) {
+			uint8_t front[9];
+
+			memcpy(front, prefixes[i].bytes, prefixes[i].size);
+			front[prefixes[i].size] = rexes[r];
+			expect_all_alike(front, prefixes[i].size + (r > 0), 17);
+		}
+	cr_expect_gt(known, 100000);
 }
 
 /* Named or implied, in parts or whole. */
