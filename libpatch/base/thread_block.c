@@ -5,10 +5,10 @@
  */
 #include "base/thread_block.h"
 
+#include "base/chunks.h"
 #include "base/syscall.h"
 
 #include <stdatomic.h>
-#include <sys/mman.h>
 #include <sys/uio.h>
 
 /*
@@ -21,18 +21,12 @@ struct thread_slot {
 };
 #define OWNER_BUSY ((uintptr_t)1)
 
-struct thread_slots {
-	struct thread_slots *_Atomic next;
-	size_t count;
-	struct thread_slot *slots;
+static struct thread_slot first_slots[8];
+static struct chunks thread_slots = {
+	.first = { .count = ARRAY_SIZE(first_slots), .entries = first_slots },
+	.entry_size = sizeof(struct thread_slot),
+	.chunk_size = 16 * PAGE_SIZE,
 };
-
-#define FIRST_SLOTS 8
-#define CHUNK_SIZE (16 * PAGE_SIZE)
-#define CHUNK_SLOTS ((CHUNK_SIZE - sizeof(struct thread_slots)) / sizeof(struct thread_slot))
-
-static struct thread_slot first_slots[FIRST_SLOTS];
-static struct thread_slots first = { .count = FIRST_SLOTS, .slots = first_slots };
 
 TLS_INITIAL_EXEC struct thread_block *_Atomic libpatch_thread_block;
 
@@ -53,21 +47,24 @@ static bool thread_block_claim(struct thread_slot *slot, uintptr_t owner)
 }
 
 /* The block is free, or of a thread that had the same storage and is gone. */
-static bool thread_block_take_free(struct thread_slot *slot)
+static bool thread_block_take_free(void *entry, uintptr_t self)
 {
+	struct thread_slot *slot = entry;
 	uintptr_t owner = atomic_load(&slot->owner);
 
-	return (owner == 0 || owner == (uintptr_t)&libpatch_thread_block) && thread_block_claim(slot, owner);
+	return (owner == 0 || owner == self) && thread_block_claim(slot, owner);
 }
 
 /*
  * The second look is at what nobody else can take: a new thread at the same storage may have taken the block behind
  * the first one.
  */
-static bool thread_block_take_left(struct thread_slot *slot)
+static bool thread_block_take_left(void *entry, uintptr_t unused)
 {
+	struct thread_slot *slot = entry;
 	uintptr_t owner = atomic_load(&slot->owner);
 
+	(void)unused;
 	if ((owner & OWNER_BUSY) != 0 || !thread_block_is_left(owner, &slot->block))
 		return false;
 	(void)INJECT(INJECT_LEFT);
@@ -79,45 +76,14 @@ static bool thread_block_take_left(struct thread_slot *slot)
 	return false;
 }
 
-static struct thread_slot *thread_block_find(bool (*take)(struct thread_slot *slot))
-{
-	for (struct thread_slots *slots = &first; slots != NULL; slots = atomic_load(&slots->next))
-		for (size_t i = 0; i < slots->count; ++i)
-			if (take(&slots->slots[i]))
-				return &slots->slots[i];
-	return NULL;
-}
-
-/* False: the kernel has none. Another thread may have been faster. */
-static bool thread_block_add_slots(void)
-{
-	struct thread_slots *last = &first, *expected = NULL, *slots;
-	long result = -INJECT(INJECT_MMAP);
-
-	if (result == 0)
-		result = raw_syscall(SYS_mmap, NULL, CHUNK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS,
-				     -1, 0);
-	if (result < 0)
-		return false;
-	slots = (struct thread_slots *)result;
-	slots->count = CHUNK_SLOTS;
-	slots->slots = (struct thread_slot *)(slots + 1);
-	while (!atomic_compare_exchange_strong(&last->next, &expected, slots)) {
-		last = expected;
-		expected = NULL;
-	}
-	return true;
-}
-
 static struct thread_slot *thread_block_get_slot(void)
 {
-	struct thread_slot *slot = thread_block_find(thread_block_take_free);
+	const uintptr_t self = (uintptr_t)&libpatch_thread_block;
+	struct thread_slot *slot = chunks_find(&thread_slots, thread_block_take_free, self);
 
 	if (slot == NULL)
-		slot = thread_block_find(thread_block_take_left);
-	while (slot == NULL && thread_block_add_slots())
-		slot = thread_block_find(thread_block_take_free);
-	return slot;
+		slot = chunks_find(&thread_slots, thread_block_take_left, 0);
+	return slot != NULL ? slot : chunks_take(&thread_slots, thread_block_take_free, self);
 }
 
 struct thread_block *thread_block_known(void)
@@ -148,10 +114,5 @@ struct thread_block *thread_block(void)
 
 size_t thread_block_bytes(void)
 {
-	const struct thread_slots *slots = &first;
-	size_t bytes = 0;
-
-	while ((slots = atomic_load(&slots->next)) != NULL)
-		bytes += CHUNK_SIZE;
-	return bytes;
+	return chunks_bytes(&thread_slots);
 }

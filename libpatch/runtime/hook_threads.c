@@ -17,7 +17,6 @@
 
 #include <signal.h>
 #include <stdatomic.h>
-#include <sys/mman.h>
 
 TLS_INITIAL_EXEC struct hook_guard libpatch_hook_guard = {
 	.guard = GUARD_UNKNOWN,
@@ -25,35 +24,15 @@ TLS_INITIAL_EXEC struct hook_guard libpatch_hook_guard = {
 	.own = (struct own_stack *)(uintptr_t)&libpatch_own_none,
 };
 
-#define FIRST_ENTRIES 128
-#define CHUNK_SIZE (4 * PAGE_SIZE)
-#define CHUNK_ENTRIES ((CHUNK_SIZE - sizeof(struct thread_chunk)) / sizeof(struct thread_entry))
-
-static struct thread_entry first_entries[FIRST_ENTRIES];
-struct thread_chunk libpatch_first_threads = { .count = FIRST_ENTRIES, .entries = first_entries };
-struct hook_threads_counts libpatch_hook_threads_counts;
+static struct thread_entry first_entries[128];
+struct chunks libpatch_threads = {
+	.first = { .count = ARRAY_SIZE(first_entries), .entries = first_entries },
+	.entry_size = sizeof(struct thread_entry),
+	.chunk_size = 4 * PAGE_SIZE,
+};
+_Atomic uint64_t libpatch_hook_threads_missed;
 
 union thread_era libpatch_thread_era __attribute__((aligned(PAGE_SIZE)));
-
-static struct thread_chunk *hook_threads_add_chunk(struct thread_chunk *last)
-{
-	struct thread_chunk *expected = NULL;
-	struct thread_chunk *chunk;
-	long result =
-		raw_syscall(SYS_mmap, NULL, CHUNK_SIZE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
-
-	if (result < 0)
-		return NULL;
-	chunk = (struct thread_chunk *)result;
-	chunk->count = CHUNK_ENTRIES;
-	chunk->entries = (struct thread_entry *)(chunk + 1);
-	if (!atomic_compare_exchange_strong(&last->next, &expected, chunk)) {
-		raw_syscall(SYS_munmap, chunk, CHUNK_SIZE);
-		return expected;
-	}
-	atomic_fetch_add(&libpatch_hook_threads_counts.mapped, CHUNK_SIZE);
-	return chunk;
-}
 
 static bool hook_threads_claim(struct thread_entry *entry, uintptr_t before, uintptr_t self)
 {
@@ -64,38 +43,17 @@ static bool hook_threads_claim(struct thread_entry *entry, uintptr_t before, uin
 }
 
 /* Of a thread that had the same storage and is gone, or of this one: a handler has interrupted its registration. */
-static bool hook_threads_claim_same(uintptr_t self)
+static bool hook_threads_claim_same(void *entry, uintptr_t self)
 {
-	for (struct thread_chunk *chunk = &libpatch_first_threads; chunk != NULL; chunk = atomic_load(&chunk->next)) {
-		for (size_t i = 0; i < chunk->count; ++i) {
-			struct thread_entry *entry = &chunk->entries[i];
-			uintptr_t thread = atomic_load(&entry->thread);
+	uintptr_t thread = atomic_load(&((struct thread_entry *)entry)->thread);
 
-			/*
-			 * Against the scanner, who doubts it at this moment: it looks once more before it takes it
-			 * away.
-			 */
-			if ((thread & ~THREAD_DOUBTED) == self && hook_threads_claim(entry, thread, self))
-				return true;
-		}
-	}
-	return false;
+	/* Against the scanner, who doubts it at this moment: it looks once more before it takes it away. */
+	return (thread & ~THREAD_DOUBTED) == self && hook_threads_claim(entry, thread, self);
 }
 
-static bool hook_threads_claim_free(uintptr_t self)
+static bool hook_threads_claim_free(void *entry, uintptr_t self)
 {
-	for (struct thread_chunk *chunk = &libpatch_first_threads;;) {
-		struct thread_chunk *next;
-
-		for (size_t i = 0; i < chunk->count; ++i)
-			if (atomic_load(&chunk->entries[i].thread) == 0 &&
-			    hook_threads_claim(&chunk->entries[i], 0, self))
-				return true;
-		next = atomic_load(&chunk->next);
-		chunk = next != NULL ? next : hook_threads_add_chunk(chunk);
-		if (chunk == NULL)
-			return false;
-	}
+	return atomic_load(&((struct thread_entry *)entry)->thread) == 0 && hook_threads_claim(entry, 0, self);
 }
 
 bool hook_threads_in_handler_above(uintptr_t guard)
@@ -144,9 +102,10 @@ bool hook_threads_may_run(uintptr_t guard, uintptr_t base)
 	if (guard == GUARD_UNKNOWN) {
 		uintptr_t self = arch_thread_pointer();
 
-		if (hook_threads_claim_same(self) || hook_threads_claim_free(self))
+		if (chunks_find(&libpatch_threads, hook_threads_claim_same, self) != NULL ||
+		    chunks_take(&libpatch_threads, hook_threads_claim_free, self) != NULL)
 			return true;
-		atomic_fetch_add(&libpatch_hook_threads_counts.missed, 1);
+		atomic_fetch_add(&libpatch_hook_threads_missed, 1);
 		return false;
 	}
 	base = hook_threads_place(base);

@@ -8,6 +8,7 @@
 
 #include "arch/thread_pointer.h"
 #include "arch/upcalls.h"
+#include "base/chunks.h"
 #include "base/syscall.h"
 #include "sys/mem_read.h"
 
@@ -33,13 +34,12 @@ struct own_entry {
 	_Atomic uintptr_t owner;
 };
 
-#define CHUNK_ENTRIES (PAGE_SIZE / sizeof(struct own_entry) - 1)
-struct own_chunk {
-	struct own_chunk *_Atomic next;
-	uintptr_t unused;
-	struct own_entry entries[CHUNK_ENTRIES];
+static struct own_entry first_stacks[16];
+static struct chunks own_table = {
+	.first = { .count = ARRAY_SIZE(first_stacks), .entries = first_stacks },
+	.entry_size = sizeof(struct own_entry),
+	.chunk_size = PAGE_SIZE,
 };
-static struct own_chunk *_Atomic own_chunks;
 static _Atomic uint64_t own_mapped;
 
 /* ---- memory ----------------------------------------------------------------------------------------------------- */
@@ -87,50 +87,23 @@ static void own_unmap_stack(uintptr_t stack)
 
 /* ---- the table -------------------------------------------------------------------------------------------------- */
 
-static struct own_chunk *own_add_chunk(struct own_chunk *_Atomic *link)
+/* It is BUSY from now on. */
+static bool own_take_free(void *entry, uintptr_t unused)
 {
-	struct own_chunk *expected = NULL;
-	long chunk = own_map(0, sizeof(struct own_chunk), PROT_READ | PROT_WRITE, 0);
+	uintptr_t none = 0;
 
-	if (chunk < 0)
-		return atomic_load(link);
-	if (!atomic_compare_exchange_strong(link, &expected, (struct own_chunk *)chunk)) {
-		raw_syscall(SYS_munmap, chunk, sizeof(struct own_chunk));
-		return expected;
-	}
-	return (struct own_chunk *)chunk;
+	(void)unused;
+	return atomic_compare_exchange_strong(&((struct own_entry *)entry)->stack, &none, BUSY);
 }
 
-/* A free entry is BUSY from now on. NULL: there is no memory for one. */
-static struct own_entry *own_take_entry(void)
+static bool own_has_stack(void *entry, uintptr_t stack)
 {
-	for (struct own_chunk *_Atomic *link = &own_chunks;;) {
-		struct own_chunk *chunk = atomic_load(link);
-
-		if (chunk == NULL)
-			chunk = own_add_chunk(link);
-		if (chunk == NULL)
-			return NULL;
-		for (size_t i = 0; i < CHUNK_ENTRIES; ++i) {
-			uintptr_t none = 0;
-
-			if (atomic_compare_exchange_strong(&chunk->entries[i].stack, &none, BUSY))
-				return &chunk->entries[i];
-		}
-		link = &chunk->next;
-	}
+	return atomic_load(&((struct own_entry *)entry)->stack) == stack;
 }
-
-#define for_each_entry(chunk, entry) \
-	for (struct own_chunk *chunk = atomic_load(&own_chunks); chunk != NULL; chunk = atomic_load(&chunk->next)) \
-		for (struct own_entry *entry = chunk->entries; entry < chunk->entries + CHUNK_ENTRIES; ++entry)
 
 static bool own_is_known(uintptr_t stack)
 {
-	for_each_entry(chunk, entry)
-		if (atomic_load(&entry->stack) == stack)
-			return true;
-	return false;
+	return chunks_find(&own_table, own_has_stack, stack) != NULL;
 }
 
 /* ---- spare stacks ----------------------------------------------------------------------------------------------- */
@@ -184,7 +157,7 @@ static bool own_claim(struct own_entry *entry, uintptr_t owner)
 /* False: no memory. */
 static bool own_make_spare(void)
 {
-	struct own_entry *entry = own_take_entry();
+	struct own_entry *entry = chunks_take(&own_table, own_take_free, 0);
 	uintptr_t stack = entry != NULL ? own_map_stack() : 0;
 
 	if (entry == NULL)
@@ -225,7 +198,7 @@ void own_stack_adopt(void)
 	if (own->self == NULL || own->adopted != 0)
 		return;
 	own->adopted = 1;
-	for_each_entry(chunk, entry) {
+	for_each_in_chunks(struct own_entry, entry, &own_table) {
 		if (atomic_load(&entry->owner) == self && atomic_load(&entry->stack) != (uintptr_t)own &&
 		    own_claim(entry, self))
 			own_give_back(entry);
@@ -256,7 +229,7 @@ static bool own_is_gone(uintptr_t thread, uintptr_t stack)
 
 void own_stack_collect(void)
 {
-	for_each_entry(chunk, entry) {
+	for_each_in_chunks(struct own_entry, entry, &own_table) {
 		const uintptr_t owner = atomic_load(&entry->owner);
 
 		if (owner > BUSY && own_is_gone(owner, atomic_load(&entry->stack)) && own_claim(entry, owner))
@@ -266,14 +239,14 @@ void own_stack_collect(void)
 
 void own_stack_forget_others(void)
 {
-	for_each_entry(chunk, entry) {
+	for_each_in_chunks(struct own_entry, entry, &own_table) {
 		const uintptr_t owner = atomic_load(&entry->owner);
 
 		if (owner > BUSY && owner != arch_thread_pointer() && own_claim(entry, owner))
 			own_give_back(entry);
 	}
 	/* Who was about to make them is gone, too. */
-	if (atomic_load(&own_chunks) != NULL)
+	if (atomic_load(&own_mapped) != 0)
 		own_fill_spares();
 }
 

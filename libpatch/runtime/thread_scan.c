@@ -36,20 +36,17 @@ void hook_threads_forget_others(void)
 	if (last_era == 0)
 		return;
 	++last_era;
-	for (struct thread_chunk *chunk = &libpatch_first_threads; chunk != NULL; chunk = atomic_load(&chunk->next)) {
-		for (size_t i = 0; i < chunk->count; ++i) {
-			struct thread_entry *entry = &chunk->entries[i];
-			uintptr_t thread = atomic_load(&entry->thread);
+	for_each_in_chunks(struct thread_entry, entry, &libpatch_threads) {
+		uintptr_t thread = atomic_load(&entry->thread);
 
-			/* Era 0: a thread that the child has started. */
-			if (thread == 0)
-				continue;
-			if ((thread & ~THREAD_DOUBTED) == self || atomic_load(&entry->era) == 0) {
-				atomic_store(&entry->era, last_era);
-			} else {
-				atomic_store(&entry->era, 0);
-				atomic_store(&entry->thread, 0);
-			}
+		/* Era 0: a thread that the child has started. */
+		if (thread == 0)
+			continue;
+		if ((thread & ~THREAD_DOUBTED) == self || atomic_load(&entry->era) == 0) {
+			atomic_store(&entry->era, last_era);
+		} else {
+			atomic_store(&entry->era, 0);
+			atomic_store(&entry->thread, 0);
 		}
 	}
 	atomic_store(&libpatch_thread_era.era, last_era);
@@ -344,13 +341,11 @@ bool hook_threads_visit(hook_threads_visit_fn *visit, void *data)
 	bool complete = true;
 
 	thread_scan_notice_fork();
-	for (struct thread_chunk *chunk = &libpatch_first_threads; chunk != NULL; chunk = atomic_load(&chunk->next)) {
-		for (size_t i = 0; i < chunk->count; ++i) {
-			if (atomic_load(&chunk->entries[i].thread) != 0)
-				group.entries[group.count++] = &chunk->entries[i];
-			if (group.count == GROUP)
-				complete &= thread_scan_visit_group(visit, data);
-		}
+	for_each_in_chunks(struct thread_entry, entry, &libpatch_threads) {
+		if (atomic_load(&entry->thread) != 0)
+			group.entries[group.count++] = entry;
+		if (group.count == GROUP)
+			complete &= thread_scan_visit_group(visit, data);
 	}
 	complete &= thread_scan_visit_group(visit, data);
 	return complete;
@@ -359,9 +354,8 @@ bool hook_threads_visit(hook_threads_visit_fn *visit, void *data)
 void hook_threads_usage(struct hook_threads_usage *usage)
 {
 	usage->known = 0;
-	usage->missed = atomic_load(&libpatch_hook_threads_counts.missed);
-	usage->bytes = atomic_load(&libpatch_hook_threads_counts.mapped);
-	for (struct thread_chunk *chunk = &libpatch_first_threads; chunk != NULL; chunk = atomic_load(&chunk->next))
-		for (size_t i = 0; i < chunk->count; ++i)
-			usage->known += atomic_load(&chunk->entries[i].thread) != 0;
+	usage->missed = atomic_load(&libpatch_hook_threads_missed);
+	usage->bytes = chunks_bytes(&libpatch_threads);
+	for_each_in_chunks(struct thread_entry, entry, &libpatch_threads)
+		usage->known += atomic_load(&entry->thread) != 0;
 }

@@ -1,11 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The table of threads that ran a hook: chunks, of which only more are added. hook_threads.c enters threads,
+ * The table of threads that ran a hook. hook_threads.c enters threads,
  * thread_scan.c reads them and takes them out; all by atomics.
  */
 #ifndef LIBPATCH_RUNTIME_THREAD_TABLE_H
 #define LIBPATCH_RUNTIME_THREAD_TABLE_H
 
+#include "base/chunks.h"
 #include "base/compiler.h"
 
 #include <stdatomic.h>
@@ -20,13 +21,7 @@ struct thread_entry {
 };
 #define THREAD_DOUBTED ((uintptr_t)1)
 
-struct thread_chunk {
-	struct thread_chunk *_Atomic next;
-	size_t count;
-	struct thread_entry *entries;
-};
-
-extern struct thread_chunk libpatch_first_threads;
+extern struct chunks libpatch_threads;
 
 /*
  * Tells a child of fork(), by whatever means, from its parent, and not from a child that shares its memory: the kernel
@@ -38,10 +33,7 @@ union thread_era {
 };
 extern union thread_era libpatch_thread_era;
 
-struct hook_threads_counts {
-	_Atomic uint64_t missed; /* hooks passed over for want of memory */
-	_Atomic uint64_t mapped; /* bytes of chunks */
-};
-extern struct hook_threads_counts libpatch_hook_threads_counts;
+/* Hooks passed over for want of memory. */
+extern _Atomic uint64_t libpatch_hook_threads_missed;
 
 #endif
