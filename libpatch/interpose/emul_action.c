@@ -84,6 +84,7 @@ bool emul_sigaction(struct arch_call *program)
 		if (!emul_are_readable(action, sizeof(*action)))
 			return false;
 		kernel_sigaction_copy(&wanted, action);
+		wanted.mask &= ~SIGNALS_NEVER_BLOCKED;
 		if (emul_is_handler(signo, &wanted))
 			app_handlers_expect();
 	}

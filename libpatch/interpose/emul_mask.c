@@ -34,8 +34,14 @@ static void emul_post_sigprocmask(struct mediated *call)
 	uint64_t *old = (uint64_t *)call->program->rdx;
 	uint64_t real;
 
-	if (!call->made || call->program->rax != 0)
+	/* The mask has changed, too, where the kernel could not say what it was: the new one was read from ours. */
+	if (!call->made || (call->program->rax != 0 &&
+			    (call->program->rax != -EFAULT || call->ours.rsi == call->program->rsi)))
 		return;
+	if (call->program->rax != 0) {
+		old = NULL;
+		call->ours.rdx = 0;
+	}
 	real = (call->ours.rdx != 0 ? *(uint64_t *)call->ours.rdx : call->mask) & OWNED;
 	if (old != NULL)
 		*old = ((call->ours.rdx != 0 ? *old : call->mask) & ~put_off_blocked()) | believed;

@@ -86,15 +86,22 @@ bool action_wrap(int signo, const struct kernel_sigaction *program, int behind, 
 	return true;
 }
 
+/* include/uapi/asm-generic/signal-defs.h and arch/x86: flags that the kernel knows. Linux 5.11 drops all others. */
+#define KNOWN_FLAGS                                                                                                    \
+	(SA_NOCLDSTOP | SA_NOCLDWAIT | SA_SIGINFO | 0x800UL /* SA_EXPOSE_TAGBITS */ | SA_RESTORER | SA_ONSTACK |       \
+	 SA_RESTART | SA_NODEFER | (unsigned int)SA_RESETHAND)
+
 int action_unwrap(struct kernel_sigaction *kernel)
 {
 	/* By the restorer: the kernel takes the handler away alone, for SA_RESETHAND. */
 	int index = arch_signal_index((uintptr_t)kernel->restorer);
 	bool is_reset = kernel->handler == NULL;
+	unsigned long kept = kernel->flags | KNOWN_FLAGS;
 
 	if (index < 0)
 		return ACTION_NONE;
 	kernel_sigaction_copy(kernel, &places[index].action.program);
+	kernel->flags &= kept;
 	if (is_reset)
 		kernel->handler = NULL;
 	return index;

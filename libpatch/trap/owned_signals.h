@@ -23,6 +23,9 @@ int signal_index(int signo);
 bool signals_owned(void);
 void signals_set_owned(void);
 
+/* The kernel does not block them, and says so (signal(7)). */
+#define SIGNALS_NEVER_BLOCKED (SIGNALS_BIT(SIGKILL) | SIGNALS_BIT(SIGSTOP))
+
 /* What the kernel blocks in a thread that enters or leaves a handler. */
 #define SIGNALS_IN_ENTRY (~SIGNALS_BIT(SIGSYS))
 /* Would a thread with this mask be killed by a trap byte? Not if it enters or leaves a handler, where it meets none. */

@@ -23,9 +23,6 @@
 
 #include <stdatomic.h>
 
-/* The kernel does not block them, and says so (signal(7)). */
-#define NEVER_BLOCKED (SIGNALS_BIT(SIGKILL) | SIGNALS_BIT(SIGSTOP))
-
 static uint64_t *signal_frame_mask(ucontext_t *context)
 {
 	return (uint64_t *)&context->uc_sigmask;
@@ -250,7 +247,7 @@ uintptr_t libpatch_signal_enter(int signo, siginfo_t *info, ucontext_t *context,
 	base |= action->program.mask;
 	if (!(action->program.flags & SA_NODEFER))
 		base |= SIGNALS_BIT(signo);
-	base &= ~NEVER_BLOCKED;
+	base &= ~SIGNALS_NEVER_BLOCKED;
 	app_sigstate_set_blocked(base & SIGNALS_OWNED);
 	*mask = app_sigstate_withheld(base);
 	signal_frame_keep_stack(context);
