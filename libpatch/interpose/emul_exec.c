@@ -9,6 +9,7 @@
 #include "trap/action.h"
 #include "trap/app_sigstate.h"
 #include "trap/put_off.h"
+#include "trap/signal_frame.h"
 
 /* The new program was not executed, or is not to be: words are the thread's mask and the signals that are ignored. */
 static void emul_post_execve(struct mediated *call)
@@ -57,6 +58,9 @@ bool emul_execve(struct arch_call *program)
 	}
 	mask = (call.words[0] & ~put_off_blocked()) | blocked;
 	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, SET_SIZE);
+	/* What is held is pending for the new program; it is held again if the call fails. A borrower holds nothing. */
+	if (!process_is_borrowed())
+		signal_frame_raise_held(blocked);
 	mediated_make(&call);
 	return true;
 }

@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A program that is executed inherits the mask and the ignored signals that its parent believes to have, SIGTRAP
- * included. What the child of vfork() does to its signals before that is its own: the parent's stay as they were.
+ * A program that is executed inherits the mask, the ignored signals, and the pending signals that its parent believes
+ * to have, SIGTRAP included. What the child of vfork() does to its signals before that is its own: the parent's stay as
+ * they were.
  */
 #include "targets.h"
 
@@ -17,12 +18,14 @@ static void on_trap(int signo)
 static int inherited(void)
 {
 	struct sigaction action;
-	sigset_t now;
+	sigset_t now, pending;
 
 	sigprocmask(SIG_BLOCK, NULL, &now);
+	sigpending(&pending);
 	sigaction(SIGTRAP, NULL, &action);
 	return 16 | (sigismember(&now, SIGTRAP) ? 1 : 0) | (action.sa_handler == SIG_IGN ? 2 : 0) |
-	       (sigismember(&now, SIGUSR1) ? 4 : 0) | (sigismember(&now, SIGILL) ? 8 : 0);
+	       (sigismember(&now, SIGUSR1) ? 4 : 0) | (sigismember(&now, SIGILL) ? 8 : 0) |
+	       (sigismember(&pending, SIGTRAP) ? 32 : 0);
 }
 
 static char self[256];
@@ -47,6 +50,24 @@ static int execute(void)
 	return ended(child);
 }
 
+/* With a SIGTRAP that is pending, also behind a call that fails. */
+static int execute_pending(void)
+{
+	pid_t child = fork();
+	sigset_t pending;
+
+	if (child == 0) {
+		raise(SIGTRAP);
+		execv("/nowhere", arguments);
+		sigpending(&pending);
+		if (!sigismember(&pending, SIGTRAP))
+			_exit(2);
+		execv(self, arguments);
+		_exit(1);
+	}
+	return ended(child);
+}
+
 static void set(int how, int signo)
 {
 	sigset_t mask;
@@ -63,6 +84,7 @@ static void own(void *argument)
 	CHECK_EQ(execute(), 16);
 	set(SIG_BLOCK, SIGTRAP);
 	CHECK_EQ(execute(), 16 | 1);
+	CHECK_EQ(execute_pending(), 16 | 1 | 32);
 	set(SIG_BLOCK, SIGUSR1);
 	CHECK_EQ(execute(), 16 | 1 | 4);
 	REQUIRE(signal(SIGTRAP, SIG_IGN) == SIG_DFL);
