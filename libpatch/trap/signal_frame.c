@@ -116,6 +116,12 @@ static void signal_frame_resume(ucontext_t *context)
 
 /* ---- what was interrupted --------------------------------------------------------------------------------------- */
 
+/* One that submits says how much that was, whatever ended the wait (io_uring_enter(2)). */
+static bool signal_frame_is_interrupted(const struct mediated *call, long result)
+{
+	return result == -EINTR || (call->ours.rax == SYS_io_uring_enter && result > 0);
+}
+
 /*
  * A signal has come that ends a wait: the mask that the program's thread has for the time of the call, out of which the
  * handler begins.
@@ -123,7 +129,8 @@ static void signal_frame_resume(ucontext_t *context)
 static bool signal_frame_ends_wait(const struct mediated *call, int signo, const greg_t *registers)
 {
 	return call != NULL && call->waits && !call->made && (call->mask & SIGNALS_BIT(signo)) == 0 &&
-	       arch_call_is_made((uintptr_t)registers[REG_RIP]) && registers[REG_RAX] == -EINTR;
+	       arch_call_is_made((uintptr_t)registers[REG_RIP]) &&
+	       signal_frame_is_interrupted(call, (long)registers[REG_RAX]);
 }
 
 /* The call is over, or was never begun: the frame shows the program. Returns where a call begins anew, or 0. */
