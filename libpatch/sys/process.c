@@ -14,6 +14,7 @@ static bool wipes;
 
 static struct process_own *const own = &libpatch_process_own;
 
+/* Below 0: a filter refuses the call. Then nothing is known, and the process is taken for the one that it was. */
 static pid_t process_self(void)
 {
 	return (pid_t)raw_syscall(SYS_getpid);
@@ -39,7 +40,9 @@ bool process_wipes(void)
 
 bool process_is_new(void)
 {
-	return atomic_load(&own->owner) != process_self();
+	pid_t now = process_self();
+
+	return now > 0 && atomic_load(&own->owner) != now;
 }
 
 bool process_is_borrowed(void)
@@ -53,5 +56,5 @@ bool process_is_borrowed(void)
 	 */
 	if (known == 0)
 		atomic_store(&own->owner, now);
-	return known != 0 && known != now;
+	return known != 0 && now > 0 && known != now;
 }
