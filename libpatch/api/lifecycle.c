@@ -30,6 +30,7 @@
 #include "sys/membarrier.h"
 #include "sys/process.h"
 #include "sys/text.h"
+#include "sys/tls.h"
 #include "trap/forward.h"
 #include "trap/registry.h"
 
@@ -194,6 +195,7 @@ EXPORT patch_status patch_init(const struct patch_option *options, size_t n)
 		return error_raise(PATCH_EFINI, "patch_init", "called after patch_fini()", NULL);
 	if (api_life() == API_UNBORN)
 		process_begin();
+	tls_begin();
 	if (api_life() == API_ALIVE || atomic_exchange(busy, 1))
 		return error_raise(PATCH_EEXIST, "patch_init", "already initialised", NULL);
 	status = lifecycle_begin(&wanted);

@@ -9,6 +9,7 @@
 #include "interpose/handler_audit.h"
 #include "interpose/mask_audit.h"
 #include "runtime/hook_threads.h"
+#include "sys/tls.h"
 #include "trap/action.h"
 #include "trap/app_sigstate.h"
 #include "trap/put_off.h"
@@ -41,7 +42,7 @@ bool syscall_emul_concerns(long number)
 
 bool syscall_emulate(struct arch_call *call)
 {
-	if (!signals_owned())
+	if (!signals_owned() || !tls_is_own_libcs())
 		return false;
 	/* The procedure was left by a jump. */
 	if (put_off_blocked() != 0 && hook_threads_own_guard() == 0)

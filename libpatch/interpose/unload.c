@@ -16,6 +16,7 @@
 #include "patch/unmapped.h"
 #include "plan/site.h"
 #include "runtime/lock.h"
+#include "sys/tls.h"
 
 static uint64_t kept GUARDED_BY(library_lock);
 
@@ -73,7 +74,7 @@ bool unload_munmap(struct arch_call *call)
 	struct lock_scope scope;
 	bool quiet;
 
-	if (lower >= upper || !lock_acquire(&scope))
+	if (lower >= upper || !tls_is_own_libcs() || !lock_acquire(&scope))
 		return false;
 	quiet = unload_procedures(lower, upper);
 	unmapped_end(lower, upper);

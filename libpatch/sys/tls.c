@@ -45,18 +45,49 @@ struct tls_head {
 	uintptr_t pointer_guard;
 };
 
+#ifdef __GLIBC__
+static struct tls_head known;
+
+static bool tls_is_head(const struct tls_head *head)
+{
+	return head->thread == head->self && head->stack_guard == known.stack_guard &&
+	       head->pointer_guard == known.pointer_guard;
+}
+#endif
+
+void tls_begin(void)
+{
+#ifdef __GLIBC__
+	known = *(const struct tls_head *)arch_thread_pointer();
+#endif
+}
+
 bool tls_is_libcs(uintptr_t thread)
 {
 #ifdef __GLIBC__
-	const struct tls_head *own = (const struct tls_head *)arch_thread_pointer();
 	struct tls_head head;
 	int error;
 
 	return mem_read(thread, &head, sizeof(head), &error) == sizeof(head) && head.thread == thread &&
-	       head.self == thread && head.stack_guard == own->stack_guard &&
-	       head.pointer_guard == own->pointer_guard;
+	       tls_is_head(&head);
 #else
 	(void)thread;
+	return true;
+#endif
+}
+
+bool tls_is_own_libcs(void)
+{
+#ifdef __GLIBC__
+	struct tls_head head;
+
+	/* What its first word holds is not known to be its address. */
+	__asm__("mov %%fs:%c4, %0\n\tmov %%fs:%c5, %1\n\tmov %%fs:%c6, %2\n\tmov %%fs:%c7, %3"
+		: "=&r"(head.thread), "=&r"(head.self), "=&r"(head.stack_guard), "=&r"(head.pointer_guard)
+		: "i"(offsetof(struct tls_head, thread)), "i"(offsetof(struct tls_head, self)),
+		  "i"(offsetof(struct tls_head, stack_guard)), "i"(offsetof(struct tls_head, pointer_guard)));
+	return tls_is_head(&head);
+#else
 	return true;
 #endif
 }
