@@ -19,12 +19,23 @@ uintptr_t arch_signal_restorer(unsigned int index);
 /* The index of the thunk or the restorer at the address; -1: there is none. */
 int arch_signal_index(uintptr_t address);
 
+/* What the entry has on the stack, right below the frame of the kernel. */
+struct arch_signal_entry {
+	uint64_t mask; /* that the handler begins with */
+	uintptr_t moved; /* how far all of this was moved; 0: it is where the kernel has put it */
+	ucontext_t *context;
+	siginfo_t *info;
+	uintptr_t signo;
+	uintptr_t restorer;
+};
+
 /*
  * The upper layers' part of it (trap/signal_frame.h), called with all signals but SIGSYS blocked. The first returns
- * the handler and the mask that it begins with, or 0: the thread returns from the signal at once. The second is called
- * when the handler has returned, with the frame of the kernel.
+ * the handler, or 0: the thread returns from the signal at once. The second is called when the handler has returned,
+ * with the frame of the kernel.
  */
-uintptr_t libpatch_signal_enter(int signo, siginfo_t *info, ucontext_t *context, unsigned int index, uint64_t *mask);
+uintptr_t libpatch_signal_enter(int signo, siginfo_t *info, ucontext_t *context, unsigned int index,
+				struct arch_signal_entry *entry);
 void libpatch_signal_leave(ucontext_t *context);
 
 /*
@@ -55,6 +66,12 @@ extern TLS_INITIAL_EXEC struct signal_held libpatch_held_of_thread[ARCH_SIGNALS_
 bool arch_signal_finish_entry(greg_t *registers);
 /* One that was interrupted where it has asked whether there is anything to be done at a handler's end asks again. */
 void arch_signal_leave_anew(greg_t *registers);
+
+/*
+ * The handler is to run below this stack pointer, and its red zone: the entry and the frame are copied there. Returns
+ * the context there; NULL: the stack cannot be written to.
+ */
+ucontext_t *arch_signal_move(struct arch_signal_entry *entry, uintptr_t stack_pointer);
 
 /* The information that belongs to the frame of the kernel with this context. */
 siginfo_t *arch_signal_info(ucontext_t *context);

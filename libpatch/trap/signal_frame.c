@@ -206,17 +206,42 @@ static void signal_frame_keep_stack(const ucontext_t *context)
 		own->free = 0;
 }
 
+/*
+ * The kernel calls us for owned signals on the stack of signals, as there may be no room for us elsewhere. A handler
+ * that has not asked for it runs where the thread was; where that cannot be written to, on the stack of signals.
+ */
+static ucontext_t *signal_frame_leave_stack(int signo, const struct action *action, struct arch_signal_entry *entry,
+					    uintptr_t stack_pointer)
+{
+	ucontext_t *context = entry->context, *moved;
+	const stack_t *signals = &context->uc_stack;
+	const uintptr_t lower = (uintptr_t)signals->ss_sp;
+
+	if (signal_index(signo) < 0 || (action->program.flags & SA_ONSTACK) ||
+	    (uintptr_t)context - lower >= signals->ss_size || stack_pointer - lower < signals->ss_size)
+		return context;
+	moved = arch_signal_move(entry, stack_pointer);
+	if (moved == NULL)
+		return context;
+	if (arch_signal_words(context)[0] == signal_frame_cookie(context))
+		arch_signal_words(moved)[0] = signal_frame_cookie(moved);
+	return moved;
+}
+
 /* ---- begin ------------------------------------------------------------------------------------------------------ */
 
-uintptr_t libpatch_signal_enter(int signo, siginfo_t *info, ucontext_t *context, unsigned int index, uint64_t *mask)
+uintptr_t libpatch_signal_enter(int signo, siginfo_t *info, ucontext_t *context, unsigned int index,
+				struct arch_signal_entry *entry)
 {
 	const struct action *action = action_at(index);
 	greg_t *registers = context->uc_mcontext.gregs;
 	uint64_t *before = signal_frame_mask(context);
 	struct mediated *call = mediated_current();
 	bool ends_wait = signal_frame_ends_wait(call, signo, registers);
+	const uintptr_t interrupted = (uintptr_t)registers[REG_RSP];
 	uint64_t base;
 
+	entry->moved = 0;
 	arch_own_stack_finish(registers);
 	arch_signal_leave_anew(registers);
 	put_off_end(context);
@@ -256,7 +281,8 @@ uintptr_t libpatch_signal_enter(int signo, siginfo_t *info, ucontext_t *context,
 		base |= SIGNALS_BIT(signo);
 	base &= ~SIGNALS_NEVER_BLOCKED;
 	app_sigstate_set_blocked(base & SIGNALS_OWNED);
-	*mask = app_sigstate_withheld(base);
+	entry->mask = app_sigstate_withheld(base);
+	context = signal_frame_leave_stack(signo, action, entry, MIN(interrupted, (uintptr_t)registers[REG_RSP]));
 	signal_frame_keep_stack(context);
 	return (uintptr_t)action->program.handler;
 }

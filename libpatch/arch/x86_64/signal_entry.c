@@ -3,6 +3,10 @@
  * The C side of signal_thunks.S: which thunk an address is, and what a frame of the kernel holds. No state.
  */
 #include "arch/signal_entry.h"
+
+#include "base/syscall.h"
+
+#include <string.h>
 #include "arch/x86_64/signal_leave.h"
 
 extern const char arch_signal_thunks[] __attribute__((visibility("hidden")));
@@ -82,6 +86,56 @@ _Static_assert(SIGNAL_BELIEF_BLOCKED == offsetof(struct signal_belief, blocked) 
 	       SIGNAL_CONTEXT_MASK == offsetof(ucontext_t, uc_sigmask),
 	       "signal_leave.h");
 
+/* ---- another stack ---------------------------------------------------------------------------------------------- */
+
+#define RED_ZONE 128
+#define XSAVE_ALIGNMENT 64
+/* struct _fpx_sw_bytes of the kernel, in the part of the state that the processor leaves alone. */
+#define XSTATE_WORDS 464
+#define XSTATE_MAGIC 0x46505853
+
+static uintptr_t signal_entry_end(const struct arch_signal_entry *entry)
+{
+	const uintptr_t state = (uintptr_t)entry->context->uc_mcontext.fpregs;
+	const uintptr_t end = (uintptr_t)(entry->info + 1);
+	const uint32_t *words = (const uint32_t *)(state + XSTATE_WORDS);
+
+	if (state == 0)
+		return end;
+	return MAX(end, state + (words[0] == XSTATE_MAGIC ? words[1] : sizeof(struct _libc_fpstate)));
+}
+
+/* Stacks grow by that, too, and where there is none it is an error and no fault. From the upper end. */
+static bool signal_entry_can_write(uintptr_t lower, uintptr_t upper)
+{
+	for (uintptr_t at = ALIGN_DOWN(upper - sizeof(uint64_t), sizeof(uint64_t));;
+	     at = MAX(ALIGN_DOWN(at - PAGE_SIZE, sizeof(uint64_t)), lower)) {
+		if (raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, at, sizeof(uint64_t)) != 0)
+			return false;
+		if (at == lower)
+			return true;
+	}
+}
+
+ucontext_t *arch_signal_move(struct arch_signal_entry *entry, uintptr_t stack_pointer)
+{
+	const size_t size = signal_entry_end(entry) - (uintptr_t)entry;
+	const uintptr_t moved =
+		ALIGN_DOWN(stack_pointer - RED_ZONE - size - (uintptr_t)entry, (uintptr_t)XSAVE_ALIGNMENT);
+	struct arch_signal_entry *to = (struct arch_signal_entry *)((uintptr_t)entry + moved);
+
+	if (!signal_entry_can_write((uintptr_t)to, (uintptr_t)to + size))
+		return NULL;
+	entry->moved = moved;
+	memcpy(to, entry, size);
+	to->context = (ucontext_t *)((uintptr_t)to->context + moved);
+	to->info = (siginfo_t *)((uintptr_t)to->info + moved);
+	if (to->context->uc_mcontext.fpregs != NULL)
+		to->context->uc_mcontext.fpregs =
+			(fpregset_t)((uintptr_t)to->context->uc_mcontext.fpregs + moved);
+	return to->context;
+}
+
 uint64_t *arch_signal_words(ucontext_t *context)
 {
 	return (uint64_t *)context->uc_mcontext.__reserved1;
@@ -91,7 +145,7 @@ uint64_t *arch_signal_words(ucontext_t *context)
 
 extern const char arch_signal_blocked[] __attribute__((visibility("hidden")));
 
-void arch_signal_frame_to_handler(const uint64_t *entry, ucontext_t *frame, uintptr_t handler)
+void arch_signal_frame_to_handler(const struct arch_signal_entry *entry, ucontext_t *frame, uintptr_t handler)
 	__attribute__((visibility("hidden"), used));
 void arch_signal_frame_to_leave(ucontext_t *context, ucontext_t *frame, const uint64_t *mask)
 	__attribute__((visibility("hidden"), used));
@@ -116,15 +170,14 @@ static void signal_entry_lead_to(ucontext_t *frame, const ucontext_t *from, uint
 	*(uint64_t *)&frame->uc_sigmask = mask;
 }
 
-/* entry: the mask, a word, and the three arguments of the handler, rdx first; above them the frame of the kernel. */
-void arch_signal_frame_to_handler(const uint64_t *entry, ucontext_t *frame, uintptr_t handler)
+void arch_signal_frame_to_handler(const struct arch_signal_entry *entry, ucontext_t *frame, uintptr_t handler)
 {
 	greg_t *registers = frame->uc_mcontext.gregs;
 
-	signal_entry_lead_to(frame, (const ucontext_t *)entry[2], handler, entry + 5, entry[0]);
-	registers[REG_RDX] = (greg_t)entry[2];
-	registers[REG_RSI] = (greg_t)entry[3];
-	registers[REG_RDI] = (greg_t)entry[4];
+	signal_entry_lead_to(frame, entry->context, handler, &entry->restorer, entry->mask);
+	registers[REG_RDX] = (greg_t)entry->context;
+	registers[REG_RSI] = (greg_t)entry->info;
+	registers[REG_RDI] = (greg_t)entry->signo;
 }
 
 void arch_signal_frame_to_leave(ucontext_t *context, ucontext_t *frame, const uint64_t *mask)

@@ -75,6 +75,7 @@ signal_entry:
 	mov %rax, %r9
 	test %rax, %rax
 	jz signal_return
+	add 8(%rsp), %rsp /* `moved` of struct arch_signal_entry */
 	cmpl $SIGSYS, 32(%rsp)
 	je signal_enter_filtered
 	mov $SIG_SETMASK, %edi
