@@ -129,8 +129,9 @@ patch_status api_check_threads(const char *origin)
 	tasks_describe(thread, name, sizeof(name));
 	return error_raise_name(PATCH_EBLOCKED, origin,
 				"a thread blocks SIGTRAP or SIGILL, and would be killed by a trap byte: libpatch may "
-				"not trace it, to change that. End what traces it (a debugger), allow ptrace(2), or "
-				"have the thread unblock them, and commit again",
+				"not trace it, to change that. Or it waits for a child of vfork(2) from before "
+				"patch_init(). End what traces it (a debugger), allow ptrace(2), have the thread "
+				"unblock them, or its child execute its program, and commit again",
 				name);
 }
 

@@ -99,15 +99,20 @@ static bool mask_audit_blocks(pid_t tid)
 
 /*
  * Threads that blocked owned signals; once one is found clean it stays so, because it can only change it by a mediated
- * call.
+ * call. And those that wait for a child in their memory: it began without our handlers, and shares the text.
  */
 static int blocking[REMEMBERED];
 static size_t blocking_count;
 
+static bool mask_audit_is_to_wait_for(pid_t tid)
+{
+	return mask_audit_blocks(tid) || tasks_waits_for_child(tid);
+}
+
 static bool mask_audit_remember(pid_t tid, uint64_t blocked, void *data)
 {
 	(void)blocked;
-	if (tid == *(const pid_t *)data || !mask_audit_blocks(tid))
+	if (tid == *(const pid_t *)data || !mask_audit_is_to_wait_for(tid))
 		return true;
 	if (blocking_count < REMEMBERED)
 		blocking[blocking_count++] = tid;
@@ -194,7 +199,7 @@ static int mask_audit_look_again(void)
 
 		if (!tasks_blocked(tid, &blocked))
 			return MASK_AUDIT_UNKNOWN;
-		if (mask_audit_blocks(tid))
+		if (mask_audit_is_to_wait_for(tid))
 			return tid;
 		--blocking_count;
 	}
@@ -217,7 +222,8 @@ int mask_audit_blocking_thread(void)
 
 /*
  * While libc makes a thread, and until that one runs, both block all signals, and the two that libc keeps for itself,
- * which no program can block by its functions. They are past it soon, unless a debugger stopped them.
+ * which no program can block by its functions. They are past it soon, unless a debugger stopped them. So are those that
+ * wait for a child that has borrowed their memory to execute its program, as a rule.
  */
 #define LIBC_ONLY (SIGNALS_BIT(32) | SIGNALS_BIT(33))
 #define FIRST_NAP_NS 50000
@@ -234,7 +240,7 @@ static bool is_in_libc(int tid)
 static bool any_in_libc(void)
 {
 	for (size_t i = 0; i < blocking_count; ++i)
-		if (is_in_libc(blocking[i]))
+		if (is_in_libc(blocking[i]) || tasks_waits_for_child(blocking[i]))
 			return true;
 	return false;
 }

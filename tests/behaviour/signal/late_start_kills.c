@@ -7,6 +7,7 @@
 
 #include <dlfcn.h>
 #include <pthread.h>
+#include <sched.h>
 #include <spawn.h>
 
 #define THREADS 3
@@ -125,9 +126,60 @@ static void run(void *argument)
 	CHECK_TEXT_SAME(&before);
 }
 
+/* ---- a child that was there before, without our handlers, in the same memory ------------------------------------- */
+
+static char child_stack[65536] __attribute__((aligned(16)));
+static unsigned int child_runs, child_may_go, child_result;
+
+static int borrow(void *unused)
+{
+	(void)unused;
+	__atomic_store_n(&child_runs, 1, __ATOMIC_SEQ_CST);
+	while (!__atomic_load_n(&child_may_go, __ATOMIC_SEQ_CST))
+		sched_yield();
+	child_result = (unsigned int)t_push_push(5, 7);
+	_exit(0);
+}
+
+static void *borrowed(void *pid)
+{
+	*(int *)pid = clone(borrow, child_stack + sizeof(child_stack), CLONE_VM | CLONE_VFORK | SIGCHLD, NULL);
+	return NULL;
+}
+
+static void child_in_its_parents_memory(void *unused)
+{
+	pthread_t parent;
+	patch_status status;
+	int pid = -1, how;
+	patch_t patch;
+
+	(void)unused;
+	REQUIRE(pthread_create(&parent, NULL, borrowed, &pid) == 0);
+	while (!__atomic_load_n(&child_runs, __ATOMIC_SEQ_CST))
+		sched_yield();
+	REQUIRE_OK(patch_init(NULL, 0));
+	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_FORCE, PATCH_ENABLED,
+			      &patch));
+	CHECK_STATUS(patch_commit(), PATCH_EBLOCKED);
+	__atomic_store_n(&child_may_go, 1, __ATOMIC_SEQ_CST);
+	REQUIRE(pthread_join(parent, NULL) == 0);
+	REQUIRE(pid > 0 && waitpid(pid, &how, 0) == pid);
+	CHECK_EQ(how, 0);
+	CHECK_EQ(child_result, target_named("t_push_push")->model(5, 7));
+	while ((status = patch_commit()) == PATCH_EBLOCKED)
+		sched_yield();
+	CHECK_OK(status);
+	hits = 0;
+	CHECK_EQ(t_push_push(5, 7), target_named("t_push_push")->model(5, 7));
+	CHECK_EQ(hits, 1);
+	CHECK_OK(patch_fini());
+}
+
 int main(void)
 {
 	harness_start();
+	harness_isolated("a child in its parent's memory", child_in_its_parents_memory, NULL);
 	for (int i = 0; i < 20; i++)
 		harness_isolated("threads that block everything", run, NULL);
 	return harness_end();
