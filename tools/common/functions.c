@@ -44,27 +44,54 @@ struct eh_frame_hdr {
 	} table[];
 };
 
-static uint32_t load32(const uint8_t *at)
-{
-	uint32_t value;
+/* Nothing is read outside the module's readable segments, whatever its tables say. */
+struct cursor {
+	const uint8_t *at;
+	const uint8_t *end; /* of the segment */
+};
 
-	memcpy(&value, at, sizeof(value));
-	return value;
+static bool cursor_at(const struct dl_phdr_info *info, uintptr_t address, struct cursor *cursor)
+{
+	for (int i = 0; i < info->dlpi_phnum; i++) {
+		const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
+		uintptr_t lower = info->dlpi_addr + segment->p_vaddr;
+
+		if (segment->p_type == PT_LOAD && segment->p_flags & PF_R && address >= lower &&
+		    address - lower < segment->p_filesz) {
+			*cursor = (struct cursor){(const uint8_t *)address, (const uint8_t *)lower + segment->p_filesz};
+			return true;
+		}
+	}
+	return false;
 }
 
-static uint64_t load64(const uint8_t *at)
+static bool skip(struct cursor *cursor, size_t size)
 {
-	uint64_t value;
-
-	memcpy(&value, at, sizeof(value));
-	return value;
+	if (size > (size_t)(cursor->end - cursor->at))
+		return false;
+	cursor->at += size;
+	return true;
 }
 
-static const uint8_t *skip_leb128(const uint8_t *at)
+static bool take(struct cursor *cursor, void *value, size_t size)
 {
-	while (*at++ & 0x80)
-		;
-	return at;
+	const uint8_t *from = cursor->at;
+
+	if (!skip(cursor, size))
+		return false;
+	memcpy(value, from, size);
+	return true;
+}
+
+static bool skip_leb128(struct cursor *cursor)
+{
+	uint8_t byte;
+
+	do {
+		if (!take(cursor, &byte, 1))
+			return false;
+	} while (byte & 0x80);
+	return true;
 }
 
 /* Size of a value in an encoding, 0 for those that no linker uses here. */
@@ -84,30 +111,38 @@ static size_t encoded_size(uint8_t encoding)
 }
 
 /* Encoding of pc_begin and pc_range, from the CIE's augmentation. */
-static bool cie_encoding(const uint8_t *cie, uint8_t *encoding)
+static bool cie_encoding(const struct dl_phdr_info *info, uintptr_t cie, uint8_t *encoding)
 {
-	const char *augmentation = (const char *)cie + 9; /* behind length, id, version */
-	const uint8_t *at = (const uint8_t *)augmentation + strlen(augmentation) + 1;
+	const char *augmentation;
+	struct cursor cursor;
+	uint8_t head[9]; /* length, id, version */
+	uint8_t personality;
 
+	if (!cursor_at(info, cie, &cursor) || !take(&cursor, head, sizeof(head)))
+		return false;
+	augmentation = (const char *)cursor.at;
+	if (!memchr(cursor.at, 0, (size_t)(cursor.end - cursor.at)))
+		return false;
+	cursor.at += strlen(augmentation) + 1;
 	*encoding = DW_EH_PE_ABSPTR;
 	if (augmentation[0] != 'z')
 		return augmentation[0] == '\0';
-	at = skip_leb128(at);                      /* code alignment */
-	at = skip_leb128(at);                      /* data alignment */
-	at = cie[8] == 1 ? at + 1 : skip_leb128(at); /* return address register */
-	at = skip_leb128(at);                      /* augmentation length */
+	/* Code and data alignment, return address register, augmentation length. */
+	if (!skip_leb128(&cursor) || !skip_leb128(&cursor) ||
+	    !(head[8] == 1 ? skip(&cursor, 1) : skip_leb128(&cursor)) || !skip_leb128(&cursor))
+		return false;
 	for (const char *letter = augmentation + 1; *letter; letter++) {
 		switch (*letter) {
 		case 'R':
-			*encoding = *at;
-			return true;
+			return take(&cursor, encoding, 1);
 		case 'L':
-			at++;
+			if (!skip(&cursor, 1))
+				return false;
 			break;
 		case 'P':
-			if (!encoded_size(*at))
+			if (!take(&cursor, &personality, 1) || !encoded_size(personality) ||
+			    !skip(&cursor, encoded_size(personality)))
 				return false;
-			at += 1 + encoded_size(*at);
 			break;
 		case 'S':
 		case 'B':
@@ -119,24 +154,25 @@ static bool cie_encoding(const uint8_t *cie, uint8_t *encoding)
 	return true;
 }
 
-/* Length of the extent that an FDE describes, 0 when it cannot be read. */
-static uint64_t fde_range(const uint8_t *fde)
+/* The extent that an FDE describes; *lower is 0 when it is in an encoding that no linker uses here. */
+static bool fde_read(const struct dl_phdr_info *info, uintptr_t fde, uintptr_t *lower, uint64_t *size)
 {
-	uint32_t length = load32(fde);
+	struct cursor cursor;
+	uint32_t head[2]; /* length, distance of the CIE */
+	uint64_t start = 0;
 	uint8_t encoding;
 
-	if (length == 0 || length == 0xffffffff || load32(fde + 4) == 0)
-		return 0;
-	if (!cie_encoding(fde + 4 - load32(fde + 4), &encoding))
-		return 0;
-	switch (encoded_size(encoding)) {
-	case 4:
-		return load32(fde + 12);
-	case 8:
-		return load64(fde + 16);
-	default:
-		return 0;
-	}
+	*size = 0;
+	if (!cursor_at(info, fde, &cursor) || !take(&cursor, head, sizeof(head)) || head[0] == 0 ||
+	    head[0] == 0xffffffff || head[1] == 0 || !cie_encoding(info, fde + 4 - head[1], &encoding) ||
+	    !take(&cursor, &start, encoded_size(encoding)) || !take(&cursor, size, encoded_size(encoding)))
+		return false;
+	*lower = 0;
+	if (encoding == (DW_EH_PE_PCREL | DW_EH_PE_SDATA4))
+		*lower = fde + 8 + (uintptr_t)(intptr_t)(int32_t)start;
+	else if (encoding == DW_EH_PE_ABSPTR)
+		*lower = start;
+	return true;
 }
 
 /*
@@ -200,14 +236,14 @@ static bool selected(const char *names, const char *name, bool executable)
 	return false;
 }
 
-static bool executable_at(const struct dl_phdr_info *info, uintptr_t address)
+static bool is_executable(const struct dl_phdr_info *info, uintptr_t address, uint64_t size)
 {
 	for (int i = 0; i < info->dlpi_phnum; i++) {
 		const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
 		uintptr_t lower = info->dlpi_addr + segment->p_vaddr;
 
 		if (segment->p_type == PT_LOAD && segment->p_flags & PF_X && address >= lower &&
-		    address - lower < segment->p_memsz)
+		    address - lower < segment->p_memsz && size <= segment->p_memsz - (address - lower))
 			return true;
 	}
 	return false;
@@ -219,8 +255,7 @@ static bool collect_extent(struct collection *collection, const struct dl_phdr_i
 	struct functions *out = collection->out;
 	void *extents;
 
-	if (!size || !executable_at(info, lower) || !executable_at(info, lower + size - 1) ||
-	    is_stub_table((const uint8_t *)lower, size))
+	if (!size || !is_executable(info, lower, size) || is_stub_table((const uint8_t *)lower, size))
 		return true;
 	extents = grow(out->extents, out->extent_count, &collection->extent_capacity, sizeof(*out->extents));
 	if (!extents)
@@ -234,16 +269,22 @@ static bool collect_extents(struct collection *collection, const struct dl_phdr_
 			    const struct eh_frame_hdr *header)
 {
 	struct functions *out = collection->out;
+	struct cursor cursor;
 
+	if (!cursor_at(info, (uintptr_t)header, &cursor) || !skip(&cursor, sizeof(*header)))
+		return true;
 	if (header->version != 1 || header->fde_count_enc != DW_EH_PE_UDATA4 ||
-	    encoded_size(header->eh_frame_ptr_enc) != 4 || header->table_enc != (DW_EH_PE_DATAREL | DW_EH_PE_SDATA4))
+	    encoded_size(header->eh_frame_ptr_enc) != 4 || header->table_enc != (DW_EH_PE_DATAREL | DW_EH_PE_SDATA4) ||
+	    header->fde_count > (size_t)(cursor.end - cursor.at) / sizeof(header->table[0]))
 		return true;
 	out->modules[module].described = true;
 	for (uint32_t i = 0; i < header->fde_count; i++) {
-		uintptr_t lower = (uintptr_t)header + header->table[i].function;
-		uint64_t size = fde_range((const uint8_t *)header + header->table[i].fde);
+		uintptr_t lower = (uintptr_t)header + (uintptr_t)(intptr_t)header->table[i].function;
+		uintptr_t ignored;
+		uint64_t size;
 
-		if (!collect_extent(collection, info, module, lower, size))
+		if (fde_read(info, (uintptr_t)header + (uintptr_t)(intptr_t)header->table[i].fde, &ignored, &size) &&
+		    !collect_extent(collection, info, module, lower, size))
 			return false;
 	}
 	return true;
@@ -296,27 +337,20 @@ static bool loaded_at(const struct dl_phdr_info *info, uintptr_t address, size_t
 	return false;
 }
 
-/* Start of the extent that an FDE describes; 0: in an encoding that no linker uses here. */
-static uintptr_t fde_start(const uint8_t *fde)
-{
-	uint8_t encoding;
-
-	if (!cie_encoding(fde + 4 - load32(fde + 4), &encoding))
-		return 0;
-	if (encoding == (DW_EH_PE_PCREL | DW_EH_PE_SDATA4))
-		return (uintptr_t)(fde + 8) + (intptr_t)(int32_t)load32(fde + 8);
-	return encoding == DW_EH_PE_ABSPTR ? load64(fde + 8) : 0;
-}
-
 static bool collect_section(struct collection *collection, const struct dl_phdr_info *info, size_t module,
 			    const uint8_t *at, const uint8_t *end)
 {
-	while (end - at > 8 && load32(at) && load32(at) < (size_t)(end - at) - 4) {
-		uintptr_t lower = load32(at + 4) ? fde_start(at) : 0;
+	struct cursor cursor = {at, end};
+	uint32_t length;
 
-		if (lower && !collect_extent(collection, info, module, lower, fde_range(at)))
+	while (at = cursor.at, take(&cursor, &length, sizeof(length)) && length && skip(&cursor, length)) {
+		uintptr_t lower;
+		uint64_t size;
+
+		/* A CIE is none. */
+		if (fde_read(info, (uintptr_t)at, &lower, &size) && lower &&
+		    !collect_extent(collection, info, module, lower, size))
 			return false;
-		at += 4 + load32(at);
 	}
 	return true;
 }
@@ -358,7 +392,7 @@ static int collect_module(struct dl_phdr_info *info, size_t size, void *data)
 	void *modules;
 
 	(void)size;
-	if (!collection->mapped && executable_at(info, (uintptr_t)collect_module))
+	if (!collection->mapped && is_executable(info, (uintptr_t)collect_module, 1))
 		return 0;
 	modules = grow(out->modules, out->module_count, &collection->module_capacity, sizeof(*out->modules));
 	if (!modules) {
