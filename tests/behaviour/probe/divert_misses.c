@@ -575,7 +575,7 @@ static unsigned long waits(unsigned long n)
 	return call(diversions[0].original, n) + 1000;
 }
 
-static void *call_once(void *result)
+static void *call_one(void *result)
 {
 	*(unsigned long *)result = subject(1);
 	return NULL;
@@ -599,7 +599,7 @@ static void left_inside(void *unused)
 	model.divert.destroy = destroy;
 	REQUIRE_OK(patch_make(&location, &model, NULL, &patch, NULL));
 	set(patch, true);
-	REQUIRE(pthread_create(&thread, NULL, call_once, &result) == 0);
+	REQUIRE(pthread_create(&thread, NULL, call_one, &result) == 0);
 	pthread_barrier_wait(&barrier);
 	CHECK_OK(patch_unmake(patch));
 	CHECK_EQ(destroyed, 0);

@@ -80,7 +80,7 @@ FUNCTION(cold_tail, "	sub $8, %rsp\n.cfi_adjust_cfa_offset 8\n	test $1, %dil\n	j
 			 "	add $8, %rsp\n.cfi_def_cfa_offset 8\n	neg %rdi\n	jmp *helper_pointer(%rip)"))
 FUNCTION(ret_forms, "	and $3, %edi\n	lea ret_forms_table(%rip), %rax\n	movslq (%rax,%rdi,4), %rdi\n"
 		    "	add %rdi, %rax\n	jmp *%rax\n"
-		    "ret_forms_0:	rep ret\nret_forms_1:	bnd ret\nret_forms_2:	ret $0\n"
+		    "ret_forms_0:	rep ret\nret_forms_1:	.byte 0xF2; ret\nret_forms_2:	ret $0\n"
 		    "ret_forms_3:	xchg %rax, %rsi\n	stc\n	ret")
 __asm__(".data\n.p2align 3\nhelper_pointer:	.quad helper_add\n.section .rodata\n.p2align 2\nret_forms_table:\n"
 	".long ret_forms_0 - ret_forms_table, ret_forms_1 - ret_forms_table\n"

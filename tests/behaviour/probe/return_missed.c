@@ -22,7 +22,7 @@ FUNCTION(leaf, "	lea 1(%rdi), %rax\n	ret")
 FUNCTION(leaf_endbr, "	endbr64\n	lea 1(%rdi), %rax\n	ret")
 FUNCTION(only_ret, "	ret\n	nopl (%rax)\n	nopl (%rax)")
 FUNCTION(rep_ret, "	lea 1(%rdi), %rax\n	rep ret")
-FUNCTION(bnd_ret, "	lea 1(%rdi), %rax\n	bnd ret")
+FUNCTION(bnd_ret, "	lea 1(%rdi), %rax\n	.byte 0xF2; ret")
 FUNCTION(ret_imm, "	lea 1(%rdi), %rax\n	ret $0")
 FUNCTION(framed, "	push %rbp\n.cfi_adjust_cfa_offset 8\n.cfi_offset %rbp, -16\n	mov %rsp, %rbp\n"
 		 ".cfi_def_cfa_register %rbp\n	sub $64, %rsp\n	and $-64, %rsp\n	call leaf\n	leave\n"

@@ -270,6 +270,8 @@ int main(void)
 	REQUIRE_OK(patch_init(NULL, 0));
 	sigaltstack(&alternate, NULL);
 	sigaction(SIGSEGV, &action, NULL);
+	/* By the stack segment: rbp and rsp as bases. */
+	sigaction(SIGBUS, &action, NULL);
 	for (size_t n = 0; n < case_count(); n++)
 		try_case(n);
 	CONTEXT("at the end");
