@@ -12,8 +12,9 @@
 
 /*
  * At the linker's munmap(): patches on the module's code, and patches that call its code, end now, before something
- * else is mapped there. True: a thread is in a procedure of the module, or a destroy function in it is still to be
- * called; the call is not made, the module stays where it is, and the linker does not notice.
+ * else is mapped there, and the module is unmapped with the library lock held. While a thread is in a procedure of the
+ * module, or a destroy function in it is still to be called, the module stays where it is instead, and the linker does
+ * not notice. False: nothing was done, as this thread cannot have the lock; the linker's own call is to be made.
  */
 bool unload_munmap(struct arch_call *call);
 
