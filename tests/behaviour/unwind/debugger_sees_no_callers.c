@@ -4,6 +4,7 @@
  * file. It is not stopped by anything of the library's; where a patch is resident as a trap, "signal SIGTRAP" goes on.
  */
 #include "targets.h"
+#include "tool_output.h"
 
 #include <fcntl.h>
 
@@ -55,10 +56,7 @@ static void run_gdb(const char *const *commands, const char *core)
 {
 	const char *arguments[64] = { "gdb", "-nx", "-batch", "-iex", "set debuginfod enabled off" };
 	char self[256];
-	size_t count = 5, size = 0;
-	int output[2];
-	ssize_t got;
-	pid_t child;
+	size_t count = 5;
 
 	self[readlink("/proc/self/exe", self, sizeof(self) - 1)] = '\0';
 	while (*commands != NULL) {
@@ -68,23 +66,9 @@ static void run_gdb(const char *const *commands, const char *core)
 	arguments[count++] = self;
 	if (core != NULL)
 		arguments[count++] = core;
-	REQUIRE(pipe(output) == 0);
-	child = fork();
-	REQUIRE(child >= 0);
-	if (child == 0) {
-		dup2(open("/dev/null", O_RDONLY), STDIN_FILENO);
-		dup2(output[1], STDOUT_FILENO);
-		dup2(output[1], STDERR_FILENO);
-		setenv("LIBPATCH_TEST_UNDER_GDB", "jump", 1);
-		execvp("gdb", (char *const *)arguments);
-		_exit(127);
-	}
-	close(output[1]);
-	while (size < TEXT_SIZE - 1 && (got = read(output[0], text + size, TEXT_SIZE - 1 - size)) > 0)
-		size += (size_t)got;
-	text[size] = '\0';
-	close(output[0]);
-	waitpid(child, NULL, 0);
+	setenv("LIBPATCH_TEST_UNDER_GDB", "jump", 1);
+	tool_output(arguments, true, text, TEXT_SIZE);
+	unsetenv("LIBPATCH_TEST_UNDER_GDB");
 }
 
 static unsigned int count_of(const char *what)

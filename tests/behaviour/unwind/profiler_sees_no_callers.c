@@ -5,8 +5,8 @@
  * from several commits, and of what the child of a fork has inherited and makes.
  */
 #include "targets.h"
+#include "tool_output.h"
 
-#include <fcntl.h>
 #include <glob.h>
 #include <limits.h>
 
@@ -103,28 +103,7 @@ static char self[PATH_MAX];
 /* What it writes to its standard output is in `text`. */
 static int perf(const char *const *arguments)
 {
-	size_t size = 0;
-	int output[2], status;
-	ssize_t got;
-	pid_t child;
-
-	REQUIRE(pipe(output) == 0);
-	child = fork();
-	REQUIRE(child >= 0);
-	if (child == 0) {
-		dup2(open("/dev/null", O_RDONLY), STDIN_FILENO);
-		dup2(output[1], STDOUT_FILENO);
-		dup2(open("/dev/null", O_WRONLY), STDERR_FILENO);
-		execvp("perf", (char *const *)arguments);
-		_exit(127);
-	}
-	close(output[1]);
-	while (size < TEXT_SIZE - 1 && (got = read(output[0], text + size, TEXT_SIZE - 1 - size)) > 0)
-		size += (size_t)got;
-	text[size] = '\0';
-	close(output[0]);
-	REQUIRE(waitpid(child, &status, 0) == child);
-	return status;
+	return tool_output(arguments, false, text, TEXT_SIZE);
 }
 
 /* The processes that there were. */

@@ -155,6 +155,25 @@ static void *hold(void *unused)
 	return NULL;
 }
 
+#define HOLDERS 8
+static pthread_t holders[HOLDERS];
+
+/* That many threads have a block each, until let_go(). */
+static void hold_blocks(void)
+{
+	pthread_barrier_init(&barrier, NULL, HOLDERS + 1);
+	for (size_t i = 0; i < HOLDERS; ++i)
+		pthread_create(&holders[i], NULL, hold, NULL);
+	pthread_barrier_wait(&barrier);
+}
+
+static void let_go(void)
+{
+	pthread_barrier_wait(&barrier);
+	for (size_t i = 0; i < HOLDERS; ++i)
+		pthread_join(holders[i], NULL);
+}
+
 static struct on_own_stack first, second;
 static struct thread_block *of_first, *of_second;
 
@@ -235,12 +254,7 @@ static int handler_has_one(enum inject_point point)
 
 Test(thread_block, of_a_handler_that_interrupts_stays)
 {
-	pthread_t threads[8];
-
-	pthread_barrier_init(&barrier, NULL, ARRAY_SIZE(threads) + 1);
-	for (size_t i = 0; i < ARRAY_SIZE(threads); ++i)
-		pthread_create(&threads[i], NULL, hold, NULL);
-	pthread_barrier_wait(&barrier);
+	hold_blocks();
 	libpatch_inject = handler_has_one;
 	cr_expect_not_null(thread_block());
 	cr_expect_not_null(handlers);
@@ -249,9 +263,7 @@ Test(thread_block, of_a_handler_that_interrupts_stays)
 	/* Nobody else takes it. */
 	use_in_another();
 	cr_expect_eq(handlers->errors.length, 2);
-	pthread_barrier_wait(&barrier);
-	for (size_t i = 0; i < ARRAY_SIZE(threads); ++i)
-		pthread_join(threads[i], NULL);
+	let_go();
 }
 
 static int no_memory(enum inject_point point)
@@ -261,18 +273,11 @@ static int no_memory(enum inject_point point)
 
 Test(thread_block, without_memory_there_is_none)
 {
-	pthread_t threads[8];
-
-	pthread_barrier_init(&barrier, NULL, ARRAY_SIZE(threads) + 1);
-	for (size_t i = 0; i < ARRAY_SIZE(threads); ++i)
-		pthread_create(&threads[i], NULL, hold, NULL);
-	pthread_barrier_wait(&barrier);
+	hold_blocks();
 	libpatch_inject = no_memory;
 	cr_expect_null(thread_block());
 	cr_expect_null(thread_block_known());
 	libpatch_inject = NULL;
 	cr_expect_not_null(thread_block());
-	pthread_barrier_wait(&barrier);
-	for (size_t i = 0; i < ARRAY_SIZE(threads); ++i)
-		pthread_join(threads[i], NULL);
+	let_go();
 }
