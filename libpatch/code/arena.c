@@ -81,6 +81,7 @@ struct arena_search {
 	uintptr_t best;
 	size_t best_size;
 	uintptr_t best_distance;
+	bool from_above; /* as far up as can be */
 };
 
 /*
@@ -99,13 +100,8 @@ static bool arena_consider_gap(uintptr_t lower, uintptr_t upper, void *data)
 	if (lower >= upper)
 		return true;
 	size = MIN(MAX(ALIGN_DOWN((upper - lower) / 2, PAGE_SIZE), PAGE_SIZE), search->size);
-	if (lower < search->near) {
-		base = upper - size;
-		distance = search->near - base;
-	} else {
-		base = lower;
-		distance = base - search->near + (1UL << 32);
-	}
+	base = lower < search->near || search->from_above ? upper - size : lower;
+	distance = lower < search->near ? search->near - base : base - search->near + (1UL << 32);
 	if (size > search->best_size || (size == search->best_size && distance < search->best_distance)) {
 		search->best = base;
 		search->best_size = size;
@@ -125,7 +121,12 @@ static uintptr_t arena_reserve(uintptr_t near, struct arena_reach reach, size_t 
 		struct arena_search search = { .reach = reach, .near = near, .size = *size };
 		long error;
 
-		if (!maps_gaps(arena_consider_gap, &search) || search.best_size < MAX(least, PAGE_SIZE))
+		if (!maps_gaps(arena_consider_gap, &search))
+			return 0;
+		search.from_above = true;
+		if (search.best_size < MAX(least, PAGE_SIZE))
+			maps_break_room(arena_consider_gap, &search);
+		if (search.best_size < MAX(least, PAGE_SIZE))
 			return 0;
 		error = maps_map(search.best, search.best_size, PROT_READ | PROT_EXEC);
 		*size = search.best_size;

@@ -218,6 +218,7 @@ struct pad_search {
 	uintptr_t distance;
 	uintptr_t gap_lower;
 	uintptr_t gap_upper;
+	bool from_above; /* as far up as can be */
 };
 
 static bool pad_consider_gap(uintptr_t lower, uintptr_t upper, void *data)
@@ -235,7 +236,7 @@ static bool pad_consider_gap(uintptr_t lower, uintptr_t upper, void *data)
 	if (!pad_clip(pattern, MAX(lower, search->reach.lower), MIN(upper - ARCH_JMP_SIZE, search->reach.upper), &first,
 		  &last))
 		return true;
-	if (lower < pattern->source)
+	if (lower < pattern->source || search->from_above)
 		found = masked_previous(last, pattern->mask, pattern->value, &candidate) && candidate >= first;
 	else
 		found = masked_next(first, pattern->mask, pattern->value, &candidate) && candidate <= last;
@@ -265,7 +266,12 @@ static long pad_reserve(const struct pattern *pattern, struct arena_reach reach,
 	while (tries < RESERVE_TRIES && size >= ZONE_LEAST) {
 		struct pad_search search = { .pattern = pattern, .reach = reach };
 
-		if (!maps_gaps(pad_consider_gap, &search) || search.pad == 0)
+		if (!maps_gaps(pad_consider_gap, &search))
+			return -ENOMEM;
+		search.from_above = true;
+		if (search.pad == 0)
+			maps_break_room(pad_consider_gap, &search);
+		if (search.pad == 0)
 			return -ENOMEM;
 		/* The other half of a small gap is for arenas. */
 		size = MIN(size, MAX((search.gap_upper - search.gap_lower) / 2, ZONE_LEAST));

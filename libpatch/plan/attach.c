@@ -150,8 +150,10 @@ static patch_status attach_establish_at(struct attachment *attachment, int polic
 	if (candidates == NULL)
 		return attach_refuse_without_memory(attachment, refusal);
 	status = candidates_begin(candidates, extent, attachment->address, policy, from, NULL, refusal);
-	if (status == PATCH_OK)
+	if (status == PATCH_OK) {
 		status = attach_try_candidates(candidates, attachment, refusal);
+		candidates_end(candidates);
+	}
 	scratch_give(candidates, sizeof(*candidates));
 	return status;
 }
@@ -173,8 +175,14 @@ static patch_status attach_establish_in_punned(struct region *region, struct att
 	patch_status status;
 	bool is_new;
 
-	if (region_has_policy(region, PATCH_TRAP_POLICY_FORBID))
-		return attach_establish_at(attachment, PATCH_TRAP_POLICY_FORBID, region->start, extent, refusal);
+	if (region_has_policy(region, PATCH_TRAP_POLICY_FORBID)) {
+		struct extent front;
+
+		/* The jump is another function's: a window of that one, which runs on into this one. */
+		if (start < extent->lower && site_examine(start, &front, refusal) == PATCH_OK)
+			extent = &front;
+		return attach_establish_at(attachment, PATCH_TRAP_POLICY_FORBID, start, extent, refusal);
+	}
 	status = hookset_build_trap(region, &trampoline, refusal);
 	if (status != PATCH_OK)
 		return status;

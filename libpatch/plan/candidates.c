@@ -271,6 +271,7 @@ void candidates_reject(struct candidates *candidates, patch_status status, const
 {
 	static const char own[] = "an int3 of the program's own, whose trap tells where it is";
 
+	candidates->without_memory |= status == PATCH_ENOMEM;
 	/* The first reason counts; but where a trap was the last thing to try, that is what failed. */
 	if (candidates->status != PATCH_OK && candidates->plan.strategy != PATCH_STRATEGY_TRAP)
 		return;
@@ -280,6 +281,27 @@ void candidates_reject(struct candidates *candidates, patch_status status, const
 		candidates->status = PATCH_ERELOCATE;
 		candidates->refusal.message = own;
 	}
+}
+
+/*
+ * Once more from the first one on, with memory that is left for the program break as a rule: rather that than a jump
+ * that traps, or none.
+ */
+REQUIRES(library_lock)
+static bool candidates_try_break_room(struct candidates *candidates)
+{
+	if (!candidates->without_memory || candidates->in_break_room)
+		return false;
+	candidates->in_break_room = true;
+	maps_open_break_room(true);
+	candidates->request.candidate = (struct plan_rung){ 0 };
+	return true;
+}
+
+void candidates_end(struct candidates *candidates)
+{
+	if (candidates->in_break_room)
+		maps_open_break_room(false);
 }
 
 /* With FORBID, the last resort: a window that runs into the next function. Is there one? */
@@ -310,9 +332,12 @@ patch_status candidates_next(struct candidates *candidates, struct refusal *refu
 
 		if (status != PATCH_OK) {
 			candidates_reject(candidates, status, &(struct refusal){ plan->message, plan->irritant });
-			candidates->over = status != PATCH_ENOJUMP || !candidates_try_last_resort(candidates);
+			candidates->over = status != PATCH_ENOJUMP || (!candidates_try_break_room(candidates) &&
+								       !candidates_try_last_resort(candidates));
 			continue;
 		}
+		if (plan->strategy == PATCH_STRATEGY_TRAP && candidates_try_break_room(candidates))
+			continue;
 		status = candidates_grow(candidates, refusal);
 		if (status == PATCH_OK)
 			status = candidates_check_foreign(candidates, refusal);
@@ -359,6 +384,8 @@ patch_status candidates_begin(struct candidates *candidates, const struct extent
 	candidates->through = through;
 	candidates->from = from;
 	candidates->over = false;
+	candidates->without_memory = false;
+	candidates->in_break_room = false;
 	candidates->status = PATCH_OK;
 	candidates->request = (struct plan_request){
 		.site = address,

@@ -31,6 +31,8 @@ struct candidates {
 	uintptr_t from;
 	struct plan_request request;
 	bool over;
+	bool without_memory; /* there was a candidate that only memory was missing for */
+	bool in_break_room;
 	patch_status status; /* why there is no better candidate: the first reason */
 	struct refusal refusal;
 	uint8_t view[CANDIDATES_VIEW];
@@ -54,5 +56,7 @@ patch_status candidates_next(struct candidates *candidates, struct refusal *refu
 /* The candidate does not do, for a reason that only its building showed. */
 void candidates_reject(struct candidates *candidates, patch_status status, const struct refusal *refusal)
 	REQUIRES(library_lock);
+/* No other candidate will be built. */
+void candidates_end(struct candidates *candidates) REQUIRES(library_lock);
 
 #endif

@@ -20,8 +20,9 @@
 #define MAP_FIXED_NOREPLACE 0x100000
 #endif
 
-/* Room left for the program break to grow. */
+/* Room left for the program break to grow, and how much of it even where no other memory serves. */
 #define BREAK_ROOM (1UL << 30)
+#define BREAK_ROOM_LEAST (128UL << 20)
 /* Gap that the kernel keeps below a growing stack (mm/mmap.c, stack_guard_gap), rounded up. */
 #define STACK_GAP (2UL << 20)
 #define STACK_ROOM_MAX (1UL << 30)
@@ -255,6 +256,10 @@ static uintptr_t maps_stack_room(void)
 	return MIN((uintptr_t)limit.rlim_cur, STACK_ROOM_MAX) + STACK_GAP;
 }
 
+/* Where the room for the break ended when the gaps were last read, or something came before it did. */
+static uintptr_t break_room_end;
+static bool break_room_opened;
+
 static bool maps_read_gaps(maps_visit_fn *visit, void *data)
 {
 	uintptr_t brk = (uintptr_t)raw_syscall(SYS_brk, NULL);
@@ -265,6 +270,7 @@ static bool maps_read_gaps(maps_visit_fn *visit, void *data)
 
 	if (!reader_open(&reader))
 		return false;
+	break_room_end = 0;
 	while (more && reader_next(&reader, &line)) {
 		uintptr_t lower = last;
 		uintptr_t upper = MIN(line.mapping.lower, MAPS_CEILING);
@@ -276,6 +282,7 @@ static bool maps_read_gaps(maps_visit_fn *visit, void *data)
 			if (brk > lower && ALIGN_DOWN(brk, PAGE_SIZE) > lower)
 				more = visit(lower, ALIGN_DOWN(brk, PAGE_SIZE), data);
 			lower = brk + BREAK_ROOM;
+			break_room_end = MIN(lower, upper);
 		}
 		if (more && lower < upper)
 			more = visit(lower, upper, data);
@@ -323,6 +330,19 @@ bool maps_gaps(maps_visit_fn *visit, void *data)
 	for (size_t i = 0; i < gap_count && visit(gaps[i].lower, gaps[i].upper, data); ++i)
 		;
 	return true;
+}
+
+void maps_open_break_room(bool open)
+{
+	break_room_opened = open;
+}
+
+void maps_break_room(maps_visit_fn *visit, void *data)
+{
+	uintptr_t lower = ALIGN_UP((uintptr_t)raw_syscall(SYS_brk, NULL) + BREAK_ROOM_LEAST, PAGE_SIZE);
+
+	if (break_room_opened && lower < break_room_end)
+		visit(lower, break_room_end, data);
 }
 
 long maps_map(uintptr_t address, size_t size, int protection)

@@ -50,6 +50,13 @@ bool maps_mappings(maps_mapping_fn *visit, void *data);
 typedef bool maps_visit_fn(uintptr_t lower, uintptr_t upper, void *data);
 bool maps_gaps(maps_visit_fn *visit, void *data) REQUIRES(library_lock);
 
+/*
+ * Visit what maps_gaps() has just left out for the program break, but for the first 128 MiB. Only while it is open: a
+ * break that meets a mapping grows no more, and the process then has to find its memory elsewhere.
+ */
+void maps_break_room(maps_visit_fn *visit, void *data) REQUIRES(library_lock);
+void maps_open_break_room(bool open) REQUIRES(library_lock);
+
 void maps_forget(void);
 
 /* Map [address, address + size), where nothing is, privately; 0 or -errno. Never replaces a mapping. */
