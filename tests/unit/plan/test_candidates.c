@@ -179,8 +179,22 @@ Test(candidates, grows_back_to_the_start_of_a_region)
 	/* From 9, which is inside that region. */
 	expect(7, JUMP, 1, OFFSETS(0, 2, 6, 7, 10));
 	/* The next one need not begin there. */
+	reject(PATCH_ECONF, "in the way");
+	expect(14, TRAP, 0, OFFSETS(0, 3));
+}
+
+/* Once, and only where it was memory that was missing. */
+Test(candidates, begin_anew_with_the_break_room)
+{
+	place(7, JUMP, ALLOW, OFFSETS(0, 2, 6));
+	make_hot(17);
+	search(14, ALLOW);
+	expect(7, JUMP, 1, OFFSETS(0, 2, 6, 7, 10));
+	reject(PATCH_ENOMEM, "no memory");
+	expect(7, JUMP, 1, OFFSETS(0, 2, 6, 7, 10));
 	reject(PATCH_ENOMEM, "no memory");
 	expect(14, TRAP, 0, OFFSETS(0, 3));
+	candidates_end(&candidates);
 }
 
 Test(candidates, begins_where_it_must)
