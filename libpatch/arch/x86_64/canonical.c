@@ -16,16 +16,10 @@
 #include "arch/trap_bytes.h"
 #include "arch/upcalls.h"
 #include "arch/x86_64/encode.h"
+#include "arch/x86_64/flags.h"
 #include "arch/x86_64/hook_call.h"
 
 #include <libpatch/patch.h>
-
-#define STATUS_FLAGS 0x8D5 /* CF PF AF ZF SF OF */
-#define FLAG_OF 0x800
-#define FLAG_DF 0x400
-#define FLAG_AC 0x40000
-/* Of those that hooks keep; the other ones are as the program had them, or as a procedure has set them on purpose. */
-#define KEPT_FLAGS (STATUS_FLAGS | FLAG_DF | FLAG_AC)
 
 /* More than any thread has before it: hooks, jumps from one to the next. */
 #define STEPS_MAX 1024
@@ -129,7 +123,7 @@ static void canonical_write(struct canonical *c, uintptr_t address, uint64_t val
 
 static void canonical_take_flags(struct canonical *c, uint64_t flags)
 {
-	c->at.flags = (c->at.flags & ~(uint64_t)KEPT_FLAGS) | (flags & KEPT_FLAGS);
+	c->at.flags = flags_put_back(c->at.flags, flags);
 }
 
 /* The program's stack pointer, by the row. */
@@ -216,7 +210,7 @@ static void canonical_count_registers(struct canonical *c, uint8_t kind, uintptr
 		canonical_take_flags(c, canonical_word(c, saved - 24));
 	/* al: OF, and from ADD on 127 more. */
 	if (kind == ARCH_COUNTED_AX)
-		c->at.flags = (c->at.flags & ~(uint64_t)STATUS_FLAGS) | (ax >> 8 & STATUS_FLAGS & 0xff) |
+		c->at.flags = (c->at.flags & ~(uint64_t)FLAGS_STATUS) | (ax >> 8 & FLAGS_STATUS & 0xff) |
 			      ((ax & 0xff) == 1 || (ax & 0xff) == 128 ? FLAG_OF : 0);
 }
 

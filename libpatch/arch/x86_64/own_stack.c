@@ -6,6 +6,7 @@
 #include "arch/own_stack.h"
 
 #include "arch/upcalls.h"
+#include "arch/x86_64/flags.h"
 #include "arch/x86_64/hook_frame.h"
 #include "arch/x86_64/own_stack.h"
 
@@ -41,12 +42,9 @@ _Static_assert((sizeof(struct own_stack) + ARCH_OWN_FRAME_FREE) % 16 == 0, "the 
 
 const struct own_stack libpatch_own_none;
 
-#define STATUS_FLAGS 0x8D5 /* CF PF AF ZF SF OF */
-#define FLAG_OF 0x800
-
 static greg_t own_stack_flags(greg_t flags, uintptr_t kept)
 {
-	return (flags & ~(greg_t)STATUS_FLAGS) | (greg_t)(kept >> 8 & STATUS_FLAGS & 0xff) |
+	return (flags & ~(greg_t)FLAGS_STATUS) | (greg_t)(kept >> 8 & FLAGS_STATUS & 0xff) |
 	       ((kept & 0xff) != 0 ? FLAG_OF : 0);
 }
 

@@ -5,6 +5,7 @@
 #include "arch/put_off.h"
 
 #include "arch/upcalls.h"
+#include "arch/x86_64/flags.h"
 #include "arch/x86_64/hook_frame.h"
 #include "arch/x86_64/put_off.h"
 
@@ -75,7 +76,8 @@ bool arch_put_off_finish(greg_t *registers)
 		stack += sizeof(kept);
 	if (pc >= stub->begin + PUSHFQ_SIZE && pc <= stub->given_back) {
 		if (pc >= stub->kept)
-			registers[REG_EFL] = *stack;
+			registers[REG_EFL] = (greg_t)flags_put_back((uint64_t)registers[REG_EFL],
+								    (uint64_t)*stack);
 		++stack;
 	}
 	registers[REG_RSP] = (greg_t)stack;

@@ -4,7 +4,9 @@
  * program's stead. Registers are those of the call; nothing else of the program's changes.
  */
 #include "arch/canonical.h"
+#include "arch/cpu.h"
 #include "arch/syscall.h"
+#include "arch/x86_64/flags.h"
 
 /* From the base up: flags, struct arch_call, and the red zone. */
 #define FRAME_FLAGS 0
@@ -55,13 +57,30 @@ static void syscall_hook_registers(struct arch_code *code, uint8_t opcode, uint8
 	}
 }
 
+/* As hooks do it (hook_frame.c), for DF and AC by POPFQ. Uses rax. */
+static void syscall_hook_put_back_flags(struct arch_code *code)
+{
+	if (arch_has_sahf())
+		EMIT(code, "\xF7\x04\x24\x00\x04\x04\x00" /* test dword [rsp], DF | AC */
+			   "\x75\x0F"                     /* jne popped */
+			   "\x0F\xB6\x44\x24\x01"         /* movzx eax, byte [rsp + 1] */
+			   "\x24\x08"                     /* and al, OF >> 8 */
+			   "\x04\x78"                     /* add al, 128 - (OF >> 8) */
+			   "\x8A\x24\x24"                 /* mov ah, [rsp] */
+			   "\x9E"                         /* sahf */
+			   "\xEB\x04");                   /* jmp behind */
+	EMIT(code, "\xFF\x34\x24");                       /* popped: push qword [rsp] */
+	arch_emit_row(code, ROW_FRAME + 1);
+	EMIT(code, "\x9D");                               /* popfq */
+	arch_emit_row(code, ROW_FRAME);
+}
+
 static void syscall_hook_leave(struct arch_code *code)
 {
+	syscall_hook_put_back_flags(code);
 	syscall_hook_registers(code, 0x8B, REGISTERS_OF_CALL);                /* mov reg, [rsp + ...] */
-	EMIT(code, "\x9D");                          /* popfq */
-	arch_emit_row(code, ROW_FRAME - 1);
 	EMIT(code, "\x48\x8D\xA4\x24");              /* lea rsp, [rsp + ...] */
-	arch_emit_u32(code, FRAME_TOTAL - 8);
+	arch_emit_u32(code, FRAME_TOTAL);
 	arch_emit_row(code, 0);
 }
 
@@ -156,7 +175,8 @@ void arch_call_registers(const struct arch_call *call, bool made, greg_t *regist
 	registers[REG_R14] = call->r14;
 	registers[REG_R15] = call->r15;
 	registers[REG_RSP] = (greg_t)arch_call_stack_pointer(call);
-	registers[REG_EFL] = *(const greg_t *)(frame + FRAME_FLAGS);
+	registers[REG_EFL] = (greg_t)flags_put_back((uint64_t)registers[REG_EFL],
+						    *(const uint64_t *)(frame + FRAME_FLAGS));
 	registers[REG_RIP] = (greg_t)(made ? call->next : call->next - SYSCALL_SIZE);
 	/* As SYSCALL leaves them (AMD APM vol. 3). */
 	registers[REG_RCX] = (greg_t)call->next;
