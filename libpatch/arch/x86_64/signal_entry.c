@@ -150,6 +150,7 @@ void arch_signal_frame_to_handler(const struct arch_signal_entry *entry, ucontex
 void arch_signal_frame_to_leave(ucontext_t *context, ucontext_t *frame, const uint64_t *mask)
 	__attribute__((visibility("hidden"), used));
 
+#define FLAG_ALIGNMENT_CHECK 0x40000 /* AC */
 #define FLAG_XSTATE 1 /* UC_FP_XSTATE: what fpregs points to has extended state */
 
 /* A frame that leads to `pc`, with the segments and the signal stack of the kernel's, and initial extended state. */
@@ -175,6 +176,7 @@ void arch_signal_frame_to_handler(const struct arch_signal_entry *entry, ucontex
 	greg_t *registers = frame->uc_mcontext.gregs;
 
 	signal_entry_lead_to(frame, entry->context, handler, &entry->restorer, entry->mask);
+	registers[REG_EFL] |= entry->context->uc_mcontext.gregs[REG_EFL] & FLAG_ALIGNMENT_CHECK;
 	registers[REG_RDX] = (greg_t)entry->context;
 	registers[REG_RSI] = (greg_t)entry->info;
 	registers[REG_RDI] = (greg_t)entry->signo;

@@ -22,6 +22,7 @@
 #endif
 
 	.set THUNKS, 1024 /* ARCH_SIGNAL_THUNKS */
+	.set ALIGNMENT_CHECK, 0x40000 /* AC */
 	.set SIGSYS, 31
 	.set SYS_rt_sigprocmask, 14
 	.set SYS_rt_sigreturn, 15
@@ -35,6 +36,7 @@
 	.set CONTEXT_R15, 96
 	.set CONTEXT_RBP, 120
 	.set CONTEXT_RBX, 128
+	.set CONTEXT_FLAGS, 176
 	.set CONTEXT_SIZE, 304 /* a multiple of 16 */
 
 	.text
@@ -70,7 +72,7 @@ signal_entry:
 	.cfi_adjust_cfa_offset 16
 	mov %eax, %ecx
 	mov %rsp, %r8
-	cld
+	call signal_flags_for_c
 	call libpatch_signal_enter
 	mov %rax, %r9
 	test %rax, %rax
@@ -78,6 +80,10 @@ signal_entry:
 	add 8(%rsp), %rsp /* `moved` of struct arch_signal_entry */
 	cmpl $SIGSYS, 32(%rsp)
 	je signal_enter_filtered
+	mov 16(%rsp), %rdx
+	testl $ALIGNMENT_CHECK, CONTEXT_FLAGS(%rdx)
+	jnz signal_enter_checked
+signal_enter_set_mask:
 	mov $SIG_SETMASK, %edi
 	mov %rsp, %rsi
 	xor %edx, %edx
@@ -98,12 +104,20 @@ arch_signal_entered:
 	xor %eax, %eax
 	jmp *%r9
 arch_signal_entry_end:
+	/* The handler has it, as from the kernel. */
+signal_enter_checked:
+	.cfi_adjust_cfa_offset 16 + 24
+	pushfq
+	.cfi_adjust_cfa_offset 8
+	orl $ALIGNMENT_CHECK, (%rsp)
+	popfq
+	.cfi_adjust_cfa_offset -8
+	jmp signal_enter_set_mask
 	/*
 	 * A filter that raises SIGSYS may raise it for rt_sigprocmask, too. What sets the mask and jumps is the return
 	 * from a frame of our own, a call that who handles signals must be allowed.
 	 */
 signal_enter_filtered:
-	.cfi_adjust_cfa_offset 16 + 24
 	mov %rsp, %rdi
 	sub $CONTEXT_SIZE, %rsp
 	.cfi_adjust_cfa_offset CONTEXT_SIZE
@@ -120,6 +134,27 @@ signal_enter_filtered:
 	OWN_SYSCALL
 	.cfi_endproc
 	.size signal_entry, . - signal_entry
+
+	/* The kernel leaves AC as it was, with which C code faults where it reads a word that is not aligned. */
+	.balign 16
+	.type signal_flags_for_c, @function
+signal_flags_for_c:
+	.cfi_startproc
+	cld
+	pushfq
+	.cfi_adjust_cfa_offset 8
+	testl $ALIGNMENT_CHECK, (%rsp)
+	jnz 1f
+	lea 8(%rsp), %rsp
+	.cfi_adjust_cfa_offset -8
+	ret
+	.cfi_adjust_cfa_offset 8
+1:	andl $~ALIGNMENT_CHECK, (%rsp)
+	popfq
+	.cfi_adjust_cfa_offset -8
+	ret
+	.cfi_endproc
+	.size signal_flags_for_c, . - signal_flags_for_c
 
 /* DW_CFA_expression: the register is saved at an offset from the stack pointer. */
 	.macro SAVED register, offset
@@ -200,7 +235,7 @@ arch_signal_leave_blocked:
 	.hidden arch_signal_blocked
 arch_signal_blocked:
 	mov %rsp, %rdi
-	cld
+	call signal_flags_for_c
 	call libpatch_signal_leave
 signal_sigreturn:
 	mov $SYS_rt_sigreturn, %eax
@@ -216,7 +251,7 @@ signal_leave_filtered:
 	sub $CONTEXT_SIZE, %rsp
 	FRAME_OF_KERNEL CONTEXT_SIZE
 	mov %rsp, %rsi
-	cld
+	call signal_flags_for_c
 	call arch_signal_frame_to_leave
 	mov $SYS_rt_sigreturn, %eax
 	OWN_SYSCALL
