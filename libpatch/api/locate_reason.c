@@ -6,6 +6,7 @@
 #include "api/locate_search.h"
 
 #include "base/error.h"
+#include "base/format.h"
 
 #include <string.h>
 
@@ -25,14 +26,9 @@ static void reason_append(struct reason_text *out, const char *text, size_t leng
 
 static void reason_append_offset(struct reason_text *out, uintptr_t offset)
 {
-	char digits[16];
-	size_t count = 0;
+	char text[sizeof("+0x") + 16];
 
-	do
-		digits[sizeof(digits) - ++count] = "0123456789abcdef"[offset & 15];
-	while ((offset >>= 4) != 0);
-	reason_append(out, "+0x", 3);
-	reason_append(out, digits + sizeof(digits) - count, count);
+	reason_append(out, text, (size_t)(format_number(format_string(text, "+0x"), offset, 16) - text));
 }
 
 /* ---- modules ---------------------------------------------------------------------------------------------------- */

@@ -126,7 +126,7 @@ patch_status api_check_threads(const char *origin)
 				   "/proc/self/task, which tells what signals the threads block, cannot be read: "
 				   "one that blocks SIGTRAP or SIGILL would be killed",
 				   NULL);
-	tasks_describe(thread, name, sizeof(name));
+	tasks_describe(thread, name);
 	return error_raise_name(PATCH_EBLOCKED, origin,
 				"a thread blocks SIGTRAP or SIGILL, and would be killed by a trap byte: libpatch may "
 				"not trace it, to change that. Or it waits for a child of vfork(2) from before "

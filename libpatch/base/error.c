@@ -5,6 +5,7 @@
 #include "base/error.h"
 
 #include "base/bug.h"
+#include "base/format.h"
 
 #include <errno.h>
 #include <string.h>
@@ -74,28 +75,12 @@ patch_status error_raise_name(patch_status code, const char *origin, const char 
 	return code;
 }
 
-static void error_format(char *out, uint64_t value, unsigned int radix, const char *prefix)
-{
-	char digits[ERROR_IRRITANT_SIZE];
-	size_t n = 0;
-
-	while (*prefix != '\0')
-		*out++ = *prefix++;
-	do {
-		digits[n++] = "0123456789abcdef"[value % radix];
-		value /= radix;
-	} while (value != 0);
-	while (n > 0)
-		*out++ = digits[--n];
-	*out = '\0';
-}
-
 patch_status error_raise_at(patch_status code, const char *origin, const char *message, uintptr_t address)
 {
 	struct error_record *record = error_append(code, origin, message);
 
 	if (record != NULL) {
-		error_format(record->irritant, address, 16, "0x");
+		*format_number(format_string(record->irritant, "0x"), address, 16) = '\0';
 		record->error.irritant = record->irritant;
 	}
 	return code;
@@ -106,7 +91,8 @@ patch_status error_raise_sys(patch_status code, const char *origin, const char *
 	struct error_record *record = error_append(code, origin, message);
 
 	if (record != NULL) {
-		error_format(record->irritant, error < 0 ? -error : error, 10, "errno ");
+		error = error < 0 ? -error : error;
+		*format_number(format_string(record->irritant, "errno "), (uint64_t)error, 10) = '\0';
 		record->error.irritant = record->irritant;
 	}
 	return code;

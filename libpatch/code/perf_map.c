@@ -5,6 +5,7 @@
  */
 #include "code/perf_files.h"
 
+#include "base/format.h"
 #include "elf/module.h"
 #include "elf/symbol_name.h"
 #include "elf/symbol_source.h"
@@ -42,9 +43,9 @@ static char *perf_map_begin_line(uintptr_t lower, size_t size)
 
 	if (used > sizeof(lines) - LINE_MAX)
 		perf_map_flush();
-	at = output_number(lines + used, lower, 16);
+	at = format_number(lines + used, lower, 16);
 	*at++ = ' ';
-	at = output_number(at, size, 16);
+	at = format_number(at, size, 16);
 	*at++ = ' ';
 	return at;
 }
@@ -57,7 +58,7 @@ static void perf_map_end_line(char *end)
 
 void perf_map_add_range(uintptr_t lower, size_t size, const char *name)
 {
-	perf_map_end_line(output_string(perf_map_begin_line(lower, size), name));
+	perf_map_end_line(format_string(perf_map_begin_line(lower, size), name));
 }
 
 static char *perf_map_module(char *at, const struct module *module) REQUIRES(library_lock)
@@ -72,7 +73,7 @@ static char *perf_map_module(char *at, const struct module *module) REQUIRES(lib
 
 void perf_map_add(uintptr_t block, size_t size)
 {
-	char *at = output_string(perf_map_begin_line(block, size), "libpatch:");
+	char *at = format_string(perf_map_begin_line(block, size), "libpatch:");
 	struct module module = { .bias = 0 };
 	uint64_t region;
 
@@ -81,6 +82,6 @@ void perf_map_add(uintptr_t block, size_t size)
 		at = perf_map_module(at, &module);
 		*at++ = '+';
 	}
-	at = output_string(at, "0x");
-	perf_map_end_line(output_number(at, region - module.bias, 16));
+	at = format_string(at, "0x");
+	perf_map_end_line(format_number(at, region - module.bias, 16));
 }

@@ -6,6 +6,7 @@
 #include "code/symfile.h"
 
 #include "arch/unwind.h"
+#include "base/format.h"
 
 #include <string.h>
 
@@ -18,10 +19,10 @@ enum { SECTION_TEXT = 1, SECTION_EH_FRAME, SECTION_SYMBOLS, SECTION_STRINGS };
 static uint32_t symfile_add_string(struct symfile *file, size_t *used, const char *string)
 {
 	uint32_t at = (uint32_t)*used;
+	char *end = format_string(file->strings + at, string);
 
-	while (*string != '\0')
-		file->strings[(*used)++] = *string++;
-	file->strings[(*used)++] = '\0';
+	*end++ = '\0';
+	*used = (size_t)(end - file->strings);
 	return at;
 }
 

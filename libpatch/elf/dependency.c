@@ -12,6 +12,7 @@
  */
 #include "elf/dependency.h"
 
+#include "base/format.h"
 #include "base/syscall.h"
 #include "elf/module.h"
 
@@ -95,21 +96,12 @@ static bool dependency_copy_file(int from, int to)
 static void dependency_path_of(int fd, char *out)
 {
 	static unsigned int copies;
-	char digits[12];
-	size_t count = 0;
 
-	for (const char *prefix = "/proc/self/fd/"; *prefix != '\0'; ++prefix)
-		*out++ = *prefix;
+	out = format_string(out, "/proc/self/fd/");
 	copies = copies % PATH_SLASHES_MAX + 1;
 	for (unsigned int i = 0; i < copies; ++i)
 		*out++ = '/';
-	do {
-		digits[count++] = (char)('0' + fd % 10);
-		fd /= 10;
-	} while (fd != 0);
-	while (count > 0)
-		*out++ = digits[--count];
-	*out = '\0';
+	*format_number(out, (uint64_t)fd, 10) = '\0';
 }
 
 static void *dependency_load_copy(void *library)

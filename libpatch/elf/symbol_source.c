@@ -6,6 +6,7 @@
  */
 #include "elf/symbol_source.h"
 
+#include "base/format.h"
 #include "base/syscall.h"
 
 #include <limits.h>
@@ -37,15 +38,11 @@ static void source_append_text(struct source_path *path, const char *text)
 	source_append(path, text, name_length(text));
 }
 
-static void source_append_digits(struct source_path *path, uint64_t value, unsigned int least)
+static void source_append_number(struct source_path *path, uint64_t value)
 {
 	char digits[16];
-	size_t count = 0;
 
-	do
-		digits[sizeof(digits) - ++count] = "0123456789abcdef"[value & 15];
-	while ((value >>= 4) != 0 || count < least);
-	source_append(path, digits + sizeof(digits) - count, count);
+	source_append(path, digits, (size_t)(format_number(digits, value, 16) - digits));
 }
 
 /* Once, because to ask takes longer than to find a symbol. What is read is zero up to here. */
@@ -67,9 +64,9 @@ static bool source_open_mapped(struct elf_file *file, const struct mapped_file *
 	for (size_t i = 0; i < MAPPED_SEGMENTS && mapped->segments[i].upper != 0; ++i) {
 		path->length = 0;
 		source_append_text(path, "/proc/self/map_files/");
-		source_append_digits(path, mapped->segments[i].lower, 1);
+		source_append_number(path, mapped->segments[i].lower);
 		source_append_text(path, "-");
-		source_append_digits(path, mapped->segments[i].upper, 1);
+		source_append_number(path, mapped->segments[i].upper);
 		if (elf_file_open(file, path->text) == 0)
 			return true;
 	}
@@ -170,7 +167,8 @@ static enum symbol_source source_read_by_id(const struct mapped_file *mapped, st
 	source_append_text(path, symbol_source_debug_root);
 	source_append_text(path, "/.build-id/");
 	for (size_t i = 0; i < identity->size; ++i) {
-		source_append_digits(path, identity->bytes[i], 2);
+		source_append_number(path, identity->bytes[i] >> 4);
+		source_append_number(path, identity->bytes[i] & 15);
 		if (i == 0)
 			source_append_text(path, "/");
 	}

@@ -4,31 +4,12 @@
  */
 #include "sys/output_file.h"
 
+#include "base/format.h"
 #include "base/syscall.h"
 
 #include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-
-char *output_number(char *at, uint64_t value, unsigned int base)
-{
-	char digits[24];
-	size_t count = 0;
-
-	do
-		digits[count++] = "0123456789abcdef"[value % base];
-	while ((value /= base) != 0);
-	while (count > 0)
-		*at++ = digits[--count];
-	return at;
-}
-
-char *output_string(char *at, const char *string)
-{
-	while (*string != '\0')
-		*at++ = *string++;
-	return at;
-}
 
 /* A descriptor, or -errno: also where the file is another user's, or has another name. */
 static long output_file_open(const char *path, int flags, struct stat *status)
@@ -64,14 +45,14 @@ static long output_file_reopen(const struct output_file *file, int flags, uint64
 long output_file_create(struct output_file *file, const char *prefix, const char *suffix, bool shared)
 {
 	struct stat status;
-	char *end = output_string(file->path, "/tmp/");
+	char *end = format_string(file->path, "/tmp/");
 	long fd;
 
-	end = output_string(end, prefix);
+	end = format_string(end, prefix);
 	*end++ = '-';
-	end = output_number(end, (uint64_t)raw_syscall(SYS_getpid), 10);
+	end = format_number(end, (uint64_t)raw_syscall(SYS_getpid), 10);
 	*end++ = '.';
-	end = output_string(end, suffix);
+	end = format_string(end, suffix);
 	*end = '\0';
 	fd = output_file_open(file->path, O_WRONLY | O_CREAT | (shared ? 0 : O_EXCL), &status);
 	if (fd < 0)

@@ -28,8 +28,4 @@ long output_file_append(const struct output_file *file, const struct iovec *part
 long output_file_show(const struct output_file *file);
 void output_file_remove(const struct output_file *file);
 
-/* Writes `value` in so many digits as it takes, of `base` 10 or 16. Returns the end. */
-char *output_number(char *at, uint64_t value, unsigned int base);
-char *output_string(char *at, const char *string);
-
 #endif

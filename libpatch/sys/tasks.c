@@ -5,6 +5,7 @@
  */
 #include "sys/tasks.h"
 
+#include "base/format.h"
 #include "base/parse.h"
 #include "base/syscall.h"
 
@@ -67,21 +68,16 @@ static long tasks_read(const char *path, char *buffer, size_t size)
 	return got < 0 ? got : (long)length;
 }
 
-static long tasks_read_in(const char *before, const char *tid, const char *file, char *buffer, size_t size)
+/* A file in the thread's directory, which is in `directory`. */
+static long tasks_read_in(const char *directory, pid_t tid, const char *file, char *buffer, size_t size)
 {
 	char path[64];
-	size_t at = 0;
 
-	for (size_t i = 0; before[i] != '\0'; ++i)
-		path[at++] = before[i];
-	for (size_t i = 0; tid[i] != '\0' && i < 20; ++i)
-		path[at++] = tid[i];
-	for (size_t i = 0; i == 0 || file[i - 1] != '\0'; ++i)
-		path[at++] = file[i];
+	*format_string(format_number(format_string(path, directory), (uint64_t)tid, 10), file) = '\0';
 	return tasks_read(path, buffer, size);
 }
 
-static long tasks_read_file(const char *tid, const char *file, char *buffer, size_t size)
+static long tasks_read_file(pid_t tid, const char *file, char *buffer, size_t size)
 {
 	return tasks_read_in("/proc/self/task/", tid, file, buffer, size);
 }
@@ -90,7 +86,7 @@ static long tasks_read_file(const char *tid, const char *file, char *buffer, siz
 #define PF_IO_WORKER 0x10
 
 /* Is the thread a worker of io_uring? Its flags say so; its name does only once it runs. */
-static bool tasks_is_kernel_worker(const char *tid)
+static bool tasks_is_kernel_worker(pid_t tid)
 {
 	char stat[512];
 	long length = tasks_read_file(tid, "/stat", stat, sizeof(stat));
@@ -113,8 +109,7 @@ static bool tasks_is_gone(long length)
 	return length == -ESRCH || (length == -ENOENT && tasks_links() != 0);
 }
 
-/* A thread that has ended blocks nothing. */
-static bool tasks_read_blocked(const char *tid, uint64_t *blocked)
+bool tasks_blocked(pid_t tid, uint64_t *blocked)
 {
 	char status[2048];
 	long length = tasks_read_file(tid, "/status", status, sizeof(status));
@@ -128,43 +123,16 @@ static bool tasks_read_blocked(const char *tid, uint64_t *blocked)
 	return line != NULL || tasks_is_gone(length);
 }
 
-struct tasks_digits {
-	char text[16];
-};
-
-static struct tasks_digits tasks_digits_of(pid_t tid)
+void tasks_describe(pid_t tid, char text[TASKS_TEXT])
 {
-	struct tasks_digits digits = { "" };
-	size_t length = 1;
+	char *at = format_string(format_number(text, (uint64_t)tid, 10), " (");
+	long length = tasks_read_file(tid, "/comm", at, (size_t)(text + TASKS_TEXT - at - 1));
 
-	for (unsigned int rest = (unsigned int)tid / 10; rest != 0; rest /= 10)
-		++length;
-	for (unsigned int rest = (unsigned int)tid; length > 0; rest /= 10)
-		digits.text[--length] = (char)('0' + rest % 10);
-	return digits;
-}
-
-void tasks_describe(pid_t tid, char *text, size_t size)
-{
-	struct tasks_digits digits = tasks_digits_of(tid);
-	size_t at = 0;
-	long length;
-
-	for (; digits.text[at] != '\0' && at < size - 3; ++at)
-		text[at] = digits.text[at];
-	text[at++] = ' ';
-	text[at++] = '(';
-	length = tasks_read_file(digits.text, "/comm", text + at, size - at - 1);
-	at += length > 0 ? (size_t)length : 0;
+	at += length > 0 ? length : 0;
 	/* A name ends with a newline. */
-	at -= text[at - 1] == '\n';
-	text[at++] = ')';
-	text[at] = '\0';
-}
-
-bool tasks_blocked(pid_t tid, uint64_t *blocked)
-{
-	return tasks_read_blocked(tasks_digits_of(tid).text, blocked);
+	at -= at[-1] == '\n';
+	*at++ = ')';
+	*at = '\0';
 }
 
 bool tasks_user_time(pid_t tid, uint64_t *ns)
@@ -198,14 +166,13 @@ static bool tasks_parse_wait(const char *text, long length, struct tasks_wait *w
 
 long tasks_waits_in(pid_t tid, struct tasks_wait *wait)
 {
-	const struct tasks_digits digits = tasks_digits_of(tid);
 	char text[256];
-	long length = tasks_read_file(digits.text, "/syscall", text, sizeof(text));
+	long length = tasks_read_file(tid, "/syscall", text, sizeof(text));
 
 	if (tasks_parse_wait(text, length, wait))
 		return wait->call;
 	/* Some systems have no such file. */
-	if (tasks_is_gone(length) && tasks_is_gone(tasks_read_file(digits.text, "/stat", text, sizeof(text))))
+	if (tasks_is_gone(length) && tasks_is_gone(tasks_read_file(tid, "/stat", text, sizeof(text))))
 		wait->call = TASKS_GONE;
 	else if (length > 0 && text[0] == '-')
 		wait->call = -1;
@@ -224,12 +191,11 @@ static uint64_t tasks_clone3_flags(uint64_t arguments)
 
 bool tasks_waits_for_child(pid_t tid)
 {
-	const struct tasks_digits digits = tasks_digits_of(tid);
 	char text[256];
 	struct tasks_wait wait;
 
 	/* Not /proc/self/task/, where a process that has borrowed the memory does not find it. */
-	tasks_parse_wait(text, tasks_read_in("/proc/", digits.text, "/syscall", text, sizeof(text)), &wait);
+	tasks_parse_wait(text, tasks_read_in("/proc/", tid, "/syscall", text, sizeof(text)), &wait);
 	switch (wait.call) {
 	case SYS_vfork:
 		return true;
@@ -261,7 +227,7 @@ bool tasks_visit(tasks_visit_fn *visit, void *data)
 			parse_decimal(entry->name, &tid);
 			if (tid == 0)
 				continue;
-			known &= tasks_read_blocked(entry->name, &blocked);
+			known &= tasks_blocked((pid_t)tid, &blocked);
 			go_on = visit((pid_t)tid, blocked, data);
 		}
 	}

@@ -25,9 +25,9 @@ bool tasks_visit(tasks_visit_fn *visit, void *data);
 /* The signals that one thread blocks; none when there is no such thread. False: they cannot be known. */
 bool tasks_blocked(pid_t tid, uint64_t *blocked);
 
-/* The thread's number and its name, "123 (worker)": TASKS_TEXT bytes are enough. */
+/* The thread's number and its name: "123 (worker)". */
 #define TASKS_TEXT 48
-void tasks_describe(pid_t tid, char *text, size_t size);
+void tasks_describe(pid_t tid, char text[TASKS_TEXT]);
 
 /*
  * Time for which a thread has executed the program's code: it grows only when the kernel's tick finds it at that, or
