@@ -10,6 +10,7 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <sys/mman.h>
 #include <sys/syscall.h>
 
 /* Linux 5.11: some libcs are older. */
@@ -62,6 +63,23 @@ static inline long raw_syscall6(long nr, long a, long b, long c, long d, long e,
 	RAW_SYSCALL_PICK(__VA_ARGS__, raw_syscall_6, raw_syscall_5, raw_syscall_4, raw_syscall_3, raw_syscall_2,       \
 			 raw_syscall_1, raw_syscall_0)                                                                 \
 	(__VA_ARGS__)
+
+/* Linux 4.17, which older libcs do not know; older kernels take the address for a hint. */
+#ifndef MAP_FIXED_NOREPLACE
+#define MAP_FIXED_NOREPLACE 0x100000
+#endif
+
+/* Map fresh memory at the address, where nothing is. Returns 0 or -errno; -EEXIST: something is there. */
+static inline long raw_map_at(uintptr_t address, size_t size, int protection, int flags)
+{
+	long result = raw_syscall(SYS_mmap, address, size, protection,
+				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE | flags, -1, 0);
+
+	if (result < 0 || (uintptr_t)result == address)
+		return result < 0 ? result : 0;
+	raw_syscall(SYS_munmap, result, size);
+	return -EEXIST;
+}
 
 /*
  * Returns a descriptor or -errno. A seccomp filter may know only one of the two calls; most know the first, because

@@ -11,11 +11,6 @@
 
 #include <signal.h>
 #include <stdatomic.h>
-#include <sys/mman.h>
-
-#ifndef MAP_FIXED_NOREPLACE
-#define MAP_FIXED_NOREPLACE 0x100000
-#endif
 
 /*
  * Where neither programs, nor mmap(), nor the shadows of sanitizers are. The next one is taken where something else is
@@ -32,18 +27,6 @@ struct claim {
 
 /* Its address is different in each copy. */
 static struct claim *claim_held;
-
-/* -EEXIST: something is there. Kernels before 4.17 take the address for a hint. */
-static long claim_map(uintptr_t place)
-{
-	long result = raw_syscall(SYS_mmap, place, PAGE_SIZE, PROT_READ | PROT_WRITE,
-				  MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED_NOREPLACE, -1, 0);
-
-	if (result < 0 || (uintptr_t)result == place)
-		return result;
-	raw_syscall(SYS_munmap, result, PAGE_SIZE);
-	return -EEXIST;
-}
 
 /*
  * Is what is mapped there a claim? One that was just mapped has 0 in it. The kernel finds out whether it can be read.
@@ -64,7 +47,7 @@ bool claim_process(void)
 	if (claim_held != NULL)
 		return true;
 	for (size_t i = 0; i < ARRAY_SIZE(claim_places); ++i) {
-		long result = claim_map(claim_places[i]);
+		long result = raw_map_at(claim_places[i], PAGE_SIZE, PROT_READ | PROT_WRITE, 0);
 
 		if (result == -EEXIST) {
 			const struct claim *claim = (const struct claim *)claim_places[i];

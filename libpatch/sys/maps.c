@@ -12,13 +12,8 @@
 
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/mman.h>
 #include <sys/resource.h>
 #include <sys/stat.h>
-
-#ifndef MAP_FIXED_NOREPLACE
-#define MAP_FIXED_NOREPLACE 0x100000
-#endif
 
 /* Room left for the program break to grow, and how much of it even where no other memory serves. */
 #define BREAK_ROOM (1UL << 30)
@@ -353,17 +348,8 @@ long maps_map(uintptr_t address, size_t size, int protection)
 	maps_forget();
 	if (injected)
 		return -injected;
-	result = raw_syscall(SYS_mmap, address, size, protection,
-			     MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE | MAP_FIXED_NOREPLACE, -1, 0);
-	if (result < 0) {
-		if (result != -EEXIST)
-			heap_note_refusal(result);
-		return result;
-	}
-	/* Kernels before 4.17 take the flag for a hint. */
-	if ((uintptr_t)result != address) {
-		raw_syscall(SYS_munmap, result, size);
-		return -EEXIST;
-	}
-	return 0;
+	result = raw_map_at(address, size, protection, MAP_NORESERVE);
+	if (result != 0 && result != -EEXIST)
+		heap_note_refusal(result);
+	return result;
 }

@@ -8,10 +8,10 @@
 #include "base/format.h"
 #include "base/parse.h"
 #include "base/syscall.h"
+#include "sys/mem_read.h"
 
 #include <sched.h>
 #include <sys/stat.h>
-#include <sys/uio.h>
 #include <time.h>
 
 /*
@@ -183,9 +183,8 @@ long tasks_waits_in(pid_t tid, struct tasks_wait *wait)
 static uint64_t tasks_clone3_flags(uint64_t arguments)
 {
 	uint64_t flags = 0;
-	struct iovec to = { &flags, sizeof(flags) }, from = { (void *)(uintptr_t)arguments, sizeof(flags) };
 
-	raw_syscall(SYS_process_vm_readv, raw_syscall(SYS_getpid), &to, 1, &from, 1, 0);
+	mem_read_readable(arguments, &flags, sizeof(flags));
 	return flags;
 }
 
