@@ -93,10 +93,8 @@ static bool cfa_read_factored(struct cursor *at, struct cfa_rows *rows)
 /* How far an instruction advances; 0: it does not. */
 static bool cfa_read_advance(struct cursor *at, uint8_t op, const struct cfa_rows *rows, uint64_t *distance)
 {
-	uint8_t distance8;
-	uint16_t distance16;
-	uint32_t distance32;
 	uintptr_t address;
+	bool is_read = true;
 
 	*distance = 0;
 	switch (op) {
@@ -106,26 +104,20 @@ static bool cfa_read_advance(struct cursor *at, uint8_t op, const struct cfa_row
 		*distance = address - rows->upper;
 		return true;
 	case OP_ADVANCE_LOC1:
-		if (!cursor_u8(at, &distance8))
-			return false;
-		*distance = distance8;
+		is_read = cursor_take(at, distance, 1);
 		break;
 	case OP_ADVANCE_LOC2:
-		if (!cursor_u16(at, &distance16))
-			return false;
-		*distance = distance16;
+		is_read = cursor_take(at, distance, 2);
 		break;
 	case OP_ADVANCE_LOC4:
-		if (!cursor_u32(at, &distance32))
-			return false;
-		*distance = distance32;
+		is_read = cursor_take(at, distance, 4);
 		break;
 	default:
 		if ((op & OP_UPPER) == OP_ADVANCE_LOC)
 			*distance = op & ~OP_UPPER;
 		break;
 	}
-	return !__builtin_mul_overflow(*distance, rows->entry.code_alignment, distance);
+	return is_read && !__builtin_mul_overflow(*distance, rows->entry.code_alignment, distance);
 }
 
 /* An instruction that does not advance. False: there is no such instruction, or it is cut short. */

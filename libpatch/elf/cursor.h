@@ -8,8 +8,7 @@
 #ifndef LIBPATCH_ELF_CURSOR_H
 #define LIBPATCH_ELF_CURSOR_H
 
-#include "elf/module.h"
-#include "elf/segments.h"
+#include "elf/module_span.h"
 
 /* DW_EH_PE_*: the low four bits are the format, the next three what the value is relative to. */
 enum {
@@ -36,33 +35,14 @@ struct cursor {
 	uintptr_t end;
 };
 
-struct __attribute__((packed, may_alias)) cursor_word16 {
-	uint16_t value;
-};
-struct __attribute__((packed, may_alias)) cursor_word32 {
-	uint32_t value;
-};
-struct __attribute__((packed, may_alias)) cursor_word64 {
-	uint64_t value;
-};
-
 /* From address to the end of the readable segment around it. */
 static inline bool cursor_at(const struct module *module, uintptr_t address, struct cursor *cursor)
 {
 	if (address < module->lower || address >= module->upper)
 		return false;
 	cursor->at = address;
-	if (module->headers == NULL) {
-		cursor->end = module->upper;
-		return true;
-	}
-	FOR_EACH_SEGMENT(segment, module->headers, module->header_count, PT_LOAD, PF_R) {
-		if (segment_contains(segment, module->bias, address)) {
-			cursor->end = module->bias + segment->p_vaddr + segment->p_memsz;
-			return true;
-		}
-	}
-	return false;
+	cursor->end = module->headers == NULL ? module->upper : address + module_room(module, address);
+	return cursor->end > address;
 }
 
 static inline bool cursor_has(const struct cursor *cursor, size_t size)
@@ -78,40 +58,24 @@ static inline bool cursor_skip(struct cursor *cursor, uint64_t size)
 	return true;
 }
 
-static inline bool cursor_u8(struct cursor *cursor, uint8_t *value)
+/* A field of 1, 2, 4 or 8 bytes, of any alignment. */
+static inline bool cursor_take(struct cursor *cursor, void *value, size_t size)
 {
-	if (!cursor_has(cursor, 1))
+	if (!cursor_has(cursor, size))
 		return false;
-	*value = *(const uint8_t *)cursor->at;
-	cursor->at += 1;
+	__builtin_memcpy(value, (const void *)cursor->at, size);
+	cursor->at += size;
 	return true;
 }
 
-static inline bool cursor_u16(struct cursor *cursor, uint16_t *value)
+static inline bool cursor_u8(struct cursor *cursor, uint8_t *value)
 {
-	if (!cursor_has(cursor, 2))
-		return false;
-	*value = ((const struct cursor_word16 *)cursor->at)->value;
-	cursor->at += 2;
-	return true;
+	return cursor_take(cursor, value, sizeof(*value));
 }
 
 static inline bool cursor_u32(struct cursor *cursor, uint32_t *value)
 {
-	if (!cursor_has(cursor, 4))
-		return false;
-	*value = ((const struct cursor_word32 *)cursor->at)->value;
-	cursor->at += 4;
-	return true;
-}
-
-static inline bool cursor_u64(struct cursor *cursor, uint64_t *value)
-{
-	if (!cursor_has(cursor, 8))
-		return false;
-	*value = ((const struct cursor_word64 *)cursor->at)->value;
-	cursor->at += 8;
-	return true;
+	return cursor_take(cursor, value, sizeof(*value));
 }
 
 /* LEB128 of at most 64 bits; `is_signed` extends its sign. */
@@ -138,25 +102,28 @@ static inline bool cursor_leb128(struct cursor *cursor, bool is_signed, uint64_t
 /* The value of an encoded field, sign extended, relative to nothing. */
 static inline bool cursor_encoded_raw(struct cursor *cursor, uint8_t encoding, uint64_t *value)
 {
-	uint16_t value16;
-	uint32_t value32;
+	int16_t value16;
+	int32_t value32;
 
+	*value = 0;
 	switch (encoding & PE_FORMAT) {
 	case PE_ABSPTR:
 	case PE_UDATA8:
 	case PE_SDATA8:
-		return cursor_u64(cursor, value);
+		return cursor_take(cursor, value, 8);
 	case PE_UDATA4:
-	case PE_SDATA4:
-		if (!cursor_u32(cursor, &value32))
-			return false;
-		*value = (encoding & PE_FORMAT) == PE_SDATA4 ? (uint64_t)(int32_t)value32 : value32;
-		return true;
+		return cursor_take(cursor, value, 4);
 	case PE_UDATA2:
-	case PE_SDATA2:
-		if (!cursor_u16(cursor, &value16))
+		return cursor_take(cursor, value, 2);
+	case PE_SDATA4:
+		if (!cursor_take(cursor, &value32, 4))
 			return false;
-		*value = (encoding & PE_FORMAT) == PE_SDATA2 ? (uint64_t)(int16_t)value16 : value16;
+		*value = (uint64_t)value32;
+		return true;
+	case PE_SDATA2:
+		if (!cursor_take(cursor, &value16, 2))
+			return false;
+		*value = (uint64_t)value16;
 		return true;
 	case PE_ULEB128:
 		return cursor_leb128(cursor, false, value);

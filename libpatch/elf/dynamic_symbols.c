@@ -11,6 +11,7 @@
  */
 #include "elf/dynamic_symbols.h"
 
+#include "elf/dynamic.h"
 #include "elf/module_span.h"
 
 #define VERSION_HIDDEN 0x8000
@@ -30,56 +31,24 @@ struct dynamic_tables {
 	size_t definition_count;
 };
 
-static void dynamic_take(const struct module *module, uint64_t tag, uint64_t value, struct dynamic_tables *tables)
+/* The table at the tag's address, and how many items of it there may be: none, where it is not aligned. */
+static const void *dynamic_table(const struct module *module, int64_t tag, size_t item, size_t alignment, size_t *room)
 {
-	/* The dynamic linker has replaced most offsets by addresses. */
-	uintptr_t address = value < module->lower ? module->bias + value : value;
-	size_t room = module_room(module, address);
+	uintptr_t address = dynamic_address(module, tag);
 
-	switch (tag) {
-	case DT_SYMTAB:
-		tables->symbols = (const Elf64_Sym *)address;
-		tables->symbol_room = address % _Alignof(Elf64_Sym) == 0 ? room / sizeof(Elf64_Sym) : 0;
-		break;
-	case DT_STRTAB:
-		tables->names = (const char *)address;
-		tables->names_size = room;
-		break;
-	case DT_GNU_HASH:
-		tables->gnu = (const uint32_t *)address;
-		tables->gnu_words = address % sizeof(uint64_t) == 0 ? room / sizeof(uint32_t) : 0;
-		break;
-	case DT_HASH:
-		tables->hash = (const uint32_t *)address;
-		tables->hash_words = address % sizeof(uint32_t) == 0 ? room / sizeof(uint32_t) : 0;
-		break;
-	case DT_VERSYM:
-		tables->versions = (const uint16_t *)address;
-		tables->version_room = address % sizeof(uint16_t) == 0 ? room / sizeof(uint16_t) : 0;
-		break;
-	case DT_VERDEF:
-		tables->definitions = address;
-		break;
-	case DT_VERDEFNUM:
-		tables->definition_count = value;
-		break;
-	default:
-		break;
-	}
+	*room = address % alignment == 0 ? module_room(module, address) / item : 0;
+	return (const void *)address;
 }
 
-static void dynamic_read(const struct module *module, struct dynamic_tables *tables)
+static void dynamic_read(const struct module *module, struct dynamic_tables *out)
 {
-	*tables = (struct dynamic_tables){ .symbols = NULL };
-	FOR_EACH_SEGMENT(segment, module->headers, module->header_count, PT_DYNAMIC, 0) {
-		uintptr_t address = module->bias + segment->p_vaddr;
-		const Elf64_Dyn *entry = module_span(module, address, sizeof(*entry), _Alignof(Elf64_Dyn));
-		size_t count = MIN(module_room(module, address), segment->p_memsz) / sizeof(*entry);
-
-		for (size_t i = 0; entry != NULL && i < count && entry[i].d_tag != DT_NULL; ++i)
-			dynamic_take(module, (uint64_t)entry[i].d_tag, entry[i].d_un.d_val, tables);
-		return;
-	}
+	out->symbols = dynamic_table(module, DT_SYMTAB, sizeof(Elf64_Sym), _Alignof(Elf64_Sym), &out->symbol_room);
+	out->names = dynamic_table(module, DT_STRTAB, 1, 1, &out->names_size);
+	out->gnu = dynamic_table(module, DT_GNU_HASH, sizeof(uint32_t), sizeof(uint64_t), &out->gnu_words);
+	out->hash = dynamic_table(module, DT_HASH, sizeof(uint32_t), sizeof(uint32_t), &out->hash_words);
+	out->versions = dynamic_table(module, DT_VERSYM, sizeof(uint16_t), sizeof(uint16_t), &out->version_room);
+	out->definitions = dynamic_address(module, DT_VERDEF);
+	out->definition_count = dynamic_value(module, DT_VERDEFNUM);
 }
 
 /* NULL: it does not begin, or does not end, where names are. */

@@ -14,7 +14,6 @@
  */
 #include "elf/eh_frame.h"
 
-
 /* One binary search table entry is two sdata4: start of the function, its FDE, both relative to the table's header. */
 #define TABLE_ENTRY_SIZE 8
 
@@ -49,9 +48,10 @@ static bool search_table_open(const struct module *module, struct search_table *
 
 static uintptr_t search_table_field(const struct search_table *table, uint64_t index, size_t offset)
 {
-	const struct cursor_word32 *field = (const void *)(table->entries + index * TABLE_ENTRY_SIZE + offset);
+	int32_t field;
 
-	return table->header + (uint64_t)(int32_t)field->value;
+	__builtin_memcpy(&field, (const void *)(table->entries + index * TABLE_ENTRY_SIZE + offset), sizeof(field));
+	return table->header + (uint64_t)field;
 }
 
 static uintptr_t search_table_start(const struct search_table *table, uint64_t index)
@@ -91,7 +91,7 @@ static bool entry_open(const struct module *module, uintptr_t address, struct cu
 	if (!cursor_at(module, address, cursor) || !cursor_u32(cursor, &length32))
 		return false;
 	length = length32;
-	if (length32 == 0xffffffff && !cursor_u64(cursor, &length))
+	if (length32 == 0xffffffff && !cursor_take(cursor, &length, sizeof(length)))
 		return false;
 	if (!cursor_has(cursor, length))
 		return false;

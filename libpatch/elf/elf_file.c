@@ -6,6 +6,7 @@
 #include "elf/elf_file.h"
 
 #include "base/syscall.h"
+#include "elf/segments.h"
 
 #include <string.h>
 #include <sys/stat.h>
@@ -34,8 +35,7 @@ static bool elf_file_read_header(struct elf_file *file)
 	Elf64_Shdr first;
 
 	if (!elf_file_read(file, 0, &file->header, sizeof(file->header)) ||
-	    memcmp(header->e_ident, ELFMAG, SELFMAG) != 0 || header->e_ident[EI_CLASS] != ELFCLASS64 ||
-	    header->e_machine != EM_X86_64 || (header->e_type != ET_EXEC && header->e_type != ET_DYN))
+	    !segments_are_of(header))
 		return false;
 	if (header->e_shoff == 0 || header->e_shentsize != sizeof(first))
 		return true;

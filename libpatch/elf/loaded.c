@@ -5,7 +5,8 @@
  */
 #include "elf/loaded.h"
 
-#include "elf/module_span.h"
+#include "elf/dynamic.h"
+#include "elf/segments.h"
 
 #include <link.h>
 
@@ -49,23 +50,15 @@ static int loaded_visit_own(struct dl_phdr_info *info, size_t size, void *data)
 /* The list as the program's dynamic section refers to it; NULL: there is none, or it has one namespace only. */
 static const struct debug_namespace *loaded_namespaces(void)
 {
+	const struct debug_namespace *namespaces;
 	struct module program = { .bias = 0 };
 	const Elf64_Phdr *headers;
 
 	program.headers = headers = module_program_headers(&program.header_count);
 	FOR_EACH_SEGMENT(segment, headers, program.header_count, PT_PHDR, 0)
 		program.bias = (uintptr_t)headers - segment->p_vaddr;
-	FOR_EACH_SEGMENT(segment, headers, program.header_count, PT_DYNAMIC, 0) {
-		const ElfW(Dyn) *entry = (const ElfW(Dyn) *)(program.bias + segment->p_vaddr);
-
-		for (; entry->d_tag != DT_NULL; ++entry) {
-			const struct debug_namespace *namespaces = (const void *)entry->d_un.d_ptr;
-
-			if (entry->d_tag == DT_DEBUG)
-				return namespaces != NULL && namespaces->first.r_version >= 2 ? namespaces : NULL;
-		}
-	}
-	return NULL;
+	namespaces = (const struct debug_namespace *)dynamic_value(&program, DT_DEBUG);
+	return namespaces != NULL && namespaces->first.r_version >= 2 ? namespaces : NULL;
 }
 
 static bool loaded_is_own(const struct debug_namespace *names)

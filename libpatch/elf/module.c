@@ -18,7 +18,6 @@
 #include <dlfcn.h>
 #include <elf.h>
 #include <link.h>
-#include <signal.h>
 #include <sys/auxv.h>
 
 static struct {
@@ -99,10 +98,7 @@ static bool module_is_library(struct module *module, uintptr_t address, const st
 
 	if (elf == NULL || (uintptr_t)elf % PAGE_SIZE != 0)
 		return false;
-	if (elf->e_ident[EI_MAG0] != ELFMAG0 || elf->e_ident[EI_MAG1] != ELFMAG1 || elf->e_ident[EI_MAG2] != ELFMAG2 ||
-	    elf->e_ident[EI_MAG3] != ELFMAG3 || elf->e_ident[EI_CLASS] != ELFCLASS64)
-		return false;
-	if (elf->e_phentsize != sizeof(*headers) || elf->e_phoff % _Alignof(Elf64_Phdr) != 0 ||
+	if (!segments_are_of(elf) || elf->e_phentsize != sizeof(*headers) || elf->e_phoff % _Alignof(Elf64_Phdr) != 0 ||
 	    elf->e_phoff > PAGE_SIZE || elf->e_phnum > (PAGE_SIZE - elf->e_phoff) / sizeof(*headers))
 		return false;
 	headers = (const Elf64_Phdr *)((uintptr_t)elf + elf->e_phoff);
@@ -215,111 +211,6 @@ void module_forget(void)
 }
 
 #endif
-
-
-struct references {
-	const Elf64_Sym *symbols;
-	const char *names;
-	const Elf64_Rela *tables[2]; /* of data, and of calls */
-	size_t counts[2];
-	uintptr_t name; /* the module's own, in `names`; 0: it has none */
-};
-
-static bool module_is_same_name(const char *a, const char *b)
-{
-	while (*a != '\0' && *a == *b) {
-		++a;
-		++b;
-	}
-	return *a == *b;
-}
-
-/*
- * A value of the dynamic section as an address: in most modules the dynamic linker has replaced the offset by the
- * address.
- */
-static uintptr_t module_address_of(const struct module *module, uintptr_t value)
-{
-	return value < module->lower ? module->bias + value : value;
-}
-
-static bool module_read_dynamic(const struct module *module, struct references *references)
-{
-	const Elf64_Dyn *dynamic = NULL;
-
-	FOR_EACH_SEGMENT(segment, module->headers, module->header_count, PT_DYNAMIC, 0)
-		dynamic = (const Elf64_Dyn *)(module->bias + segment->p_vaddr);
-	for (; dynamic != NULL && dynamic->d_tag != DT_NULL; ++dynamic) {
-		uintptr_t value = dynamic->d_un.d_ptr;
-
-		switch (dynamic->d_tag) {
-		case DT_SYMTAB:
-			references->symbols = (const Elf64_Sym *)module_address_of(module, value);
-			break;
-		case DT_STRTAB:
-			references->names = (const char *)module_address_of(module, value);
-			break;
-		case DT_SONAME:
-			references->name = value;
-			break;
-		case DT_RELA:
-			references->tables[0] = (const Elf64_Rela *)module_address_of(module, value);
-			break;
-		case DT_RELASZ:
-			references->counts[0] = value / sizeof(Elf64_Rela);
-			break;
-		case DT_JMPREL:
-			references->tables[1] = (const Elf64_Rela *)module_address_of(module, value);
-			break;
-		case DT_PLTRELSZ:
-			references->counts[1] = value / sizeof(Elf64_Rela);
-			break;
-		default:
-			break;
-		}
-	}
-	return references->symbols != NULL && references->names != NULL;
-}
-
-bool module_refers_to(const struct module *module, const char *symbol)
-{
-	struct references references = {0};
-
-	if (!module_read_dynamic(module, &references))
-		return false;
-	for (int table = 0; table < 2; ++table) {
-		for (size_t i = 0; references.tables[table] != NULL && i < references.counts[table]; ++i) {
-			const Elf64_Sym *found = &references.symbols[ELF64_R_SYM(references.tables[table][i].r_info)];
-
-			if (module_is_same_name(references.names + found->st_name, symbol))
-				return true;
-		}
-	}
-	return false;
-}
-
-bool module_is_named(const struct module *module, const char *name)
-{
-	struct references references = {0};
-
-	return module_read_dynamic(module, &references) && references.name != 0 &&
-	       module_is_same_name(references.names + references.name, name);
-}
-
-bool module_is_libc(const struct module *module)
-{
-	/* Before glibc 2.34 threads were a library of their own. */
-	static const char *const names[] = { "libc.so.6", "libpthread.so.0" };
-	uintptr_t function = (uintptr_t)&sigaction;
-
-	for (size_t i = 0; i < ARRAY_SIZE(names); ++i)
-		if (module_is_named(module, names[i]))
-			return true;
-	FOR_EACH_SEGMENT(segment, module->headers, module->header_count, PT_LOAD, PF_R | PF_X)
-		if (segment_contains(segment, module->bias, function))
-			return true;
-	return false;
-}
 
 struct held_call {
 	void (*function)(void *);

@@ -84,9 +84,7 @@ static bool mapped_read_headers(struct image *image)
 	const Elf64_Phdr *first;
 
 	if (!mapped_read(image->head.lower, &image->elf, sizeof(image->elf)) ||
-	    memcmp(elf->e_ident, ELFMAG, SELFMAG) != 0 || elf->e_ident[EI_CLASS] != ELFCLASS64 ||
-	    elf->e_machine != EM_X86_64 || (elf->e_type != ET_EXEC && elf->e_type != ET_DYN) ||
-	    elf->e_phentsize != sizeof(image->headers[0]) || elf->e_phnum > SEGMENTS_MAX)
+	    !segments_are_of(elf) || elf->e_phentsize != sizeof(image->headers[0]) || elf->e_phnum > SEGMENTS_MAX)
 		return false;
 	if (elf->e_phoff > PAGE_SIZE ||
 	    !mapped_read(image->head.lower + elf->e_phoff, image->headers, elf->e_phnum * sizeof(image->headers[0])))

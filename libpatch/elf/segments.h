@@ -9,6 +9,14 @@
 #include "base/compiler.h"
 
 #include <elf.h>
+#include <string.h>
+
+/* Is it the header of a program or of a library for this architecture? */
+static inline bool segments_are_of(const Elf64_Ehdr *elf)
+{
+	return memcmp(elf->e_ident, ELFMAG, SELFMAG) == 0 && elf->e_ident[EI_CLASS] == ELFCLASS64 &&
+	       elf->e_machine == EM_X86_64 && (elf->e_type == ET_EXEC || elf->e_type == ET_DYN);
+}
 
 /* The first of `count` headers behind `after` (NULL: of all) with this type and at least these flags; NULL: none. */
 static inline const Elf64_Phdr *segment_next(const Elf64_Phdr *headers, size_t count, const Elf64_Phdr *after,

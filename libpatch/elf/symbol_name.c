@@ -15,12 +15,19 @@ size_t name_length(const char *text)
 	return length;
 }
 
-bool name_part_is(const struct name_part *part, const char *text)
+const char *name_part_rest(const struct name_part *part, const char *text)
 {
 	for (size_t i = 0; i < part->length; ++i)
-		if (text[i] != part->text[i])
-			return false;
-	return text[part->length] == '\0';
+		if (*text++ != part->text[i])
+			return NULL;
+	return text;
+}
+
+bool name_part_is(const struct name_part *part, const char *text)
+{
+	const char *rest = name_part_rest(part, text);
+
+	return rest != NULL && *rest == '\0';
 }
 
 bool symbol_name_parse(const char *text, struct symbol_name *out)
@@ -78,14 +85,11 @@ static bool symbol_name_has_suffix(const char *text, size_t length)
 
 bool symbol_name_fits_file(const struct symbol_name *name, const char *path)
 {
-	const char *rest = symbol_name_of_file(path);
 	const struct name_part *module = &name->module;
+	const char *rest = name_part_rest(module, symbol_name_of_file(path));
 
-	for (size_t i = 0; i < module->length; ++i)
-		if (*rest++ != module->text[i])
-			return false;
-	if (*rest == '\0')
-		return true;
+	if (rest == NULL || *rest == '\0')
+		return rest != NULL;
 	if (symbol_name_has_suffix(module->text, module->length))
 		return *rest == '.';
 	return rest[0] == '.' && rest[1] == 's' && rest[2] == 'o' && (rest[3] == '\0' || rest[3] == '.');

@@ -37,6 +37,8 @@ bool symbol_name_has_slash(const struct symbol_name *name);
 /* The last part of a path. */
 const char *symbol_name_of_file(const char *path);
 
+/* The rest of a text that begins with the part; NULL when it does not. */
+const char *name_part_rest(const struct name_part *part, const char *text);
 /* Does `text` end right behind the part? */
 bool name_part_is(const struct name_part *part, const char *text);
 size_t name_length(const char *text);

@@ -49,12 +49,9 @@ const char *symbol_table_name(const struct symbol_table *table, const Elf64_Sym 
 
 static bool table_is_named(const struct symbol_table *table, const Elf64_Sym *symbol, const struct name_part *name)
 {
-	const char *at = symbol_table_name(table, symbol);
+	const char *rest = name_part_rest(name, symbol_table_name(table, symbol));
 
-	for (size_t i = 0; i < name->length; ++i)
-		if (*at++ != name->text[i])
-			return false;
-	return *at == '\0' || *at == '@';
+	return rest != NULL && (*rest == '\0' || *rest == '@');
 }
 
 const Elf64_Sym *symbol_table_find(const struct symbol_table *table, const struct name_part *name,
