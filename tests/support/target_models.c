@@ -183,16 +183,18 @@ const struct target *target_named(const char *name)
 
 struct instructions code_decode(uintptr_t at, uintptr_t end)
 {
+	/* By their addresses: a call would have older linkers give the program these names (elf/dependency.c). */
+	__typeof__(ZydisDecoderInit) *volatile init = ZydisDecoderInit;
+	__typeof__(ZydisDecoderDecodeInstruction) *volatile decode = ZydisDecoderDecodeInstruction;
 	struct instructions list;
 	ZydisDecoder decoder;
 
 	memset(&list, 0, sizeof(list));
-	ZydisDecoderInit(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
+	init(&decoder, ZYDIS_MACHINE_MODE_LONG_64, ZYDIS_STACK_WIDTH_64);
 	while (at < end) {
 		ZydisDecodedInstruction instruction;
 
-		if (!ZYAN_SUCCESS(ZydisDecoderDecodeInstruction(&decoder, NULL, (const void *)at,
-								end - at, &instruction))) {
+		if (!ZYAN_SUCCESS(decode(&decoder, NULL, (const void *)at, end - at, &instruction))) {
 			harness_say("%#zx does not decode\n", (size_t)at);
 			abort();
 		}

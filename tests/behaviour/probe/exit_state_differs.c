@@ -105,19 +105,28 @@ static const struct kind {
 
 static struct machine machine;
 static struct machine_state natively[FORMS][TARGET_INPUTS];
-static unsigned int refused, patched;
+static unsigned int refused, out_of_reach, patched;
 
 static bool make(target_function function, const struct kind *kind, int policy, patch_t *patch)
 {
 	struct patch_exec_model model = model_of(PATCH_EXEC_MODEL_PROBE_RETURN, kind->procedure, NULL);
 	struct patch_location location = location_at((uintptr_t)function);
 	patch_attr attr = attr_of(policy, PATCH_ENABLED);
+	patch_status status;
 
 	model.probe.read_registers = GENERAL;
 	model.probe.write_registers = 0;
 	model.probe.clobber_registers = kind->clobber;
-	if (patch_make(&location, &model, &attr, patch, NULL) != PATCH_OK) {
-		refused++;
+	status = patch_make(&location, &model, &attr, patch, NULL);
+	if (status != PATCH_OK) {
+		/*
+		 * The bytes behind a function that is shorter than a jump say where that leads: 16 MiB, in which the
+		 * kernel may have put the program break, at random.
+		 */
+		if (status == PATCH_ENOMEM && policy == PATCH_TRAP_POLICY_FORBID)
+			out_of_reach++;
+		else
+			refused++;
 		return false;
 	}
 	CHECK_OK(patch_commit());
@@ -153,11 +162,12 @@ static unsigned int count_entries(const struct machine_trace *trace, uintptr_t s
 static void check_target(size_t t, const struct kind *kind, int policy)
 {
 	const uintptr_t start = target_start(&targets[t]);
+	const unsigned int before = out_of_reach;
 	patch_t patch;
 
 	CONTEXT("%s, %s, %s", targets[t].name, kind->name, policy_name(policy));
 	if (!make(targets[t].function, kind, policy, &patch)) {
-		CHECK_MSG(targets[t].function == t_no_unwind, "%s", harness_last_error());
+		CHECK_MSG(targets[t].function == t_no_unwind || out_of_reach > before, "%s", harness_last_error());
 		return;
 	}
 	for (size_t i = 0; i < TARGET_INPUTS; i++) {
@@ -233,7 +243,9 @@ int main(void)
 				check_form(f, &kinds[k], policies[p]);
 		}
 	CHECK_OK(patch_fini());
-	harness_say("%u patched, %u refused\n", patched, refused);
+	harness_say("%u patched, %u refused, %u out of reach\n", patched, refused, out_of_reach);
+	/* Of the one place that is so short. */
+	CHECK(out_of_reach <= 2);
 	/* t_no_unwind. */
 	CHECK_EQ(refused, sizeof(policies) / sizeof(policies[0]) * sizeof(kinds) / sizeof(kinds[0]));
 	return harness_end();
