@@ -59,6 +59,17 @@ struct signal_held {
 extern struct signal_held libpatch_held_of_process[ARCH_SIGNALS_HELD]; /* trap/app_sigpending.c */
 extern TLS_INITIAL_EXEC struct signal_held libpatch_held_of_thread[ARCH_SIGNALS_HELD];
 
+/* By what the storage of a thread is known to be libc's (sys/tls.h). */
+struct signal_storage {
+	int known;
+	uintptr_t stack_guard;
+	uintptr_t pointer_guard;
+};
+extern struct signal_storage libpatch_signal_storage; /* sys/tls.c */
+
+/* The handler, which was entered without libpatch_signal_leave() in mind, returns to where it was interrupted. */
+void arch_signal_return_at_once(struct arch_signal_entry *entry);
+
 /*
  * A thread that was interrupted between libpatch_signal_enter() and the first instruction of the handler, with the
  * handler's mask in effect already: put it to that instruction. False: it is elsewhere.
@@ -77,7 +88,9 @@ ucontext_t *arch_signal_move(struct arch_signal_entry *entry, uintptr_t stack_po
 siginfo_t *arch_signal_info(ucontext_t *context);
 
 /* Words of a frame of the kernel that neither the kernel nor a program looks at, kept for as long as the frame. */
-#define ARCH_SIGNAL_WORDS 4
+#define ARCH_SIGNAL_WORDS 5
+/* The one with the address of the thread's storage when the handler began. */
+#define ARCH_SIGNAL_STORAGE 4
 uint64_t *arch_signal_words(ucontext_t *context);
 
 #endif

@@ -5,10 +5,13 @@
  */
 #include "sys/tls.h"
 
+#include "arch/signal_entry.h"
 #include "arch/thread_pointer.h"
+#include "arch/x86_64/signal_leave.h"
 #include "sys/mem_read.h"
 
 #include <features.h>
+#include <sys/auxv.h>
 
 /* An entry of glibc's vector. Blocks without `to_free` are in static storage, below the thread pointer. */
 struct tls_entry {
@@ -45,20 +48,36 @@ struct tls_head {
 	uintptr_t pointer_guard;
 };
 
+struct signal_storage libpatch_signal_storage;
+
+_Static_assert(SIGNAL_STORAGE_THREAD == offsetof(struct tls_head, thread) &&
+	       SIGNAL_STORAGE_SELF == offsetof(struct tls_head, self) &&
+	       SIGNAL_STORAGE_STACK_GUARD == offsetof(struct tls_head, stack_guard) &&
+	       SIGNAL_STORAGE_POINTER_GUARD == offsetof(struct tls_head, pointer_guard),
+	       "signal_leave.h");
+
 #ifdef __GLIBC__
-static struct tls_head known;
+/* In AT_HWCAP2: the instruction that tells the thread pointer may be used. */
+#define HWCAP2_FSGSBASE 2
 
 static bool tls_is_head(const struct tls_head *head)
 {
-	return head->thread == head->self && head->stack_guard == known.stack_guard &&
-	       head->pointer_guard == known.pointer_guard;
+	return head->thread == head->self && head->stack_guard == libpatch_signal_storage.stack_guard &&
+	       head->pointer_guard == libpatch_signal_storage.pointer_guard;
 }
 #endif
 
 void tls_begin(void)
 {
 #ifdef __GLIBC__
-	known = *(const struct tls_head *)arch_thread_pointer();
+	const struct tls_head *head = (const struct tls_head *)arch_thread_pointer();
+
+	libpatch_signal_storage = (struct signal_storage){
+		.known = SIGNAL_STORAGE_KNOWN |
+			 (getauxval(AT_HWCAP2) & HWCAP2_FSGSBASE ? SIGNAL_STORAGE_ADDRESS : 0),
+		.stack_guard = head->stack_guard,
+		.pointer_guard = head->pointer_guard,
+	};
 #endif
 }
 
@@ -80,7 +99,14 @@ bool tls_is_own_libcs(void)
 {
 #ifdef __GLIBC__
 	struct tls_head head;
+	uintptr_t address;
 
+	/* None, or none of libc's: it may not be there to be read. */
+	if (libpatch_signal_storage.known & SIGNAL_STORAGE_ADDRESS) {
+		__asm__("rdfsbase %0" : "=r"(address));
+		if (address < SIGNAL_STORAGE_LOWEST || address % SIGNAL_STORAGE_ALIGNMENT != 0)
+			return false;
+	}
 	/* What its first word holds is not known to be its address. */
 	__asm__("mov %%fs:%c4, %0\n\tmov %%fs:%c5, %1\n\tmov %%fs:%c6, %2\n\tmov %%fs:%c7, %3"
 		: "=&r"(head.thread), "=&r"(head.self), "=&r"(head.stack_guard), "=&r"(head.pointer_guard)

@@ -220,6 +220,16 @@ bool forward_enter(int signo, siginfo_t *info, ucontext_t *context, unsigned int
 	return true;
 }
 
+bool forward_enter_without_storage(const struct kernel_sigaction *program, int signo, siginfo_t *info,
+				   ucontext_t *context)
+{
+	if (IS(program->handler, SIG_DFL) || (forward_is_synchronous(info) && IS(program->handler, SIG_IGN))) {
+		forward_take_default(signo, info, context);
+		return false;
+	}
+	return !IS(program->handler, SIG_IGN);
+}
+
 void forward_hand_on(int signo, siginfo_t *info, ucontext_t *context)
 {
 	int slot = signal_index(signo);

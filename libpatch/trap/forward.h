@@ -10,6 +10,8 @@
 #include <signal.h>
 #include <ucontext.h>
 
+struct kernel_sigaction;
+
 /*
  * A tool may put a handler of its own in front of ours, which hands traps on to libpatch_on_trap(). Does this one, as
  * far as can be told: does the module that it is in refer to that function?
@@ -36,6 +38,9 @@ void forward_find_actions(void);
  * True: the program's handler is to be entered. False: all is done.
  */
 bool forward_enter(int signo, siginfo_t *info, ucontext_t *context, unsigned int index, bool ends_wait);
+/* The same where nothing is known of the thread: what others send is not held. */
+bool forward_enter_without_storage(const struct kernel_sigaction *program, int signo, siginfo_t *info,
+				   ucontext_t *context);
 /* The same of a signal that somebody else's handler has handed on: the program's is called from here. */
 void forward_hand_on(int signo, siginfo_t *info, ucontext_t *context);
 

@@ -5,10 +5,11 @@
  */
 #include "trap/registry.h"
 
-#include "arch/thread_pointer.h"
 #include "trap/registry_parts.h"
 
 #define STRIPES 64
+/* Stacks of two threads are this far apart (PTHREAD_STACK_MIN). */
+#define STACK_LEAST 16384
 
 struct stripe {
 	_Atomic uint64_t locks[2];
@@ -24,8 +25,8 @@ registry_token registry_read_lock(void)
 	unsigned int stripe;
 	unsigned int index = atomic_load_explicit(&epoch, memory_order_relaxed) & 1;
 
-	/* Any number will do that differs between threads that trap at once. */
-	stripe = (unsigned int)hash_index(arch_thread_pointer(), STRIPES);
+	/* Any number that differs between threads that trap at once, which may have no storage. */
+	stripe = (unsigned int)hash_index((uintptr_t)__builtin_frame_address(0) / STACK_LEAST, STRIPES);
 	/* seq_cst: the count is visible before anything is looked up. Pairs with the fence in registry_drained(). */
 	atomic_fetch_add(&stripes[stripe].locks[index], 1);
 	return stripe << 1 | index;

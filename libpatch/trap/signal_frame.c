@@ -7,10 +7,12 @@
 
 #include "arch/own_stack.h"
 #include "arch/signal_entry.h"
+#include "arch/thread_pointer.h"
 #include "arch/upcalls.h"
 #include "base/syscall.h"
 #include "code/pc_map.h"
 #include "sys/tasks.h"
+#include "sys/tls.h"
 #include "trap/action.h"
 #include "trap/app_sigpending.h"
 #include "trap/app_sigstate.h"
@@ -230,18 +232,40 @@ static ucontext_t *signal_frame_leave_stack(int signo, const struct action *acti
 
 /* ---- begin ------------------------------------------------------------------------------------------------------ */
 
+/*
+ * The thread has storage that is not libc's: nothing is known of it, and nothing of it may be touched. Its handler is
+ * entered and returns as the kernel would have it, but for owned signals, which stay open.
+ */
+static uintptr_t signal_frame_enter_without_storage(int signo, siginfo_t *info, ucontext_t *context,
+						    const struct action *action, struct arch_signal_entry *entry)
+{
+	uint64_t mask = action->program.mask;
+
+	if (signal_index(signo) >= 0 && !trap_enter_without_storage(signo, info, context, action))
+		return 0;
+	if (!(action->program.flags & SA_NODEFER))
+		mask |= SIGNALS_BIT(signo);
+	entry->mask = *signal_frame_mask(context) | app_sigstate_withheld(mask & ~SIGNALS_NEVER_BLOCKED);
+	arch_signal_return_at_once(entry);
+	return (uintptr_t)action->program.handler;
+}
+
 uintptr_t libpatch_signal_enter(int signo, siginfo_t *info, ucontext_t *context, unsigned int index,
 				struct arch_signal_entry *entry)
 {
 	const struct action *action = action_at(index);
 	greg_t *registers = context->uc_mcontext.gregs;
 	uint64_t *before = signal_frame_mask(context);
-	struct mediated *call = mediated_current();
-	bool ends_wait = signal_frame_ends_wait(call, signo, registers);
 	const uintptr_t interrupted = (uintptr_t)registers[REG_RSP];
+	struct mediated *call;
+	bool ends_wait;
 	uint64_t base;
 
 	entry->moved = 0;
+	if (!tls_is_own_libcs())
+		return signal_frame_enter_without_storage(signo, info, context, action, entry);
+	call = mediated_current();
+	ends_wait = signal_frame_ends_wait(call, signo, registers);
 	arch_own_stack_finish(registers);
 	arch_signal_leave_anew(registers);
 	put_off_end(context);
@@ -282,6 +306,7 @@ uintptr_t libpatch_signal_enter(int signo, siginfo_t *info, ucontext_t *context,
 	base &= ~SIGNALS_NEVER_BLOCKED;
 	app_sigstate_set_blocked(base & SIGNALS_OWNED);
 	entry->mask = app_sigstate_withheld(base);
+	arch_signal_words(context)[ARCH_SIGNAL_STORAGE] = arch_thread_pointer();
 	context = signal_frame_leave_stack(signo, action, entry, MIN(interrupted, (uintptr_t)registers[REG_RSP]));
 	signal_frame_keep_stack(context);
 	return (uintptr_t)action->program.handler;

@@ -70,7 +70,8 @@ static enum verdict trap_judge(struct registry_entry *entry, enum arch_trap_clas
 	}
 }
 
-static bool trap_serve(uintptr_t address, enum arch_trap_class class, bool merged, greg_t *pc)
+/* `before`: this thread's sent_back, or NULL. */
+static bool trap_serve(uintptr_t address, enum arch_trap_class class, bool merged, greg_t *pc, uintptr_t *before)
 {
 	registry_token token = registry_read_lock();
 	struct registry_entry *entry = registry_lookup(address);
@@ -83,9 +84,10 @@ static bool trap_serve(uintptr_t address, enum arch_trap_class class, bool merge
 	 */
 	if (entry != NULL && (!merged || entry->length > 1))
 		verdict = trap_judge(entry, class, &target);
-	if (verdict == RETRY_ONCE && sent_back == address)
+	if (verdict == RETRY_ONCE && (before == NULL || *before == address))
 		verdict = NOT_OURS;
-	sent_back = verdict == RETRY_ONCE ? address : 0;
+	if (before != NULL)
+		*before = verdict == RETRY_ONCE ? address : 0;
 	if (verdict != NOT_OURS) {
 		*pc = (greg_t)(verdict == GO_TO_TARGET ? target : address);
 		if (atomic_fetch_add_explicit(&entry->hits, 1, memory_order_relaxed) % MANY == MANY - 1)
@@ -119,20 +121,20 @@ static bool trap_is_inner_step(int signo, const siginfo_t *info, const ucontext_
 }
 
 /* Is it ours, and served? A trap of a displaced instruction of the program is translated. */
-static bool trap_is_served(int signo, siginfo_t *info, ucontext_t *context)
+static bool trap_is_served(int signo, siginfo_t *info, ucontext_t *context, uintptr_t *before)
 {
 	greg_t *pc = &context->uc_mcontext.gregs[REG_RIP];
 	uintptr_t at = (uintptr_t)*pc;
 
 	(void)INJECT(INJECT_TRAP);
 	if (arch_is_int3(signo, info->si_code)) {
-		if (trap_serve(at - 1, ARCH_TRAP_SIGTRAP, false, pc))
+		if (trap_serve(at - 1, ARCH_TRAP_SIGTRAP, false, pc, before))
 			return true;
 		trap_translate(pc, at - 1);
 	} else if (trap_is_inner_step(signo, info, context)) {
 		return true;
 	} else if (signo == SIGILL && info->si_code > 0 && (uintptr_t)info->si_addr == at) {
-		if (trap_serve(at, ARCH_TRAP_SIGILL, false, pc))
+		if (trap_serve(at, ARCH_TRAP_SIGILL, false, pc, before))
 			return true;
 		trap_translate(pc, at);
 		info->si_addr = (void *)(uintptr_t)*pc;
@@ -141,7 +143,7 @@ static bool trap_is_served(int signo, siginfo_t *info, ucontext_t *context)
 		 * Theirs; but ours may have been merged into it, and then both are due. Or ours was merged into a
 		 * SIGTRAP that they sent, and waits behind a SIGILL that they sent: the kernel delivers that one first.
 		 */
-		trap_serve(at - 1, ARCH_TRAP_SIGTRAP, true, pc);
+		trap_serve(at - 1, ARCH_TRAP_SIGTRAP, true, pc, before);
 	}
 	return false;
 }
@@ -152,10 +154,17 @@ bool trap_enter(int signo, siginfo_t *info, ucontext_t *context, unsigned int in
 		if (!trap_is_inner_step(signo, info, context) && forward_offer(signo, info, context, ends_wait))
 			return true;
 		/* It sees the signal later, but not a trap of ours that was merged into it. */
-		trap_is_served(signo, info, context);
+		trap_is_served(signo, info, context, &sent_back);
 		return false;
 	}
-	return !trap_is_served(signo, info, context) && forward_enter(signo, info, context, index, ends_wait);
+	return !trap_is_served(signo, info, context, &sent_back) &&
+	       forward_enter(signo, info, context, index, ends_wait);
+}
+
+bool trap_enter_without_storage(int signo, siginfo_t *info, ucontext_t *context, const struct action *action)
+{
+	return !trap_is_served(signo, info, context, NULL) &&
+	       forward_enter_without_storage(&action->program, signo, info, context);
 }
 
 void trap_leave(ucontext_t *context)
@@ -164,7 +173,7 @@ void trap_leave(ucontext_t *context)
 
 	/* As the program's signals go, that is the end of it, but a trap of ours has to be served. */
 	if (forward_end(context))
-		trap_is_served(info->si_signo, info, context);
+		trap_is_served(info->si_signo, info, context, &sent_back);
 }
 
 EXPORT void libpatch_on_trap(int signo, siginfo_t *info, void *data)
@@ -172,6 +181,6 @@ EXPORT void libpatch_on_trap(int signo, siginfo_t *info, void *data)
 	ucontext_t *context = data;
 
 	forward_take(context);
-	if (!trap_is_served(signo, info, context))
+	if (!trap_is_served(signo, info, context, &sent_back))
 		forward_hand_on(signo, info, context);
 }

@@ -11,11 +11,15 @@
 #include <signal.h>
 #include <ucontext.h>
 
+struct action;
+
 /*
  * An owned signal has come (trap/signal_frame.c). True: the handler of the program's action is to be entered. False:
  * all is done, and the context tells where the thread goes on.
  */
 bool trap_enter(int signo, siginfo_t *info, ucontext_t *context, unsigned int index, bool ends_wait);
+/* The same in a thread whose storage is not libc's (sys/tls.h): no thread-local variable is read or written. */
+bool trap_enter_without_storage(int signo, siginfo_t *info, ucontext_t *context, const struct action *action);
 /* A handler of the program's returns. */
 void trap_leave(ucontext_t *context);
 

@@ -15,6 +15,7 @@ extern const char arch_signal_entered[] __attribute__((visibility("hidden")));
 extern const char arch_signal_entry_end[] __attribute__((visibility("hidden")));
 extern const char arch_signal_leave_begins[] __attribute__((visibility("hidden")));
 extern const char arch_signal_leave_blocked[] __attribute__((visibility("hidden")));
+extern const char arch_signal_sigreturn[] __attribute__((visibility("hidden")));
 
 #define THUNK_SIZE 16
 #define RESTORER_SIZE 8
@@ -61,6 +62,11 @@ bool arch_signal_finish_entry(greg_t *registers)
 	return true;
 }
 
+void arch_signal_return_at_once(struct arch_signal_entry *entry)
+{
+	entry->restorer = (uintptr_t)arch_signal_sigreturn;
+}
+
 void arch_signal_leave_anew(greg_t *registers)
 {
 	const uintptr_t begins = (uintptr_t)arch_signal_leave_begins;
@@ -83,7 +89,12 @@ _Static_assert(SIGNAL_BELIEF_BLOCKED == offsetof(struct signal_belief, blocked) 
 	       ARCH_SIGNALS_HELD == 2 && SIGNAL_LEAVE_OWNED == (1 << (SIGTRAP - 1) | 1 << (SIGILL - 1)) &&
 	       SIGNAL_CONTEXT_LINK == offsetof(ucontext_t, uc_link) &&
 	       SIGNAL_CONTEXT_WORDS == offsetof(ucontext_t, uc_mcontext.__reserved1) &&
-	       SIGNAL_CONTEXT_MASK == offsetof(ucontext_t, uc_sigmask),
+	       SIGNAL_CONTEXT_MASK == offsetof(ucontext_t, uc_sigmask) &&
+	       SIGNAL_CONTEXT_STORAGE == SIGNAL_CONTEXT_WORDS + 8 * ARCH_SIGNAL_STORAGE &&
+	       8 * ARCH_SIGNAL_WORDS <= sizeof(((ucontext_t *)0)->uc_mcontext.__reserved1) &&
+	       offsetof(struct signal_storage, known) == 0 &&
+	       SIGNAL_STORAGE_GUARDS == offsetof(struct signal_storage, stack_guard) &&
+	       SIGNAL_STORAGE_GUARDS + 8 == offsetof(struct signal_storage, pointer_guard),
 	       "signal_leave.h");
 
 /* ---- another stack ---------------------------------------------------------------------------------------------- */

@@ -201,8 +201,27 @@ arch_signal_restorers:
 	.balign 16
 signal_leave:
 arch_signal_leave_begins:
-	/* All registers are the frame's. */
-	mov libpatch_signal_belief@gottpoff(%rip), %rax
+	/* All registers are the frame's. The handler may have given the thread storage that is not libc's. */
+	mov libpatch_signal_storage(%rip), %ecx
+	test $SIGNAL_STORAGE_ADDRESS, %ecx
+	jz 1f
+	rdfsbase %rax
+	test $SIGNAL_STORAGE_ALIGNMENT - 1, %eax
+	jnz signal_leave_without_storage
+	cmp $SIGNAL_STORAGE_LOWEST, %rax
+	jb signal_leave_without_storage
+1:	test $SIGNAL_STORAGE_KNOWN, %ecx
+	jz 2f
+	mov %fs:SIGNAL_STORAGE_THREAD, %rax
+	cmp %fs:SIGNAL_STORAGE_SELF, %rax
+	jne signal_leave_without_storage
+	mov %fs:SIGNAL_STORAGE_STACK_GUARD, %rax
+	cmp libpatch_signal_storage+SIGNAL_STORAGE_GUARDS(%rip), %rax
+	jne signal_leave_without_storage
+	mov %fs:SIGNAL_STORAGE_POINTER_GUARD, %rax
+	cmp libpatch_signal_storage+SIGNAL_STORAGE_GUARDS+8(%rip), %rax
+	jne signal_leave_without_storage
+2:	mov libpatch_signal_belief@gottpoff(%rip), %rax
 	mov libpatch_held_of_thread@gottpoff(%rip), %rcx
 	mov libpatch_hook_guard@gottpoff(%rip), %rdx
 	mov %fs:(%rcx), %esi
@@ -237,13 +256,36 @@ arch_signal_blocked:
 	mov %rsp, %rdi
 	call signal_flags_for_c
 	call libpatch_signal_leave
-signal_sigreturn:
+	.globl arch_signal_sigreturn
+	.hidden arch_signal_sigreturn
+arch_signal_sigreturn:
 	mov $SYS_rt_sigreturn, %eax
 	OWN_SYSCALL
 	/* From signal_entry: what it pushed, and where the handler would have returned to. */
 signal_return:
 	lea 48(%rsp), %rsp
-	jmp signal_sigreturn
+	jmp arch_signal_sigreturn
+	/* The thread has what the handler began with for as long as it is told what it believes. */
+signal_leave_without_storage:
+	test $SIGNAL_STORAGE_ADDRESS, %ecx
+	jz 1f
+	rdfsbase %rbx
+	lea signal_all(%rip), %rsi
+	mov $SIG_SETMASK, %edi
+	xor %edx, %edx
+	mov $SET_SIZE, %r10d
+	mov $SYS_rt_sigprocmask, %eax
+	OWN_SYSCALL
+	mov SIGNAL_CONTEXT_STORAGE(%rsp), %rax
+	wrfsbase %rax
+	mov %rsp, %rdi
+	call signal_flags_for_c
+	call libpatch_signal_leave
+	wrfsbase %rbx
+	jmp arch_signal_sigreturn
+	/* It cannot be told. */
+1:	andl $~SIGNAL_LEAVE_OWNED, SIGNAL_CONTEXT_MASK(%rsp)
+	jmp arch_signal_sigreturn
 	/* Everything is blocked, without rt_sigprocmask. */
 signal_leave_filtered:
 	mov %rsp, %rdi

@@ -1,0 +1,170 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * A thread may have thread-local storage that is not libc's when a signal comes, as emulators do, whose handlers give
+ * it libc's first of all and take it away again. Nothing of the library is there, and perhaps nothing at all. The
+ * handler is entered as by the kernel, whatever it does with the storage; what the thread believes to block is what it
+ * was, also behind a handler that begins with libc's and ends with another.
+ */
+#include "harness.h"
+
+#include <pthread.h>
+#include <sys/auxv.h>
+
+/* No stack protector reads its word in storage that is not there. */
+#define PLAIN GP_ONLY __attribute__((optimize("no-stack-protector")))
+#if defined(__clang__)
+#undef PLAIN
+#define PLAIN GP_ONLY
+#endif
+
+enum { MAPPED, NONE, ODD, FOREIGN };
+static uintptr_t foreign[FOREIGN], own;
+static uint8_t *page;
+
+static PLAIN uintptr_t storage(void)
+{
+	uintptr_t address;
+
+	__asm__ volatile("rdfsbase %0" : "=r"(address));
+	return address;
+}
+
+static PLAIN void set_storage(uintptr_t address)
+{
+	__asm__ volatile("wrfsbase %0" : : "r"(address) : "memory");
+}
+
+static PLAIN long call(long number, long a, const void *b, void *c, long d)
+{
+	register long fourth __asm__("r10") = d;
+	long result;
+
+	__asm__ volatile("syscall"
+			 : "=a"(result)
+			 : "a"(number), "D"(a), "S"(b), "d"(c), "r"(fourth)
+			 : "rcx", "r11", "memory");
+	return result;
+}
+
+#define UNTOUCHED 1
+static volatile int signals[32];
+static volatile uintptr_t interrupted_at, leaves_with, runs_with;
+static volatile uint64_t mask_in_handler;
+
+static PLAIN void handler(int signo, siginfo_t *info, void *context)
+{
+	const uintptr_t begun_with = storage();
+	uint64_t mask = 0;
+
+	(void)info;
+	signals[signo]++;
+	interrupted_at = (uintptr_t)((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
+	if (signo == SIGILL)
+		((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP] += 2;
+	if (runs_with != UNTOUCHED)
+		set_storage(runs_with);
+	call(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &mask, sizeof(mask));
+	mask_in_handler = mask;
+	set_storage(leaves_with != UNTOUCHED ? leaves_with : begun_with);
+}
+
+static PLAIN void raise_one(int signo, pid_t pid, pid_t tid)
+{
+	if (signo == SIGTRAP)
+		__asm__ volatile("int3");
+	else if (signo == SIGILL)
+		__asm__ volatile("ud2");
+	else
+		call(SYS_tgkill, pid, (void *)(uintptr_t)tid, (void *)(uintptr_t)signo, 0);
+}
+
+/* With the storage set to `begins`. */
+static PLAIN void raise_with(uintptr_t begins, int signo, pid_t pid, pid_t tid)
+{
+	set_storage(begins);
+	raise_one(signo, pid, tid);
+	set_storage(own);
+}
+
+static uint64_t bit(int signo)
+{
+	return 1UL << (signo - 1);
+}
+
+static void check_storages(uintptr_t begins, uintptr_t runs, uintptr_t leaves)
+{
+	static const int signo[] = { SIGUSR1, SIGTRAP, SIGILL };
+
+	for (unsigned int i = 0; i < 3; i++) {
+		uint64_t now;
+
+		CONTEXT("signal %d, begins with %#lx, runs with %#lx, leaves with %#lx", signo[i], (long)begins,
+			(long)runs, (long)leaves);
+		signals[signo[i]] = 0;
+		runs_with = runs;
+		leaves_with = leaves;
+		raise_with(begins, signo[i], getpid(), gettid());
+		CHECK_EQ(signals[signo[i]], 1);
+		CHECK(mask_in_handler & bit(SIGUSR2));
+		CHECK(mask_in_handler & bit(signo[i] == SIGUSR1 ? SIGUSR1 : SIGUSR2));
+		/* The kernel's own answer: owned signals stay open. */
+		if (begins != own && runs == UNTOUCHED)
+			CHECK_EQ(mask_in_handler & (bit(SIGTRAP) | bit(SIGILL)), 0);
+		CHECK_EQ(syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &now, sizeof(now)), 0);
+		CHECK_EQ(now, bit(SIGWINCH));
+		for (int at = 0; at < 4096; at++)
+			if (page[at] != 0)
+				FAIL("byte %d is %#x", at, page[at]);
+	}
+}
+
+static void check_default(void *signo)
+{
+	signal((int)(intptr_t)signo, SIG_DFL);
+	raise_with(foreign[MAPPED], (int)(intptr_t)signo, getpid(), gettid());
+}
+
+int main(void)
+{
+	struct sigaction action = { .sa_sigaction = handler, .sa_flags = SA_SIGINFO };
+	sigset_t set;
+
+	harness_start();
+	if (!(getauxval(AT_HWCAP2) & 2))
+		SKIP("rdfsbase is not allowed here");
+	/* Nothing is mapped in front. */
+	page = mmap(NULL, 3 * 4096, PROT_NONE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	REQUIRE(page != MAP_FAILED);
+	page += 4096;
+	REQUIRE(mprotect(page, 4096, PROT_READ | PROT_WRITE) == 0);
+	own = storage();
+	foreign[MAPPED] = (uintptr_t)page;
+	foreign[NONE] = 0;
+	foreign[ODD] = (uintptr_t)page + 4096 + 4;
+
+	REQUIRE_OK(patch_init(NULL, 0));
+	sigfillset(&action.sa_mask);
+	sigaction(SIGUSR1, &action, NULL);
+	sigaction(SIGTRAP, &action, NULL);
+	sigaction(SIGILL, &action, NULL);
+	sigemptyset(&set);
+	sigaddset(&set, SIGWINCH);
+	pthread_sigmask(SIG_SETMASK, &set, NULL);
+	for (int i = 0; i < FOREIGN; i++) {
+		check_storages(foreign[i], UNTOUCHED, UNTOUCHED);
+		check_storages(foreign[i], own, UNTOUCHED);
+		check_storages(foreign[i], own, own);
+		check_storages(own, UNTOUCHED, foreign[i]);
+		check_storages(own, foreign[i], UNTOUCHED);
+		check_storages(own, UNTOUCHED, UNTOUCHED);
+	}
+	for (int i = 0; i < 2; i++) {
+		const int signo = i == 0 ? SIGTRAP : SIGILL;
+		int status = harness_child(check_default, (void *)(intptr_t)signo);
+
+		CONTEXT("signal %d, by default", signo);
+		CHECK(WIFSIGNALED(status) && WTERMSIG(status) == signo);
+	}
+	CHECK_OK(patch_fini());
+	return harness_end();
+}
