@@ -18,6 +18,7 @@
 #include "plan/range.h"
 #include "plan/site.h"
 #include "runtime/own_stack.h"
+#include "sys/maps.h"
 #include "sys/tls.h"
 
 #include <libpatch/patch.h>
@@ -80,13 +81,15 @@ struct make_request {
 	patch_attr attr;
 };
 
-/* There may be memory, which the kernel does not give. */
+/* There may be memory, which the kernel does not give; or /proc, and no descriptor to open it by. */
 static patch_status make_add_cause(patch_status status)
 {
 	long error = heap_take_refusal();
 
 	if (status == PATCH_ENOMEM && error != 0)
 		error_raise_sys(status, "patch_make", "the kernel refused to map memory", error);
+	if (status == PATCH_ESYS && (error = maps_refusal()) != 0)
+		error_raise_sys(status, "patch_make", "the kernel refused to open or read /proc/self/maps", error);
 	return status;
 }
 
@@ -194,6 +197,8 @@ static patch_status make_at(uintptr_t address, const struct make_request *reques
 	heap_take_refusal();
 	if (request->model->type == PATCH_EXEC_MODEL_DIVERT)
 		status = site_check_target((uintptr_t)request->model->divert.target, &refusal);
+	else if (request->model->type != PATCH_EXEC_MODEL_COUNT)
+		status = site_check_procedure((uintptr_t)request->model->probe.procedure, &refusal);
 	if (status == PATCH_OK)
 		status = site_examine(address, &extent, &refusal);
 	if (status == PATCH_OK && request->model->type == PATCH_EXEC_MODEL_PROBE_RETURN)

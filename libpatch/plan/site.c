@@ -19,6 +19,8 @@
 #include <elf.h>
 #include <sys/mman.h>
 
+/* The one that the last procedure is in: it is not forgotten, because what is unmapped is noticed elsewhere. */
+static struct maps_mapping procedures;
 /* The mapping looked up last, around the address at hand: most patches are made module by module. */
 static struct maps_mapping cached;
 
@@ -270,6 +272,23 @@ patch_status site_check_target(uintptr_t address, struct refusal *refusal)
 	}
 	refusal->message = "the target is not executable";
 	return mapping.protection & PROT_EXEC ? PATCH_OK : PATCH_EFAULT;
+}
+
+patch_status site_check_procedure(uintptr_t address, struct refusal *refusal)
+{
+	struct maps_mapping mapping;
+	bool readable;
+
+	if (address >= procedures.lower && address < procedures.upper)
+		return PATCH_OK;
+	*refusal = (struct refusal){ "the procedure is not mapped", address };
+	if (!maps_mapping(address, &mapping, &readable))
+		return readable ? PATCH_EFAULT : PATCH_OK;
+	refusal->message = "the procedure is not executable";
+	if (!(mapping.protection & PROT_EXEC))
+		return PATCH_EFAULT;
+	procedures = mapping;
+	return PATCH_OK;
 }
 
 uintptr_t site_next_function_end(const struct extent *extent)

@@ -39,6 +39,9 @@ void site_protect_restorer(uintptr_t address) REQUIRES(library_lock);
 /* May a divert lead there? PATCH_OK, or why not in *refusal. */
 patch_status site_check_target(uintptr_t address, struct refusal *refusal) REQUIRES(library_lock);
 
+/* May it be called as a procedure? PATCH_OK, also where that cannot be told, or why not in *refusal. */
+patch_status site_check_procedure(uintptr_t address, struct refusal *refusal) REQUIRES(library_lock);
+
 /* The module around an address that is mapped. Its code can be read until site_examine() is asked about another one. */
 bool site_module(uintptr_t address, struct module *module) REQUIRES(library_lock);
 

@@ -65,6 +65,12 @@ int main(void)
 	model = probe;
 	model.probe.procedure = NULL;
 	CHECK_STATUS(patch_make(&good, &model, NULL, &patch, NULL), PATCH_EINVAL);
+	model.probe.procedure = (probe_procedure)(uintptr_t)&model;
+	CHECK_STATUS(patch_make(&good, &model, NULL, &patch, NULL), PATCH_EFAULT);
+	check_words();
+	model.probe.procedure = (probe_procedure)16;
+	CHECK_STATUS(patch_make(&good, &model, NULL, &patch, NULL), PATCH_EFAULT);
+	check_words();
 	model = probe;
 	model.type = 99;
 	CHECK_STATUS(patch_make(&good, &model, NULL, &patch, NULL), PATCH_EINVAL);

@@ -33,7 +33,7 @@ static void unreadable(void *argument)
 	int policy = *(const int *)argument;
 	struct text_copy before = text_of_target(target_named("t_2_2_1"));
 	struct text_copy other = text_of_target(target_named("t_push_push"));
-	patch_t installed, fresh;
+	patch_t installed, fresh, other_patch;
 
 	REQUIRE_OK(patch_init(NULL, 0));
 	REQUIRE_OK(make_probe((uintptr_t)t_2_2_1, procedure, NULL, policy, PATCH_ENABLED, &installed));
@@ -45,6 +45,9 @@ static void unreadable(void *argument)
 	for (int fd = 3; fd < 64; fd++)
 		close(fd);
 	descriptors(0);
+	CHECK_STATUS(make_probe((uintptr_t)t_push_push, procedure, NULL, policy, PATCH_DISABLED, &other_patch),
+		     PATCH_ESYS);
+	CHECK_MSG(strstr(harness_last_error(), "errno 24"), "%s", harness_last_error());
 	refuse(SYS_process_vm_readv, EPERM);
 	for (int round = 0; round < 3; round++) {
 		CHECK_OK(patch_disable(installed));
