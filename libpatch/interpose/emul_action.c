@@ -78,7 +78,7 @@ bool emul_sigaction(struct arch_call *program)
 	struct kernel_sigaction wanted, kernel;
 	int signo = (int)program->rdi;
 
-	if (program->r10 != SET_SIZE || program->rdi < 1 || program->rdi > SIGNALS)
+	if (program->r10 != SET_SIZE || signo < 1 || signo > SIGNALS)
 		return false;
 	if (action != NULL) {
 		if (!emul_are_readable(action, sizeof(*action)))

@@ -12,7 +12,7 @@
 
 #include <errno.h>
 
-static uint64_t emul_changed_mask(long how, uint64_t before, uint64_t set)
+static uint64_t emul_changed_mask(int how, uint64_t before, uint64_t set)
 {
 	switch (how) {
 	case SIG_BLOCK:
@@ -47,7 +47,7 @@ static void emul_post_sigprocmask(struct mediated *call)
 		*old = ((call->ours.rdx != 0 ? *old : call->mask) & ~put_off_blocked()) | believed;
 	if (call->program->rsi == 0)
 		return;
-	if (call->program->rdi != SIG_UNBLOCK)
+	if ((int)call->program->rdi != SIG_UNBLOCK)
 		put_off_keep_blocked(call->words[2]);
 	/* Blocked by other means than this: so much for them. */
 	if (real & ~believed) {
@@ -56,7 +56,7 @@ static void emul_post_sigprocmask(struct mediated *call)
 		if (!call->interrupted)
 			raw_syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, &real, NULL, SET_SIZE);
 	}
-	app_sigstate_set_blocked(emul_changed_mask(call->program->rdi, believed, asked));
+	app_sigstate_set_blocked(emul_changed_mask((int)call->program->rdi, believed, asked));
 	/* What has come since the look. */
 	signal_frame_raise_held(OWNED & ~app_sigstate_blocked());
 }
@@ -68,14 +68,14 @@ static void emul_post_sigprocmask(struct mediated *call)
 static void emul_unblock_held(struct mediated *call, uint64_t *kernel)
 {
 	const uint64_t all = SIGNALS_IN_ENTRY;
-	uint64_t now = emul_changed_mask(call->program->rdi, call->words[0], call->words[1]);
+	uint64_t now = emul_changed_mask((int)call->program->rdi, call->words[0], call->words[1]);
 	uint64_t *old = (uint64_t *)call->program->rdx;
 
 	if ((app_sigpending_pending() & ~now) == 0 || (old != NULL && !emul_is_writable(old, SET_SIZE)))
 		return;
 	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &call->mask, SET_SIZE);
 	signal_frame_raise_held(OWNED & ~now);
-	*kernel = emul_changed_mask(call->program->rdi, call->mask, *kernel) & ~OWNED;
+	*kernel = emul_changed_mask((int)call->program->rdi, call->mask, *kernel) & ~OWNED;
 	call->mask &= ~put_off_blocked();
 	call->ours.rdi = SIG_SETMASK;
 	call->ours.rdx = 0;
@@ -84,7 +84,7 @@ static void emul_unblock_held(struct mediated *call, uint64_t *kernel)
 bool emul_sigprocmask(struct arch_call *program)
 {
 	struct mediated call = { .program = program, .post = emul_post_sigprocmask };
-	long how = program->rdi;
+	int how = (int)program->rdi;
 	const uint64_t *set = (const uint64_t *)program->rsi;
 	uint64_t kernel;
 	bool is_change = set != NULL && (how == SIG_BLOCK || how == SIG_UNBLOCK || how == SIG_SETMASK);

@@ -10,7 +10,8 @@
 /* The kernel reads the set before it looks at `how` (kernel/signal.c, rt_sigprocmask): EFAULT or EINVAL. */
 bool emul_is_readable(const void *set)
 {
-	return raw_syscall(SYS_rt_sigprocmask, -1, set, NULL, SET_SIZE) != -EFAULT;
+	/* Without a set it reads none. */
+	return set != NULL && raw_syscall(SYS_rt_sigprocmask, -1, set, NULL, SET_SIZE) != -EFAULT;
 }
 
 bool emul_are_readable(const void *words, size_t size)

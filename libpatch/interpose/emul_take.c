@@ -13,8 +13,19 @@
 
 static void emul_copy_info(siginfo_t *out, const siginfo_t *info)
 {
-	for (size_t i = 0; out != NULL && i < sizeof(*info); ++i)
+	for (size_t i = 0; i < sizeof(*info); ++i)
 		((volatile char *)out)[i] = ((const char *)info)[i];
+}
+
+/* As in the kernel, what was taken is gone where there is no place to say so. */
+static void emul_tell_info(struct mediated *call)
+{
+	siginfo_t *out = (siginfo_t *)call->program->rsi;
+
+	if (out != NULL && emul_is_writable(out, sizeof(*out)))
+		emul_copy_info(out, &call->info);
+	else if (out != NULL)
+		call->program->rax = -EFAULT;
 }
 
 /* What the call has taken is in call->info; what was told to the thread may be taken, too. */
@@ -37,14 +48,13 @@ static void emul_post_sigtimedwait(struct mediated *call)
 		call->made = false;
 	}
 	if (call->made && call->program->rax > 0)
-		emul_copy_info((siginfo_t *)call->program->rsi, &call->info);
+		emul_tell_info(call);
 	emul_hold_again(call);
 }
 
 bool emul_sigtimedwait(struct arch_call *program)
 {
 	struct mediated call = { .program = program, .post = emul_post_sigtimedwait };
-	siginfo_t *out = (siginfo_t *)program->rsi;
 	long number = program->rax;
 	uint64_t wanted;
 
@@ -53,10 +63,6 @@ bool emul_sigtimedwait(struct arch_call *program)
 	wanted = *(const volatile uint64_t *)program->rdi & OWNED;
 	if (wanted == 0)
 		return false;
-	if (out != NULL && !emul_is_writable(out, sizeof(*out))) {
-		program->rax = -EFAULT;
-		return true;
-	}
 	emul_adopt_before_wait();
 	mediated_begin(&call);
 	call.ours = *program;
@@ -77,8 +83,11 @@ bool emul_sigtimedwait(struct arch_call *program)
 
 static void emul_post_sigpending(struct mediated *call)
 {
-	if (call->made && call->program->rax == 0 && call->program->rsi == SET_SIZE)
-		*(uint64_t *)call->program->rdi |= app_sigpending_pending() & app_sigstate_blocked();
+	const uint64_t held = app_sigpending_pending() & app_sigstate_blocked();
+
+	/* A smaller set is the lower end. */
+	for (long i = 0; call->made && call->program->rax == 0 && i < call->program->rsi; ++i)
+		((volatile uint8_t *)call->program->rdi)[i] |= (uint8_t)(held >> 8 * i);
 }
 
 bool emul_sigpending(struct arch_call *program)

@@ -41,15 +41,15 @@ void emul_pend_held(struct mediated *call)
 /*
  * For the time of a call, the thread has another mask: *place is where call->ours has its address. It goes to the
  * kernel as it is: nothing outside the kernel runs meanwhile, and each handler begins with a mask of its own (S8).
+ * One that is not there goes to the kernel as the program gave it, which may find something else before it.
  */
 static bool emul_wait(struct mediated *call, long *place)
 {
-	call->post = emul_post_wait;
 	if (!emul_is_readable((const void *)*place)) {
-		mediated_is_made(call, -EFAULT);
 		mediated_end();
-		return true;
+		return false;
 	}
+	call->post = emul_post_wait;
 	call->mask = *(const volatile uint64_t *)*place;
 	*place = (long)&call->mask;
 	atomic_signal_fence(memory_order_seq_cst);

@@ -47,6 +47,8 @@ bool syscall_emulate(struct arch_call *call)
 	/* The procedure was left by a jump. */
 	if (put_off_blocked() != 0 && hook_threads_own_guard() == 0)
 		put_off_abandon();
+	/* Of the number, and of what it has as an int, the kernel has the lower half. */
+	call->rax = (int)call->rax;
 	switch (call->rax) {
 	case SYS_rt_sigprocmask:
 		return emul_sigprocmask(call);

@@ -5,10 +5,13 @@
  */
 #include "targets.h"
 
+#include <poll.h>
+#include <sys/epoll.h>
 #include <sys/mman.h>
+#include <sys/signalfd.h>
 #include <sys/syscall.h>
 
-#define NOTES 16384
+#define NOTES 131072
 
 struct notes {
 	size_t count;
@@ -146,6 +149,274 @@ static void odd_waits(void)
 	note_mask();
 }
 
+/* ---- every combination of good and bad arguments ----------------------------------------------------------------- */
+
+/* The kernel has the lower half of these: a number, `how`, a signal's number. */
+#define WITH_UPPER(number) ((long)(number) | 0x500000000)
+
+static const long sizes[] = { 0, 4, 8, 9, 16, WITH_UPPER(8) };
+
+#define SIZES (sizeof(sizes) / sizeof(sizes[0]))
+
+/* Eight bytes of which the last four are not there. */
+static uint64_t *at_end(void)
+{
+	static char *pages;
+
+	if (pages == NULL) {
+		pages = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+		REQUIRE(pages != MAP_FAILED && munmap(pages + 4096, 4096) == 0);
+	}
+	return (uint64_t *)(pages + 4092);
+}
+
+/* What is given to a call, fresh each time; and what the call leaves of it. */
+static struct given {
+	struct timespec time;
+	uint64_t mask;
+	struct pollfd poll;
+	uint64_t set[16];
+	struct epoll_event events[2];
+	siginfo_t info;
+	struct {
+		void *mask;
+		long size;
+	} sixth;
+	struct {
+		uint64_t mask;
+		uint32_t size;
+		uint32_t unused;
+		uint64_t time;
+	} argument;
+} given;
+
+static void give(const struct timespec *time, uint64_t mask)
+{
+	memset(&given, 0xA5, sizeof(given));
+	given.time = *time;
+	given.mask = mask;
+	given.poll = (struct pollfd){ .fd = 0, .events = 0, .revents = 0x55 };
+	memset(given.set, 0, sizeof(given.set));
+}
+
+static uint64_t sum_of(const void *bytes, size_t size)
+{
+	uint64_t sum = 14695981039346656037UL;
+
+	for (size_t i = 0; i < size; ++i)
+		sum = (sum ^ ((const uint8_t *)bytes)[i]) * 1099511628211UL;
+	return sum;
+}
+
+/* Without addresses. */
+#define NOTE_GIVEN()                                                                                                   \
+	do {                                                                                                           \
+		memset(&given.sixth, 0, sizeof(given.sixth));                                                          \
+		memset(&given.argument, 0, sizeof(given.argument));                                                    \
+		NOTE(sum_of(&given, sizeof(given)));                                                                   \
+	} while (0)
+
+static const struct timespec times[] = { { 0, 0 }, { 0, -1 }, { -1, 0 }, { 0, 1000000000 } };
+
+/* Of a wait: which time, none of them for ever; which mask; which size. */
+#define WAYS (5 * 5 * SIZES)
+
+static struct timespec *time_of(size_t way)
+{
+	return way % 5 == 4 ? NOWHERE : &given.time;
+}
+
+static void *mask_of(size_t way)
+{
+	void *const masks[] = { NULL, NOWHERE, at_end(), &given.mask, &given.mask };
+
+	return masks[way / 5 % 5];
+}
+
+static long size_of(size_t way)
+{
+	return sizes[way / 25];
+}
+
+static void give_for(size_t way)
+{
+	give(&times[way % 5 % 4], way / 5 % 5 == 3 ? BIT(SIGTRAP) | BIT(SIGUSR1) : ~(uint64_t)0);
+}
+
+static void bad_waits(void)
+{
+	const int epoll = epoll_create1(0);
+	uint8_t parameters[120] = { 0 };
+	const int ring = (int)syscall(SYS_io_uring_setup, 4, parameters);
+	unsigned long context = 0;
+
+	CALL(SYS_io_setup, 4, &context);
+	for (size_t way = 0; way < WAYS; ++way) {
+		/* Beside them, one of the call's other arguments is bad, too, or none. */
+		for (int bad = 0; bad < 3; ++bad) {
+			give_for(way);
+			CALL(SYS_ppoll, bad == 1 ? NOWHERE : &given.poll, bad == 2 ? -1L : 1, time_of(way),
+			     mask_of(way), size_of(way));
+			NOTE_GIVEN();
+			give_for(way);
+			CALL(SYS_epoll_pwait, bad == 1 ? -1 : epoll, &given.events, bad == 2 ? 0 : 1, 0, mask_of(way),
+			     size_of(way));
+			NOTE_GIVEN();
+			give_for(way);
+			CALL(SYS_epoll_pwait2, bad == 1 ? -1 : epoll, &given.events, bad == 2 ? 0 : 1, time_of(way),
+			     mask_of(way), size_of(way));
+			NOTE_GIVEN();
+			give_for(way);
+			given.sixth.mask = mask_of(way);
+			given.sixth.size = size_of(way);
+			CALL(SYS_pselect6, bad == 1 ? -1 : 1, bad == 2 ? NOWHERE : &given.set, NULL, NULL, time_of(way),
+			     &given.sixth);
+			NOTE_GIVEN();
+			give_for(way);
+			given.sixth.mask = mask_of(way);
+			given.sixth.size = size_of(way);
+			CALL(SYS_io_pgetevents, bad == 1 ? 0 : context, 0L, bad == 2 ? -1L : 1L, NULL, time_of(way),
+			     &given.sixth);
+			NOTE_GIVEN();
+			/* Nothing is waited for. */
+			give_for(way);
+			CALL(SYS_io_uring_enter, bad == 1 ? -1 : ring, 0, 0, bad == 2 ? 1 | 1 << 20 : 1, mask_of(way),
+			     size_of(way));
+			give_for(way);
+			given.argument.mask = (uintptr_t)mask_of(way);
+			given.argument.size = (uint32_t)size_of(way);
+			given.argument.unused = 0;
+			given.argument.time = (uintptr_t)time_of(way);
+			/* This one takes it for a second. */
+			given.time.tv_nsec %= 1000000000;
+			CALL(SYS_io_uring_enter, bad == 1 ? -1 : ring, 0, 1, 1 | 8,
+			     bad == 2 ? at_end() : (void *)&given.argument, sizeof(given.argument));
+		}
+		give_for(way);
+		CALL(SYS_pselect6, 0, NULL, NULL, NULL, time_of(way), way % 2 ? NOWHERE : at_end());
+		if (mask_of(way) != &given.mask || size_of(way) != 8)
+			CALL(SYS_rt_sigsuspend, mask_of(way), size_of(way));
+		NOTE_GIVEN();
+		note_mask();
+	}
+	close(epoll);
+	close(ring);
+}
+
+static void send(int how)
+{
+	const union sigval value = { .sival_int = 77 };
+
+	if (how == 1 || how == 4)
+		REQUIRE(syscall(SYS_tgkill, getpid(), syscall(SYS_gettid), SIGTRAP) == 0);
+	if (how == 2)
+		REQUIRE(kill(getpid(), SIGTRAP) == 0);
+	if (how == 3)
+		REQUIRE(sigqueue(getpid(), SIGTRAP, value) == 0);
+	if (how >= 4)
+		REQUIRE(kill(getpid(), SIGUSR1) == 0);
+}
+
+static void note_pending(void)
+{
+	for (long size = 0; size <= 9; ++size) {
+		uint64_t pending = ~(uint64_t)0;
+
+		CALL(SYS_rt_sigpending, &pending, size);
+		NOTE(pending);
+	}
+	CALL(SYS_rt_sigpending, at_end(), 4);
+	CALL(SYS_rt_sigpending, at_end(), 8);
+}
+
+/* With each kind of signal that may be pending; what is left is taken. */
+static void bad_takes(void)
+{
+	uint64_t blocked = BIT(SIGTRAP) | BIT(SIGUSR1);
+	const uint64_t sets[] = { BIT(SIGTRAP), BIT(SIGUSR1), BIT(SIGTRAP) | BIT(SIGUSR1) | BIT(SIGKILL) };
+
+	CALL(SYS_rt_sigprocmask, SIG_SETMASK, &blocked, NULL, 8);
+	for (size_t way = 0; way < WAYS; ++way)
+		for (size_t set = 0; set < 3; ++set)
+			for (int sent = 0; sent <= 5; ++sent)
+				for (int bad = 0; bad < 4; ++bad) {
+					void *const infos[] = { &given.info, NULL, NOWHERE, at_end() };
+
+					/* An order of its own for each of many, as they are: the mask is the set. */
+					if ((way + set + (size_t)sent) % 4 != (size_t)bad)
+						continue;
+					send(sent);
+					give(&times[way % 5 % 4], sets[set]);
+					CALL(SYS_rt_sigtimedwait, mask_of(way), infos[bad], time_of(way), size_of(way));
+					/* The sender's number is another one. */
+					if (given.info.si_signo == SIGTRAP || given.info.si_signo == SIGUSR1)
+						given.info.si_pid = 0;
+					NOTE_GIVEN();
+					note_pending();
+					give(&times[0], ~(uint64_t)0);
+					while (syscall(SYS_rt_sigtimedwait, &given.mask, NULL, &given.time, 8) > 0)
+						continue;
+				}
+	for (size_t size = 0; size < SIZES; ++size)
+		for (int flags = 0; flags < 2; ++flags)
+			for (int way = 0; way < 3; ++way) {
+				void *const masks[] = { &blocked, NOWHERE, at_end() };
+				long fd = syscall(SYS_signalfd4, -1, masks[way], sizes[size], flags ? 1 : SFD_NONBLOCK);
+
+				NOTE(fd >= 0 ? 0 : -errno);
+				if (fd >= 0)
+					close((int)fd);
+			}
+	blocked = 0;
+	CALL(SYS_rt_sigprocmask, SIG_SETMASK, &blocked, NULL, 8);
+}
+
+/* With numbers of which the kernel has only the lower half. */
+static void upper_halves(void)
+{
+	for (int i = 0; i < 8; ++i) {
+		uint64_t set = BIT(SIGTRAP) | BIT(SIGUSR1);
+		struct raw_action action = { (void *)1, 0, NULL, 0 }, old = { 0 };
+		const struct timespec none = { 0, 0 };
+		const bool number = i & 1, argument = i & 2;
+
+#define NUMBER(call) (number ? WITH_UPPER(call) : (call))
+#define ARGUMENT(value) (argument ? WITH_UPPER(value) : (value))
+		CALL(NUMBER(SYS_rt_sigprocmask), ARGUMENT(i & 4 ? SIG_BLOCK : SIG_SETMASK), &set, NULL, 8);
+		/* Here is a trap of the library's. */
+		NOTE(t_push_push(1, 2));
+		note_mask();
+		send(1);
+		note_pending();
+		CALL(NUMBER(SYS_rt_sigtimedwait), &set, NULL, &none, 8);
+		note_pending();
+		CALL(NUMBER(SYS_ppoll), NULL, ARGUMENT(0), &none, &set, 8);
+		CALL(NUMBER(SYS_rt_sigprocmask), ARGUMENT(SIG_UNBLOCK), &set, NULL, 8);
+		note_mask();
+		CALL(NUMBER(SYS_rt_sigaction), ARGUMENT(SIGTRAP), &action, &old, 8);
+		NOTE(old.handler);
+		note_action(SIGTRAP);
+		action.handler = NULL;
+		CALL(NUMBER(SYS_rt_sigaction), ARGUMENT(SIGTRAP), &action, &old, 8);
+		NOTE(old.handler);
+	}
+}
+
+static void procedure(struct patch_exec_context *context, uint8_t post)
+{
+	(void)context;
+	(void)post;
+}
+
+static void begin(void)
+{
+	patch_t patch;
+
+	REQUIRE_OK(patch_init(NULL, 0));
+	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_FORCE, PATCH_ENABLED, &patch));
+	REQUIRE_OK(patch_commit());
+}
+
 static void make_notes(struct notes *into, bool with_library)
 {
 	pid_t child;
@@ -155,11 +426,14 @@ static void make_notes(struct notes *into, bool with_library)
 	child = fork();
 	REQUIRE(child >= 0);
 	if (child == 0) {
-		if (with_library && patch_init(NULL, 0) != PATCH_OK)
-			_exit(2);
+		if (with_library)
+			begin();
 		odd_masks();
 		odd_actions();
 		odd_waits();
+		bad_waits();
+		bad_takes();
+		upper_halves();
 		_exit(0);
 	}
 	REQUIRE(waitpid(child, &status, 0) == child);

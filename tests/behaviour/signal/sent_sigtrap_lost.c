@@ -128,12 +128,11 @@ static void take(void *argument)
 	CHECK_EQ(signo, SIGTRAP);
 	CHECK(!is_pending());
 	CHECK_EQ(handled, 0);
-	/* a bad address is told, and nothing is lost */
+	/* a bad address is told, and the signal is taken, as the kernel does it */
 	raise(SIGTRAP);
 	CHECK_EQ(syscall(SYS_rt_sigtimedwait, &set, (void *)8, &none, (size_t)8), -1);
 	CHECK_EQ(errno, EFAULT);
-	CHECK(is_pending());
-	CHECK_EQ(sigtimedwait(&set, NULL, &none), SIGTRAP);
+	CHECK(!is_pending());
 	CHECK_OK(patch_fini());
 }
 
