@@ -449,8 +449,11 @@ patch_status patch_synchronize(int64_t timeout_ns);
  */
 patch_status patch_last_error(struct patch_error *error);
 
-/* A short English name for a status, never NULL; "unknown status" for other numbers. Thread safe, async-signal-safe. */
-const char *patch_status_string(patch_status status);
+/*
+ * A short English name for a status, or for the `code` of an error, never NULL; "unknown status" for other numbers.
+ * Thread safe, async-signal-safe.
+ */
+const char *patch_status_string(int status);
 
 /*
  * Original address of the instruction that generated code at `pc` stands for. PATCH_OK; PATCH_EINVAL for NULL;

@@ -12,7 +12,7 @@ EXPORT patch_status patch_last_error(struct patch_error *error)
 	return error_last(error);
 }
 
-EXPORT const char *patch_status_string(patch_status status)
+EXPORT const char *patch_status_string(int status)
 {
 	switch (status) {
 	case PATCH_BUG:

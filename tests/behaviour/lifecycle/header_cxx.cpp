@@ -30,6 +30,8 @@ int main()
 		return 1;
 	if (patch_last_error(&error) != PATCH_EINIT || patch_info(patch, &info, sizeof(info)) != PATCH_EINIT)
 		return 1;
+	if (patch_status_string(error.code) == nullptr || patch_status_string(PATCH_OK) == nullptr)
+		return 1;
 	void (*volatile handler)(int, siginfo_t *, void *) = libpatch_on_trap;
 
 	return handler ? 0 : 1;
