@@ -252,7 +252,7 @@ static const uint8_t canonical_numbers[PATCH_ARCH_GREGS_COUNT] = {
 };
 
 #define BIT(name) (1U << PATCH_X86_64_##name)
-/* What a function may destroy, of which a hook makes private copies. */
+/* What a function may destroy, and a hook keeps. */
 #define CALLER_SAVED (BIT(RAX) | BIT(RCX) | BIT(RDX) | BIT(RSI) | BIT(RDI) | BIT(R8) | BIT(R9) | BIT(R10) | BIT(R11))
 
 #define CONTEXT(field) (ARCH_HOOK_FRAME_CONTEXT + offsetof(struct patch_exec_context, field))
@@ -269,13 +269,12 @@ static uintptr_t canonical_variable(const struct canonical *c, const void *varia
 	return c->thread_pointer + ((uintptr_t)variable - arch_thread_pointer());
 }
 
-/* Registers of the mask: those that are written from the context, and the others from private copies. */
-static void canonical_take(struct canonical *c, const struct canonical_hook *hook, unsigned int mask,
-			   unsigned int written)
+/* Registers of the mask, as the hook keeps them: those that are written in the context, the others in copies. */
+static void canonical_take(struct canonical *c, const struct canonical_hook *hook, unsigned int mask)
 {
 	for (unsigned int i = 0; i < PATCH_ARCH_GREGS_COUNT; ++i) {
-		const uintptr_t from = written & 1U << i ? CONTEXT(general_purpose_registers) :
-							   ARCH_HOOK_FRAME_REGISTERS;
+		const uintptr_t from = hook->map->written & 1U << i ? CONTEXT(general_purpose_registers) :
+								      ARCH_HOOK_FRAME_REGISTERS;
 
 		if (mask & 1U << i)
 			c->at.general[canonical_numbers[i]] = canonical_word(c, hook->base + from + 8 * i);
@@ -391,7 +390,7 @@ static void canonical_end_call(struct canonical *c, const struct canonical_hook 
 	const uintptr_t stack_pointer = canonical_word(c, hook->base + CONTEXT(stack_pointer));
 	const bool leaves = pc != canonical_reported(c, hook) && pc != end;
 
-	canonical_take(c, hook, CALLER_SAVED | hook->map->written, hook->map->written);
+	canonical_take(c, hook, CALLER_SAVED | hook->map->written);
 	canonical_restore_errno(c, hook);
 	if (hook->map->pair == ARCH_PAIR_FIRST && leaves && !owes && canonical_has_noted(c, hook, stack_pointer))
 		canonical_drop_pair(c);
@@ -485,24 +484,24 @@ static bool canonical_in_hook(struct canonical *c, const struct arch_stretch *st
 	switch (kind) {
 	case ARCH_HOOK_SAVED:
 	case ARCH_HOOK_WORD:
-		canonical_take(c, &hook, CALLER_SAVED, hook.map->written & ~(BIT(RAX) | BIT(RCX)));
+		canonical_take(c, &hook, CALLER_SAVED);
 		break;
 	case ARCH_HOOK_RDI:
-		canonical_take(c, &hook, BIT(RAX) | BIT(RCX) | BIT(RDI), hook.map->written & BIT(RDI));
+		canonical_take(c, &hook, BIT(RAX) | BIT(RCX) | BIT(RDI));
 		break;
 	case ARCH_HOOK_RCX:
-		canonical_take(c, &hook, BIT(RAX) | BIT(RCX), 0);
+		canonical_take(c, &hook, BIT(RAX) | BIT(RCX));
 		break;
 	case ARCH_HOOK_RAX:
-		canonical_take(c, &hook, BIT(RAX), 0);
+		canonical_take(c, &hook, BIT(RAX));
 		break;
 	case ARCH_HOOK_PASSED:
-		canonical_take(c, &hook, BIT(RAX) | BIT(RCX), 0);
+		canonical_take(c, &hook, BIT(RAX) | BIT(RCX));
 		c->at.pc = c->map->code + hook.map->ends;
 		again = false;
 		break;
 	case ARCH_HOOK_LEAVES:
-		canonical_take(c, &hook, BIT(RAX), 0);
+		canonical_take(c, &hook, BIT(RAX));
 		c->at.pc = c->map->code + hook.map->ends;
 		again = false;
 		break;

@@ -25,6 +25,8 @@
 #define PRIVATE(i) (ARCH_HOOK_FRAME_REGISTERS + 8 * (i))
 #define CONTEXT(field) (ARCH_HOOK_FRAME_CONTEXT + (int32_t)offsetof(struct patch_exec_context, field))
 #define OFFERED(i) (CONTEXT(general_purpose_registers) + 8 * (int32_t)(i))
+/* Where the program's register is while the hook runs: what the procedure may write is in the context only. */
+#define KEPT(written, i) ((written) >> (i) & 1 ? OFFERED(i) : PRIVATE((int32_t)(i)))
 
 /* Hardware number of general_purpose_registers[i]. */
 extern const uint8_t arch_hook_hardware[PATCH_ARCH_GREGS_COUNT];

@@ -36,7 +36,7 @@ static void emit_cold_hook(struct arch_code *code, const struct arch_cold_hook *
 	arch_emit_cold_pair(code, cold);
 	arch_emit_stretch(code, ARCH_HOOK_PASSED, cold->number);
 	EMIT_FIELD("\x64\x48\x89\x0C\x25", guard);   /* mov fs:[guard], rcx */
-	arch_emit_load(code, RCX, PRIVATE(PATCH_X86_64_RCX));
+	arch_emit_load(code, RCX, KEPT(cold->written, PATCH_X86_64_RCX));
 	EMIT("\xE9");                             /* jmp passed_over */
 	arch_emit_back(code, cold->passed_over);
 	arch_emit_stretch(code, ARCH_HOOK_RAX, cold->number);

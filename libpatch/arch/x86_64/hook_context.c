@@ -19,7 +19,7 @@ static void emit_mov_rax(struct arch_code *code, uint8_t reg)
 }
 
 /* rax: where the way out leads, if that is in the function, else program_counter. Uses rcx. */
-static void emit_where_to(struct arch_code *code, const struct arch_hook *hook)
+static void emit_where_to(struct arch_code *code, const struct arch_hook *hook, uint64_t written)
 {
 	const uint8_t held = hook->exit->held;
 	uint32_t inside;
@@ -27,9 +27,9 @@ static void emit_where_to(struct arch_code *code, const struct arch_hook *hook)
 	if (held == ARCH_HELD_ON_TOP)
 		arch_emit_load_program(code, hook->own, 0);
 	else if (held == RAX)
-		arch_emit_load(code, RAX, PRIVATE(PATCH_X86_64_RAX));
+		arch_emit_load(code, RAX, KEPT(written, PATCH_X86_64_RAX));
 	else if (held == RCX)
-		arch_emit_load(code, RAX, PRIVATE(PATCH_X86_64_RCX));
+		arch_emit_load(code, RAX, KEPT(written, PATCH_X86_64_RCX));
 	else if (held == RSP)
 		arch_emit_lea_program(code, hook->own, RAX, 0);
 	else
@@ -45,28 +45,31 @@ static void emit_where_to(struct arch_code *code, const struct arch_hook *hook)
 	arch_emit_label(code, inside);
 }
 
-void arch_emit_context(struct arch_code *code, const struct arch_hook *hook, uint64_t offered, uint8_t number)
+void arch_emit_context(struct arch_code *code, const struct arch_hook *hook, uint64_t offered,
+		       const struct arch_cold_hook *cold)
 {
 	const struct arch_exit *exit = hook->exit;
 	bool leads = arch_hook_leads(hook);
 
 	if (leads) {
-		emit_where_to(code, hook);
+		emit_where_to(code, hook, cold->written);
 		arch_emit_store(code, ARCH_HOOK_FRAME_REPORTED, RAX);
 		arch_emit_load(code, RCX, ARCH_HOOK_FRAME_RECORD);
 	}
 	arch_emit_lea(code, RDI, ARCH_HOOK_FRAME_CONTEXT);
-	arch_emit_stretch(code, ARCH_HOOK_RDI, number);
-	for (unsigned int i = 0; i < PATCH_ARCH_GREGS_COUNT; ++i)
-		if (offered & ~EARLY & (uint64_t)1 << i)
-			CONTEXT_STORE(general_purpose_registers[i], arch_hook_hardware[i]);
+	arch_emit_stretch(code, ARCH_HOOK_RDI, cold->number);
 	if (!leads)
 		arch_emit_program_counter(code, hook->program_counter);
 	CONTEXT_STORE(program_counter, RAX);
 	arch_emit_lea_program(code, hook->own, RAX, hook_above(exit));
 	CONTEXT_STORE(stack_pointer, RAX);
+	for (unsigned int i = 0; i < PATCH_ARCH_GREGS_COUNT; ++i)
+		if (offered & ~EARLY & (uint64_t)1 << i)
+			CONTEXT_STORE(general_purpose_registers[i], arch_hook_hardware[i]);
 	EMIT("\x48\x8B\x41\x08"); /* mov rax, [rcx + user_data] */
 	CONTEXT_STORE(user_data, RAX);
+	EMIT("\x31\xC0");                     /* xor eax, eax */
+	CONTEXT_STORE(extended_states, RAX);  /* one that offers them writes it again */
 	if (hook->own)
 		arch_emit_load(code, RAX, ARCH_OWN_FRAME_FLAGS);
 	else

@@ -80,9 +80,9 @@ static void emit_take_record(struct arch_code *code, const struct arch_hook *hoo
 	EMIT("\x48\x85\xC0");                      /* test rax, rax */
 	cold->guarded = EMIT_FORWARD("\x0F\x85");  /* jne guarded */
 	cold->fresh = (uint32_t)code->size;
-	arch_emit_store(code, PRIVATE(PATCH_X86_64_RCX), RCX);
+	arch_emit_store(code, KEPT(cold->written, PATCH_X86_64_RCX), RCX);
 	arch_emit_stretch(code, ARCH_HOOK_RCX, cold->number);
-	if (offered & MASK(RCX))
+	if (offered & ~(uint64_t)cold->written & MASK(RCX))
 		arch_emit_store(code, OFFERED(PATCH_X86_64_RCX), RCX);
 	arch_emit_store(code, ARCH_HOOK_FRAME_RECORD, RAX);
 	EMIT_FIELD("\x64\x48\x89\x24\x25", guard); /* mov fs:[guard], rsp */
@@ -102,17 +102,17 @@ static void emit_call(struct arch_code *code, const struct arch_hook *hook, uint
 {
 	arch_call_fn *extended = arch_call_with_state(hook->clobber, hook->x87_empty);
 
-	arch_emit_context(code, hook, offered, cold->number);
+	arch_emit_context(code, hook, offered, cold);
 	arch_emit_stretch(code, ARCH_HOOK_SAVED, cold->number);
 	/* cld takes longer than to see that it is not needed, and to clear AC takes popfq. */
 	EMIT("\xA9\x00\x04\x04\x00");               /* test eax, DF | AC */
 	cold->backwards = EMIT_FORWARD("\x0F\x85"); /* jne backwards */
 	cold->forwards = (uint32_t)code->size;
 	arch_emit_shadow(code, hook, cold);
-	EMIT("\x31\xF6");                         /* xor esi, esi */
-	CONTEXT_STORE(extended_states, RSI);      /* one that offers them writes it again */
 	if (hook->post)
-		EMIT("\xFF\xC6");                 /* inc esi */
+		EMIT("\xBE\x01\x00\x00\x00"); /* mov esi, 1 */
+	else
+		EMIT("\x31\xF6");             /* xor esi, esi */
 	if (extended != NULL) {
 		arch_emit_call_library(code, extended);
 		arch_emit_stretch(code, hook_stretch_behind(cold), cold->number);
@@ -126,16 +126,9 @@ static void emit_call(struct arch_code *code, const struct arch_hook *hook, uint
 static void emit_put_back(struct arch_code *code, uint64_t written)
 {
 	EMIT_FIELD("\x64\x48\x89\x04\x25", hook_tls_offset(&libpatch_hook_guard.guard)); /* mov fs:[guard], rax */
-	for (unsigned int i = 1; i < PATCH_ARCH_GREGS_COUNT; ++i) {
-		if (written & (uint64_t)1 << i)
-			arch_emit_load(code, arch_hook_hardware[i], OFFERED(i));
-		else if (DESTROYED & (uint64_t)1 << i)
-			arch_emit_load(code, arch_hook_hardware[i], PRIVATE(i));
-	}
-	if (written & MASK(RAX)) {
-		arch_emit_load(code, RAX, OFFERED(PATCH_X86_64_RAX));
-		arch_emit_store(code, PRIVATE(PATCH_X86_64_RAX), RAX);
-	}
+	for (unsigned int i = 1; i < PATCH_ARCH_GREGS_COUNT; ++i)
+		if ((written | DESTROYED) & (uint64_t)1 << i)
+			arch_emit_load(code, arch_hook_hardware[i], KEPT(written, i));
 }
 
 void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
@@ -160,9 +153,9 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	}
 
 	arch_emit_enter(code, hook, cold);
-	arch_emit_store(code, PRIVATE(PATCH_X86_64_RAX), RAX);
+	arch_emit_store(code, KEPT(written, PATCH_X86_64_RAX), RAX);
 	arch_emit_stretch(code, ARCH_HOOK_RAX, cold->number);
-	if (offered & MASK(RAX))
+	if (offered & ~written & MASK(RAX))
 		arch_emit_store(code, OFFERED(PATCH_X86_64_RAX), RAX);
 	emit_take_record(code, hook, offered, cold);
 	arch_emit_save_errno(code);

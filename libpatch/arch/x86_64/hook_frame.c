@@ -30,7 +30,7 @@ static void emit_leave_own(struct arch_code *code, struct arch_cold_hook *cold)
 	     "\x04\x78");                                         /* add al, 128 - (OF >> 8) */
 	EMIT_FIELD("\x8A\xA4\x24", ARCH_OWN_FRAME_FLAGS);         /* mov ah, [rsp + ...] */
 	EMIT("\x9E");                                             /* sahf */
-	arch_emit_load(code, RAX, PRIVATE(PATCH_X86_64_RAX));
+	arch_emit_load(code, RAX, KEPT(cold->written, PATCH_X86_64_RAX));
 	arch_emit_give_stack(code);
 }
 
@@ -49,7 +49,7 @@ void arch_emit_leave(struct arch_code *code, struct arch_cold_hook *cold)
 		return;
 	}
 	if (!arch_has_sahf()) {
-		arch_emit_load(code, RAX, PRIVATE(PATCH_X86_64_RAX));
+		arch_emit_load(code, RAX, KEPT(cold->written, PATCH_X86_64_RAX));
 		emit_pop_flags(code);
 		return;
 	}
@@ -65,7 +65,7 @@ void arch_emit_leave(struct arch_code *code, struct arch_cold_hook *cold)
 	     "\x04\x78"                             /* add al, 128 - (OF >> 8): overflows if it is set */
 	     "\x8A\x24\x24"                         /* mov ah, [rsp + ARCH_HOOK_FRAME_FLAGS] */
 	     "\x9E");                               /* sahf: all of them but OF */
-	arch_emit_load(code, RAX, PRIVATE(PATCH_X86_64_RAX));
+	arch_emit_load(code, RAX, KEPT(cold->written, PATCH_X86_64_RAX));
 	arch_emit_lea(code, RSP, ARCH_HOOK_FRAME_TOTAL);
 	arch_emit_row(code, 0);
 }
@@ -78,7 +78,7 @@ void arch_emit_cold_direction(struct arch_code *code, const struct arch_cold_hoo
 	arch_emit_row(code, hook_row(cold->own));
 	arch_emit_stretch(code, ARCH_HOOK_LEAVES, cold->number);
 	arch_emit_label(code, cold->direction);
-	arch_emit_load(code, RAX, PRIVATE(PATCH_X86_64_RAX));
+	arch_emit_load(code, RAX, KEPT(cold->written, PATCH_X86_64_RAX));
 	if (cold->own) {
 		EMIT_FIELD("\xFF\xB4\x24", ARCH_OWN_FRAME_FLAGS); /* push qword [rsp + ...] */
 		arch_emit_stretch(code, hook_stretch(ARCH_HOOK_PUSHED, ARCH_PUSHED_LEAVES), cold->number);

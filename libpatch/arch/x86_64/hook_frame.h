@@ -7,7 +7,8 @@
  *   +8    the record that the hook uses; 0 until it is loaded. Read by other threads (runtime/hook_threads.h)
  *   +16   errno
  *   +20   where in a list of patches the hook is, if the record is a list's (patch/hook_list.h); else anything
- *   +24   private copies of general purpose registers, by index
+ *   +24   copies of general purpose registers that the procedure may not write, by index; the others are kept in the
+ *         context only
  *   +144  struct patch_exec_context
  *   +304  the program counter that the context reports, where that is known at run time only
  *   +312  the program's red zone, 128 bytes (System V AMD64 psABI, 3.2.2)

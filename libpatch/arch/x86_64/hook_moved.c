@@ -23,10 +23,15 @@ void arch_emit_look_whether_moved(struct arch_code *code, struct arch_cold_hook 
 	cold->moved_stack = EMIT_FORWARD("\x0F\x85");
 }
 
-static void emit_to_move(struct arch_code *code, bool own)
+static void emit_to_move(struct arch_code *code, const struct arch_cold_hook *cold)
 {
+	/* For code that does not know what the procedure may write. */
+	if (cold->written & MASK(RAX)) {
+		arch_emit_load(code, RAX, OFFERED(PATCH_X86_64_RAX));
+		arch_emit_store(code, PRIVATE(PATCH_X86_64_RAX), RAX);
+	}
 	/* jmp [rip + ...] */
-	arch_emit_to_library(code, EMIT_FORWARD("\xFF\x25"), own ? libpatch_move_from_own : libpatch_move);
+	arch_emit_to_library(code, EMIT_FORWARD("\xFF\x25"), cold->own ? libpatch_move_from_own : libpatch_move);
 }
 
 /* With another stack only, the thread goes where it would have gone. */
@@ -48,10 +53,10 @@ void arch_emit_cold_moved(struct arch_code *code, const struct arch_cold_hook *c
 	}
 	arch_emit_store(code, CONTEXT(program_counter), RAX);
 	if (cold->pair == ARCH_PAIR_FIRST)
-		emit_to_move(code, cold->own);
+		emit_to_move(code, cold);
 	arch_emit_label(code, elsewhere);
 	arch_emit_label(code, cold->moved);
 	if (cold->pair == ARCH_PAIR_FIRST)
 		arch_emit_forget_pair(code, cold->slot);
-	emit_to_move(code, cold->own);
+	emit_to_move(code, cold);
 }

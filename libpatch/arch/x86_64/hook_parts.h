@@ -40,7 +40,8 @@ void arch_emit_forget_pair(struct arch_code *code, uintptr_t slot);
 void arch_emit_cold_pair(struct arch_code *code, const struct arch_cold_hook *cold);
 
 /* hook_context.c: rcx holds the record, before and after, rdi points to the context afterwards, RFLAGS are in rax. */
-void arch_emit_context(struct arch_code *code, const struct arch_hook *hook, uint64_t offered, uint8_t number);
+void arch_emit_context(struct arch_code *code, const struct arch_hook *hook, uint64_t offered,
+		       const struct arch_cold_hook *cold);
 /* Does the context say where the way out leads? */
 bool arch_hook_leads(const struct arch_hook *hook);
 
