@@ -14,9 +14,14 @@ static struct registry_entry *taken GUARDED_BY(library_lock);
 /* Entries whose `hot` is set. */
 static size_t hot GUARDED_BY(library_lock);
 
+/* Of an entry that was taken out nothing is known but who holds it: what it was reported for is over. */
+enum { REPORT_LISTED = 1 << 0, REPORT_TAKEN_OUT = 1 << 1 };
+
 void registry_report(struct registry_entry *entry)
 {
-	if (atomic_exchange(&entry->reported, true))
+	uint8_t none = 0;
+
+	if (!atomic_compare_exchange_strong(&entry->reported, &none, REPORT_LISTED))
 		return;
 	entry->reported_next = atomic_load(&reported);
 	/* Release in the exchange pairs with acquire in registry_take_reported(). */
@@ -26,16 +31,18 @@ void registry_report(struct registry_entry *entry)
 
 struct registry_entry *registry_take_reported(void)
 {
-	struct registry_entry *entry;
+	for (;;) {
+		struct registry_entry *entry;
 
-	if (taken == NULL && atomic_load_explicit(&reported, memory_order_relaxed) != NULL)
-		taken = atomic_exchange(&reported, NULL);
-	entry = taken;
-	if (entry != NULL) {
+		if (taken == NULL && atomic_load_explicit(&reported, memory_order_relaxed) != NULL)
+			taken = atomic_exchange(&reported, NULL);
+		entry = taken;
+		if (entry == NULL)
+			return NULL;
 		taken = entry->reported_next;
-		atomic_store(&entry->reported, false);
+		if (atomic_fetch_and(&entry->reported, ~REPORT_LISTED) == REPORT_LISTED)
+			return entry;
 	}
-	return entry;
 }
 
 /* About to be freed, when no reader can report it any more: off the list. */
@@ -43,7 +50,7 @@ void registry_unreport(const struct registry_entry *entry)
 {
 	struct registry_entry **link = &taken;
 
-	if (!atomic_load(&entry->reported))
+	if (!(atomic_load(&entry->reported) & REPORT_LISTED))
 		return;
 	while (*link != NULL)
 		link = &(*link)->reported_next;
@@ -69,8 +76,9 @@ bool registry_is_hot(uintptr_t address)
 	return entry != NULL && entry->hot;
 }
 
-void registry_unset_hot(struct registry_entry *entry)
+void registry_take_out_reports(struct registry_entry *entry)
 {
+	atomic_fetch_or(&entry->reported, REPORT_TAKEN_OUT);
 	hot -= entry->hot;
 	entry->hot = false;
 }

@@ -367,7 +367,7 @@ void registry_remove(struct registry_entry *entry)
 	BUG_ON_RETURN(line == NULL);
 	registry_unlink_entry(line, entry);
 	--*registry_share_of(entry->address);
-	registry_unset_hot(entry);
+	registry_take_out_reports(entry);
 	registry_drop_lead(entry);
 	entry->removed_epoch = (uint32_t)now;
 	entry->removed_next = removed;

@@ -47,7 +47,7 @@ struct registry_entry {
 	_Atomic uintptr_t target; /* where a trap here goes on, while active */
 	_Atomic uint64_t hits;    /* traps served */
 	struct registry_entry *reported_next;
-	_Atomic bool reported;    /* is on the list of registry_report() */
+	_Atomic uint8_t reported; /* hot.c */
 	uint8_t length;           /* of the instruction at the address */
 	bool traps;               /* that instruction itself faults: int3, ud2 */
 	/* Writers only, from here on. The second of each two: it was taken out, but readers may have it still. */
@@ -113,7 +113,7 @@ struct lead *registry_lead(const struct registry_entry *entry) REQUIRES(library_
 /* A list for region.c, in which the entries of a line of code have what began there and is gone. */
 struct region **registry_former(const struct registry_entry *entry) REQUIRES(library_lock);
 
-/* Take one that was reported off the list; NULL: none. */
+/* Take one that was reported, and not taken out since, off the list; NULL: none. */
 struct registry_entry *registry_take_reported(void) REQUIRES(library_lock);
 void registry_set_hot(struct registry_entry *entry) REQUIRES(library_lock);
 bool registry_is_hot(uintptr_t address) REQUIRES(library_lock);

@@ -18,7 +18,7 @@ uint64_t registry_advance_epoch(void) REQUIRES(library_lock);
 
 /* The entry is about to be freed, when no reader can report it any more: take it off the list of reports. */
 void registry_unreport(const struct registry_entry *entry) REQUIRES(library_lock);
-/* The entry is taken out of the table. */
-void registry_unset_hot(struct registry_entry *entry) REQUIRES(library_lock);
+/* The entry is taken out of the table: it is not hot, and reports of it, also later ones, are nobody's business. */
+void registry_take_out_reports(struct registry_entry *entry) REQUIRES(library_lock);
 
 #endif

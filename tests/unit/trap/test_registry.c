@@ -239,6 +239,45 @@ static void end_reader(void)
 }
 
 /* R2 and R3, at every number of grace periods before. */
+/* A reader may report it before and after; its region is another's memory by then. */
+Test(registry, reports_of_what_was_taken_out_are_nobodys)
+{
+	registry_token token = registry_read_lock();
+	struct registry_entry *before = registry_add(BASE), *after = registry_add(BASE + 1);
+	struct registry_entry *stays = registry_add(BASE + 2);
+
+	registry_report(before);
+	registry_report(stays);
+	registry_remove(before);
+	registry_remove(after);
+	registry_report(after);
+	registry_report(before);
+	cr_expect_eq(registry_take_reported(), stays);
+	cr_expect_null(registry_take_reported());
+	registry_report(stays);
+	registry_read_unlock(token);
+	poll_often();
+	cr_expect(is_freed(before));
+	cr_expect_eq(registry_take_reported(), stays);
+	cr_expect_null(registry_take_reported());
+	registry_remove(stays);
+}
+
+/* Without that the list would go in a circle, once the memory is another entry's. */
+Test(registry, a_report_is_freed_with_its_entry)
+{
+	struct registry_entry *entry = registry_add(BASE);
+
+	registry_report(entry);
+	registry_remove(entry);
+	poll_often();
+	cr_assert_eq(registry_add(BASE), entry, "the same memory");
+	registry_report(entry);
+	cr_expect_eq(registry_take_reported(), entry);
+	cr_expect_null(registry_take_reported());
+	registry_remove(entry);
+}
+
 Test(registry, a_reader_keeps_what_it_found)
 {
 	struct registry_entry *entry, *other;
