@@ -9,7 +9,10 @@
 
 #include <criterion/criterion.h>
 #include <errno.h>
+#include <fcntl.h>
 #include <pthread.h>
+#include <stdlib.h>
+#include <unistd.h>
 
 #define THREADS 4
 #define ENTRIES 3000
@@ -61,6 +64,56 @@ Test(chunks, an_entry_has_one_owner)
 		cr_assert_not_null(chunks_find(&table, is_of, owner));
 	/* No chunk is lost, and none is there that nobody needs. */
 	cr_expect_eq(chunks_bytes(&table), (all - 2 + CHUNK_ENTRIES - 1) / CHUNK_ENTRIES * PAGE_SIZE);
+}
+
+static size_t mapped_pages(void)
+{
+	char text[32] = "";
+	int fd = open("/proc/self/statm", O_RDONLY);
+
+	cr_assert_gt(read(fd, text, sizeof(text) - 1), 0);
+	close(fd);
+	return strtoul(text, NULL, 10);
+}
+
+static int error_behind_another;
+
+/* As another thread, or a handler: a chunk is added when this one is about to map its own. */
+static int another_is_faster(enum inject_point point)
+{
+	if (point != INJECT_MMAP)
+		return 0;
+	libpatch_inject = NULL;
+	cr_assert_not_null(chunks_take(&table, claim, 3));
+	return error_behind_another;
+}
+
+/* Who loses takes an entry of the winner's chunk, also without memory, and gives its own back. */
+static void lose(int error)
+{
+	size_t before;
+
+	cr_expect_eq(chunks_take(&table, claim, 1), &first[0]);
+	cr_expect_eq(chunks_take(&table, claim, 2), &first[1]);
+	before = mapped_pages();
+	error_behind_another = error;
+	libpatch_inject = another_is_faster;
+	cr_assert_not_null(chunks_take(&table, claim, 4));
+	cr_expect_null(libpatch_inject);
+	cr_expect_eq(mapped_pages(), before + 1);
+	cr_expect_eq(chunks_bytes(&table), PAGE_SIZE);
+	for (uintptr_t owner = 1; owner <= 4; ++owner)
+		cr_expect_not_null(chunks_find(&table, is_of, owner), "%zu", (size_t)owner);
+}
+
+Test(chunks, another_thread_adds_a_chunk_first)
+{
+	lose(0);
+}
+
+Test(chunks, another_thread_adds_a_chunk_first_and_there_is_no_memory)
+{
+	lose(ENOMEM);
 }
 
 static int no_memory(enum inject_point point)
