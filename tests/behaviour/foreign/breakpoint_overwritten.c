@@ -166,25 +166,42 @@ static void in_displacement(const struct subject *subject, patch_t patch, const 
 	check_hits(subject, 0);
 }
 
-/* Behind the check of the commit, in front of the look right before its first write: not written over. */
-static void during_commit(const struct subject *subject, patch_t patch, const uint8_t *original)
+static void check_removal(const struct subject *subject, patch_t patch, const uint8_t *original)
 {
-	stop_at("caught behind the check");
+	CHECK_OK(patch_disable(patch));
+	CHECK_OK(patch_commit());
+	check_original(subject, original);
+}
+
+/* The commit meets the breakpoint, and does not write over it. */
+static void check_commit_refused(const struct subject *subject, patch_t patch, const char *caught)
+{
+	stop_at(caught);
 	CHECK_OK(patch_enable(patch));
 	CHECK_STATUS(patch_commit(), PATCH_EFAIL);
 	CHECK(harness_chain_has(PATCH_ECHANGED));
 	CHECK_EQ(*text_of(subject), 0xcc);
+}
+
+/* gdb has put this byte back, and the next commit goes on. */
+static void check_next_commit(const struct subject *subject, patch_t patch, const uint8_t *original, uint8_t byte)
+{
+	CHECK_EQ(*text_of(subject), byte);
+	check_hits(subject, 0);
+	CHECK_OK(patch_commit());
+	check_hits(subject, CALLS);
+	check_removal(subject, patch, original);
+}
+
+/* Behind the check of the commit, in front of the look right before its first write. */
+static void during_commit(const struct subject *subject, patch_t patch, const uint8_t *original)
+{
+	check_commit_refused(subject, patch, "caught behind the check");
 	/* gdb executes the original instruction; those behind it may be traps already. */
 	check_hits(subject, 0);
 	stop_at("deleted");
 	check_gdb_hits(CALLS);
-	CHECK_EQ(*text_of(subject), *original);
-	check_hits(subject, 0);
-	CHECK_OK(patch_commit());
-	check_hits(subject, CALLS);
-	CHECK_OK(patch_disable(patch));
-	CHECK_OK(patch_commit());
-	check_original(subject, original);
+	check_next_commit(subject, patch, original, *original);
 }
 
 /* Between the last look and the write: gdb keeps the original byte, and puts it back over the jump. */
@@ -200,9 +217,7 @@ static void stale_original(const struct subject *subject, patch_t patch, const u
 	CHECK_OK(keep ? patch_enable(patch) : patch_disable(patch));
 	CHECK_OK(patch_commit());
 	check_hits(subject, keep ? CALLS : 0);
-	CHECK_OK(patch_disable(patch));
-	CHECK_OK(patch_commit());
-	check_original(subject, original);
+	check_removal(subject, patch, original);
 	check_hits(subject, 0);
 }
 
@@ -227,19 +242,9 @@ static void stale_trap(const struct subject *subject, patch_t patch, const uint8
 /* A trap byte that is no int3 can be told from a breakpoint: the commit sees it, and the next one goes on. */
 static void breakpoint_over_trap(const struct subject *subject, patch_t patch, const uint8_t *original)
 {
-	stop_at("caught at the write of phase 2");
-	CHECK_OK(patch_enable(patch));
-	CHECK_STATUS(patch_commit(), PATCH_EFAIL);
-	CHECK(harness_chain_has(PATCH_ECHANGED));
-	CHECK_EQ(*text_of(subject), 0xcc);
+	check_commit_refused(subject, patch, "caught at the write of phase 2");
 	stop_at("deleted");
-	CHECK_EQ(*text_of(subject), subject->trap);
-	check_hits(subject, 0);
-	CHECK_OK(patch_commit());
-	check_hits(subject, CALLS);
-	CHECK_OK(patch_disable(patch));
-	CHECK_OK(patch_commit());
-	check_original(subject, original);
+	check_next_commit(subject, patch, original, subject->trap);
 	stop_at("nothing");
 }
 
