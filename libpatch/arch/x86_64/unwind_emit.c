@@ -24,79 +24,79 @@
 #include "arch/x86_64/unwind_writer.h"
 
 /* The value of a register; its offset, a one-byte SLEB128, is 0. */
-static void unwind_put_register(struct unwind_writer *writer, unsigned int number)
+static void unwind_put_register(struct arch_code *writer, unsigned int number)
 {
 	unwind_put_operator(writer, OP_BREG0 + number, 0);
 }
 
 /* A branch whose target is where unwind_put_target() is called; returns what to hand to it. */
-static size_t unwind_put_branch(struct unwind_writer *writer, uint8_t operator)
+static size_t unwind_put_branch(struct arch_code *writer, uint8_t operator)
 {
-	unwind_put_u8(writer, operator);
+	arch_emit_u8(writer, operator);
 	unwind_put_u16(writer, 0);
 	return writer->size;
 }
 
-static void unwind_put_target(struct unwind_writer *writer, size_t branch)
+static void unwind_put_target(struct arch_code *writer, size_t branch)
 {
 	int16_t distance = (int16_t)(writer->size - branch);
 
 	unwind_patch_at(writer, branch - sizeof(distance), &distance, sizeof(distance));
 }
 
-static void unwind_put_branch_back(struct unwind_writer *writer, uint8_t operator, size_t target)
+static void unwind_put_branch_back(struct arch_code *writer, uint8_t operator, size_t target)
 {
-	unwind_put_u8(writer, operator);
+	arch_emit_u8(writer, operator);
 	unwind_put_u16(writer, (uint16_t)(target - (writer->size + 2)));
 }
 
 /* Below, comments show the stack of the expression behind each line, its top on the right. */
 
 /* Leaves: block, row. */
-static void unwind_put_find_row(struct unwind_writer *writer, const struct arena_tables *tables)
+static void unwind_put_find_row(struct arch_code *writer, const struct arena_tables *tables)
 {
 	size_t loop, done;
 
 	unwind_put_register(writer, REGISTER_RIP);
 	unwind_put_const(writer, tables->code);
-	unwind_put_u8(writer, OP_MINUS);
-	unwind_put_u8(writer, OP_LIT0 + GRANULE_SHIFT);
-	unwind_put_u8(writer, OP_SHR); /* granule */
-	unwind_put_u8(writer, OP_DUP);
-	unwind_put_u8(writer, OP_LIT0 + 1);
-	unwind_put_u8(writer, OP_SHL);
+	arch_emit_u8(writer, OP_MINUS);
+	arch_emit_u8(writer, OP_LIT0 + GRANULE_SHIFT);
+	arch_emit_u8(writer, OP_SHR); /* granule */
+	arch_emit_u8(writer, OP_DUP);
+	arch_emit_u8(writer, OP_LIT0 + 1);
+	arch_emit_u8(writer, OP_SHL);
 	unwind_put_const(writer, tables->granules);
-	unwind_put_u8(writer, OP_PLUS);
+	arch_emit_u8(writer, OP_PLUS);
 	unwind_put_operator(writer, OP_DEREF_SIZE, sizeof(uint16_t)); /* granule, granules back */
-	unwind_put_u8(writer, OP_MINUS);
-	unwind_put_u8(writer, OP_LIT0 + GRANULE_SHIFT);
-	unwind_put_u8(writer, OP_SHL);
+	arch_emit_u8(writer, OP_MINUS);
+	arch_emit_u8(writer, OP_LIT0 + GRANULE_SHIFT);
+	arch_emit_u8(writer, OP_SHL);
 	unwind_put_const(writer, tables->code);
-	unwind_put_u8(writer, OP_PLUS); /* block */
+	arch_emit_u8(writer, OP_PLUS); /* block */
 
-	unwind_put_u8(writer, OP_DUP);
+	arch_emit_u8(writer, OP_DUP);
 	unwind_put_register(writer, REGISTER_RIP);
-	unwind_put_u8(writer, OP_SWAP);
-	unwind_put_u8(writer, OP_MINUS); /* block, offset */
-	unwind_put_u8(writer, OP_OVER);
+	arch_emit_u8(writer, OP_SWAP);
+	arch_emit_u8(writer, OP_MINUS); /* block, offset */
+	arch_emit_u8(writer, OP_OVER);
 	unwind_put_operator(writer, OP_PLUS_UCONST, BLOCK_ROWS); /* block, offset, row */
 	loop = writer->size;
 	/* The last row's code is above every offset. */
-	unwind_put_u8(writer, OP_DUP);
+	arch_emit_u8(writer, OP_DUP);
 	unwind_put_operator(writer, OP_PLUS_UCONST, sizeof(struct arch_row) + offsetof(struct arch_row, code));
 	unwind_put_operator(writer, OP_DEREF_SIZE, sizeof(uint16_t)); /* block, offset, row, next row's code */
 	unwind_put_operator(writer, OP_PICK, 2);
-	unwind_put_u8(writer, OP_GT); /* block, offset, row, next row's code > offset */
+	arch_emit_u8(writer, OP_GT); /* block, offset, row, next row's code > offset */
 	done = unwind_put_branch(writer, OP_BRA);
 	unwind_put_operator(writer, OP_PLUS_UCONST, sizeof(struct arch_row));
 	unwind_put_branch_back(writer, OP_SKIP, loop);
 	unwind_put_target(writer, done);
-	unwind_put_u8(writer, OP_SWAP);
-	unwind_put_u8(writer, OP_DROP); /* block, row */
+	arch_emit_u8(writer, OP_SWAP);
+	arch_emit_u8(writer, OP_DROP); /* block, row */
 }
 
 /* The program's stack pointer at the original instruction. */
-static void unwind_put_stack_pointer(struct unwind_writer *writer, const struct arena_tables *tables)
+static void unwind_put_stack_pointer(struct arch_code *writer, const struct arena_tables *tables)
 {
 	size_t plain;
 
@@ -104,20 +104,20 @@ static void unwind_put_stack_pointer(struct unwind_writer *writer, const struct 
 	unwind_put_operator(writer, OP_PLUS_UCONST, offsetof(struct arch_row, cfa));
 	unwind_put_operator(writer, OP_DEREF_SIZE, sizeof(uint8_t)); /* cfa */
 	unwind_put_register(writer, REGISTER_RSP);                   /* cfa, base */
-	unwind_put_u8(writer, OP_OVER);
+	arch_emit_u8(writer, OP_OVER);
 	unwind_put_operator(writer, OP_CONST1U, ARCH_ROW_DEREF);
-	unwind_put_u8(writer, OP_AND);
-	unwind_put_u8(writer, OP_LIT0);
-	unwind_put_u8(writer, OP_EQ);
+	arch_emit_u8(writer, OP_AND);
+	arch_emit_u8(writer, OP_LIT0);
+	arch_emit_u8(writer, OP_EQ);
 	plain = unwind_put_branch(writer, OP_BRA);
-	unwind_put_u8(writer, OP_DEREF);
+	arch_emit_u8(writer, OP_DEREF);
 	unwind_put_target(writer, plain); /* cfa, base */
-	unwind_put_u8(writer, OP_SWAP);
+	arch_emit_u8(writer, OP_SWAP);
 	unwind_put_operator(writer, OP_CONST1U, ARCH_ROW_DEREF - 1);
-	unwind_put_u8(writer, OP_AND);
-	unwind_put_u8(writer, OP_LIT0 + 3);
-	unwind_put_u8(writer, OP_SHL);
-	unwind_put_u8(writer, OP_PLUS);
+	arch_emit_u8(writer, OP_AND);
+	arch_emit_u8(writer, OP_LIT0 + 3);
+	arch_emit_u8(writer, OP_SHL);
+	arch_emit_u8(writer, OP_PLUS);
 }
 
 /*
@@ -127,35 +127,35 @@ static void unwind_put_stack_pointer(struct unwind_writer *writer, const struct 
  * end in abort(). So the CFA for libgcc is the program's rsp plus one there, and plus two in a pad; the real rsp has
  * its own rule. libunwind takes the CFA for rsp whatever that rule says.
  */
-static void unwind_put_cfa(struct unwind_writer *writer, const struct arena_tables *tables,
+static void unwind_put_cfa(struct arch_code *writer, const struct arena_tables *tables,
 			   enum arch_unwind_reader reader)
 {
 	unwind_put_stack_pointer(writer, tables);
 	if (reader != ARCH_UNWIND_LIBGCC)
 		return;
-	unwind_put_u8(writer, OP_DUP);
+	arch_emit_u8(writer, OP_DUP);
 	unwind_put_register(writer, REGISTER_RSP);
-	unwind_put_u8(writer, OP_EQ);
-	unwind_put_u8(writer, OP_PLUS);
+	arch_emit_u8(writer, OP_EQ);
+	arch_emit_u8(writer, OP_PLUS);
 }
 
-static void unwind_put_original_pc(struct unwind_writer *writer, const struct arena_tables *tables)
+static void unwind_put_original_pc(struct arch_code *writer, const struct arena_tables *tables)
 {
 	unwind_put_find_row(writer, tables);
 	unwind_put_operator(writer, OP_PLUS_UCONST, offsetof(struct arch_row, original));
 	unwind_put_operator(writer, OP_DEREF_SIZE, sizeof(uint8_t));
-	unwind_put_u8(writer, OP_SWAP);
-	unwind_put_u8(writer, OP_DEREF); /* original, region */
-	unwind_put_u8(writer, OP_PLUS);
+	arch_emit_u8(writer, OP_SWAP);
+	arch_emit_u8(writer, OP_DEREF); /* original, region */
+	arch_emit_u8(writer, OP_PLUS);
 }
 
-static void unwind_put_pad_cfa(struct unwind_writer *writer, enum arch_unwind_reader reader)
+static void unwind_put_pad_cfa(struct arch_code *writer, enum arch_unwind_reader reader)
 {
 	unwind_put_operator(writer, OP_BREG0 + REGISTER_RSP, reader == ARCH_UNWIND_LIBGCC ? 2 : 0);
 }
 
 /* Where the pad's jump leads. */
-static void unwind_put_pad_target(struct unwind_writer *writer)
+static void unwind_put_pad_target(struct arch_code *writer)
 {
 	static const uint32_t sign = 0x80000000;
 
@@ -163,11 +163,11 @@ static void unwind_put_pad_target(struct unwind_writer *writer)
 	unwind_put_operator(writer, OP_BREG0 + REGISTER_RIP, ARCH_JMP_SIZE - sizeof(int32_t));
 	unwind_put_operator(writer, OP_DEREF_SIZE, sizeof(int32_t));
 	for (int i = 0; i < 2; ++i) { /* its sign, extended */
-		unwind_put_u8(writer, OP_CONST4U);
-		unwind_put_u32(writer, sign);
-		unwind_put_u8(writer, i == 0 ? OP_XOR : OP_MINUS);
+		arch_emit_u8(writer, OP_CONST4U);
+		arch_emit_u32(writer, sign);
+		arch_emit_u8(writer, i == 0 ? OP_XOR : OP_MINUS);
 	}
-	unwind_put_u8(writer, OP_PLUS);
+	arch_emit_u8(writer, OP_PLUS);
 	unwind_put_operator(writer, OP_PLUS_UCONST, ARCH_JMP_SIZE);
 }
 
@@ -175,27 +175,27 @@ static void unwind_put_pad_target(struct unwind_writer *writer)
  * A pad's frame is nobody's to leave: it has no personality routine. Pointers are absolute, as they are when nothing
  * says how they are encoded: libunwind reads four characters of an augmentation.
  */
-static void unwind_put_cie(struct unwind_writer *writer, bool pads)
+static void unwind_put_cie(struct arch_code *writer, bool pads)
 {
 	static const char of_pads[] = "zS", of_code[] = "zPLS";
 
-	unwind_put_u32(writer, 0); /* CIE id */
-	unwind_put_u8(writer, 1);  /* version */
+	arch_emit_u32(writer, 0); /* CIE id */
+	arch_emit_u8(writer, 1);  /* version */
 	if (pads)
-		unwind_put(writer, of_pads, sizeof(of_pads));
+		arch_emit_bytes(writer, of_pads, sizeof(of_pads));
 	else
-		unwind_put(writer, of_code, sizeof(of_code));
-	unwind_put_u8(writer, 1);            /* code alignment factor */
-	unwind_put_u8(writer, 0x78);         /* data alignment factor, -8 */
-	unwind_put_u8(writer, REGISTER_RIP); /* return address column */
+		arch_emit_bytes(writer, of_code, sizeof(of_code));
+	arch_emit_u8(writer, 1);            /* code alignment factor */
+	arch_emit_u8(writer, 0x78);         /* data alignment factor, -8 */
+	arch_emit_u8(writer, REGISTER_RIP); /* return address column */
 	if (pads) {
-		unwind_put_u8(writer, 0); /* size of the augmentation data */
+		arch_emit_u8(writer, 0); /* size of the augmentation data */
 		return;
 	}
-	unwind_put_u8(writer, 1 + sizeof(uint64_t) + 1);
-	unwind_put_u8(writer, PE_ABSPTR); /* P */
-	unwind_put_u64(writer, (uintptr_t)libpatch_hook_personality);
-	unwind_put_u8(writer, PE_ABSPTR); /* L */
+	arch_emit_u8(writer, 1 + sizeof(uint64_t) + 1);
+	arch_emit_u8(writer, PE_ABSPTR); /* P */
+	arch_emit_u64(writer, (uintptr_t)libpatch_hook_personality);
+	arch_emit_u8(writer, PE_ABSPTR); /* L */
 }
 
 /*
@@ -203,13 +203,13 @@ static void unwind_put_cie(struct unwind_writer *writer, bool pads)
  * UNW_X86_64_FRAME_SIGRETURN), if it can step over that frame while it knows three registers alone. A look at a fourth
  * one makes it go the slow way, which reads the rules.
  */
-static void unwind_put_look_at_rbx(struct unwind_writer *writer)
+static void unwind_put_look_at_rbx(struct arch_code *writer)
 {
 	unwind_put_register(writer, REGISTER_RBX);
-	unwind_put_u8(writer, OP_DROP);
+	arch_emit_u8(writer, OP_DROP);
 }
 
-static void unwind_put_rules(struct unwind_writer *writer, const struct arena_tables *tables,
+static void unwind_put_rules(struct arch_code *writer, const struct arena_tables *tables,
 			     enum arch_unwind_reader reader)
 {
 	bool pads = tables->granules == 0;
@@ -219,7 +219,7 @@ static void unwind_put_rules(struct unwind_writer *writer, const struct arena_ta
 		if (number != REGISTER_RSP && number != REGISTER_RIP)
 			unwind_put_operator(writer, CFA_SAME_VALUE, number);
 	}
-	unwind_put_u8(writer, CFA_DEF_CFA_EXPRESSION);
+	arch_emit_u8(writer, CFA_DEF_CFA_EXPRESSION);
 	expression = unwind_begin_expression(writer);
 	if (reader != ARCH_UNWIND_LIBGCC)
 		unwind_put_look_at_rbx(writer);
@@ -248,7 +248,7 @@ struct arch_unwind_size arch_unwind_describe(uint8_t *out, size_t capacity, cons
 					     enum arch_unwind_reader reader)
 {
 	const struct arena_tables tables = {.code = code->lower, .granules = code->granules};
-	struct unwind_writer writer = {.bytes = out, .capacity = capacity};
+	struct arch_code writer = {.bytes = out, .capacity = capacity};
 	struct arch_unwind_size size;
 	bool pads = code->granules == 0;
 	size_t cie, fde;
@@ -259,19 +259,19 @@ struct arch_unwind_size arch_unwind_describe(uint8_t *out, size_t capacity, cons
 
 	size.fde = writer.size;
 	fde = unwind_begin_entry(&writer);
-	unwind_put_u32(&writer, (uint32_t)(writer.size - (cie - sizeof(uint32_t)))); /* back to the CIE */
-	unwind_put_u64(&writer, code->lower);
-	unwind_put_u64(&writer, code->upper - code->lower);
+	arch_emit_u32(&writer, (uint32_t)(writer.size - (cie - sizeof(uint32_t)))); /* back to the CIE */
+	arch_emit_u64(&writer, code->lower);
+	arch_emit_u64(&writer, code->upper - code->lower);
 	if (pads) {
-		unwind_put_u8(&writer, 0); /* size of the augmentation data */
+		arch_emit_u8(&writer, 0); /* size of the augmentation data */
 	} else {
-		unwind_put_u8(&writer, sizeof(uint64_t));
-		unwind_put_u64(&writer, code->granules); /* L: what the personality routine looks a pc up in */
+		arch_emit_u8(&writer, sizeof(uint64_t));
+		arch_emit_u64(&writer, code->granules); /* L: what the personality routine looks a pc up in */
 	}
 	unwind_put_rules(&writer, &tables, reader);
 	unwind_end_entry(&writer, fde);
 
-	unwind_put_u32(&writer, 0);
+	arch_emit_u32(&writer, 0);
 	size.all = writer.size;
 	return size;
 }

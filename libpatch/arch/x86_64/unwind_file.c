@@ -10,6 +10,8 @@
 #include "arch/x86_64/unwind_tables.h"
 #include "arch/x86_64/unwind_writer.h"
 
+#include <string.h>
+
 /* At most: of an FDE without its rows, of a row, of what ends the file beside the table, of an entry of the table. */
 #define FDE_MAX 48
 #define ROW_MAX 32
@@ -19,32 +21,32 @@
 /* The offset of the length and the CIE's distance in an FDE, behind which the code's address is. */
 #define FDE_PC (2 * sizeof(uint32_t))
 
-static void unwind_file_put_uleb(struct unwind_writer *writer, uint32_t value)
+static void unwind_file_put_uleb(struct arch_code *writer, uint32_t value)
 {
 	for (; value >= 0x80; value >>= 7)
-		unwind_put_u8(writer, (uint8_t)(value | 0x80));
-	unwind_put_u8(writer, (uint8_t)value);
+		arch_emit_u8(writer, (uint8_t)(value | 0x80));
+	arch_emit_u8(writer, (uint8_t)value);
 }
 
-static void unwind_file_put_cie(struct unwind_writer *writer)
+static void unwind_file_put_cie(struct arch_code *writer)
 {
 	static const char augmentation[] = "zRS";
 	size_t cie = unwind_begin_entry(writer);
 
-	unwind_put_u32(writer, 0); /* CIE id */
-	unwind_put_u8(writer, 1);  /* version */
-	unwind_put(writer, augmentation, sizeof(augmentation));
-	unwind_put_u8(writer, 1);            /* code alignment factor */
-	unwind_put_u8(writer, 0x78);         /* data alignment factor, -8 */
-	unwind_put_u8(writer, REGISTER_RIP); /* return address column */
-	unwind_put_u8(writer, 1);            /* size of the augmentation data */
-	unwind_put_u8(writer, PE_PCREL | PE_SDATA4);
+	arch_emit_u32(writer, 0); /* CIE id */
+	arch_emit_u8(writer, 1);  /* version */
+	arch_emit_bytes(writer, augmentation, sizeof(augmentation));
+	arch_emit_u8(writer, 1);            /* code alignment factor */
+	arch_emit_u8(writer, 0x78);         /* data alignment factor, -8 */
+	arch_emit_u8(writer, REGISTER_RIP); /* return address column */
+	arch_emit_u8(writer, 1);            /* size of the augmentation data */
+	arch_emit_u8(writer, PE_PCREL | PE_SDATA4);
 	unwind_put_operator(writer, CFA_DEF_CFA, REGISTER_RSP);
-	unwind_put_u8(writer, 0);
+	arch_emit_u8(writer, 0);
 	unwind_end_entry(writer, cie);
 }
 
-static void unwind_file_put_row(struct unwind_writer *writer, const struct arch_row *row, uint64_t region,
+static void unwind_file_put_row(struct arch_code *writer, const struct arch_row *row, uint64_t region,
 				unsigned int distance)
 {
 	const uint32_t above = (row->cfa & (ARCH_ROW_DEREF - 1U)) * sizeof(uint64_t);
@@ -53,14 +55,14 @@ static void unwind_file_put_row(struct unwind_writer *writer, const struct arch_
 	if (distance < 0x100) {
 		unwind_put_operator(writer, CFA_ADVANCE_LOC1, (uint8_t)distance);
 	} else {
-		unwind_put_u8(writer, CFA_ADVANCE_LOC2);
+		arch_emit_u8(writer, CFA_ADVANCE_LOC2);
 		unwind_put_u16(writer, (uint16_t)distance);
 	}
 	if ((row->cfa & ARCH_ROW_DEREF) == 0) {
 		unwind_put_operator(writer, CFA_DEF_CFA, REGISTER_RSP);
 		unwind_file_put_uleb(writer, above);
 	} else {
-		unwind_put_u8(writer, CFA_DEF_CFA_EXPRESSION);
+		arch_emit_u8(writer, CFA_DEF_CFA_EXPRESSION);
 		expression = unwind_begin_expression(writer);
 		unwind_put_operator(writer, OP_BREG0 + REGISTER_RSP, 0);
 		unwind_put_operator(writer, OP_DEREF, OP_PLUS_UCONST);
@@ -73,14 +75,14 @@ static void unwind_file_put_row(struct unwind_writer *writer, const struct arch_
 	unwind_end_expression(writer, expression);
 }
 
-static struct unwind_writer unwind_file_writer(struct arch_unwind_file *file)
+static struct arch_code unwind_file_writer(struct arch_unwind_file *file)
 {
-	return (struct unwind_writer){ .bytes = file->bytes, .capacity = sizeof(file->bytes), .size = file->size };
+	return (struct arch_code){ .bytes = file->bytes, .capacity = sizeof(file->bytes), .size = file->size };
 }
 
 void arch_unwind_file_begin(struct arch_unwind_file *file)
 {
-	struct unwind_writer writer;
+	struct arch_code writer;
 
 	file->size = 0;
 	file->count = 0;
@@ -102,7 +104,7 @@ bool arch_unwind_file_add(struct arch_unwind_file *file, uintptr_t block, size_t
 {
 	const struct arch_row *rows = (const struct arch_row *)(block + BLOCK_ROWS);
 	const size_t count = unwind_file_count_rows(rows);
-	struct unwind_writer writer = unwind_file_writer(file);
+	struct arch_code writer = unwind_file_writer(file);
 	uint64_t region;
 	size_t fde;
 
@@ -112,10 +114,10 @@ bool arch_unwind_file_add(struct arch_unwind_file *file, uintptr_t block, size_t
 	memcpy(&region, (const void *)block, sizeof(region));
 	file->blocks[file->count++] = (struct arch_unwind_file_block){ block, writer.size };
 	fde = unwind_begin_entry(&writer);
-	unwind_put_u32(&writer, (uint32_t)writer.size); /* back to the CIE */
-	unwind_put_u32(&writer, 0);                     /* arch_unwind_file_end() fills it in */
-	unwind_put_u32(&writer, (uint32_t)size);
-	unwind_put_u8(&writer, 0); /* size of the augmentation data */
+	arch_emit_u32(&writer, (uint32_t)writer.size); /* back to the CIE */
+	arch_emit_u32(&writer, 0);                     /* arch_unwind_file_end() fills it in */
+	arch_emit_u32(&writer, (uint32_t)size);
+	arch_emit_u8(&writer, 0); /* size of the augmentation data */
 	for (size_t i = 0; i < count; ++i)
 		unwind_file_put_row(&writer, &rows[i], region, rows[i].code - (i > 0 ? rows[i - 1].code : 0U));
 	unwind_end_entry(&writer, fde);
@@ -125,24 +127,24 @@ bool arch_unwind_file_add(struct arch_unwind_file *file, uintptr_t block, size_t
 
 void arch_unwind_file_end(struct arch_unwind_file *file, uintptr_t lower, uintptr_t upper)
 {
-	struct unwind_writer writer = unwind_file_writer(file);
+	struct arch_code writer = unwind_file_writer(file);
 	const uintptr_t frames = lower + ALIGN_UP(upper - lower, 8); /* where .eh_frame is, as if it were in memory */
 	size_t header;
 
-	unwind_put_u64(&writer, 0);
+	arch_emit_u64(&writer, 0);
 	header = writer.size;
 	unwind_put_operator(&writer, 1, PE_PCREL | PE_SDATA4); /* the version; of the next field but one */
 	unwind_put_operator(&writer, PE_UDATA4, PE_DATAREL | PE_SDATA4);
-	unwind_put_u32(&writer, (uint32_t)-writer.size);
-	unwind_put_u32(&writer, (uint32_t)file->count);
+	arch_emit_u32(&writer, (uint32_t)-writer.size);
+	arch_emit_u32(&writer, (uint32_t)file->count);
 	for (size_t i = 0; i < file->count; ++i) {
 		const struct arch_unwind_file_block *block = &file->blocks[i];
 		const size_t field = block->fde + FDE_PC;
 		const uint32_t distance = (uint32_t)(block->block - (frames + field));
 
 		unwind_patch_at(&writer, field, &distance, sizeof(distance));
-		unwind_put_u32(&writer, (uint32_t)(block->block - (frames + header)));
-		unwind_put_u32(&writer, (uint32_t)(block->fde - header));
+		arch_emit_u32(&writer, (uint32_t)(block->block - (frames + header)));
+		arch_emit_u32(&writer, (uint32_t)(block->fde - header));
 	}
 	file->header = writer.size - header;
 	file->size = writer.size;

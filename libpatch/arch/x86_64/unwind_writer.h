@@ -1,13 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Writing .eh_frame: numbers of DWARF 5 and of the x86-64 psABI, and what entries and expressions consist of.
+ * Writing .eh_frame as code is written: numbers of DWARF 5 and of the x86-64 psABI, and what entries and expressions
+ * consist of.
  */
 #ifndef LIBPATCH_ARCH_X86_64_UNWIND_WRITER_H
 #define LIBPATCH_ARCH_X86_64_UNWIND_WRITER_H
 
-#include "base/compiler.h"
-
-#include <string.h>
+#include "arch/emit.h"
+#include "base/dwarf.h"
 
 #define REGISTER_RBX 3
 #define REGISTER_RSP 7
@@ -15,14 +15,6 @@
 #define REGISTER_COUNT 17
 
 enum {
-	CFA_NOP = 0x00,
-	CFA_ADVANCE_LOC1 = 0x02,
-	CFA_ADVANCE_LOC2 = 0x03,
-	CFA_SAME_VALUE = 0x08,
-	CFA_DEF_CFA = 0x0c,
-	CFA_DEF_CFA_EXPRESSION = 0x0f,
-	CFA_VAL_EXPRESSION = 0x16,
-
 	OP_DEREF = 0x06,
 	OP_CONST1U = 0x08,
 	OP_CONST4U = 0x0c,
@@ -45,92 +37,57 @@ enum {
 	OP_SKIP = 0x2f,
 	OP_LIT0 = 0x30,
 	OP_BREG0 = 0x70,
-	OP_DEREF_SIZE = 0x94,
-
-	PE_ABSPTR = 0x00,
-	PE_UDATA4 = 0x03,
-	PE_SDATA4 = 0x0b,
-	PE_PCREL = 0x10,
-	PE_DATAREL = 0x30
+	OP_DEREF_SIZE = 0x94
 };
 
-/* Writing past `capacity` only counts. */
-struct unwind_writer {
-	uint8_t *bytes;
-	size_t capacity;
-	size_t size;
-};
-
-static inline void unwind_put(struct unwind_writer *writer, const void *bytes, size_t size)
+static inline void unwind_put_u16(struct arch_code *writer, uint16_t value)
 {
-	if (writer->size <= writer->capacity && size <= writer->capacity - writer->size)
-		memcpy(writer->bytes + writer->size, bytes, size);
-	writer->size += size;
+	arch_emit_bytes(writer, &value, sizeof(value));
 }
 
-static inline void unwind_put_u8(struct unwind_writer *writer, uint8_t value)
-{
-	unwind_put(writer, &value, sizeof(value));
-}
-
-static inline void unwind_put_u16(struct unwind_writer *writer, uint16_t value)
-{
-	unwind_put(writer, &value, sizeof(value));
-}
-
-static inline void unwind_put_u32(struct unwind_writer *writer, uint32_t value)
-{
-	unwind_put(writer, &value, sizeof(value));
-}
-
-static inline void unwind_put_u64(struct unwind_writer *writer, uint64_t value)
-{
-	unwind_put(writer, &value, sizeof(value));
-}
-
-static inline void unwind_patch_at(struct unwind_writer *writer, size_t at, const void *bytes, size_t size)
+static inline void unwind_patch_at(struct arch_code *writer, size_t at, const void *bytes, size_t size)
 {
 	if (at <= writer->capacity && size <= writer->capacity - at)
-		memcpy(writer->bytes + at, bytes, size);
+		__builtin_memcpy(writer->bytes + at, bytes, size);
 }
 
-static inline void unwind_put_operator(struct unwind_writer *writer, uint8_t operator, uint8_t operand)
+static inline void unwind_put_operator(struct arch_code *writer, uint8_t operator, uint8_t operand)
 {
-	unwind_put_u8(writer, operator);
-	unwind_put_u8(writer, operand);
+	arch_emit_u8(writer, operator);
+	arch_emit_u8(writer, operand);
 }
 
-static inline void unwind_put_const(struct unwind_writer *writer, uint64_t value)
+static inline void unwind_put_const(struct arch_code *writer, uint64_t value)
 {
-	unwind_put_u8(writer, OP_CONST8U);
-	unwind_put_u64(writer, value);
+	arch_emit_u8(writer, OP_CONST8U);
+	arch_emit_u64(writer, value);
 }
 
 /* A 4-byte length of what follows, padded to 8 bytes: begin and end. */
-static inline size_t unwind_begin_entry(struct unwind_writer *writer)
+static inline size_t unwind_begin_entry(struct arch_code *writer)
 {
-	unwind_put_u32(writer, 0);
+	arch_emit_u32(writer, 0);
 	return writer->size;
 }
 
-static inline void unwind_end_entry(struct unwind_writer *writer, size_t begin)
+static inline void unwind_end_entry(struct arch_code *writer, size_t begin)
 {
 	uint32_t length;
 
 	while (writer->size % 8 != 0)
-		unwind_put_u8(writer, CFA_NOP);
+		arch_emit_u8(writer, CFA_NOP);
 	length = (uint32_t)(writer->size - begin);
 	unwind_patch_at(writer, begin - sizeof(length), &length, sizeof(length));
 }
 
 /* A ULEB128 length of what follows, always in two bytes, up to 16383: begin and end. */
-static inline size_t unwind_begin_expression(struct unwind_writer *writer)
+static inline size_t unwind_begin_expression(struct arch_code *writer)
 {
 	unwind_put_u16(writer, 0);
 	return writer->size;
 }
 
-static inline void unwind_end_expression(struct unwind_writer *writer, size_t begin)
+static inline void unwind_end_expression(struct arch_code *writer, size_t begin)
 {
 	size_t length = writer->size - begin;
 	uint8_t bytes[2] = {(uint8_t)(length & 0x7f) | 0x80, (uint8_t)(length >> 7)};
