@@ -293,3 +293,19 @@ void *heap_grow(void *block, size_t old_size, size_t new_size)
 	heap_free(block, old_size);
 	return fresh;
 }
+
+bool heap_reserve(void *items, size_t *room, size_t count, size_t size)
+{
+	size_t grown = MAX(MAX(*room * 2, count), (size_t)64);
+	void *block;
+
+	if (count <= *room)
+		return true;
+	memcpy(&block, items, sizeof(block));
+	block = heap_grow(block, *room * size, grown * size);
+	if (block == NULL)
+		return false;
+	memcpy(items, &block, sizeof(block));
+	*room = grown;
+	return true;
+}

@@ -15,6 +15,12 @@ void *heap_alloc(size_t size) REQUIRES(library_lock);
 void heap_free(void *block, size_t size) REQUIRES(library_lock);
 /* A longer block with the same contents; the old one is freed. NULL and the old one intact on failure. */
 void *heap_grow(void *block, size_t old_size, size_t new_size) REQUIRES(library_lock);
+/*
+ * Make room for `count` items of `size` bytes in an array that has some for *room of them. `items`: the address of the
+ * pointer to it, which is NULL at first. It grows by half its new size, so that items may be added one by one. False,
+ * and nothing has changed, on failure.
+ */
+bool heap_reserve(void *items, size_t *room, size_t count, size_t size) REQUIRES(library_lock);
 
 /* Fresh zeroed pages anywhere, writable, or NULL. */
 void *heap_map(size_t size);

@@ -8,17 +8,5 @@
 
 bool ptr_vec_reserve(struct ptr_vec *vec, size_t count)
 {
-	size_t capacity = MAX((size_t)vec->capacity * 2, (size_t)64);
-	void **items;
-
-	if (count <= vec->capacity)
-		return true;
-	if (capacity > UINT32_MAX)
-		return false;
-	items = heap_grow(vec->items, vec->capacity * sizeof(*items), capacity * sizeof(*items));
-	if (items == NULL)
-		return false;
-	vec->items = items;
-	vec->capacity = (uint32_t)capacity;
-	return true;
+	return count <= UINT32_MAX && heap_reserve(&vec->items, &vec->capacity, count, sizeof(*vec->items));
 }

@@ -13,8 +13,8 @@
 
 struct ptr_vec {
 	void **items;
-	uint32_t count;
-	uint32_t capacity;
+	size_t count;
+	size_t capacity;
 };
 
 /* Make room for `count` items in all. False: out of memory. */
@@ -30,7 +30,7 @@ static inline void ptr_vec_add(struct ptr_vec *vec, void *item, uint32_t *place)
 		return;
 	BUG_ON_RETURN(vec->count >= vec->capacity);
 	vec->items[vec->count++] = item;
-	*place = vec->count;
+	*place = (uint32_t)vec->count;
 }
 
 #endif

@@ -28,20 +28,8 @@ static struct ptr_vec handle_changed;
 
 static bool handle_make_room(void) REQUIRES(library_lock)
 {
-	size_t capacity = MAX(handle_capacity * 2, (size_t)64);
-	struct handle_entry *grown;
-
-	if (handle_used < handle_capacity)
-		return true;
-	if (capacity >= HANDLE_NONE)
-		return false;
-	grown = heap_grow(handle_entries, handle_capacity * sizeof(*handle_entries),
-			  capacity * sizeof(*handle_entries));
-	if (grown == NULL)
-		return false;
-	handle_entries = grown;
-	handle_capacity = capacity;
-	return true;
+	return handle_used < HANDLE_NONE &&
+	       heap_reserve(&handle_entries, &handle_capacity, handle_used + 1, sizeof(*handle_entries));
 }
 
 static void handle_renew(struct handle_entry *entry)

@@ -31,16 +31,8 @@ bool hookset_add(struct hookset *set, struct attachment *attachment)
 
 	if (attachment->when == HOOK_LEAD)
 		return true;
-	if (set->count == set->capacity) {
-		size_t capacity = MAX(set->capacity * 2, (size_t)8);
-		struct attachment **list =
-			heap_grow(set->list, set->capacity * sizeof(*list), capacity * sizeof(*list));
-
-		if (list == NULL)
-			return false;
-		set->list = list;
-		set->capacity = capacity;
-	}
+	if (!heap_reserve(&set->list, &set->capacity, set->count + 1, sizeof(*set->list)))
+		return false;
 	for (at = set->count; at > 0 && hookset_precedes(attachment, set->list[at - 1]); --at)
 		set->list[at] = set->list[at - 1];
 	set->list[at] = attachment;

@@ -50,17 +50,8 @@ static void exits_miss(const char *message, uintptr_t address)
 /* False: out of memory. */
 static bool exits_add_place(struct exit_place place) REQUIRES(library_lock)
 {
-	const size_t new_room = places_room != 0 ? places_room * 2 : 64;
-
-	if (found.place_count == places_room) {
-		struct exit_place *grown =
-			heap_grow(places, places_room * sizeof(*places), new_room * sizeof(*places));
-
-		if (grown == NULL)
-			return false;
-		places = grown;
-		places_room = new_room;
-	}
+	if (!heap_reserve(&places, &places_room, found.place_count + 1, sizeof(*places)))
+		return false;
 	places[found.place_count++] = place;
 	return true;
 }

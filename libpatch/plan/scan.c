@@ -228,19 +228,11 @@ static bool scan_is_branch(const struct arch_insn *insn)
 static bool scan_add_branch(struct scanned *scanned, uintptr_t at, const uint8_t *bytes, const struct arch_insn *insn)
 	REQUIRES(library_lock)
 {
-	const size_t size = scanned->room * sizeof(struct scan_branch);
-	const size_t new_room = scanned->room != 0 ? scanned->room * 2 : 64;
 	const bool direct = insn->rel_size != 0;
-	struct scan_branch *branches = scanned->branches;
 
-	if (scanned->function.count == scanned->room) {
-		branches = heap_grow(branches, size, new_room * sizeof(struct scan_branch));
-		if (branches == NULL)
-			return false;
-		scanned->branches = branches;
-		scanned->room = new_room;
-	}
-	branches[scanned->function.count++] = (struct scan_branch){
+	if (!heap_reserve(&scanned->branches, &scanned->room, scanned->function.count + 1, sizeof(struct scan_branch)))
+		return false;
+	scanned->branches[scanned->function.count++] = (struct scan_branch){
 		.offset = (uint32_t)(at - scanned->function.lower),
 		.displacement = direct ? (int32_t)(insn->target - at - insn->length) : 0,
 		.length = insn->length,
