@@ -23,7 +23,9 @@ void api_set_life(enum api_life now)
 	atomic_store(&life, now);
 }
 
-bool api_enter(struct lock_scope *scope, const char *origin, patch_status *status)
+/* Not analysed: the lock is held where *status says so. */
+static bool api_enter_if(struct lock_scope *scope, const char *origin, bool finished, patch_status *status)
+	NO_THREAD_SAFETY_ANALYSIS
 {
 	error_begin();
 	*status = PATCH_OK;
@@ -31,18 +33,23 @@ bool api_enter(struct lock_scope *scope, const char *origin, patch_status *statu
 		*status = error_raise(PATCH_EFAIL, origin, lock_refusal(), NULL);
 		return false;
 	}
-	switch (api_life()) {
-	case API_ALIVE:
-		return true;
-	case API_FINISHED:
-		lock_release(scope);
-		*status = error_raise(PATCH_EFINI, origin, "called after patch_fini()", NULL);
-		return false;
-	default:
-		lock_release(scope);
+	if (api_life() == API_UNBORN)
 		*status = error_raise(PATCH_EINIT, origin, "called before patch_init()", NULL);
-		return false;
-	}
+	else if (api_life() == API_FINISHED && !finished)
+		*status = error_raise(PATCH_EFINI, origin, "called after patch_fini()", NULL);
+	if (*status != PATCH_OK)
+		lock_release(scope);
+	return *status == PATCH_OK;
+}
+
+bool api_enter(struct lock_scope *scope, const char *origin, patch_status *status) NO_THREAD_SAFETY_ANALYSIS
+{
+	return api_enter_if(scope, origin, false, status);
+}
+
+bool api_enter_finished(struct lock_scope *scope, const char *origin, patch_status *status) NO_THREAD_SAFETY_ANALYSIS
+{
+	return api_enter_if(scope, origin, true, status);
 }
 
 patch_status api_leave(const struct lock_scope *scope, patch_status status)

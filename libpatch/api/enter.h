@@ -23,6 +23,9 @@ void api_set_life(enum api_life life);
  * ALIVE. False: *status says why not.
  */
 bool api_enter(struct lock_scope *scope, const char *origin, patch_status *status) TRY_ACQUIRE(true, library_lock);
+/* The same where the library may be FINISHED, too. */
+bool api_enter_finished(struct lock_scope *scope, const char *origin, patch_status *status)
+	TRY_ACQUIRE(true, library_lock);
 /* End it: the lock is released. Returns `status`. */
 patch_status api_leave(const struct lock_scope *scope, patch_status status) RELEASE(library_lock);
 

@@ -10,38 +10,14 @@
 #include "base/syscall.h"
 #include "patch/quiesce.h"
 
-#include <time.h>
 
 #define FIRST_NAP_NS 20000
 #define LONGEST_NAP_NS 2000000
 
-/* -1: the clock cannot be read. */
-static int64_t sync_now(void)
-{
-	struct timespec time = { 0 };
-
-	if (raw_syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &time) < 0)
-		return -1;
-	return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
-}
-
-/* Also after patch_fini(), which does not wait for what it removed. */
-static bool sync_enter(struct lock_scope *scope, patch_status *status) TRY_ACQUIRE(true, library_lock)
-{
-	error_begin();
-	*status = PATCH_OK;
-	if (!lock_acquire(scope)) {
-		*status = error_raise(PATCH_EFAIL, "patch_synchronize", lock_refusal(), NULL);
-		return false;
-	}
-	if (api_life() != API_UNBORN)
-		return true;
-	lock_release(scope);
-	*status = error_raise(PATCH_EINIT, "patch_synchronize", "called before patch_init()", NULL);
-	return false;
-}
-
-/* One look at what has a ticket up to the given one; 0: up to now. Destroys what is due. */
+/*
+ * One look at what has a ticket up to the given one; 0: up to now. Destroys what is due. Also after patch_fini(), which
+ * does not wait for what it removed.
+ */
 static patch_status sync_look(uint64_t *ticket, enum quiesce_state *state)
 {
 	struct lock_scope scope;
@@ -49,12 +25,12 @@ static patch_status sync_look(uint64_t *ticket, enum quiesce_state *state)
 
 	/* Also where nothing is seen, because the library cannot be entered. */
 	*state = QUIESCE_BUSY;
-	if (!sync_enter(&scope, &status))
+	if (!api_enter_finished(&scope, "patch_synchronize", &status))
 		return status;
 	if (*ticket == 0)
 		*ticket = quiesce_ticket();
 	api_leave_and_destroy(&scope, PATCH_OK);
-	if (!sync_enter(&scope, &status))
+	if (!api_enter_finished(&scope, "patch_synchronize", &status))
 		return status;
 	*state = quiesce_state(*ticket);
 	return api_leave(&scope, PATCH_OK);
@@ -62,7 +38,7 @@ static patch_status sync_look(uint64_t *ticket, enum quiesce_state *state)
 
 EXPORT patch_status patch_synchronize(int64_t timeout_ns)
 {
-	int64_t start = sync_now();
+	int64_t start = raw_clock(CLOCK_MONOTONIC);
 	struct timespec nap = { 0, FIRST_NAP_NS };
 	int64_t napped = 0;
 	uint64_t ticket = 0;
@@ -76,7 +52,7 @@ EXPORT patch_status patch_synchronize(int64_t timeout_ns)
 		if (state == QUIESCE_SELF)
 			return error_raise(PATCH_EBUSY, "patch_synchronize",
 					   "called from a procedure of a patch that it would wait for", NULL);
-		if (timeout_ns >= 0 && (start >= 0 ? sync_now() - start : napped) >= timeout_ns)
+		if (timeout_ns >= 0 && (start >= 0 ? raw_clock(CLOCK_MONOTONIC) - start : napped) >= timeout_ns)
 			return error_raise(PATCH_EBUSY, "patch_synchronize", "a thread is still in a procedure", NULL);
 		raw_syscall(SYS_nanosleep, &nap, NULL);
 		napped += nap.tv_nsec;

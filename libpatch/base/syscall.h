@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <sys/mman.h>
 #include <sys/syscall.h>
+#include <time.h>
 
 /* Linux 5.11: some libcs are older. */
 #ifndef SYS_epoll_pwait2
@@ -79,6 +80,16 @@ static inline long raw_map_at(uintptr_t address, size_t size, int protection, in
 		return result < 0 ? result : 0;
 	raw_syscall(SYS_munmap, result, size);
 	return -EEXIST;
+}
+
+/* What a clock says, in nanoseconds; -1: it cannot be read. */
+static inline int64_t raw_clock(clockid_t clock)
+{
+	struct timespec now = { 0 };
+
+	if (raw_syscall(SYS_clock_gettime, clock, &now) != 0)
+		return -1;
+	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
 /*

@@ -16,7 +16,6 @@
 #include "sys/output_file.h"
 
 #include <string.h>
-#include <time.h>
 
 struct dump_header {
 	uint32_t magic;
@@ -62,14 +61,6 @@ static struct arch_unwind_file *description GUARDED_BY(library_lock);
 static uint64_t pieces;
 static bool broken;
 
-static uint64_t perf_dump_time(void)
-{
-	struct timespec now = { 0 };
-
-	raw_syscall(SYS_clock_gettime, CLOCK_MONOTONIC, &now);
-	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
-}
-
 long perf_dump_begin(const char **path)
 {
 	struct dump_header header = { .magic = DUMP_MAGIC,
@@ -77,7 +68,7 @@ long perf_dump_begin(const char **path)
 				      .size = sizeof(header),
 				      .machine = ARCH_ELF_MACHINE,
 				      .process = (uint32_t)raw_syscall(SYS_getpid),
-				      .time = perf_dump_time() };
+				      .time = (uint64_t)raw_clock(CLOCK_MONOTONIC) };
 	const struct iovec part = { &header, sizeof(header) };
 	long error;
 
@@ -124,7 +115,7 @@ static void perf_dump_describe(uintptr_t lower, uintptr_t upper) REQUIRES(librar
 static size_t perf_dump_add_piece(uintptr_t lower, uintptr_t upper, size_t room) NO_THREAD_SAFETY_ANALYSIS
 {
 	static const char padding[8];
-	const uint64_t time = perf_dump_time();
+	const uint64_t time = (uint64_t)raw_clock(CLOCK_MONOTONIC);
 	struct dump_unwinding unwinding = { .record = { .type = DUMP_UNWINDING_INFO, .time = time } };
 	struct dump_code code = { .record = { .type = DUMP_CODE_LOAD, .time = time },
 				  .process = (uint32_t)raw_syscall(SYS_getpid),

@@ -12,7 +12,6 @@
 
 #include <sched.h>
 #include <sys/stat.h>
-#include <time.h>
 
 /*
  * The number of links of the directory of threads: its own, its parent's, and one for each thread (fs/proc/base.c,
@@ -139,12 +138,10 @@ bool tasks_user_time(pid_t tid, uint64_t *ns)
 {
 	/* include/linux/posix-timers_types.h: of a thread, CPUCLOCK_VIRT. */
 	clockid_t clock = (clockid_t)(~(unsigned int)tid << 3 | 4 | 1);
-	struct timespec time;
+	int64_t now = raw_clock(clock);
 
-	if (raw_syscall(SYS_clock_gettime, clock, &time) != 0)
-		return false;
-	*ns = (uint64_t)time.tv_sec * 1000000000 + (uint64_t)time.tv_nsec;
-	return true;
+	*ns = (uint64_t)now;
+	return now >= 0;
 }
 
 /* The number, six arguments, the stack pointer and the program counter; each but the first begins with 0x. */
