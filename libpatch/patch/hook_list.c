@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Lists of patches at one hook: walking them, in hooks, and their memory, with the library lock held. What is in a list
- * and which slots hold it is decided in place.c.
+ * is decided in place_use.c, and which slots hold it in place.c.
  */
 #include "patch/hook_list.h"
 

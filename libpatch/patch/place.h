@@ -39,6 +39,9 @@ void place_leave(struct attachment *attachment) REQUIRES(library_lock);
  */
 bool place_use(struct trampoline *trampoline, struct attachment *const *list, size_t count) REQUIRES(library_lock);
 
+/* The hook's users changed: for place_use(), which has made the list that it needs. */
+void place_set_slot(struct built_hook *hook) REQUIRES(library_lock);
+
 /* The patch was opened or closed: let its hooks call it, or not. */
 void place_update(struct patch *patch) REQUIRES(library_lock);
 

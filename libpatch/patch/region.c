@@ -1,14 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Regions: which one an address belongs to, what is wanted of it, its memory and its trampolines from making to end.
- * Nothing here writes text, or decides where a region lies.
+ * Regions: their memory and their trampolines from making to end, and the queue for the next commit. Nothing here
+ * writes text, or decides where a region lies.
  */
 #include "patch/region.h"
 
 #include "base/heap.h"
 #include "base/ptr_vec.h"
 #include "base/thread_safety.h"
-#include "sys/mem_read.h"
 #include "code/pad.h"
 #include "patch/place.h"
 
@@ -40,51 +39,6 @@ bool region_may_be_installed_on(uintptr_t lower, uintptr_t upper)
 {
 	for (uintptr_t page = lower / PAGE_SIZE; usage.installed > 0 && page <= (upper - 1) / PAGE_SIZE; ++page)
 		if (*region_installed_on(page) != 0)
-			return true;
-	return false;
-}
-
-/* ---- which region ----------------------------------------------------------------------------------------------- */
-
-struct region *region_at(uintptr_t address)
-{
-	struct registry_entry *entry = registry_find(address);
-
-	return entry != NULL ? entry->region : NULL;
-}
-
-struct region *region_covering(uintptr_t address)
-{
-	uint64_t before = registry_may_have_before(address);
-
-	while (before != 0) {
-		unsigned int back = (unsigned int)__builtin_clzll(before);
-		struct region *region;
-
-		if (back >= INSN_MAX)
-			break;
-		region = region_at(address - back);
-		if (region != NULL)
-			return address < region->start + region->owned ? region : NULL;
-		before &= ~(1ULL << (63 - back));
-	}
-	return NULL;
-}
-
-struct place *region_place(uintptr_t address)
-{
-	const struct region *region = region_at(address);
-
-	for (const struct attachment *a = region != NULL ? region->attachments : NULL; a != NULL; a = a->next)
-		if (a->address == address && a->place != NULL)
-			return a->place;
-	return NULL;
-}
-
-bool region_is_hooked(const struct region *region, unsigned int offset)
-{
-	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
-		if (!patch_is_released(a->patch) && a->when != HOOK_LEAD && a->address == region->start + offset)
 			return true;
 	return false;
 }
@@ -185,34 +139,6 @@ static void region_unqueue(struct region *region)
 	queue.items[region->queued - 1] = last;
 	last->queued = region->queued;
 	region->queued = 0;
-}
-
-bool region_wanted(const struct region *region)
-{
-	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
-		if (patch_is_wanted(a->patch))
-			return true;
-	return false;
-}
-
-bool region_has_policy(const struct region *region, int policy)
-{
-	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
-		if (!patch_is_released(a->patch) && a->when != HOOK_LEAD && a->patch->policy == policy)
-			return true;
-	return false;
-}
-
-bool region_is_plain(const struct region *region)
-{
-	bool any = false;
-
-	for (const struct attachment *a = region->attachments; a != NULL; a = a->next) {
-		if (a->patch->type != MODEL_SYSCALL && !patch_is_released(a->patch))
-			return false;
-		any |= a->patch->type == MODEL_SYSCALL;
-	}
-	return any && region->strategy == PATCH_STRATEGY_JUMP && region->offsets[1] >= ARCH_JMP_SIZE;
 }
 
 /* One piece of memory: the structure, its entries, original and live bytes, offsets. */
@@ -459,11 +385,6 @@ struct region *region_create(const struct window *window, bool no_rmw)
 	memcpy(region->original, window->original, window->length);
 	memcpy(region->live, window->original, window->length);
 	return region;
-}
-
-bool region_is_unused(const struct region *region)
-{
-	return !region->installed && region->attachments == NULL;
 }
 
 /* ---- members ---------------------------------------------------------------------------------------------------- */
