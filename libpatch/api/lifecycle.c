@@ -143,7 +143,7 @@ static patch_status lifecycle_start(void) NO_THREAD_SAFETY_ANALYSIS
 	if (!start.locked)
 		return error_raise(PATCH_EFAIL, "patch_init", lock_refusal(), NULL);
 	lock_release_and_register_unwind(&start.scope);
-	mask_audit_wait_for_libc();
+	mask_audit_wait();
 	return PATCH_OK;
 }
 

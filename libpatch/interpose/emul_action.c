@@ -5,7 +5,7 @@
 #include "arch/signal_entry.h"
 #include "elf/module.h"
 #include "interpose/emul.h"
-#include "interpose/handler_audit.h"
+#include "interpose/call_audit.h"
 #include "interpose/syscall_emul.h"
 #include "runtime/app_handlers.h"
 #include "trap/action.h"
@@ -135,7 +135,7 @@ void syscall_emul_look_for_handlers(void)
 	if (settled)
 		return;
 	/* First: what a call has installed that is over is seen. */
-	over = handler_audit_is_over();
+	over = call_audit_is_over();
 	for (int signo = 1; signo <= SIGNALS; ++signo)
 		if (!emul_is_in_front(signo))
 			action_take_over(signo);

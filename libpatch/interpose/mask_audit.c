@@ -8,6 +8,7 @@
 
 #include "arch/syscall.h"
 #include "base/syscall.h"
+#include "interpose/call_audit.h"
 #include "interpose/wait_mask.h"
 #include "runtime/lock.h"
 #include "sys/seize.h"
@@ -23,6 +24,11 @@
 static bool incomplete;
 static bool adopts = true;
 static atomic_bool settled;
+/*
+ * No thread has been found to block them since the last call was over that was not mediated (call_audit.h): one that
+ * was about to make it when calls began to be mediated looked clean then.
+ */
+static bool all_seen;
 
 void mask_audit_set_adopts(bool may)
 {
@@ -86,15 +92,21 @@ static bool mask_audit_hides(pid_t tid)
  * Does the thread block owned signals, or may it as soon as it has waited? What it blocks for the time of a wait does
  * no harm (S8). What it is seen to block is asked behind that: it may have waited until now.
  */
+static bool mask_audit_blocks_in(const struct tasks_wait *wait, pid_t tid)
+{
+	uint64_t blocked;
+
+	if (wait_mask_hides(wait))
+		return !arch_call_is_made(wait->pc) && !mask_audit_is_adopted(tid);
+	return tasks_blocked(tid, &blocked) && signals_are_blocked(blocked);
+}
+
 static bool mask_audit_blocks(pid_t tid)
 {
 	struct tasks_wait wait;
-	uint64_t blocked;
 
 	tasks_waits_in(tid, &wait);
-	if (wait_mask_hides(&wait))
-		return !arch_call_is_made(wait.pc) && !mask_audit_is_adopted(tid);
-	return tasks_blocked(tid, &blocked) && signals_are_blocked(blocked);
+	return mask_audit_blocks_in(&wait, tid);
 }
 
 /*
@@ -106,7 +118,10 @@ static size_t blocking_count;
 
 static bool mask_audit_is_to_wait_for(pid_t tid)
 {
-	return mask_audit_blocks(tid) || tasks_waits_for_child(tid);
+	struct tasks_wait wait;
+
+	tasks_waits_in(tid, &wait);
+	return mask_audit_blocks_in(&wait, tid) || tasks_is_wait_for_child(&wait);
 }
 
 static bool mask_audit_remember(pid_t tid, uint64_t blocked, void *data)
@@ -184,16 +199,28 @@ static bool mask_audit_find(pid_t tid, uint64_t blocked, void *data)
 	return *(int *)data == 0;
 }
 
+/* Those that are there, whether they were there before or not. */
+static int mask_audit_look_at_all(void)
+{
+	/* First: what a call has blocked that is over is seen. */
+	const bool over = call_audit_is_over();
+	int found = 0;
+	bool known = tasks_visit(mask_audit_find, &found) || tasks_is_single();
+
+	all_seen = over && known && found == 0;
+	/* Else there is none that could be but one of those interrupted. */
+	return found != 0 || known || !incomplete ? found : MASK_AUDIT_UNKNOWN;
+}
+
 static int mask_audit_look_again(void)
 {
 	uint64_t blocked;
 	int found = 0;
 
-	if (incomplete) {
-		bool known = tasks_visit(mask_audit_find, &found);
-
-		return found != 0 || known || tasks_is_single() ? found : MASK_AUDIT_UNKNOWN;
-	}
+	if (!all_seen)
+		found = mask_audit_look_at_all();
+	if (incomplete || found != 0)
+		return found;
 	while (blocking_count > 0) {
 		int tid = blocking[blocking_count - 1];
 
@@ -216,7 +243,7 @@ int mask_audit_blocking_thread(void)
 		mask_audit_adopt();
 		thread = mask_audit_look_again();
 	}
-	settled = thread == 0 && !incomplete;
+	settled = thread == 0 && all_seen;
 	return thread;
 }
 
@@ -237,6 +264,9 @@ static bool is_in_libc(int tid)
 	return tasks_blocked(tid, &blocked) && signals_are_blocked(blocked) && (blocked & LIBC_ONLY) == LIBC_ONLY;
 }
 
+/* Some ticks, until a thread that was interrupted behind a window's first instruction has run again. */
+#define CALLS_WAIT_NS 30000000
+
 static bool any_in_libc(void)
 {
 	for (size_t i = 0; i < blocking_count; ++i)
@@ -245,14 +275,16 @@ static bool any_in_libc(void)
 	return false;
 }
 
-void mask_audit_wait_for_libc(void)
+void mask_audit_wait(void)
 {
 	struct timespec nap = { 0, FIRST_NAP_NS };
 	struct lock_scope scope;
 
 	for (long waited = 0; waited < LONGEST_WAIT_NS && lock_acquire(&scope); waited += nap.tv_nsec) {
-		bool any = any_in_libc();
+		bool any = any_in_libc() || (waited < CALLS_WAIT_NS && !incomplete && !call_audit_is_over());
 
+		if (!any)
+			mask_audit_blocking_thread();
 		lock_release(&scope);
 		if (!any)
 			return;
@@ -267,5 +299,6 @@ void mask_audit_look(void)
 
 	if (!tasks_is_single() && !tasks_visit(mask_audit_remember, &self))
 		incomplete = true;
-	settled = blocking_count == 0 && !incomplete;
+	all_seen = false;
+	settled = false;
 }

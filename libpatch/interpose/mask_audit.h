@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * Threads may block owned signals by system calls that were not mediated yet, or are not at all. Library lock held, but
- * for mask_audit_wait_for_libc().
+ * for mask_audit_wait().
  */
 #ifndef LIBPATCH_INTERPOSE_MASK_AUDIT_H
 #define LIBPATCH_INTERPOSE_MASK_AUDIT_H
@@ -33,7 +33,10 @@ void mask_audit_adopt(void);
  */
 #define MASK_AUDIT_UNKNOWN (-1)
 int mask_audit_blocking_thread(void);
-/* Those of them that libc is just starting are waited for, a second at most. Takes the library lock now and then. */
-void mask_audit_wait_for_libc(void);
+/*
+ * Those of them that libc is just starting are waited for, a second at most; those that may have been interrupted in
+ * front of a call that was not mediated yet, a few ticks. Takes the library lock now and then.
+ */
+void mask_audit_wait(void);
 
 #endif

@@ -6,7 +6,7 @@
 
 #include "base/syscall.h"
 #include "interpose/emul.h"
-#include "interpose/handler_audit.h"
+#include "interpose/call_audit.h"
 #include "interpose/mask_audit.h"
 #include "runtime/hook_threads.h"
 #include "sys/tls.h"
@@ -92,7 +92,7 @@ void syscall_emul_adopt(uint64_t *mask)
 	*mask &= ~OWNED;
 	mask_audit_adopt();
 	mask_audit_look();
-	handler_audit_begin();
+	call_audit_begin();
 	syscall_emul_look_for_handlers();
 }
 

@@ -185,6 +185,20 @@ static uint64_t tasks_clone3_flags(uint64_t arguments)
 	return flags;
 }
 
+bool tasks_is_wait_for_child(const struct tasks_wait *wait)
+{
+	switch (wait->call) {
+	case SYS_vfork:
+		return true;
+	case SYS_clone:
+		return wait->arguments[0] & CLONE_VFORK;
+	case SYS_clone3:
+		return tasks_clone3_flags(wait->arguments[0]) & CLONE_VFORK;
+	default:
+		return false;
+	}
+}
+
 bool tasks_waits_for_child(pid_t tid)
 {
 	char text[256];
@@ -192,16 +206,7 @@ bool tasks_waits_for_child(pid_t tid)
 
 	/* Not /proc/self/task/, where a process that has borrowed the memory does not find it. */
 	tasks_parse_wait(text, tasks_read_in("/proc/", tid, "/syscall", text, sizeof(text)), &wait);
-	switch (wait.call) {
-	case SYS_vfork:
-		return true;
-	case SYS_clone:
-		return wait.arguments[0] & CLONE_VFORK;
-	case SYS_clone3:
-		return tasks_clone3_flags(wait.arguments[0]) & CLONE_VFORK;
-	default:
-		return false;
-	}
+	return tasks_is_wait_for_child(&wait);
 }
 
 bool tasks_visit(tasks_visit_fn *visit, void *data)

@@ -55,10 +55,9 @@ struct tasks_wait {
 };
 /* Returns `call`. */
 long tasks_waits_in(pid_t tid, struct tasks_wait *wait);
-/*
- * Does the thread sleep until a child that has borrowed its memory lets go of it, as vfork() does? May be asked by such
- * a child, too.
- */
+/* Until a child that has borrowed the thread's memory lets go of it, as vfork() does? */
+bool tasks_is_wait_for_child(const struct tasks_wait *wait);
+/* Does the thread wait so? May be asked by such a child, too. */
 bool tasks_waits_for_child(pid_t tid);
 
 #endif

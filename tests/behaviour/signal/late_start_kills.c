@@ -82,6 +82,16 @@ static void wait_rounds(unsigned int more)
 		sched_yield();
 }
 
+/* A thread that had everything blocked, or was about to block it, is found, until it has passed by a mediated call. */
+static void commit(void)
+{
+	patch_status status;
+
+	while ((status = patch_commit()) == PATCH_EBLOCKED)
+		wait_rounds(1);
+	CHECK_OK(status);
+}
+
 static void run(void *argument)
 {
 	static void *(*const functions[THREADS])(void *) = { masks, starts, spawns };
@@ -89,7 +99,6 @@ static void run(void *argument)
 					     "waitpid" };
 	struct text_copy before = text_of_target(target_named("t_push_push"));
 	pthread_t threads[THREADS];
-	patch_status status;
 	unsigned int made = 0;
 	patch_t patches[8];
 
@@ -106,15 +115,12 @@ static void run(void *argument)
 			       &patches[made]) == PATCH_OK)
 			made++;
 	CHECK(made > 4);
-	/* a thread that had everything blocked is found, until it has passed by a mediated call */
-	while ((status = patch_commit()) == PATCH_EBLOCKED)
-		wait_rounds(1);
-	CHECK_EQ(status, PATCH_OK);
+	commit();
 	for (int round = 0; round < 10; round++) {
 		wait_rounds(50);
 		for (unsigned int i = 0; i < made; i++)
 			CHECK_OK(round % 2 ? patch_enable(patches[i]) : patch_disable(patches[i]));
-		CHECK_OK(patch_commit());
+		commit();
 	}
 	CHECK(hits > 0);
 	__atomic_store_n(&ending, 1, __ATOMIC_RELAXED);
@@ -176,9 +182,64 @@ static void child_in_its_parents_memory(void *unused)
 	CHECK_OK(patch_fini());
 }
 
+/* ---- a thread that is about to make a call, with the number loaded ----------------------------------------------- */
+
+/*
+ * rt_sigprocmask(SIG_SETMASK, set, NULL, 8). What changes is at `window`; the thread is nearly always behind that, in
+ * instructions that take long, and in front of the call.
+ */
+long window_sigprocmask(const uint64_t *set);
+__asm__(".text\n.p2align 4\n.type window_sigprocmask, @function\nwindow_sigprocmask:\n.cfi_startproc\n"
+	"	push %rbx\n	.cfi_adjust_cfa_offset 8\n	.cfi_offset %rbx, -16\n"
+	"	mov %rdi, %rsi\n	mov $2, %edi\n	mov $8, %r10d\n	mov $14, %r8d\n"
+	"window:	nopl 0x12345678(%rax,%rax)\n"
+	"	pause\n	pause\n	pause\n	pause\n	pause\n	pause\n	pause\n	pause\n"
+	"	xor %edx, %edx\n	mov %r8d, %eax\n	syscall\n"
+	"	pop %rbx\n	.cfi_adjust_cfa_offset -8\n	.cfi_restore %rbx\n"
+	"	ret\n.cfi_endproc\n.size window_sigprocmask, . - window_sigprocmask\n");
+
+static void *in_window(void *unused)
+{
+	const uint64_t all = ~(uint64_t)0, none = 0;
+
+	(void)unused;
+	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
+		window_sigprocmask(&all);
+		t_push_push(1, 2);
+		window_sigprocmask(&none);
+		__atomic_fetch_add(&rounds, 1, __ATOMIC_RELAXED);
+	}
+	return NULL;
+}
+
+/* On one processor: when this thread runs, the other one has been interrupted. */
+static void preempted_before_the_call(void *unused)
+{
+	pthread_t thread;
+	cpu_set_t one;
+	patch_t patch;
+
+	(void)unused;
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	REQUIRE(sched_setaffinity(0, sizeof(one), &one) == 0);
+	REQUIRE(pthread_create(&thread, NULL, in_window, NULL) == 0);
+	wait_rounds(10);
+	REQUIRE_OK(patch_init(NULL, 0));
+	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_FORCE, PATCH_ENABLED,
+			      &patch));
+	commit();
+	wait_rounds(100);
+	__atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+	CHECK_OK(patch_fini());
+}
+
 int main(void)
 {
 	harness_start();
+	for (int i = 0; i < 20; i++)
+		harness_isolated("a thread in front of a call", preempted_before_the_call, NULL);
 	harness_isolated("a child in its parent's memory", child_in_its_parents_memory, NULL);
 	for (int i = 0; i < 20; i++)
 		harness_isolated("threads that block everything", run, NULL);
