@@ -103,6 +103,8 @@ struct arch_code_map {
 };
 
 #define ARCH_RSP 4
+/* By their number in unwind tables, the number in the encoding. */
+extern const uint8_t arch_dwarf_registers[16];
 struct arch_registers {
 	uint64_t general[16]; /* by their number in the encoding; ARCH_RSP: the stack pointer */
 	uint64_t flags;

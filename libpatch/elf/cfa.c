@@ -1,7 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The rows of an unwind table's entry, of which only the rule for the CFA is kept: where registers were saved does not
- * matter here. Rows are made one at a time. A row ends where the instructions advance to a later address.
+ * The rows of an unwind table's entry: the rule for the CFA, and where in the frame registers are kept. Of rules of
+ * other kinds only that there is one is kept. Rows are made one at a time. A row ends where the instructions advance to
+ * a later address.
  *
  * Source: DWARF 5, 6.4.2.
  */
@@ -9,15 +10,13 @@
 
 #include "base/dwarf.h"
 
-/* So many operands in LEB128; their sign does not matter when they are passed over. */
-static bool cfa_pass(struct cursor *at, unsigned int count)
+#include <string.h>
+
+static bool cfa_pass(struct cursor *at)
 {
 	uint64_t ignored;
 
-	while (count-- > 0)
-		if (!cursor_leb128(at, false, &ignored))
-			return false;
-	return true;
+	return cursor_leb128(at, false, &ignored);
 }
 
 static bool cfa_pass_block(struct cursor *at)
@@ -56,6 +55,33 @@ static bool cfa_read_factored(struct cursor *at, struct cfa_rows *rows)
 	       !__builtin_mul_overflow((int64_t)offset, rows->entry.data_alignment, &rows->frame.offset);
 }
 
+static void cfa_keep(struct cfa_frame *frame, uint64_t number, int16_t kept)
+{
+	if (number < CFA_KEPT)
+		frame->kept[number] = kept;
+}
+
+static void cfa_restore(struct cfa_rows *rows, uint64_t number)
+{
+	if (number < CFA_KEPT)
+		rows->frame.kept[number] = rows->kept_at_first[number];
+}
+
+/* A register is kept at an offset, in units of the table's. */
+static bool cfa_read_kept(struct cursor *at, struct cfa_rows *rows, uint64_t number, bool is_signed)
+{
+	uint64_t operand;
+	int64_t offset;
+
+	if (!cursor_leb128(at, is_signed, &operand))
+		return false;
+	if (__builtin_mul_overflow((int64_t)operand, rows->entry.data_alignment, &offset) || offset % 8 != 0 ||
+	    offset / 8 <= CFA_KEPT_ELSEWHERE || offset / 8 > INT16_MAX)
+		offset = 8 * CFA_KEPT_ELSEWHERE;
+	cfa_keep(&rows->frame, number, (int16_t)(offset / 8));
+	return true;
+}
+
 /* How far an instruction advances; 0: it does not. */
 static bool cfa_read_advance(struct cursor *at, uint8_t op, const struct cfa_rows *rows, uint64_t *distance)
 {
@@ -90,11 +116,14 @@ static bool cfa_read_advance(struct cursor *at, uint8_t op, const struct cfa_row
 static bool cfa_apply(struct cursor *at, uint8_t op, struct cfa_rows *rows)
 {
 	struct cfa_frame *frame = &rows->frame;
+	uint64_t number = op & ~CFA_UPPER;
 
 	switch (op & CFA_UPPER) {
 	case CFA_OFFSET:
-		return cfa_pass(at, 1);
+		return cfa_read_kept(at, rows, number, false);
 	case CFA_RESTORE:
+		cfa_restore(rows, number);
+		return true;
 	case CFA_ADVANCE_LOC:
 		return true;
 	}
@@ -105,21 +134,37 @@ static bool cfa_apply(struct cursor *at, uint8_t op, struct cfa_rows *rows)
 	case CFA_ADVANCE_LOC2:
 	case CFA_ADVANCE_LOC4:
 		return true;
-	case CFA_RESTORE_EXTENDED:
-	case CFA_UNDEFINED:
-	case CFA_SAME_VALUE:
 	case CFA_GNU_ARGS_SIZE:
-		return cfa_pass(at, 1);
+		return cfa_pass(at);
+	case CFA_RESTORE_EXTENDED:
+		if (!cursor_leb128(at, false, &number))
+			return false;
+		cfa_restore(rows, number);
+		return true;
+	case CFA_SAME_VALUE:
+	case CFA_UNDEFINED:
+		if (!cursor_leb128(at, false, &number))
+			return false;
+		cfa_keep(frame, number, op == CFA_SAME_VALUE ? CFA_KEPT_NOWHERE : CFA_KEPT_ELSEWHERE);
+		return true;
 	case CFA_OFFSET_EXTENDED:
-	case CFA_REGISTER:
 	case CFA_OFFSET_EXTENDED_SF:
+		return cursor_leb128(at, false, &number) &&
+		       cfa_read_kept(at, rows, number, op == CFA_OFFSET_EXTENDED_SF);
+	case CFA_REGISTER:
 	case CFA_VAL_OFFSET:
 	case CFA_VAL_OFFSET_SF:
 	case CFA_GNU_NEGATIVE_OFFSET_EXTENDED:
-		return cfa_pass(at, 2);
+		if (!cursor_leb128(at, false, &number))
+			return false;
+		cfa_keep(frame, number, CFA_KEPT_ELSEWHERE);
+		return cfa_pass(at);
 	case CFA_EXPRESSION:
 	case CFA_VAL_EXPRESSION:
-		return cfa_pass(at, 1) && cfa_pass_block(at);
+		if (!cursor_leb128(at, false, &number))
+			return false;
+		cfa_keep(frame, number, CFA_KEPT_ELSEWHERE);
+		return cfa_pass_block(at);
 	case CFA_REMEMBER_STATE:
 		if (rows->depth == CFA_REMEMBERED)
 			return false;
@@ -190,6 +235,7 @@ bool cfa_begin(struct cfa_rows *rows, const struct module *module, uintptr_t add
 	if (!eh_frame_find(module, address, &rows->entry, NULL))
 		return false;
 	rows->frame = (struct cfa_frame){ 0 };
+	memset(rows->kept_at_first, 0, sizeof(rows->kept_at_first));
 	rows->damaged = false;
 	rows->depth = 0;
 	rows->upper = rows->entry.lower;
@@ -197,6 +243,7 @@ bool cfa_begin(struct cfa_rows *rows, const struct module *module, uintptr_t add
 	/* What functions have in common does not advance. */
 	if (!cfa_make_row(rows, &common) || rows->upper != rows->entry.upper)
 		cfa_give_up(rows);
+	memcpy(rows->kept_at_first, rows->frame.kept, sizeof(rows->kept_at_first));
 	rows->lower = rows->upper = rows->entry.lower;
 	if (rows->damaged || !cfa_make_row(rows, &rows->entry.rows))
 		cfa_give_up(rows);

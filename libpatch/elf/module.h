@@ -30,6 +30,8 @@ const void *module_program_headers(size_t *count);
 
 /* The module that contains address. False: no module does. Whether the vDSO is a module depends on libc. */
 bool module_find(uintptr_t address, struct module *out);
+/* The same in a signal handler; no when this libc cannot tell without a lock. */
+bool module_find_without_lock(uintptr_t address, struct module *out);
 
 /*
  * The same for a module that others may unload: it is there as long as the library lock is held, which the linker's

@@ -41,6 +41,8 @@ static const uint8_t canonical_gregs[16] = {
 	REG_R8, REG_R9, REG_R10, REG_R11, REG_R12, REG_R13, REG_R14, REG_R15
 };
 
+const uint8_t arch_dwarf_registers[16] = { RAX, RDX, RCX, RBX, RSI, RDI, RBP, RSP, 8, 9, 10, 11, 12, 13, 14, 15 };
+
 void arch_registers_from(const greg_t *frame, struct arch_registers *registers)
 {
 	for (unsigned int i = 0; i < ARRAY_SIZE(canonical_gregs); ++i)

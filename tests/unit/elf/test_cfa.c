@@ -193,13 +193,67 @@ Test(cfa, expressions)
 	EXPECT_ROWS(OWN_ROWS(0x10, 3, 2, 0x77, 8, 0x16, 3, 2, 0x77, 8, MARK), { 0, CFA_RSP, 8 }, MARKED(2));
 }
 
-/* Rules of registers are passed over, however many bytes they take. */
+/* Rules of registers do not touch the CFA, however many bytes they take. */
 Test(cfa, registers)
 {
 	EXPECT_ROWS(OWN_ROWS(0x83, 0x82, 1, 0xc3, 0x05, 3, 0x82, 1, 0x06, 3, 0x07, 3, 0x08, 3, 0x09, 3, 6, MARK),
 		    { 0, CFA_RSP, 8 }, MARKED(2));
 	EXPECT_ROWS(OWN_ROWS(0x11, 3, 0x7f, 0x14, 3, 2, 0x15, 3, 0x7f, 0x2e, 16, 0x2f, 3, 2, 0, 0, MARK),
 		    { 0, CFA_RSP, 8 }, MARKED(2));
+}
+
+/* ---- where registers are kept ------------------------------------------------------------------------------------ */
+
+struct kept {
+	unsigned int lower; /* in the function */
+	int rbx, r12, rip;  /* in words */
+};
+
+static void expect_kept(struct image image, const struct kept *expected, size_t count)
+{
+	const uintptr_t function = (uintptr_t)image.bytes + LOWER;
+	struct cfa_rows rows;
+
+	cr_assert(cfa_begin(&rows, &image.module, function));
+	for (size_t i = 0; i < count; ++i) {
+		cfa_seek(&rows, function + expected[i].lower);
+		cr_expect_eq(rows.frame.kept[3], expected[i].rbx, "rbx at %u: %d", expected[i].lower,
+			     rows.frame.kept[3]);
+		cr_expect_eq(rows.frame.kept[12], expected[i].r12, "r12 at %u: %d", expected[i].lower,
+			     rows.frame.kept[12]);
+		cr_expect_eq(rows.frame.kept[CFA_RETURN_ADDRESS], expected[i].rip, "rip at %u: %d", expected[i].lower,
+			     rows.frame.kept[CFA_RETURN_ADDRESS]);
+	}
+}
+
+#define EXPECT_KEPT(image, ...)                                                                                        \
+	expect_kept(image, (const struct kept[]){ __VA_ARGS__ },                                                       \
+		    sizeof((struct kept[]){ __VA_ARGS__ }) / sizeof(struct kept))
+
+Test(cfa, kept)
+{
+	EXPECT_KEPT(OWN_ROWS(0x41, 0x83, 2, 0x41, 0x8c, 3, 0x41, 0xc3, 0x41, 0x06, 12), { 0, 0, 0, -1 },
+		    { 2, -2, 0, -1 }, { 4, -2, -3, -1 }, { 6, 0, -3, -1 }, { 8, 0, 0, -1 });
+	EXPECT_KEPT(OWN_ROWS(0x05, 3, 0x82, 1, 0x11, 12, 0x7e, 0x41, 0x08, 3, 0x07, 16), { 0, -130, 2, -1 },
+		    { 2, 0, 2, CFA_KEPT_ELSEWHERE });
+	EXPECT_KEPT(OWN_ROWS(0x0a, 0x83, 2, 0x8c, 4, 0x41, 0x0b, 0x41, 0x90, 5, 0x41, 0xd0), { 0, -2, -4, -1 },
+		    { 2, 0, 0, -1 }, { 4, 0, 0, -5 }, { 6, 0, 0, -1 });
+}
+
+/* In ways that are not told from each other, or too far away. */
+Test(cfa, kept_in_other_ways)
+{
+	static const uint8_t common[] = { USUAL, 0x8c, 2 };
+	static const uint8_t own[] = { 0x06, 3, 0xcc, 0x41, 0x09, 12, 6, 0x14, 3, 1 };
+
+	EXPECT_KEPT(make(common, sizeof(common), own, sizeof(own)), { 0, 0, -2, -1 },
+		    { 2, CFA_KEPT_ELSEWHERE, CFA_KEPT_ELSEWHERE, -1 });
+	EXPECT_KEPT(OWN_ROWS(0x15, 3, 1, 0x2f, 12, 1, 0x41, 0x10, 3, 2, 0x77, 8, 0x16, 12, 2, 0x77, 8),
+		    { 0, CFA_KEPT_ELSEWHERE, CFA_KEPT_ELSEWHERE, -1 },
+		    { 2, CFA_KEPT_ELSEWHERE, CFA_KEPT_ELSEWHERE, -1 });
+	EXPECT_KEPT(OWN_ROWS(0x83, 0x80, 0x80, 2, 0x8c, 0xff, 0xff, 1), { 0, CFA_KEPT_ELSEWHERE, -0x7fff, -1 });
+	/* Numbers of registers that are not looked at. */
+	EXPECT_KEPT(OWN_ROWS(0x91, 2, 0xd1, 0x06, 0x80, 2, 0x07, 0x80, 2, 0x05, 0xff, 1, 2), { 0, 0, 0, -1 });
 }
 
 /* The end of the function is not passed, however far a row reaches; nor is it read what comes then. */
