@@ -40,9 +40,21 @@ struct hook_pair {
 };
 #define HOOK_PAIRS 8
 
+/* What the handler of an overflow is shown, and what there is. */
+#define OVERFLOW_REGISTERS 18
+struct overflow_note {
+	uintptr_t guard; /* of the hook that calls a procedure; 0: it does not call one yet */
+	int64_t shown[OVERFLOW_REGISTERS];
+	int64_t interrupted[OVERFLOW_REGISTERS];
+	unsigned int index; /* of the action */
+	bool refused;       /* it was shown, and comes again */
+	bool again;         /* it has come again */
+};
+
 /* All 0 at first. */
 struct thread_block {
 	struct hook_pair pairs[HOOK_PAIRS]; /* runtime/hook_pairs.h; the first one is always 0 */
+	struct overflow_note overflow;      /* trap/overflow.c */
 	struct { /* base/error.c */
 		struct error_record chain[ERROR_CHAIN];
 		unsigned int length;

@@ -181,3 +181,14 @@ void action_arm_again(int signo)
 {
 	action_exchange(signo, action_arm_own);
 }
+
+bool action_undo_reset(int signo, unsigned int index)
+{
+	const struct action *action = action_at(index);
+	struct kernel_sigaction now, kernel;
+
+	return action_get(signo, &now) == 0 && now.handler == (void *)(uintptr_t)SIG_DFL &&
+	       (action->program.flags & SA_RESETHAND) == 0 &&
+	       action_wrap(signo, &action->program, action->behind, &kernel) &&
+	       raw_syscall(SYS_rt_sigaction, signo, &kernel, NULL, sizeof(kernel.mask)) == 0;
+}

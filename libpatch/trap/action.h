@@ -43,6 +43,8 @@ long action_get(int signo, struct kernel_sigaction *kernel);
 long action_take_over(int signo);
 /* The reverse. */
 void action_give_back(int signo);
+/* The action with this index is there again, if the program has set the default one. True: it had. */
+bool action_undo_reset(int signo, unsigned int index);
 /* A handler that the kernel has reset for a signal (SA_RESETHAND) is there again: the signal is yet to come. */
 void action_arm_again(int signo);
 

@@ -19,6 +19,7 @@
 #include "trap/app_sigwait.h"
 #include "trap/forward.h"
 #include "trap/mediated.h"
+#include "trap/overflow.h"
 #include "trap/put_off.h"
 #include "trap/registry.h"
 #include "trap/trap.h"
@@ -59,20 +60,38 @@ void signal_frame_raise_held(uint64_t open)
 
 /* ---- where a handler's end goes on ------------------------------------------------------------------------------ */
 
-/* In words of the frame: a struct code_place, and before it a word that tells that they are of this frame. */
+/*
+ * In words of the frame: a struct code_place, and before it a word that tells that they are of this frame, and what is
+ * noted in its lowest bits.
+ */
+enum { NOTED_PLACE = 1, NOTED_OVERFLOW = 2, NOTED_ALL = 3 };
+
 static uint64_t signal_frame_cookie(const ucontext_t *context)
 {
-	return 0x6C69627061746368 ^ (uintptr_t)context;
+	return (0x6C69627061746368 ^ (uintptr_t)context) & ~(uint64_t)NOTED_ALL;
+}
+
+/* 0: nothing is noted. */
+static uint64_t signal_frame_noted(ucontext_t *context)
+{
+	const uint64_t noted = arch_signal_words(context)[0] ^ signal_frame_cookie(context);
+
+	return noted <= NOTED_ALL ? noted : 0;
+}
+
+static void signal_frame_note(ucontext_t *context, uint64_t what)
+{
+	arch_signal_words(context)[0] = signal_frame_cookie(context) | signal_frame_noted(context) | what;
 }
 
 static void signal_frame_note_place(ucontext_t *context, const struct code_place *place)
 {
 	uint64_t *words = arch_signal_words(context);
 
-	words[0] = signal_frame_cookie(context);
 	words[1] = place->shown;
 	words[2] = place->pc;
 	words[3] = place->below;
+	signal_frame_note(context, NOTED_PLACE);
 }
 
 /* Does the block stand for the instruction of the entry now? */
@@ -111,8 +130,11 @@ static void signal_frame_resume(ucontext_t *context)
 {
 	const uint64_t *words = arch_signal_words(context);
 	struct code_place place = { .shown = words[1], .pc = words[2], .below = words[3] };
+	const uint64_t noted = signal_frame_noted(context);
 
-	if (words[0] == signal_frame_cookie(context) && signal_frame_is_current(&place))
+	if (noted & NOTED_OVERFLOW)
+		overflow_resume(context);
+	if ((noted & NOTED_PLACE) && signal_frame_is_current(&place))
 		code_canonical_resume(context->uc_mcontext.gregs, &place);
 }
 
@@ -176,10 +198,11 @@ static void signal_frame_show_address(int signo, siginfo_t *info, uintptr_t inte
 }
 
 /* The frame shows a state of the program, and has a note of where the thread goes on. */
-static void signal_frame_show_program(int signo, siginfo_t *info, ucontext_t *context, struct mediated *call)
+static void signal_frame_show_program(int signo, siginfo_t *info, ucontext_t *context, struct mediated *call,
+				      unsigned int index)
 {
 	greg_t *registers = context->uc_mcontext.gregs;
-	uintptr_t interrupted = (uintptr_t)registers[REG_RIP];
+	const uintptr_t interrupted = (uintptr_t)registers[REG_RIP], stack_pointer = (uintptr_t)registers[REG_RSP];
 	struct code_place place = { 0 };
 
 	arch_signal_words(context)[0] = 0;
@@ -192,6 +215,9 @@ static void signal_frame_show_program(int signo, siginfo_t *info, ucontext_t *co
 		signal_frame_note_place(context, &place);
 		signal_frame_show_address(signo, info, interrupted, place.shown);
 	}
+	if (overflow_is_possible(signo, info, context, stack_pointer) &&
+	    overflow_show(info, context, stack_pointer, index))
+		signal_frame_note(context, NOTED_OVERFLOW);
 }
 
 /*
@@ -225,8 +251,8 @@ static ucontext_t *signal_frame_leave_stack(int signo, const struct action *acti
 	moved = arch_signal_move(entry, stack_pointer);
 	if (moved == NULL)
 		return context;
-	if (arch_signal_words(context)[0] == signal_frame_cookie(context))
-		arch_signal_words(moved)[0] = signal_frame_cookie(moved);
+	if (signal_frame_noted(context) == NOTED_PLACE)
+		arch_signal_words(moved)[0] = signal_frame_cookie(moved) | NOTED_PLACE;
 	return moved;
 }
 
@@ -299,7 +325,7 @@ uintptr_t libpatch_signal_enter(int signo, siginfo_t *info, ucontext_t *context,
 	base = *before;
 	if (ends_wait)
 		base = call->mask;
-	signal_frame_show_program(signo, info, context, call);
+	signal_frame_show_program(signo, info, context, call, index);
 	base |= action->program.mask;
 	if (!(action->program.flags & SA_NODEFER))
 		base |= SIGNALS_BIT(signo);

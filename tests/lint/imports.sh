@@ -14,7 +14,7 @@ ZydisDecoderDecodeFull             planning; Zydis is not patched
 ZydisDecoderDecodeInstruction      planning
 ZydisDecoderInit                   planning
 ZydisRegisterGetLargestEnclosing   planning
-_dl_find_object                    planning: lock-free, allocates nothing; what it holds then is complete patches
+_dl_find_object                    planning; a stack overflow in a hook: lock-free, no allocation; complete patches
 _Unwind_GetCFA                     the personality routine: called by an unwinder only
 _Unwind_GetIP                      the same
 _Unwind_GetLanguageSpecificData    the same

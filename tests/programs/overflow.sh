@@ -1,7 +1,7 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# A program of OCaml whose stack overflows, which its runtime makes an exception of, with a probe on every instruction,
-# whose procedures are called on a stack of the thread's own: it does what it does without.
+# A program of OCaml whose stack overflows, which its runtime makes an exception of, with a probe on every instruction:
+# it does what it does without, with procedures on the program's stack, and with a stack of the thread's own.
 set -u
 build=$(cd "${LIBPATCH_BUILD_DIR:-.}" && pwd) || exit 1
 source=$(cd "${LIBPATCH_SOURCE_DIR:-$(dirname "$0")/../..}" && pwd) || exit 1
@@ -24,22 +24,26 @@ cp "$source/tests/programs/overflow.ml" "$scratch/" && cd "$scratch" && ocamlopt
 echo "status $?" >>expected
 grep -c overflow expected
 
-# probed K OFFSET POLICY STATE TOGGLE
+# probed PRELOADED K OFFSET POLICY STATE TOGGLE
 probed()
 {
+	preloaded=$1
+	shift
 	rm -f report
-	LD_PRELOAD="$own $tool" EVERY_NTH_REPORT=$scratch/report EVERY_NTH_MODULES=main EVERY_NTH_K=$1 \
+	LD_PRELOAD=$preloaded EVERY_NTH_REPORT=$scratch/report EVERY_NTH_MODULES=main EVERY_NTH_K=$1 \
 		EVERY_NTH_OFFSET=$2 EVERY_NTH_POLICY=$3 EVERY_NTH_STATE=$4 EVERY_NTH_TOGGLE=$5 ./overflow >actual 2>&1
 	echo "status $?" >>actual
 	diff expected actual && grep '^end .* hits=[1-9]' report || {
-		echo "FAIL: $*"
+		echo "FAIL: $preloaded $*"
 		failures=$((failures + 1))
 	}
 }
 
 [ "$(grep -c ': overflow' expected)" -eq 40 ] || { echo "FAIL: without patches: $(cat expected)"; exit 1; }
-probed 1 0 allow gp 0
-probed 1 0 allow all 0
-probed 3 1 allow gp 3
-probed 7 2 force gp 0
+for preloaded in "$tool" "$own $tool"; do
+	probed "$preloaded" 1 0 allow gp 0
+	probed "$preloaded" 1 0 allow all 0
+	probed "$preloaded" 3 1 allow gp 3
+	probed "$preloaded" 7 2 force gp 0
+done
 exit $((failures != 0))

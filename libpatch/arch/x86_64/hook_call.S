@@ -83,19 +83,27 @@
 	.text
 
 	/*
-	 * A question to the library in C, which gets `first` and the frame's base; every register but rax is kept. ZF
-	 * and rax: 0 when the answer is true.
+	 * A question to the library in C, which gets `first` and the frame's base; every register but rax is kept, and
+	 * described: the hook has not saved them yet. ZF and rax: 0 when the answer is true.
 	 */
 	.macro ASK name, function, first
 FUNCTION \name
 	push %rcx
+	.cfi_offset %rcx, -24
 	push %rdx
+	.cfi_offset %rdx, -32
 	push %rsi
+	.cfi_offset %rsi, -40
 	push %rdi
+	.cfi_offset %rdi, -48
 	push %r8
+	.cfi_offset %r8, -56
 	push %r9
+	.cfi_offset %r9, -64
 	push %r10
+	.cfi_offset %r10, -72
 	push %r11
+	.cfi_offset %r11, -80
 	cld
 	mov \first, %rdi
 	lea 16(%rbp), %rsi /* the frame's base */
