@@ -35,8 +35,8 @@ struct arch_cold;
 
 /* Code under construction. Writing past `capacity` only counts, so that a dry run measures. */
 struct arch_code {
-	uint8_t *bytes;   /* NULL for a dry run */
-	size_t capacity;
+	uint8_t *bytes;
+	size_t capacity;  /* 0 for a dry run */
 	size_t size;
 	uintptr_t base;   /* address that bytes[0] will have */
 	/*
@@ -63,14 +63,19 @@ static inline uintptr_t arch_code_here(const struct arch_code *code)
 }
 
 /*
- * A piece that does not fit as a whole is not written, only counted, and nothing after it is. Inline: most pieces are a
- * few bytes, of a known number.
+ * A piece that does not fit as a whole is not written, only counted, and nothing after it is. Inline, as is what else
+ * is emitted hundreds of times for each trampoline: most pieces are a few bytes, of a known number.
  */
 static inline void arch_emit_bytes(struct arch_code *code, const void *bytes, size_t size)
 {
-	if (code->bytes && code->size <= code->capacity && size <= code->capacity - code->size)
+	const size_t end = code->size + size;
+
+	/* What is counted is not as much as that. */
+	if (end < size)
+		__builtin_unreachable();
+	if (end <= code->capacity)
 		__builtin_memcpy(code->bytes + code->size, bytes, size);
-	code->size += size;
+	code->size = end;
 }
 
 static inline void arch_emit_u8(struct arch_code *code, uint8_t value)
@@ -89,16 +94,32 @@ static inline void arch_emit_u64(struct arch_code *code, uint64_t value)
 }
 
 /* The 32-bit distance from the end of a 4-byte field, written here, plus `tail` more bytes, to target. */
-void arch_emit_rel32(struct arch_code *code, uintptr_t target, size_t tail);
+static inline void arch_emit_rel32(struct arch_code *code, uintptr_t target, size_t tail)
+{
+	const int64_t distance = (int64_t)(target - (arch_code_here(code) + 4 + tail));
+
+	if (distance != (int32_t)distance)
+		code->out_of_range = true;
+	arch_emit_u32(code, (uint32_t)distance);
+}
 /* jmp rel32, or, in far code, jmp [rip + ...] */
 void arch_emit_jmp(struct arch_code *code, uintptr_t target);
 /* jmp [slot]: where the 8 bytes at `slot` say, which must be near, also in far code */
 void arch_emit_jmp_slot(struct arch_code *code, uintptr_t slot);
 #define ARCH_JMP_SLOT_SIZE 6
-/* Make a 4-byte field that ends at `field_end` the distance from there to the current offset. */
-void arch_emit_label(struct arch_code *code, size_t field_end);
-/* The same, for a given offset. */
-void arch_emit_label_at(struct arch_code *code, size_t field_end, size_t offset);
+/* Make a 4-byte field that ends at `field_end` the distance from there to the offset. */
+static inline void arch_emit_label_at(struct arch_code *code, size_t field_end, size_t offset)
+{
+	const uint32_t distance = (uint32_t)(offset - field_end);
+
+	if (field_end <= code->capacity)
+		__builtin_memcpy(code->bytes + field_end - sizeof(distance), &distance, sizeof(distance));
+}
+/* The same, to the current offset. */
+static inline void arch_emit_label(struct arch_code *code, size_t field_end)
+{
+	arch_emit_label_at(code, field_end, code->size);
+}
 /*
  * Write 8 bytes and make the field their distance. They are aligned, because the program may run with alignment checks
  * (RFLAGS.AC).
@@ -108,9 +129,42 @@ void arch_emit_constant(struct arch_code *code, size_t field_end, uint64_t value
  * Begin a new row at the current offset, `cfa` words and code->pushed; a row that would be empty is overwritten, an
  * equal one is merged.
  */
-void arch_emit_row(struct arch_code *code, uint8_t cfa);
+static inline void arch_emit_row(struct arch_code *code, uint8_t cfa)
+{
+	const struct arch_row row = { (uint16_t)code->size, code->original, (uint8_t)(cfa + code->pushed) };
+	size_t count = code->row_count;
+
+	/* A row cannot point that far; the generator's caller gives up on the site as for any distance too long. */
+	if (code->size > UINT16_MAX)
+		code->out_of_range = true;
+	if (count > 0 && count <= code->row_capacity) {
+		const struct arch_row *last = &code->rows[count - 1];
+
+		if (last->code == row.code) {
+			--count;
+			--last;
+		}
+		if (count > 0 && last->original == row.original && last->cfa == row.cfa) {
+			code->row_count = count;
+			return;
+		}
+	}
+	if (count < code->row_capacity)
+		code->rows[count] = row;
+	code->row_count = count + 1;
+}
+
 /* Begin a new stretch at the current offset; one that would be empty is overwritten. */
-void arch_emit_stretch(struct arch_code *code, uint8_t kind, uint8_t arg);
+static inline void arch_emit_stretch(struct arch_code *code, uint8_t kind, uint8_t arg)
+{
+	size_t count = code->stretch_count;
+
+	if (count > 0 && count <= code->stretch_capacity && code->stretches[count - 1].code == code->size)
+		--count;
+	if (count < code->stretch_capacity)
+		code->stretches[count] = (struct arch_stretch){ (uint16_t)code->size, kind, arg };
+	code->stretch_count = count + 1;
+}
 
 /* Original address -> generated code, for branches that stay inside the region. */
 struct arch_map {

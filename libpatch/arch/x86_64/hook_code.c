@@ -8,33 +8,6 @@ const uint8_t arch_hook_hardware[PATCH_ARCH_GREGS_COUNT] = {
 	RAX, RBX, RCX, RDX, RSI, RDI, RBP, 8, 9, 10, 11, 12, 13, 14, 15
 };
 
-uint32_t arch_emit_field(struct arch_code *code, const char *opcode, size_t size, uint32_t value)
-{
-	arch_emit_bytes(code, opcode, size);
-	arch_emit_u32(code, value);
-	return (uint32_t)code->size;
-}
-
-void arch_emit_back(struct arch_code *code, size_t to)
-{
-	arch_emit_u32(code, (uint32_t)(to - (code->size + 4)));
-}
-
-void arch_emit_store(struct arch_code *code, int32_t offset, uint8_t reg)
-{
-	emit_slot(code, 0x89, reg, RSP, offset);
-}
-
-void arch_emit_load(struct arch_code *code, uint8_t reg, int32_t offset)
-{
-	emit_slot(code, 0x8B, reg, RSP, offset);
-}
-
-void arch_emit_lea(struct arch_code *code, uint8_t reg, int32_t offset)
-{
-	emit_slot(code, 0x8D, reg, RSP, offset);
-}
-
 void arch_emit_lea_program(struct arch_code *code, bool own, uint8_t reg, int32_t above)
 {
 	if (!own) {

@@ -34,12 +34,24 @@ extern const uint8_t arch_hook_hardware[PATCH_ARCH_GREGS_COUNT];
 #define EMIT(literal) arch_emit_bytes(code, literal, sizeof(literal) - 1)
 
 /* Fixed bytes and 32 bits behind them. Returns where the field ends. */
-uint32_t arch_emit_field(struct arch_code *code, const char *opcode, size_t size, uint32_t value);
-#define EMIT_FIELD(literal, value) arch_emit_field(code, literal, sizeof(literal) - 1, (uint32_t)(value))
+static inline __attribute__((always_inline)) uint32_t emit_field(struct arch_code *code, const char *opcode,
+								 size_t size, uint32_t value)
+{
+	uint8_t bytes[8 + sizeof(value)];
+
+	__builtin_memcpy(bytes, opcode, size);
+	__builtin_memcpy(bytes + size, &value, sizeof(value));
+	arch_emit_bytes(code, bytes, size + sizeof(value));
+	return (uint32_t)code->size;
+}
+#define EMIT_FIELD(literal, value) emit_field(code, literal, sizeof(literal) - 1, (uint32_t)(value))
 /* A rel32 to what is emitted later: arch_emit_label() sets it. */
 #define EMIT_FORWARD(literal) EMIT_FIELD(literal, 0)
 /* A rel32 to an earlier offset. */
-void arch_emit_back(struct arch_code *code, size_t to);
+static inline void arch_emit_back(struct arch_code *code, size_t to)
+{
+	arch_emit_u32(code, (uint32_t)(to - (code->size + 4)));
+}
 
 /*
  * opcode reg, [base + offset], 64 bits wide; base: rsp or rdi. Inline, so that each piece has a known number of bytes.
@@ -56,10 +68,21 @@ static inline __attribute__((always_inline)) void emit_slot(struct arch_code *co
 	arch_emit_bytes(code, bytes, size + (is_short ? 1 : sizeof(offset)));
 }
 
-/* mov [rsp + offset], reg; mov reg, [rsp + offset]; lea reg, [rsp + offset] */
-void arch_emit_store(struct arch_code *code, int32_t offset, uint8_t reg);
-void arch_emit_load(struct arch_code *code, uint8_t reg, int32_t offset);
-void arch_emit_lea(struct arch_code *code, uint8_t reg, int32_t offset);
+/* mov [rsp + offset], reg */
+static inline void arch_emit_store(struct arch_code *code, int32_t offset, uint8_t reg)
+{
+	emit_slot(code, 0x89, reg, RSP, offset);
+}
+/* mov reg, [rsp + offset] */
+static inline void arch_emit_load(struct arch_code *code, uint8_t reg, int32_t offset)
+{
+	emit_slot(code, 0x8B, reg, RSP, offset);
+}
+/* lea reg, [rsp + offset] */
+static inline void arch_emit_lea(struct arch_code *code, uint8_t reg, int32_t offset)
+{
+	emit_slot(code, 0x8D, reg, RSP, offset);
+}
 
 /* mov [rdi + ...], reg: the context's fields where rdi points to it. */
 #define CONTEXT_STORE(field, reg) emit_slot(code, 0x89, reg, RDI, (int32_t)offsetof(struct patch_exec_context, field))
