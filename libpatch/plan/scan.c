@@ -242,6 +242,24 @@ static bool scan_add_branch(struct scanned *scanned, uintptr_t at, const uint8_t
 	return true;
 }
 
+/* Skip plain instructions of a text that may be read as it is. */
+static uintptr_t scan_skip_plain(struct scanned *scanned, uintptr_t at)
+{
+	struct scan_function *function = &scanned->function;
+
+	while (is_original && function->upper - at >= INSN_MAX) {
+		const size_t length = arch_plain_length((const uint8_t *)at);
+
+		if (length == 0)
+			break;
+		scan_set_bit(scanned->starts, at - function->lower);
+		function->last = at;
+		function->falls = true;
+		at += length;
+	}
+	return at;
+}
+
 REQUIRES(library_lock)
 static bool scan_decode(struct scanned *scanned)
 {
@@ -250,7 +268,7 @@ static bool scan_decode(struct scanned *scanned)
 	uintptr_t upper = function->upper;
 
 	function->falls = true;
-	for (uintptr_t at = lower; at < upper;) {
+	for (uintptr_t at = lower; (at = scan_skip_plain(scanned, at)) < upper;) {
 		const uint8_t *bytes;
 		struct arch_insn insn;
 		size_t size = is_original ? 0 : original_view(at, &bytes);

@@ -1,26 +1,45 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
+ * The instructions that compilers write most, by a table: in some 60 instructions, where Zydis takes some 800. Any
+ * other is left to that; where this decoder knows one, both say the same.
+ *
  * Encodings (Intel SDM vol. 2, 2.1 and 2.2, tables A-2, A-3 and A-6) with at most one REX and one other prefix, whose
  * every form has the same layout and none is invalid: what is not so is left out of the tables, or looked at by
  * is_known(). And the no-ops that code is filled with, which have many prefixes.
  */
 #include "arch/x86_64/decode.h"
 
+#include <string.h>
+
+/* What is behind an opcode. 0: it is not for here. */
 enum layout {
-	OTHER,    /* not for here */
-	PREFIX,   /* no opcode: count_prefixes() */
-	ALONE,    /* the opcode is all */
-	IMM8,
-	IMM32,
-	IMM_FULL, /* as wide as the register */
-	/* Not with REX, from here on. */
-	BARE,     /* the opcode is all */
-	REL8,
-	REL32,
-	/* With ModRM, from here on. */
-	MODRM,
-	MODRM_IMM8,
-	MODRM_IMM32
+	KNOWN = 1 << 7,
+	PREFIX = 1 << 6,    /* no opcode: count_prefixes() */
+	LOOK = 1 << 5,      /* is_known() is to look at it */
+	RELATIVE = 1 << 4,  /* the immediate is a distance */
+	NO_REX = 1 << 3,
+	HAS_MODRM = 1 << 2,
+	IMMEDIATE = 3       /* an index of immediates[] */
+};
+#define ALONE KNOWN /* the opcode is all */
+#define IMM8 (KNOWN | 1)
+#define IMM32 (KNOWN | 2)
+#define IMM_FULL (KNOWN | 3) /* as wide as the register */
+#define BARE (KNOWN | NO_REX | LOOK)
+#define REL8 (BARE | RELATIVE | IMM8)
+#define REL32 (BARE | RELATIVE | IMM32)
+#define MODRM (KNOWN | HAS_MODRM)
+#define MODRM_IMM8 (MODRM | IMM8)
+#define MODRM_IMM32 (MODRM | IMM32)
+
+/* By IMMEDIATE, then with a prefix 66, with REX.W, with both. */
+static const uint8_t immediates[4][4] = { { 0, 0, 0, 0 }, { 1, 1, 1, 1 }, { 4, 2, 4, 4 }, { 4, 4, 8, 8 } };
+
+/* By ModRM.mod and ModRM.rm: bytes of a displacement, and what else there is. */
+#define SIB (1 << 3)
+#define FROM_END (1 << 4)
+static const uint8_t operands[4][8] = {
+	{ [4] = SIB, [5] = FROM_END | 4 }, { 1, 1, 1, 1, SIB | 1, 1, 1, 1 }, { 4, 4, 4, 4, SIB | 4, 4, 4, 4 }
 };
 
 /* Operation on eax or al, registers and memory: eight opcodes in a row, of which the last two are something else. */
@@ -43,38 +62,37 @@ static const uint8_t primary[256] = {
 	[0x81] = MODRM_IMM32,
 	[0x83] = MODRM_IMM8,
 	[0x84 ... 0x8B] = MODRM, /* test, xchg, mov */
-	[0x8D] = MODRM,          /* lea */
+	[0x8D] = MODRM | LOOK,   /* lea */
 	[0x90] = BARE,           /* nop */
 	[0x98 ... 0x99] = ALONE, /* cdqe, cqo */
 	[0xA8] = IMM8,           /* test */
 	[0xA9] = IMM32,
 	[0xB0 ... 0xB7] = IMM8,  /* mov */
 	[0xB8 ... 0xBF] = IMM_FULL,
-	[0xC0 ... 0xC1] = MODRM_IMM8,
+	[0xC0 ... 0xC1] = MODRM_IMM8 | LOOK,
 	[0xC3] = BARE,           /* ret */
-	[0xC6] = MODRM_IMM8,     /* mov */
-	[0xC7] = MODRM_IMM32,
+	[0xC6] = MODRM_IMM8 | LOOK, /* mov */
+	[0xC7] = MODRM_IMM32 | LOOK,
 	[0xC9] = ALONE,          /* leave */
 	[0xCC] = BARE,           /* int3 */
-	[0xD0 ... 0xD3] = MODRM,
+	[0xD0 ... 0xD3] = MODRM | LOOK,
 	[0xE8 ... 0xE9] = REL32, /* call, jmp */
 	[0xEB] = REL8,
-	[0xF6] = MODRM,          /* and, of test, an immediate */
-	[0xF7] = MODRM,
-	[0xFE ... 0xFF] = MODRM,
+	[0xF6 ... 0xF7] = MODRM | LOOK, /* and, of test, an immediate */
+	[0xFE ... 0xFF] = MODRM | LOOK,
 };
 
 /* Behind 0F. */
 static const uint8_t secondary[256] = {
 	[0x10 ... 0x11] = MODRM, /* movups */
-	[0x1F] = MODRM,          /* nop */
+	[0x1F] = MODRM | LOOK,   /* nop */
 	[0x28 ... 0x29] = MODRM, /* movaps */
 	[0x2E ... 0x2F] = MODRM, /* ucomiss, comiss */
 	[0x40 ... 0x4F] = MODRM, /* cmov */
 	[0x54] = MODRM,          /* andps */
 	[0x57] = MODRM,          /* xorps */
 	[0x80 ... 0x8F] = REL32,
-	[0x90 ... 0x9F] = MODRM, /* set */
+	[0x90 ... 0x9F] = MODRM | LOOK, /* set */
 	[0xAF] = MODRM,          /* imul */
 	[0xB6 ... 0xB7] = MODRM, /* movzx */
 	[0xBE ... 0xBF] = MODRM, /* movsx */
@@ -83,7 +101,7 @@ static const uint8_t secondary[256] = {
 /* Behind 66, F3 and F2, and 0F. */
 static const uint8_t secondary_66[256] = {
 	[0x10 ... 0x11] = MODRM, /* movupd */
-	[0x1F] = MODRM,          /* nop */
+	[0x1F] = MODRM | LOOK,   /* nop */
 	[0x28 ... 0x29] = MODRM, /* movapd */
 	[0x2E ... 0x2F] = MODRM, /* ucomisd, comisd */
 	[0x54] = MODRM,          /* andpd */
@@ -124,7 +142,7 @@ struct fields {
 	uint8_t rex;  /* 0: none */
 	uint8_t opcode;
 	uint8_t modrm;
-	enum layout layout;
+	uint8_t layout;
 };
 
 static unsigned int reg_of(const struct fields *fields)
@@ -175,15 +193,14 @@ static bool is_known(struct fields *fields, struct arch_insn *insn)
 		insn->flags |= ARCH_F_NOFALL;
 		return true;
 	default:
-		if (fields->layout == REL8)
-			insn->kind = ARCH_JCC;
+		insn->kind = ARCH_JCC;
 		return true;
 	}
 }
 
 static bool is_known_secondary(const struct fields *fields, struct arch_insn *insn)
 {
-	if (fields->layout == REL32)
+	if (fields->layout & RELATIVE)
 		insn->kind = ARCH_JCC;
 	if (fields->opcode == 0x1F)
 		insn->flags |= ARCH_F_NOP | ARCH_F_FILLER;
@@ -202,7 +219,7 @@ static bool takes_prefix(uint8_t opcode)
 }
 
 /* How an opcode goes on behind a prefix. */
-static __attribute__((noinline)) enum layout layout_behind(uint8_t prefix, bool escaped, uint8_t opcode)
+static __attribute__((noinline)) uint8_t layout_behind(uint8_t prefix, bool escaped, uint8_t opcode)
 {
 	switch (prefix) {
 	case 0x66:
@@ -210,42 +227,31 @@ static __attribute__((noinline)) enum layout layout_behind(uint8_t prefix, bool 
 			return secondary_66[opcode];
 		break;
 	case 0xF2:
-		return escaped ? secondary_f2[opcode] : OTHER;
+		return escaped ? secondary_f2[opcode] : 0;
 	case 0xF3:
-		return escaped ? secondary_f3[opcode] : OTHER;
+		return escaped ? secondary_f3[opcode] : 0;
 	case 0x2E:
-		return escaped && opcode == 0x1F ? MODRM : OTHER;
+		return escaped && opcode == 0x1F ? MODRM | LOOK : 0;
 	default:
 		if (escaped)
-			return OTHER;
+			return 0;
 		break;
 	}
-	return takes_prefix(opcode) ? primary[opcode] : OTHER;
+	return takes_prefix(opcode) ? primary[opcode] : 0;
 }
 
+/* Behind so many prefixes 66, all is there to be read that is read: 2E, REX, 0F, opcode, ModRM, SIB. */
+#define PREFIXES_MAX (INSN_MAX - 6)
+
 /* Of many prefixes, all of which only no-ops have: how many. Of others there may be one. */
-static __attribute__((noinline)) size_t count_prefixes(const uint8_t *bytes, size_t size)
+static __attribute__((noinline)) size_t count_prefixes(const uint8_t *bytes)
 {
 	size_t at = 0;
 
-	while (at < size && bytes[at] == 0x66)
+	while (at < PREFIXES_MAX && bytes[at] == 0x66)
 		++at;
-	at += at < size && bytes[at] == 0x2E;
+	at += bytes[at] == 0x2E;
 	return at == 0 ? 1 : at;
-}
-
-static size_t immediate_size(const struct fields *fields)
-{
-	switch (fields->layout) {
-	case IMM8: case MODRM_IMM8: case REL8:
-		return 1;
-	case IMM32: case MODRM_IMM32: case REL32:
-		return fields->prefix == 0x66 && !(fields->rex & 8) ? 2 : 4;
-	case IMM_FULL:
-		return fields->rex & 8 ? 8 : 4;
-	default:
-		return 0;
-	}
 }
 
 static int32_t signed32(const uint8_t *bytes)
@@ -256,90 +262,128 @@ static int32_t signed32(const uint8_t *bytes)
 	return value;
 }
 
-/*
- * Of a memory operand: the bytes behind ModRM, SIB and displacement. *relative: that is from the instruction's end.
- * False: some are not there.
- */
-static bool measure_operand(const struct fields *fields, const uint8_t *behind, size_t size, size_t *length,
-			    bool *relative, struct arch_insn *insn)
+/* Of an operand whose ModRM ends at `at`: SIB and displacement. Returns where they end. */
+static size_t measure_operand(const struct fields *fields, const uint8_t *bytes, size_t at, struct arch_insn *insn)
 {
-	unsigned int mod = fields->modrm >> 6, base = fields->modrm & 7;
-	size_t sib = mod != 3 && base == 4;
+	const uint8_t operand = operands[fields->modrm >> 6][fields->modrm & 7];
 
-	*length = 0;
-	*relative = mod == 0 && base == 5;
-	if (mod == 3)
-		return true;
-	if (sib) {
-		if (size == 0)
-			return false;
-		base = behind[0] & 7;
+	if (operand & SIB) {
+		const uint8_t base = bytes[at++] & 7;
+
 		if (base == 4 && !(fields->rex & 1) && !(insn->flags & ARCH_F_NOP))
 			insn->flags |= ARCH_F_MEM_RSP;
+		if (base == 5 && fields->modrm < 0x40)
+			return at + 4;
+	} else if ((operand & FROM_END) && !(insn->flags & ARCH_F_NOP)) {
+		insn->disp_offset = (uint8_t)at;
 	}
-	*length = sib + (mod == 1 ? 1 : mod == 2 || base == 5 ? 4 : 0);
-	return *length <= size;
+	return at + (operand & 7);
 }
 
-bool decode_fast(const uint8_t *bytes, size_t size, uintptr_t address, struct arch_insn *insn)
+static bool decode_endbr(struct arch_insn *insn)
 {
-	struct fields fields = { 0 };
-	bool escaped = false, relative = false;
-	size_t at = 0, operand, immediate;
+	*insn = (struct arch_insn){
+		.length = ARCH_ENDBR_SIZE,
+		.opcode_offset = 1,
+		.modrm_offset = 3,
+		.flags = ARCH_F_ENDBR,
+	};
+	return true;
+}
+
+/*
+ * Behind so many bytes of prefixes, which are as `prefix` in struct fields says. INSN_MAX bytes can be read, of which
+ * `size` are the instruction's. Inline twice, and without calls where there is no prefix: scans decode most.
+ */
+static inline __attribute__((always_inline)) bool decode_behind(uint8_t prefix, size_t at, const uint8_t *bytes,
+								size_t size, uintptr_t address, struct arch_insn *insn)
+{
+	struct fields fields = { .prefix = prefix, .opcode = bytes[at] };
+	bool escaped;
+	size_t end;
 
 	*insn = (struct arch_insn){ 0 };
-	if (size >= ARCH_ENDBR_SIZE && arch_is_endbr(bytes)) {
-		insn->length = ARCH_ENDBR_SIZE;
-		insn->opcode_offset = 1;
-		insn->modrm_offset = 3;
-		insn->flags = ARCH_F_ENDBR;
-		return true;
+	if ((fields.opcode & 0xF0) == 0x40) {
+		fields.rex = fields.opcode;
+		fields.opcode = bytes[++at];
 	}
-	if (size > 0 && primary[bytes[0]] == PREFIX) {
-		at = count_prefixes(bytes, size);
-		fields.prefix = at > 1 ? 0x2E : bytes[0];
-	}
-	if (at < size && (bytes[at] & 0xF0) == 0x40)
-		fields.rex = bytes[at++];
 	insn->opcode_offset = (uint8_t)at;
-	if (at < size && bytes[at] == 0x0F) {
-		escaped = true;
-		++at;
-	}
-	if (at >= size)
+	escaped = fields.opcode == 0x0F;
+	if (escaped)
+		fields.opcode = bytes[++at];
+	++at;
+	fields.layout = prefix == 0 ? (escaped ? secondary : primary)[fields.opcode] :
+				      layout_behind(prefix, escaped, fields.opcode);
+	if (!(fields.layout & KNOWN) || ((fields.layout & NO_REX) && fields.rex != 0))
 		return false;
-	fields.opcode = bytes[at++];
-	fields.layout = fields.prefix == 0 ? (escaped ? secondary : primary)[fields.opcode] :
-					     layout_behind(fields.prefix, escaped, fields.opcode);
-	if (fields.layout <= PREFIX || (fields.layout >= MODRM && at >= size) ||
-	    (fields.layout >= BARE && fields.layout < MODRM && fields.rex != 0))
-		return false;
-	if (fields.layout >= MODRM) {
+	if (fields.layout & HAS_MODRM) {
 		insn->modrm_offset = (uint8_t)at;
 		fields.modrm = bytes[at++];
 	}
-	if (!(escaped ? is_known_secondary(&fields, insn) : is_known(&fields, insn)))
+	if ((fields.layout & LOOK) && !(escaped ? is_known_secondary(&fields, insn) : is_known(&fields, insn)))
 		return false;
-	if (fields.layout >= MODRM) {
-		if (!measure_operand(&fields, bytes + at, size - at, &operand, &relative, insn))
-			return false;
-		if (relative && !(insn->flags & ARCH_F_NOP))
-			insn->disp_offset = (uint8_t)at;
-		at += operand;
-	}
-	immediate = immediate_size(&fields);
-	if (size - at < immediate)
+	if (fields.layout & HAS_MODRM)
+		at = measure_operand(&fields, bytes, at, insn);
+	end = at + immediates[fields.layout & IMMEDIATE][(prefix == 0x66) | (fields.rex >> 2 & 2)];
+	if (end > size)
 		return false;
-	if (at + immediate > INSN_MAX)
-		return false;
-	insn->length = (uint8_t)(at + immediate);
+	insn->length = (uint8_t)end;
 	if (insn->disp_offset != 0)
-		insn->target = address + insn->length + (uintptr_t)(intptr_t)signed32(bytes + insn->disp_offset);
-	if (fields.layout == REL8 || fields.layout == REL32) {
+		insn->target = address + end + (uintptr_t)(intptr_t)signed32(bytes + insn->disp_offset);
+	if (fields.layout & RELATIVE) {
 		insn->rel_offset = (uint8_t)at;
-		insn->rel_size = (uint8_t)immediate;
-		insn->target = address + insn->length +
-			       (uintptr_t)(intptr_t)(immediate == 1 ? (int8_t)bytes[at] : signed32(bytes + at));
+		insn->rel_size = (uint8_t)(end - at);
+		insn->target = address + end +
+			       (uintptr_t)(intptr_t)(end - at == 1 ? (int8_t)bytes[at] : signed32(bytes + at));
 	}
 	return true;
+}
+
+size_t arch_plain_length(const uint8_t bytes[INSN_MAX])
+{
+	const uint8_t rex = (bytes[0] & 0xF0) == 0x40 ? bytes[0] : 0;
+	size_t at = rex != 0;
+	const uint8_t layout = primary[bytes[at++]];
+
+	if ((layout & (KNOWN | LOOK)) != KNOWN)
+		return 0;
+	if (layout & HAS_MODRM) {
+		const uint8_t modrm = bytes[at++], operand = operands[modrm >> 6][modrm & 7];
+
+		if (operand & SIB)
+			at += (bytes[at] & 7) == 5 && modrm < 0x40 ? 5 : 1;
+		at += operand & 7;
+	}
+	return at + immediates[layout & IMMEDIATE][rex >> 2 & 2];
+}
+
+/* Any instruction, of less than INSN_MAX bytes that can be read, or with prefixes. */
+static __attribute__((noinline)) bool decode_slowly(const uint8_t *bytes, size_t size, uintptr_t address,
+						    struct arch_insn *insn)
+{
+	uint8_t readable[INSN_MAX] = { 0 };
+	uint8_t prefix;
+	size_t at;
+
+	size = MIN(size, sizeof(readable));
+	memcpy(readable, bytes, size);
+	if (!(primary[readable[0]] & PREFIX)) {
+		if (decode_behind(0, 0, readable, size, address, insn))
+			return true;
+	} else if (size >= ARCH_ENDBR_SIZE && arch_is_endbr(readable)) {
+		return decode_endbr(insn);
+	} else {
+		at = count_prefixes(readable);
+		prefix = at > 1 ? 0x2E : readable[0];
+		if (decode_behind(prefix, at, readable, size, address, insn))
+			return true;
+	}
+	return decode_zydis(bytes, size, address, insn);
+}
+
+bool arch_decode(const uint8_t *bytes, size_t size, uintptr_t address, struct arch_insn *insn)
+{
+	if (size < INSN_MAX || (primary[bytes[0]] & PREFIX))
+		return decode_slowly(bytes, size, address, insn);
+	return decode_behind(0, 0, bytes, INSN_MAX, address, insn) || decode_zydis(bytes, size, address, insn);
 }

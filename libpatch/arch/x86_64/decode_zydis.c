@@ -239,11 +239,6 @@ bool decode_zydis(const uint8_t *bytes, size_t size, uintptr_t address, struct a
 	return true;
 }
 
-bool arch_decode(const uint8_t *bytes, size_t size, uintptr_t address, struct arch_insn *insn)
-{
-	return decode_fast(bytes, size, address, insn) || decode_zydis(bytes, size, address, insn);
-}
-
 static uint16_t register_bit(ZydisRegister named)
 {
 	ZydisRegister whole = ZydisRegisterGetLargestEnclosing(ZYDIS_MACHINE_MODE_LONG_64, named);
