@@ -166,6 +166,9 @@ static patch_status site_check_mapping(struct extent *extent, uintptr_t address,
 	return PATCH_OK;
 }
 
+/* So much is read behind a function, or an address in it. */
+#define READ_BEHIND (WINDOW_REACH + WINDOW_LENGTH_MAX)
+
 /*
  * What the dynamic linker knows stays mapped while the library lock is held: unloading waits for that
  * (interpose/unload.c). So the code that is planned with is read without asking the kernel again, as far as the mapping
@@ -175,7 +178,7 @@ static void site_trust(const struct module *module, uintptr_t address, const str
 	REQUIRES(library_lock)
 {
 	uintptr_t lower = MAX(ALIGN_DOWN(extent->upper != 0 ? extent->lower : address, PAGE_SIZE), cached.lower);
-	uintptr_t upper = MIN(ALIGN_UP(MAX(extent->upper, address + 1), PAGE_SIZE), cached.upper);
+	uintptr_t upper = MIN(ALIGN_UP(MAX(extent->upper, address) + READ_BEHIND, PAGE_SIZE), cached.upper);
 
 	FOR_EACH_SEGMENT(segment, module->headers, module->header_count, PT_LOAD, PF_R | PF_X) {
 		uintptr_t start = module->bias + segment->p_vaddr;
@@ -206,7 +209,6 @@ static patch_status site_examine_for(uintptr_t address, bool mediated, struct ex
 
 	refusal->irritant = address;
 	*extent = (struct extent){ .limit = UINTPTR_MAX, .barrier = UINTPTR_MAX };
-	mem_trust(0, 0);
 	if (pc_map_contains(address)) {
 		refusal->message = "the address is in code that libpatch generated";
 		return PATCH_EPROTECTED;

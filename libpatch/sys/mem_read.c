@@ -88,6 +88,8 @@ bool mem_is_readable(uintptr_t lower, uintptr_t upper)
 
 void mem_trust(uintptr_t lower, uintptr_t upper)
 {
+	if (lower < upper && lower >= trusted_lower && upper <= trusted_upper)
+		return;
 	trusted_lower = 0;
 	trusted_upper = 0;
 	if (lower >= upper || !mem_is_readable(lower, upper))

@@ -21,8 +21,9 @@ size_t mem_read_readable(uintptr_t address, void *buffer, size_t size);
 /* Do the pages of [lower, upper) have read permission now? True where the kernel refuses to say. */
 bool mem_is_readable(uintptr_t lower, uintptr_t upper);
 /*
- * [lower, upper) stays mapped until the next call. If all of it is readable now, it is read without asking the kernel
- * again. The caller ends that with an empty range, before the library lock is released.
+ * [lower, upper) stays mapped until the library lock is released. If all of it is readable now, it is read without
+ * asking the kernel again, until the next call for what is not in it. The caller ends that with an empty range, before
+ * the library lock is released.
  */
 void mem_trust(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock);
 
