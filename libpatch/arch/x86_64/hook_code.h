@@ -22,11 +22,16 @@
 #define EARLY (MASK(RAX) | MASK(RCX) | MASK(RDI))
 
 /* In the frame, by index of a general purpose register: what the program had, and what the context has. */
-#define PRIVATE(i) (ARCH_HOOK_FRAME_REGISTERS + 8 * (i))
+#define PRIVATE(i) (ARCH_HOOK_FRAME_REGISTERS + 8 * (int32_t)(i))
 #define CONTEXT(field) (ARCH_HOOK_FRAME_CONTEXT + (int32_t)offsetof(struct patch_exec_context, field))
 #define OFFERED(i) (CONTEXT(general_purpose_registers) + 8 * (int32_t)(i))
 /* Where the program's register is while the hook runs: what the procedure may write is in the context only. */
 #define KEPT(written, i) ((written) >> (i) & 1 ? OFFERED(i) : PRIVATE((int32_t)(i)))
+
+/* For each index of a general purpose register that is in the mask, a variable. */
+#define FOR_EACH_REGISTER(mask, i)                                                                                     \
+	for (unsigned int i, rest_ = (unsigned int)(mask);                                                             \
+	     rest_ != 0 && (i = (unsigned int)__builtin_ctz(rest_), true); rest_ &= rest_ - 1)
 
 /* Hardware number of general_purpose_registers[i]. */
 extern const uint8_t arch_hook_hardware[PATCH_ARCH_GREGS_COUNT];
@@ -54,18 +59,21 @@ static inline void arch_emit_back(struct arch_code *code, size_t to)
 }
 
 /*
- * opcode reg, [base + offset], 64 bits wide; base: rsp or rdi. Inline, so that each piece has a known number of bytes.
+ * opcode reg, [base + offset], 64 bits wide; base: rsp or rdi. Made in one word, and written in one: behind it is room
+ * for cold code.
  */
 static inline __attribute__((always_inline)) void emit_slot(struct arch_code *code, uint8_t opcode, uint8_t reg,
 							    uint8_t base, int32_t offset)
 {
 	const bool is_short = offset >= -128 && offset < 128;
-	const size_t size = base == RSP ? 4 : 3; /* with a SIB byte */
-	const uint8_t modrm = (is_short ? 0x40 : 0x80) | (reg & 7) << 3 | base;
-	uint8_t bytes[4 + sizeof(offset)] = { reg >= R8 ? 0x4C : 0x48, opcode, modrm, 0x24 };
+	const unsigned int at = base == RSP ? 4 : 3; /* with a SIB byte */
+	const uint64_t word = (reg >= R8 ? 0x4C : 0x48) | (uint64_t)opcode << 8 |
+			      (uint64_t)((is_short ? 0x40 : 0x80) | (reg & 7) << 3 | base) << 16 |
+			      (base == RSP ? (uint64_t)0x24 << 24 : 0) | (uint64_t)(uint32_t)offset << 8 * at;
 
-	__builtin_memcpy(bytes + size, &offset, sizeof(offset)); /* little endian: of a short one the first byte */
-	arch_emit_bytes(code, bytes, size + (is_short ? 1 : sizeof(offset)));
+	if (code->size + sizeof(word) <= code->capacity)
+		__builtin_memcpy(code->bytes + code->size, &word, sizeof(word));
+	code->size += at + (is_short ? 1 : sizeof(offset));
 }
 
 /* mov [rsp + offset], reg */

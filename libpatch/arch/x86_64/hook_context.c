@@ -63,9 +63,8 @@ void arch_emit_context(struct arch_code *code, const struct arch_hook *hook, uin
 	CONTEXT_STORE(program_counter, RAX);
 	arch_emit_lea_program(code, hook->own, RAX, hook_above(exit));
 	CONTEXT_STORE(stack_pointer, RAX);
-	for (unsigned int i = 0; i < PATCH_ARCH_GREGS_COUNT; ++i)
-		if (offered & ~EARLY & (uint64_t)1 << i)
-			CONTEXT_STORE(general_purpose_registers[i], arch_hook_hardware[i]);
+	FOR_EACH_REGISTER(offered & ~EARLY, i)
+		CONTEXT_STORE(general_purpose_registers[i], arch_hook_hardware[i]);
 	EMIT("\x48\x8B\x41\x08"); /* mov rax, [rcx + user_data] */
 	CONTEXT_STORE(user_data, RAX);
 	EMIT("\x31\xC0");                     /* xor eax, eax */

@@ -33,9 +33,8 @@ uint16_t arch_hook_writes(const struct arch_hook *hook)
 	const uint64_t written = hook_written(hook);
 	unsigned int numbers = 0;
 
-	for (unsigned int i = 0; i < PATCH_ARCH_GREGS_COUNT; ++i)
-		if (written & (uint64_t)1 << i)
-			numbers |= 1U << arch_hook_hardware[i];
+	FOR_EACH_REGISTER(written, i)
+		numbers |= 1U << arch_hook_hardware[i];
 	return hook->action == ARCH_CALL_PROCEDURE ? (uint16_t)numbers : 0;
 }
 
@@ -126,9 +125,8 @@ static void emit_call(struct arch_code *code, const struct arch_hook *hook, uint
 static void emit_put_back(struct arch_code *code, uint64_t written)
 {
 	EMIT_FIELD("\x64\x48\x89\x04\x25", hook_tls_offset(&libpatch_hook_guard.guard)); /* mov fs:[guard], rax */
-	for (unsigned int i = 1; i < PATCH_ARCH_GREGS_COUNT; ++i)
-		if ((written | DESTROYED) & (uint64_t)1 << i)
-			arch_emit_load(code, arch_hook_hardware[i], KEPT(written, i));
+	FOR_EACH_REGISTER((written | DESTROYED) & ~MASK(RAX), i)
+		arch_emit_load(code, arch_hook_hardware[i], KEPT(written, i));
 }
 
 void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
@@ -159,9 +157,8 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 		arch_emit_store(code, OFFERED(PATCH_X86_64_RAX), RAX);
 	emit_take_record(code, hook, offered, cold);
 	arch_emit_save_errno(code);
-	for (unsigned int i = 0; i < PATCH_ARCH_GREGS_COUNT; ++i)
-		if (DESTROYED & ~written & ~(MASK(RAX) | MASK(RCX)) & (uint64_t)1 << i)
-			arch_emit_store(code, PRIVATE(i), arch_hook_hardware[i]);
+	FOR_EACH_REGISTER(DESTROYED & ~written & ~(MASK(RAX) | MASK(RCX)), i)
+		arch_emit_store(code, PRIVATE(i), arch_hook_hardware[i]);
 	if (offered & MASK(RDI))
 		arch_emit_store(code, OFFERED(PATCH_X86_64_RDI), RDI);
 	emit_call(code, hook, offered, cold);
