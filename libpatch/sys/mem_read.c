@@ -27,9 +27,6 @@ static long mem_read_by_file(uintptr_t address, void *buffer, size_t size)
 	return got == -EIO ? -EFAULT : got;
 }
 
-/* More than most functions are on: one system call asks for all. */
-#define PAGES_AT_ONCE 16
-
 static uintptr_t trusted_lower;
 static uintptr_t trusted_upper;
 
@@ -65,24 +62,20 @@ static long mem_read_page(uintptr_t address, void *buffer, size_t size, bool by_
 	return got == -EFAULT ? -mem_reason(address) : got;
 }
 
+/* No operation on a mask: rt_sigprocmask(2) reads the mask that it is given, and then refuses. */
+#define NO_OPERATION (-1)
+
+/*
+ * By the cheapest call that reads and does nothing: it takes a tenth of the time of gettid() and process_vm_readv(),
+ * and most functions are on one page.
+ */
 bool mem_is_readable(uintptr_t lower, uintptr_t upper)
 {
-	struct iovec pages[PAGES_AT_ONCE];
-	uint8_t bytes[PAGES_AT_ONCE];
-
 	if (lower >= trusted_lower && upper <= trusted_upper)
 		return true;
-	/* One byte of each page. */
-	while (lower < upper) {
-		struct iovec local = { bytes, 0 };
-		long got;
-
-		for (; lower < upper && local.iov_len < PAGES_AT_ONCE; lower = ALIGN_DOWN(lower, PAGE_SIZE) + PAGE_SIZE)
-			pages[local.iov_len++] = (struct iovec){ (void *)lower, 1 };
-		got = raw_syscall(SYS_process_vm_readv, raw_syscall(SYS_gettid), &local, 1, pages, local.iov_len, 0);
-		if (got != (long)local.iov_len)
-			return got < 0 && got != -EFAULT;
-	}
+	for (uintptr_t page = ALIGN_DOWN(lower, PAGE_SIZE); page < upper; page += PAGE_SIZE)
+		if (raw_syscall(SYS_rt_sigprocmask, NO_OPERATION, page, NULL, sizeof(uint64_t)) == -EFAULT)
+			return false;
 	return true;
 }
 
