@@ -43,7 +43,6 @@ struct arena {
 	uintptr_t code; /* up to `end` */
 	uintptr_t end;
 	uintptr_t bump;
-	uintptr_t fresh; /* the first page that no block was ever in */
 	uintptr_t seen;  /* arena_visit_new() has seen what is below */
 	struct free_block *free[CLASSES];
 };
@@ -172,7 +171,6 @@ static bool arena_map(struct arena *arena, uintptr_t near, struct arena_reach re
 	arena->slots.upper = base + slots_size;
 	arena->code = arena->slots.upper;
 	arena->bump = arena->code;
-	arena->fresh = arena->code;
 	arena->seen = arena->code;
 	arena->end = base + size;
 	return true;
@@ -282,8 +280,6 @@ static uintptr_t arena_take(struct arena *arena, size_t size, struct arena_reach
 	    address + size > reach.upper)
 		return 0;
 	arena->bump += size;
-	for (; arena->fresh < arena->bump; arena->fresh += PAGE_SIZE)
-		staging_fresh_page(arena->fresh);
 	return address;
 }
 

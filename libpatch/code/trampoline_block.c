@@ -41,13 +41,23 @@ static bool trampoline_finish_header(struct builder *builder, const struct arch_
 	uint64_t form = (uintptr_t)trampoline_form(builder, code->stretch_count);
 	uint64_t last = form << ARENA_FORM_SHIFT | ARENA_ROW_END;
 
-	memset(builder->block, 0, header);
+	const size_t rows_end = ARENA_BLOCK_ROWS + code->row_count * sizeof(builder->rows[0]);
+
 	memcpy(builder->block, &site, sizeof(site));
 	for (size_t i = 0; i < code->row_count; ++i)
 		builder->rows[i].code = (uint16_t)(builder->rows[i].code + header);
-	memcpy(builder->block + ARENA_BLOCK_ROWS, builder->rows, code->row_count * sizeof(builder->rows[0]));
-	memcpy(builder->block + ARENA_BLOCK_ROWS + code->row_count * sizeof(builder->rows[0]), &last, sizeof(last));
+	memcpy(builder->block + ARENA_BLOCK_ROWS, builder->rows, rows_end - ARENA_BLOCK_ROWS);
+	memcpy(builder->block + rows_end, &last, sizeof(last));
+	memset(builder->block + rows_end + sizeof(last), 0, header - rows_end - sizeof(last));
 	return form != 0;
+}
+
+/* With what is behind the code: so blocks are staged without gaps, which would be read before they are written. */
+static bool trampoline_stage(struct builder *builder, const struct arena_block *block, size_t size)
+	REQUIRES(library_lock)
+{
+	memset(builder->block + size, 0, block->size - size);
+	return staging_add(block->address, builder->block, block->size);
 }
 
 /* From offsets in the code to addresses; closed. */
@@ -84,7 +94,7 @@ static void trampoline_emit_begin(struct builder *builder, struct arch_code *cod
 {
 	*code = (struct arch_code){
 		.bytes = builder->block + header,
-		.capacity = sizeof(builder->block) - header,
+		.capacity = ARENA_ROW_END - header,
 		.base = base + header,
 		.far = far,
 		.rows = builder->rows,
@@ -131,7 +141,7 @@ patch_status trampoline_emit_block(struct builder *builder, struct trampoline *t
 	code_size = code.size;
 	stretch_count = code.stretch_count;
 	if (row_count > ROWS_MAX || stretch_count > STRETCHES_MAX ||
-	    code_size > sizeof(builder->block) - trampoline_header_size(&code)) {
+	    code_size > ARENA_ROW_END - trampoline_header_size(&code)) {
 		*message = "too many hooks on one group of instructions";
 		return PATCH_ENOMEM;
 	}
@@ -159,7 +169,7 @@ patch_status trampoline_emit_block(struct builder *builder, struct trampoline *t
 		return code.out_of_range ? PATCH_ENOMEM : PATCH_BUG;
 	}
 	if (!trampoline_finish_header(builder, &code, header) ||
-	    !staging_add(trampoline->block.address, builder->block, (uint32_t)(header + code_size))) {
+	    !trampoline_stage(builder, &trampoline->block, header + code_size)) {
 		trampoline_free_block(&trampoline->block);
 		*message = "out of memory";
 		return PATCH_ENOMEM;
@@ -186,8 +196,7 @@ patch_status trampoline_emit_stub(struct builder *builder, struct trampoline *tr
 	arch_emit_jmp(&code, trampoline_entry(trampoline, 0));
 	arch_emit_stretch(&code, ARCH_STRETCH_END, 0);
 	BUG_ON_RETURN(STUB_HEADER + code.size != STUB_SIZE, PATCH_BUG);
-	if (trampoline_finish_header(builder, &code, STUB_HEADER) &&
-	    staging_add(stub->address, builder->block, STUB_SIZE))
+	if (trampoline_finish_header(builder, &code, STUB_HEADER) && trampoline_stage(builder, stub, STUB_SIZE))
 		return PATCH_OK;
 	*message = "out of memory";
 	trampoline_free_block(stub);

@@ -33,7 +33,7 @@ struct builder {
 	struct arch_cold cold;
 	struct arch_row rows[ROWS_MAX];
 	struct arch_stretch stretches[STRETCHES_MAX + ARCH_COLD_MAX * HOOK_STRETCHES]; /* and then hooks: a form */
-	uint8_t block[ARENA_ROW_END];
+	uint8_t block[ARENA_ROW_END + 1]; /* of which the last one is padding at most */
 };
 _Static_assert(sizeof(struct builder) <= SCRATCH_BUILDER, "scratch.h");
 
