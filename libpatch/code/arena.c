@@ -122,6 +122,8 @@ static uintptr_t arena_reserve(uintptr_t near, struct arena_reach reach, size_t 
 
 		if (!maps_gaps(arena_consider_gap, &search))
 			return 0;
+		if (search.best_size < MAX(least, PAGE_SIZE) && maps_look_again())
+			continue;
 		search.from_above = true;
 		if (search.best_size < MAX(least, PAGE_SIZE))
 			maps_break_room(arena_consider_gap, &search);

@@ -268,6 +268,8 @@ static long pad_reserve(const struct pattern *pattern, struct arena_reach reach,
 
 		if (!maps_gaps(pad_consider_gap, &search))
 			return -ENOMEM;
+		if (search.pad == 0 && maps_look_again())
+			continue;
 		search.from_above = true;
 		if (search.pad == 0)
 			maps_break_room(pad_consider_gap, &search);

@@ -295,6 +295,8 @@ static struct {
 } gaps[GAPS_MAX];
 static size_t gap_count;
 static bool gaps_known;
+/* maps_map() has mapped something since. */
+static bool gaps_changed;
 
 static bool maps_remember_gap(uintptr_t lower, uintptr_t upper, void *data)
 {
@@ -312,6 +314,35 @@ void maps_forget(void)
 	gaps_known = false;
 }
 
+bool maps_look_again(void)
+{
+	bool again = gaps_known && gaps_changed;
+
+	if (again)
+		maps_forget();
+	return again;
+}
+
+/* Of the gap that [lower, upper) was in, what is left on both sides. */
+static void maps_take_from_gap(uintptr_t lower, uintptr_t upper)
+{
+	size_t i = 0;
+
+	if (!gaps_known)
+		return;
+	gaps_changed = true;
+	while (i < gap_count && gaps[i].upper < upper)
+		++i;
+	if (i == gap_count || gaps[i].lower > lower || gap_count == GAPS_MAX) {
+		maps_forget();
+		return;
+	}
+	memmove(&gaps[i + 1], &gaps[i], (gap_count - i) * sizeof(gaps[0]));
+	++gap_count;
+	gaps[i].upper = lower;
+	gaps[i + 1].lower = upper;
+}
+
 bool maps_gaps(maps_visit_fn *visit, void *data)
 {
 	if (!gaps_known) {
@@ -319,6 +350,7 @@ bool maps_gaps(maps_visit_fn *visit, void *data)
 		if (!maps_read_gaps(maps_remember_gap, NULL))
 			return false;
 		gaps_known = gap_count <= GAPS_MAX;
+		gaps_changed = false;
 	}
 	if (!gaps_known)
 		return maps_read_gaps(visit, data);
@@ -345,11 +377,15 @@ long maps_map(uintptr_t address, size_t size, int protection)
 	int injected = INJECT(INJECT_MMAP);
 	long result;
 
-	maps_forget();
 	if (injected)
 		return -injected;
 	result = raw_map_at(address, size, protection, MAP_NORESERVE);
-	if (result != 0 && result != -EEXIST)
+	if (result == 0) {
+		maps_take_from_gap(address, address + size);
+		return 0;
+	}
+	maps_forget();
+	if (result != -EEXIST)
 		heap_note_refusal(result);
 	return result;
 }

@@ -44,11 +44,14 @@ bool maps_mappings(maps_mapping_fn *visit, void *data);
 
 /*
  * Visit every gap between mappings, ascending, without the room that the program break and the main stack may grow
- * into. Stops when `visit` returns false. False when /proc cannot be read. Gaps are remembered until maps_forget(), or
- * until maps_map() maps something, or finds that another thread did. A gap that has come up since is missed until then.
+ * into. Stops when `visit` returns false. False when /proc cannot be read. Gaps are remembered, less what maps_map()
+ * has mapped in them, until maps_forget(), or until maps_map() finds that another thread has mapped something. A gap
+ * that has come up since is missed until then.
  */
 typedef bool maps_visit_fn(uintptr_t lower, uintptr_t upper, void *data);
 bool maps_gaps(maps_visit_fn *visit, void *data) REQUIRES(library_lock);
+/* For who found none that will do: has anything been mapped since they were read? Then they are read anew. */
+bool maps_look_again(void) REQUIRES(library_lock);
 
 /*
  * Visit what maps_gaps() has just left out for the program break, but for the first 128 MiB. Only while it is open: a

@@ -469,6 +469,51 @@ Test(space, gaps_leave_room)
 	cr_expect_eq(left, 0, "it stops when told");
 }
 
+struct gap_list {
+	size_t count;
+	struct {
+		uintptr_t lower;
+		uintptr_t upper;
+	} gaps[512];
+};
+
+static bool list_gap(uintptr_t lower, uintptr_t upper, void *data)
+{
+	struct gap_list *list = data;
+
+	if (lower == upper)
+		return true;
+	list->gaps[list->count].lower = lower;
+	list->gaps[list->count].upper = upper;
+	return ++list->count < ARRAY_SIZE(list->gaps);
+}
+
+/* At the beginning of a gap, in the middle, and at its end: what is remembered is what the kernel says. */
+Test(space, gaps_are_remembered_less_what_is_mapped)
+{
+	static struct gap_list before, remembered, anew;
+
+	maps_forget();
+	cr_expect(maps_gaps(list_gap, &before));
+	cr_expect_not(maps_look_again(), "nothing was mapped");
+	for (size_t i = 0; i < before.count; ++i) {
+		const uintptr_t lower = before.gaps[i].lower, upper = ALIGN_DOWN(before.gaps[i].upper, PAGE_SIZE);
+		const uintptr_t places[] = { lower, ALIGN_DOWN(lower + (upper - lower) / 2, PAGE_SIZE),
+					     upper - PAGE_SIZE };
+
+		if (lower % PAGE_SIZE != 0 || upper - lower < 16 * PAGE_SIZE)
+			continue;
+		for (size_t k = 0; k < ARRAY_SIZE(places); ++k)
+			cr_expect_eq(maps_map(places[k], PAGE_SIZE, PROT_NONE), 0);
+	}
+	cr_expect(maps_gaps(list_gap, &remembered));
+	cr_expect(maps_look_again());
+	cr_expect(maps_gaps(list_gap, &anew));
+	cr_expect_gt(anew.count, before.count);
+	cr_assert_eq(anew.count, remembered.count);
+	cr_expect(memcmp(anew.gaps, remembered.gaps, sizeof(anew.gaps)) == 0);
+}
+
 /* The heap grows through brk() as far as before, whatever was placed. */
 Test(space, program_break_grows_after_placing)
 {
