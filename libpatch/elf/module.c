@@ -138,6 +138,9 @@ bool module_find_without_lock(uintptr_t address, struct module *out)
 
 /* Where a module begins that was seen to be mapped, and has not been unmapped since; 0: none was seen. */
 static uintptr_t current GUARDED_BY(library_lock);
+/* What was found last, where the linker says that this begins. */
+static struct module described GUARDED_BY(library_lock);
+static const void *described_start GUARDED_BY(library_lock);
 
 static bool module_is_current(uintptr_t start) REQUIRES(library_lock)
 {
@@ -155,13 +158,19 @@ bool module_find_current(uintptr_t address, struct module *out)
 
 	if (_dl_find_object((void *)address, &object) != 0 || !module_is_current((uintptr_t)object.dlfo_map_start))
 		return false;
-	module_take(address, &object, out);
+	/* Mostly it is the same as the last time. */
+	if (described.identity != object.dlfo_link_map || described_start != object.dlfo_map_start) {
+		module_take(address, &object, &described);
+		described_start = object.dlfo_map_start;
+	}
+	*out = described;
 	return true;
 }
 
 void module_forget(void)
 {
 	current = 0;
+	described = (struct module){ 0 };
 	module_forget_mapped();
 }
 

@@ -131,6 +131,30 @@ static void site_bound(struct extent *extent, const struct maps_mapping *mapping
 	extent->floor = there.lower;
 }
 
+/* The function looked up last: the next question is mostly about another instruction of it. */
+static struct {
+	const void *table; /* of its module; NULL: none */
+	uintptr_t lower;
+	uintptr_t upper;
+	uintptr_t next;
+} function;
+
+/* The function around address: lower, upper and, so far, limit. */
+static void site_find_function(struct extent *extent, const struct module *module, uintptr_t address)
+{
+	if (function.table != module->eh_frame_hdr || address < function.lower || address >= function.upper) {
+		function.table = module->eh_frame_hdr;
+		if (!eh_frame_function(module, address, &function.lower, &function.upper, &function.next)) {
+			function.table = NULL;
+			function.lower = 0;
+			function.upper = 0;
+		}
+	}
+	extent->lower = function.lower;
+	extent->upper = function.upper;
+	extent->limit = MIN(function.next, extent->barrier);
+}
+
 /* May the bytes at address be patched, as far as their mapping goes? */
 static patch_status site_check_mapping(struct extent *extent, uintptr_t address, struct refusal *refusal)
 {
@@ -222,11 +246,7 @@ static patch_status site_examine_for(uintptr_t address, bool mediated, struct ex
 	refusal->message = site_protected_by(&module);
 	if (refusal->message != NULL)
 		return PATCH_EPROTECTED;
-	if (!eh_frame_function(&module, address, &extent->lower, &extent->upper, &extent->limit)) {
-		extent->lower = 0;
-		extent->upper = 0;
-	}
-	extent->limit = MIN(extent->limit, extent->barrier);
+	site_find_function(extent, &module, address);
 	if (known)
 		site_trust(&module, address, extent);
 	refusal->message = pinned_examine(&module, address, extent->lower, extent->upper, mediated, &pinned);
@@ -315,6 +335,7 @@ bool site_decode(uintptr_t address, struct arch_insn *insn)
 void site_forget(void)
 {
 	cached = (struct maps_mapping){ 0 };
+	function.table = NULL;
 	module_forget();
 	scan_forget();
 	maps_forget();
