@@ -157,6 +157,8 @@ struct arch_cold_hook {
 	uintptr_t program_counter; /* or here */
 	int32_t above;        /* as in struct arch_exit */
 	uint8_t held;         /* the same */
+	uint8_t kept;         /* of hook_kept.c: the number of its kind; 0: its code is not kept */
+	bool copied;          /* its code is a copy of what is kept */
 	uintptr_t slot;       /* the same */
 	uint32_t place;       /* of ARCH_PAIR_FIRST: the instruction that takes the slot's address to note the pair */
 };
@@ -167,13 +169,31 @@ struct arch_cold_call {
 	uint32_t field; /* the end of the disp32 of the call */
 };
 
-/* There is room for more hooks than a block of code can have. Both counts are 0 at the beginning. */
+/* Fields of 32 bits in a hook's code, by the offset of their end, which depend on where the code is. */
+struct arch_field {
+	uint16_t end;
+	uint8_t kind; /* enum arch_field_kind */
+};
+enum arch_field_kind {
+	ARCH_FIELD_SLOT,         /* the distance of the slot */
+	ARCH_FIELD_REPORTED,     /* of the program counter that the context reports */
+	ARCH_FIELD_REPORTED_LOW, /* that itself, if it is of 32 bits */
+	ARCH_FIELD_LANDING,      /* in the hook: the distance of its cold code */
+	ARCH_FIELD_BACK          /* in its cold code: of the hook */
+};
+struct arch_kept_fields {
+	size_t count; /* that there were, though there may be no room for all */
+	struct arch_field list[64];
+};
+
+/* There is room for more hooks than a block of code can have. Counts and `keeping` are 0 at the beginning. */
 #define ARCH_COLD_MAX 256
 struct arch_cold {
 	size_t hook_count;
 	size_t call_count;
 	struct arch_cold_hook hooks[ARCH_COLD_MAX];
 	struct arch_cold_call calls[6 * ARCH_COLD_MAX];
+	struct arch_kept_fields *keeping; /* NULL: nobody wants to know */
 };
 
 /* Write the cold code of all hooks, behind the last instruction of the block. */

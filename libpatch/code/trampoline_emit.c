@@ -283,6 +283,7 @@ void trampoline_emit_all(struct builder *builder, struct arch_code *code)
 
 	builder->cold.hook_count = 0;
 	builder->cold.call_count = 0;
+	builder->cold.keeping = NULL;
 	code->cold = &builder->cold;
 	for (unsigned int i = 0; i < window->count; ++i) {
 		builder->index = (uint8_t)i;

@@ -45,9 +45,11 @@ void arch_emit_program_counter(struct arch_code *code, uintptr_t reported)
 {
 	if (code->far || reported <= UINT32_MAX) {
 		emit_set_rax(code, reported);
+		hook_note_field(code, ARCH_FIELD_REPORTED_LOW, code->size);
 	} else {
 		EMIT("\x48\x8D\x05"); /* lea rax, [rip + ...] */
 		arch_emit_rel32(code, reported, 0);
+		hook_note_field(code, ARCH_FIELD_REPORTED, code->size);
 	}
 }
 
@@ -85,5 +87,6 @@ void arch_emit_load_slot(struct arch_code *code, const struct arch_hook *hook)
 	} else {
 		EMIT("\x48\x8B\x0D"); /* mov rcx, [rip + slot] */
 		arch_emit_rel32(code, hook->slot, 0);
+		hook_note_field(code, ARCH_FIELD_SLOT, code->size);
 	}
 }

@@ -26,7 +26,7 @@
 #define CONTEXT(field) (ARCH_HOOK_FRAME_CONTEXT + (int32_t)offsetof(struct patch_exec_context, field))
 #define OFFERED(i) (CONTEXT(general_purpose_registers) + 8 * (int32_t)(i))
 /* Where the program's register is while the hook runs: what the procedure may write is in the context only. */
-#define KEPT(written, i) ((written) >> (i) & 1 ? OFFERED(i) : PRIVATE((int32_t)(i)))
+#define KEPT(written, i) ((written) >> (i) & 1 ? OFFERED(i) : PRIVATE(i))
 
 /* For each index of a general purpose register that is in the mask, a variable. */
 #define FOR_EACH_REGISTER(mask, i)                                                                                     \
@@ -52,10 +52,25 @@ static inline __attribute__((always_inline)) uint32_t emit_field(struct arch_cod
 #define EMIT_FIELD(literal, value) emit_field(code, literal, sizeof(literal) - 1, (uint32_t)(value))
 /* A rel32 to what is emitted later: arch_emit_label() sets it. */
 #define EMIT_FORWARD(literal) EMIT_FIELD(literal, 0)
-/* A rel32 to an earlier offset. */
+/* While a hook's code is kept, its field that ends at `field_end` is noted: hook_kept.c. */
+static inline void hook_note_field(struct arch_code *code, enum arch_field_kind kind, size_t field_end)
+{
+	struct arch_kept_fields *fields = code->cold->keeping;
+
+	if (fields != NULL && fields->count++ < ARRAY_SIZE(fields->list))
+		fields->list[fields->count - 1] = (struct arch_field){ (uint16_t)field_end, kind };
+}
+/* In cold code: a rel32 to an offset of the hook. */
 static inline void arch_emit_back(struct arch_code *code, size_t to)
 {
 	arch_emit_u32(code, (uint32_t)(to - (code->size + 4)));
+	hook_note_field(code, ARCH_FIELD_BACK, code->size);
+}
+/* The same, from there to the current offset. */
+static inline void arch_emit_landing(struct arch_code *code, size_t field_end)
+{
+	arch_emit_label(code, field_end);
+	hook_note_field(code, ARCH_FIELD_LANDING, field_end);
 }
 
 /*

@@ -8,7 +8,7 @@
 static void emit_cold_backwards(struct arch_code *code, const struct arch_cold_hook *cold)
 {
 	arch_emit_stretch(code, ARCH_HOOK_SAVED, cold->number);
-	arch_emit_label(code, cold->backwards);
+	arch_emit_landing(code, cold->backwards);
 	EMIT("\xFC"   /* cld */
 	     "\x9C"); /* pushfq */
 	if (cold->own)
@@ -29,9 +29,13 @@ static void emit_cold_backwards(struct arch_code *code, const struct arch_cold_h
 static void emit_cold_hook(struct arch_code *code, const struct arch_cold_hook *cold)
 {
 	const int32_t guard = hook_tls_offset(&libpatch_hook_guard.guard);
+	const size_t begins = code->size;
 
 	code->original = cold->original;
 	code->pushed = cold->pushed;
+	if (arch_emit_kept_cold(code, cold))
+		return;
+	arch_begin_keeping(code, cold);
 	arch_emit_row(code, hook_row(cold->own));
 	arch_emit_cold_pair(code, cold);
 	arch_emit_stretch(code, ARCH_HOOK_PASSED, cold->number);
@@ -40,7 +44,7 @@ static void emit_cold_hook(struct arch_code *code, const struct arch_cold_hook *
 	EMIT("\xE9");                             /* jmp passed_over */
 	arch_emit_back(code, cold->passed_over);
 	arch_emit_stretch(code, ARCH_HOOK_RAX, cold->number);
-	arch_emit_label(code, cold->guarded);
+	arch_emit_landing(code, cold->guarded);
 	arch_emit_call_library(code, libpatch_may_run);
 	EMIT("\x0F\x84");                         /* je fresh */
 	arch_emit_back(code, cold->fresh);
@@ -53,6 +57,7 @@ static void emit_cold_hook(struct arch_code *code, const struct arch_cold_hook *
 	arch_emit_cold_moved(code, cold);
 	arch_emit_cold_direction(code, cold);
 	arch_emit_cold_busy(code, cold);
+	arch_keep_cold(code, cold, begins);
 }
 
 void arch_emit_cold(struct arch_code *code)

@@ -149,7 +149,10 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 		code->out_of_range = true;
 		return;
 	}
+	if (arch_emit_kept(code, hook, cold))
+		return;
 
+	arch_begin_keeping(code, cold);
 	arch_emit_enter(code, hook, cold);
 	arch_emit_store(code, KEPT(written, PATCH_X86_64_RAX), RAX);
 	arch_emit_stretch(code, ARCH_HOOK_RAX, cold->number);
@@ -175,6 +178,7 @@ void arch_emit_hook(struct arch_code *code, const struct arch_hook *hook)
 	arch_emit_stretch(code, ARCH_HOOK_LEAVES, cold->number);
 	arch_emit_leave(code, cold);
 	cold->done = (uint32_t)code->size;
+	arch_keep(code, cold);
 }
 
 void arch_hook_describe(const struct arch_cold_hook *cold, uintptr_t region, struct arch_hook_map *map)

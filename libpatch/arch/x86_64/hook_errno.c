@@ -44,7 +44,7 @@ void arch_emit_cold_errno(struct arch_code *code, const struct arch_cold_hook *c
 {
 	arch_emit_row(code, hook_row(cold->own));
 	arch_emit_stretch(code, hook_stretch_behind(cold), cold->number);
-	arch_emit_label(code, cold->errno_changed);
+	arch_emit_landing(code, cold->errno_changed);
 	EMIT_FIELD("\x64\x89\x04\x25", hook_errno()); /* mov fs:[errno], eax */
 	EMIT("\xE9");                                 /* jmp errno_kept */
 	arch_emit_back(code, cold->errno_kept);

@@ -77,7 +77,7 @@ void arch_emit_cold_direction(struct arch_code *code, const struct arch_cold_hoo
 		return;
 	arch_emit_row(code, hook_row(cold->own));
 	arch_emit_stretch(code, ARCH_HOOK_LEAVES, cold->number);
-	arch_emit_label(code, cold->direction);
+	arch_emit_landing(code, cold->direction);
 	arch_emit_load(code, RAX, KEPT(cold->written, PATCH_X86_64_RAX));
 	if (cold->own) {
 		EMIT_FIELD("\xFF\xB4\x24", ARCH_OWN_FRAME_FLAGS); /* push qword [rsp + ...] */

@@ -41,7 +41,7 @@ void arch_emit_cold_moved(struct arch_code *code, const struct arch_cold_hook *c
 
 	arch_emit_row(code, hook_row(cold->own));
 	arch_emit_stretch(code, ARCH_HOOK_CALLED, cold->number);
-	arch_emit_label(code, cold->moved_stack);
+	arch_emit_landing(code, cold->moved_stack);
 	elsewhere = emit_if_moved(code, cold);
 	if (cold->held == ARCH_HELD_ON_TOP) {
 		arch_emit_load_program(code, cold->own, 0);
@@ -55,7 +55,7 @@ void arch_emit_cold_moved(struct arch_code *code, const struct arch_cold_hook *c
 	if (cold->pair == ARCH_PAIR_FIRST)
 		emit_to_move(code, cold);
 	arch_emit_label(code, elsewhere);
-	arch_emit_label(code, cold->moved);
+	arch_emit_landing(code, cold->moved);
 	if (cold->pair == ARCH_PAIR_FIRST)
 		arch_emit_forget_pair(code, cold->slot);
 	emit_to_move(code, cold);

@@ -45,7 +45,7 @@ void arch_emit_cold_busy(struct arch_code *code, const struct arch_cold_hook *co
 		return;
 	arch_emit_row(code, 0);
 	arch_emit_stretch(code, ARCH_HOOK_OWN, number);
-	arch_emit_label(code, cold->busy);
+	arch_emit_landing(code, cold->busy);
 	EMIT("\x48\x8D\x0D\x0F\0\0\0");                                                /* lea rcx, [rip + landing] */
 	EMIT_FIELD("\x64\x48\x87\x0C\x25", hook_tls_offset(&libpatch_hook_guard.own)); /* xchg fs:[own], rcx */
 	arch_emit_stretch(code, hook_stretch(ARCH_HOOK_OWN, ARCH_OWN_RCX), number);

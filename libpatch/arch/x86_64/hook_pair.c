@@ -119,7 +119,7 @@ void arch_emit_cold_pair(struct arch_code *code, const struct arch_cold_hook *co
 
 	if (cold->unpaired != 0) {
 		arch_emit_stretch(code, ARCH_HOOK_RCX, cold->number);
-		arch_emit_label(code, cold->unpaired);
+		arch_emit_landing(code, cold->unpaired);
 		if (cold->pair == ARCH_PAIR_SECOND) {
 			arch_emit_call_library(code, libpatch_find_pair);
 			arch_emit_stretch(code, ARCH_HOOK_ASKED, cold->number);
@@ -130,14 +130,14 @@ void arch_emit_cold_pair(struct arch_code *code, const struct arch_cold_hook *co
 		EMIT("\x31\xC9");                     /* xor ecx, ecx */
 	} else if (cold->crowded != 0) {
 		arch_emit_stretch(code, ARCH_HOOK_OWES, cold->number);
-		arch_emit_label(code, cold->crowded);
+		arch_emit_landing(code, cold->crowded);
 		arch_emit_place(code, cold->slot);
 		arch_emit_call_library(code, libpatch_make_room);
 		EMIT_FIELD("\x64\x48\x8B\x04\x25", top_offset()); /* mov rax, fs:[top] */
 		EMIT("\xE9");                                 /* jmp room */
 		arch_emit_back(code, cold->room);
 		arch_emit_stretch(code, ARCH_HOOK_RCX, cold->number);
-		arch_emit_label(code, cold->closed);
+		arch_emit_landing(code, cold->closed);
 		emit_whether_pairs(code);
 		none = EMIT_FORWARD("\x0F\x84");       /* je none */
 		arch_emit_place(code, cold->slot);
@@ -147,7 +147,7 @@ void arch_emit_cold_pair(struct arch_code *code, const struct arch_cold_hook *co
 		arch_emit_label(code, none);
 	} else {
 		arch_emit_stretch(code, ARCH_HOOK_RCX, cold->number);
-		arch_emit_label(code, cold->closed);
+		arch_emit_landing(code, cold->closed);
 		if (cold->paired != 0)
 			arch_emit_pass_exit(code, cold);
 	}

@@ -8,6 +8,16 @@
 
 #include "arch/x86_64/hook_code.h"
 
+/*
+ * hook_kept.c: code that was emitted before. arch_emit_kept(): false: it has to be emitted, and then to be kept, if
+ * cold->kept is set. arch_begin_keeping() is in front of what is emitted, the other ones are behind it.
+ */
+bool arch_emit_kept(struct arch_code *code, const struct arch_hook *hook, struct arch_cold_hook *cold);
+bool arch_emit_kept_cold(struct arch_code *code, const struct arch_cold_hook *cold);
+void arch_begin_keeping(struct arch_code *code, const struct arch_cold_hook *cold);
+void arch_keep(struct arch_code *code, const struct arch_cold_hook *cold);
+void arch_keep_cold(struct arch_code *code, const struct arch_cold_hook *cold, size_t begins);
+
 /* hook_count.c: all of a hook that counts. */
 void arch_emit_count(struct arch_code *code, const struct arch_hook *hook);
 

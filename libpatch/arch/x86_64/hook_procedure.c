@@ -50,7 +50,7 @@ void arch_emit_cold_unaligned(struct arch_code *code, const struct arch_cold_hoo
 		return;
 	arch_emit_row(code, cold->at_entry ? row : row + 1);
 	arch_emit_stretch(code, hook_stretch_in_front(cold), cold->number);
-	arch_emit_label(code, cold->unaligned);
+	arch_emit_landing(code, cold->unaligned);
 	arch_emit_u8(code, cold->at_entry ? 0x50 : 0x58); /* push rax, pop rax */
 	arch_emit_row(code, cold->at_entry ? row + 1 : row);
 	EMIT("\x40\xF6\xC4\x0F" /* test spl, 15 */

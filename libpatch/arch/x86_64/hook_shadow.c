@@ -73,7 +73,7 @@ void arch_emit_cold_shadow(struct arch_code *code, const struct arch_cold_hook *
 		return;
 	arch_emit_row(code, hook_row(cold->own));
 	arch_emit_stretch(code, ARCH_HOOK_SAVED, cold->number);
-	arch_emit_label(code, cold->shadowed);
+	arch_emit_landing(code, cold->shadowed);
 	arch_emit_lea_program(code, cold->own, RDX, cold->above);
 	arch_emit_call_library(code, libpatch_find_shadow);
 	EMIT("\x0F\x84");                 /* je shadow */
@@ -84,11 +84,11 @@ void arch_emit_cold_shadow(struct arch_code *code, const struct arch_cold_hook *
 		return;
 	}
 	if (cold->inside != 0)
-		arch_emit_label(code, cold->inside);
+		arch_emit_landing(code, cold->inside);
 	EMIT("\xE9");                      /* jmp uncalled */
 	arch_emit_back(code, cold->uncalled);
 	/* The procedure is a list's, and is to see the word. */
-	arch_emit_label(code, cold->mispaired);
+	arch_emit_landing(code, cold->mispaired);
 	EMIT("\x83\x79\x14\xFF" /* cmp dword [rcx + pair + 4], HOOK_PAIR_ANY */
 	     "\x0F\x85");       /* jne uncalled */
 	arch_emit_back(code, cold->uncalled);
