@@ -187,11 +187,16 @@ static patch_status candidates_compare(struct candidates *candidates, bool *grow
 					 "patched instructions around it start at other addresses", plan->start);
 }
 
+/* Behind the function's end, up to where the next one begins; when that is not known, where control does not get to. */
+static bool candidates_is_padding(const struct extent *extent, uintptr_t address, bool flows)
+{
+	return extent->upper != 0 ? address >= extent->upper && address < extent->limit : !flows;
+}
+
 /*
  * Why the instruction is not the program's (I8), or NULL. A debugger puts an int3 there; the kernel puts a call of a
  * page that it maps for its probes on nops of five bytes (Linux 6.18, arch/x86/kernel/uprobes.c). Then neither the
- * instruction nor what follows is what it seems. An int3 behind the function's end is padding; when the end is not
- * known, an int3 is padding where control does not get to. plan_site() looks at the site itself.
+ * instruction nor what follows is what it seems. plan_site() looks at the site itself.
  */
 static const char *candidates_foreign(const struct candidates *candidates, const struct arch_insn *insn,
 				      uintptr_t address, bool flows)
@@ -200,7 +205,7 @@ static const char *candidates_foreign(const struct candidates *candidates, const
 	struct maps_mapping mapping;
 	bool readable;
 
-	if (byte == ARCH_INT3 && (candidates->extent.upper != 0 ? address < candidates->extent.upper : flows))
+	if (byte == ARCH_INT3 && !candidates_is_padding(&candidates->extent, address, flows))
 		return "an int3 that libpatch did not write is within the bytes of a jump";
 	if (insn->kind == ARCH_CALL && insn->target % PAGE_SIZE == 0 &&
 	    maps_mapping(insn->target, &mapping, &readable) && mapping.special)

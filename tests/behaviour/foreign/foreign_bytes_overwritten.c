@@ -287,6 +287,38 @@ static void breakpoint_behind(void)
 	CHECK(memcmp(body, code, sizeof(body)) == 0);
 }
 
+int ends(int), begins(int);
+__asm__(".text\n"
+	".balign 64\n"
+	".type ends, @function\n"
+	"ends: .cfi_startproc\n lea 1(%rdi), %eax\n ret\n .cfi_endproc\n .size ends, . - ends\n"
+	".type begins, @function\n"
+	"begins: .cfi_startproc\n lea 0x10(%rdi), %eax\n ret\n .cfi_endproc\n .size begins, . - begins\n");
+
+/* The same where the jump would need the first byte of the next function, which no padding is in front of. */
+static void breakpoint_at_next_function(void)
+{
+	uint8_t *const code = (uint8_t *)(uintptr_t)begins;
+	const uint8_t before = *code;
+	const uint8_t what = 0xcc;
+	patch_t patch = NULL;
+
+	CONTEXT("a breakpoint where the next function begins");
+	hits[0] = 0;
+	write_text(code, &what, 1);
+	CHECK_STATUS(make_probe((uintptr_t)ends, procedure, &hits[0], PATCH_TRAP_POLICY_FORBID, PATCH_ENABLED, &patch),
+		     PATCH_ECHANGED);
+	REQUIRE_OK(make_probe((uintptr_t)ends, procedure, &hits[0], PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
+	CHECK_OK(patch_commit());
+	CHECK_EQ(*code, 0xcc);
+	write_text(code, &before, 1);
+	CHECK_EQ(ends(5), 6);
+	CHECK_EQ(begins(5), 0x15);
+	CHECK_EQ(hits[0], 1);
+	CHECK_OK(patch_unmake(patch));
+	CHECK_OK(patch_commit());
+}
+
 /* A module went and other code came to its place, none of it ours: it stays as it is, and others can be changed. */
 static void replaced_by_other_code(void *argument)
 {
@@ -370,6 +402,7 @@ int main(void)
 		restored_in_part(three, sizeof(three), 5, then);
 	}
 	breakpoint_behind();
+	breakpoint_at_next_function();
 	CHECK_OK(patch_fini());
 	return harness_end();
 }

@@ -363,6 +363,18 @@ Test(candidates, an_int3_behind_the_function_is_padding)
 	expect(25, JUMP, 0, OFFSETS(0, 1, 2, 3, 4, 5));
 }
 
+/* Where the next function begins there is none: neither in the window, nor in what a jump is made of. */
+Test(candidates, an_int3_where_the_next_function_begins)
+{
+	extent.floor = at(9);
+	extent.upper = extent.limit = at(13);
+	code[13] = ARCH_INT3;
+	search(9, ALLOW);
+	expect(9, TRAP, 0, OFFSETS(0, 4));
+	search(9, FORBID);
+	expect_none(PATCH_ECHANGED, FOREIGN, 13);
+}
+
 /* Where the function ends is not known: then by whether control gets there. */
 Test(candidates, an_int3_where_the_end_is_unknown)
 {
