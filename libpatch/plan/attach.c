@@ -29,6 +29,12 @@ static patch_status attach_refuse_without_memory(const struct attachment *attach
 	return PATCH_ENOMEM;
 }
 
+static patch_status attach_refuse_trap(const struct region *region, struct refusal *refusal)
+{
+	*refusal = (struct refusal){ "the bytes belong to a patch that must not be resident as a trap", region->start };
+	return PATCH_ECONF;
+}
+
 /* ---- joining ---------------------------------------------------------------------------------------------------- */
 
 /* False: out of memory. */
@@ -178,6 +184,8 @@ static patch_status attach_establish_in_punned(struct region *region, struct att
 	if (region_has_policy(region, PATCH_TRAP_POLICY_FORBID)) {
 		struct extent front;
 
+		if (policy == PATCH_TRAP_POLICY_FORCE)
+			return attach_refuse_trap(region, refusal);
 		/* The jump is another function's: a window of that one, which runs on into this one. */
 		if (start < extent->lower && site_examine(start, &front, refusal) == PATCH_OK)
 			extent = &front;
@@ -229,11 +237,8 @@ static patch_status attach_join_by_trap(struct region *region, struct attachment
 {
 	patch_status status;
 
-	if (region_has_policy(region, PATCH_TRAP_POLICY_FORBID)) {
-		refusal->message = "the bytes belong to a patch that must not be resident as a trap";
-		refusal->irritant = region->start;
-		return PATCH_ECONF;
-	}
+	if (region_has_policy(region, PATCH_TRAP_POLICY_FORBID))
+		return attach_refuse_trap(region, refusal);
 	status = attach_join_as(region, PATCH_STRATEGY_TRAP, attachment, refusal);
 	if (status == PATCH_OK)
 		region->forced = true;
