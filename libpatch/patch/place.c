@@ -108,7 +108,7 @@ void place_lead_originals(const struct trampoline *trampoline)
 	}
 }
 
-static void place_update_hook(struct built_hook *hook, const struct attachment *attachment)
+static void place_update_hook(struct built_hook *hook, const struct attachment *attachment) REQUIRES(library_lock)
 {
 	for (size_t i = 0; hook->shared && i < hook->list->count; ++i) {
 		struct hook_list_entry *entry = &hook->list->entries[i];

@@ -172,7 +172,7 @@ static void place_give(struct place_users users, struct hook_list *list) REQUIRE
  * A hook that counts or diverts, for one patch: its own, else one that nobody uses. All that divert at a place use its
  * jump, and each of them has one of the hooks, for the sake of `original`.
  */
-static void place_give_own(struct trampoline *trampoline, struct attachment *attachment)
+static void place_give_own(struct trampoline *trampoline, struct attachment *attachment) REQUIRES(library_lock)
 {
 	struct built_hook *free = NULL;
 	bool given = false;
