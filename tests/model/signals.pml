@@ -57,7 +57,7 @@ byte mutant;
 #define AT_ONCE_WITH_BELIEF     34 /* MUTANT: the program's mask is another one */
 #define AT_ONCE_WITH_MASK       35 /* MUTANT: a trap of ours kills */
 #define AT_ONCE_WITH_PUT_OFF    36 /* MUTANT: the program's mask is another one */
-#define AT_ONCE_WITH_HELD       37 /* not needed here: what is held for the thread, it believes to block */
+#define AT_ONCE_WITH_HELD       37 /* not needed with one thread: what is held, it believes to block */
 #define LEAVING_NOT_BEGUN_ANEW  38 /* MUTANT: the program's mask is another one */
 
 #define OWNED 1

@@ -370,8 +370,9 @@ static void write_script(const char *path)
 	FILE *script = fopen(path, "w");
 
 	REQUIRE(script != NULL);
-	fprintf(script, "set $hits = 0\nset $place = 0\nset pagination off\nset confirm off\nset width 0\nset "
-			"debuginfod enabled off\n"
+	fprintf(script, "set $hits = 0\nset $place = 0\nset pagination off\nset confirm off\nset width 0\n"
+			/* gdb has it from 12 on. */
+			"python\ntry: gdb.execute('set debuginfod enabled off')\nexcept gdb.error: pass\nend\n"
 			"handle SIGILL nostop noprint pass\n"
 			"break main\nrun\ndelete\nbreak *(char *)&checkpoint\n");
 	for (size_t s = 0; s < sizeof(subjects) / sizeof(subjects[0]); s++)
