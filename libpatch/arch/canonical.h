@@ -146,4 +146,10 @@ typedef bool arch_read_fn(void *data, uintptr_t address, void *out, size_t size)
 bool arch_canonical(const struct arch_code_map *map, const struct arch_registers *interrupted,
 		    uintptr_t thread_pointer, arch_read_fn *read, void *data, struct arch_canonical *out);
 
+/*
+ * A thread that goes on at this place of the block: has what is to be called for the instruction been called in part,
+ * or is a second call owed?
+ */
+bool arch_canonical_has_begun(const struct arch_code_map *map, uintptr_t pc);
+
 #endif

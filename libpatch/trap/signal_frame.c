@@ -112,7 +112,8 @@ static bool signal_frame_is_current_of(const struct registry_entry *entry, uintp
 
 /*
  * Is the code that the place is in what stands for the instruction now? Its patches may have changed since, also by the
- * handler, which then goes on at the instruction to meet them.
+ * handler, which then goes on at the instruction to meet them. But what has begun there is completed: the instruction
+ * shown may be the next one, and have code of its own.
  */
 static bool signal_frame_is_current(const struct code_place *place)
 {
@@ -120,7 +121,7 @@ static bool signal_frame_is_current(const struct code_place *place)
 	const struct registry_entry *entry = registry_lookup(place->shown);
 	struct arch_code_map then;
 	bool is_current = entry == NULL || !pc_map_of_code(place->pc, &then) ||
-			  signal_frame_is_current_of(entry, then.block);
+			  signal_frame_is_current_of(entry, then.block) || arch_canonical_has_begun(&then, place->pc);
 
 	registry_read_unlock(token);
 	return is_current;

@@ -627,6 +627,28 @@ static void canonical_show(struct canonical *c)
 	}
 }
 
+bool arch_canonical_has_begun(const struct arch_code_map *map, uintptr_t pc)
+{
+	const uintptr_t place = pc - map->code;
+	const struct arch_stretch *stretch;
+
+	for (stretch = map->stretches; stretch->kind != ARCH_STRETCH_END && stretch->code <= place; ++stretch) {
+		const uint8_t kind = stretch->kind & ARCH_STRETCH_KIND;
+		const bool counts = kind == ARCH_COUNT_SAVED;
+
+		if (kind != ARCH_HOOK_BEGINS && !counts)
+			continue;
+		if (!counts && map->hooks[stretch->arg].on_way) {
+			if (stretch->code == place)
+				return true;
+		} else if (stretch->code < place &&
+			   canonical_original(map, map->code + stretch->code) == canonical_original(map, pc)) {
+			return true;
+		}
+	}
+	return false;
+}
+
 bool arch_canonical(const struct arch_code_map *map, const struct arch_registers *interrupted, uintptr_t thread_pointer,
 		    arch_read_fn *read, void *data, struct arch_canonical *out)
 {
