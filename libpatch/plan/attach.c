@@ -9,11 +9,7 @@
 #include "base/thread_safety.h"
 #include "arch/insn.h"
 #include "arch/trap_bytes.h"
-#include "base/heap.h"
 #include "plan/candidates.h"
-#include "plan/leads.h"
-#include "plan/scan.h"
-#include "trap/registry.h"
 #include "patch/hookset.h"
 #include "patch/place.h"
 #include "patch/original.h"
@@ -43,10 +39,7 @@ static bool attach_join_place(struct attachment *attachment) REQUIRES(library_lo
 	return attachment->when == HOOK_LEAD || place_join(region_place(attachment->address), attachment);
 }
 
-/* Add the attachment to an existing region, whose window stays as it is. */
-REQUIRES(library_lock)
-static patch_status attach_join(struct region *region, struct attachment *attachment, struct refusal *refusal)
-	REQUIRES(library_lock)
+patch_status attach_join(struct region *region, struct attachment *attachment, struct refusal *refusal)
 {
 	struct hookset set = { 0 };
 	struct trampoline *trampoline;
@@ -110,10 +103,8 @@ static patch_status attach_establish(const struct candidates *candidates, struct
 	return PATCH_OK;
 }
 
-/* Use the unused region with the candidate's window, or make one. */
-REQUIRES(library_lock)
-static patch_status attach_settle_in(const struct candidates *candidates, struct attachment *attachment,
-				     struct refusal *refusal) REQUIRES(library_lock)
+patch_status attach_settle_in(const struct candidates *candidates, struct attachment *attachment,
+			      struct refusal *refusal)
 {
 	struct region *region = candidates->inner_count == 1 ? candidates->inner[0] : NULL;
 
@@ -170,7 +161,6 @@ static patch_status attach_establish_at(struct attachment *attachment, int polic
  * The attachment's instruction is among the bytes that a punned jump reads. The region gives way, and is a trap from
  * now on; or, if it may not be one, takes the instruction in.
  */
-REQUIRES(library_lock)
 static patch_status attach_establish_in_punned(struct region *region, struct attachment *attachment, int policy,
 					       const struct extent *extent, struct refusal *refusal)
 	REQUIRES(library_lock)
@@ -231,7 +221,6 @@ static patch_status attach_join_as(struct region *region, uint8_t strategy, stru
 }
 
 /* From jump to trap, on the hooked instructions of the window. */
-REQUIRES(library_lock)
 static patch_status attach_join_by_trap(struct region *region, struct attachment *attachment, struct refusal *refusal)
 	REQUIRES(library_lock)
 {
@@ -340,128 +329,6 @@ patch_status attach_patch(struct patch *patch, unsigned int index, enum hook_whe
 	if (status == PATCH_OK)
 		attachment->region->forced = patch->policy == PATCH_TRAP_POLICY_FORCE;
 	return status;
-}
-
-/* ---- leads ------------------------------------------------------------------------------------------------------ */
-
-static patch_status attach_lead_by_candidates(struct candidates *candidates, struct attachment *lead,
-					      const struct extent *extent, struct refusal *refusal)
-	REQUIRES(library_lock)
-{
-	patch_status status = leads_begin(candidates, extent, lead->address, refusal);
-
-	while (status == PATCH_OK) {
-		status = leads_next_candidate(candidates, refusal);
-		if (status == PATCH_OK && attach_settle_in(candidates, lead, refusal) == PATCH_OK)
-			return PATCH_OK;
-	}
-	return status;
-}
-
-REQUIRES(library_lock)
-static patch_status attach_lead_at(struct attachment *lead, const struct extent *extent, struct refusal *refusal)
-{
-	struct region *region = region_at(lead->address);
-	struct candidates *candidates;
-	patch_status status;
-
-	if (region != NULL && !region_is_unused(region))
-		return leads_may_join(region) ? attach_join(region, lead, refusal) : PATCH_ECONF;
-	region = region_covering(lead->address);
-	if (region != NULL && !region_is_unused(region))
-		return PATCH_ECONF;
-	candidates = scratch_take(sizeof(*candidates));
-	if (candidates == NULL)
-		return attach_refuse_without_memory(lead, refusal);
-	status = attach_lead_by_candidates(candidates, lead, extent, refusal);
-	scratch_give(candidates, sizeof(*candidates));
-	return status;
-}
-
-static bool attach_is_led(const struct patch *patch, uintptr_t branch)
-{
-	const struct attachment *lead = patch->leads;
-
-	while (lead != NULL && lead->address != branch)
-		lead = lead->next_lead;
-	return lead != NULL;
-}
-
-/* Lead the branch to where traps at its target go. What fails leaves the traps. */
-REQUIRES(library_lock)
-static void attach_lead(struct patch *patch, uintptr_t branch, const struct extent *extent)
-{
-	struct attachment *lead = attach_is_led(patch, branch) ? NULL : heap_alloc(sizeof(*lead));
-	struct refusal refusal;
-
-	if (lead == NULL)
-		return;
-	lead->patch = patch;
-	lead->when = HOOK_LEAD;
-	lead->address = branch;
-	if (attach_lead_at(lead, extent, &refusal) != PATCH_OK) {
-		heap_free(lead, sizeof(*lead));
-		return;
-	}
-	lead->next_lead = patch->leads;
-	patch->leads = lead;
-}
-
-/* To an address that more branches lead to, the others go by the text. */
-#define LEADS_MOST 32
-
-REQUIRES(library_lock)
-static void attach_lead_to(struct patch *patch, struct registry_entry *entry, const struct extent *extent)
-{
-	const struct scan_function *function = scan_is_target(entry->address) ? scan_get() : NULL;
-	size_t next = 0;
-
-	if (function == NULL || !registry_make_lead(entry))
-		return;
-	for (unsigned int n = 0; n < LEADS_MOST; ++n) {
-		/* It may have been taken in. */
-		const struct region *region = entry->region;
-		const struct scan_branch *branch =
-			leads_next(function, entry->address, region->start, region->start + region->length, &next);
-
-		if (branch == NULL)
-			return;
-		if (arch_is_direct_jump(branch->kind))
-			attach_lead(patch, scan_branch_address(function, branch), extent);
-	}
-}
-
-/* Does a branch that leads there meet a trap byte? */
-static bool attach_traps_at(const struct region *region, unsigned int index) REQUIRES(library_lock)
-{
-	return region->strategy == PATCH_STRATEGY_TRAP ? region_is_hooked(region, region->offsets[index]) : index > 0;
-}
-
-REQUIRES(library_lock)
-static void attach_lead_to_region(struct patch *patch, const struct region *region, const struct extent *extent)
-{
-	struct registry_entry *entries[WINDOW_INSNS_MAX];
-	unsigned int count = 0;
-
-	for (unsigned int i = 0; i < region->count; ++i)
-		if (attach_traps_at(region, i))
-			entries[count++] = region->entries[i];
-	scan_set(extent->lower, extent->upper);
-	for (unsigned int i = 0; i < count; ++i)
-		attach_lead_to(patch, entries[i], extent);
-}
-
-void attach_leads(struct patch *patch)
-{
-	for (size_t i = 0; i < patch->count && patch->policy != PATCH_TRAP_POLICY_FORCE; ++i) {
-		const struct attachment *attachment = &patch->attachments[i];
-		struct refusal refusal;
-		struct extent extent;
-
-		if (attachment->branched_to && site_examine(attachment->address, &extent, &refusal) == PATCH_OK &&
-		    extent.upper != 0)
-			attach_lead_to_region(patch, attachment->region, &extent);
-	}
 }
 
 /* ---- given windows ---------------------------------------------------------------------------------------------- */

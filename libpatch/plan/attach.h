@@ -21,6 +21,14 @@
 patch_status attach_patch(struct patch *patch, unsigned int index, enum hook_when when, uintptr_t address,
 			  const struct extent *extent, struct refusal *refusal) REQUIRES(library_lock);
 
+/* The same in a region that is there, whose window stays as it is. */
+patch_status attach_join(struct region *region, struct attachment *attachment, struct refusal *refusal)
+	REQUIRES(library_lock);
+/* The same in the unused region with the candidate's window, or a new one. */
+struct candidates;
+patch_status attach_settle_in(const struct candidates *candidates, struct attachment *attachment,
+			      struct refusal *refusal) REQUIRES(library_lock);
+
 /*
  * The same for a patch on an instruction whose window is given: [start, end), whole instructions, the first one of a
  * jump's length. Nothing is patched there.
