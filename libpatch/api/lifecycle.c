@@ -32,7 +32,6 @@
 #include "sys/text.h"
 #include "sys/tls.h"
 #include "trap/forward.h"
-#include "trap/registry.h"
 
 #include <errno.h>
 

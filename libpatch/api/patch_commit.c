@@ -21,7 +21,6 @@
 #include "sys/mem_read.h"
 #include "sys/tasks.h"
 
-
 /*
  * Queue the regions of a changed patch. A patch that has no effect and had none leaves a region alone of which
  * nothing is in the text.

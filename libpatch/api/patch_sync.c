@@ -10,7 +10,6 @@
 #include "base/syscall.h"
 #include "patch/quiesce.h"
 
-
 #define FIRST_NAP_NS 20000
 #define LONGEST_NAP_NS 2000000
 

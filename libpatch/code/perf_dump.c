@@ -15,8 +15,6 @@
 #include "code/code_ranges.h"
 #include "sys/output_file.h"
 
-#include <string.h>
-
 struct dump_header {
 	uint32_t magic;
 	uint32_t version;

@@ -8,8 +8,6 @@
 #include "arch/unwind.h"
 #include "base/format.h"
 
-#include <string.h>
-
 enum { SECTION_TEXT = 1, SECTION_EH_FRAME, SECTION_SYMBOLS, SECTION_STRINGS };
 
 #define ARENA_NAME "libpatch:generated code"

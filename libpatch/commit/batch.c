@@ -158,7 +158,6 @@ static void batch_lose(struct region_change *change)
  * whatever is beside it. A mixture of both kinds has nothing in it that is another's, so that nothing is lost by
  * writing over it.
  */
-REQUIRES(library_lock)
 static void batch_compare(struct batch *batch, struct region_change *change, const uint8_t *text)
 	REQUIRES(library_lock)
 {
@@ -184,7 +183,6 @@ struct view {
 	int error;
 };
 
-REQUIRES(library_lock)
 static void batch_check_region(struct batch *batch, struct region_change *change, struct view *view)
 	REQUIRES(library_lock)
 {

@@ -70,7 +70,6 @@ enum batch_prefetch {
 void batch_fetch(const struct batch *batch, size_t index, enum batch_prefetch prefetch) REQUIRES(library_lock);
 
 /* The change at the index; NULL behind the last one. */
-REQUIRES(library_lock)
 static inline struct region_change *batch_change(struct batch *batch, size_t index, enum batch_prefetch prefetch)
 	REQUIRES(library_lock)
 {

@@ -52,7 +52,6 @@ static bool replan_is_worth_it(const struct registry_entry *entry)
 }
 
 /* Make the new region and its trampoline. False: neither was made. */
-REQUIRES(library_lock)
 static bool replan_build(struct replan *replan, const struct candidates *candidates, struct refusal *refusal)
 	REQUIRES(library_lock)
 {

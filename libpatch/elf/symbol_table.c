@@ -14,7 +14,6 @@
 #include "base/syscall.h"
 
 #include <stdatomic.h>
-#include <string.h>
 #include <sys/mman.h>
 
 /* Names are at 32-bit offsets, and indices are 32-bit words. */

@@ -15,8 +15,6 @@
 #include "runtime/hook_threads.h"
 #include "runtime/own_stack.h"
 
-#include <stdatomic.h>
-
 static uint64_t last_ticket;
 /* Linked by quiet_next: closed but not known to be quiet; due; being destroyed. */
 static struct patch *waiting;

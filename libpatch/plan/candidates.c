@@ -51,7 +51,6 @@ static patch_status candidates_refuse(struct refusal *refusal, patch_status stat
 
 /* ---- what is there ---------------------------------------------------------------------------------------------- */
 
-REQUIRES(library_lock)
 static struct region *candidates_covering(const struct candidates *candidates, uintptr_t address)
 	REQUIRES(library_lock)
 {
@@ -77,7 +76,6 @@ static void candidates_find_inner(struct candidates *candidates)
 }
 
 /* Bytes behind the window that its jump would consist of: does a patch change them, or read them for itself? */
-REQUIRES(library_lock)
 static bool candidates_is_free_to_read(const struct candidates *candidates, uintptr_t lower, uintptr_t upper)
 	REQUIRES(library_lock)
 {
@@ -137,7 +135,6 @@ static bool candidates_agree(const struct candidates *candidates)
  * PATCH_OK: the candidate cuts no region. *grow: it cuts one, but a larger candidate of its kind may not; request->from
  * or request->reach says how large.
  */
-REQUIRES(library_lock)
 static patch_status candidates_compare(struct candidates *candidates, bool *grow, struct refusal *refusal)
 	REQUIRES(library_lock)
 {

@@ -22,8 +22,6 @@
 #include "plan/site.h"
 #include "sys/mem_read.h"
 
-#include <string.h>
-
 /* Text of all pieces, and how many. */
 #define TEXT_MAX (4UL << 20)
 #define PIECES_MAX 64

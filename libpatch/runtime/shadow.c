@@ -6,7 +6,6 @@
 
 #include "base/syscall.h"
 
-#include <errno.h>
 #include <stdatomic.h>
 #include <sys/mman.h>
 

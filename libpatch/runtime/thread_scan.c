@@ -12,7 +12,6 @@
 #include "runtime/hook_guard.h"
 #include "runtime/thread_table.h"
 #include "sys/mem_read.h"
-#include "sys/process.h"
 
 #include <errno.h>
 #include <sys/mman.h>

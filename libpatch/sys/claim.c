@@ -9,7 +9,6 @@
 
 #include "base/syscall.h"
 
-#include <signal.h>
 #include <stdatomic.h>
 
 /*
