@@ -37,21 +37,30 @@ long perf_begin(const struct perf_files *wanted, const char **path)
 	return perf_begin_files(path);
 }
 
+uintptr_t perf_next_block(const struct code_range *range, size_t *first, size_t last, size_t *size)
+{
+	while (*first < last) {
+		const uintptr_t block = range->lower + *first * ARENA_GRANULE;
+		const bool begins = range->granules[*first] == 0;
+		size_t end = *first + 1;
+
+		while (end < last && range->granules[end] != 0 && range->granules[end] != ARENA_NO_BLOCK)
+			++end;
+		*size = (end - *first) * ARENA_GRANULE;
+		*first = end;
+		if (begins && ((const struct arch_row *)(block + ARENA_BLOCK_ROWS))->code != 0)
+			return block;
+	}
+	return 0;
+}
+
 static void perf_tell_range(const struct code_range *range) REQUIRES(library_lock)
 {
-	const size_t count = (range->upper - range->lower) / ARENA_GRANULE;
-	size_t end;
+	size_t first = 0, size;
+	uintptr_t block;
 
-	for (size_t first = 0; first < count; first = end) {
-		const uintptr_t block = range->lower + first * ARENA_GRANULE;
-
-		for (end = first + 1; end < count && range->granules[end] != 0 &&
-				      range->granules[end] != ARENA_NO_BLOCK; ++end)
-			;
-		/* A block that is not written yet has no rows. */
-		if (range->granules[first] == 0 && ((const struct arch_row *)(block + ARENA_BLOCK_ROWS))->code != 0)
-			perf_map_add(block, (end - first) * ARENA_GRANULE);
-	}
+	while ((block = perf_next_block(range, &first, (range->upper - range->lower) / ARENA_GRANULE, &size)) != 0)
+		perf_map_add(block, size);
 }
 
 static void perf_tell_pads(void)

@@ -7,7 +7,6 @@
  */
 #include "code/perf_files.h"
 
-#include "arch/emit.h"
 #include "arch/unwind.h"
 #include "base/heap.h"
 #include "base/syscall.h"
@@ -86,23 +85,15 @@ long perf_dump_begin(const char **path)
 	return error;
 }
 
-/* What is given out and not used has no rows. */
 static void perf_dump_describe(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock)
 {
 	const struct code_range *range = code_ranges_find(lower);
-	const size_t last = (upper - range->lower) / ARENA_GRANULE;
-	size_t first = (lower - range->lower) / ARENA_GRANULE, end;
+	size_t first = (lower - range->lower) / ARENA_GRANULE, size;
+	uintptr_t block;
 
 	arch_unwind_file_begin(description);
-	for (; first < last; first = end) {
-		const uintptr_t block = range->lower + first * ARENA_GRANULE;
-
-		for (end = first + 1; end < last && range->granules[end] != 0 &&
-				      range->granules[end] != ARENA_NO_BLOCK; ++end)
-			;
-		if (range->granules[first] == 0 && ((const struct arch_row *)(block + ARENA_BLOCK_ROWS))->code != 0)
-			(void)arch_unwind_file_add(description, block, (end - first) * ARENA_GRANULE);
-	}
+	while ((block = perf_next_block(range, &first, (upper - range->lower) / ARENA_GRANULE, &size)) != 0)
+		(void)arch_unwind_file_add(description, block, size);
 	arch_unwind_file_end(description, lower, upper);
 }
 

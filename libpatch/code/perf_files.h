@@ -8,6 +8,13 @@
 #include "base/compiler.h"
 #include "base/thread_safety.h"
 
+struct code_range;
+/*
+ * The next block of an arena, and its size, of its granules from *first, which grows, up to `last`; 0: no more. What is
+ * given out and not used, or not written yet, has no rows, and is left out.
+ */
+uintptr_t perf_next_block(const struct code_range *range, size_t *first, size_t last, size_t *size);
+
 /* 0 or -errno; *path: the file. */
 long perf_map_begin(const char **path);
 void perf_map_add(uintptr_t block, size_t size) REQUIRES(library_lock);
