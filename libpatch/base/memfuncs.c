@@ -9,12 +9,8 @@
  * No vector registers. `rep movsb` costs some thirty cycles before its first byte, which is why short copies are moves
  * of words that overlap.
  */
-#ifndef _GNU_SOURCE
-#define _GNU_SOURCE
-#endif
+#include "base/compiler.h"
 
-#include <stddef.h>
-#include <stdint.h>
 #include <string.h>
 
 /* `used`: link-time optimisation drops functions without references before it makes calls of its own to them. */
@@ -119,20 +115,11 @@ OWN int memcmp(const void *first, const void *second, size_t size)
 /* From C23 on, <string.h> may define memchr and strchr as macros too: the parentheses keep them from being expanded. */
 OWN void *(memchr)(const void *bytes, int value, size_t size)
 {
-	const uint64_t every = UINT64_C(0x0101010101010101);
-	const uint64_t wanted = every * (uint8_t)value;
+	const uint64_t wanted = BYTES_ONE * (uint8_t)value;
 	const uint8_t *at = bytes;
 
-	/*
-	 * A byte of a word is 0 when subtracting 1 from each borrows from a bit that was not set (Hacker's Delight,
-	 * 6-1).
-	 */
-	for (; size >= sizeof(word); size -= sizeof(word), at += sizeof(word)) {
-		uint64_t differs = *(const word *)at ^ wanted;
-
-		if (((differs - every) & ~differs & every << 7) != 0)
-			break;
-	}
+	for (; size >= sizeof(word) && !bytes_have_zero(*(const word *)at ^ wanted); size -= sizeof(word))
+		at += sizeof(word);
 	for (; size > 0; --size, ++at)
 		if (*at == (uint8_t)value)
 			return (void *)(uintptr_t)at;

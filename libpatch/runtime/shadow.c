@@ -9,11 +9,9 @@
 #include <stdatomic.h>
 #include <sys/mman.h>
 
-#define BUCKETS_LOG2 12
-
 const struct shadow_leaf libpatch_shadow_none = { .page = UINTPTR_MAX };
 
-static _Atomic(struct shadow_leaf *) shadow_buckets[1 << BUCKETS_LOG2];
+static _Atomic(struct shadow_leaf *) shadow_buckets[1 << 12];
 
 /* Where leaves are taken from. What is left of a chunk when another one comes is lost. */
 #define CHUNK_LEAVES 63
@@ -26,7 +24,7 @@ static _Atomic(struct shadow_chunk *) shadow_current;
 
 static _Atomic(struct shadow_leaf *) *shadow_bucket(uintptr_t page)
 {
-	return &shadow_buckets[(page / PAGE_SIZE) * 0x9E3779B97F4A7C15U >> (64 - BUCKETS_LOG2)];
+	return &shadow_buckets[hash_index(page / PAGE_SIZE, ARRAY_SIZE(shadow_buckets))];
 }
 
 static struct shadow_leaf *shadow_search(struct shadow_leaf *leaf, uintptr_t page)
