@@ -34,5 +34,28 @@ counted:
 counted_end:
 	.size counted, . - counted
 	.p2align 6, 0xcc
+	.globl entered
+	.type entered, @function
+entered:
+	.cfi_startproc
+	lea 1(%rdi), %rax
+	.globl entered_site
+entered_site:
+	mov %eax, %eax
+1:	add $3, %rax
+	ret
+	.cfi_endproc
+	.size entered, . - entered
+	.p2align 6, 0xcc
+	.globl enter_behind
+	.type enter_behind, @function
+enter_behind:
+	.cfi_startproc
+	mov $4, %eax
+	lea 1b(%rip), %rdx
+	jmp *%rdx
+	.cfi_endproc
+	.size enter_behind, . - enter_behind
+	.p2align 6, 0xcc
 
 	.section .note.GNU-stack, "", @progbits

@@ -4,6 +4,7 @@
  * was; what was built for it must be given back: there is as much code, and there are as many pads, as before.
  */
 #include "harness.h"
+#include "short.h"
 
 #include "base/inject.h"
 #include "code/arena.h"
@@ -15,33 +16,6 @@
 #define STEPS_MAX 64
 /* Of these, at least so many before the patch has moved. */
 #define FAILED_MIN 3
-
-/* function(n) is n + 4 */
-unsigned long function(unsigned long n);
-/* Enters it at `behind`, with 4 in rax. That is not known to the library, as the jump is computed. */
-unsigned long enter_behind(void);
-extern const uint8_t site[], behind[];
-__asm__(".text\n"
-	".p2align 6\n"
-	".globl function\n.type function, @function\n"
-	"function:\n"
-	".cfi_startproc\n"
-	"	lea 1(%rdi), %rax\n"
-	"site:	mov %eax, %eax\n"
-	"behind: add $3, %rax\n"
-	"	ret\n"
-	".cfi_endproc\n"
-	".size function, . - function\n"
-	".p2align 6, 0xcc\n"
-	".globl enter_behind\n.type enter_behind, @function\n"
-	"enter_behind:\n"
-	".cfi_startproc\n"
-	"	mov $4, %eax\n"
-	"	lea behind(%rip), %rdx\n"
-	"	jmp *%rdx\n"
-	".cfi_endproc\n"
-	".size enter_behind, . - enter_behind\n"
-	".p2align 6, 0xcc\n");
 
 static unsigned int countdown;
 static bool fired;
@@ -92,10 +66,11 @@ static void replan(void *step)
 	patch_t patch;
 
 	REQUIRE_OK(patch_init(NULL, 0));
-	REQUIRE_OK(make_probe((uintptr_t)site, procedure, NULL, PATCH_TRAP_POLICY_FORBID, PATCH_ENABLED, &patch));
+	REQUIRE_OK(make_probe((uintptr_t)entered_site, procedure, NULL, PATCH_TRAP_POLICY_FORBID, PATCH_ENABLED,
+			      &patch));
 	CHECK_OK(patch_commit());
 	before = settled();
-	region = region_at((uintptr_t)site);
+	region = region_at((uintptr_t)entered_site);
 	for (unsigned int i = 0; i < TURNS; i++)
 		enter_behind();
 	countdown = *(const unsigned int *)step;
@@ -104,9 +79,9 @@ static void replan(void *step)
 	libpatch_inject = NULL;
 	after = settled();
 	shared->fired = fired;
-	CHECK_EQ(function(1), 5);
+	CHECK_EQ(entered(1), 5);
 	CHECK_EQ(enter_behind(), 7);
-	if (fired && region_at((uintptr_t)site) == region) {
+	if (fired && region_at((uintptr_t)entered_site) == region) {
 		shared->failed++;
 		CHECK_EQ(after.arena.code_bytes, before.arena.code_bytes);
 		CHECK_EQ(after.pad.pads, before.pad.pads);

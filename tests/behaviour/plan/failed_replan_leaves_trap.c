@@ -4,38 +4,12 @@
  * half way. What it was is what it goes back to, whichever step fails.
  */
 #include "harness.h"
+#include "short.h"
 
 #include "base/inject.h"
 
 #define TURNS 5000
 #define STEPS 8
-
-/* function(n) is n + 4 */
-unsigned long function(unsigned long n);
-/* Enters it at `behind`, with 4 in rax. That is not known to the library, as the jump is computed. */
-unsigned long enter_behind(void);
-extern const uint8_t site[], behind[];
-__asm__(".text\n"
-	".p2align 6\n"
-	".globl function\n.type function, @function\n"
-	"function:\n"
-	".cfi_startproc\n"
-	"	lea 1(%rdi), %rax\n"
-	"site:	mov %eax, %eax\n"
-	"behind: add $3, %rax\n"
-	"	ret\n"
-	".cfi_endproc\n"
-	".size function, . - function\n"
-	".p2align 6, 0xcc\n"
-	".globl enter_behind\n.type enter_behind, @function\n"
-	"enter_behind:\n"
-	".cfi_startproc\n"
-	"	mov $4, %eax\n"
-	"	lea behind(%rip), %rdx\n"
-	"	jmp *%rdx\n"
-	".cfi_endproc\n"
-	".size enter_behind, . - enter_behind\n"
-	".p2align 6, 0xcc\n");
 
 static const struct {
 	const char *name;
@@ -70,7 +44,7 @@ static void check(patch_t patch)
 	CHECK(info.strategy != PATCH_STRATEGY_TRAP);
 	CHECK_EQ(info.state, PATCH_ENABLED);
 	hits = 0;
-	CHECK_EQ(function(1), 5);
+	CHECK_EQ(entered(1), 5);
 	CHECK_EQ(enter_behind(), 7);
 	CHECK_EQ(hits, 1);
 }
@@ -80,9 +54,10 @@ static void replan(void *step)
 	uint8_t original[16];
 	patch_t patch;
 
-	memcpy(original, (const void *)(uintptr_t)function, sizeof(original));
+	memcpy(original, (const void *)(uintptr_t)entered, sizeof(original));
 	REQUIRE_OK(patch_init(NULL, 0));
-	REQUIRE_OK(make_probe((uintptr_t)site, procedure, NULL, PATCH_TRAP_POLICY_FORBID, PATCH_ENABLED, &patch));
+	REQUIRE_OK(make_probe((uintptr_t)entered_site, procedure, NULL, PATCH_TRAP_POLICY_FORBID, PATCH_ENABLED,
+			      &patch));
 	CHECK_OK(patch_commit());
 	check(patch);
 	for (unsigned int i = 0; i < TURNS; i++)
@@ -97,7 +72,7 @@ static void replan(void *step)
 	}
 	check(patch);
 	CHECK_OK(patch_fini());
-	CHECK(memcmp(original, (const void *)(uintptr_t)function, sizeof(original)) == 0);
+	CHECK(memcmp(original, (const void *)(uintptr_t)entered, sizeof(original)) == 0);
 }
 
 int main(void)
