@@ -411,14 +411,19 @@ static void examine_all(void)
 {
 	static const char *const libraries[] = { "libsqlite3.so.0", "libcrypto.so.3", "libstdc++.so.6",
 						 "libLLVM-14.so.1" };
-	static const char *const programs[] = { "command -v python3.11", "gcc -print-prog-name=cc1" };
+	static const struct {
+		const char *name, *command; /* that says where it is: no script that stands for it */
+	} programs[] = {
+		{ "python3.11", "python3.11 -c 'import os, sys; print(os.path.realpath(sys.executable))'" },
+		{ "cc1", "gcc -print-prog-name=cc1" },
+	}; print(os.path.realpath(sys.executable))'", "gcc -print-prog-name=cc1" };
 
 	for (size_t i = 0; i < ARRAY_SIZE(libraries); i++)
 		if (!examine(find_library(libraries[i]), true))
 			printf("%-22s is not on this machine\n", libraries[i]);
 	for (size_t i = 0; i < ARRAY_SIZE(programs); i++)
-		if (!examine(find_by(programs[i]), true))
-			printf("%-22s is not on this machine\n", strrchr(programs[i], ' ') + 1);
+		if (!examine(find_by(programs[i].command), true))
+			printf("%-22s is not on this machine\n", programs[i].name);
 }
 
 int main(int argc, char **argv)
