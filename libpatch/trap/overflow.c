@@ -143,14 +143,19 @@ static bool overflow_is_again(const struct overflow_note *note, const greg_t *re
 bool overflow_show(siginfo_t *info, ucontext_t *context, uintptr_t stack_pointer, unsigned int index)
 {
 	greg_t *registers = context->uc_mcontext.gregs;
-	struct thread_block *block = thread_block();
-	struct overflow_note *note;
 	greg_t interrupted[OVERFLOW_REGISTERS];
+	struct overflow_note *note;
+	struct thread_block *block;
 	uintptr_t guard;
 
 	memcpy(interrupted, registers, sizeof(interrupted));
-	if (block == NULL || !overflow_find(registers, (uintptr_t)info->si_addr, stack_pointer, &guard))
+	if (!overflow_find(registers, (uintptr_t)info->si_addr, stack_pointer, &guard))
 		return false;
+	block = thread_block();
+	if (block == NULL) {
+		memcpy(registers, interrupted, sizeof(interrupted));
+		return false;
+	}
 	note = &block->overflow;
 	note->again = overflow_is_again(note, registers);
 	if (note->again) {

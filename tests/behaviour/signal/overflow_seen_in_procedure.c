@@ -268,10 +268,11 @@ static void check_deeper(size_t room, unsigned int all)
 	set_guard(PROT_NONE);
 }
 
+static unsigned int overflows[2]; /* by which call they are in */
+
 static void sweep(const struct kind *kind, unsigned int number)
 {
 	const unsigned int all = number * (kind->type == PATCH_EXEC_MODEL_PROBE ? 1 : 2);
-	unsigned int overflows[2] = { 0 };
 	size_t room = NEEDED;
 	const int before = harness_failures;
 
@@ -293,7 +294,6 @@ static void sweep(const struct kind *kind, unsigned int number)
 	}
 	CHECK(!run_on(ROOM));
 	CHECK_EQ(calls, all);
-	CHECK(overflows[kind->acts] > 8);
 }
 
 static const uint64_t masks[] = { PATCH_REGS_GP_ONLY, PATCH_REGS_ALL, PATCH_REGS_VECTOR | PATCH_REGS_GP_ONLY };
@@ -347,16 +347,19 @@ static void with_patches(const struct kind *kind, unsigned int number, uint64_t 
 
 static void all_of_kind(void *data)
 {
+	const struct kind *kind = data;
+
 	REQUIRE_OK(patch_init(NULL, 0));
 	for (size_t m = 0; m < sizeof(masks) / sizeof(masks[0]); m++) {
-		static const int depths[] = { 0, 1, 3 };
+		static const int depths[] = { 0, 1, 5 };
 
 		for (size_t d = 0; d < 3; d++) {
 			depth = depths[d];
-			with_patches(data, d == 1 ? 3 : 1, masks[m], d != 2);
-			with_patches(data, d == 1 ? 1 : 3, masks[m], d == 2);
+			with_patches(kind, d == 1 ? 3 : 1, masks[m], d != 2);
+			with_patches(kind, d == 1 ? 1 : 3, masks[m], d == 2);
 		}
 	}
+	CHECK(overflows[kind->acts] > 200);
 	CHECK_OK(patch_fini());
 }
 
@@ -382,13 +385,14 @@ static void on_raised(int signo, siginfo_t *info, void *data)
 	handled_in_procedure += is_in(pc, procedure_raising) || is_in(pc, procedure_optimized) || is_in(pc, optimized);
 }
 
-/* Without more stack. */
+/* Without more stack: by a system call that is not mediated, because its number is there to see. */
 static void procedure_raising(struct patch_exec_context *context, uint8_t post)
 {
-	long result = SYS_tkill;
-
 	raised++;
-	__asm__ volatile("syscall" : "+a"(result) : "D"((long)raiser), "S"((long)SIGUSR1) : "rcx", "r11", "memory");
+	__asm__ volatile("mov %0, %%eax\n\tsyscall"
+			 :
+			 : "i"(SYS_tkill), "D"((long)raiser), "S"((long)SIGUSR1)
+			 : "rax", "rcx", "r11", "memory");
 	procedure_optimized(context, post);
 }
 
@@ -569,7 +573,7 @@ static void small_signal_stack(void *unused)
 	depth = 10;
 	if (sigsetjmp(out, 1) == 0)
 		run();
-	CHECK(is_in(wild_at, optimized));
+	CHECK(wild_at < run_entry || wild_at > run_leaf + 16);
 	CHECK_OK(patch_fini());
 }
 
