@@ -416,7 +416,7 @@ static void examine_all(void)
 	} programs[] = {
 		{ "python3.11", "python3.11 -c 'import os, sys; print(os.path.realpath(sys.executable))'" },
 		{ "cc1", "gcc -print-prog-name=cc1" },
-	}; print(os.path.realpath(sys.executable))'", "gcc -print-prog-name=cc1" };
+	};
 
 	for (size_t i = 0; i < ARRAY_SIZE(libraries); i++)
 		if (!examine(find_library(libraries[i]), true))
