@@ -81,11 +81,6 @@ static struct {
 
 static long refusal;
 
-void heap_note_lost(size_t size)
-{
-	lost += size;
-}
-
 uint64_t heap_lost(void)
 {
 	return lost;
@@ -126,7 +121,7 @@ void heap_unmap(uintptr_t address, size_t size)
 		refused[i].size = size;
 		return;
 	}
-	heap_note_lost(size);
+	lost += size;
 }
 
 void heap_tidy(void)

@@ -36,7 +36,6 @@ void heap_unmap(uintptr_t address, size_t size);
 void heap_tidy(void);
 
 /* Memory that can be neither used nor given back, because to do so takes memory or a mapping more. Bytes. */
-void heap_note_lost(size_t size);
 uint64_t heap_lost(void);
 
 /* Bytes handed out by heap_alloc() and not freed, as rounded. For tests. */

@@ -19,8 +19,7 @@
 #define CAPABILITY(name) THREAD_SAFETY(capability(name))
 /* A function that is called with the capability held, and holds it when it returns. */
 #define REQUIRES(...) THREAD_SAFETY(requires_capability(__VA_ARGS__))
-/* A function that takes it; the second takes it when it returns `result`. */
-#define ACQUIRE(...) THREAD_SAFETY(acquire_capability(__VA_ARGS__))
+/* A function that takes it when it returns the first argument. */
 #define TRY_ACQUIRE(...) THREAD_SAFETY(try_acquire_capability(__VA_ARGS__))
 #define RELEASE(...) THREAD_SAFETY(release_capability(__VA_ARGS__))
 /*

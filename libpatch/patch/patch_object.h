@@ -78,7 +78,7 @@ enum patch_life {
  * What the program wants of a patch, which the next commit brings about. A patch is enabled when it is open. The
  * goal GOAL_RELEASED is final, and the handle is unknown from then on.
  */
-enum patch_goal { GOAL_DISABLED, GOAL_ENABLED, GOAL_RELEASED, PATCH_GOALS };
+enum patch_goal { GOAL_DISABLED, GOAL_ENABLED, GOAL_RELEASED };
 
 /*
  * What the caller of patch_make() asked for, and where it stands. There may be a million patches: the fields that

@@ -63,12 +63,4 @@ patch_status exits_find(uintptr_t address, const struct exits **exits, struct re
 patch_status exits_find_in(const struct module *module, uintptr_t address, const struct exits **exits,
 			   struct refusal *refusal) REQUIRES(library_lock);
 
-static inline bool exits_contain(const struct exits *exits, uintptr_t address)
-{
-	for (size_t i = 0; i < exits->piece_count; ++i)
-		if (address - exits->pieces[i].lower < exits->pieces[i].upper - exits->pieces[i].lower)
-			return true;
-	return false;
-}
-
 #endif

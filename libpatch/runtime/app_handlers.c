@@ -19,11 +19,6 @@ static _Atomic int state;
 static _Atomic int *const count = &libpatch_process_own.without_handlers;
 static TLS_INITIAL_EXEC bool in;
 
-bool app_handlers_are_known(void)
-{
-	return atomic_load(&state) != NOT_KNOWN;
-}
-
 void app_handlers_begin(void)
 {
 	int expected = NOT_KNOWN;

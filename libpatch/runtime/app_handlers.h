@@ -15,9 +15,6 @@
 
 #include "base/compiler.h"
 
-/* Is it known whether there are any? */
-bool app_handlers_are_known(void);
-
 /* There are none, unless app_handlers_expect() was called before. Once; not by a thread that is in. */
 void app_handlers_begin(void);
 

@@ -154,6 +154,14 @@ static void mark(const struct loaded *loaded, struct tally *tally, const struct 
 			tally->described[exits->places[i].address - loaded->text] |= 2;
 }
 
+static bool contains(const struct exits *exits, uintptr_t address)
+{
+	for (size_t i = 0; i < exits->piece_count; i++)
+		if (address - exits->pieces[i].lower < exits->pieces[i].upper - exits->pieces[i].lower)
+			return true;
+	return false;
+}
+
 /* What must be so of every answer. */
 static void check_answer(const struct exits *exits, uintptr_t lower)
 {
@@ -161,7 +169,7 @@ static void check_answer(const struct exits *exits, uintptr_t lower)
 	for (size_t i = 0; i < exits->place_count; i++) {
 		const struct exit_place *place = &exits->places[i];
 
-		CHECK(exits_contain(exits, place->address));
+		CHECK(contains(exits, place->address));
 		CHECK(place->length != 0);
 		if (place->kind == EXIT_AGAIN)
 			CHECK(place->target == exits->entry || place->target == exits->body);
