@@ -343,9 +343,11 @@ size_t arch_plain_length(const uint8_t bytes[INSN_MAX])
 {
 	const uint8_t rex = (bytes[0] & 0xF0) == 0x40 ? bytes[0] : 0;
 	size_t at = rex != 0;
-	const uint8_t layout = primary[bytes[at++]];
+	const uint8_t opcode = bytes[at++];
+	const uint8_t layout = opcode == 0x0F ? secondary[bytes[at++]] : primary[opcode];
 
-	if ((layout & (KNOWN | LOOK)) != KNOWN)
+	/* What is to be looked at of lea is that its operand is in memory. */
+	if ((layout & (KNOWN | LOOK)) != KNOWN && !(opcode == 0x8D && bytes[at] < 0xC0))
 		return 0;
 	if (layout & HAS_MODRM) {
 		const uint8_t modrm = bytes[at++], operand = operands[modrm >> 6][modrm & 7];
