@@ -420,9 +420,9 @@ static void examine_all(void)
 	static const char *const libraries[] = { "libsqlite3.so.0", "libcrypto.so.3", "libstdc++.so.6",
 						 "libLLVM-14.so.1" };
 	static const struct {
-		const char *name, *command; /* that says where it is: no script that stands for it */
+		const char *name, *command; /* that says where it is */
 	} programs[] = {
-		{ "python3.11", "python3.11 -c 'import os, sys; print(os.path.realpath(sys.executable))'" },
+		{ "python3.11", "readlink -e /usr/bin/python3.11" },
 		{ "cc1", "gcc -print-prog-name=cc1" },
 	};
 
