@@ -35,8 +35,9 @@ static long seize_trace(long request, pid_t tid, long address, const void *data)
 /* The thread is stopped, and its memory is ours, too. */
 static bool seize_change(const struct seize *seize, pid_t tid)
 {
-	struct user_regs_struct registers;
-	uint64_t mask = 0, now; /* memcheck does not know that the kernel writes it */
+	/* Neither memcheck nor gcc -O0 knows that the kernel writes them. */
+	struct user_regs_struct registers = { 0 };
+	uint64_t mask = 0, now;
 
 	if (seize_trace(PTRACE_GETREGS, tid, 0, &registers) != 0 ||
 	    seize_trace(GETSIGMASK, tid, sizeof(mask), &mask) != 0)
