@@ -293,7 +293,7 @@ void trampoline_emit_all(struct builder *builder, struct arch_code *code)
 	if (falls) {
 		code->original = window->length;
 		arch_emit_row(code, 0);
-		arch_emit_stretch(code, ARCH_COPY, 0);
+		arch_emit_stretch(code, ARCH_LEAVES, 0);
 		arch_emit_jmp(code, window->start + window->length);
 	}
 	arch_emit_cold(code);

@@ -213,7 +213,8 @@ static void signal_frame_show_program(int signo, siginfo_t *info, ucontext_t *co
 		if (place.pc != 0)
 			signal_frame_note_place(context, &place);
 	} else if (!arch_signal_finish_entry(registers) && code_canonical(registers, &place)) {
-		signal_frame_note_place(context, &place);
+		if (place.pc != place.shown || place.below != 0)
+			signal_frame_note_place(context, &place);
 		signal_frame_show_address(signo, info, interrupted, place.shown);
 	}
 	if (overflow_is_possible(signo, info, context, stack_pointer) &&

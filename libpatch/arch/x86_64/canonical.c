@@ -602,6 +602,18 @@ static void canonical_settle(struct canonical *c)
 		;
 }
 
+/* Where nothing is left but a jump, the thread goes on where that leads: there is nothing to be remembered then. */
+static void canonical_leave(struct canonical *c)
+{
+	size_t steps = 0;
+
+	while (canonical_goes_on(c, &steps)) {
+		if ((canonical_stretch(c->map, c->at.pc)->kind & ARCH_STRETCH_KIND) != ARCH_LEAVES)
+			return;
+		c->at.pc = canonical_target(c);
+	}
+}
+
 /* From a place to the instruction that the program is at, and to the program's stack pointer. */
 static void canonical_show(struct canonical *c)
 {
@@ -663,6 +675,7 @@ bool arch_canonical(const struct arch_code_map *map, const struct arch_registers
 
 	out->write_count = 0;
 	canonical_settle(&c);
+	canonical_leave(&c);
 	out->pc = c.at.pc;
 	out->below = c.at.general[ARCH_RSP];
 	canonical_show(&c);
