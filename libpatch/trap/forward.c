@@ -227,7 +227,11 @@ bool forward_enter_without_storage(const struct kernel_sigaction *program, int s
 		forward_take_default(signo, info, context);
 		return false;
 	}
-	return !IS(program->handler, SIG_IGN);
+	if (IS(program->handler, SIG_IGN))
+		return false;
+	if (program->flags & SA_RESETHAND)
+		forward_reset(program, signo);
+	return true;
 }
 
 void forward_hand_on(int signo, siginfo_t *info, ucontext_t *context)

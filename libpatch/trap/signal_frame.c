@@ -275,6 +275,7 @@ static uintptr_t signal_frame_enter_without_storage(int signo, siginfo_t *info, 
 		mask |= SIGNALS_BIT(signo);
 	entry->mask = *signal_frame_mask(context) | app_sigstate_withheld(mask & ~SIGNALS_NEVER_BLOCKED);
 	arch_signal_return_at_once(entry);
+	signal_frame_leave_stack(signo, action, entry, (uintptr_t)context->uc_mcontext.gregs[REG_RSP]);
 	return (uintptr_t)action->program.handler;
 }
 

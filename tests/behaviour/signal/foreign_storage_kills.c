@@ -48,7 +48,7 @@ static PLAIN long call(long number, long a, const void *b, void *c, long d)
 
 #define UNTOUCHED 1
 static volatile int signals[32];
-static volatile uintptr_t interrupted_at, leaves_with, runs_with;
+static volatile uintptr_t interrupted_at, leaves_with, runs_with, frame_at;
 static volatile uint64_t mask_in_handler;
 
 static PLAIN void handler(int signo, siginfo_t *info, void *context)
@@ -58,6 +58,7 @@ static PLAIN void handler(int signo, siginfo_t *info, void *context)
 
 	(void)info;
 	signals[signo]++;
+	frame_at = (uintptr_t)__builtin_frame_address(0);
 	interrupted_at = (uintptr_t)((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
 	if (signo == SIGILL)
 		((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP] += 2;
@@ -91,22 +92,24 @@ static uint64_t bit(int signo)
 	return 1UL << (signo - 1);
 }
 
+static const int kinds[] = { SIGUSR1, SIGTRAP, SIGILL };
+#define KINDS (sizeof(kinds) / sizeof(kinds[0]))
+
 static void check_storages(uintptr_t begins, uintptr_t runs, uintptr_t leaves)
 {
-	static const int signo[] = { SIGUSR1, SIGTRAP, SIGILL };
-
-	for (unsigned int i = 0; i < 3; i++) {
+	for (size_t i = 0; i < KINDS; i++) {
+		const int signo = kinds[i];
 		uint64_t now;
 
-		CONTEXT("signal %d, begins with %#lx, runs with %#lx, leaves with %#lx", signo[i], (long)begins,
+		CONTEXT("signal %d, begins with %#lx, runs with %#lx, leaves with %#lx", signo, (long)begins,
 			(long)runs, (long)leaves);
-		signals[signo[i]] = 0;
+		signals[signo] = 0;
 		runs_with = runs;
 		leaves_with = leaves;
-		raise_with(begins, signo[i], getpid(), gettid());
-		CHECK_EQ(signals[signo[i]], 1);
+		raise_with(begins, signo, getpid(), gettid());
+		CHECK_EQ(signals[signo], 1);
 		CHECK(mask_in_handler & bit(SIGUSR2));
-		CHECK(mask_in_handler & bit(signo[i] == SIGUSR1 ? SIGUSR1 : SIGUSR2));
+		CHECK(mask_in_handler & bit(signo == SIGUSR1 ? SIGUSR1 : SIGUSR2));
 		/* The kernel's own answer: owned signals stay open. */
 		if (begins != own && runs == UNTOUCHED)
 			CHECK_EQ(mask_in_handler & (bit(SIGTRAP) | bit(SIGILL)), 0);
@@ -116,6 +119,40 @@ static void check_storages(uintptr_t begins, uintptr_t runs, uintptr_t leaves)
 			if (page[at] != 0)
 				FAIL("byte %d is %#x", at, page[at]);
 	}
+}
+
+/* A handler runs on the stack of signals if it has asked for that. */
+static void check_stack(struct sigaction action, int signo, int flag)
+{
+	static uint8_t memory[1 << 16];
+	stack_t stack = { .ss_sp = memory, .ss_size = sizeof(memory) };
+
+	CONTEXT("signal %d, a stack for signals, flag %#x", signo, flag);
+	action.sa_flags |= flag;
+	REQUIRE(sigaltstack(&stack, NULL) == 0 && sigaction(signo, &action, NULL) == 0);
+	signals[signo] = 0;
+	runs_with = leaves_with = UNTOUCHED;
+	raise_with(foreign[MAPPED], signo, getpid(), gettid());
+	CHECK_EQ(signals[signo], 1);
+	CHECK_EQ(frame_at - (uintptr_t)memory < sizeof(memory), flag != 0);
+	stack.ss_flags = SS_DISABLE;
+	REQUIRE(sigaltstack(&stack, NULL) == 0);
+}
+
+/* A handler that the kernel is to reset. */
+static void check_reset(struct sigaction action, int signo)
+{
+	struct sigaction now;
+
+	CONTEXT("signal %d, SA_RESETHAND", signo);
+	action.sa_flags |= (int)SA_RESETHAND;
+	REQUIRE(sigaction(signo, &action, NULL) == 0);
+	signals[signo] = 0;
+	runs_with = leaves_with = UNTOUCHED;
+	raise_with(foreign[MAPPED], signo, getpid(), gettid());
+	CHECK_EQ(signals[signo], 1);
+	REQUIRE(sigaction(signo, NULL, &now) == 0);
+	CHECK(now.sa_handler == SIG_DFL);
 }
 
 static void check_default(void *signo)
@@ -157,6 +194,11 @@ int main(void)
 		check_storages(own, UNTOUCHED, foreign[i]);
 		check_storages(own, foreign[i], UNTOUCHED);
 		check_storages(own, UNTOUCHED, UNTOUCHED);
+	}
+	for (size_t i = 0; i < KINDS; i++) {
+		check_stack(action, kinds[i], 0);
+		check_stack(action, kinds[i], SA_ONSTACK);
+		check_reset(action, kinds[i]);
 	}
 	for (int i = 0; i < 2; i++) {
 		const int signo = i == 0 ? SIGTRAP : SIGILL;
