@@ -340,10 +340,11 @@ patch_status candidates_next(struct candidates *candidates, struct refusal *refu
 		}
 		if (plan->strategy == PATCH_STRATEGY_TRAP && candidates_try_break_room(candidates))
 			continue;
+		/* Before it grows: where it cannot, a trap is the next one. */
+		candidates->over = plan->strategy == PATCH_STRATEGY_TRAP;
 		status = candidates_grow(candidates, refusal);
 		if (status == PATCH_OK)
 			status = candidates_check_foreign(candidates, refusal);
-		candidates->over = plan->strategy == PATCH_STRATEGY_TRAP;
 		candidates->request.candidate = plan_next(plan->candidate);
 		candidates->request.reach = 0;
 		candidates->request.from = candidates->from;

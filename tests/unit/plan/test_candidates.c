@@ -161,6 +161,16 @@ Test(candidates, regions_inside_are_taken_in)
 	cr_expect_eq(candidates.inner[1], second);
 }
 
+/* There it must not end: then it is a trap, as it is where no region is. */
+Test(candidates, cannot_grow_to_the_end_of_a_region)
+{
+	extent.floor = at(7);
+	place(9, JUMP, FORBID, OFFSETS(0, 4, 5));
+	make_hot(13);
+	search(7, ALLOW);
+	expect(7, TRAP, 0, OFFSETS(0, 2));
+}
+
 Test(candidates, grows_to_the_end_of_a_region)
 {
 	place(9, JUMP, ALLOW, OFFSETS(0, 4, 5));
