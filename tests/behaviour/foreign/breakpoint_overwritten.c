@@ -326,7 +326,8 @@ static void break_at_write(FILE *script, const char *name, unsigned int offset)
 /* From the end of its first look at the text on. */
 static void break_behind_check(FILE *script, const char *name)
 {
-	fprintf(script, "catch syscall process_vm_readv\ncontinue\ncontinue\ndelete $bpnum\n");
+	/* gdb before 12 does not know its name. */
+	fprintf(script, "catch syscall %d\ncontinue\ncontinue\ndelete $bpnum\n", SYS_process_vm_readv);
 	set_breakpoint(script, name, 0);
 }
 

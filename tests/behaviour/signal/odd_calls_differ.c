@@ -11,6 +11,11 @@
 #include <sys/signalfd.h>
 #include <sys/syscall.h>
 
+/* Linux 5.11 */
+#ifndef SYS_epoll_pwait2
+#define SYS_epoll_pwait2 441
+#endif
+
 #define NOTES 131072
 
 struct notes {
