@@ -241,6 +241,27 @@ static patch_status candidates_check_foreign(const struct candidates *candidates
 	return PATCH_OK;
 }
 
+/* What plan_site() knows of the site's own function: does the next one branch into what the window takes of it? */
+REQUIRES(library_lock)
+static patch_status candidates_check_next(const struct candidates *candidates, struct refusal *refusal)
+{
+	const struct plan *plan = &candidates->plan;
+	const struct extent *extent = &candidates->extent;
+	patch_status status = PATCH_OK;
+
+	if (candidates->request.beyond == 0 || plan->start + plan->length <= extent->limit)
+		return PATCH_OK;
+	scan_set(extent->limit, candidates->request.beyond);
+	for (unsigned int i = 0; i < plan->count; ++i)
+		for (uintptr_t at = plan->start + plan->offsets[i] + 1; at < plan->start + plan->offsets[i + 1]; ++at)
+			if (at > extent->limit && scan_is_target(at))
+				status = candidates_refuse(refusal, PATCH_ENOJUMP,
+							   "the next function branches into the middle of an "
+							   "instruction within the bytes of a jump", at);
+	scan_set(extent->lower, extent->upper);
+	return status;
+}
+
 /* Plan the candidate again, longer each time, until it takes in whole regions. */
 REQUIRES(library_lock)
 static patch_status candidates_grow(struct candidates *candidates, struct refusal *refusal)
@@ -345,6 +366,8 @@ patch_status candidates_next(struct candidates *candidates, struct refusal *refu
 		status = candidates_grow(candidates, refusal);
 		if (status == PATCH_OK)
 			status = candidates_check_foreign(candidates, refusal);
+		if (status == PATCH_OK)
+			status = candidates_check_next(candidates, refusal);
 		candidates->request.candidate = plan_next(plan->candidate);
 		candidates->request.reach = 0;
 		candidates->request.from = candidates->from;
