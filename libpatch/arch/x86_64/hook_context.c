@@ -67,8 +67,6 @@ void arch_emit_context(struct arch_code *code, const struct arch_hook *hook, uin
 		CONTEXT_STORE(general_purpose_registers[i], arch_hook_hardware[i]);
 	EMIT("\x48\x8B\x41\x08"); /* mov rax, [rcx + user_data] */
 	CONTEXT_STORE(user_data, RAX);
-	EMIT("\x31\xC0");                     /* xor eax, eax */
-	CONTEXT_STORE(extended_states, RAX);  /* one that offers them writes it again */
 	if (hook->own)
 		arch_emit_load(code, RAX, ARCH_OWN_FRAME_FLAGS);
 	else

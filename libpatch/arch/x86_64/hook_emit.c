@@ -107,11 +107,14 @@ static void emit_call(struct arch_code *code, const struct arch_hook *hook, uint
 	EMIT("\xA9\x00\x04\x04\x00");               /* test eax, DF | AC */
 	cold->backwards = EMIT_FORWARD("\x0F\x85"); /* jne backwards */
 	cold->forwards = (uint32_t)code->size;
-	arch_emit_shadow(code, hook, cold);
+	EMIT("\x31\xF6");                         /* xor esi, esi */
+	CONTEXT_STORE(extended_states, RSI);      /* one that offers them writes it again */
+	if (hook->shadow != ARCH_SHADOW_NONE) {
+		arch_emit_shadow(code, hook, cold);
+		EMIT("\x31\xF6");                 /* xor esi, esi */
+	}
 	if (hook->post)
-		EMIT("\xBE\x01\x00\x00\x00"); /* mov esi, 1 */
-	else
-		EMIT("\x31\xF6");             /* xor esi, esi */
+		EMIT("\xFF\xC6");                 /* inc esi */
 	if (extended != NULL) {
 		arch_emit_call_library(code, extended);
 		arch_emit_stretch(code, hook_stretch_behind(cold), cold->number);

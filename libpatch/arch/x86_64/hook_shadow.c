@@ -24,8 +24,6 @@ static void emit_skip_inside(struct arch_code *code, const struct arch_hook *hoo
  */
 void arch_emit_shadow(struct arch_code *code, const struct arch_hook *hook, struct arch_cold_hook *cold)
 {
-	if (hook->shadow == ARCH_SHADOW_NONE)
-		return;
 	if (hook->shadow == ARCH_SHADOW_EXIT)
 		emit_skip_inside(code, hook, cold);
 	cold->shadow = (uint32_t)code->size;
