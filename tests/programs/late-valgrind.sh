@@ -19,7 +19,8 @@ start()
 				LATE_START_EVERY=10 LATE_START_MODULES=main,libc.so.6 LATE_START_PROGRAM=busy-$1
 			test "$1" = linked || export LD_PRELOAD="$tool"
 		fi
-		exec valgrind -q --error-exitcode=9 "./busy-$1" 20 "$report.over"
+		# Else a thread that waits for the others to let it run may wait for minutes.
+		exec valgrind -q --fair-sched=yes --error-exitcode=9 "./busy-$1" 20 "$report.over"
 	)
 }
 
