@@ -156,6 +156,16 @@ signal_flags_for_c:
 	.cfi_endproc
 	.size signal_flags_for_c, . - signal_flags_for_c
 
+/* By the kernel: rcx and r11 are changed, too. */
+	.macro BLOCK_ALL
+	lea signal_all(%rip), %rsi
+	mov $SIG_SETMASK, %edi
+	xor %edx, %edx
+	mov $SET_SIZE, %r10d
+	mov $SYS_rt_sigprocmask, %eax
+	OWN_SYSCALL
+	.endm
+
 /* DW_CFA_expression: the register is saved at an offset from the stack pointer. */
 	.macro SAVED register, offset
 	.cfi_escape 0x10, \register, 3, 0x77, ((\offset) & 0x7f) | 0x80, (\offset) >> 7
@@ -244,12 +254,7 @@ arch_signal_leave_begins:
 arch_signal_leave_blocked:
 	cmpl $SIGSYS, CONTEXT_SIZE(%rsp)
 	je signal_leave_filtered
-	lea signal_all(%rip), %rsi
-	mov $SIG_SETMASK, %edi
-	xor %edx, %edx
-	mov $SET_SIZE, %r10d
-	mov $SYS_rt_sigprocmask, %eax
-	OWN_SYSCALL
+	BLOCK_ALL
 	.globl arch_signal_blocked
 	.hidden arch_signal_blocked
 arch_signal_blocked:
@@ -270,12 +275,7 @@ signal_leave_without_storage:
 	test $SIGNAL_STORAGE_ADDRESS, %ecx
 	jz 1f
 	rdfsbase %rbx
-	lea signal_all(%rip), %rsi
-	mov $SIG_SETMASK, %edi
-	xor %edx, %edx
-	mov $SET_SIZE, %r10d
-	mov $SYS_rt_sigprocmask, %eax
-	OWN_SYSCALL
+	BLOCK_ALL
 	mov SIGNAL_CONTEXT_STORAGE(%rsp), %rax
 	wrfsbase %rax
 	mov %rsp, %rdi
