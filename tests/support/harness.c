@@ -8,6 +8,9 @@
 #include "own_time.h"
 
 #include <stdarg.h>
+#include <stddef.h>
+#include <sys/ptrace.h>
+#include <sys/user.h>
 
 #define HARNESS_MAX_FAILURES 25
 
@@ -252,6 +255,19 @@ bool harness_waits(pid_t tid)
 	if (file != NULL)
 		fclose(file);
 	return atoi(line) == SYS_futex && line[0] != '\0';
+}
+
+int harness_stop_of(pid_t child)
+{
+	int status;
+
+	REQUIRE(waitpid(child, &status, 0) == child);
+	return WIFSTOPPED(status) ? WSTOPSIG(status) : -status;
+}
+
+uintptr_t harness_pc_of(pid_t child)
+{
+	return (uintptr_t)ptrace(PTRACE_PEEKUSER, child, offsetof(struct user_regs_struct, rip), NULL);
 }
 
 const char *harness_module(void)

@@ -172,6 +172,10 @@ void harness_isolated(const char *what, void (*fn)(void *), void *argument);
 /* Is the thread of this process in futex(2)? */
 bool harness_waits(pid_t tid);
 
+/* Of a child that is traced: the signal that it stops with, or -status when it has ended; and where it has stopped. */
+int harness_stop_of(pid_t child);
+uintptr_t harness_pc_of(pid_t child);
+
 /*
  * The path of the module that is built beside the tests (module.c). Not in a child: the test ends where there is none.
  */

@@ -9,7 +9,6 @@
 
 #include <stddef.h>
 #include <sys/ptrace.h>
-#include <sys/user.h>
 #include <ucontext.h>
 
 /* The kernel's, at `stepped_call`, and a function that begins at `stepped_entry`. */
@@ -88,19 +87,6 @@ static void child(bool with_signal)
 	_exit(0);
 }
 
-static int stop_of(pid_t pid)
-{
-	int status;
-
-	REQUIRE(waitpid(pid, &status, 0) == pid);
-	return WIFSTOPPED(status) ? WSTOPSIG(status) : -status;
-}
-
-static uintptr_t pc_of(pid_t pid)
-{
-	return (uintptr_t)ptrace(PTRACE_PEEKUSER, pid, offsetof(struct user_regs_struct, rip), NULL);
-}
-
 /*
  * Step from the beginning so many instructions, or to the end; then let go, with a signal or without, there or behind
  * all of the code. Returns the steps.
@@ -114,23 +100,23 @@ static unsigned int step(unsigned int steps, int signo, bool goes_on)
 	REQUIRE(pid >= 0);
 	if (pid == 0)
 		child(signo != 0);
-	REQUIRE(stop_of(pid) == SIGSTOP);
+	REQUIRE(harness_stop_of(pid) == SIGSTOP);
 	do {
 		REQUIRE(ptrace(PTRACE_SINGLESTEP, pid, NULL, NULL) == 0);
-		REQUIRE(stop_of(pid) == SIGTRAP);
-	} while (pc_of(pid) != (uintptr_t)stepped_begin);
-	for (; (i < steps || goes_on) && pc_of(pid) != (uintptr_t)stepped_end; i++) {
+		REQUIRE(harness_stop_of(pid) == SIGTRAP);
+	} while (harness_pc_of(pid) != (uintptr_t)stepped_begin);
+	for (; (i < steps || goes_on) && harness_pc_of(pid) != (uintptr_t)stepped_end; i++) {
 		REQUIRE(ptrace(PTRACE_SINGLESTEP, pid, NULL, (void *)(intptr_t)(i == steps ? signo : 0)) == 0);
-		stopped = stop_of(pid);
+		stopped = harness_stop_of(pid);
 		/* A signal that is put off is sent again. */
 		if (stopped == signo)
 			REQUIRE(ptrace(PTRACE_SINGLESTEP, pid, NULL, (void *)(intptr_t)signo) == 0 &&
-				stop_of(pid) == SIGTRAP);
+				harness_stop_of(pid) == SIGTRAP);
 		else if (stopped != SIGTRAP)
 			FAIL("%s: step %u: stops with %d", kind->name, i, stopped);
 	}
 	REQUIRE(ptrace(PTRACE_DETACH, pid, NULL, (void *)(intptr_t)(goes_on ? 0 : signo)) == 0);
-	stopped = stop_of(pid);
+	stopped = harness_stop_of(pid);
 	if (stopped != 0)
 		FAIL("%s, signal %d behind %u steps, let go %s: ends with status %#x", kind->name, signo, steps,
 		     goes_on ? "at the end" : "there", -stopped);

@@ -13,7 +13,6 @@
 #include <setjmp.h>
 #include <spawn.h>
 #include <sys/ptrace.h>
-#include <sys/user.h>
 #include <ucontext.h>
 
 extern const uint8_t touched_entry[], touched_call[], touched_behind[];
@@ -261,19 +260,6 @@ static void start_child(bool warm)
 	_exit(0);
 }
 
-static int stops(pid_t child)
-{
-	int status;
-
-	REQUIRE(waitpid(child, &status, 0) == child);
-	return WIFSTOPPED(status) ? WSTOPSIG(status) : -status;
-}
-
-static uintptr_t pc_of(pid_t child)
-{
-	return (uintptr_t)ptrace(PTRACE_PEEKUSER, child, offsetof(struct user_regs_struct, rip), NULL);
-}
-
 #define BEHIND ((uintptr_t)touched_entry + 12)
 
 /* The signal comes when so many instructions have been executed from the site on. Returns where that is. */
@@ -286,20 +272,20 @@ static uintptr_t interrupt_at(unsigned int steps, bool warm)
 	REQUIRE(child >= 0);
 	if (child == 0)
 		start_child(warm);
-	REQUIRE(stops(child) == SIGSTOP);
+	REQUIRE(harness_stop_of(child) == SIGSTOP);
 	do {
 		REQUIRE(ptrace(PTRACE_SINGLESTEP, child, NULL, NULL) == 0);
-		REQUIRE(stops(child) == SIGTRAP);
-	} while (pc_of(child) != (uintptr_t)touched_entry);
-	for (unsigned int i = 0; i < steps && pc_of(child) != BEHIND; i++) {
+		REQUIRE(harness_stop_of(child) == SIGTRAP);
+	} while (harness_pc_of(child) != (uintptr_t)touched_entry);
+	for (unsigned int i = 0; i < steps && harness_pc_of(child) != BEHIND; i++) {
 		REQUIRE(ptrace(PTRACE_SINGLESTEP, child, NULL, NULL) == 0);
-		stopped = stops(child);
+		stopped = harness_stop_of(child);
 		if (stopped != SIGTRAP)
-			FAIL("step %u: signal %d at %#lx", i, stopped, pc_of(child));
+			FAIL("step %u: signal %d at %#lx", i, stopped, harness_pc_of(child));
 	}
-	pc = pc_of(child);
+	pc = harness_pc_of(child);
 	REQUIRE(ptrace(PTRACE_DETACH, child, NULL, (void *)SIGUSR1) == 0);
-	stopped = stops(child);
+	stopped = harness_stop_of(child);
 	CONTEXT("step %u, %s, %s", steps, warm ? "later" : "first", on_signals_stack ? "own stack" : "program's stack");
 	if (stopped != 0 || round_->made != 1 || round_->result != 42 || round_->handled != 1 || round_->wrong != 0 ||
 	    round_->calls != 3)
