@@ -154,11 +154,9 @@ uint64_t *arch_signal_words(ucontext_t *context)
 
 /* ---- masks set by a return -------------------------------------------------------------------------------------- */
 
-extern const char arch_signal_blocked[] __attribute__((visibility("hidden")));
-
 void arch_signal_frame_to_handler(const struct arch_signal_entry *entry, ucontext_t *frame, uintptr_t handler)
 	__attribute__((visibility("hidden"), used));
-void arch_signal_frame_to_leave(ucontext_t *context, ucontext_t *frame, const uint64_t *mask)
+void arch_signal_frame_to_leave(ucontext_t *context, ucontext_t *frame, const uint64_t *mask, uintptr_t pc)
 	__attribute__((visibility("hidden"), used));
 
 #define FLAG_ALIGNMENT_CHECK 0x40000 /* AC */
@@ -193,7 +191,7 @@ void arch_signal_frame_to_handler(const struct arch_signal_entry *entry, ucontex
 	registers[REG_RDI] = (greg_t)entry->signo;
 }
 
-void arch_signal_frame_to_leave(ucontext_t *context, ucontext_t *frame, const uint64_t *mask)
+void arch_signal_frame_to_leave(ucontext_t *context, ucontext_t *frame, const uint64_t *mask, uintptr_t pc)
 {
-	signal_entry_lead_to(frame, context, (uintptr_t)arch_signal_blocked, context, *mask);
+	signal_entry_lead_to(frame, context, pc, context, *mask);
 }

@@ -255,9 +255,7 @@ arch_signal_leave_blocked:
 	cmpl $SIGSYS, CONTEXT_SIZE(%rsp)
 	je signal_leave_filtered
 	BLOCK_ALL
-	.globl arch_signal_blocked
-	.hidden arch_signal_blocked
-arch_signal_blocked:
+signal_blocked:
 	mov %rsp, %rdi
 	call signal_flags_for_c
 	call libpatch_signal_leave
@@ -275,7 +273,11 @@ signal_leave_without_storage:
 	test $SIGNAL_STORAGE_ADDRESS, %ecx
 	jz 1f
 	rdfsbase %rbx
+	lea signal_blocked_without_storage(%rip), %rcx
+	cmpl $SIGSYS, CONTEXT_SIZE(%rsp)
+	je signal_block_filtered
 	BLOCK_ALL
+signal_blocked_without_storage:
 	mov SIGNAL_CONTEXT_STORAGE(%rsp), %rax
 	wrfsbase %rax
 	mov %rsp, %rdi
@@ -286,13 +288,16 @@ signal_leave_without_storage:
 	/* It cannot be told. */
 1:	andl $~SIGNAL_LEAVE_OWNED, SIGNAL_CONTEXT_MASK(%rsp)
 	jmp arch_signal_sigreturn
-	/* Everything is blocked, without rt_sigprocmask. */
 signal_leave_filtered:
+	lea signal_blocked(%rip), %rcx
+	/* Everything is blocked, without rt_sigprocmask, and the thread goes on at rcx, with the same rbx. */
+signal_block_filtered:
 	mov %rsp, %rdi
 	lea signal_all(%rip), %rdx
 	sub $CONTEXT_SIZE, %rsp
 	FRAME_OF_KERNEL CONTEXT_SIZE
 	mov %rsp, %rsi
+	mov %rbx, CONTEXT_RBX(%rsp)
 	call signal_flags_for_c
 	call arch_signal_frame_to_leave
 	mov $SYS_rt_sigreturn, %eax

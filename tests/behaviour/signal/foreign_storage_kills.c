@@ -5,7 +5,7 @@
  * handler is entered as by the kernel, whatever it does with the storage; what the thread believes to block is what it
  * was, also behind a handler that begins with libc's and ends with another.
  */
-#include "harness.h"
+#include "seccomp.h"
 
 #include <pthread.h>
 #include <sys/auxv.h>
@@ -62,9 +62,12 @@ static PLAIN void handler(int signo, siginfo_t *info, void *context)
 	interrupted_at = (uintptr_t)((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP];
 	if (signo == SIGILL)
 		((ucontext_t *)context)->uc_mcontext.gregs[REG_RIP] += 2;
+	if (signo == SIGSYS)
+		((ucontext_t *)context)->uc_mcontext.gregs[REG_RAX] = 5;
 	if (runs_with != UNTOUCHED)
 		set_storage(runs_with);
-	call(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &mask, sizeof(mask));
+	if (signo != SIGSYS)
+		call(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &mask, sizeof(mask));
 	mask_in_handler = mask;
 	set_storage(leaves_with != UNTOUCHED ? leaves_with : begun_with);
 }
@@ -161,6 +164,28 @@ static void check_default(void *signo)
 	raise_with(foreign[MAPPED], (int)(intptr_t)signo, getpid(), gettid());
 }
 
+/* The thread may not change its mask, and is told so by a signal, which the kernel does not wait with. */
+static void check_filtered(void *unused)
+{
+	(void)unused;
+	if (filter_call(SYS_getppid, SECCOMP_RET_TRAP, 0) != 0 ||
+	    filter_call(SYS_rt_sigprocmask, SECCOMP_RET_TRAP, 0) != 0)
+		SKIP("filters of system calls are not allowed here");
+	for (int i = 0; i < FOREIGN; i++) {
+		CONTEXT("a filter, leaves with %#lx", (long)foreign[i]);
+		signals[SIGSYS] = 0;
+		runs_with = UNTOUCHED;
+		leaves_with = foreign[i];
+		const long result = call(SYS_getppid, 0, NULL, NULL, 0);
+		const uintptr_t left_with = storage();
+
+		set_storage(own);
+		CHECK_EQ(result, 5);
+		CHECK_EQ(left_with, foreign[i]);
+		CHECK_EQ(signals[SIGSYS], 1);
+	}
+}
+
 int main(void)
 {
 	struct sigaction action = { .sa_sigaction = handler, .sa_flags = SA_SIGINFO };
@@ -207,6 +232,8 @@ int main(void)
 		CONTEXT("signal %d, by default", signo);
 		CHECK(WIFSIGNALED(status) && WTERMSIG(status) == signo);
 	}
+	sigaction(SIGSYS, &action, NULL);
+	harness_isolated("filter", check_filtered, NULL);
 	CHECK_OK(patch_fini());
 	return harness_end();
 }
