@@ -103,15 +103,15 @@ bool tls_is_own_libcs(void)
 
 	/* None, or none of libc's: it may not be there to be read. */
 	if (libpatch_signal_storage.known & SIGNAL_STORAGE_ADDRESS) {
-		__asm__("rdfsbase %0" : "=r"(address));
+		__asm__ volatile("rdfsbase %0" : "=r"(address));
 		if (address < SIGNAL_STORAGE_LOWEST || address % SIGNAL_STORAGE_ALIGNMENT != 0)
 			return false;
 	}
-	/* What its first word holds is not known to be its address. */
-	__asm__("mov %%fs:%c4, %0\n\tmov %%fs:%c5, %1\n\tmov %%fs:%c6, %2\n\tmov %%fs:%c7, %3"
-		: "=&r"(head.thread), "=&r"(head.self), "=&r"(head.stack_guard), "=&r"(head.pointer_guard)
-		: "i"(offsetof(struct tls_head, thread)), "i"(offsetof(struct tls_head, self)),
-		  "i"(offsetof(struct tls_head, stack_guard)), "i"(offsetof(struct tls_head, pointer_guard)));
+	/* What its first word holds is not known to be its address. volatile: not read before that is asked. */
+	__asm__ volatile("mov %%fs:%c4, %0\n\tmov %%fs:%c5, %1\n\tmov %%fs:%c6, %2\n\tmov %%fs:%c7, %3"
+			 : "=&r"(head.thread), "=&r"(head.self), "=&r"(head.stack_guard), "=&r"(head.pointer_guard)
+			 : "i"(offsetof(struct tls_head, thread)), "i"(offsetof(struct tls_head, self)),
+			   "i"(offsetof(struct tls_head, stack_guard)), "i"(offsetof(struct tls_head, pointer_guard)));
 	return tls_is_head(&head);
 #else
 	return true;
