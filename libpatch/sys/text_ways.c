@@ -5,6 +5,7 @@
  */
 #include "sys/text_ways.h"
 
+#include "arch/translator.h"
 #include "base/heap.h"
 #include "base/inject.h"
 #include "base/syscall.h"
@@ -196,23 +197,24 @@ static int text_write_page_swap(uintptr_t address, const uint8_t *bytes, size_t 
 int text_way_write(enum text_way by, struct text_mem *mem, uintptr_t address, const uint8_t *bytes, size_t length,
 		    bool writable)
 {
+	int error = ENOTSUP;
+
 	/*
 	 * Pages that the program has made unreadable for the moment keep their protection, which the other ways would
 	 * set.
 	 */
 	if (by != TEXT_PROC_MEM && !mem_is_readable(address, address + length))
 		return EACCES;
-	switch (by) {
-	case TEXT_PROC_MEM:
-		return text_write_proc_mem(mem, address, bytes, length);
-	case TEXT_MPROTECT:
-		return text_write_mprotect(address, bytes, length, writable);
-	case TEXT_PAGE_SWAP:
-		/* Where the program can write to the page, what it writes while the copy is made would be lost. */
-		return writable ? ENOTSUP : text_write_page_swap(address, bytes, length);
-	default:
-		return ENOTSUP;
-	}
+	if (by == TEXT_PROC_MEM)
+		error = text_write_proc_mem(mem, address, bytes, length);
+	else if (by == TEXT_MPROTECT)
+		error = text_write_mprotect(address, bytes, length, writable);
+	/* Where the program can write to the page, what it writes while the copy is made would be lost. */
+	else if (by == TEXT_PAGE_SWAP && !writable)
+		error = text_write_page_swap(address, bytes, length);
+	/* Whatever it has come to: what failed may have been written in part. */
+	arch_code_changed(address, length);
+	return error;
 }
 
 bool text_way_works(enum text_way by)

@@ -6,6 +6,7 @@
 #include "trap/action.h"
 
 #include "arch/signal_entry.h"
+#include "arch/translator.h"
 #include "base/syscall.h"
 
 #include <stdatomic.h>
@@ -78,9 +79,13 @@ bool action_wrap(int signo, const struct kernel_sigaction *program, int behind, 
 	kernel->handler = (void *)arch_signal_thunk((unsigned int)index);
 	kernel->restorer = (void (*)(void))arch_signal_restorer((unsigned int)index);
 	kernel->flags |= SA_SIGINFO;
-	/* Code that is about to trap may have a stack that is too small for a frame (goroutines). */
+	/*
+	 * Code that is about to trap may have a stack that is too small for a frame (goroutines). But valgrind grows no
+	 * stack for a frame where the action has SA_ONSTACK, be there a stack of signals or not.
+	 */
 	if (owned)
-		kernel->flags = SA_SIGINFO | SA_ONSTACK | SA_RESTORER | (program->flags & SA_RESTART);
+		kernel->flags = SA_SIGINFO | SA_RESTORER | (arch_is_translated() ? 0 : SA_ONSTACK) |
+				(program->flags & (SA_RESTART | SA_ONSTACK));
 	/* What a filter raises must not be blocked (seccomp(2)); all else is, until the handler begins. */
 	kernel->mask = SIGNALS_IN_ENTRY;
 	return true;

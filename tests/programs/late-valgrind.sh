@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
 # A program under valgrind's memcheck, linked with the tool, and with the tool preloaded: no error, the same output. The
-# program meets patches where valgrind has not translated the code before, and as it chooses: hits are not asked for.
-program="valgrind g++" package="valgrind g++" hits=0
+# program meets its patches where valgrind has translated the code before they came, and leaves them when they are gone.
+program="valgrind g++" package="valgrind g++"
 
 prepare()
 {
@@ -16,7 +16,8 @@ start()
 	(
 		if test -n "$after"; then
 			export LATE_START_REPORT="$report" LATE_START_AFTER="$after" LATE_START_ROUNDS=8 \
-				LATE_START_EVERY=10 LATE_START_MODULES=main,libc.so.6 LATE_START_PROGRAM=busy-$1
+				LATE_START_EVERY=10 LATE_START_MODULES=main,libc.so.6 LATE_START_HITS=$hits \
+				LATE_START_PROGRAM=busy-$1
 			test "$1" = linked || export LD_PRELOAD="$tool"
 		fi
 		# Else a thread that waits for the others to let it run may wait for minutes.
