@@ -82,6 +82,16 @@ static inline long raw_map_at(uintptr_t address, size_t size, int protection, in
 	return -EEXIST;
 }
 
+/*
+ * Can the eight bytes there be read? By the cheapest call that reads and does nothing: the kernel reads the mask before
+ * it looks at what is to be done with it (rt_sigprocmask(2)). True where it refuses to say. Async-signal-safe.
+ */
+static inline bool raw_is_readable(uintptr_t address)
+{
+	/* Without a mask it reads none. */
+	return address != 0 && raw_syscall(SYS_rt_sigprocmask, -1, address, NULL, sizeof(uint64_t)) != -EFAULT;
+}
+
 /* What a clock says, in nanoseconds; -1: it cannot be read. */
 static inline int64_t raw_clock(clockid_t clock)
 {

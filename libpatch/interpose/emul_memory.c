@@ -7,11 +7,9 @@
 
 #include <errno.h>
 
-/* The kernel reads the set before it looks at `how` (kernel/signal.c, rt_sigprocmask): EFAULT or EINVAL. */
 bool emul_is_readable(const void *set)
 {
-	/* Without a set it reads none. */
-	return set != NULL && raw_syscall(SYS_rt_sigprocmask, -1, set, NULL, SET_SIZE) != -EFAULT;
+	return raw_is_readable((uintptr_t)set);
 }
 
 bool emul_are_readable(const void *words, size_t size)

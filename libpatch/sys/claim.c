@@ -35,7 +35,7 @@ static bool claim_is_at(uintptr_t place)
 	const struct claim *claim = (const struct claim *)place;
 	uint64_t magic;
 
-	if (raw_syscall(SYS_rt_sigprocmask, -1, place, NULL, sizeof(magic)) == -EFAULT)
+	if (!raw_is_readable(place))
 		return false;
 	magic = atomic_load(&claim->magic);
 	return magic == CLAIM_MAGIC || magic == 0;
