@@ -171,17 +171,20 @@ static void check_filtered(void *unused)
 	if (filter_call(SYS_getppid, SECCOMP_RET_TRAP, 0) != 0 ||
 	    filter_call(SYS_rt_sigprocmask, SECCOMP_RET_TRAP, 0) != 0)
 		SKIP("filters of system calls are not allowed here");
-	for (int i = 0; i < FOREIGN; i++) {
-		CONTEXT("a filter, leaves with %#lx", (long)foreign[i]);
+	for (int i = 0; i < 2 * FOREIGN; i++) {
+		const uintptr_t begins = i < FOREIGN ? own : foreign[i - FOREIGN], leaves = foreign[i % FOREIGN];
+
+		CONTEXT("a filter, begins with %#lx, leaves with %#lx", (long)begins, (long)leaves);
 		signals[SIGSYS] = 0;
 		runs_with = UNTOUCHED;
-		leaves_with = foreign[i];
+		leaves_with = leaves;
+		set_storage(begins);
 		const long result = call(SYS_getppid, 0, NULL, NULL, 0);
 		const uintptr_t left_with = storage();
 
 		set_storage(own);
 		CHECK_EQ(result, 5);
-		CHECK_EQ(left_with, foreign[i]);
+		CHECK_EQ(left_with, leaves);
 		CHECK_EQ(signals[SIGSYS], 1);
 	}
 }
