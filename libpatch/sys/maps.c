@@ -257,7 +257,8 @@ static bool break_room_opened;
 
 static bool maps_read_gaps(maps_visit_fn *visit, void *data)
 {
-	uintptr_t brk = (uintptr_t)raw_syscall(SYS_brk, NULL);
+	/* The heap's mapping ends with the page that the break is in. */
+	uintptr_t brk = ALIGN_UP((uintptr_t)raw_syscall(SYS_brk, NULL), PAGE_SIZE);
 	uintptr_t last = MAPS_FLOOR;
 	struct reader reader;
 	struct line line;
@@ -274,8 +275,8 @@ static bool maps_read_gaps(maps_visit_fn *visit, void *data)
 			upper -= MIN(upper, maps_stack_room());
 		/* Leave [brk, brk + room) out of the gap that the break lies in or touches. */
 		if (brk >= lower && brk < upper) {
-			if (brk > lower && ALIGN_DOWN(brk, PAGE_SIZE) > lower)
-				more = visit(lower, ALIGN_DOWN(brk, PAGE_SIZE), data);
+			if (brk > lower)
+				more = visit(lower, brk, data);
 			lower = brk + BREAK_ROOM;
 			break_room_end = MIN(lower, upper);
 		}

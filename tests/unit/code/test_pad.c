@@ -450,14 +450,14 @@ static bool count_gap(uintptr_t lower, uintptr_t upper, void *data)
 	return --*(int *)data > 0;
 }
 
-Test(space, gaps_leave_room)
+static void check_room(void)
 {
 	struct maps_mapping mapping;
 	struct rlimit limit;
 	uintptr_t last = 0;
 	bool readable;
-	int left = 2;
 
+	maps_forget();
 	program_break = (uintptr_t)sbrk(0);
 	cr_assert(maps_mapping((uintptr_t)__builtin_frame_address(0), &mapping, &readable));
 	getrlimit(RLIMIT_STACK, &limit);
@@ -465,8 +465,23 @@ Test(space, gaps_leave_room)
 	stack_limit = mapping.lower - MIN((uintptr_t)limit.rlim_cur, 1UL << 30);
 	cr_expect(maps_gaps(check_gap, &last));
 	cr_expect_neq(last, 0);
+}
+
+Test(space, gaps_leave_room)
+{
+	int left = 2;
+
+	check_room();
 	cr_expect(maps_gaps(count_gap, &left));
 	cr_expect_eq(left, 0, "it stops when told");
+}
+
+/* The kernel keeps it to the byte, and maps whole pages. */
+Test(space, gaps_leave_room_for_a_break_within_a_page)
+{
+	cr_assert_neq((intptr_t)sbrk(100), -1);
+	cr_assert_neq((uintptr_t)sbrk(0) % PAGE_SIZE, 0);
+	check_room();
 }
 
 struct gap_list {
