@@ -14,7 +14,7 @@
 #include "base/thread_safety.h"
 #include "code/code_ranges.h"
 #include "code/staging.h"
-#include "sys/maps.h"
+#include "sys/gaps.h"
 
 #include <sys/mman.h>
 
@@ -120,16 +120,16 @@ static uintptr_t arena_reserve(uintptr_t near, struct arena_reach reach, size_t 
 		struct arena_search search = { .reach = reach, .near = near, .size = *size };
 		long error;
 
-		if (!maps_gaps(arena_consider_gap, &search))
+		if (!gaps_visit(arena_consider_gap, &search))
 			return 0;
-		if (search.best_size < MAX(least, PAGE_SIZE) && maps_look_again())
+		if (search.best_size < MAX(least, PAGE_SIZE) && gaps_look_again())
 			continue;
 		search.from_above = true;
 		if (search.best_size < MAX(least, PAGE_SIZE))
-			maps_break_room(arena_consider_gap, &search);
+			gaps_visit_break_room(arena_consider_gap, &search);
 		if (search.best_size < MAX(least, PAGE_SIZE))
 			return 0;
-		error = maps_map(search.best, search.best_size, PROT_READ | PROT_EXEC);
+		error = gaps_map(search.best, search.best_size, PROT_READ | PROT_EXEC);
 		*size = search.best_size;
 		if (error == 0)
 			return search.best;

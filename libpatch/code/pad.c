@@ -13,7 +13,7 @@
 #include "code/code_ranges.h"
 #include "code/masked.h"
 #include "code/staging.h"
-#include "sys/maps.h"
+#include "sys/gaps.h"
 
 #include <errno.h>
 #include <libpatch/patch.h>
@@ -205,7 +205,7 @@ static bool pad_is_possible(const struct pattern *pattern, struct arena_reach re
 {
 	uint32_t first, last, candidate;
 
-	return pad_clip(pattern, MAX(reach.lower, MAPS_FLOOR), MIN(reach.upper, MAPS_CEILING), &first, &last) &&
+	return pad_clip(pattern, MAX(reach.lower, GAPS_FLOOR), MIN(reach.upper, GAPS_CEILING), &first, &last) &&
 	       masked_next(first, pattern->mask, pattern->value, &candidate) && candidate <= last;
 }
 
@@ -266,20 +266,20 @@ static long pad_reserve(const struct pattern *pattern, struct arena_reach reach,
 	while (tries < RESERVE_TRIES && size >= ZONE_LEAST) {
 		struct pad_search search = { .pattern = pattern, .reach = reach };
 
-		if (!maps_gaps(pad_consider_gap, &search))
+		if (!gaps_visit(pad_consider_gap, &search))
 			return -ENOMEM;
-		if (search.pad == 0 && maps_look_again())
+		if (search.pad == 0 && gaps_look_again())
 			continue;
 		search.from_above = true;
 		if (search.pad == 0)
-			maps_break_room(pad_consider_gap, &search);
+			gaps_visit_break_room(pad_consider_gap, &search);
 		if (search.pad == 0)
 			return -ENOMEM;
 		/* The other half of a small gap is for arenas. */
 		size = MIN(size, MAX((search.gap_upper - search.gap_lower) / 2, ZONE_LEAST));
 		zone->lower = MAX(search.gap_lower, ALIGN_DOWN(search.pad - MIN(search.pad, size / 2), PAGE_SIZE));
 		zone->upper = MIN(search.gap_upper, zone->lower + ALIGN_UP(size, PAGE_SIZE));
-		error = maps_map(zone->lower, zone->upper - zone->lower, PROT_READ | PROT_EXEC);
+		error = gaps_map(zone->lower, zone->upper - zone->lower, PROT_READ | PROT_EXEC);
 		if (error == 0)
 			break;
 		if (error == -EEXIST)

@@ -15,6 +15,7 @@
 #include "plan/leads.h"
 #include "plan/scan.h"
 #include "plan/site.h"
+#include "sys/gaps.h"
 #include "sys/maps.h"
 
 #include <errno.h>
@@ -316,7 +317,7 @@ static bool candidates_try_break_room(struct candidates *candidates)
 	if (!candidates->without_memory || candidates->in_break_room)
 		return false;
 	candidates->in_break_room = true;
-	maps_open_break_room(true);
+	gaps_open_break_room(true);
 	candidates->request.candidate = (struct plan_rung){ 0 };
 	return true;
 }
@@ -324,7 +325,7 @@ static bool candidates_try_break_room(struct candidates *candidates)
 void candidates_end(struct candidates *candidates)
 {
 	if (candidates->in_break_room)
-		maps_open_break_room(false);
+		gaps_open_break_room(false);
 }
 
 /* With FORBID, the last resort: a window that runs into the next function. Is there one? */

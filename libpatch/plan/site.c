@@ -14,6 +14,7 @@
 #include "elf/module.h"
 #include "plan/scan.h"
 #include "sys/mem_read.h"
+#include "sys/gaps.h"
 #include "sys/maps.h"
 
 #include <elf.h>
@@ -338,5 +339,5 @@ void site_forget(void)
 	function.table = NULL;
 	module_forget();
 	scan_forget();
-	maps_forget();
+	gaps_forget();
 }

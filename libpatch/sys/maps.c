@@ -1,31 +1,19 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Reading /proc/self/maps, and mapping memory where nothing is. Mappings may change at any time, by other threads:
- * whatever is read here is a hint, but for what maps_map() has mapped.
+ * Reading /proc/self/maps. Mappings may change at any time, by other threads: whatever is read here is a hint.
  */
 #include "sys/maps.h"
 
-#include "base/heap.h"
-#include "base/inject.h"
 #include "base/parse.h"
 #include "base/syscall.h"
 
 #include <string.h>
 #include <sys/ioctl.h>
-#include <sys/resource.h>
 #include <sys/stat.h>
-
-/* Room left for the program break to grow, and how much of it even where no other memory serves. */
-#define BREAK_ROOM (1UL << 30)
-#define BREAK_ROOM_LEAST (128UL << 20)
-/* Gap that the kernel keeps below a growing stack (mm/mmap.c, stack_guard_gap), rounded up. */
-#define STACK_GAP (2UL << 20)
-#define STACK_ROOM_MAX (1UL << 30)
 
 /* One line of the file. */
 struct line {
 	struct maps_mapping mapping;
-	bool stack;       /* of the main thread */
 	const char *path; /* in `buffer`; NULL: no file */
 };
 
@@ -76,6 +64,11 @@ static char *reader_line(struct reader *reader)
 	}
 }
 
+static bool maps_is_stack(const char *name)
+{
+	return parse_prefix(name, "[stack]") != NULL;
+}
+
 static bool maps_is_special(const char *name)
 {
 	return parse_prefix(name, "[v") != NULL || parse_prefix(name, "[uprobes") != NULL;
@@ -99,7 +92,7 @@ static void maps_parse_line(const char *at, struct line *line)
 	at = parse_decimal(at, &line->mapping.inode);
 	name = strchr(at, '[');
 	line->path = line->mapping.inode != 0 ? strchr(at, '/') : NULL;
-	line->stack = name != NULL && parse_prefix(name, "[stack]") != NULL;
+	line->mapping.stack = name != NULL && maps_is_stack(name);
 	line->mapping.special = name != NULL && maps_is_special(name);
 }
 
@@ -158,6 +151,7 @@ static long maps_query(long fd, uintptr_t address, struct maps_mapping *out)
 			      (query.vma_flags & PROCMAP_WRITABLE ? PROT_WRITE : 0) |
 			      (query.vma_flags & PROCMAP_EXECUTABLE ? PROT_EXEC : 0),
 		.shared = query.vma_flags & PROCMAP_SHARED,
+		.stack = query.vma_name_size > 0 && maps_is_stack(name),
 		.special = query.vma_name_size > 0 && maps_is_special(name),
 		.offset = query.vma_offset,
 		.device = (uint64_t)query.dev_major << 32 | query.dev_minor,
@@ -240,153 +234,4 @@ bool maps_mappings(maps_mapping_fn *visit, void *data)
 		;
 	raw_syscall(SYS_close, reader.fd);
 	return reader.error == 0;
-}
-
-static uintptr_t maps_stack_room(void)
-{
-	/* Where the limit cannot be read, as much room is kept as for the largest. */
-	struct rlimit limit = { STACK_ROOM_MAX, STACK_ROOM_MAX };
-
-	raw_syscall(SYS_prlimit64, 0, RLIMIT_STACK, NULL, &limit);
-	return MIN((uintptr_t)limit.rlim_cur, STACK_ROOM_MAX) + STACK_GAP;
-}
-
-/* Where the room for the break ended when the gaps were last read, or something came before it did. */
-static uintptr_t break_room_end;
-static bool break_room_opened;
-
-static bool maps_read_gaps(maps_visit_fn *visit, void *data)
-{
-	/* The heap's mapping ends with the page that the break is in. */
-	uintptr_t brk = ALIGN_UP((uintptr_t)raw_syscall(SYS_brk, NULL), PAGE_SIZE);
-	uintptr_t last = MAPS_FLOOR;
-	struct reader reader;
-	struct line line;
-	bool more = true;
-
-	if (!reader_open(&reader))
-		return false;
-	break_room_end = 0;
-	while (more && reader_next(&reader, &line)) {
-		uintptr_t lower = last;
-		uintptr_t upper = MIN(line.mapping.lower, MAPS_CEILING);
-
-		if (line.stack)
-			upper -= MIN(upper, maps_stack_room());
-		/* Leave [brk, brk + room) out of the gap that the break lies in or touches. */
-		if (brk >= lower && brk < upper) {
-			if (brk > lower)
-				more = visit(lower, brk, data);
-			lower = brk + BREAK_ROOM;
-			break_room_end = MIN(lower, upper);
-		}
-		if (more && lower < upper)
-			more = visit(lower, upper, data);
-		last = MAX(last, line.mapping.upper);
-	}
-	raw_syscall(SYS_close, reader.fd);
-	return reader.error == 0;
-}
-
-/* The gaps that were read last. When there are more than this, they are read anew each time. */
-#define GAPS_MAX 4096
-static struct {
-	uintptr_t lower;
-	uintptr_t upper;
-} gaps[GAPS_MAX];
-static size_t gap_count;
-static bool gaps_known;
-/* maps_map() has mapped something since. */
-static bool gaps_changed;
-
-static bool maps_remember_gap(uintptr_t lower, uintptr_t upper, void *data)
-{
-	(void)data;
-	if (gap_count < GAPS_MAX) {
-		gaps[gap_count].lower = lower;
-		gaps[gap_count].upper = upper;
-	}
-	++gap_count;
-	return true;
-}
-
-void maps_forget(void)
-{
-	gaps_known = false;
-}
-
-bool maps_look_again(void)
-{
-	bool again = gaps_known && gaps_changed;
-
-	if (again)
-		maps_forget();
-	return again;
-}
-
-/* Of the gap that [lower, upper) was in, what is left on both sides. */
-static void maps_take_from_gap(uintptr_t lower, uintptr_t upper)
-{
-	size_t i = 0;
-
-	if (!gaps_known)
-		return;
-	gaps_changed = true;
-	while (i < gap_count && gaps[i].upper < upper)
-		++i;
-	if (i == gap_count || gaps[i].lower > lower || gap_count == GAPS_MAX) {
-		maps_forget();
-		return;
-	}
-	memmove(&gaps[i + 1], &gaps[i], (gap_count - i) * sizeof(gaps[0]));
-	++gap_count;
-	gaps[i].upper = lower;
-	gaps[i + 1].lower = upper;
-}
-
-bool maps_gaps(maps_visit_fn *visit, void *data)
-{
-	if (!gaps_known) {
-		gap_count = 0;
-		if (!maps_read_gaps(maps_remember_gap, NULL))
-			return false;
-		gaps_known = gap_count <= GAPS_MAX;
-		gaps_changed = false;
-	}
-	if (!gaps_known)
-		return maps_read_gaps(visit, data);
-	for (size_t i = 0; i < gap_count && visit(gaps[i].lower, gaps[i].upper, data); ++i)
-		;
-	return true;
-}
-
-void maps_open_break_room(bool open)
-{
-	break_room_opened = open;
-}
-
-void maps_break_room(maps_visit_fn *visit, void *data)
-{
-	uintptr_t lower = ALIGN_UP((uintptr_t)raw_syscall(SYS_brk, NULL) + BREAK_ROOM_LEAST, PAGE_SIZE);
-
-	if (break_room_opened && lower < break_room_end)
-		visit(lower, break_room_end, data);
-}
-
-long maps_map(uintptr_t address, size_t size, int protection)
-{
-	int injected = INJECT(INJECT_MMAP);
-	long result;
-
-	if (injected)
-		return -injected;
-	result = raw_map_at(address, size, protection, MAP_NORESERVE);
-	if (result == 0) {
-		maps_take_from_gap(address, address + size);
-		return 0;
-	}
-	maps_forget();
-	if (result != -EEXIST)
-		heap_note_refusal(result);
-	return result;
 }

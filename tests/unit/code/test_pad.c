@@ -8,6 +8,7 @@
 #include "arch/trap_bytes.h"
 #include "code/pc_map.h"
 #include "code/slots.h"
+#include "sys/gaps.h"
 #include "sys/maps.h"
 
 #include <criterion/criterion.h>
@@ -457,13 +458,13 @@ static void check_room(void)
 	uintptr_t last = 0;
 	bool readable;
 
-	maps_forget();
+	gaps_forget();
 	program_break = (uintptr_t)sbrk(0);
 	cr_assert(maps_mapping((uintptr_t)__builtin_frame_address(0), &mapping, &readable));
 	getrlimit(RLIMIT_STACK, &limit);
 	stack_lower = mapping.lower;
 	stack_limit = mapping.lower - MIN((uintptr_t)limit.rlim_cur, 1UL << 30);
-	cr_expect(maps_gaps(check_gap, &last));
+	cr_expect(gaps_visit(check_gap, &last));
 	cr_expect_neq(last, 0);
 }
 
@@ -472,7 +473,7 @@ Test(space, gaps_leave_room)
 	int left = 2;
 
 	check_room();
-	cr_expect(maps_gaps(count_gap, &left));
+	cr_expect(gaps_visit(count_gap, &left));
 	cr_expect_eq(left, 0, "it stops when told");
 }
 
@@ -508,9 +509,9 @@ Test(space, gaps_are_remembered_less_what_is_mapped)
 {
 	static struct gap_list before, remembered, anew;
 
-	maps_forget();
-	cr_expect(maps_gaps(list_gap, &before));
-	cr_expect_not(maps_look_again(), "nothing was mapped");
+	gaps_forget();
+	cr_expect(gaps_visit(list_gap, &before));
+	cr_expect_not(gaps_look_again(), "nothing was mapped");
 	for (size_t i = 0; i < before.count; ++i) {
 		const uintptr_t lower = before.gaps[i].lower, upper = ALIGN_DOWN(before.gaps[i].upper, PAGE_SIZE);
 		const uintptr_t places[] = { lower, ALIGN_DOWN(lower + (upper - lower) / 2, PAGE_SIZE),
@@ -519,11 +520,11 @@ Test(space, gaps_are_remembered_less_what_is_mapped)
 		if (lower % PAGE_SIZE != 0 || upper - lower < 16 * PAGE_SIZE)
 			continue;
 		for (size_t k = 0; k < ARRAY_SIZE(places); ++k)
-			cr_expect_eq(maps_map(places[k], PAGE_SIZE, PROT_NONE), 0);
+			cr_expect_eq(gaps_map(places[k], PAGE_SIZE, PROT_NONE), 0);
 	}
-	cr_expect(maps_gaps(list_gap, &remembered));
-	cr_expect(maps_look_again());
-	cr_expect(maps_gaps(list_gap, &anew));
+	cr_expect(gaps_visit(list_gap, &remembered));
+	cr_expect(gaps_look_again());
+	cr_expect(gaps_visit(list_gap, &anew));
 	cr_expect_gt(anew.count, before.count);
 	cr_assert_eq(anew.count, remembered.count);
 	cr_expect(memcmp(anew.gaps, remembered.gaps, sizeof(anew.gaps)) == 0);
@@ -592,9 +593,9 @@ Test(space, mapping_never_replaces)
 
 	cr_assert_neq(taken, MAP_FAILED);
 	*taken = 0x5A;
-	cr_expect_eq(maps_map((uintptr_t)taken, PAGE_SIZE, PROT_READ), -EEXIST);
+	cr_expect_eq(gaps_map((uintptr_t)taken, PAGE_SIZE, PROT_READ), -EEXIST);
 	cr_expect_eq(*taken, 0x5A);
 	munmap(taken, PAGE_SIZE);
-	cr_expect_eq(maps_map((uintptr_t)taken, PAGE_SIZE, PROT_READ), 0);
+	cr_expect_eq(gaps_map((uintptr_t)taken, PAGE_SIZE, PROT_READ), 0);
 	cr_expect_eq(*taken, 0);
 }
