@@ -26,8 +26,6 @@
 /* Freed blocks are kept by their exact number of granules, up to this many. */
 #define CLASSES 128
 
-#define RESERVE_TRIES 8
-
 /* What a rel32 may miss: the size of the largest trampoline and then some. */
 #define REACH_MARGIN (1UL << 16)
 
@@ -74,13 +72,11 @@ bool arena_reach_intersect(struct arena_reach *reach, struct arena_reach other)
 /* ---- placing a new arena ---------------------------------------------------------------------------------------- */
 
 struct arena_search {
+	struct gap_search gap;
 	struct arena_reach reach;
 	uintptr_t near;
-	size_t size; /* that is wanted */
-	uintptr_t best;
-	size_t best_size;
-	uintptr_t best_distance;
-	bool from_above; /* as far up as can be */
+	size_t least;
+	uintptr_t distance; /* of what was found */
 };
 
 /*
@@ -88,57 +84,26 @@ struct arena_search {
  * need to be reached. The nearest first; below the site's module rather
  * than above it, where the program break and the stacks are.
  */
-static bool arena_consider_gap(uintptr_t lower, uintptr_t upper, void *data)
+static void arena_consider_gap(struct gap_search *gap, uintptr_t lower, uintptr_t upper)
 {
-	struct arena_search *search = data;
+	struct arena_search *search = (struct arena_search *)gap;
 	uintptr_t base, distance;
 	size_t size;
 
 	lower = ALIGN_UP(MAX(lower, search->reach.lower), PAGE_SIZE);
 	upper = ALIGN_DOWN(MIN(upper, search->reach.upper), PAGE_SIZE);
 	if (lower >= upper)
-		return true;
-	size = MIN(MAX(ALIGN_DOWN((upper - lower) / 2, PAGE_SIZE), PAGE_SIZE), search->size);
-	base = lower < search->near || search->from_above ? upper - size : lower;
+		return;
+	size = MIN(MAX(ALIGN_DOWN((upper - lower) / 2, PAGE_SIZE), PAGE_SIZE), gap->size);
+	base = lower < search->near || gap->from_above ? upper - size : lower;
 	distance = lower < search->near ? search->near - base : base - search->near + (1UL << 32);
-	if (size > search->best_size || (size == search->best_size && distance < search->best_distance)) {
-		search->best = base;
-		search->best_size = size;
-		search->best_distance = distance;
+	if (size >= search->least &&
+	    (size > gap->taken || (size == gap->taken && distance < search->distance))) {
+		gap->lower = base;
+		gap->upper = base + size;
+		gap->taken = size;
+		search->distance = distance;
 	}
-	return true;
-}
-
-/* 0: none of at least `least` bytes. *size: up to that much was wanted, and is there. */
-static uintptr_t arena_reserve(uintptr_t near, struct arena_reach reach, size_t least, size_t *size)
-	REQUIRES(library_lock)
-{
-	unsigned int tries = 0;
-
-	/* Somebody else may take the gap that was found; and there may be a limit to what the process maps. */
-	while (tries < RESERVE_TRIES && *size > 0 && *size >= least) {
-		struct arena_search search = { .reach = reach, .near = near, .size = *size };
-		long error;
-
-		if (!gaps_visit(arena_consider_gap, &search))
-			return 0;
-		if (search.best_size < MAX(least, PAGE_SIZE) && gaps_look_again())
-			continue;
-		search.from_above = true;
-		if (search.best_size < MAX(least, PAGE_SIZE))
-			gaps_visit_break_room(arena_consider_gap, &search);
-		if (search.best_size < MAX(least, PAGE_SIZE))
-			return 0;
-		error = gaps_map(search.best, search.best_size, PROT_READ | PROT_EXEC);
-		*size = search.best_size;
-		if (error == 0)
-			return search.best;
-		if (error == -EEXIST)
-			++tries;
-		else
-			*size = ALIGN_DOWN(*size / 2, PAGE_SIZE);
-	}
-	return 0;
 }
 
 /* By a mapping, as mprotect() may be filtered. */
@@ -156,11 +121,19 @@ static bool arena_make_writable(uintptr_t address, size_t size)
 static bool arena_map(struct arena *arena, uintptr_t near, struct arena_reach reach, size_t least)
 	REQUIRES(library_lock)
 {
-	size_t size = ARENA_SIZE, slots_size;
-	uintptr_t base = arena_reserve(near, reach, least, &size);
+	struct arena_search search = {
+		.gap = { .consider = arena_consider_gap, .size = ARENA_SIZE },
+		.reach = reach,
+		.near = near,
+		.least = MAX(least, PAGE_SIZE),
+	};
+	uintptr_t base;
+	size_t size, slots_size;
 
-	if (base == 0)
+	if (gaps_search(&search.gap, search.least, PROT_READ | PROT_EXEC) != 0)
 		return false;
+	base = search.gap.lower;
+	size = search.gap.taken;
 	slots_size = ALIGN_UP(size / (CODE_PER_SLOTS + 1), PAGE_SIZE);
 	if (size - slots_size < least)
 		slots_size = 0;

@@ -15,7 +15,6 @@
 #include "code/staging.h"
 #include "sys/gaps.h"
 
-#include <errno.h>
 #include <libpatch/patch.h>
 #include <sys/mman.h>
 
@@ -24,8 +23,6 @@
 /* Where the process may not map more: the page of a pad, the one that it runs on to, and room on both sides. */
 #define ZONE_LEAST (4 * PAGE_SIZE)
 #define PAGE_WORDS (PAGE_SIZE / 64)
-
-#define RESERVE_TRIES 8
 
 /* Candidates looked at in one zone. Past that another zone is cheaper than more looking. */
 #define TRIES 512
@@ -212,92 +209,62 @@ static bool pad_is_possible(const struct pattern *pattern, struct arena_reach re
 /* ---- new zones -------------------------------------------------------------------------------------------------- */
 
 struct pad_search {
+	struct gap_search gap;
 	const struct pattern *pattern;
 	struct arena_reach reach;
-	uintptr_t pad;
-	uintptr_t distance;
-	uintptr_t gap_lower;
-	uintptr_t gap_upper;
-	bool from_above; /* as far up as can be */
+	uintptr_t distance; /* of the pad that was found */
 };
 
-static bool pad_consider_gap(uintptr_t lower, uintptr_t upper, void *data)
+/* Room on both sides of the pad, for the module's other sites with the same displacement. */
+static void pad_take_of_gap(struct gap_search *gap, uintptr_t pad, uintptr_t lower, uintptr_t upper)
 {
-	struct pad_search *search = data;
+	/* The other half of a small gap is for arenas. */
+	gap->taken = MIN(gap->size, MAX((upper - lower) / 2, ZONE_LEAST));
+	gap->lower = MAX(lower, ALIGN_DOWN(pad - MIN(pad, gap->taken / 2), PAGE_SIZE));
+	gap->upper = MIN(upper, gap->lower + ALIGN_UP(gap->taken, PAGE_SIZE));
+}
+
+static void pad_consider_gap(struct gap_search *gap, uintptr_t lower, uintptr_t upper)
+{
+	struct pad_search *search = (struct pad_search *)gap;
 	const struct pattern *pattern = search->pattern;
 	uint32_t first, last, candidate;
 	uintptr_t pad, distance;
 	bool found;
 
-	lower = ALIGN_UP(lower, PAGE_SIZE);
-	upper = ALIGN_DOWN(upper, PAGE_SIZE);
-	if (lower >= upper)
-		return true;
 	if (!pad_clip(pattern, MAX(lower, search->reach.lower), MIN(upper - ARCH_JMP_SIZE, search->reach.upper), &first,
-		  &last))
-		return true;
-	if (lower < pattern->source || search->from_above)
+		      &last))
+		return;
+	if (lower < pattern->source || gap->from_above)
 		found = masked_previous(last, pattern->mask, pattern->value, &candidate) && candidate >= first;
 	else
 		found = masked_next(first, pattern->mask, pattern->value, &candidate) && candidate <= last;
 	if (!found)
-		return true;
+		return;
 	pad = pad_target_of(pattern, candidate);
 	/* Below the image rather than above it, where the program break and the stacks are. */
 	distance = pad < pattern->source ? pattern->source - pad : pad - pattern->source + (1UL << 32);
-	if (search->pad == 0 || distance < search->distance) {
-		search->pad = pad;
+	if (gap->taken == 0 || distance < search->distance) {
+		pad_take_of_gap(gap, pad, lower, upper);
 		search->distance = distance;
-		search->gap_lower = lower;
-		search->gap_upper = upper;
 	}
-	return true;
-}
-
-/* Room on both sides of the candidate, for the module's other sites with the same displacement. */
-static long pad_reserve(const struct pattern *pattern, struct arena_reach reach, struct zone *zone)
-	REQUIRES(library_lock)
-{
-	size_t size = ZONE_SIZE;
-	unsigned int tries = 0;
-	long error = -ENOMEM;
-
-	/* Somebody else may take the gap that was found; and there may be a limit to what the process maps. */
-	while (tries < RESERVE_TRIES && size >= ZONE_LEAST) {
-		struct pad_search search = { .pattern = pattern, .reach = reach };
-
-		if (!gaps_visit(pad_consider_gap, &search))
-			return -ENOMEM;
-		if (search.pad == 0 && gaps_look_again())
-			continue;
-		search.from_above = true;
-		if (search.pad == 0)
-			gaps_visit_break_room(pad_consider_gap, &search);
-		if (search.pad == 0)
-			return -ENOMEM;
-		/* The other half of a small gap is for arenas. */
-		size = MIN(size, MAX((search.gap_upper - search.gap_lower) / 2, ZONE_LEAST));
-		zone->lower = MAX(search.gap_lower, ALIGN_DOWN(search.pad - MIN(search.pad, size / 2), PAGE_SIZE));
-		zone->upper = MIN(search.gap_upper, zone->lower + ALIGN_UP(size, PAGE_SIZE));
-		error = gaps_map(zone->lower, zone->upper - zone->lower, PROT_READ | PROT_EXEC);
-		if (error == 0)
-			break;
-		if (error == -EEXIST)
-			++tries;
-		else
-			size /= 2;
-	}
-	return error;
 }
 
 static struct zone *pad_create_zone(const struct pattern *pattern, struct arena_reach reach) REQUIRES(library_lock)
 {
+	struct pad_search search = {
+		.gap = { .consider = pad_consider_gap, .size = ZONE_SIZE },
+		.pattern = pattern,
+		.reach = reach,
+	};
 	/* Before a gap is looked for: this maps memory, too. */
 	struct zone *zone = heap_alloc(sizeof(*zone));
 	uint64_t **used = heap_alloc(ZONE_PAGES * sizeof(*used));
 
-	if (zone == NULL || used == NULL || pad_reserve(pattern, reach, zone) != 0)
+	if (zone == NULL || used == NULL || gaps_search(&search.gap, ZONE_LEAST, PROT_READ | PROT_EXEC) != 0)
 		goto fail;
+	zone->lower = search.gap.lower;
+	zone->upper = search.gap.upper;
 	zone->used = used;
 	if (!code_ranges_publish(&(struct code_range){ zone->lower, zone->upper, NULL })) {
 		heap_unmap(zone->lower, zone->upper - zone->lower);

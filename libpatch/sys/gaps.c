@@ -105,15 +105,6 @@ void gaps_forget(void)
 	gaps_known = false;
 }
 
-bool gaps_look_again(void)
-{
-	bool again = gaps_known && gaps_changed;
-
-	if (again)
-		gaps_forget();
-	return again;
-}
-
 /* Of the gap that [lower, upper) was in, what is left on both sides. */
 static void gaps_take(uintptr_t lower, uintptr_t upper)
 {
@@ -155,14 +146,6 @@ void gaps_open_break_room(bool open)
 	break_room_opened = open;
 }
 
-void gaps_visit_break_room(gaps_visit_fn *visit, void *data)
-{
-	uintptr_t lower = ALIGN_UP((uintptr_t)raw_syscall(SYS_brk, NULL) + BREAK_ROOM_LEAST, PAGE_SIZE);
-
-	if (break_room_opened && lower < break_room_end)
-		visit(lower, break_room_end, data);
-}
-
 long gaps_map(uintptr_t address, size_t size, int protection)
 {
 	int injected = INJECT(INJECT_MMAP);
@@ -179,4 +162,56 @@ long gaps_map(uintptr_t address, size_t size, int protection)
 	if (result != -EEXIST)
 		heap_note_refusal(result);
 	return result;
+}
+
+/* ---- search ----------------------------------------------------------------------------------------------------- */
+
+/* How often somebody else may take what was found. */
+#define SEARCH_TRIES 8
+
+static bool gaps_consider(uintptr_t lower, uintptr_t upper, void *data)
+{
+	struct gap_search *search = data;
+
+	lower = ALIGN_UP(lower, PAGE_SIZE);
+	upper = ALIGN_DOWN(upper, PAGE_SIZE);
+	if (lower < upper)
+		search->consider(search, lower, upper);
+	return true;
+}
+
+/* Gaps as they are remembered; anew where gaps_map() has mapped something since; and what is left for the break. */
+static bool gaps_find(struct gap_search *search) REQUIRES(library_lock)
+{
+	search->taken = 0;
+	search->from_above = false;
+	if (!gaps_visit(gaps_consider, search))
+		return false;
+	if (search->taken == 0 && gaps_known && gaps_changed) {
+		gaps_forget();
+		if (!gaps_visit(gaps_consider, search))
+			return false;
+	}
+	search->from_above = true;
+	if (search->taken == 0 && break_room_opened)
+		gaps_consider((uintptr_t)raw_syscall(SYS_brk, NULL) + BREAK_ROOM_LEAST, break_room_end, search);
+	return search->taken != 0;
+}
+
+long gaps_search(struct gap_search *search, size_t least, int protection)
+{
+	unsigned int tries = 0;
+	long error = -ENOMEM;
+
+	/* Somebody else may take the gap that was found; and there may be a limit to what the process maps. */
+	while (tries < SEARCH_TRIES && search->size >= least) {
+		if (!gaps_find(search))
+			return -ENOMEM;
+		error = gaps_map(search->lower, search->upper - search->lower, protection);
+		if (error == 0)
+			break;
+		tries += error == -EEXIST;
+		search->size = error == -EEXIST ? search->taken : ALIGN_DOWN(search->taken / 2, PAGE_SIZE);
+	}
+	return error;
 }

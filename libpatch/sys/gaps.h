@@ -21,18 +21,35 @@
  */
 typedef bool gaps_visit_fn(uintptr_t lower, uintptr_t upper, void *data);
 bool gaps_visit(gaps_visit_fn *visit, void *data) REQUIRES(library_lock);
-/* For who found none that will do: has anything been mapped since they were read? Then they are read anew. */
-bool gaps_look_again(void) REQUIRES(library_lock);
 void gaps_forget(void);
 
 /*
- * Visit what gaps_visit() has just left out for the program break, but for the first 128 MiB. Only while it is open: a
- * break that meets a mapping grows no more, and the process then has to find its memory elsewhere.
+ * The room for the program break, but for its first 128 MiB, is searched, too, where no gap will do. Only while it is
+ * open: a break that meets a mapping grows no more, and the process then has to find its memory elsewhere.
  */
-void gaps_visit_break_room(gaps_visit_fn *visit, void *data) REQUIRES(library_lock);
 void gaps_open_break_room(bool open) REQUIRES(library_lock);
 
 /* Map [address, address + size), where nothing is, privately; 0 or -errno. Never replaces a mapping. */
 long gaps_map(uintptr_t address, size_t size, int protection) REQUIRES(library_lock);
+
+/* Looking for memory: which gap, how much of it, and where, is for who looks. */
+struct gap_search;
+/* Of [lower, upper), in whole pages, is something to be had, and is that better than what was found so far? */
+typedef void gap_consider_fn(struct gap_search *search, uintptr_t lower, uintptr_t upper);
+struct gap_search {
+	gap_consider_fn *consider;
+	size_t size;     /* so much is wanted */
+	bool from_above; /* as far up in a gap as can be */
+	/* Found: what is to be mapped, and how much that is of `size`. 0: nothing. */
+	uintptr_t lower;
+	uintptr_t upper;
+	size_t taken;
+};
+
+/*
+ * Search, and map what was found; again with half of that, down to `least`, where the kernel refuses it. 0 or -errno;
+ * -ENOMEM: nothing was found.
+ */
+long gaps_search(struct gap_search *search, size_t least, int protection) REQUIRES(library_lock);
 
 #endif

@@ -511,7 +511,6 @@ Test(space, gaps_are_remembered_less_what_is_mapped)
 
 	gaps_forget();
 	cr_expect(gaps_visit(list_gap, &before));
-	cr_expect_not(gaps_look_again(), "nothing was mapped");
 	for (size_t i = 0; i < before.count; ++i) {
 		const uintptr_t lower = before.gaps[i].lower, upper = ALIGN_DOWN(before.gaps[i].upper, PAGE_SIZE);
 		const uintptr_t places[] = { lower, ALIGN_DOWN(lower + (upper - lower) / 2, PAGE_SIZE),
@@ -523,11 +522,81 @@ Test(space, gaps_are_remembered_less_what_is_mapped)
 			cr_expect_eq(gaps_map(places[k], PAGE_SIZE, PROT_NONE), 0);
 	}
 	cr_expect(gaps_visit(list_gap, &remembered));
-	cr_expect(gaps_look_again());
+	gaps_forget();
 	cr_expect(gaps_visit(list_gap, &anew));
 	cr_expect_gt(anew.count, before.count);
 	cr_assert_eq(anew.count, remembered.count);
 	cr_expect(memcmp(anew.gaps, remembered.gaps, sizeof(anew.gaps)) == 0);
+}
+
+static uintptr_t only_page;
+
+static void consider_only_page(struct gap_search *search, uintptr_t lower, uintptr_t upper)
+{
+	if (lower > only_page || upper < only_page + PAGE_SIZE)
+		return;
+	search->taken = PAGE_SIZE;
+	search->lower = only_page;
+	search->upper = only_page + PAGE_SIZE;
+}
+
+static long search_only_page(void)
+{
+	struct gap_search search = { .consider = consider_only_page, .size = PAGE_SIZE };
+	const long error = gaps_search(&search, PAGE_SIZE, PROT_READ);
+
+	cr_expect(error != 0 || search.lower == only_page);
+	return error;
+}
+
+/* A gap that has come up since gaps were read is missed until memory was mapped, and then it is found. */
+Test(space, gaps_are_read_anew)
+{
+	uint8_t *pages = mmap(NULL, 5 * PAGE_SIZE, PROT_READ, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+
+	cr_assert_neq(pages, MAP_FAILED);
+	munmap(pages + 3 * PAGE_SIZE, PAGE_SIZE);
+	gaps_forget();
+	only_page = (uintptr_t)pages + PAGE_SIZE;
+	cr_expect_eq(search_only_page(), -ENOMEM);
+	munmap((void *)only_page, PAGE_SIZE);
+	cr_expect_eq(search_only_page(), -ENOMEM);
+	cr_expect_eq(gaps_map((uintptr_t)pages + 3 * PAGE_SIZE, PAGE_SIZE, PROT_READ), 0);
+	cr_expect_eq(search_only_page(), 0);
+	cr_expect_eq(search_only_page(), -ENOMEM, "it is taken");
+}
+
+/* What the kernel refuses is asked for by halves; what somebody else has taken, elsewhere. */
+static size_t asked[16];
+static unsigned int times;
+
+static void consider_any(struct gap_search *search, uintptr_t lower, uintptr_t upper)
+{
+	if (search->taken != 0 || upper - lower < search->size)
+		return;
+	asked[times++ % ARRAY_SIZE(asked)] = search->size;
+	search->taken = search->size;
+	search->lower = lower;
+	search->upper = lower + search->size;
+}
+
+Test(space, refused_memory_is_asked_for_by_halves)
+{
+	struct gap_search search = { .consider = consider_any, .size = 16 * PAGE_SIZE };
+	struct rlimit limit = { 0, RLIM_INFINITY };
+
+	gaps_forget();
+	times = 0;
+	cr_assert_eq(setrlimit(RLIMIT_AS, &limit), 0);
+	cr_expect_eq(gaps_search(&search, 3 * PAGE_SIZE, PROT_READ), -ENOMEM);
+	cr_expect_eq(times, 3);
+	for (unsigned int i = 0; i < 3; ++i)
+		cr_expect_eq(asked[i], 16 * PAGE_SIZE >> i);
+	limit.rlim_cur = RLIM_INFINITY;
+	setrlimit(RLIMIT_AS, &limit);
+	search.size = 16 * PAGE_SIZE;
+	cr_expect_eq(gaps_search(&search, 3 * PAGE_SIZE, PROT_READ), 0);
+	cr_expect_eq(search.upper - search.lower, 16 * PAGE_SIZE);
 }
 
 /* The heap grows through brk() as far as before, whatever was placed. */
