@@ -52,8 +52,10 @@ struct signal_belief {
 extern TLS_INITIAL_EXEC struct signal_belief libpatch_signal_belief; /* trap/app_sigstate.c */
 
 struct signal_held {
-	_Atomic int state; /* 0: nothing */
-	uint64_t words[4];
+	_Atomic short state; /* 0: nothing */
+	short error; /* 0 with it */
+	int code;
+	uint64_t words[4]; /* what the code says there is (siginfo_t) */
 };
 #define ARCH_SIGNALS_HELD 2
 extern struct signal_held libpatch_held_of_process[ARCH_SIGNALS_HELD]; /* trap/app_sigpending.c */

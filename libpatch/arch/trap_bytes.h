@@ -7,6 +7,8 @@
 
 #include "base/compiler.h"
 
+#include <signal.h>
+
 #define ARCH_INT3 0xCC
 #define ARCH_INVALID 0xCE /* of the SIGILL class */
 #define ARCH_JMP_REL32 0xE9
@@ -16,8 +18,17 @@
 enum arch_trap_class { ARCH_TRAP_NONE, ARCH_TRAP_SIGTRAP, ARCH_TRAP_SIGILL };
 enum arch_trap_class arch_trap_class(uint8_t byte);
 
-/* Does the signal tell of an int3? Linux says SI_KERNEL then; valgrind, which executes code itself, TRAP_BRKPT. */
-bool arch_is_int3(int signo, int si_code);
+/* The code of a SIGTRAP for an event of the thread's, which is sent: TRAP_PERF of Linux 5.13 (perf_event_open). */
+#define ARCH_TRAP_EVENT 6
+
+/*
+ * Is the signal one that the thread's instruction has raised, and that the kernel does not wait with? The code alone
+ * does not say so: that of a child's end, and what a process says to itself, have the same values, with a process id
+ * where the address would be. `pc`: where the thread is said to be.
+ */
+bool arch_is_raised(const siginfo_t *info, uintptr_t pc);
+/* By an int3? Linux says SI_KERNEL then; valgrind, which executes code itself, TRAP_BRKPT. Neither has an address. */
+bool arch_is_int3(const siginfo_t *info, uintptr_t pc);
 
 /*
  * The trap byte for an instruction of `length` bytes, while a jump comes or goes, and on boundaries; a site that

@@ -11,6 +11,8 @@
 
 #include <signal.h>
 
+/* Sent to the thread, not to the process? */
+bool app_sigpending_is_threads(const siginfo_t *info);
 /* Keep one that arrived in this thread. A second one is lost, as a pending standard signal is. */
 void app_sigpending_put(int signo, const siginfo_t *info);
 /* Take one of the signals in `mask`, the thread's before the process's: its number, or 0. */

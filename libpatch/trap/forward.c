@@ -92,9 +92,9 @@ int forward_own_signals(void)
 /* ---- handing on ------------------------------------------------------------------------------------------------- */
 
 /* Raised by the thread's own instruction, so that the kernel would kill rather than ignore it. */
-static bool forward_is_synchronous(const siginfo_t *info)
+static bool forward_is_synchronous(const siginfo_t *info, const ucontext_t *context)
 {
-	return info->si_code > 0;
+	return arch_is_raised(info, (uintptr_t)context->uc_mcontext.gregs[REG_RIP]);
 }
 
 /* Have the default action taken by the kernel, where the program was. */
@@ -104,12 +104,12 @@ static void forward_take_default(int signo, siginfo_t *info, ucontext_t *context
 	uintptr_t pc = context->uc_mcontext.gregs[REG_RIP];
 
 	raw_syscall(SYS_rt_sigaction, signo, &default_action, NULL, sizeof(default_action.mask));
-	if (arch_is_int3(signo, info->si_code) && *(const uint8_t *)(pc - 1) == 0xCC) {
+	if (arch_is_int3(info, pc) && *(const uint8_t *)(pc - 1) == 0xCC) {
 		/* Once more, without us. */
 		context->uc_mcontext.gregs[REG_RIP] = pc - 1;
 		return;
 	}
-	if (signo == SIGILL && forward_is_synchronous(info))
+	if (signo == SIGILL && forward_is_synchronous(info, context))
 		return;
 	/* Blocked until the handler returns: then it finds the program as the first one did. */
 	raw_syscall(SYS_rt_tgsigqueueinfo, raw_syscall(SYS_getpid), raw_syscall(SYS_gettid), signo, info);
@@ -161,8 +161,10 @@ static bool forward_put_off(int signo, siginfo_t *info, ucontext_t *context, boo
 	} else {
 		if (!busy && (ends_wait || !(app_sigstate_blocked() & SIGNALS_BIT(signo))))
 			return false;
+		if (signal_is_event(info))
+			signal_tell_event_late(info);
 		app_sigpending_put(signo, info);
-		if (info->si_code != SI_TKILL)
+		if (!app_sigpending_is_threads(info))
 			app_sigwait_tell(signo);
 	}
 	/* The call looks at what is held before it waits. */
@@ -173,7 +175,7 @@ static bool forward_put_off(int signo, siginfo_t *info, ucontext_t *context, boo
 
 bool forward_offer(int signo, siginfo_t *info, ucontext_t *context, bool ends_wait)
 {
-	if (!forward_is_synchronous(info) && forward_put_off(signo, info, context, ends_wait))
+	if (!forward_is_synchronous(info, context) && forward_put_off(signo, info, context, ends_wait))
 		return false;
 	context->uc_link = &offering;
 	return true;
@@ -185,7 +187,7 @@ bool forward_offer(int signo, siginfo_t *info, ucontext_t *context, bool ends_wa
  */
 static bool forward_ends_here(const struct kernel_sigaction *program, int signo, siginfo_t *info, ucontext_t *context)
 {
-	bool synchronous = forward_is_synchronous(info);
+	bool synchronous = forward_is_synchronous(info, context);
 
 	if (IS(program->handler, SIG_DFL) ||
 	    (synchronous && (IS(program->handler, SIG_IGN) || (app_sigstate_blocked() & SIGNALS_BIT(signo)) != 0))) {
@@ -210,7 +212,7 @@ bool forward_enter(int signo, siginfo_t *info, ucontext_t *context, unsigned int
 {
 	const struct kernel_sigaction *program = &action_at(index)->program;
 
-	if (!forward_is_synchronous(info) && forward_put_off(signo, info, context, ends_wait))
+	if (!forward_is_synchronous(info, context) && forward_put_off(signo, info, context, ends_wait))
 		return false;
 	if (forward_ends_here(program, signo, info, context))
 		return false;
@@ -223,7 +225,7 @@ bool forward_enter(int signo, siginfo_t *info, ucontext_t *context, unsigned int
 bool forward_enter_without_storage(const struct kernel_sigaction *program, int signo, siginfo_t *info,
 				   ucontext_t *context)
 {
-	if (IS(program->handler, SIG_DFL) || (forward_is_synchronous(info) && IS(program->handler, SIG_IGN))) {
+	if (IS(program->handler, SIG_DFL) || (forward_is_synchronous(info, context) && IS(program->handler, SIG_IGN))) {
 		forward_take_default(signo, info, context);
 		return false;
 	}
@@ -243,7 +245,7 @@ void forward_hand_on(int signo, siginfo_t *info, ucontext_t *context)
 	if (index == ACTION_NONE || context->uc_link == &handing_on)
 		return;
 	/* What a handler in front has was not put off before it got it. */
-	if (context->uc_link != &taken && !forward_is_synchronous(info) &&
+	if (context->uc_link != &taken && !forward_is_synchronous(info, context) &&
 	    forward_put_off(signo, info, context, false))
 		return;
 	action = action_at((unsigned int)index);

@@ -4,6 +4,8 @@
  */
 #include "trap/owned_signals.h"
 
+#include "arch/trap_bytes.h"
+
 #include <stdatomic.h>
 
 const int signals_ownable[SIGNALS_OWNABLE] = { SIGTRAP, SIGILL };
@@ -26,6 +28,20 @@ bool signals_owned(void)
 void signals_set_owned(void)
 {
 	atomic_store_explicit(&owned, true, memory_order_release);
+}
+
+bool signal_is_event(const siginfo_t *info)
+{
+	return info->si_signo == SIGTRAP && info->si_code == ARCH_TRAP_EVENT;
+}
+
+/* si_perf_flags, and TRAP_PERF_FLAG_ASYNC in it (include/uapi/asm-generic/siginfo.h). */
+#define EVENT_FLAGS 36
+#define EVENT_LATE 1
+
+void signal_tell_event_late(siginfo_t *info)
+{
+	((uint8_t *)info)[EVENT_FLAGS] |= EVENT_LATE;
 }
 
 bool signals_are_blocked(uint64_t blocked)

@@ -23,6 +23,13 @@ int signal_index(int signo);
 bool signals_owned(void);
 void signals_set_owned(void);
 
+/*
+ * An event of the thread's own (perf_event_open with `sigtrap`), which the kernel sends, whether the thread blocks it
+ * or not: it is held where the program does, and the kernel's word that it came late is then true.
+ */
+bool signal_is_event(const siginfo_t *info);
+void signal_tell_event_late(siginfo_t *info);
+
 /* The kernel does not block them, and says so (signal(7)). */
 #define SIGNALS_NEVER_BLOCKED (SIGNALS_BIT(SIGKILL) | SIGNALS_BIT(SIGSTOP))
 

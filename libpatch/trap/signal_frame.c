@@ -48,7 +48,7 @@ void signal_frame_raise_held(uint64_t open)
 	while ((signo = app_sigpending_take(open, &info)) != 0) {
 		long pid = raw_syscall(SYS_getpid);
 
-		if (alone && info.si_code != SI_TKILL)
+		if (alone && !app_sigpending_is_threads(&info))
 			raw_syscall(SYS_rt_sigqueueinfo, pid, signo, &info);
 		else
 			raw_syscall(SYS_rt_tgsigqueueinfo, pid, raw_syscall(SYS_gettid), signo, &info);

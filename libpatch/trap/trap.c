@@ -102,12 +102,16 @@ static bool trap_serve(uintptr_t address, enum arch_trap_class class, bool merge
  * A trap of a displaced instruction of the program (int3, ud2): tell its handler where the original is. Going on from
  * there is right: the original's successors are where the displaced ones are.
  */
-static void trap_translate(greg_t *pc, uintptr_t trapped)
+static void trap_translate(siginfo_t *info, greg_t *pc, uintptr_t trapped)
 {
+	const uintptr_t at = (uintptr_t)*pc;
 	uintptr_t original;
 
-	if (pc_map_original(trapped, &original))
-		*pc = (greg_t)(original + ((uintptr_t)*pc - trapped));
+	if (!pc_map_original(trapped, &original))
+		return;
+	*pc = (greg_t)(original + (at - trapped));
+	if ((uintptr_t)info->si_addr == at)
+		info->si_addr = (void *)(uintptr_t)*pc;
 }
 
 /*
@@ -116,8 +120,9 @@ static void trap_translate(greg_t *pc, uintptr_t trapped)
  */
 static bool trap_is_inner_step(int signo, const siginfo_t *info, const ucontext_t *context)
 {
-	return signo == SIGTRAP && info->si_code == TRAP_TRACE &&
-	       pc_map_contains((uintptr_t)context->uc_mcontext.gregs[REG_RIP]);
+	const uintptr_t pc = (uintptr_t)context->uc_mcontext.gregs[REG_RIP];
+
+	return signo == SIGTRAP && info->si_code == TRAP_TRACE && arch_is_raised(info, pc) && pc_map_contains(pc);
 }
 
 /* Is it ours, and served? A trap of a displaced instruction of the program is translated. */
@@ -127,17 +132,16 @@ static bool trap_is_served(int signo, siginfo_t *info, ucontext_t *context, uint
 	uintptr_t at = (uintptr_t)*pc;
 
 	(void)INJECT(INJECT_TRAP);
-	if (arch_is_int3(signo, info->si_code)) {
+	if (arch_is_int3(info, at)) {
 		if (trap_serve(at - 1, ARCH_TRAP_SIGTRAP, false, pc, before))
 			return true;
-		trap_translate(pc, at - 1);
+		trap_translate(info, pc, at - 1);
 	} else if (trap_is_inner_step(signo, info, context)) {
 		return true;
 	} else if (signo == SIGILL && info->si_code > 0 && (uintptr_t)info->si_addr == at) {
 		if (trap_serve(at, ARCH_TRAP_SIGILL, false, pc, before))
 			return true;
-		trap_translate(pc, at);
-		info->si_addr = (void *)(uintptr_t)*pc;
+		trap_translate(info, pc, at);
 	} else {
 		/*
 		 * Theirs; but ours may have been merged into it, and then both are due. Or ours was merged into a

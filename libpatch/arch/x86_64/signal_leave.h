@@ -8,7 +8,7 @@
 /* In struct signal_belief. */
 #define SIGNAL_BELIEF_BLOCKED 0
 #define SIGNAL_BELIEF_CHILD 8
-/* Of struct signal_held: the first word is its state, of 4 bytes. */
+/* Of struct signal_held: its first 4 bytes are 0 when there is nothing. */
 #define SIGNAL_HELD_SIZE 40
 /* SIGTRAP and SIGILL in a mask. */
 #define SIGNAL_LEAVE_OWNED 0x18

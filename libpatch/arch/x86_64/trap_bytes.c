@@ -5,8 +5,6 @@
  */
 #include "arch/trap_bytes.h"
 
-#include <signal.h>
-
 enum arch_trap_class arch_trap_class(uint8_t byte)
 {
 	static const uint8_t classes[256] = {
@@ -23,9 +21,19 @@ enum arch_trap_class arch_trap_class(uint8_t byte)
 	return (enum arch_trap_class)classes[byte];
 }
 
-bool arch_is_int3(int signo, int si_code)
+bool arch_is_int3(const siginfo_t *info, uintptr_t pc)
 {
-	return signo == SIGTRAP && (si_code == SI_KERNEL || si_code == TRAP_BRKPT);
+	const uintptr_t address = (uintptr_t)info->si_addr;
+
+	return info->si_signo == SIGTRAP && ((info->si_code == SI_KERNEL && address == 0) ||
+					     (info->si_code == TRAP_BRKPT && (address == pc || address == 0)));
+}
+
+bool arch_is_raised(const siginfo_t *info, uintptr_t pc)
+{
+	const bool is_event = info->si_signo == SIGTRAP && info->si_code == ARCH_TRAP_EVENT;
+
+	return arch_is_int3(info, pc) || (info->si_code > 0 && !is_event && (uintptr_t)info->si_addr == pc);
 }
 
 /*

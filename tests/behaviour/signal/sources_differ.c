@@ -160,6 +160,49 @@ static bool by_message(int signo)
 	return true;
 }
 
+/* A child's end, with a code that an instruction's signal has, too, and its process id where that has an address. */
+static bool by_childs_end(int signo)
+{
+	pid_t child = (pid_t)syscall(SYS_clone, signo, 0, 0, 0, 0);
+
+	if (child == 0)
+		_exit(VALUE & 0x7F);
+	return child > 0 && waitpid(child, NULL, __WALL) == child;
+}
+
+static bool by_killed_child(int signo)
+{
+	pid_t child = (pid_t)syscall(SYS_clone, signo, 0, 0, 0, 0);
+
+	if (child == 0) {
+		raise(SIGKILL);
+		_exit(1);
+	}
+	return child > 0 && waitpid(child, NULL, __WALL) == child;
+}
+
+/* A process may say anything to itself. */
+static bool by_code(int signo, int code)
+{
+	siginfo_t info = queued(signo);
+
+	info.si_code = code;
+	return syscall(SYS_rt_sigqueueinfo, getpid(), signo, &info) == 0;
+}
+
+#define BY_CODE(name, code) \
+	static bool name(int signo) \
+	{ \
+		return by_code(signo, code); \
+	}
+
+BY_CODE(by_code_1, 1)
+BY_CODE(by_code_2, 2)
+BY_CODE(by_code_3, 3)
+BY_CODE(by_code_4, 4)
+BY_CODE(by_code_5, 5)
+BY_CODE(by_code_of_kernel, SI_KERNEL)
+
 /* The parent's end, in a process of its own: all states have been gone through behind it. */
 static bool by_parents_end(int signo)
 {
@@ -181,6 +224,14 @@ static const struct means {
 	{ "F_SETSIG", by_file },
 	{ "F_SETSIG, of a thread", by_thread_file },
 	{ "mq_notify", by_message },
+	{ "a child's end", by_childs_end },
+	{ "a killed child", by_killed_child },
+	{ "the code of TRAP_BRKPT", by_code_1 },
+	{ "the code of TRAP_TRACE", by_code_2 },
+	{ "the code of TRAP_BRANCH", by_code_3 },
+	{ "the code of TRAP_HWBKPT", by_code_4 },
+	{ "the code of TRAP_UNK", by_code_5 },
+	{ "SI_KERNEL", by_code_of_kernel },
 	{ "PR_SET_PDEATHSIG", by_parents_end },
 };
 
@@ -202,7 +253,9 @@ static void note(const siginfo_t *info)
 	now->count++;
 	now->signo = info->si_signo;
 	now->code = info->si_code;
-	now->value = info->si_code == SI_QUEUE || info->si_code == SI_TIMER || info->si_code == SI_MESGQ ?
+	/* Where that is, a child's end has its status. */
+	now->value = info->si_code == SI_QUEUE || info->si_code == SI_TIMER || info->si_code == SI_MESGQ ||
+				     info->si_code > 0 ?
 			     info->si_value.sival_int :
 			     0;
 }
