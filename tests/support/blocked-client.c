@@ -8,6 +8,7 @@
 #include "blocking.h"
 #include "blocked-client.h"
 #include "common/functions.h"
+#include "common/probe_code.h"
 
 #include <stdarg.h>
 #include <stdint.h>
@@ -33,7 +34,7 @@ static struct site {
 static patch_t step;
 static uint64_t hits, steps;
 
-__attribute__((target("general-regs-only"))) static void on_hit(struct patch_exec_context *context, uint8_t post)
+PROBE_CODE static void on_hit(struct patch_exec_context *context, uint8_t post)
 {
 	(void)post;
 	__atomic_fetch_add((uint64_t *)context->user_data, 1, __ATOMIC_RELAXED);

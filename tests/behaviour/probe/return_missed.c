@@ -655,6 +655,15 @@ static void *switch_all(void *unused)
 	return NULL;
 }
 
+/* For the compiler getcontext() returns twice, so its caller has no variables that change. */
+static void make_coroutine(ucontext_t *made, uint8_t *stack, size_t size)
+{
+	REQUIRE(getcontext(made) == 0);
+	made->uc_stack.ss_sp = stack;
+	made->uc_stack.ss_size = size;
+	makecontext(made, coroutine, 0);
+}
+
 /* On adjacent stacks, which are moved to another thread at each turn. */
 static void check_coroutines(void)
 {
@@ -662,12 +671,8 @@ static void check_coroutines(void)
 	patch_t patch;
 
 	CONTEXT("coroutines");
-	for (unsigned int i = 0; i < COROUTINES; i++) {
-		REQUIRE(getcontext(&coroutines[i]) == 0);
-		coroutines[i].uc_stack.ss_sp = stacks[i];
-		coroutines[i].uc_stack.ss_size = sizeof(stacks[i]);
-		makecontext(&coroutines[i], coroutine, 0);
-	}
+	for (unsigned int i = 0; i < COROUTINES; i++)
+		make_coroutine(&coroutines[i], stacks[i], sizeof(stacks[i]));
 	REQUIRE_OK(try_make((void *)yields, count_returns, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_EXITS_ALL, &patch));
 	REQUIRE_OK(patch_commit());
 	for (unsigned int turn = 0; turn <= TURNS; turn++) {

@@ -60,8 +60,15 @@ static volatile unsigned int patience_left;
 static const struct subject *volatile trapped;
 static uint8_t *windows_alias[2]; /* the same memory, writable */
 
+/* gcc 11 has it, and clang. */
+#if __has_attribute(no_stack_protector)
+#define NO_STACK_PROTECTOR __attribute__((no_stack_protector))
+#else
+#define NO_STACK_PROTECTOR __attribute__((optimize("no-stack-protector")))
+#endif
+
 /* With the stack pointer of the host: the kernel may be unable to return to the run's (compare.c). */
-static __attribute__((no_stack_protector)) void leave(ucontext_t *uc)
+static NO_STACK_PROTECTOR void leave(ucontext_t *uc)
 {
 	fault.stack = (uint64_t)uc->uc_mcontext.gregs[REG_RSP];
 	uc->uc_mcontext.gregs[REG_RSP] = (greg_t)run_host_stack;
@@ -70,7 +77,7 @@ static __attribute__((no_stack_protector)) void leave(ucontext_t *uc)
 }
 
 /* An int3 of machine_trap(): on in the copy. FS is the run's, so nothing of the program's own may be used. */
-static __attribute__((no_stack_protector)) bool returns(const siginfo_t *info, ucontext_t *uc)
+static NO_STACK_PROTECTOR bool returns(const siginfo_t *info, ucontext_t *uc)
 {
 	const struct subject *subject = trapped;
 	const uintptr_t at = (uintptr_t)uc->uc_mcontext.gregs[REG_RIP] - 1;
@@ -89,7 +96,7 @@ static __attribute__((no_stack_protector)) bool returns(const siginfo_t *info, u
 }
 
 /* Note it, and go on at the exit with everything else as it was. FS first: the program's own may be needed. */
-static __attribute__((no_stack_protector)) void on_fault(int signal, siginfo_t *info, void *context)
+static NO_STACK_PROTECTOR void on_fault(int signal, siginfo_t *info, void *context)
 {
 	ucontext_t *uc = context;
 
@@ -112,7 +119,7 @@ static __attribute__((no_stack_protector)) void on_fault(int signal, siginfo_t *
 }
 
 /* A run that has lasted for so many ticks, and is not on its way in or out, ends here. */
-static __attribute__((no_stack_protector)) void on_tick(int signal, siginfo_t *info, void *context)
+static NO_STACK_PROTECTOR void on_tick(int signal, siginfo_t *info, void *context)
 {
 	static uint64_t last;
 	ucontext_t *uc = context;
