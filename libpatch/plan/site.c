@@ -319,7 +319,7 @@ uintptr_t site_next_function_end(const struct extent *extent)
 	struct module module;
 	uintptr_t lower, upper;
 
-	if (extent->limit == UINTPTR_MAX || !module_find_current(extent->limit, &module) ||
+	if (extent->limit == UINTPTR_MAX || !site_module(extent->limit, &module) ||
 	    !eh_frame_function(&module, extent->limit, &lower, &upper, NULL) || lower != extent->limit)
 		return 0;
 	return MIN(upper, extent->barrier);
