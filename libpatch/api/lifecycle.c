@@ -15,7 +15,7 @@
 #include "code/perf.h"
 #include "code/unwinders.h"
 #include "elf/dependency.h"
-#include "elf/module.h"
+#include "elf/loaded.h"
 #include "elf/module_files.h"
 #include "interpose/interpose.h"
 #include "interpose/mask_audit.h"
@@ -118,14 +118,14 @@ struct lifecycle_start {
 };
 
 /* No module goes away while its system calls are looked for. Not analysed: the lock is held when it returns, or not. */
-static void lifecycle_start_with_modules(void *data) NO_THREAD_SAFETY_ANALYSIS
+static void lifecycle_start_with_modules(const struct others *others, void *data) NO_THREAD_SAFETY_ANALYSIS
 {
 	struct lifecycle_start *start = data;
 
 	start->locked = lock_acquire(&start->scope);
 	if (!start->locked)
 		return;
-	interpose_system_calls();
+	interpose_system_calls(others);
 	syscall_emul_adopt(&start->scope.mask);
 	api_set_life(API_ALIVE);
 }
@@ -138,7 +138,7 @@ static patch_status lifecycle_start(void) NO_THREAD_SAFETY_ANALYSIS
 {
 	struct lifecycle_start start = { .locked = false };
 
-	module_hold_all(lifecycle_start_with_modules, &start);
+	loaded_hold(lifecycle_start_with_modules, &start);
 	if (!start.locked)
 		return error_raise(PATCH_EFAIL, "patch_init", lock_refusal(), NULL);
 	lock_release_and_register_unwind(&start.scope);

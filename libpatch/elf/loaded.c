@@ -1,23 +1,13 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The dynamic linker's lists. dl_iterate_phdr() goes through one namespace, that of its caller; the others are in the
- * list that debuggers read. Nothing is kept.
+ * The dynamic linker's lists. dl_iterate_phdr() goes through one namespace, that of its caller; elf/others.c finds the
+ * others. Nothing is kept.
  */
 #include "elf/loaded.h"
 
-#include "elf/dynamic.h"
 #include "elf/segments.h"
 
 #include <link.h>
-
-/* struct r_debug_extended of glibc 2.35; the list is there when r_version is 2. */
-struct debug_namespace {
-	struct r_debug first;
-	struct debug_namespace *next;
-};
-
-/* libpatch's own, by which its namespace is known. A program without dynamic section has one namespace. */
-extern const ElfW(Dyn) loaded_own_dynamic[] __asm__("_DYNAMIC") __attribute__((weak, visibility("hidden")));
 
 struct loaded_walk {
 	loaded_visit_fn *visit;
@@ -47,62 +37,6 @@ static int loaded_visit_own(struct dl_phdr_info *info, size_t size, void *data)
 	return !walk->visit(&loaded, walk->data);
 }
 
-/* The list as the program's dynamic section refers to it; NULL: there is none, or it has one namespace only. */
-static const struct debug_namespace *loaded_namespaces(void)
-{
-	const struct debug_namespace *namespaces;
-	struct module program = { .bias = 0 };
-	const Elf64_Phdr *headers;
-
-	program.headers = headers = module_program_headers(&program.header_count);
-	FOR_EACH_SEGMENT(segment, headers, program.header_count, PT_PHDR, 0)
-		program.bias = (uintptr_t)headers - segment->p_vaddr;
-	namespaces = (const struct debug_namespace *)dynamic_value(&program, DT_DEBUG);
-	return namespaces != NULL && namespaces->first.r_version >= 2 ? namespaces : NULL;
-}
-
-static bool loaded_is_own(const struct debug_namespace *names)
-{
-	for (const struct link_map *map = names->first.r_map; map != NULL; map = map->l_next)
-		if (map->l_ld == loaded_own_dynamic)
-			return true;
-	return false;
-}
-
-static bool loaded_visit_map(const struct link_map *map, const struct loaded_walk *walk)
-{
-	struct loaded loaded = { .path = map->l_name != NULL ? map->l_name : "" };
-
-	if (!module_find((uintptr_t)map->l_ld, &loaded.module) || loaded.module.headers == NULL)
-		return true;
-	loaded.is_program = loaded_is_program(&loaded.module);
-	return walk->visit(&loaded, walk->data);
-}
-
-/* Once, with the loader's lock. */
-static int loaded_visit_others(struct dl_phdr_info *info, size_t size, void *data)
-{
-	const struct loaded_walk *walk = data;
-
-	(void)info;
-	(void)size;
-	for (const struct debug_namespace *names = loaded_namespaces(); names != NULL; names = names->next) {
-		if (loaded_is_own(names))
-			continue;
-		for (const struct link_map *map = names->first.r_map; map != NULL; map = map->l_next)
-			if (!loaded_visit_map(map, walk))
-				return 1;
-	}
-	return 1;
-}
-
-void loaded_visit(bool others, loaded_visit_fn *visit, void *data)
-{
-	struct loaded_walk walk = { .visit = visit, .data = data };
-
-	dl_iterate_phdr(others ? loaded_visit_others : loaded_visit_own, &walk);
-}
-
 static int loaded_read_changes(struct dl_phdr_info *info, size_t size, void *data)
 {
 	struct loaded_walk *walk = data;
@@ -118,4 +52,70 @@ uint64_t loaded_changes(void)
 
 	dl_iterate_phdr(loaded_read_changes, &walk);
 	return walk.changes;
+}
+
+void loaded_visit_others(const struct others *others, loaded_visit_fn *visit, void *data)
+{
+	for (size_t i = 0; others != NULL && i < others->count; ++i) {
+		const struct other *other = &others->modules[i];
+		struct loaded loaded = { .path = other->map->l_name != NULL ? other->map->l_name : "" };
+
+		if (!module_of_map(other->code, other->start, other->map, &loaded.module))
+			continue;
+		loaded.is_program = loaded_is_program(&loaded.module);
+		if (!visit(&loaded, data))
+			return;
+	}
+}
+
+struct loaded_call {
+	loaded_held_fn *function;
+	void *data;
+	const struct others *others;
+	uint64_t changes;
+	bool done;
+};
+
+/* Once, with the loader's lock. */
+static int loaded_call_held(struct dl_phdr_info *info, size_t size, void *data)
+{
+	struct loaded_call *call = data;
+
+	(void)info;
+	(void)size;
+	call->done = loaded_changes() == call->changes;
+	if (call->done)
+		call->function(call->others, call->data);
+	return 1;
+}
+
+void loaded_hold(loaded_held_fn *function, void *data)
+{
+	struct loaded_call call = { .function = function, .data = data };
+
+	do {
+		struct others *others;
+
+		call.changes = loaded_changes();
+		call.others = others = others_make();
+		dl_iterate_phdr(loaded_call_held, &call);
+		others_free(others);
+	} while (!call.done);
+}
+
+static void loaded_visit_held(const struct others *others, void *data)
+{
+	const struct loaded_walk *walk = data;
+
+	loaded_visit_others(others, walk->visit, walk->data);
+}
+
+void loaded_visit(bool others, loaded_visit_fn *visit, void *data)
+{
+	struct loaded_walk walk = { .visit = visit, .data = data };
+
+	if (others)
+		loaded_hold(loaded_visit_held, &walk);
+	else
+		dl_iterate_phdr(loaded_visit_own, &walk);
 }

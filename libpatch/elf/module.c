@@ -69,11 +69,9 @@ static bool module_describe(struct module *module, uintptr_t address, const Elf6
 	return true;
 }
 
-#ifdef HAVE_DL_FIND_OBJECT
-
 /*
- * _dl_find_object reports one segment only of a program with holes between its segments, and of a static program the
- * code without its unwind table (glibc 2.36): the program itself is described by the headers the kernel passes.
+ * The program is described by the headers the kernel passes: _dl_find_object reports one segment only of a program with
+ * holes between its segments, and of a static program the code without its unwind table (glibc 2.36).
  */
 static bool module_is_program(struct module *module, uintptr_t address, const struct link_map *map)
 {
@@ -91,9 +89,9 @@ static bool module_is_program(struct module *module, uintptr_t address, const st
 }
 
 /* Libraries are mapped as a whole, the ELF header at the start, as a rule with the program headers on the same page. */
-static bool module_is_library(struct module *module, uintptr_t address, const struct dl_find_object *object)
+static bool module_is_library(struct module *module, uintptr_t address, const void *start)
 {
-	const Elf64_Ehdr *elf = object->dlfo_map_start;
+	const Elf64_Ehdr *elf = start;
 	const Elf64_Phdr *headers, *first;
 
 	if (elf == NULL || (uintptr_t)elf % PAGE_SIZE != 0)
@@ -107,12 +105,23 @@ static bool module_is_library(struct module *module, uintptr_t address, const st
 						(uintptr_t)elf - ALIGN_DOWN(first->p_vaddr, PAGE_SIZE));
 }
 
+bool module_of_map(uintptr_t address, const void *start, const struct link_map *map, struct module *out)
+{
+	struct module module = { .identity = map };
+
+	if (!module_is_program(&module, address, map) && !module_is_library(&module, address, start))
+		return false;
+	*out = module;
+	return true;
+}
+
+#ifdef HAVE_DL_FIND_OBJECT
+
 static void module_take(uintptr_t address, const struct dl_find_object *object, struct module *out)
 {
-	struct module module = {0};
+	struct module module;
 
-	if (!module_is_program(&module, address, object->dlfo_link_map) &&
-	    !module_is_library(&module, address, object)) {
+	if (!module_of_map(address, object->dlfo_map_start, object->dlfo_link_map, &module)) {
 		module = (struct module){.lower = (uintptr_t)object->dlfo_map_start,
 					 .upper = (uintptr_t)object->dlfo_map_end};
 	}
@@ -232,26 +241,3 @@ void module_forget(void)
 }
 
 #endif
-
-struct held_call {
-	void (*function)(void *);
-	void *data;
-};
-
-/* The loader holds its lock during the call. The first module is enough. */
-static int module_call_held(struct dl_phdr_info *info, size_t size, void *data)
-{
-	const struct held_call *call = data;
-
-	(void)info;
-	(void)size;
-	call->function(call->data);
-	return 1;
-}
-
-void module_hold_all(void (*function)(void *), void *data)
-{
-	struct held_call call = { function, data };
-
-	dl_iterate_phdr(module_call_held, &call);
-}

@@ -25,6 +25,13 @@ struct module {
 	uintptr_t bias; /* load address less p_vaddr */
 };
 
+/*
+ * The module around address, of which the dynamic linker has this link_map, and says that it begins at `start`. False:
+ * it has no headers there. With the loader's lock (elf/loaded.h).
+ */
+struct link_map;
+bool module_of_map(uintptr_t address, const void *start, const struct link_map *map, struct module *out);
+
 /* Program headers of the program, as the kernel passed them; NULL: unknown. */
 const void *module_program_headers(size_t *count);
 
@@ -55,13 +62,6 @@ bool module_find_mapped(uintptr_t address, const struct maps_mapping *mapping, s
 /* Modules were loaded or unloaded. */
 void module_forget(void) REQUIRES(library_lock);
 void module_forget_mapped(void);
-
-/*
- * Call `function` while no module is loaded or unloaded: with the loader's lock, which is taken before the library lock
- * where both are. Others wait for it with another lock of the loader's: dlsym() and the like must not be called. Not
- * for signal handlers.
- */
-void module_hold_all(void (*function)(void *), void *data);
 
 /*
  * Does the module take this symbol from another one, as its relocations say? Only for modules that the dynamic linker

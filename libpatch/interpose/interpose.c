@@ -58,13 +58,13 @@ static bool interpose_patch(const struct syscall_site *found) REQUIRES(library_l
 	return true;
 }
 
-void interpose_system_calls(void)
+void interpose_system_calls(const struct others *others)
 {
 	struct error_chain before;
 	bool all_of_libc, whole;
 
 	error_save(&before);
-	all_of_libc = syscall_sites_find(interpose_patch);
+	all_of_libc = syscall_sites_find(others, interpose_patch);
 	whole = commit_run_whole() == PATCH_OK;
 	if (!whole)
 		mask_audit_incomplete();

@@ -11,11 +11,13 @@
 
 #include <libpatch/patch.h>
 
+struct others;
+
 /*
- * Patch them in every module that is loaded now; with the loader's lock and the library lock held (module_hold_all()).
+ * Patch them in every module that is loaded now; in loaded_hold(), with the library lock held.
  * What cannot be patched makes threads be looked at instead (mask_audit.h).
  */
-void interpose_system_calls(void) REQUIRES(library_lock);
+void interpose_system_calls(const struct others *others) REQUIRES(library_lock);
 
 /* Restore them. PATCH_OK, or as commit_run(). */
 patch_status interpose_restore(void) REQUIRES(library_lock);

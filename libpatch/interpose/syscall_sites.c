@@ -225,13 +225,15 @@ static bool syscall_sites_search_module(const struct loaded *loaded, void *data)
 	return true;
 }
 
-bool syscall_sites_find(syscall_sites_patch_fn *patch)
+bool syscall_sites_find(const struct others *others, syscall_sites_patch_fn *patch)
 {
 	struct search search = { .patch = patch };
 
 	loaded_visit(false, syscall_sites_search_module, &search);
-	/* Another libc's calls are the program's, too. */
+	/* Another libc's calls are the program's, too. Whether there is one may not be known. */
+	if (others == NULL)
+		mask_audit_incomplete();
 	search.others = true;
-	loaded_visit(true, syscall_sites_search_module, &search);
+	loaded_visit_others(others, syscall_sites_search_module, &search);
 	return !search.libc_incomplete;
 }

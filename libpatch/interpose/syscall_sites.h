@@ -9,6 +9,7 @@
 #include "base/thread_safety.h"
 
 struct extent;
+struct others;
 
 struct syscall_site {
 	uintptr_t address; /* of the system call instruction */
@@ -23,9 +24,9 @@ struct syscall_site {
 typedef bool syscall_sites_patch_fn(const struct syscall_site *site);
 
 /*
- * Find them in every module that is loaded now; with the loader's lock held (module_hold_all()). What is not patched is
- * told to mask_audit_incomplete(). False: some call of libc's is not.
+ * Find them in every module that is loaded now; in loaded_hold(). What is not patched is told to
+ * mask_audit_incomplete(). False: some call of libc's is not.
  */
-bool syscall_sites_find(syscall_sites_patch_fn *patch) REQUIRES(library_lock);
+bool syscall_sites_find(const struct others *others, syscall_sites_patch_fn *patch) REQUIRES(library_lock);
 
 #endif

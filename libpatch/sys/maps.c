@@ -14,20 +14,23 @@
 /* One line of the file. */
 struct line {
 	struct maps_mapping mapping;
-	const char *path; /* in `buffer`; NULL: no file */
+	const char *path; /* in the reader's buffer; NULL: no file */
 };
 
-static char buffer[8192];
+/* Under the library lock. */
+static char own_buffer[MAPS_BUFFER_SIZE];
 
 struct reader {
+	char *buffer; /* MAPS_BUFFER_SIZE bytes */
 	long fd;
 	long error; /* -errno, when reading ended before the file's end; else 0 */
-	size_t length; /* of what is in `buffer` */
+	size_t length; /* of what is in it */
 	size_t at;     /* where its next line begins */
 };
 
-static bool reader_open(struct reader *reader)
+static bool reader_open_into(struct reader *reader, char *buffer)
 {
+	reader->buffer = buffer;
 	reader->fd = raw_open("/proc/thread-self/maps", O_RDONLY | O_CLOEXEC);
 	reader->error = reader->fd < 0 ? reader->fd : 0;
 	reader->length = 0;
@@ -35,9 +38,16 @@ static bool reader_open(struct reader *reader)
 	return reader->fd >= 0;
 }
 
-/* The next whole line, without its newline, inside `buffer`; NULL at the end. */
+static bool reader_open(struct reader *reader)
+{
+	return reader_open_into(reader, own_buffer);
+}
+
+/* The next whole line, without its newline, inside the buffer; NULL at the end. */
 static char *reader_line(struct reader *reader)
 {
+	char *const buffer = reader->buffer;
+
 	for (;;) {
 		char *start = buffer + reader->at;
 		char *end = memchr(start, '\n', reader->length - reader->at);
@@ -51,11 +61,11 @@ static char *reader_line(struct reader *reader)
 		memmove(buffer, start, reader->length - reader->at);
 		reader->length -= reader->at;
 		reader->at = 0;
-		if (reader->length == sizeof(buffer)) {
+		if (reader->length == MAPS_BUFFER_SIZE) {
 			reader->error = -EOVERFLOW;
 			return NULL;
 		}
-		got = raw_syscall(SYS_read, reader->fd, buffer + reader->length, sizeof(buffer) - reader->length);
+		got = raw_syscall(SYS_read, reader->fd, buffer + reader->length, MAPS_BUFFER_SIZE - reader->length);
 		if (got <= 0) {
 			reader->error = got;
 			return NULL;
@@ -223,15 +233,20 @@ long maps_refusal(void)
 	return reader.error;
 }
 
-bool maps_mappings(maps_mapping_fn *visit, void *data)
+bool maps_mappings_into(char buffer[MAPS_BUFFER_SIZE], maps_mapping_fn *visit, void *data)
 {
 	struct reader reader;
 	struct line line;
 
-	if (!reader_open(&reader))
+	if (!reader_open_into(&reader, buffer))
 		return false;
 	while (reader_next(&reader, &line) && visit(&line.mapping, data))
 		;
 	raw_syscall(SYS_close, reader.fd);
 	return reader.error == 0;
+}
+
+bool maps_mappings(maps_mapping_fn *visit, void *data)
+{
+	return maps_mappings_into(own_buffer, visit, data);
 }

@@ -36,5 +36,8 @@ long maps_refusal(void);
 /* Visit every mapping, ascending, until `visit` returns false. False when /proc cannot be read. */
 typedef bool maps_mapping_fn(const struct maps_mapping *mapping, void *data);
 bool maps_mappings(maps_mapping_fn *visit, void *data);
+/* The same without the library lock, in memory of the caller's. */
+#define MAPS_BUFFER_SIZE 8192
+bool maps_mappings_into(char buffer[MAPS_BUFFER_SIZE], maps_mapping_fn *visit, void *data);
 
 #endif

@@ -25,6 +25,7 @@ dlsym                              patch_make() of a symbol, and patch_init(), o
 dlvsym                             patch_make() of a symbol, outside the lock
 dlopen                             patch_init(), outside the lock
 dlinfo                             the same
+dladdr1                            patch_init(), patch_make() of a symbol: modules of other namespaces; outside the lock
 fstat                              the same
 sigaction                          installing handlers, outside the lock
 sigfillset                         the same

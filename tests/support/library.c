@@ -30,11 +30,6 @@ static int library_look(struct dl_phdr_info *info, size_t size, void *unused)
 	return 1;
 }
 
-bool library_namespaces_are_known(void)
-{
-	return _r_debug.r_version >= 2;
-}
-
 void library_find(void)
 {
 	dl_iterate_phdr(library_look, NULL);

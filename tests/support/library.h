@@ -11,12 +11,6 @@ extern uintptr_t library_lower, library_upper;
 /* Set both; not for signal handlers. */
 void library_find(void);
 
-/*
- * Does the dynamic linker tell of modules in other namespaces (dlmopen(3))? glibc does from 2.35 on. Where one that was
- * loaded so is there.
- */
-bool library_namespaces_are_known(void);
-
 /* False before. Async-signal-safe. */
 static inline bool library_has(uintptr_t address)
 {

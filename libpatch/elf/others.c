@@ -1,0 +1,114 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Which of the executable mappings of files are in modules of other namespaces. As a rule there is no such mapping that
+ * is in no module of our own namespace, and nothing is asked of the dynamic linker.
+ */
+#include "elf/others.h"
+
+#include "base/syscall.h"
+#include "elf/segments.h"
+#include "sys/maps.h"
+
+#include <dlfcn.h>
+#include <link.h>
+#include <sys/mman.h>
+
+/* At first; when there are more, it is doubled. */
+#define ROOM 32
+
+/* libpatch's own. A program without dynamic section has one namespace, and no dynamic linker to ask. */
+extern const ElfW(Dyn) others_own_dynamic[] __asm__("_DYNAMIC") __attribute__((weak, visibility("hidden")));
+
+struct others_mapping {
+	uintptr_t address; /* where it begins */
+	bool found;
+};
+
+static int others_is_in(struct dl_phdr_info *info, size_t size, void *data)
+{
+	struct others_mapping *mapping = data;
+
+	(void)size;
+	FOR_EACH_SEGMENT(segment, info->dlpi_phdr, info->dlpi_phnum, PT_LOAD, 0) {
+		const uintptr_t start = info->dlpi_addr + segment->p_vaddr;
+
+		mapping->found |= mapping->address >= ALIGN_DOWN(start, PAGE_SIZE) &&
+				  mapping->address < start + segment->p_memsz;
+	}
+	return mapping->found;
+}
+
+/* Is it in a module of our own namespace? */
+static bool others_is_own(uintptr_t address)
+{
+	struct others_mapping mapping = { .address = address };
+
+	dl_iterate_phdr(others_is_in, &mapping);
+	return mapping.found;
+}
+
+static bool others_has(const struct others *others, const struct link_map *map)
+{
+	for (size_t i = 0; i < MIN(others->count, others->room); ++i)
+		if (others->modules[i].map == map)
+			return true;
+	return false;
+}
+
+/* A maps_mapping_fn. */
+static bool others_consider(const struct maps_mapping *mapping, void *data)
+{
+	struct others *others = data;
+	struct link_map *map = NULL;
+	Dl_info info;
+
+	if (mapping->inode == 0 || !(mapping->protection & PROT_EXEC) || others_is_own(mapping->lower))
+		return true;
+	if (dladdr1((const void *)mapping->lower, &info, (void **)&map, RTLD_DL_LINKMAP) == 0 || map == NULL ||
+	    others_has(others, map))
+		return true;
+	if (others->count < others->room)
+		others->modules[others->count] = (struct other){ mapping->lower, info.dli_fbase, map };
+	++others->count;
+	return true;
+}
+
+static struct others *others_allocate(size_t room)
+{
+	size_t size = sizeof(struct others) + MAPS_BUFFER_SIZE + room * sizeof(struct other);
+	struct others *others;
+	long result;
+
+	size = ALIGN_UP(size, PAGE_SIZE);
+	result = raw_syscall(SYS_mmap, NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	if (result < 0)
+		return NULL;
+	others = (struct others *)result;
+	others->size = size;
+	others->room = room;
+	others->modules = (struct other *)(others->buffer + MAPS_BUFFER_SIZE);
+	return others;
+}
+
+struct others *others_make(void)
+{
+	for (size_t room = ROOM;; room *= 2) {
+		struct others *others = others_allocate(room);
+		bool read;
+
+		if (others == NULL || others_own_dynamic == NULL)
+			return others;
+		read = maps_mappings_into(others->buffer, others_consider, others);
+		if (read && others->count <= room)
+			return others;
+		others_free(others);
+		if (!read)
+			return NULL;
+	}
+}
+
+void others_free(struct others *others)
+{
+	if (others != NULL)
+		raw_syscall(SYS_munmap, others, others->size);
+}
