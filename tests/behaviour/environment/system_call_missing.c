@@ -104,14 +104,36 @@ static void take(const void *argument)
 /* ---- a clock ----------------------------------------------------------------------------------------------------- */
 
 static _Atomic bool inside, leave;
+/* The thread that waits, which is to have no clock from its first nap on; 0: none. */
+static _Atomic pid_t waiter;
+
+static bool naps(pid_t tid)
+{
+	char path[64], text[16] = "";
+	FILE *file;
+
+	snprintf(path, sizeof(path), "/proc/self/task/%d/syscall", tid);
+	file = fopen(path, "r");
+	if (file == NULL)
+		SKIP("%s cannot be read", path);
+	(void)!fgets(text, sizeof(text), file);
+	fclose(file);
+	return atoi(text) == SYS_nanosleep;
+}
 
 static void stay(struct patch_exec_context *context, uint8_t post)
 {
 	(void)context;
 	(void)post;
 	inside = true;
-	while (!leave)
+	while (!leave) {
+		if (waiter != 0 && naps(waiter)) {
+			REQUIRE(filter_call(SYS_clock_gettime, SECCOMP_RET_ERRNO | EPERM,
+					    SECCOMP_FILTER_FLAG_TSYNC) == 0);
+			waiter = 0;
+		}
 		sched_yield();
+	}
 }
 
 static void *go_inside(void *data)
@@ -122,14 +144,13 @@ static void *go_inside(void *data)
 	return NULL;
 }
 
-/* A wait that has an end ends. */
-static void no_clock(void *unused)
+/* A wait that has an end ends: without a clock, and where the clock goes while it waits. */
+static void no_clock(void *goes)
 {
 	const struct target *target = target_named("t_push_push");
 	pthread_t thread;
 	patch_t patch;
 
-	(void)unused;
 	REQUIRE_OK(patch_init(NULL, 0));
 	REQUIRE_OK(make_probe(target_start(target), stay, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
 	REQUIRE_OK(patch_commit());
@@ -138,8 +159,13 @@ static void no_clock(void *unused)
 		sched_yield();
 	CHECK_OK(patch_unmake(patch));
 	CHECK_OK(patch_commit());
-	refuse(SYS_clock_gettime, EPERM);
-	CHECK_STATUS(patch_synchronize(5000000), PATCH_EBUSY);
+	if (goes != NULL)
+		waiter = gettid();
+	else
+		refuse(SYS_clock_gettime, EPERM);
+	do
+		CHECK_STATUS(patch_synchronize(5000000), PATCH_EBUSY);
+	while (waiter != 0);
 	leave = true;
 	pthread_join(thread, NULL);
 	CHECK_OK(patch_synchronize(-1));
@@ -204,5 +230,6 @@ int main(void)
 			harness_isolated(what, poor_after, &taken);
 		}
 	harness_isolated("a wait without a clock", no_clock, NULL);
+	harness_isolated("a wait that loses its clock", no_clock, &waiter);
 	return harness_end();
 }
