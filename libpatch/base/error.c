@@ -86,13 +86,34 @@ patch_status error_raise_at(patch_status code, const char *origin, const char *m
 	return code;
 }
 
+/* Those that the kernel has for what the library asks; "" for others. */
+static const char *error_name(long error)
+{
+#define NAME(error) { error, " (" #error ")" }
+	static const struct {
+		long error;
+		const char *name;
+	} names[] = { NAME(EPERM),  NAME(ENOENT),  NAME(ESRCH),     NAME(EINTR),  NAME(EIO),    NAME(E2BIG),
+		      NAME(EBADF),  NAME(EAGAIN),  NAME(ENOMEM),    NAME(EACCES), NAME(EFAULT), NAME(EBUSY),
+		      NAME(EEXIST), NAME(ENODEV),  NAME(ENOTDIR),   NAME(EISDIR), NAME(EINVAL), NAME(ENFILE),
+		      NAME(EMFILE), NAME(ETXTBSY), NAME(EFBIG),     NAME(ENOSPC), NAME(EROFS),  NAME(ENAMETOOLONG),
+		      NAME(ENOSYS), NAME(ELOOP),   NAME(EOPNOTSUPP) };
+#undef NAME
+
+	for (size_t i = 0; i < ARRAY_SIZE(names); ++i)
+		if (names[i].error == error)
+			return names[i].name;
+	return "";
+}
+
 patch_status error_raise_sys(patch_status code, const char *origin, const char *message, long error)
 {
 	struct error_record *record = error_append(code, origin, message);
 
 	if (record != NULL) {
 		error = error < 0 ? -error : error;
-		*format_number(format_string(record->irritant, "errno "), (uint64_t)error, 10) = '\0';
+		*format_string(format_number(format_string(record->irritant, "errno "), (uint64_t)error, 10),
+			       error_name(error)) = '\0';
 		record->error.irritant = record->irritant;
 	}
 	return code;

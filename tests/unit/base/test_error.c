@@ -68,7 +68,7 @@ Test(error, numbers_of_the_kernel_with_either_sign)
 {
 	error_begin();
 	cr_expect_eq(error_raise_sys(PATCH_ESYS, "mmap", "what", ENOMEM), PATCH_ESYS);
-	cr_expect_str_eq(last().irritant, "errno 12");
+	cr_expect_str_eq(last().irritant, "errno 12 (ENOMEM)");
 	error_begin();
 	error_raise_sys(PATCH_ESYS, "mmap", "what", -133);
 	cr_expect_str_eq(last().irritant, "errno 133");
