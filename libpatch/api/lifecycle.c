@@ -208,6 +208,7 @@ EXPORT patch_status patch_fini(void)
 	patch_status status;
 	bool finished;
 
+	error_begin();
 	if (api_life() == API_ALIVE && process_is_borrowed())
 		return error_raise(PATCH_EFAIL, "patch_fini",
 				   "called in a child that runs in its parent's memory (vfork(2)): the patches "

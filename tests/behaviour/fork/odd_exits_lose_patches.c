@@ -210,6 +210,7 @@ static void on_signal(int signo)
 static void vforks_and_finishes(void *argument)
 {
 	const struct sigaction action = { .sa_handler = on_signal };
+	struct patch_error error;
 	struct sigaction now;
 	int status;
 	pid_t pid;
@@ -217,12 +218,15 @@ static void vforks_and_finishes(void *argument)
 	(void)argument;
 	REQUIRE(sigaction(SIGUSR1, &action, NULL) == 0);
 	set_up();
+	CHECK_STATUS(patch_enable(NULL), PATCH_ENEXIST);
 	pid = vfork();
 	REQUIRE(pid >= 0);
 	if (pid == 0)
 		_exit(patch_fini());
 	REQUIRE(waitpid(pid, &status, 0) == pid);
 	CHECK_EQ(WEXITSTATUS(status), PATCH_EFAIL);
+	/* The child has its parent's errors, too. */
+	CHECK_STATUS(patch_last_error(&error), PATCH_EFAIL);
 	check_hit(1);
 	REQUIRE(sigaction(SIGUSR1, NULL, &now) == 0);
 	CHECK(now.sa_handler == on_signal);
