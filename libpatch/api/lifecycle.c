@@ -158,6 +158,31 @@ static patch_status lifecycle_tell_perf(const struct lifecycle_options *options)
 	return error_raise_sys(PATCH_ESYS, "patch_init", "a file for perf", error);
 }
 
+/* Another copy has the process. Which one is told by its file, of whose path the end says most. */
+static patch_status lifecycle_refuse_copy(void)
+{
+	const char *const message =
+		"another copy of libpatch, in this file, patches this process: two would patch each other";
+	uintptr_t owner = claim_owner();
+	struct lock_scope scope;
+	struct module module;
+	patch_status status;
+
+	if (owner == 0 || !lock_acquire(&scope))
+		return error_raise(PATCH_EEXIST, "patch_init", message, "unknown");
+	if (module_find_current(owner, &module)) {
+		const char *path = module_path(&module);
+
+		for (const char *at = path; *at != '\0'; ++at)
+			path += at - path >= ERROR_IRRITANT_SIZE - 1;
+		status = error_raise_name(PATCH_EEXIST, "patch_init", message, *path == '\0' ? "the program" : path);
+	} else {
+		status = error_raise_at(PATCH_EEXIST, "patch_init", message, owner);
+	}
+	lock_release(&scope);
+	return status;
+}
+
 /* Called by one thread at a time. */
 static patch_status lifecycle_begin(const struct lifecycle_options *options)
 {
@@ -166,9 +191,7 @@ static patch_status lifecycle_begin(const struct lifecycle_options *options)
 	if (api_life() == API_ALIVE)
 		return error_raise(PATCH_EEXIST, "patch_init", "already initialised", NULL);
 	if (!claim_process())
-		return error_raise(PATCH_EEXIST, "patch_init",
-				   "another copy of libpatch patches this process, and two would patch each other",
-				   NULL);
+		return lifecycle_refuse_copy();
 	status = lifecycle_set_up(options);
 	if (status == PATCH_OK)
 		status = lifecycle_tell_perf(options);
@@ -195,8 +218,10 @@ EXPORT patch_status patch_init(const struct patch_option *options, size_t n)
 	if (api_life() == API_UNBORN)
 		process_begin();
 	tls_begin();
-	if (api_life() == API_ALIVE || atomic_exchange(busy, 1))
+	if (api_life() == API_ALIVE)
 		return error_raise(PATCH_EEXIST, "patch_init", "already initialised", NULL);
+	if (atomic_exchange(busy, 1))
+		return error_raise(PATCH_EEXIST, "patch_init", "another thread is initialising the library", NULL);
 	status = lifecycle_begin(&wanted);
 	atomic_store(busy, 0);
 	return status;

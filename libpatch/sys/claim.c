@@ -73,6 +73,14 @@ bool claim_process(void)
 	return true;
 }
 
+uintptr_t claim_owner(void)
+{
+	for (size_t i = 0; i < ARRAY_SIZE(claim_places); ++i)
+		if (claim_is_at(claim_places[i]))
+			return atomic_load(&((const struct claim *)claim_places[i])->owner);
+	return 0;
+}
+
 void claim_release(void)
 {
 	if (claim_held != NULL)

@@ -14,6 +14,8 @@
  * and ends with execve(2). Thread safe, async-signal-safe; repeated by the same copy it is true.
  */
 bool claim_process(void);
+/* An address in the copy that has the process; 0: none has it, or it has just begun to claim it. */
+uintptr_t claim_owner(void);
 /* Give the claim back: the library could not be initialised, and has left nothing behind. */
 void claim_release(void);
 

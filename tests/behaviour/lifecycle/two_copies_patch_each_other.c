@@ -15,13 +15,22 @@
 
 static char tool[PATH_MAX], library[PATH_MAX];
 
+/* What another copy's patch_init() said: it names the file of the copy that has the process. */
+static void check_told(const struct patch_error *error, const char *file)
+{
+	size_t length = strlen(error->irritant), end = strlen(file);
+
+	CHECK_MSG(strstr(error->message, "another copy") != NULL, "%s", error->message);
+	CHECK_MSG(length > end && strcmp(error->irritant + length - end, file) == 0, "%s", error->irritant);
+}
+
 static void expect_refusal(void)
 {
 	struct patch_error error;
 
 	CHECK_STATUS(patch_init(NULL, 0), PATCH_EEXIST);
 	CHECK_STATUS(patch_last_error(&error), PATCH_EEXIST);
-	CHECK_MSG(strstr(error.message, "another copy") != NULL, "%s", error.message);
+	check_told(&error, "/static-tool.so");
 	/* Nothing has begun. */
 	CHECK_STATUS(patch_commit(), PATCH_EINIT);
 }
@@ -95,7 +104,8 @@ static void tool_second(void *unused)
 static void file_copied(void *unused)
 {
 	char path[] = "/tmp/libpatch-copy-XXXXXX", command[2 * PATH_MAX];
-	patch_status (*init)(const struct patch_option *, size_t);
+	patch_status (*init)(const struct patch_option *, size_t), (*last_error)(struct patch_error *);
+	struct patch_error error;
 	int fd = mkstemp(path);
 	void *module;
 
@@ -107,9 +117,12 @@ static void file_copied(void *unused)
 	unlink(path);
 	REQUIRE(module);
 	init = (patch_status (*)(const struct patch_option *, size_t))dlsym(module, "patch_init");
-	REQUIRE(init && init != patch_init);
+	last_error = (patch_status (*)(struct patch_error *))dlsym(module, "patch_last_error");
+	REQUIRE(init && init != patch_init && last_error);
 	REQUIRE_OK(patch_init(NULL, 0));
 	CHECK_EQ(init(NULL, 0), PATCH_EEXIST);
+	CHECK_EQ(last_error(&error), PATCH_EEXIST);
+	check_told(&error, "/libpatch.so.2");
 	live_on();
 	CHECK_OK(patch_fini());
 }
