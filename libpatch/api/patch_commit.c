@@ -126,6 +126,12 @@ patch_status api_check_threads(const char *origin)
 				   "one that blocks SIGTRAP or SIGILL would be killed",
 				   NULL);
 	tasks_describe(thread, name);
+	if (!mask_audit_adopts())
+		return error_raise_name(PATCH_EBLOCKED, origin,
+					"a thread blocks SIGTRAP or SIGILL, or may do so behind the call that it waits "
+					"in, and would be killed by a trap byte: PATCH_OPT_ADOPT_THREADS is false, so "
+					"that libpatch leaves it alone. Have the thread unblock them, and commit again",
+					name);
 	return error_raise_name(PATCH_EBLOCKED, origin,
 				"a thread blocks SIGTRAP or SIGILL, and would be killed by a trap byte: libpatch may "
 				"not trace it, to change that. Or it waits for a child of vfork(2) from before "

@@ -35,6 +35,11 @@ void mask_audit_set_adopts(bool may)
 	adopts = may;
 }
 
+bool mask_audit_adopts(void)
+{
+	return adopts;
+}
+
 void mask_audit_incomplete(void)
 {
 	incomplete = true;

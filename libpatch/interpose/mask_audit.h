@@ -12,6 +12,7 @@
 bool mask_audit_can_look(void);
 /* May threads be adopted? From before the first look on; else they are only found. */
 void mask_audit_set_adopts(bool may);
+bool mask_audit_adopts(void);
 /* There is code that makes such calls and is not mediated: threads have to be looked at each time. */
 void mask_audit_incomplete(void);
 /* Is there none? */

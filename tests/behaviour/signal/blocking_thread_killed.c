@@ -133,6 +133,8 @@ static void check_names(const struct patch_error *error, pid_t tid)
 	snprintf(number, sizeof(number), "%d (", (int)tid);
 	CHECK_MSG(strncmp(error->irritant, number, strlen(number)) == 0, "it says %s, and not %s...", error->irritant,
 		  number);
+	CHECK_MSG((strstr(error->message, "PATCH_OPT_ADOPT_THREADS") != NULL) == (how == FORBIDDEN), "it says: %s",
+		  error->message);
 }
 
 static void run(uint64_t set, bool before)
