@@ -9,6 +9,7 @@
  */
 #include "harness.h"
 
+#include <dlfcn.h>
 #include <setjmp.h>
 #include <ucontext.h>
 
@@ -580,6 +581,8 @@ static void small_signal_stack(void *unused)
 int main(void)
 {
 	harness_start();
+	if (dlsym(RTLD_DEFAULT, "_dl_find_object") == NULL)
+		SKIP("libc has no _dl_find_object()");
 	set_up();
 	set_handler();
 	for (size_t i = 0; i < sizeof(kinds) / sizeof(kinds[0]); i++)
