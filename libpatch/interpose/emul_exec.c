@@ -29,7 +29,7 @@ static void emul_post_execve(struct mediated *call)
 /* A new program inherits what is blocked and what is ignored: let it be what this one believes. */
 bool emul_execve(struct arch_call *program)
 {
-	struct mediated call = { .program = program, .post = emul_post_execve, .leaves = true };
+	struct mediated call = { .program = program, .post = emul_post_execve, .lasts = true, .leaves = true };
 	const uint64_t all = SIGNALS_IN_ENTRY;
 	uint64_t blocked = app_sigstate_blocked();
 	bool alone = process_is_borrowed() || tasks_is_single();

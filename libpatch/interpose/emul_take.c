@@ -54,7 +54,7 @@ static void emul_post_sigtimedwait(struct mediated *call)
 
 bool emul_sigtimedwait(struct arch_call *program)
 {
-	struct mediated call = { .program = program, .post = emul_post_sigtimedwait };
+	struct mediated call = { .program = program, .post = emul_post_sigtimedwait, .lasts = true };
 	long number = program->rax;
 	uint64_t wanted;
 

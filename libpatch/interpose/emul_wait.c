@@ -67,7 +67,7 @@ static bool emul_wait(struct mediated *call, long *place)
 
 bool emul_sigsuspend(struct arch_call *program)
 {
-	struct mediated call = { .program = program, .post = emul_post_nothing };
+	struct mediated call = { .program = program, .post = emul_post_nothing, .lasts = true };
 
 	if (program->rsi != SET_SIZE)
 		return false;
@@ -79,7 +79,7 @@ bool emul_sigsuspend(struct arch_call *program)
 
 bool emul_ppoll(struct arch_call *program, size_t mask, long size)
 {
-	struct mediated call = { .program = program, .post = emul_post_nothing };
+	struct mediated call = { .program = program, .post = emul_post_nothing, .lasts = true };
 
 	if (*(const long *)((const char *)program + mask) == 0 || size != SET_SIZE)
 		return false;
@@ -92,7 +92,7 @@ bool emul_ppoll(struct arch_call *program, size_t mask, long size)
 /* pselect6, io_pgetevents: the last argument points to the mask's address and its size. */
 bool emul_pselect(struct arch_call *program)
 {
-	struct mediated call = { .program = program, .post = emul_post_nothing };
+	struct mediated call = { .program = program, .post = emul_post_nothing, .lasts = true };
 	long argument = program->r9;
 	struct {
 		long mask;
@@ -125,7 +125,7 @@ struct getevents_argument {
 /* io_uring_enter: where it waits, the mask is the fifth argument or in what that points to. */
 bool emul_io_uring_enter(struct arch_call *program)
 {
-	struct mediated call = { .program = program, .post = emul_post_nothing };
+	struct mediated call = { .program = program, .post = emul_post_nothing, .lasts = true };
 	const volatile struct getevents_argument *argument = (const struct getevents_argument *)program->r8;
 	struct getevents_argument ours;
 

@@ -16,8 +16,7 @@ TLS_INITIAL_EXEC struct signal_belief libpatch_signal_belief;
 
 /* ---- the view of a borrowing child ------------------------------------------------------------------------------ */
 
-/* Is this a child with a view of its own? `begin`: it is about to get one. */
-static bool app_sigstate_is_child(bool begin)
+bool app_sigstate_is_child(bool begin)
 {
 	long pid;
 

@@ -14,6 +14,9 @@
 uint64_t app_sigstate_blocked(void);
 void app_sigstate_set_blocked(uint64_t blocked);
 
+/* Is this a child with a view of its own? `begin`: if it is one that has none, it gets one. */
+bool app_sigstate_is_child(bool begin);
+
 /* The mask for the kernel of a thread that believes in `mask`. */
 uint64_t app_sigstate_withheld(uint64_t mask);
 

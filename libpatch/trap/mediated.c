@@ -4,16 +4,22 @@
  */
 #include "trap/mediated.h"
 
+#include "trap/app_sigstate.h"
+
 #include <stdatomic.h>
 
-static TLS_INITIAL_EXEC struct mediated *current;
+/* In the lowest bit: of a child that borrows this memory. */
+static TLS_INITIAL_EXEC uintptr_t current;
+#define BORROWED ((uintptr_t)1)
 
 void mediated_begin(struct mediated *call)
 {
+	const bool borrowed = app_sigstate_is_child(call->lasts);
+
 	call->made = false;
 	call->interrupted = false;
 	atomic_signal_fence(memory_order_seq_cst);
-	current = call;
+	current = (uintptr_t)call | (borrowed ? BORROWED : 0);
 	atomic_signal_fence(memory_order_seq_cst);
 }
 
@@ -35,10 +41,13 @@ void mediated_make(struct mediated *call)
 void mediated_end(void)
 {
 	atomic_signal_fence(memory_order_seq_cst);
-	current = NULL;
+	current = 0;
 }
 
 struct mediated *mediated_current(void)
 {
-	return current;
+	/* Its memory may be gone with the child. */
+	if ((current & BORROWED) && !app_sigstate_is_child(false))
+		current = 0;
+	return (struct mediated *)(current & ~BORROWED);
 }

@@ -25,6 +25,8 @@ struct mediated {
 	/* Also when the call is not made, and will begin anew, or never. */
 	void (*post)(struct mediated *call);
 
+	/* The thread may end in it, or a child that borrows its parent's memory: it is looked at whose call it is. */
+	bool lasts;
 	bool waits;
 	bool restarts; /* when a signal without a handler has come (ERESTARTNOHAND of the kernel) */
 	uint64_t mask; /* the thread's for the time of a call that waits */
@@ -45,7 +47,10 @@ struct mediated {
 	siginfo_t info;
 };
 
-/* From here on the thread is in the call, and a handler that comes drops it or completes it. */
+/*
+ * From here on the thread is in the call, and a handler that comes drops it or completes it. A child of vfork() that
+ * executes its program, or is killed, in a call leaves it to its parent, which is not in it.
+ */
 void mediated_begin(struct mediated *call);
 /* Make it, with `post`. */
 void mediated_make(struct mediated *call);
