@@ -581,14 +581,28 @@ __attribute__((visibility("default"), noreturn)) void _Exit(int status)
 
 /* ---- start ----------------------------------------------------------------------------------------------------- */
 
+static bool open_output(void)
+{
+	int reason;
+
+	if (output_open(settings.file))
+		return true;
+	reason = errno;
+	if (output_open(""))
+		say("function-profile: %s: %s; nothing is traced\n", settings.file, strerror(reason));
+	return false;
+}
+
 __attribute__((constructor)) static void start(void)
 {
 	const char *names;
 	patch_status status;
 
 	names = settings_read(&settings);
-	if (!names || !output_open(settings.file))
+	if (!names || !open_output())
 		return;
+	if (settings.wrong)
+		say("function-profile: %s\n", settings.wrong);
 	start_ns = now_ns();
 	start_ticks = __builtin_ia32_rdtsc();
 	if (!functions_collect(names, &functions)) {

@@ -60,22 +60,49 @@ static void remove_variable(const char *name)
 		while (*at++);
 }
 
+/* A number that `stop` ends: where the next one begins, or the end of the text. NULL: there is none, *number stays. */
+static const char *read_number(const char *text, char stop, uint64_t *number)
+{
+	char *end;
+	uint64_t value = strtoull(text, &end, 10);
+
+	if (*text < '0' || *text > '9' || (*end && *end != stop))
+		return NULL;
+	*number = value;
+	return *end ? end + 1 : end;
+}
+
+static void read_toggle(struct settings *settings, const char *value)
+{
+	uint64_t after = 0, back;
+	const char *rest = read_number(value, ',', &after);
+
+	back = after;
+	if (!rest || (rest[-1] == ',' && !read_number(rest, '\0', &back))) {
+		settings->wrong = "LIBPATCH_TRACE_TOGGLE is one or two numbers of milliseconds, as in 500,100";
+		return;
+	}
+	settings->remove_after = after * MILLISECOND;
+	settings->put_back_after = back * MILLISECOND;
+}
+
 static void read_variables(struct settings *settings)
 {
 	const char *value;
-	char *end;
+	uint64_t top = 20;
 
 	value = variable("LIBPATCH_TRACE_TOP");
-	settings->top = value ? strtoul(value, NULL, 10) : 20;
+	if (value && !read_number(value, '\0', &top))
+		settings->wrong = "LIBPATCH_TRACE_TOP is a number of lines";
+	settings->top = top;
 	value = variable("LIBPATCH_TRACE_SORT");
 	settings->by_time = value && !strcmp(value, "time");
+	if (value && !settings->by_time && strcmp(value, "calls"))
+		settings->wrong = "LIBPATCH_TRACE_SORT is time or calls";
 	settings->progress = is_set("LIBPATCH_TRACE_PROGRESS");
 	value = variable("LIBPATCH_TRACE_TOGGLE");
-	if (value) {
-		settings->remove_after = strtoull(value, &end, 10) * MILLISECOND;
-		settings->put_back_after =
-			*end == ',' ? strtoull(end + 1, NULL, 10) * MILLISECOND : settings->remove_after;
-	}
+	if (value)
+		read_toggle(settings, value);
 	value = variable("LIBPATCH_TRACE_OUTPUT");
 	if (value)
 		set_file(settings, value);

@@ -15,6 +15,7 @@ struct settings {
 	uint64_t remove_after; /* ns; 0: never */
 	uint64_t put_back_after;
 	char file[4096]; /* "": standard error */
+	const char *wrong; /* what a variable with another value may be; NULL: none has one */
 };
 
 /* Names of the modules to trace; NULL when this is not a process to trace. */
