@@ -15,7 +15,7 @@ static void *original; /* what patch_make() says */
 
 static void *counting_malloc(size_t size)
 {
-	void *(*real_malloc)(size_t) = (void *(*)(size_t))original;
+	void *(*real_malloc)(size_t) = (void *(*)(size_t))(uintptr_t)original;
 
 	calls++;
 	bytes += size;
@@ -58,7 +58,7 @@ int main(void)
 	int good;
 
 	where.symbol.name = "libc.so.6:malloc";
-	what.divert.target = (void *)counting_malloc;
+	what.divert.target = (void *)(uintptr_t)counting_malloc;
 	what.divert.original = &original;
 	if (patch_init(NULL, 0) || patch_make(&where, &what, NULL, &patch, NULL)) {
 		struct patch_error error;
