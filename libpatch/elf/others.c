@@ -6,6 +6,7 @@
 #include "elf/others.h"
 
 #include "base/syscall.h"
+#include "elf/dynamic.h"
 #include "elf/segments.h"
 #include "sys/maps.h"
 
@@ -47,6 +48,56 @@ static bool others_is_own(uintptr_t address)
 	return mapping.found;
 }
 
+#ifdef HAVE_DL_FIND_OBJECT
+
+/* Lock-free. */
+static const struct link_map *others_ask(uintptr_t address, const void **start)
+{
+	struct dl_find_object object;
+
+	if (_dl_find_object((void *)address, &object) != 0)
+		return NULL;
+	*start = object.dlfo_map_start;
+	return object.dlfo_link_map;
+}
+
+/*
+ * Can there be other namespaces? What debuggers read says so by its version, from glibc 2.35 on, and then no mapping
+ * need be looked at. It is where the program's dynamic section says.
+ */
+static bool others_can_be(void)
+{
+	struct module program = { .bias = 0 };
+	const struct r_debug *debug;
+	const Elf64_Phdr *headers;
+
+	program.headers = headers = module_program_headers(&program.header_count);
+	FOR_EACH_SEGMENT(segment, headers, program.header_count, PT_PHDR, 0)
+		program.bias = (uintptr_t)headers - segment->p_vaddr;
+	debug = (const struct r_debug *)dynamic_value(&program, DT_DEBUG);
+	return debug == NULL || debug->r_version >= 2;
+}
+
+#else
+
+static const struct link_map *others_ask(uintptr_t address, const void **start)
+{
+	struct link_map *map = NULL;
+	Dl_info info;
+
+	if (dladdr1((const void *)address, &info, (void **)&map, RTLD_DL_LINKMAP) == 0)
+		return NULL;
+	*start = info.dli_fbase;
+	return map;
+}
+
+static bool others_can_be(void)
+{
+	return true;
+}
+
+#endif
+
 static bool others_has(const struct others *others, const struct link_map *map)
 {
 	for (size_t i = 0; i < MIN(others->count, others->room); ++i)
@@ -59,16 +110,16 @@ static bool others_has(const struct others *others, const struct link_map *map)
 static bool others_consider(const struct maps_mapping *mapping, void *data)
 {
 	struct others *others = data;
-	struct link_map *map = NULL;
-	Dl_info info;
+	const struct link_map *map;
+	const void *start;
 
 	if (mapping->inode == 0 || !(mapping->protection & PROT_EXEC) || others_is_own(mapping->lower))
 		return true;
-	if (dladdr1((const void *)mapping->lower, &info, (void **)&map, RTLD_DL_LINKMAP) == 0 || map == NULL ||
-	    others_has(others, map))
+	map = others_ask(mapping->lower, &start);
+	if (map == NULL || others_has(others, map))
 		return true;
 	if (others->count < others->room)
-		others->modules[others->count] = (struct other){ mapping->lower, info.dli_fbase, map };
+		others->modules[others->count] = (struct other){ mapping->lower, start, map };
 	++others->count;
 	return true;
 }
@@ -96,7 +147,7 @@ struct others *others_make(void)
 		struct others *others = others_allocate(room);
 		bool read;
 
-		if (others == NULL || others_own_dynamic == NULL)
+		if (others == NULL || others_own_dynamic == NULL || !others_can_be())
 			return others;
 		read = maps_mappings_into(others->buffer, others_consider, others);
 		if (read && others->count <= room)

@@ -4,8 +4,9 @@
  * so they are found in the kernel's list of mappings, and the dynamic linker is asked whose each is, which it answers
  * for all namespaces.
  *
- * It is asked with a lock of its own that must not be waited for under the one that keeps modules from going
- * (elf/loaded.h). So a list is made without locks. What it says is good when loaded_changes() has not changed since.
+ * Before glibc 2.35 it is asked with a lock of its own that must not be waited for under the one that keeps modules
+ * from going (elf/loaded.h). So a list is made without locks. What it says is good when loaded_changes() has not
+ * changed since.
  */
 #ifndef LIBPATCH_ELF_OTHERS_H
 #define LIBPATCH_ELF_OTHERS_H
