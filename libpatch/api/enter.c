@@ -34,7 +34,7 @@ static bool api_enter_if(struct lock_scope *scope, const char *origin, bool fini
 		return false;
 	}
 	if (api_life() == API_UNBORN)
-		*status = error_raise(PATCH_EINIT, origin, "called before patch_init()", NULL);
+		*status = error_raise(PATCH_EINIT, origin, "called before patch_init() has succeeded", NULL);
 	else if (api_life() == API_FINISHED && !finished)
 		*status = error_raise(PATCH_EFINI, origin, "called after patch_fini()", NULL);
 	if (*status != PATCH_OK)

@@ -90,7 +90,8 @@ static patch_status commit_interrupted(struct batch *batch, int error)
 		change->region->led |= change->install && !change->failed && (change->written || !change->text_changes);
 		commit_open_patches(change->region);
 	}
-	return error_raise_sys(PATCH_ESYS, ORIGIN, "core synchronisation failed; the next commit completes the batch",
+	return error_raise_sys(PATCH_ESYS, ORIGIN,
+			       "core synchronisation failed (membarrier(2)); the next commit completes the batch",
 			       error);
 }
 
