@@ -186,7 +186,7 @@ struct hook_list *hook_list_alloc(size_t count, unsigned int when)
 	else if (when & (HOOK_AROUND | HOOK_ENTRY) & ~HOOK_BEFORE)
 		list->record.procedure = hook_list_walk_noting;
 	list->when = (uint8_t)when;
-	list->count = (uint16_t)count;
+	list->count = (uint32_t)count;
 	hook_list_insert(&lists, list);
 	return list;
 }

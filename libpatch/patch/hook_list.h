@@ -50,7 +50,7 @@ struct hook_list {
 	bool published;            /* was in a slot */
 	bool seen;                 /* during a look: a thread walks it */
 	uint8_t when;              /* of the hook */
-	uint16_t count;
+	uint32_t count;
 	struct hook_list_entry entries[]; /* in order of call */
 };
 
