@@ -132,8 +132,6 @@ bool trampoline_is_for(const struct trampoline *trampoline, const struct window 
 struct hook trampoline_hook(const struct trampoline *trampoline, size_t index);
 /* Can one hook stand for both, whatever their masks? */
 bool trampoline_same_kind(const struct hook *a, const struct hook *b);
-/* May what wants `hook` use this one? */
-bool trampoline_hook_serves(const struct trampoline *trampoline, size_t index, const struct hook *hook);
 
 /*
  * Can it do what these hooks are wanted for? TRAMPOLINE_UNFIT: no; else by how much it does more than that: each

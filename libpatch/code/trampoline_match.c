@@ -38,7 +38,8 @@ bool trampoline_same_kind(const struct hook *a, const struct hook *b)
 	       a->code.action == b->code.action && a->code.stamp == b->code.stamp;
 }
 
-bool trampoline_hook_serves(const struct trampoline *trampoline, size_t index, const struct hook *wanted)
+/* May what wants `wanted` use this one? */
+static bool trampoline_hook_serves(const struct trampoline *trampoline, size_t index, const struct hook *wanted)
 {
 	struct hook hook = trampoline_hook(trampoline, index);
 

@@ -63,8 +63,12 @@ static inline bool hook_list_call(const struct hook_list *list, const struct hoo
 	return context->program_counter == program_counter;
 }
 
-/* The walkers are what a hit costs, so that both loops are written out. */
-void hook_list_walk(struct patch_exec_context *context, uint8_t post)
+/*
+ * Walkers are probe procedures: of HOOK_AROUND, with two walks, and of HOOK_ENTRY, or of a hook that is both; of a
+ * function's exits; and of all others, wherever the hook may be. They are what a hit costs, so that loops are written
+ * out.
+ */
+static void hook_list_walk(struct patch_exec_context *context, uint8_t post)
 {
 	const struct hook_list *list = context->user_data;
 
@@ -93,7 +97,7 @@ static void hook_list_walk_back(const struct hook_list *list, struct patch_exec_
 	}
 }
 
-void hook_list_walk_noting(struct patch_exec_context *context, uint8_t post)
+static void hook_list_walk_noting(struct patch_exec_context *context, uint8_t post)
 {
 	const struct hook_list *list = context->user_data;
 	const uintptr_t base = (uintptr_t)context - ARCH_HOOK_FRAME_CONTEXT;
@@ -129,7 +133,7 @@ void hook_list_walk_noting(struct patch_exec_context *context, uint8_t post)
 }
 
 /* At a function's exit: those that were called at its entry, since they were opened. */
-void hook_list_walk_exit(struct patch_exec_context *context, uint8_t post)
+static void hook_list_walk_exit(struct patch_exec_context *context, uint8_t post)
 {
 	const struct hook_list *list = context->user_data;
 	const uint64_t *word = (const uint64_t *)((uintptr_t)context - ARCH_HOOK_FRAME_CONTEXT +

@@ -41,7 +41,7 @@ struct hook_list_entry {
 #define HOOK_LIST_AROUND_MAX 64
 
 struct hook_list {
-	struct hook_record record; /* one of the walkers below, and this list */
+	struct hook_record record; /* one of the walkers, and this list */
 	struct hook_list *next;    /* of all lists, or of those that wait */
 	struct hook_list **link;
 	uintptr_t program_counter; /* the hook's own */
@@ -53,14 +53,6 @@ struct hook_list {
 	uint32_t count;
 	struct hook_list_entry entries[]; /* in order of call */
 };
-
-/*
- * Walkers, which are probe procedures: wherever a hook may be. Of HOOK_AROUND, with two walks, and of HOOK_ENTRY, or of
- * a hook that is both; of a function's exits; and of all others.
- */
-void hook_list_walk_noting(struct patch_exec_context *context, uint8_t post);
-void hook_list_walk_exit(struct patch_exec_context *context, uint8_t post);
-void hook_list_walk(struct patch_exec_context *context, uint8_t post);
 
 /* An empty list with room for `count` entries; NULL: out of memory. */
 struct hook_list *hook_list_alloc(size_t count, unsigned int when) REQUIRES(library_lock);
