@@ -214,7 +214,8 @@ EXPORT patch_status patch_init(const struct patch_option *options, size_t n)
 	if (status != PATCH_OK)
 		return status;
 	if (api_life() == API_FINISHED)
-		return error_raise(PATCH_EFINI, "patch_init", "called after patch_fini()", NULL);
+		return error_raise(PATCH_EFINI, "patch_init",
+				   "called after patch_fini(): a process cannot start again", NULL);
 	if (api_life() == API_UNBORN)
 		process_begin();
 	tls_begin();
