@@ -17,7 +17,7 @@
  * One look at what has a ticket up to the given one; 0: up to now. Destroys what is due. Also after patch_fini(), which
  * does not wait for what it removed.
  */
-static patch_status sync_look(uint64_t *ticket, enum quiesce_state *state)
+static patch_status sync_look(uint64_t *ticket, enum quiesce_state *state, uintptr_t *site)
 {
 	struct lock_scope scope;
 	patch_status status;
@@ -31,7 +31,7 @@ static patch_status sync_look(uint64_t *ticket, enum quiesce_state *state)
 	api_leave_and_destroy(&scope, PATCH_OK);
 	if (!api_enter_finished(&scope, "patch_synchronize", &status))
 		return status;
-	*state = quiesce_state(*ticket);
+	*state = quiesce_state(*ticket, site);
 	return api_leave(&scope, PATCH_OK);
 }
 
@@ -52,15 +52,19 @@ EXPORT patch_status patch_synchronize(int64_t timeout_ns)
 
 	for (;;) {
 		enum quiesce_state state;
-		patch_status status = sync_look(&ticket, &state);
+		uintptr_t site = 0;
+		patch_status status = sync_look(&ticket, &state, &site);
 
 		if (status != PATCH_OK || state == QUIESCE_QUIET)
 			return status;
 		if (state == QUIESCE_SELF)
-			return error_raise(PATCH_EBUSY, "patch_synchronize",
-					   "called from a procedure of a patch that it would wait for", NULL);
+			return error_raise_at(PATCH_EBUSY, "patch_synchronize",
+					      "called from a procedure of a patch that it would wait for", site);
 		if (timeout_ns >= 0 && sync_waited(start, napped) >= timeout_ns)
-			return error_raise(PATCH_EBUSY, "patch_synchronize", "a thread is still in a procedure", NULL);
+			return error_raise_at(PATCH_EBUSY, "patch_synchronize",
+					      "a thread is still in its procedure, or its destroy function has not "
+					      "returned",
+					      site);
 		raw_syscall(SYS_nanosleep, &nap, NULL);
 		napped += nap.tv_nsec;
 		nap.tv_nsec = MIN(nap.tv_nsec * 2, LONGEST_NAP_NS);

@@ -190,17 +190,17 @@ uint64_t quiesce_ticket(void)
 	return last_ticket;
 }
 
-static bool quiesce_has_up_to(const struct patch *list, uint64_t ticket, const void *but_runner)
+static const struct patch *quiesce_up_to(const struct patch *list, uint64_t ticket, const void *but_runner)
 {
 	for (; list != NULL; list = list->quiet_next)
 		if (list->ticket <= ticket && (but_runner == NULL || list->runner != but_runner))
-			return true;
-	return false;
+			return list;
+	return NULL;
 }
 
 struct quiesce_own {
 	uint64_t ticket;
-	bool found;
+	const struct patch *found;
 };
 
 /* Is it of a patch that is waited for? */
@@ -210,21 +210,28 @@ static void quiesce_see_own(const struct hook_use *use, void *data) NO_THREAD_SA
 	struct quiesce_own *own = data;
 
 	for (const struct patch *patch = waiting; patch != NULL; patch = patch->quiet_next)
-		own->found |= patch->ticket <= own->ticket && quiesce_is_used(patch, use, list);
+		if (patch->ticket <= own->ticket && quiesce_is_used(patch, use, list))
+			own->found = patch;
 }
 
-enum quiesce_state quiesce_state(uint64_t ticket)
+enum quiesce_state quiesce_state(uint64_t ticket, uintptr_t *site)
 {
 	struct quiesce_own own = { .ticket = ticket };
+	const struct patch *patch;
 
 	hook_threads_visit_own(quiesce_see_own, &own);
-	if (own.found)
-		return QUIESCE_SELF;
+	patch = own.found;
+	if (patch == NULL)
+		patch = quiesce_up_to(waiting, ticket, NULL);
+	if (patch == NULL)
+		patch = quiesce_up_to(due, ticket, NULL);
 	/* A destroy function that asks does not wait for itself. */
-	if (quiesce_has_up_to(waiting, ticket, NULL) || quiesce_has_up_to(due, ticket, NULL) ||
-	    quiesce_has_up_to(dying, ticket, &libpatch_hook_guard))
-		return QUIESCE_BUSY;
-	return QUIESCE_QUIET;
+	if (patch == NULL)
+		patch = quiesce_up_to(dying, ticket, &libpatch_hook_guard);
+	if (patch == NULL)
+		return QUIESCE_QUIET;
+	*site = patch->located;
+	return own.found != NULL ? QUIESCE_SELF : QUIESCE_BUSY;
 }
 
 bool quiesce_uses(uintptr_t lower, uintptr_t upper)

@@ -39,7 +39,8 @@ enum quiesce_state {
 	QUIESCE_BUSY,
 	QUIESCE_SELF /* busy for as long as the calling thread does not return from a procedure */
 };
-enum quiesce_state quiesce_state(uint64_t ticket) REQUIRES(library_lock);
+/* *site: the address of a patch that is not, if one is not. */
+enum quiesce_state quiesce_state(uint64_t ticket, uintptr_t *site) REQUIRES(library_lock);
 
 /* Is the procedure or the destroy function of any patch, also of one that is not gone yet, in [lower, upper)? */
 bool quiesce_uses(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock);

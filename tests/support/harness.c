@@ -76,6 +76,15 @@ const char *harness_last_error(void)
 	return text;
 }
 
+bool harness_error_is_at(uintptr_t address)
+{
+	struct patch_error error;
+	char text[24];
+
+	snprintf(text, sizeof(text), "0x%lx", (unsigned long)address);
+	return patch_last_error(&error) != PATCH_OK && strcmp(error.irritant, text) == 0;
+}
+
 bool harness_chain_has(patch_status code)
 {
 	struct patch_error error;

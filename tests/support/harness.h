@@ -70,6 +70,9 @@ void harness_fail(const char *file, int line, const char *format, ...)
 /* The last error of the calling thread, in one line. */
 const char *harness_last_error(void);
 
+/* Is that error about this address? */
+bool harness_error_is_at(uintptr_t address);
+
 /* Is `code` among the errors of the calling thread's last call? */
 bool harness_chain_has(patch_status code);
 /* A commit says that somebody changed the 32 bytes at `text`, and leaves them. */

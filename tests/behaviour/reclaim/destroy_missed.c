@@ -206,6 +206,7 @@ static void elsewhere(void *unused)
 	while (!entered)
 		sched_yield();
 	CHECK_STATUS(patch_synchronize(0), PATCH_EBUSY);
+	CHECK_MSG(harness_error_is_at((uintptr_t)t_five_bytes), "%s", harness_last_error());
 	CHECK_OK(patch_commit());
 	go = true;
 	CHECK_OK(patch_synchronize(-1));

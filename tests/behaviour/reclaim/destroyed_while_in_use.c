@@ -145,6 +145,7 @@ static void in_procedure(void *argument)
 		CHECK_OK(patch_commit());
 		CHECK_STATUS(patch_synchronize(0), PATCH_EBUSY);
 		CHECK_STATUS(patch_synchronize(1000000), PATCH_EBUSY);
+		CHECK_MSG(harness_error_is_at((uintptr_t)t_five_bytes), "%s", harness_last_error());
 	}
 	CHECK_EQ(pending(), 0);
 	CHECK_OK(patch_unmake(patch));
@@ -156,6 +157,7 @@ static void in_procedure(void *argument)
 	for (int i = 0; i < 3; i++) {
 		CHECK_OK(patch_commit());
 		CHECK_STATUS(patch_synchronize(0), PATCH_EBUSY);
+		CHECK_MSG(harness_error_is_at((uintptr_t)t_five_bytes), "%s", harness_last_error());
 	}
 	CHECK_EQ(destroyed, 0);
 	CHECK_EQ(pending(), 1);

@@ -39,6 +39,7 @@ static void procedure(struct patch_exec_context *context, uint8_t post)
 	CHECK_OK(patch_disable(own));
 	CHECK_OK(patch_commit());
 	CHECK_STATUS(patch_synchronize(-1), PATCH_EBUSY);
+	CHECK_MSG(harness_error_is_at((uintptr_t)t_five_bytes), "%s", harness_last_error());
 	CHECK_OK(patch_unmake(own));
 	CHECK_OK(patch_commit());
 	CHECK_STATUS(patch_synchronize(-1), PATCH_EBUSY);
