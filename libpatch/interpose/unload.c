@@ -78,7 +78,7 @@ bool unload_munmap(struct arch_call *call)
 		return false;
 	quiet = unload_procedures(lower, upper);
 	unmapped_end(lower, upper);
-	site_forget();
+	site_forget_unmapped(lower, upper);
 	kept += !quiet;
 	/* With the lock: who has it sees the module whole, or not at all. */
 	call->rax = quiet ? (uint64_t)raw_syscall(SYS_munmap, lower, upper - lower) : 0;

@@ -20,7 +20,7 @@
 #include <elf.h>
 #include <sys/mman.h>
 
-/* The one that the last procedure is in: it is not forgotten, because what is unmapped is noticed elsewhere. */
+/* The one that the last procedure is in. */
 static struct maps_mapping procedures;
 /* The mapping looked up last, around the address at hand: most patches are made module by module. */
 static struct maps_mapping cached;
@@ -331,6 +331,13 @@ bool site_decode(uintptr_t address, struct arch_insn *insn)
 	size_t size = original_read(address, bytes, sizeof(bytes));
 
 	return arch_decode(bytes, size, address, insn);
+}
+
+void site_forget_unmapped(uintptr_t lower, uintptr_t upper)
+{
+	site_forget();
+	if (lower < procedures.upper && procedures.lower < upper)
+		procedures = (struct maps_mapping){ 0 };
 }
 
 void site_forget(void)

@@ -100,7 +100,7 @@ static void procedure_goes(void *argument)
 	(void)argument;
 	REQUIRE_OK(patch_init(NULL, 0));
 	for (int round = 0; round < 50; round++) {
-		patch_t patch;
+		patch_t patch, refused;
 
 		module = load(&function, &procedure);
 		patch = make((void *)(uintptr_t)t_push_push, procedure, round % 3);
@@ -111,6 +111,10 @@ static void procedure_goes(void *argument)
 		REQUIRE(dlclose(module) == 0);
 		CHECK(!is_mapped(procedure));
 		CHECK_TEXT_SAME(&before);
+		/* It was there a moment ago. */
+		CHECK_STATUS(make_probe((uintptr_t)t_push_push, (probe_procedure)(uintptr_t)procedure, NULL,
+					PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &refused),
+			     PATCH_EFAULT);
 		CHECK_EQ(t_push_push(1, 2), 5);
 		CHECK_EQ(hits, 1);
 		CHECK_STATUS(patch_enable(patch), PATCH_EFAULT);
