@@ -155,7 +155,7 @@ static patch_status lifecycle_tell_perf(const struct lifecycle_options *options)
 	if (error == 0)
 		return PATCH_OK;
 	error_raise_name(PATCH_ESYS, "patch_init", "a file for perf could not be made, or not be mapped", path);
-	return error_raise_sys(PATCH_ESYS, "patch_init", "a file for perf", error);
+	return error_raise_sys(PATCH_ESYS, "patch_init", "the kernel refused it", error);
 }
 
 /* Another copy has the process. Which one is told by its file, of whose path the end says most. */
