@@ -260,8 +260,8 @@ typedef struct patch_handle *patch_t;
 
 struct patch_error {
 	int code;              /* a patch_status */
-	const char *origin;    /* what refused: a public function or a layer of the library */
-	const char *irritant;  /* what it was about: an address, an option; "" when there is nothing to name */
+	const char *origin;    /* the public function that refused; of PATCH_BUG a place in the library's source */
+	const char *irritant;  /* what it was about: an address, an option, an errno; "" when nothing can be named */
 	const char *message;   /* why, in words */
 	struct patch_error *next; /* the error behind this one, or NULL */
 };
