@@ -19,6 +19,7 @@
 
 static struct function {
 	const char *name;
+	patch_t patch;
 	atomic_ulong calls;
 } functions[64];
 static int count, output; /* output: the program may close its standard error before it ends */
@@ -47,11 +48,13 @@ __attribute__((constructor)) static void begin(void)
 	struct patch_exec_model what = {.type = PATCH_EXEC_MODEL_PROBE};
 	const char *calls = getenv("CALLS");
 	char *rest, *name = strtok_r(strdup(calls ? calls : ""), " ", &rest);
+	patch_status status;
 	patch_attr attr;
-	patch_t patch;
 
 	output = fcntl(STDERR_FILENO, F_DUPFD_CLOEXEC, 100);
-	if (patch_init(NULL, 0)) {
+	status = patch_init(NULL, 0);
+	/* Another tool in the process may use the library, too. */
+	if (status && status != PATCH_EEXIST) {
 		complain("preload");
 		return;
 	}
@@ -61,7 +64,7 @@ __attribute__((constructor)) static void begin(void)
 	for (; name && count < 64; name = strtok_r(NULL, " ", &rest)) {
 		where.symbol.name = functions[count].name = name;
 		what.probe.user_data = &functions[count];
-		if (patch_make(&where, &what, &attr, &patch, NULL))
+		if (patch_make(&where, &what, &attr, &functions[count].patch, NULL))
 			complain(name);
 		else
 			count++;
@@ -70,10 +73,15 @@ __attribute__((constructor)) static void begin(void)
 		complain("preload");
 }
 
-/* After main(), and what the program has given to atexit(). What is called here is not to be counted. */
+/*
+ * After main(), and what the program has given to atexit(). What is called here is not to be counted. patch_fini()
+ * would remove the patches of other tools, too.
+ */
 __attribute__((destructor)) static void end(void)
 {
-	patch_fini();
+	for (int i = 0; i < count; i++)
+		patch_unmake(functions[i].patch);
+	patch_commit();
 	for (int i = 0; i < count; i++)
 		dprintf(output, "%10lu %s\n", (unsigned long)functions[i].calls, functions[i].name);
 }
