@@ -61,6 +61,12 @@ struct signal_held {
 extern struct signal_held libpatch_held_of_process[ARCH_SIGNALS_HELD]; /* trap/app_sigpending.c */
 extern TLS_INITIAL_EXEC struct signal_held libpatch_held_of_thread[ARCH_SIGNALS_HELD];
 
+/*
+ * Has the program set a filter of system calls (seccomp(2))? It may end the process for calls that the program does not
+ * make, so handlers are entered and left by rt_sigreturn alone, which who handles signals must be allowed.
+ */
+extern _Atomic int libpatch_signal_filter; /* trap/signal_frame.c */
+
 /* By what the storage of a thread is known to be libc's (sys/tls.h). */
 struct signal_storage {
 	int known;

@@ -50,6 +50,10 @@ bool emul_sigaction(struct arch_call *program);
 /* emul_exec.c */
 bool emul_execve(struct arch_call *program);
 
+/* emul_filter.c */
+bool emul_prctl(struct arch_call *program);
+bool emul_seccomp(struct arch_call *program);
+
 /* emul_fork.c */
 bool emul_clone(struct arch_call *program);
 bool emul_clone3(struct arch_call *program);

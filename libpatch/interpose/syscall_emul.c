@@ -34,6 +34,8 @@ bool syscall_emul_concerns(long number)
 	case SYS_clone:
 	case SYS_clone3:
 	case SYS_fork:
+	case SYS_prctl:
+	case SYS_seccomp:
 		return true;
 	default:
 		return false;
@@ -81,6 +83,10 @@ bool syscall_emulate(struct arch_call *call)
 		return emul_clone3(call);
 	case SYS_fork:
 		return emul_fork(call);
+	case SYS_prctl:
+		return emul_prctl(call);
+	case SYS_seccomp:
+		return emul_seccomp(call);
 	default:
 		return false;
 	}

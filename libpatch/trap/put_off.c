@@ -6,12 +6,15 @@
 #include "trap/put_off.h"
 
 #include "arch/put_off.h"
+#include "arch/signal_entry.h"
 #include "arch/upcalls.h"
 #include "base/syscall.h"
 #include "code/pc_map.h"
 #include "sys/mem_read.h"
 #include "trap/action.h"
 #include "trap/owned_signals.h"
+
+#include <stdatomic.h>
 
 /* Signals of libc's own: cancellation, and a change of all threads' credentials, for which other threads wait. */
 #define SIGNALS_OF_LIBC 2
@@ -57,7 +60,8 @@ bool put_off_signal(int signo, siginfo_t *info, ucontext_t *context)
 	uintptr_t frame;
 	long process;
 
-	if (libpatch_hook_guard.guard == 0 || !put_off_can(signo, info))
+	/* A filter may end the process for what it takes. */
+	if (libpatch_hook_guard.guard == 0 || !put_off_can(signo, info) || atomic_load(&libpatch_signal_filter) != 0)
 		return false;
 	frame = put_off_frame();
 	if (frame == 0 || !code_put_off(frame, (uintptr_t)context->uc_mcontext.gregs[REG_RSP]))

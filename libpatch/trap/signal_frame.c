@@ -26,6 +26,8 @@
 
 #include <stdatomic.h>
 
+_Atomic int libpatch_signal_filter;
+
 static uint64_t *signal_frame_mask(ucontext_t *context)
 {
 	return (uint64_t *)&context->uc_sigmask;

@@ -159,6 +159,7 @@ void arch_signal_frame_to_handler(const struct arch_signal_entry *entry, ucontex
 void arch_signal_frame_to_leave(ucontext_t *context, ucontext_t *frame, const uint64_t *mask, uintptr_t pc)
 	__attribute__((visibility("hidden"), used));
 
+#define STACK_AUTODISARM (1U << 31) /* SS_AUTODISARM of Linux 4.7 */
 #define FLAG_ALIGNMENT_CHECK 0x40000 /* AC */
 #define FLAG_XSTATE 1 /* UC_FP_XSTATE: what fpregs points to has extended state */
 
@@ -185,6 +186,9 @@ void arch_signal_frame_to_handler(const struct arch_signal_entry *entry, ucontex
 	greg_t *registers = frame->uc_mcontext.gregs;
 
 	signal_entry_lead_to(frame, entry->context, handler, &entry->restorer, entry->mask);
+	/* The kernel has taken it away until the handler returns. */
+	if ((unsigned int)frame->uc_stack.ss_flags & STACK_AUTODISARM)
+		frame->uc_stack = (stack_t){ .ss_flags = SS_DISABLE };
 	registers[REG_EFL] |= entry->context->uc_mcontext.gregs[REG_EFL] & FLAG_ALIGNMENT_CHECK;
 	registers[REG_RDX] = (greg_t)entry->context;
 	registers[REG_RSI] = (greg_t)entry->info;

@@ -80,6 +80,8 @@ signal_entry:
 	add 8(%rsp), %rsp /* `moved` of struct arch_signal_entry */
 	cmpl $SIGSYS, 32(%rsp)
 	je signal_enter_filtered
+	cmpl $0, libpatch_signal_filter(%rip)
+	jne signal_enter_filtered
 	mov 16(%rsp), %rdx
 	testl $ALIGNMENT_CHECK, CONTEXT_FLAGS(%rdx)
 	jnz signal_enter_checked
@@ -114,8 +116,8 @@ signal_enter_checked:
 	.cfi_adjust_cfa_offset -8
 	jmp signal_enter_set_mask
 	/*
-	 * A filter that raises SIGSYS may raise it for rt_sigprocmask, too. What sets the mask and jumps is the return
-	 * from a frame of our own, a call that who handles signals must be allowed.
+	 * A filter that raises SIGSYS may raise it for rt_sigprocmask, too, or end the process for that. What sets the
+	 * mask and jumps is the return from a frame of our own, a call that who handles signals must be allowed.
 	 */
 signal_enter_filtered:
 	mov %rsp, %rdi
@@ -254,6 +256,8 @@ arch_signal_leave_begins:
 arch_signal_leave_blocked:
 	cmpl $SIGSYS, CONTEXT_SIZE(%rsp)
 	je signal_leave_filtered
+	cmpl $0, libpatch_signal_filter(%rip)
+	jne signal_leave_filtered
 	BLOCK_ALL
 signal_blocked:
 	mov %rsp, %rdi
@@ -276,6 +280,8 @@ signal_leave_without_storage:
 	lea signal_blocked_without_storage(%rip), %rcx
 	cmpl $SIGSYS, CONTEXT_SIZE(%rsp)
 	je signal_block_filtered
+	cmpl $0, libpatch_signal_filter(%rip)
+	jne signal_block_filtered
 	BLOCK_ALL
 signal_blocked_without_storage:
 	mov SIGNAL_CONTEXT_STORAGE(%rsp), %rax

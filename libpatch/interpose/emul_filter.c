@@ -1,0 +1,36 @@
+/* SPDX-License-Identifier: LGPL-2.1-or-later */
+/*
+ * Filters of system calls, which the program sets for itself: prctl, seccomp. The calls are the program's to make.
+ */
+#include "arch/cpu.h"
+#include "arch/signal_entry.h"
+#include "interpose/emul.h"
+#include "sys/process.h"
+
+#include <linux/seccomp.h>
+#include <stdatomic.h>
+#include <sys/prctl.h>
+
+/* Before it is in effect. That of a borrowing child is the child's own, which is about to execute its program. */
+static void emul_note_filter(void)
+{
+	/* A thread with a shadow stack cannot return to a frame of our own. */
+	if (!arch_has_shadow_stack() && !process_is_borrowed())
+		atomic_store(&libpatch_signal_filter, 1);
+}
+
+bool emul_prctl(struct arch_call *program)
+{
+	if ((int)program->rdi == PR_SET_SECCOMP)
+		emul_note_filter();
+	return false;
+}
+
+bool emul_seccomp(struct arch_call *program)
+{
+	const unsigned int what = (unsigned int)program->rdi;
+
+	if (what == SECCOMP_SET_MODE_STRICT || what == SECCOMP_SET_MODE_FILTER)
+		emul_note_filter();
+	return false;
+}
