@@ -304,7 +304,7 @@ EXPORT patch_status patch_make(const struct patch_location *location, const stru
 		status = make_check_attr(&request.attr);
 	if (status != PATCH_OK)
 		return status;
-	if (location->type == PATCH_LOCATION_SYMBOL && api_life() != API_FINISHED)
+	if (location->type == PATCH_LOCATION_SYMBOL && api_life() == API_ALIVE)
 		status = locate_symbol(location->symbol.name, &located);
 	if (status != PATCH_OK || !api_enter(&scope, "patch_make", &status))
 		return status;

@@ -20,6 +20,10 @@ static void all_calls(patch_t patch, patch_status expected)
 	CHECK(patch_last_error(&error) == expected && error.message && error.message[0]);
 	/* patch_init() may have been called, and have failed. */
 	CHECK_MSG(expected != PATCH_EINIT || strstr(error.message, "has succeeded"), "%s", error.message);
+	location.type = PATCH_LOCATION_SYMBOL;
+	location.symbol.name = "no_such_function";
+	location.symbol.offset = 0;
+	CHECK_STATUS(patch_make(&location, &model, NULL, &out, NULL), expected);
 	CHECK_STATUS(patch_enable(patch), expected);
 	CHECK_STATUS(patch_disable(patch), expected);
 	CHECK_STATUS(patch_unmake(patch), expected);
