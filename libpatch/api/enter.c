@@ -7,6 +7,7 @@
 
 #include "base/error.h"
 #include "patch/handle.h"
+#include "sys/gaps.h"
 #include "sys/mem_read.h"
 
 #include <stdatomic.h>
@@ -55,6 +56,7 @@ bool api_enter_finished(struct lock_scope *scope, const char *origin, patch_stat
 patch_status api_leave(const struct lock_scope *scope, patch_status status)
 {
 	mem_trust(0, 0);
+	gaps_try_again();
 	lock_release_and_register_unwind(scope);
 	return status;
 }

@@ -26,6 +26,7 @@
 #include "runtime/fork.h"
 #include "runtime/lock.h"
 #include "sys/claim.h"
+#include "sys/gaps.h"
 #include "sys/maps.h"
 #include "sys/membarrier.h"
 #include "sys/process.h"
@@ -92,6 +93,7 @@ static patch_status lifecycle_set_up(const struct lifecycle_options *options)
 		return error_raise(PATCH_ESYS, "patch_init",
 				   "/proc/self/task, which tells what signals the threads block, cannot be read", NULL);
 	heap_take_refusal();
+	gaps_try_again();
 	mask_audit_set_adopts(options->adopt_threads);
 	if (text_init(!options->enable_wxe) != PATCH_OK) {
 		error = (int)heap_take_refusal();

@@ -139,6 +139,7 @@ static bool arena_map(struct arena *arena, uintptr_t near, struct arena_reach re
 		slots_size = 0;
 	if (slots_size > 0 && !arena_make_writable(base, slots_size)) {
 		heap_unmap(base, size);
+		gaps_note_refusal(size);
 		return false;
 	}
 	arena->slots.lower = base;
@@ -191,6 +192,7 @@ static struct arena *arena_create(uintptr_t near, struct arena_reach reach, size
 		goto fail;
 	if (arena->code < arena->end && !arena_publish(arena)) {
 		heap_unmap(arena->slots.lower, arena->end - arena->slots.lower);
+		gaps_note_refusal(arena->end - arena->slots.lower);
 		goto fail;
 	}
 	if (arena->slots.lower < arena->slots.upper) {

@@ -158,10 +158,31 @@ long gaps_map(uintptr_t address, size_t size, int protection)
 		gaps_take(address, address + size);
 		return 0;
 	}
-	gaps_forget();
-	if (result != -EEXIST)
+	if (result == -EEXIST)
+		gaps_forget();
+	else
 		heap_note_refusal(result);
 	return result;
+}
+
+/* The least that the kernel refused, wherever. */
+static size_t refused_size = SIZE_MAX;
+
+void gaps_note_refusal(size_t size)
+{
+	refused_size = MIN(refused_size, size);
+}
+
+void gaps_try_again(void)
+{
+	refused_size = SIZE_MAX;
+}
+
+static size_t gaps_allowed(size_t size) REQUIRES(library_lock)
+{
+	while (size >= refused_size)
+		size = ALIGN_DOWN(size / 2, PAGE_SIZE);
+	return size;
 }
 
 /* ---- search ----------------------------------------------------------------------------------------------------- */
@@ -204,14 +225,17 @@ long gaps_search(struct gap_search *search, size_t least, int protection)
 	long error = -ENOMEM;
 
 	/* Somebody else may take the gap that was found; and there may be a limit to what the process maps. */
-	while (tries < SEARCH_TRIES && search->size >= least) {
+	while (tries < SEARCH_TRIES && (search->size = gaps_allowed(search->size)) >= least) {
 		if (!gaps_find(search))
 			return -ENOMEM;
 		error = gaps_map(search->lower, search->upper - search->lower, protection);
 		if (error == 0)
 			break;
-		tries += error == -EEXIST;
-		search->size = error == -EEXIST ? search->taken : ALIGN_DOWN(search->taken / 2, PAGE_SIZE);
+		search->size = search->taken;
+		if (error == -EEXIST)
+			++tries;
+		else
+			gaps_note_refusal(search->taken);
 	}
 	return error;
 }

@@ -52,4 +52,12 @@ struct gap_search {
  */
 long gaps_search(struct gap_search *search, size_t least, int protection) REQUIRES(library_lock);
 
+/*
+ * What the kernel refused is not asked for again, for no other address, until gaps_try_again(), which each public call
+ * ends with: to look for a gap takes long where there are so many mappings that the kernel refuses more.
+ * gaps_note_refusal(): of a mapping of this size was refused what makes it of use.
+ */
+void gaps_note_refusal(size_t size) REQUIRES(library_lock);
+void gaps_try_again(void);
+
 #endif
