@@ -20,7 +20,7 @@
 #include <elf.h>
 #include <sys/mman.h>
 
-/* The one that the last procedure is in. */
+/* The one that the last procedure is in. That others than the linker unmap it is not noticed. */
 static struct maps_mapping procedures;
 /* The mapping looked up last, around the address at hand: most patches are made module by module. */
 static struct maps_mapping cached;
@@ -344,6 +344,7 @@ void site_forget(void)
 {
 	cached = (struct maps_mapping){ 0 };
 	function.table = NULL;
+	mem_trust(0, 0);
 	module_forget();
 	scan_forget();
 	gaps_forget();

@@ -54,7 +54,7 @@ uintptr_t site_next_function_end(const struct extent *extent) REQUIRES(library_l
 /* The instruction at address, under patches; false when the bytes there are none. */
 bool site_decode(uintptr_t address, struct arch_insn *insn) REQUIRES(library_lock);
 
-/* Forget what was looked up of mappings and functions, but for the one that procedures are in. */
+/* Forget what was looked up of mappings and functions, and trusted, but for the mapping that procedures are in. */
 void site_forget(void) REQUIRES(library_lock);
 /* That, too: what is mapped there goes. */
 void site_forget_unmapped(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock);
