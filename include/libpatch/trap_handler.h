@@ -27,9 +27,9 @@ extern "C" {
  * on by calling this function with the signal's number, information and ucontext as it got them, from any stack and
  * with any signals blocked.
  *
- * Where a call of sigaction() is not mediated (a raw system call in code that was generated or loaded later), the
- * program's handler replaces this one, and must hand traps on in the same way. libpatch never installs its handler
- * again behind the program's back.
+ * Where a call of sigaction() is not mediated (a raw system call in code that was generated), the program's handler
+ * replaces this one, and must hand traps on in the same way. libpatch never installs its handler again behind the
+ * program's back.
  *
  * Thread safe and async-signal-safe: it takes no lock, allocates nothing and keeps errno. Before patch_init() it does
  * nothing.

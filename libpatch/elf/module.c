@@ -89,7 +89,7 @@ static bool module_is_program(struct module *module, uintptr_t address, const st
 }
 
 /* Libraries are mapped as a whole, the ELF header at the start, as a rule with the program headers on the same page. */
-static bool module_is_library(struct module *module, uintptr_t address, const void *start)
+bool module_of_header(uintptr_t address, const void *start, struct module *module)
 {
 	const Elf64_Ehdr *elf = start;
 	const Elf64_Phdr *headers, *first;
@@ -109,7 +109,7 @@ bool module_of_map(uintptr_t address, const void *start, const struct link_map *
 {
 	struct module module = { .identity = map };
 
-	if (!module_is_program(&module, address, map) && !module_is_library(&module, address, start))
+	if (!module_is_program(&module, address, map) && !module_of_header(address, start, &module))
 		return false;
 	*out = module;
 	return true;

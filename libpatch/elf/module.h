@@ -31,6 +31,8 @@ struct module {
  */
 struct link_map;
 bool module_of_map(uintptr_t address, const void *start, const struct link_map *map, struct module *out);
+/* The same of a library alone, without `identity`, by its ELF header at `start`. */
+bool module_of_header(uintptr_t address, const void *start, struct module *out);
 
 /* Program headers of the program, as the kernel passed them; NULL: unknown. */
 const void *module_program_headers(size_t *count);

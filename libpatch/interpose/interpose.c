@@ -7,7 +7,9 @@
 
 #include "base/error.h"
 #include "base/heap.h"
+#include "base/syscall.h"
 #include "commit/commit.h"
+#include "interpose/load.h"
 #include "interpose/mask_audit.h"
 #include "interpose/syscall_emul.h"
 #include "interpose/syscall_sites.h"
@@ -27,10 +29,24 @@ struct site {
 static struct site *sites GUARDED_BY(library_lock);
 static struct interpose_usage usage GUARDED_BY(library_lock);
 
+static arch_syscall_hook_fn *interpose_answer(const struct syscall_site *found)
+{
+	switch (found->of_loader) {
+	case SYS_mmap:
+		return load_mmap;
+	case SYS_close:
+		return load_close;
+	case SYS_munmap:
+		return unload_munmap;
+	default:
+		return syscall_emulate;
+	}
+}
+
 /* A syscall_sites_patch_fn. */
 static bool interpose_patch(const struct syscall_site *found) REQUIRES(library_lock)
 {
-	arch_syscall_hook_fn *instead = found->unmaps ? unload_munmap : syscall_emulate;
+	arch_syscall_hook_fn *instead = interpose_answer(found);
 	const struct extent *extent = found->extent;
 	struct site *site = heap_alloc(SITE_SIZE);
 	struct refusal refusal;
@@ -58,6 +74,16 @@ static bool interpose_patch(const struct syscall_site *found) REQUIRES(library_l
 	return true;
 }
 
+static bool interpose_commit(void) REQUIRES(library_lock)
+{
+	bool whole = commit_run_whole() == PATCH_OK;
+
+	if (!whole)
+		mask_audit_incomplete();
+	site_forget();
+	return whole;
+}
+
 void interpose_system_calls(const struct others *others)
 {
 	struct error_chain before;
@@ -65,13 +91,61 @@ void interpose_system_calls(const struct others *others)
 
 	error_save(&before);
 	all_of_libc = syscall_sites_find(others, interpose_patch);
-	whole = commit_run_whole() == PATCH_OK;
-	if (!whole)
-		mask_audit_incomplete();
+	whole = interpose_commit();
 	lock_set_forks(whole && all_of_libc ? LOCK_FORKS_BY_CALL : LOCK_FORKS_BY_HANDLER);
-	site_forget();
 	/* What did not do is no error of the caller's. */
 	error_restore(&before);
+}
+
+void interpose_module(const struct loaded *loaded)
+{
+	struct error_chain before;
+	bool all_of_libc;
+
+	if (sites == NULL)
+		return;
+	error_save(&before);
+	/* Everything that was looked up may be of what was there before. */
+	site_forget();
+	all_of_libc = syscall_sites_find_in(loaded, interpose_patch);
+	if (!interpose_commit() || !all_of_libc)
+		lock_set_forks(LOCK_FORKS_BY_HANDLER);
+	error_restore(&before);
+}
+
+/* Sites of modules that are gone. A thread may use a record still. */
+static struct site *former GUARDED_BY(library_lock);
+
+static void interpose_free_former(void) REQUIRES(library_lock)
+{
+	for (struct site **link = &former; *link != NULL;) {
+		struct site *site = *link;
+
+		if (site->patch.life != LIFE_QUIET) {
+			link = &site->next;
+			continue;
+		}
+		*link = site->next;
+		heap_free(site, SITE_SIZE);
+	}
+}
+
+void interpose_forget(uintptr_t lower, uintptr_t upper)
+{
+	interpose_free_former();
+	for (struct site **link = &sites; *link != NULL;) {
+		struct site *site = *link;
+
+		if (site->patch.located < lower || site->patch.located >= upper) {
+			link = &site->next;
+			continue;
+		}
+		*link = site->next;
+		site->next = former;
+		former = site;
+		--usage.mediated;
+		--usage.regions;
+	}
 }
 
 /* Regions restored at once: a batch of them takes no new memory. */
@@ -86,8 +160,12 @@ patch_status interpose_restore(void)
 		struct site *site = sites;
 
 		for (int i = 0; i < AT_ONCE && site != NULL; ++i, site = site->next) {
+			struct region *region = site->patch.attachments[0].region;
+
 			patch_set_goal(&site->patch, GOAL_DISABLED);
-			region_queue(site->patch.attachments[0].region);
+			/* It may have gone with its code, which a commit has seen. */
+			if (region != NULL)
+				region_queue(region);
 		}
 		status = commit_run_whole();
 		while (status == PATCH_OK && sites != site) {

@@ -11,6 +11,7 @@
 
 #include <libpatch/patch.h>
 
+struct loaded;
 struct others;
 
 /*
@@ -18,6 +19,15 @@ struct others;
  * What cannot be patched makes threads be looked at instead (mask_audit.h).
  */
 void interpose_system_calls(const struct others *others) REQUIRES(library_lock);
+
+/*
+ * The same for a module that the dynamic linker has just mapped, in the thread that does: nobody runs its code yet.
+ * Nothing is done where nothing is patched.
+ */
+void interpose_module(const struct loaded *loaded) REQUIRES(library_lock);
+
+/* What was patched in [lower, upper) is over (patch/unmapped.h): there is nothing to restore. */
+void interpose_forget(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock);
 
 /* Restore them. PATCH_OK, or as commit_run(). */
 patch_status interpose_restore(void) REQUIRES(library_lock);

@@ -21,7 +21,7 @@
 
 #define REMEMBERED 1024
 
-static bool incomplete;
+static atomic_bool incomplete;
 static bool adopts = true;
 static atomic_bool settled;
 /*
@@ -222,7 +222,7 @@ static int mask_audit_look_again(void)
 	uint64_t blocked;
 	int found = 0;
 
-	if (!all_seen)
+	if (!all_seen || incomplete)
 		found = mask_audit_look_at_all();
 	if (incomplete || found != 0)
 		return found;

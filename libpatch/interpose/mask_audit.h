@@ -13,7 +13,10 @@ bool mask_audit_can_look(void);
 /* May threads be adopted? From before the first look on; else they are only found. */
 void mask_audit_set_adopts(bool may);
 bool mask_audit_adopts(void);
-/* There is code that makes such calls and is not mediated: threads have to be looked at each time. */
+/*
+ * There is code that makes such calls and is not mediated: threads have to be looked at each time. Async-signal-safe,
+ * without the lock.
+ */
 void mask_audit_incomplete(void);
 /* Is there none? */
 bool mask_audit_is_complete(void);

@@ -25,7 +25,7 @@ struct search {
 	bool others; /* modules of other namespaces, which have the same dynamic linker */
 	const struct loaded *module; /* the one at hand */
 	bool is_libc;
-	bool is_loader; /* the dynamic linker: what it unmaps are modules */
+	bool is_loader; /* the dynamic linker: what it maps and unmaps are modules */
 	/* Where the module's code is, once it was asked for; code_upper 0: it was not. */
 	uintptr_t code_lower;
 	uintptr_t code_upper;
@@ -98,9 +98,15 @@ static bool syscall_sites_is_own(uintptr_t address)
 	return false;
 }
 
+/* By which the dynamic linker maps and unmaps modules. */
+static bool syscall_sites_is_of_loader(long number, const struct search *search)
+{
+	return search->is_loader && (number == SYS_mmap || number == SYS_close || number == SYS_munmap);
+}
+
 static bool syscall_sites_concerns(long number, const struct search *search)
 {
-	return syscall_emul_concerns(number) || (number == SYS_munmap && search->is_loader);
+	return syscall_emul_concerns(number) || syscall_sites_is_of_loader(number, search);
 }
 
 /* Without knowing its function: nearly all have their number right in front. */
@@ -152,6 +158,7 @@ static bool syscall_sites_consider(struct search *search, uintptr_t address) REQ
 	struct found found;
 	patch_status status;
 
+	site.of_loader = -1;
 	/* Most are, and their function need not be scanned. */
 	if (syscall_sites_is_harmless(address, search) || syscall_sites_is_own(address))
 		return true;
@@ -184,7 +191,8 @@ static bool syscall_sites_consider(struct search *search, uintptr_t address) REQ
 	/* A number that is given by somebody else is looked at when the call is made. */
 	if (found.number >= 0 && !syscall_sites_concerns(found.number, search))
 		return true;
-	site.unmaps = found.number == SYS_munmap;
+	if (syscall_sites_is_of_loader(found.number, search))
+		site.of_loader = found.number;
 	if (found.start != 0 && search->patch(&site))
 		return true;
 	/* In a loop, to which the number comes from in front: libc has none of ours there. */
@@ -235,5 +243,13 @@ bool syscall_sites_find(const struct others *others, syscall_sites_patch_fn *pat
 		mask_audit_incomplete();
 	search.others = true;
 	loaded_visit_others(others, syscall_sites_search_module, &search);
+	return !search.libc_incomplete;
+}
+
+bool syscall_sites_find_in(const struct loaded *loaded, syscall_sites_patch_fn *patch)
+{
+	struct search search = { .patch = patch };
+
+	syscall_sites_search_module(loaded, &search);
 	return !search.libc_incomplete;
 }

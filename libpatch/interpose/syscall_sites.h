@@ -9,6 +9,7 @@
 #include "base/thread_safety.h"
 
 struct extent;
+struct loaded;
 struct others;
 
 struct syscall_site {
@@ -17,7 +18,7 @@ struct syscall_site {
 	/* The window, as attach_in_window() wants it. */
 	uintptr_t start;
 	uintptr_t end;
-	bool unmaps; /* the dynamic linker unmaps a module by it: unload.h */
+	long of_loader; /* the dynamic linker's call that load.h or unload.h is about: its number; else -1 */
 };
 
 /* Patch the instruction. False: it cannot be. The library lock is held. */
@@ -28,5 +29,7 @@ typedef bool syscall_sites_patch_fn(const struct syscall_site *site);
  * mask_audit_incomplete(). False: some call of libc's is not.
  */
 bool syscall_sites_find(const struct others *others, syscall_sites_patch_fn *patch) REQUIRES(library_lock);
+/* The same for one module, which is not unloaded meanwhile. */
+bool syscall_sites_find_in(const struct loaded *loaded, syscall_sites_patch_fn *patch) REQUIRES(library_lock);
 
 #endif

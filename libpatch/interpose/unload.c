@@ -10,6 +10,7 @@
 #include "base/thread_safety.h"
 #include "arch/syscall.h"
 #include "commit/commit.h"
+#include "interpose/interpose.h"
 #include "patch/handle.h"
 #include "patch/quiesce.h"
 #include "patch/region.h"
@@ -78,6 +79,7 @@ bool unload_munmap(struct arch_call *call)
 		return false;
 	quiet = unload_procedures(lower, upper);
 	unmapped_end(lower, upper);
+	interpose_forget(lower, upper);
 	site_forget_unmapped(lower, upper);
 	kept += !quiet;
 	/* With the lock: who has it sees the module whole, or not at all. */

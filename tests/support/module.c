@@ -1,7 +1,7 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * A module that comes and goes: a function to be patched, a procedure, and functions whose code in the file a test
- * replaces.
+ * A module that comes and goes: a function to be patched, a procedure, functions whose code in the file a test
+ * replaces, and a system call.
  */
 #include <libpatch/patch.h>
 
@@ -33,3 +33,15 @@ __asm__(".text\n"
 	"ret\n"
 	".cfi_endproc\n"
 	".endr\n");
+
+/* A system call of its own: rt_sigprocmask. */
+__asm__(".balign 64\n"
+	".globl module_sigprocmask\n"
+	".type module_sigprocmask, @function\n"
+	"module_sigprocmask:\n"
+	".cfi_startproc\n"
+	"mov %rcx, %r10\n"
+	"mov $14, %eax\n"
+	"syscall\n"
+	"ret\n"
+	".cfi_endproc\n");

@@ -1,8 +1,9 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * System calls that carry a mask, made in each way in which programs make them: by libc's syscall(), by an instruction
- * of the program's own whose number comes out of memory, by another libc in another namespace. Each thread lives on at
- * a probe that needs a trap, and reads back what it set; a handler that a wait lets run begins with the wait's mask.
+ * of the program's own whose number comes out of memory, by another libc in another namespace, by a module; those that
+ * are loaded later, too. Each thread lives on at a probe that needs a trap, and reads back what it set; a handler that
+ * a wait lets run begins with the wait's mask.
  */
 #include "targets.h"
 
@@ -231,25 +232,35 @@ static void in_each_call(void *argument)
 	CHECK_OK(patch_fini());
 }
 
-/* Its own functions, and its system calls. */
-static void in_another_namespace(void *argument)
+static uint64_t mediated(void)
+{
+	struct patch_statistics statistics;
+
+	CHECK_OK(patch_statistics(&statistics, sizeof(statistics)));
+	return statistics.mediated;
+}
+
+static void *load_another(void)
 {
 	void *other = dlmopen(LM_ID_NEWLM, "libc.so.6", RTLD_NOW);
+
+	if (other == NULL)
+		harness_skip("no second libc: %s", dlerror());
+	return other;
+}
+
+/* Its own functions, and its system calls. */
+static void call_another(void *other)
+{
 	int (*other_sigprocmask)(int, const sigset_t *, sigset_t *);
 	int (*other_ppoll)(struct pollfd *, nfds_t, const struct timespec *, const sigset_t *);
 	sigset_t all, now;
-	patch_t patch;
 
-	(void)argument;
-	if (other == NULL)
-		harness_skip("no second libc: %s", dlerror());
 	other_sigprocmask = (int (*)(int, const sigset_t *, sigset_t *))(uintptr_t)dlsym(other, "sigprocmask");
 	other_ppoll = (int (*)(struct pollfd *, nfds_t, const struct timespec *, const sigset_t *))(uintptr_t)dlsym(
 		other, "ppoll");
 	call = call_by_register;
-	REQUIRE_OK(patch_init(NULL, 0));
-	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_FORCE, PATCH_ENABLED, &patch));
-	REQUIRE_OK(patch_commit());
+	hits = 0;
 	sigfillset(&all);
 	CHECK_EQ(other_sigprocmask(SIG_SETMASK, &all, NULL), 0);
 	CHECK_EQ(t_push_push(1, 2), 5);
@@ -258,6 +269,61 @@ static void in_another_namespace(void *argument)
 	CHECK_EQ(other_ppoll(NULL, 0, &(struct timespec){ 0, 1000000 }, &all), 0);
 	CHECK_EQ(t_push_push(1, 2), 5);
 	CHECK_EQ(hits, 2);
+	sigemptyset(&all);
+	CHECK_EQ(other_sigprocmask(SIG_SETMASK, &all, NULL), 0);
+}
+
+/* Which is there before, comes later, and goes. */
+static void in_another_namespace(void *argument)
+{
+	void *first = load_another();
+	uint64_t before, with_second;
+	patch_t patch;
+
+	(void)argument;
+	REQUIRE_OK(patch_init(NULL, 0));
+	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_FORCE, PATCH_ENABLED, &patch));
+	REQUIRE_OK(patch_commit());
+	call_another(first);
+	before = mediated();
+	for (unsigned int i = 0; i < 3; i++) {
+		void *second = load_another();
+
+		CONTEXT("comes later, %u", i);
+		with_second = mediated();
+		CHECK(with_second > before);
+		call_another(second);
+		CHECK(dlclose(second) == 0);
+		CHECK_EQ(mediated(), before);
+	}
+	CHECK(dlclose(first) == 0);
+	CHECK(mediated() < before);
+	CHECK_OK(patch_fini());
+}
+
+/* Not of libc's. */
+static void by_later_module(void *path)
+{
+	long (*set)(int, const uint64_t *, uint64_t *, size_t);
+	uint64_t all = ~UINT64_C(0), none = 0, now, before;
+	void *module;
+	patch_t patch;
+
+	REQUIRE_OK(patch_init(NULL, 0));
+	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_FORCE, PATCH_ENABLED, &patch));
+	REQUIRE_OK(patch_commit());
+	before = mediated();
+	module = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+	REQUIRE(module != NULL);
+	*(void **)&set = dlsym(module, "module_sigprocmask");
+	CHECK_EQ(mediated(), before + 1);
+	CHECK_EQ(set(SIG_SETMASK, &all, NULL, SET_SIZE), 0);
+	CHECK_EQ(t_push_push(1, 2), 5);
+	CHECK_EQ(set(SIG_SETMASK, &none, &now, SET_SIZE), 0);
+	CHECK(now & 1UL << (SIGTRAP - 1));
+	CHECK_EQ(hits, 1);
+	CHECK(dlclose(module) == 0);
+	CHECK_EQ(mediated(), before);
 	CHECK_OK(patch_fini());
 }
 
@@ -267,5 +333,6 @@ int main(void)
 	harness_isolated("syscall()", in_each_call, (void *)(uintptr_t)call_by_libc);
 	harness_isolated("number in a register", in_each_call, (void *)(uintptr_t)call_by_register);
 	harness_isolated("another libc", in_another_namespace, NULL);
+	harness_isolated("a module that comes later", by_later_module, (void *)(uintptr_t)harness_module());
 	return harness_end();
 }
