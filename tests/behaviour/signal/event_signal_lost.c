@@ -11,6 +11,9 @@
 
 #define DATA 0x1234567890
 #define WATCHED 4
+#define SIZE 128 /* PERF_ATTR_SIZE_VER7 */
+#define REMOVE_ON_EXEC (1UL << 36)
+#define SIGTRAP_AT_EVENT (1UL << 37)
 #define CODE 6 /* TRAP_PERF of Linux 5.13 */
 
 /* As the kernel has it; libc's siginfo_t has no names for it yet. */
@@ -43,7 +46,7 @@ static int open_event(volatile void *address)
 {
 	struct perf_event_attr attr = {
 		.type = PERF_TYPE_BREAKPOINT,
-		.size = sizeof(attr),
+		.size = SIZE,
 		.sample_period = 1,
 		.sample_type = PERF_SAMPLE_ADDR,
 		.bp_type = 2, /* it is written to */
@@ -53,10 +56,13 @@ static int open_event(volatile void *address)
 		.exclude_hv = 1,
 	};
 
-	attr.sigtrap = 1;
-	attr.remove_on_exec = 1;
-	attr.sig_data = DATA;
-	return (int)syscall(SYS_perf_event_open, &attr, 0, -1, -1, PERF_FLAG_FD_CLOEXEC);
+	/* What headers before Linux 5.13 have no names for. */
+	uint64_t words[SIZE / 8] = { 0 };
+
+	memcpy(words, &attr, sizeof(attr) < SIZE ? sizeof(attr) : SIZE);
+	words[5] |= REMOVE_ON_EXEC | SIGTRAP_AT_EVENT;
+	words[15] = DATA;
+	return (int)syscall(SYS_perf_event_open, words, 0, -1, -1, PERF_FLAG_FD_CLOEXEC);
 }
 
 static void check_event(volatile void *address, bool late)
