@@ -25,3 +25,16 @@ void bytes_expect(const char *what, const uint8_t *got, size_t got_size, const u
 	bytes_print("got", got, got_size, expected, expected_size);
 	cr_expect_fail("%s: bytes differ", what);
 }
+
+void rows_expect(const struct arch_code *code, const struct arch_row *expected, size_t count)
+{
+	cr_expect_eq(code->row_count, count, "%zu rows, not %zu", code->row_count, count);
+	for (size_t i = 0; i < count && i < code->row_count; i++) {
+		const struct arch_row *row = &code->rows[i];
+
+		cr_expect(row->code == expected[i].code && row->original == expected[i].original &&
+				  row->cfa == expected[i].cfa,
+			  "row %zu is { %u, %u, %u }, not { %u, %u, %u }", i, row->code, row->original, row->cfa,
+			  expected[i].code, expected[i].original, expected[i].cfa);
+	}
+}

@@ -142,20 +142,6 @@ Test(emit, dry_run_measures)
 	cr_expect_eq(code.row_count, 2, "an upper bound of what a real run keeps");
 }
 
-static void expect_rows(const struct arch_code *code, const struct arch_row *expected, size_t count)
-{
-	size_t i;
-
-	cr_expect_eq(code->row_count, count, "%zu rows, not %zu", code->row_count, count);
-	for (i = 0; i < count && i < code->row_count; i++) {
-		cr_expect(code->rows[i].code == expected[i].code && code->rows[i].original == expected[i].original &&
-				  code->rows[i].cfa == expected[i].cfa,
-			  "row %zu is { %u, %u, %u }, not { %u, %u, %u }", i, code->rows[i].code,
-			  code->rows[i].original, code->rows[i].cfa, expected[i].code, expected[i].original,
-			  expected[i].cfa);
-	}
-}
-
 Test(emit, rows)
 {
 	static const struct arch_row expected[] = { { 0, 0, 1 }, { 1, 0, 0 }, { 3, 4, 0 }, { 4, 4, 0x85 } };
@@ -179,7 +165,7 @@ Test(emit, rows)
 	arch_emit_row(&code, 0); /* the same cfa for another instruction */
 	arch_emit_u8(&code, 0x90);
 	arch_emit_row(&code, ARCH_ROW_DEREF | 5);
-	expect_rows(&code, expected, ARRAY_SIZE(expected));
+	rows_expect(&code, expected, ARRAY_SIZE(expected));
 }
 
 Test(emit, rows_beyond_their_capacity_are_counted)
@@ -198,7 +184,7 @@ Test(emit, rows_beyond_their_capacity_are_counted)
 	}
 	cr_expect_eq(code.row_count, 5);
 	code.row_count = 3;
-	expect_rows(&code, expected, 3);
+	rows_expect(&code, expected, 3);
 }
 
 Test(emit, code_too_long_for_a_row_is_out_of_range)

@@ -245,19 +245,6 @@ Test(relocate, calls_by_a_return)
 	EXPECT_COPIES(cases);
 }
 
-static void expect_rows(const struct arch_code *code, const struct arch_row *expected, size_t count)
-{
-	size_t i;
-
-	cr_expect_eq(code->row_count, count, "%zu rows, not %zu", code->row_count, count);
-	for (i = 0; i < count && i < code->row_count; i++) {
-		cr_expect(memcmp(&code->rows[i], &expected[i], sizeof(expected[i])) == 0,
-			  "row %zu is { %u, %u, %u }, not { %u, %u, %u }", i, code->rows[i].code,
-			  code->rows[i].original, code->rows[i].cfa, expected[i].code, expected[i].original,
-			  expected[i].cfa);
-	}
-}
-
 /* A program at a low address: one store of a sign-extended immediate, no constant behind. */
 Test(relocate, call_from_a_low_address)
 {
@@ -274,7 +261,7 @@ Test(relocate, call_from_a_low_address)
 	decode(&insn, original, sizeof(original), LOW);
 	arch_relocate(&code, original, &insn, LOW, NULL);
 	bytes_expect("call from low", bytes, code.size, copy, sizeof(copy));
-	expect_rows(&code, expected, ARRAY_SIZE(expected));
+	rows_expect(&code, expected, ARRAY_SIZE(expected));
 
 	/* The last return address that a sign-extended immediate holds, and the first that it does not. */
 	code = (struct arch_code){ .base = 0x501000 };
@@ -304,7 +291,7 @@ Test(relocate, rows_of_a_sequence)
 	decode(&insn, push, sizeof(push), FROM + 6);
 	code.original = 6;
 	arch_relocate(&code, push, &insn, FROM + 6, NULL);
-	expect_rows(&code, expected, ARRAY_SIZE(expected));
+	rows_expect(&code, expected, ARRAY_SIZE(expected));
 }
 
 Test(relocate, branches_inside_the_region)
@@ -489,7 +476,7 @@ Test(relocate, far_rows)
 
 		decode(&insn, cases[i].bytes, cases[i].size, FROM);
 		arch_relocate(&code, cases[i].bytes, &insn, FROM, NULL);
-		expect_rows(&code, cases[i].rows, cases[i].count);
+		rows_expect(&code, cases[i].rows, cases[i].count);
 	}
 }
 
@@ -710,11 +697,11 @@ Test(relocate, around_rows_of_calls_and_jumps)
 
 	decode(&insn, call, sizeof(call), FROM);
 	arch_relocate_around(&code, call, &insn, FROM, NULL, 0, emit_hole, &exits);
-	expect_rows(&code, of_call, ARRAY_SIZE(of_call));
+	rows_expect(&code, of_call, ARRAY_SIZE(of_call));
 	code.size = code.row_count = 0;
 	decode(&insn, jmp, sizeof(jmp), FROM);
 	arch_relocate_around(&code, jmp, &insn, FROM, NULL, 0, emit_hole, &exits);
-	expect_rows(&code, of_jmp, ARRAY_SIZE(of_jmp));
+	rows_expect(&code, of_jmp, ARRAY_SIZE(of_jmp));
 }
 
 Test(relocate, around_refused)
@@ -778,7 +765,7 @@ Test(relocate, around_rows_and_map)
 	decode(&insn, original, sizeof(original), FROM);
 	arch_relocate_around(&code, original, &insn, FROM, &map, 0, emit_hole, &exits);
 	bytes_expect("je into the region", bytes, code.size, copy, sizeof(copy));
-	expect_rows(&code, expected, ARRAY_SIZE(expected));
+	rows_expect(&code, expected, ARRAY_SIZE(expected));
 	cr_expect_eq(exits.ways[0].next, FROM + 0x12, "hooks are told the program's address");
 }
 
