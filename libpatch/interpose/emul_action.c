@@ -76,7 +76,7 @@ bool emul_sigaction(struct arch_call *program)
 	const struct kernel_sigaction *action = (const struct kernel_sigaction *)program->rsi;
 	struct mediated call = { .program = program, .post = emul_post_sigaction };
 	struct kernel_sigaction wanted, kernel;
-	int signo = (int)program->rdi;
+	int signo = (int)program->rdi, ours;
 
 	if (program->r10 != SET_SIZE || signo < 1 || signo > SIGNALS)
 		return false;
@@ -84,6 +84,10 @@ bool emul_sigaction(struct arch_call *program)
 		if (!emul_are_readable(action, sizeof(*action)))
 			return false;
 		kernel_sigaction_copy(&wanted, action);
+		/* The program was told of it before this was mediated. */
+		ours = arch_signal_index((uintptr_t)wanted.handler);
+		if (ours >= 0)
+			kernel_sigaction_copy(&wanted, &action_at((unsigned int)ours)->program);
 		wanted.mask &= ~SIGNALS_NEVER_BLOCKED;
 		if (emul_is_handler(signo, &wanted))
 			app_handlers_expect();

@@ -117,36 +117,47 @@ long action_get(int signo, struct kernel_sigaction *kernel)
 	return raw_syscall(SYS_rt_sigaction, signo, NULL, kernel, sizeof(kernel->mask));
 }
 
+/* As the kernel has them: it takes out what it does not know, and what is never blocked. */
 static bool action_is_same(const struct kernel_sigaction *a, const struct kernel_sigaction *b)
 {
-	return a->handler == b->handler && a->flags == b->flags && a->restorer == b->restorer && a->mask == b->mask;
+	return a->handler == b->handler && a->restorer == b->restorer &&
+	       ((a->flags ^ b->flags) & KNOWN_FLAGS) == 0 && ((a->mask ^ b->mask) & ~SIGNALS_NEVER_BLOCKED) == 0;
 }
 
-/* Until nobody has set another one between the look and the exchange. */
+/* Where `change` has nothing to change, it is false. What another thread sets meanwhile is not lost. */
 static long action_exchange(int signo, bool (*change)(int signo, struct kernel_sigaction *action))
 {
-	struct kernel_sigaction before, now;
+	struct kernel_sigaction before, now, replaced;
 	long result = action_get(signo, &before);
 
-	while (result == 0) {
-		kernel_sigaction_copy(&now, &before);
-		if (!change(signo, &now))
-			break;
-		struct kernel_sigaction replaced;
-
+	if (result != 0)
+		return result;
+	kernel_sigaction_copy(&now, &before);
+	if (!change(signo, &now))
+		return 0;
+	for (;;) {
 		result = raw_syscall(SYS_rt_sigaction, signo, &now, &replaced, sizeof(now.mask));
-		if (result == 0 && action_is_same(&replaced, &before))
-			break;
-		kernel_sigaction_copy(&before, &replaced);
+		if (result != 0 || action_is_same(&replaced, &before))
+			return result;
+		/* It came between the look and the exchange, and is to stay: changed, or as it is. */
+		kernel_sigaction_copy(&before, &now);
+		kernel_sigaction_copy(&now, &replaced);
+		change(signo, &now);
 	}
-	return result;
 }
 
+/*
+ * One of ours may come from the program, which was told of it before its calls were mediated, and set it again: libc
+ * has given it a restorer of its own then.
+ */
 static bool action_wrap_own(int signo, struct kernel_sigaction *action)
 {
+	const int index = arch_signal_index((uintptr_t)action->handler);
+	const struct kernel_sigaction *program = index >= 0 ? &places[index].action.program : action;
 	struct kernel_sigaction kernel;
 
-	if (arch_signal_index((uintptr_t)action->handler) >= 0 || !action_wrap(signo, action, ACTION_NONE, &kernel))
+	if ((index >= 0 && arch_signal_index((uintptr_t)action->restorer) == index) ||
+	    !action_wrap(signo, program, index >= 0 ? places[index].action.behind : ACTION_NONE, &kernel))
 		return false;
 	/* Setting what is there would discard a signal that is pending and ignored. */
 	if (action_is_same(action, &kernel))

@@ -5,6 +5,7 @@
  */
 #include "trap/forward.h"
 
+#include "arch/signal_entry.h"
 #include "arch/trap_bytes.h"
 #include "base/syscall.h"
 #include "code/pc_map.h"
@@ -36,8 +37,8 @@ bool forward_reaches_us(uintptr_t handler)
 {
 	struct module module;
 
-	return handler > 1 && !forward_is_ours(handler) && module_find(handler, &module) &&
-	       module_refers_to(&module, "libpatch_on_trap");
+	return handler > 1 && !forward_is_ours(handler) && arch_signal_index(handler) < 0 &&
+	       module_find(handler, &module) && module_refers_to(&module, "libpatch_on_trap");
 }
 
 void forward_take(ucontext_t *context)
