@@ -52,6 +52,7 @@ void batch_report(const struct batch *batch, struct worklist *worklist)
 		const struct region_change *change = &batch->changes[i];
 
 		worklist->items[worklist->first + i].gone = change->gone;
+		worklist->items[worklist->first + i].written_over = change->written_over;
 		worklist->broken |= change->failed && (change->install || !change->gone);
 	}
 }
@@ -152,6 +153,30 @@ static void batch_lose(struct region_change *change)
 		error_raise_at(PATCH_EFAULT, ORIGIN, "the code was unmapped", change->start);
 }
 
+/* Nothing of it is wanted any more, and nobody has a handle to want it by. */
+static bool batch_is_released(const struct region *region) REQUIRES(library_lock)
+{
+	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
+		if (!patch_is_released(a->patch))
+			return false;
+	return true;
+}
+
+/*
+ * Has other code come to where the region was, and is none of the library's bytes where its instructions began? Then no
+ * thread gets from here to generated code.
+ */
+static bool batch_is_written_over(const struct region *region, const uint8_t *text) REQUIRES(library_lock)
+{
+	for (unsigned int i = 0; i < region->count; ++i) {
+		unsigned int at = region->offsets[i];
+
+		if (text[at] == region->live[at] && text[at] != region->original[at])
+			return false;
+	}
+	return region_has_other_code(region, text);
+}
+
 /*
  * I8. Each byte must be what the library wrote, or the original one. An original byte may have come back in two ways: a
  * region that was restored was taken in since, or a debugger or the kernel put it back, which both do byte by byte,
@@ -166,10 +191,15 @@ static void batch_compare(struct batch *batch, struct region_change *change, con
 	if (memcmp(text, change->texts, change->length) == 0)
 		return;
 	for (unsigned int at = 0; at < change->length; ++at) {
-		if (text[at] != change->texts[at] && text[at] != region->original[at]) {
+		if (text[at] == change->texts[at] || text[at] == region->original[at])
+			continue;
+		change->written_over = !change->install && batch_is_released(region) &&
+				       batch_is_written_over(region, text);
+		if (change->written_over)
+			batch_lose(change);
+		else
 			batch_fail(change, PATCH_ECHANGED, CHANGED);
-			return;
-		}
+		return;
 	}
 	memcpy(change->texts, text, change->length);
 	change->text_changes = phase_texts(region, change->install, change->texts);

@@ -34,7 +34,8 @@ struct region_change {
 	bool had_punned;   /* a punned jump is there */
 	bool written;      /* some byte was written */
 	bool failed;
-	bool gone; /* the page is not mapped any more */
+	bool gone; /* the page is not mapped any more, or other code is there */
+	bool written_over; /* the latter */
 	uint8_t pad_bytes[ARCH_JMP_SIZE];
 };
 

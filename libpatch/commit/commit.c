@@ -339,9 +339,13 @@ REQUIRES(library_lock)
 static void commit_end_gone(const struct worklist *worklist)
 {
 	for (size_t i = 0; i < worklist->next; ++i) {
-		const struct region *region = worklist->items[i].region;
+		struct region *region = worklist->items[i].region;
 
-		if (worklist->items[i].gone && !region->gone)
+		if (!worklist->items[i].gone || region->gone)
+			continue;
+		if (worklist->items[i].written_over)
+			unmapped_end_written_over(region);
+		else
 			unmapped_end(ALIGN_DOWN(region->start, PAGE_SIZE), region->start + region->length);
 	}
 }

@@ -15,7 +15,8 @@ struct worklist_item {
 	uintptr_t start; /* of the region; first: sort_by_address() */
 	struct region *region;
 	uint8_t length;
-	bool gone; /* its code is not mapped any more */
+	bool gone; /* its code is not mapped any more, or other code is there */
+	bool written_over; /* the latter */
 };
 
 struct worklist {

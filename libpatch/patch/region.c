@@ -291,6 +291,12 @@ void region_leave_former(struct registry_entry *first, struct region **list)
 	}
 }
 
+void region_keep(const struct region *region)
+{
+	if (region->current != NULL)
+		usage.retired_bytes += region->current->block.size;
+}
+
 static void region_free_trampoline(struct trampoline *trampoline) REQUIRES(library_lock)
 {
 	if (trampoline != NULL)

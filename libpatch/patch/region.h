@@ -100,6 +100,11 @@ struct place *region_place(uintptr_t address) REQUIRES(library_lock);
 
 /* The region that owns the byte at address, also inside an instruction or behind its window, or NULL. */
 struct region *region_covering(uintptr_t address) REQUIRES(library_lock);
+/*
+ * Has somebody else written code to the region, of which `text` is what is there now? Breakpoints and uprobes are no
+ * code: they are single trap bytes, and what they put back is original, or the library's.
+ */
+bool region_has_other_code(const struct region *region, const uint8_t *text) REQUIRES(library_lock);
 
 /* Has the instruction at an offset of the region a hook? */
 bool region_is_hooked(const struct region *region, unsigned int offset) REQUIRES(library_lock);
@@ -204,5 +209,7 @@ void region_clear_punned(const struct region *region) REQUIRES(library_lock);
 void region_leave(struct region *region, struct region **list) REQUIRES(library_lock);
 void region_leave_former(struct registry_entry *first, struct region **list) REQUIRES(library_lock);
 void region_free(struct region *region) REQUIRES(library_lock);
+/* Of one that has left: its code is kept for good. */
+void region_keep(const struct region *region) REQUIRES(library_lock);
 
 #endif

@@ -4,6 +4,8 @@
  */
 #include "patch/region.h"
 
+#include "arch/trap_bytes.h"
+
 struct region *region_at(uintptr_t address)
 {
 	struct registry_entry *entry = registry_find(address);
@@ -27,6 +29,14 @@ struct region *region_covering(uintptr_t address)
 		before &= ~(1ULL << (63 - back));
 	}
 	return NULL;
+}
+
+bool region_has_other_code(const struct region *region, const uint8_t *text)
+{
+	for (unsigned int at = 0; at < region->length; ++at)
+		if (text[at] != region->live[at] && text[at] != region->original[at] && text[at] != ARCH_INT3)
+			return true;
+	return false;
 }
 
 struct place *region_place(uintptr_t address)

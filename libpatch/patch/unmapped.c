@@ -64,6 +64,19 @@ void unmapped_end(uintptr_t lower, uintptr_t upper)
 		unmapped_end_entry(entry);
 }
 
+void unmapped_end_written_over(struct region *region)
+{
+	struct region *before = leaving;
+
+	unmapped_end(region->start, region->start + region->length);
+	while (leaving != before) {
+		struct region *kept = leaving;
+
+		leaving = kept->former;
+		region_keep(kept);
+	}
+}
+
 static bool unmapped_is_there(const struct region *region)
 {
 	uint8_t text[WINDOW_LENGTH_MAX];

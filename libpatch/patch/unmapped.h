@@ -21,8 +21,14 @@
  */
 void unmapped_end(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock);
 
-/* The same for a region that owned no entries yet: replan.c made it, and its code went before it was used. */
+/*
+ * The same for one region, where other code came without the library's knowing of it, mapped or written over the one
+ * that was there. Whether threads are in the copies nobody can tell: they are kept for good.
+ */
 struct region;
+void unmapped_end_written_over(struct region *region) REQUIRES(library_lock);
+
+/* The same for a region that owned no entries yet: replan.c made it, and its code went before it was used. */
 void unmapped_abandon(struct region *region) REQUIRES(library_lock);
 
 /* Free what unmapped_end() left (I7), as far as its code is gone. */

@@ -289,6 +289,22 @@ static bool attach_original_is_there(const struct region *region)
 	return memcmp(bytes, region->original, region->length) == 0;
 }
 
+static patch_status attach_refuse_inside(const struct region *region, uintptr_t site, struct refusal *refusal)
+	REQUIRES(library_lock)
+{
+	uint8_t bytes[WINDOW_LENGTH_MAX];
+	int error;
+
+	refusal->irritant = site;
+	if (mem_read(region->start, bytes, region->length, &error) == region->length &&
+	    region_has_other_code(region, bytes)) {
+		refusal->message = "other code has come to where patches are: unmake those, and commit, first";
+		return PATCH_ECHANGED;
+	}
+	refusal->message = "the address is inside an instruction that is patched";
+	return PATCH_EBOUNDARY;
+}
+
 patch_status attach_patch(struct patch *patch, unsigned int index, enum hook_when when, uintptr_t address,
 			  const struct extent *extent, struct refusal *refusal)
 {
@@ -318,11 +334,8 @@ patch_status attach_patch(struct patch *patch, unsigned int index, enum hook_whe
 	region = region_covering(site);
 	if (region != NULL && region_is_unused(region))
 		region = NULL;
-	if (region != NULL && site - region->start < region->length) {
-		refusal->message = "the address is inside an instruction that is patched";
-		refusal->irritant = site;
-		return PATCH_EBOUNDARY;
-	}
+	if (region != NULL && site - region->start < region->length)
+		return attach_refuse_inside(region, site, refusal);
 
 	status = region != NULL ? attach_establish_in_punned(region, attachment, patch->policy, extent, refusal) :
 				  attach_establish_at(attachment, patch->policy, 0, extent, refusal);

@@ -3,6 +3,7 @@
  * Somebody else changed the bytes between patch_make() and patch_commit(), or under an installed patch: that patch
  * fails with PATCH_ECHANGED in the chain, the foreign bytes stay, the rest of the batch takes effect. Noticed also
  * where the commit has nothing to write. Original bytes that somebody else put back count as removed, also single ones.
+ * Where other code has come to, and a patch is unmade, it is over, and the new code can be patched.
  * A breakpoint that was there before patch_make() is not taken for an instruction of the program.
  */
 #include "targets.h"
@@ -131,6 +132,30 @@ static void changed_under_patch(void)
 	for (int n = 0; n < FUNCTIONS; n++)
 		CHECK_OK(patch_unmake(patch[n]));
 	CHECK_OK(patch_commit());
+}
+
+/* The jump is there, with another's byte in it: it is not over, although nobody has its handle any more. */
+static void changed_and_unmade(void)
+{
+	uint8_t *code = make_code();
+	uint8_t original[16], installed[16], what;
+	patch_t patch;
+
+	CONTEXT("a byte changed, then unmade");
+	memcpy(original, code, sizeof(original));
+	REQUIRE_OK(make_probe((uintptr_t)code, procedure, &hits[0], PATCH_TRAP_POLICY_FORBID, PATCH_ENABLED, &patch));
+	REQUIRE_OK(patch_commit());
+	memcpy(installed, code, sizeof(installed));
+	what = (uint8_t)(installed[2] ^ 0x55);
+	if (what == original[2])
+		what++;
+	write_text(code + 2, &what, 1);
+	CHECK_OK(patch_unmake(patch));
+	CHECK_STATUS(patch_commit(), PATCH_EFAIL);
+	CHECK(harness_chain_has(PATCH_ECHANGED));
+	write_text(code + 2, &installed[2], 1);
+	CHECK_OK(patch_commit());
+	CHECK(!memcmp(original, code, sizeof(original)));
 }
 
 static void check_state(patch_t patch, int state)
@@ -319,37 +344,91 @@ static void breakpoint_at_next_function(void)
 	CHECK_OK(patch_commit());
 }
 
-/* A module went and other code came to its place, none of it ours: it stays as it is, and others can be changed. */
-static void replaced_by_other_code(void *argument)
+/* What other code may begin with, where the one with the patch was. */
+static const struct other {
+	const char *name;
+	uint8_t bytes[10];
+} others[] = {
+	{ "other instructions", { 0x31, 0xc0, 0x90, 0x90, 0x90, 0x90, 0xc3 } },
+	{ "the same instruction with another operand", { 0xb8, 0, 0, 0x55, 0x55, 0x31, 0xc0, 0xc3 } },
+	{ "boundaries elsewhere", { 0x48, 0x31, 0xc0, 0x48, 0x89, 0xff, 0x66, 0x90, 0xc3 } },
+	{ "a breakpoint first", { 0xcc, 0x90, 0x31, 0xc0, 0x66, 0x90, 0x90, 0xc3 } },
+};
+#define OTHERS (sizeof(others) / sizeof(others[0]))
+
+static void replace(uint8_t *code, const struct other *other, bool mapped)
 {
-	static const uint8_t other[] = { 0x31, 0xc0, 0x90, 0x90, 0x90, 0x90, 0xc3 }; /* xor %eax, %eax; nop x 4; ret */
+	if (mapped)
+		REQUIRE(mmap(code, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) ==
+			code);
+	else
+		REQUIRE(mprotect(code, 4096, PROT_READ | PROT_WRITE) == 0);
+	memcpy(code, other->bytes, sizeof(other->bytes));
+	REQUIRE(mprotect(code, 4096, PROT_READ | PROT_EXEC) == 0);
+}
+
+/* The patch on the old code ends as it is unmade, though the library never heard that the code went. */
+static void unmade_behind_other_code(const struct other *other, bool mapped, int policy)
+{
+	struct patch_statistics statistics;
+	uint8_t *code = make_code();
+	uint8_t before[16];
+	patch_t patch, next;
+
+	CONTEXT("%s, %s, %s", other->name, mapped ? "mapped" : "written over", policy_name(policy));
+	memset(hits, 0, sizeof(hits));
+	REQUIRE_OK(make_probe((uintptr_t)code, procedure, &hits[0], policy, PATCH_ENABLED, &patch));
+	REQUIRE_OK(patch_commit());
+	CHECK_EQ(call(code, 0), 0);
+	CHECK_EQ(hits[0], 1);
+	replace(code, other, mapped);
+	memcpy(before, code, sizeof(before));
+	/* Who still wants it is told. */
+	CHECK_OK(patch_enable(patch));
+	CHECK_STATUS(patch_commit(), PATCH_EFAIL);
+	CHECK(harness_chain_has(PATCH_ECHANGED));
+	CHECK_STATUS(make_probe((uintptr_t)code + 3, procedure, &hits[1], policy, PATCH_ENABLED, &next),
+		     PATCH_ECHANGED);
+	CHECK_OK(patch_unmake(patch));
+	CHECK_OK(patch_commit());
+	CHECK_OK(patch_synchronize(0));
+	CHECK(memcmp(before, code, sizeof(before)) == 0);
+	REQUIRE_OK(patch_statistics(&statistics, sizeof(statistics)));
+	CHECK_EQ(statistics.patches, 0);
+	CHECK_EQ(statistics.regions_installed, 0);
+	if (other->bytes[0] == 0xcc)
+		return;
+	/* The new code is code like any. */
+	CHECK_EQ(call(code, 0), 0);
+	REQUIRE_OK(make_probe((uintptr_t)code, procedure, &hits[1], policy, PATCH_ENABLED, &next));
+	CHECK_OK(patch_commit());
+	CHECK_EQ(call(code, 0), 0);
+	CHECK_EQ(hits[0], 1);
+	CHECK_EQ(hits[1], 1);
+	CHECK_OK(patch_unmake(next));
+	CHECK_OK(patch_commit());
+	CHECK(memcmp(before, code, sizeof(before)) == 0);
+}
+
+/* patch_fini() leaves other code as it is, and has nothing to complain of. */
+static void replaced_before_fini(void *argument)
+{
+	const struct other *other = argument;
 	uint8_t *code, *second;
 	patch_t patch, beside;
 
-	(void)argument;
 	REQUIRE_OK(patch_init(NULL, 0));
 	code = make_code();
 	second = make_code();
 	REQUIRE_OK(make_probe((uintptr_t)code, procedure, &hits[0], PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &patch));
 	REQUIRE_OK(
-		make_probe((uintptr_t)second, procedure, &hits[1], PATCH_TRAP_POLICY_ALLOW, PATCH_DISABLED, &beside));
+		make_probe((uintptr_t)second, procedure, &hits[1], PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &beside));
 	REQUIRE_OK(patch_commit());
-	REQUIRE(mmap(code, 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_FIXED, -1, 0) == code);
-	memcpy(code, other, sizeof(other));
-	REQUIRE(mprotect(code, 4096, PROT_READ | PROT_EXEC) == 0);
-	CHECK_OK(patch_unmake(patch));
-	CHECK_OK(patch_enable(beside));
-	CHECK_STATUS(patch_commit(), PATCH_EFAIL);
-	CHECK(harness_chain_has(PATCH_ECHANGED));
-	CHECK(!memcmp(code, other, sizeof(other)));
-	CHECK_EQ(call(code, 0), 0);
-	CHECK_EQ(hits[0], 0);
-	CHECK_EQ(call(second, 0), 0);
-	CHECK_EQ(hits[1], 1);
-	/* unmapped at last: nothing of ours is there any more */
-	REQUIRE(munmap(code, 4096) == 0);
-	CHECK_OK(patch_commit());
+	replace(code, other, true);
 	CHECK_OK(patch_fini());
+	CHECK(memcmp(code, other->bytes, sizeof(other->bytes)) == 0);
+	CHECK_EQ(call(second, 0), 0);
+	CHECK_EQ(hits[1], 0);
 }
 
 /* fini says so, restores the rest, and leaves the foreign byte. */
@@ -382,13 +461,15 @@ int main(void)
 
 	harness_start();
 	harness_isolated("changed before patch_fini()", changed_before_fini, NULL);
-	harness_isolated("replaced by other code", replaced_by_other_code, NULL);
+	for (size_t o = 0; o < OTHERS; o++)
+		harness_isolated("replaced by other code", replaced_before_fini, (void *)&others[o]);
 	REQUIRE_OK(patch_init(NULL, 0));
 	for (int o = 0; o < 3; o++)
 		changed_before_commit(offsets[o], offsets[o] ? 0x11 : 0xb9, PATCH_TRAP_POLICY_ALLOW);
 	changed_before_commit(0, 0xcc, PATCH_TRAP_POLICY_ALLOW);
 	changed_before_commit(0, 0xcc, PATCH_TRAP_POLICY_FORCE);
 	changed_under_patch();
+	changed_and_unmade();
 	for (int policy = PATCH_TRAP_POLICY_ALLOW; policy <= PATCH_TRAP_POLICY_FORCE; policy++) {
 		changed_and_nothing_to_write(policy);
 		for (enum then then = 0; then < THENS; then++)
@@ -401,6 +482,14 @@ int main(void)
 		restored_in_part(one, sizeof(one), 5, then);
 		restored_in_part(three, sizeof(three), 5, then);
 	}
+	for (size_t o = 0; o < OTHERS; o++)
+		for (int policy = PATCH_TRAP_POLICY_ALLOW; policy <= PATCH_TRAP_POLICY_FORCE; policy++) {
+			/* Its breakpoint cannot be told from ours. */
+			if (policy == PATCH_TRAP_POLICY_FORCE && others[o].bytes[0] == 0xcc)
+				continue;
+			unmade_behind_other_code(&others[o], true, policy);
+			unmade_behind_other_code(&others[o], false, policy);
+		}
 	breakpoint_behind();
 	breakpoint_at_next_function();
 	CHECK_OK(patch_fini());
