@@ -81,6 +81,19 @@ static long tasks_read_file(pid_t tid, const char *file, char *buffer, size_t si
 	return tasks_read_in("/proc/self/task/", tid, file, buffer, size);
 }
 
+/* Of the calling thread: the first one's is gone once that has ended. */
+size_t tasks_descriptors(void)
+{
+	char status[2048];
+	long length = tasks_read_file((pid_t)raw_syscall(SYS_gettid), "/status", status, sizeof(status));
+	const char *line = length > 0 ? parse_find_line(status, "FDSize:") : NULL;
+	uint64_t count = 0;
+
+	if (line != NULL)
+		parse_decimal(line, &count);
+	return (size_t)count;
+}
+
 /* include/linux/sched.h: a worker of io_uring, which runs in the kernel only, and blocks everything. */
 #define PF_IO_WORKER 0x10
 

@@ -15,6 +15,9 @@ bool tasks_is_single(void);
 /* How many threads the process has; 0: it cannot be found out. */
 size_t tasks_count(void);
 
+/* How many descriptors the process has a table for, used or not; 0: it cannot be found out. */
+size_t tasks_descriptors(void);
+
 /*
  * Visit every thread of the process with the signals that it blocks, as /proc/self/task/TID/status has them, until
  * `visit` returns false. Threads that begin or end meanwhile may be missed. Workers of io_uring, which never run the

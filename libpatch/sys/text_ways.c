@@ -10,6 +10,7 @@
 #include "base/inject.h"
 #include "base/syscall.h"
 #include "sys/mem_read.h"
+#include "sys/tasks.h"
 
 #include <string.h>
 #include <sys/mman.h>
@@ -56,9 +57,22 @@ void text_mem_close(struct text_mem *mem)
 	mem->fd = -EBADF;
 }
 
+/*
+ * While there are other threads, to enlarge the table of descriptors the kernel waits for a grace period of RCU, some
+ * ticks (fs/file.c, expand_fdtable()). So the number is the last one of the table, if that is lower. The program has
+ * not had it before, unless it has had as many files as there was room for, and not one more: the table is doubled then.
+ */
+static long text_mem_high_number(void)
+{
+	size_t room = tasks_is_single() ? 0 : tasks_descriptors();
+
+	return room > 0 ? (long)MIN(room - 1, HIGH_DESCRIPTOR) : HIGH_DESCRIPTOR;
+}
+
 /* Take over a descriptor that was just opened, or -errno, and move it to a high number. */
 static void text_mem_adopt(struct text_mem *mem, long fd)
 {
+	static long number;
 	long high;
 
 	mem->fd = fd;
@@ -69,7 +83,12 @@ static void text_mem_adopt(struct text_mem *mem, long fd)
 		mem->fd = -ENOTSUP;
 		return;
 	}
-	high = raw_syscall(SYS_fcntl, mem->fd, F_DUPFD_CLOEXEC, HIGH_DESCRIPTOR);
+	if (number == 0)
+		number = text_mem_high_number();
+	high = raw_syscall(SYS_fcntl, mem->fd, F_DUPFD_CLOEXEC, number);
+	/* The program's files have come as far: the table may have grown. */
+	if (high != number)
+		number = 0;
 	if (high >= 0) {
 		raw_syscall(SYS_close, mem->fd);
 		mem->fd = high;

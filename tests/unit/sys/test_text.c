@@ -4,6 +4,7 @@
  */
 #include "base/inject.h"
 #include "sys/mem_read.h"
+#include "sys/tasks.h"
 #include "sys/text.h"
 
 #include <criterion/criterion.h>
@@ -601,6 +602,12 @@ static bool is_memory(int fd)
 	return length > 4 && memcmp(link, "/proc", 5) == 0 && memcmp(link + length - 4, "/mem", 4) == 0;
 }
 
+/* As high as the kernel gives without waiting for other threads. */
+static int highest(void)
+{
+	return tasks_is_single() ? 900 : (int)MIN(tasks_descriptors() - 1, 900);
+}
+
 /* At the second write, what the first one was made by is open: it becomes another file, and the write fails. */
 static int take_descriptor(enum inject_point point)
 {
@@ -611,7 +618,7 @@ static int take_descriptor(enum inject_point point)
 	for (fd = 3; fd < DESCRIPTORS; fd++) {
 		if (!is_memory(fd))
 			continue;
-		low += fd < 900;
+		low += fd < highest();
 		if (dup2(other, fd) == fd)
 			theirs = fd;
 	}
