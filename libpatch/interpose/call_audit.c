@@ -23,43 +23,64 @@ static struct suspect {
 static size_t suspect_count;
 static enum { NOT_LISTED, LISTED, OVER } calls;
 
+/* They wait for their arguments' memory; calls that wait with a mask are wait_mask.h's. */
+static bool call_audit_is_elsewhere(const struct tasks_wait *wait)
+{
+	return wait->call != TASKS_RUNS && wait->call != SYS_rt_sigaction && wait->call != SYS_rt_sigprocmask;
+}
+
 struct call_audit_listing {
+	call_audit_visit_fn *visit;
+	void *data;
 	pid_t self;
 	bool self_seen;
+	bool overflown;
 	size_t visited;
 };
 
-static bool call_audit_list_thread(pid_t tid, uint64_t blocked, void *data)
+static bool call_audit_list_thread(pid_t tid, void *data)
 {
 	struct call_audit_listing *listing = data;
-	struct suspect *suspect = &suspects[suspect_count];
+	struct suspect suspect = { .tid = tid };
+	struct tasks_wait wait;
+	bool past;
 
-	(void)blocked;
 	++listing->visited;
 	listing->self_seen |= tid == listing->self;
 	if (tid == listing->self)
 		return true;
-	if (suspect_count == REMEMBERED)
-		return false;
-	suspect->tid = tid;
-	if (!tasks_user_time(tid, &suspect->user_time))
-		suspect->user_time = UINT64_MAX;
-	++suspect_count;
+	/* Before it is looked at: code that is executed from here on counts. */
+	if (!tasks_user_time(tid, &suspect.user_time))
+		suspect.user_time = UINT64_MAX;
+	tasks_waits_in(tid, &wait);
+	past = call_audit_is_elsewhere(&wait);
+	if (!past && suspect_count == REMEMBERED)
+		listing->overflown = true;
+	else if (!past)
+		suspects[suspect_count++] = suspect;
+	if (listing->visit != NULL)
+		listing->visit(tid, &wait, past, listing->data);
 	return true;
 }
 
 /*
  * One that begins or ends meanwhile makes the directory skip others. Where the calling thread is not in it, its numbers
- * are those of another namespace.
+ * are those of another namespace. False: /proc cannot be read.
  */
-static bool call_audit_list(void)
+static bool call_audit_list(call_audit_visit_fn *visit, void *data)
 {
-	struct call_audit_listing listing = { .self = (pid_t)raw_syscall(SYS_gettid) };
+	struct call_audit_listing listing = {
+		.visit = visit, .data = data, .self = (pid_t)raw_syscall(SYS_gettid)
+	};
 	size_t count = tasks_count();
+	bool read;
 
 	suspect_count = 0;
-	return tasks_visit(call_audit_list_thread, &listing) && listing.self_seen && listing.visited == count &&
-	       tasks_count() == count;
+	read = tasks_visit(call_audit_list_thread, &listing);
+	calls = NOT_LISTED;
+	if (read && listing.self_seen && !listing.overflown && listing.visited == count && tasks_count() == count)
+		calls = LISTED;
+	return read;
 }
 
 static bool call_audit_is_past(const struct suspect *suspect)
@@ -70,28 +91,25 @@ static bool call_audit_is_past(const struct suspect *suspect)
 	if (tasks_user_time(suspect->tid, &user_time) && user_time > suspect->user_time)
 		return true;
 	tasks_waits_in(suspect->tid, &wait);
-	/* They wait for their arguments' memory; calls that wait with a mask are wait_mask.h's. */
-	return wait.call != TASKS_RUNS && wait.call != SYS_rt_sigaction && wait.call != SYS_rt_sigprocmask;
+	return call_audit_is_elsewhere(&wait);
 }
 
 bool call_audit_is_over(void)
 {
 	if (!mask_audit_is_complete())
 		return false;
-	if (calls == NOT_LISTED && call_audit_list())
-		calls = LISTED;
-	for (size_t i = 0; calls == LISTED && i < suspect_count;) {
-		if (call_audit_is_past(&suspects[i]))
-			suspects[i] = suspects[--suspect_count];
-		else
-			++i;
-	}
-	if (tasks_is_single() || (calls == LISTED && suspect_count == 0))
+	if (calls != OVER && tasks_is_single())
+		calls = OVER;
+	if (calls == NOT_LISTED)
+		call_audit_list(NULL, NULL);
+	while (calls == LISTED && suspect_count > 0 && call_audit_is_past(&suspects[suspect_count - 1]))
+		--suspect_count;
+	if (calls == LISTED && suspect_count == 0)
 		calls = OVER;
 	return calls == OVER;
 }
 
-void call_audit_begin(void)
+bool call_audit_begin(call_audit_visit_fn *visit, void *data)
 {
-	calls = NOT_LISTED;
+	return call_audit_list(visit, data);
 }

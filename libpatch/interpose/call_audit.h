@@ -7,9 +7,14 @@
 #define LIBPATCH_INTERPOSE_CALL_AUDIT_H
 
 #include "base/compiler.h"
+#include "sys/tasks.h"
 
-/* System calls are mediated from now on: whoever is there may be in a call that is not. */
-void call_audit_begin(void);
+/*
+ * System calls are mediated from now on: whoever is there may be in a call that is not. Each thread but the calling one
+ * is visited with what it waits in, and whether that tells that it is past. False: /proc cannot be read.
+ */
+typedef void call_audit_visit_fn(pid_t tid, const struct tasks_wait *wait, bool past, void *data);
+bool call_audit_begin(call_audit_visit_fn *visit, void *data);
 /* Is every such call over that was not mediated? Once it is true, it stays so. */
 bool call_audit_is_over(void);
 

@@ -51,22 +51,25 @@ bool mask_audit_is_settled(void)
 	return atomic_load_explicit(&settled, memory_order_relaxed);
 }
 
-static bool mask_audit_visit_nothing(pid_t tid, uint64_t blocked, void *data)
-{
-	(void)tid;
-	(void)blocked;
-	(void)data;
-	return true;
-}
-
 bool mask_audit_is_complete(void)
 {
 	return !incomplete;
 }
 
+/* Of one thread: all are the process's own, and are as readable. */
+static bool mask_audit_read_one(pid_t tid, void *data)
+{
+	uint64_t blocked;
+
+	*(bool *)data = tasks_blocked(tid, SIGNALS_OWNED, &blocked);
+	return false;
+}
+
 bool mask_audit_can_look(void)
 {
-	return tasks_is_single() || tasks_visit(mask_audit_visit_nothing, NULL);
+	bool readable = false;
+
+	return tasks_is_single() || (tasks_visit(mask_audit_read_one, &readable) && readable);
 }
 
 /*
@@ -97,64 +100,74 @@ static bool mask_audit_hides(pid_t tid)
  * Does the thread block owned signals, or may it as soon as it has waited? What it blocks for the time of a wait does
  * no harm (S8). What it is seen to block is asked behind that: it may have waited until now.
  */
-static bool mask_audit_blocks_in(const struct tasks_wait *wait, pid_t tid)
+enum thread_mask { MASK_CLEAN, MASK_BLOCKS, MASK_UNREADABLE };
+
+static enum thread_mask mask_audit_judge(const struct tasks_wait *wait, pid_t tid)
 {
 	uint64_t blocked;
 
 	if (wait_mask_hides(wait))
-		return !arch_call_is_made(wait->pc) && !mask_audit_is_adopted(tid);
-	return tasks_blocked(tid, &blocked) && signals_are_blocked(blocked);
-}
-
-static bool mask_audit_blocks(pid_t tid)
-{
-	struct tasks_wait wait;
-
-	tasks_waits_in(tid, &wait);
-	return mask_audit_blocks_in(&wait, tid);
+		return arch_call_is_made(wait->pc) || mask_audit_is_adopted(tid) ? MASK_CLEAN : MASK_BLOCKS;
+	if (!tasks_blocked(tid, SIGNALS_OWNED, &blocked))
+		return MASK_UNREADABLE;
+	return signals_are_blocked(blocked) ? MASK_BLOCKS : MASK_CLEAN;
 }
 
 /*
- * Threads that blocked owned signals; once one is found clean it stays so, because it can only change it by a mediated
- * call. And those that wait for a child in their memory: it began without our handlers, and shares the text.
+ * Threads that were past all calls that are not mediated, and blocked nothing behind that: they stay so, because they
+ * can only change it by a mediated call. A new thread that has got the number of one is made by such a call.
  */
-static int blocking[REMEMBERED];
-static size_t blocking_count;
+static pid_t clean[REMEMBERED];
+static size_t clean_count;
 
-static bool mask_audit_is_to_wait_for(pid_t tid)
+static bool mask_audit_is_clean(pid_t tid)
 {
-	struct tasks_wait wait;
-
-	tasks_waits_in(tid, &wait);
-	return mask_audit_blocks_in(&wait, tid) || tasks_is_wait_for_child(&wait);
-}
-
-static bool mask_audit_remember(pid_t tid, uint64_t blocked, void *data)
-{
-	(void)blocked;
-	if (tid == *(const pid_t *)data || !mask_audit_is_to_wait_for(tid))
-		return true;
-	if (blocking_count < REMEMBERED)
-		blocking[blocking_count++] = tid;
-	else
-		incomplete = true;
-	return true;
+	for (size_t i = 0; i < clean_count && !incomplete; ++i)
+		if (clean[i] == tid)
+			return true;
+	return false;
 }
 
 struct mask_audit_list {
 	pid_t self;
+	bool known;
 	pid_t threads[REMEMBERED];
 	bool done[REMEMBERED];
 	size_t count;
 };
+static struct mask_audit_list list;
 
-static bool mask_audit_list_thread(pid_t tid, uint64_t blocked, void *data)
+static void mask_audit_begin_list(void)
 {
-	struct mask_audit_list *list = data;
+	list.self = (pid_t)raw_syscall(SYS_gettid);
+	list.known = true;
+	list.count = 0;
+}
 
-	(void)blocked;
-	if (tid != list->self && list->count < REMEMBERED && mask_audit_blocks(tid))
-		list->threads[list->count++] = tid;
+/* False: there is no room. */
+static bool mask_audit_list_if_blocking(const struct tasks_wait *wait, pid_t tid, enum thread_mask *mask)
+{
+	*mask = mask_audit_judge(wait, tid);
+	list.known &= *mask != MASK_UNREADABLE;
+	if (*mask != MASK_BLOCKS)
+		return true;
+	if (list.count == REMEMBERED)
+		return false;
+	list.done[list.count] = false;
+	list.threads[list.count++] = tid;
+	return true;
+}
+
+static bool mask_audit_list_thread(pid_t tid, void *data)
+{
+	enum thread_mask mask;
+	struct tasks_wait wait;
+
+	(void)data;
+	if (tid == list.self || mask_audit_is_clean(tid))
+		return true;
+	tasks_waits_in(tid, &wait);
+	mask_audit_list_if_blocking(&wait, tid, &mask);
 	return true;
 }
 
@@ -169,39 +182,64 @@ static void mask_audit_forget_adopted(void)
 	adopted_count = kept;
 }
 
-/* Where there is no room, the thread counts as one that blocks them until it has waited. */
-static void mask_audit_note_adopted(const struct mask_audit_list *list)
+/*
+ * Adopt those that are listed. Where there is no room to note it, a thread counts as one that blocks them until it has
+ * waited.
+ */
+static void mask_audit_adopt(void)
 {
-	for (size_t i = 0; i < list->count; ++i)
-		if (list->done[i] && adopted_count < REMEMBERED && !mask_audit_is_adopted(list->threads[i]))
-			adopted[adopted_count++] = list->threads[i];
-}
+	uint64_t everything = SIGNALS_IN_ENTRY, before;
 
-void mask_audit_adopt(void)
-{
-	static struct mask_audit_list list;
-
-	if (!adopts || tasks_is_single())
+	if (!adopts || list.count == 0)
 		return;
-	list.self = (pid_t)raw_syscall(SYS_gettid);
-	list.count = 0;
-	tasks_visit(mask_audit_list_thread, &list);
-	if (list.count > 0) {
-		uint64_t everything = SIGNALS_IN_ENTRY, before;
-
-		raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &everything, &before, sizeof(before));
-		seize_and_unblock(list.threads, list.done, list.count, SIGNALS_OWNED, app_sigstate_place());
-		raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
-		mask_audit_note_adopted(&list);
-	}
+	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &everything, &before, sizeof(before));
+	seize_and_unblock(list.threads, list.done, list.count, SIGNALS_OWNED, app_sigstate_place());
+	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
+	for (size_t i = 0; i < list.count; ++i)
+		if (list.done[i] && adopted_count < REMEMBERED && !mask_audit_is_adopted(list.threads[i]))
+			adopted[adopted_count++] = list.threads[i];
 }
 
-static bool mask_audit_find(pid_t tid, uint64_t blocked, void *data)
+/*
+ * Threads that blocked owned signals when calls began to be mediated, and could not be adopted. And those that wait for
+ * a child in their memory: it began without our handlers, and shares the text.
+ */
+static int blocking[REMEMBERED];
+static size_t blocking_count;
+
+static void mask_audit_remember(pid_t tid)
 {
-	(void)blocked;
-	if (tid != (pid_t)raw_syscall(SYS_gettid) && mask_audit_blocks(tid))
-		*(int *)data = tid;
-	return *(int *)data == 0;
+	if (blocking_count < REMEMBERED)
+		blocking[blocking_count++] = tid;
+	else
+		incomplete = true;
+}
+
+/* A call_audit_visit_fn: the first look. */
+static void mask_audit_meet(pid_t tid, const struct tasks_wait *wait, bool past, void *data)
+{
+	enum thread_mask mask;
+
+	(void)data;
+	if (!mask_audit_list_if_blocking(wait, tid, &mask))
+		incomplete = true;
+	if (tasks_is_wait_for_child(wait))
+		mask_audit_remember(tid);
+	else if (past && mask == MASK_CLEAN && clean_count < REMEMBERED)
+		clean[clean_count++] = tid;
+}
+
+/* 0: it does neither. */
+static int mask_audit_is_to_wait_for(pid_t tid)
+{
+	struct tasks_wait wait;
+	enum thread_mask mask;
+
+	tasks_waits_in(tid, &wait);
+	mask = mask_audit_judge(&wait, tid);
+	if (mask == MASK_BLOCKS || tasks_is_wait_for_child(&wait))
+		return tid;
+	return mask == MASK_CLEAN ? 0 : MASK_AUDIT_UNKNOWN;
 }
 
 /* Those that are there, whether they were there before or not. */
@@ -209,17 +247,19 @@ static int mask_audit_look_at_all(void)
 {
 	/* First: what a call has blocked that is over is seen. */
 	const bool over = call_audit_is_over();
-	int found = 0;
-	bool known = tasks_visit(mask_audit_find, &found) || tasks_is_single();
+	bool known;
 
-	all_seen = over && known && found == 0;
+	mask_audit_begin_list();
+	known = (tasks_visit(mask_audit_list_thread, NULL) && list.known) || tasks_is_single();
+	all_seen = over && known && list.count == 0;
+	if (list.count > 0)
+		return list.threads[0];
 	/* Else there is none that could be but one of those interrupted. */
-	return found != 0 || known || !incomplete ? found : MASK_AUDIT_UNKNOWN;
+	return known || !incomplete ? 0 : MASK_AUDIT_UNKNOWN;
 }
 
 static int mask_audit_look_again(void)
 {
-	uint64_t blocked;
 	int found = 0;
 
 	if (!all_seen || incomplete)
@@ -227,12 +267,9 @@ static int mask_audit_look_again(void)
 	if (incomplete || found != 0)
 		return found;
 	while (blocking_count > 0) {
-		int tid = blocking[blocking_count - 1];
-
-		if (!tasks_blocked(tid, &blocked))
-			return MASK_AUDIT_UNKNOWN;
-		if (mask_audit_is_to_wait_for(tid))
-			return tid;
+		found = mask_audit_is_to_wait_for(blocking[blocking_count - 1]);
+		if (found != 0)
+			return found;
 		--blocking_count;
 	}
 	return 0;
@@ -245,6 +282,8 @@ int mask_audit_blocking_thread(void)
 	mask_audit_forget_adopted();
 	thread = mask_audit_look_again();
 	if (thread > 0) {
+		mask_audit_begin_list();
+		tasks_visit(mask_audit_list_thread, NULL);
 		mask_audit_adopt();
 		thread = mask_audit_look_again();
 	}
@@ -262,48 +301,72 @@ int mask_audit_blocking_thread(void)
 #define LONGEST_NAP_NS 2000000
 #define LONGEST_WAIT_NS 1000000000
 
-static bool is_in_libc(int tid)
+static bool mask_audit_is_soon_past(pid_t tid)
 {
+	struct tasks_wait wait;
 	uint64_t blocked;
 
-	return tasks_blocked(tid, &blocked) && signals_are_blocked(blocked) && (blocked & LIBC_ONLY) == LIBC_ONLY;
+	tasks_waits_in(tid, &wait);
+	return tasks_is_wait_for_child(&wait) ||
+	       (tasks_blocked(tid, SIGNALS_OWNED, &blocked) && signals_are_blocked(blocked) &&
+		(blocked & LIBC_ONLY) == LIBC_ONLY);
 }
 
 /* Some ticks, until a thread that was interrupted behind a window's first instruction has run again. */
 #define CALLS_WAIT_NS 30000000
 
-static bool any_in_libc(void)
+/* patch_init() has left it to the first commit to wait. */
+static atomic_bool unfinished;
+
+/* Nothing to wait for, as far as `waited` is not too long: then it is known whether a thread blocks owned signals. */
+static bool mask_audit_finish(long waited)
 {
 	for (size_t i = 0; i < blocking_count; ++i)
-		if (is_in_libc(blocking[i]) || tasks_waits_for_child(blocking[i]))
-			return true;
-	return false;
+		if (mask_audit_is_soon_past(blocking[i]))
+			return false;
+	if (waited < CALLS_WAIT_NS && !incomplete && !call_audit_is_over())
+		return false;
+	mask_audit_blocking_thread();
+	return true;
+}
+
+bool mask_audit_is_finished(void)
+{
+	return !atomic_load(&unfinished);
 }
 
 void mask_audit_wait(void)
 {
 	struct timespec nap = { 0, FIRST_NAP_NS };
 	struct lock_scope scope;
+	bool finished = mask_audit_is_finished();
 
-	for (long waited = 0; waited < LONGEST_WAIT_NS && lock_acquire(&scope); waited += nap.tv_nsec) {
-		bool any = any_in_libc() || (waited < CALLS_WAIT_NS && !incomplete && !call_audit_is_over());
-
-		if (!any)
-			mask_audit_blocking_thread();
+	for (long waited = 0; !finished && waited < LONGEST_WAIT_NS && lock_acquire(&scope); waited += nap.tv_nsec) {
+		finished = mask_audit_finish(waited);
 		lock_release(&scope);
-		if (!any)
-			return;
+		if (finished)
+			break;
 		raw_syscall(SYS_nanosleep, &nap, NULL);
 		nap.tv_nsec = MIN(nap.tv_nsec * 2, LONGEST_NAP_NS);
 	}
+	atomic_store(&unfinished, false);
 }
 
-void mask_audit_look(void)
+void mask_audit_begin(void)
 {
-	pid_t self = (pid_t)raw_syscall(SYS_gettid);
-
-	if (!tasks_is_single() && !tasks_visit(mask_audit_remember, &self))
-		incomplete = true;
+	if (tasks_is_single()) {
+		all_seen = !incomplete;
+		settled = all_seen;
+		return;
+	}
 	all_seen = false;
 	settled = false;
+	mask_audit_begin_list();
+	if (!call_audit_begin(mask_audit_meet, NULL) || !list.known)
+		incomplete = true;
+	mask_audit_adopt();
+	for (size_t i = 0; i < list.count; ++i)
+		if (!list.done[i])
+			mask_audit_remember(list.threads[i]);
+	atomic_store(&unfinished, !mask_audit_finish(0));
 }

@@ -23,14 +23,12 @@ bool mask_audit_is_complete(void);
 /* Is it known that no thread blocks owned signals? Async-signal-safe, without the lock. */
 bool mask_audit_is_settled(void);
 
-/* System calls are mediated from now on: remember who else is there. */
-void mask_audit_look(void);
-
 /*
- * Adopt threads that block owned signals in the kernel, or may as soon as a call in which they wait is over: they only
- * believe so from now on.
+ * System calls are mediated from now on. Threads that block owned signals in the kernel, or may as soon as a call in
+ * which they wait is over, are adopted: they only believe so from now on. Who else is there is remembered.
  */
-void mask_audit_adopt(void);
+void mask_audit_begin(void);
+
 /*
  * A thread that blocks owned signals and cannot be adopted; 0: none is known. It would be killed by a trap byte.
  * MASK_AUDIT_UNKNOWN: there may be one, as far as can be seen.
@@ -38,9 +36,12 @@ void mask_audit_adopt(void);
 #define MASK_AUDIT_UNKNOWN (-1)
 int mask_audit_blocking_thread(void);
 /*
- * Those of them that libc is just starting are waited for, a second at most; those that may have been interrupted in
- * front of a call that was not mediated yet, a few ticks. Takes the library lock now and then.
+ * Once, behind mask_audit_begin(): those of them that libc is just starting are waited for, a second at most; those that
+ * may have been interrupted in front of a call that was not mediated yet, a few ticks. Takes the library lock now and
+ * then.
  */
 void mask_audit_wait(void);
+/* Has it been waited, or is there nothing to wait for? */
+bool mask_audit_is_finished(void);
 
 #endif

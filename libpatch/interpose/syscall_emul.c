@@ -6,7 +6,6 @@
 
 #include "base/syscall.h"
 #include "interpose/emul.h"
-#include "interpose/call_audit.h"
 #include "interpose/mask_audit.h"
 #include "runtime/hook_threads.h"
 #include "sys/tls.h"
@@ -96,9 +95,7 @@ void syscall_emul_adopt(uint64_t *mask)
 {
 	emul_adopt_blocked();
 	*mask &= ~OWNED;
-	mask_audit_adopt();
-	mask_audit_look();
-	call_audit_begin();
+	mask_audit_begin();
 	syscall_emul_look_for_handlers();
 }
 

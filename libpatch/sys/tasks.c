@@ -47,37 +47,49 @@ struct tasks_entry {
 	char name[];
 };
 
-/* Read a whole file, and end it with a zero byte. Returns its length, or -errno. */
-static long tasks_read(const char *path, char *buffer, size_t size)
+/* Read a file, each of which is one record that comes whole, and end it with a zero byte. Its length, or -errno. */
+static long tasks_read_open(long fd, char *buffer, size_t size)
 {
-	long fd = raw_open(path, O_RDONLY | O_CLOEXEC);
-	size_t length = 0;
-	long got = 0;
+	long got;
 
 	if (fd < 0)
 		return fd;
-	while (length < size - 1) {
-		got = raw_syscall(SYS_read, fd, buffer + length, size - 1 - length);
-		if (got <= 0)
-			break;
-		length += (size_t)got;
-	}
+	got = raw_syscall(SYS_read, fd, buffer, size - 1);
 	raw_syscall(SYS_close, fd);
-	buffer[length] = '\0';
-	return got < 0 ? got : (long)length;
+	buffer[got < 0 ? 0 : got] = '\0';
+	return got;
+}
+
+#define TASKS_PATH 64
+
+static char *tasks_write_path(char path[TASKS_PATH], const char *directory, pid_t tid, const char *file)
+{
+	*format_string(format_number(format_string(path, directory), (uint64_t)tid, 10), file) = '\0';
+	return path;
 }
 
 /* A file in the thread's directory, which is in `directory`. */
 static long tasks_read_in(const char *directory, pid_t tid, const char *file, char *buffer, size_t size)
 {
-	char path[64];
+	char path[TASKS_PATH];
 
-	*format_string(format_number(format_string(path, directory), (uint64_t)tid, 10), file) = '\0';
-	return tasks_read(path, buffer, size);
+	return tasks_read_open(raw_open(tasks_write_path(path, directory, tid, file), O_RDONLY | O_CLOEXEC), buffer,
+			       size);
 }
 
+/* The directory of threads, while one thread, with the library lock or in patch_init(), visits them: a shorter way. */
+static long visited = -EBADF;
+
+/* The program may close any descriptor: what is not found there is looked for by its whole path. */
 static long tasks_read_file(pid_t tid, const char *file, char *buffer, size_t size)
 {
+	char path[TASKS_PATH];
+	long fd = visited;
+
+	if (fd >= 0)
+		fd = raw_syscall(SYS_openat, fd, tasks_write_path(path, "", tid, file), O_RDONLY | O_CLOEXEC, 0);
+	if (fd >= 0)
+		return tasks_read_open(fd, buffer, size);
 	return tasks_read_in("/proc/self/task/", tid, file, buffer, size);
 }
 
@@ -97,41 +109,58 @@ size_t tasks_descriptors(void)
 /* include/linux/sched.h: a worker of io_uring, which runs in the kernel only, and blocks everything. */
 #define PF_IO_WORKER 0x10
 
-/* Is the thread a worker of io_uring? Its flags say so; its name does only once it runs. */
-static bool tasks_is_kernel_worker(pid_t tid)
-{
-	char stat[512];
-	long length = tasks_read_file(tid, "/stat", stat, sizeof(stat));
-	uint64_t flags = 0;
-	unsigned int field = 2;
-
-	/* The second field, in parentheses, may have any characters in it; flags are the ninth (proc_pid_stat(5)). */
-	while (length > 0 && stat[length - 1] != ')')
-		--length;
-	for (; length > 0 && stat[length] != '\0' && field < 9; ++length)
-		field += stat[length] == ' ';
-	if (length > 0)
-		parse_decimal(stat + length, &flags);
-	return (flags & PF_IO_WORKER) != 0;
-}
-
 /* Does the length, or -errno, of a file in the directory of a thread say that the thread has ended? */
 static bool tasks_is_gone(long length)
 {
 	return length == -ESRCH || (length == -ENOENT && tasks_links() != 0);
 }
 
-bool tasks_blocked(pid_t tid, uint64_t *blocked)
+/*
+ * What is told of a thread in one line, of which only two numbers are taken (proc_pid_stat(5)). It takes the kernel half
+ * as long as /status, but has no signals above 31.
+ */
+struct tasks_stat {
+	uint64_t flags;
+	uint64_t blocked;
+};
+
+static void tasks_parse_stat(const char *text, long length, struct tasks_stat *stat)
 {
-	char status[2048];
-	long length = tasks_read_file(tid, "/status", status, sizeof(status));
-	const char *line = length > 0 ? parse_find_line(status, "SigBlk:") : NULL;
+	unsigned int field = 2;
+
+	*stat = (struct tasks_stat){ 0 };
+	/* The second field, in parentheses, may have any characters in it. */
+	while (length > 0 && text[length - 1] != ')')
+		--length;
+	if (length <= 0)
+		return;
+	for (const char *at = text + length; *at != '\0' && field < 32; ++at) {
+		if (*at != ' ')
+			continue;
+		++field;
+		if (field == 9)
+			parse_decimal(at + 1, &stat->flags);
+		else if (field == 32)
+			parse_decimal(at + 1, &stat->blocked);
+	}
+}
+
+bool tasks_blocked(pid_t tid, uint64_t signals, uint64_t *blocked)
+{
+	char text[2048];
+	long length = tasks_read_file(tid, "/stat", text, sizeof(text));
+	struct tasks_stat stat;
+	const char *line;
 
 	*blocked = 0;
+	tasks_parse_stat(text, length, &stat);
+	/* A worker's flags say so; its name does only once it runs. */
+	if ((stat.blocked & signals) == 0 || (stat.flags & PF_IO_WORKER) != 0)
+		return length > 0 || tasks_is_gone(length);
+	length = tasks_read_file(tid, "/status", text, sizeof(text));
+	line = length > 0 ? parse_find_line(text, "SigBlk:") : NULL;
 	if (line != NULL)
 		parse_hexadecimal(line, blocked);
-	if (*blocked != 0 && tasks_is_kernel_worker(tid))
-		*blocked = 0;
 	return line != NULL || tasks_is_gone(length);
 }
 
@@ -226,25 +255,24 @@ bool tasks_visit(tasks_visit_fn *visit, void *data)
 {
 	long fd = raw_open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	char entries[1024];
-	bool go_on = true, known = true;
+	bool go_on = true;
 	long size = 0;
 
 	if (fd < 0)
 		return false;
+	visited = fd;
 	while (go_on && (size = raw_syscall(SYS_getdents64, fd, entries, sizeof(entries))) > 0) {
 		for (long at = 0; go_on && at < size;) {
 			const struct tasks_entry *entry = (const struct tasks_entry *)(entries + at);
-			uint64_t blocked;
 			uint64_t tid;
 
 			at += entry->length;
 			parse_decimal(entry->name, &tid);
-			if (tid == 0)
-				continue;
-			known &= tasks_blocked((pid_t)tid, &blocked);
-			go_on = visit((pid_t)tid, blocked, data);
+			if (tid != 0)
+				go_on = visit((pid_t)tid, data);
 		}
 	}
+	visited = -EBADF;
 	raw_syscall(SYS_close, fd);
-	return size >= 0 && known;
+	return size >= 0;
 }

@@ -19,14 +19,16 @@ size_t tasks_count(void);
 size_t tasks_descriptors(void);
 
 /*
- * Visit every thread of the process with the signals that it blocks, as /proc/self/task/TID/status has them, until
- * `visit` returns false. Threads that begin or end meanwhile may be missed. Workers of io_uring, which never run the
- * program's code, are left out. False: /proc cannot be read, or not all of it.
+ * Visit every thread of the process until `visit` returns false. Threads that begin or end meanwhile may be missed.
+ * False: /proc cannot be read.
  */
-typedef bool tasks_visit_fn(pid_t tid, uint64_t blocked, void *data);
+typedef bool tasks_visit_fn(pid_t tid, void *data);
 bool tasks_visit(tasks_visit_fn *visit, void *data);
-/* The signals that one thread blocks; none when there is no such thread. False: they cannot be known. */
-bool tasks_blocked(pid_t tid, uint64_t *blocked);
+/*
+ * The signals that one thread blocks, if any of `signals`, which are below 32, is among them; else 0, as when there is
+ * no such thread. Workers of io_uring, which never run the program's code, block none. False: they cannot be known.
+ */
+bool tasks_blocked(pid_t tid, uint64_t signals, uint64_t *blocked);
 
 /* The thread's number and its name: "123 (worker)". */
 #define TASKS_TEXT 48
