@@ -7,6 +7,7 @@
 #include "interpose/call_audit.h"
 
 #include "base/syscall.h"
+#include "interpose/interpose.h"
 #include "interpose/mask_audit.h"
 #include "sys/tasks.h"
 
@@ -14,7 +15,8 @@
 
 /*
  * All that were there when calls were mediated already. One is in no such call, or not any more, when it has executed
- * code of the program since it was looked at, or waits in another call, or for the memory of an instruction.
+ * code of the program since it was looked at, or waits in another call; or, as for the memory of an instruction, at an
+ * instruction that is not between one that has changed and its call.
  */
 static struct suspect {
 	pid_t tid;
@@ -26,6 +28,8 @@ static enum { NOT_LISTED, LISTED, OVER } calls;
 /* They wait for their arguments' memory; calls that wait with a mask are wait_mask.h's. */
 static bool call_audit_is_elsewhere(const struct tasks_wait *wait)
 {
+	if (wait->call < 0)
+		return !interpose_is_in_window(wait->pc);
 	return wait->call != TASKS_RUNS && wait->call != SYS_rt_sigaction && wait->call != SYS_rt_sigprocmask;
 }
 

@@ -148,6 +148,19 @@ void interpose_forget(uintptr_t lower, uintptr_t upper)
 	}
 }
 
+/* Not analysed: the audit, which asks, visits threads by pointers to functions. */
+bool interpose_is_in_window(uintptr_t pc) NO_THREAD_SAFETY_ANALYSIS
+{
+	LOCK_ASSERT_HELD();
+	for (const struct site *site = sites; site != NULL; site = site->next) {
+		const struct region *region = site->patch.attachments[0].region;
+
+		if (region != NULL && pc > region->start && pc < region->start + region->length)
+			return true;
+	}
+	return false;
+}
+
 /* Regions restored at once: a batch of them takes no new memory. */
 #define AT_ONCE 8
 

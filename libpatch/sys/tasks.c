@@ -186,17 +186,21 @@ bool tasks_user_time(pid_t tid, uint64_t *ns)
 	return now >= 0;
 }
 
-/* The number, six arguments, the stack pointer and the program counter; each but the first begins with 0x. */
+/*
+ * The number, six arguments, the stack pointer and the program counter; each but the first begins with 0x. Outside of a
+ * call the number is -1, and there are no arguments.
+ */
 static bool tasks_parse_wait(const char *text, long length, struct tasks_wait *wait)
 {
-	size_t words = 0;
+	const bool outside = length > 0 && text[0] == '-';
+	size_t words = outside ? ARRAY_SIZE(wait->arguments) : 0;
 	uint64_t number;
 
 	*wait = (struct tasks_wait){ .call = TASKS_RUNS };
-	if (length <= 0 || text[0] < '0' || text[0] > '9')
+	if (!outside && (length <= 0 || text[0] < '0' || text[0] > '9'))
 		return false;
 	parse_decimal(text, &number);
-	wait->call = (long)number;
+	wait->call = outside ? -1 : (long)number;
 	for (const char *at = text; *at != '\0' && words < ARRAY_SIZE(wait->words); ++at)
 		if (*at == 'x')
 			parse_hexadecimal(at + 1, &wait->words[words++]);
@@ -213,8 +217,6 @@ long tasks_waits_in(pid_t tid, struct tasks_wait *wait)
 	/* Some systems have no such file. */
 	if (tasks_is_gone(length) && tasks_is_gone(tasks_read_file(tid, "/stat", text, sizeof(text))))
 		wait->call = TASKS_GONE;
-	else if (length > 0 && text[0] == '-')
-		wait->call = -1;
 	return wait->call;
 }
 
