@@ -30,6 +30,7 @@
 #include "sys/maps.h"
 #include "sys/membarrier.h"
 #include "sys/process.h"
+#include "sys/tasks.h"
 #include "sys/text.h"
 #include "sys/tls.h"
 #include "trap/forward.h"
@@ -79,7 +80,8 @@ static patch_status lifecycle_set_up(const struct lifecycle_options *options)
 				   "that library could not be loaded apart from them",
 				   "Zydis");
 	unwinders_find();
-	error = core_sync_register();
+	/* With other threads it would wait, which the first commit may not have to. */
+	error = tasks_is_single() ? core_sync_register() : core_sync_query();
 	if (error != 0)
 		return error_raise_sys(error == -ENOSYS || error == -EINVAL ? PATCH_ENOTSUP : PATCH_ESYS, "patch_init",
 				       "the kernel refuses membarrier(REGISTER_PRIVATE_EXPEDITED_SYNC_CORE)", error);
@@ -144,7 +146,6 @@ static patch_status lifecycle_start(void) NO_THREAD_SAFETY_ANALYSIS
 	if (!start.locked)
 		return error_raise(PATCH_EFAIL, "patch_init", lock_refusal(), NULL);
 	lock_release_and_register_unwind(&start.scope);
-	mask_audit_wait();
 	return PATCH_OK;
 }
 
@@ -245,6 +246,7 @@ EXPORT patch_status patch_fini(void)
 	/* Nobody will tell of them any more. */
 	if (api_life() == API_ALIVE)
 		app_handlers_expect();
+	api_wait_for_start();
 	if (!api_enter(&scope, "patch_fini", &status))
 		return status;
 	handle_revoke_all(api_release_patch);

@@ -19,6 +19,8 @@
 #include "patch/unmapped.h"
 #include "plan/site.h"
 #include "sys/mem_read.h"
+#include "sys/membarrier.h"
+#include "sys/process.h"
 #include "sys/tasks.h"
 
 /*
@@ -109,6 +111,16 @@ void api_queue_regions(void)
 	handle_visit_changed(api_queue_patch);
 }
 
+void api_wait_for_start(void)
+{
+	if (api_life() != API_ALIVE || lock_is_inside() || (core_sync_is_registered() && mask_audit_is_finished()) ||
+	    process_is_borrowed())
+		return;
+	/* What fails here the commit fails by. Threads go on meanwhile: there is less to wait for behind it. */
+	core_sync_register();
+	mask_audit_wait();
+}
+
 /*
  * A thread that meets a trap byte with SIGTRAP blocked is the process's end (kernel/signal.c,
  * force_sig_info_to_task()).
@@ -146,6 +158,7 @@ EXPORT patch_status patch_commit(void)
 	struct lock_scope scope;
 	patch_status status, blocked;
 
+	api_wait_for_start();
 	if (!api_enter(&scope, "patch_commit", &status))
 		return status;
 	api_queue_regions();

@@ -12,6 +12,12 @@
 /* The next commit disables and then frees the patch, whose handle is revoked already. */
 void api_release_patch(struct patch *patch) REQUIRES(library_lock);
 
+/*
+ * Before the first commit: wait for what patch_init() did not, which by now is over, as a rule. Without the library
+ * lock.
+ */
+void api_wait_for_start(void);
+
 /* Queue the regions of every patch that was changed. */
 void api_queue_regions(void) REQUIRES(library_lock);
 /*

@@ -11,6 +11,7 @@
 #include "arch/thread_pointer.h"
 #include "plan/attach.h"
 #include "base/error.h"
+#include "interpose/syscall_emul.h"
 #include "patch/handle.h"
 #include "base/heap.h"
 #include "base/thread_safety.h"
@@ -308,6 +309,7 @@ EXPORT patch_status patch_make(const struct patch_location *location, const stru
 		status = locate_symbol(location->symbol.name, &located);
 	if (status != PATCH_OK || !api_enter(&scope, "patch_make", &status))
 		return status;
+	syscall_emul_poll_handlers();
 	if (location->type == PATCH_LOCATION_RANGE)
 		status = make_in_range(location, &request, out);
 	else if (location->type == PATCH_LOCATION_SYMBOL)

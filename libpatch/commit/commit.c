@@ -266,7 +266,11 @@ static patch_status commit_change_text_whole(struct batch *batch)
 	text_begin_whole();
 	commit_write_phase(batch, PHASE_WHOLE);
 	text_end_whole();
-	error = commit_sync_written();
+	/*
+	 * Nothing rests on what an install has written before the next batch writes, and syncs behind that: where a
+	 * sync has to wait for the kernel's registration, as other threads are there, it is left to that one.
+	 */
+	error = core_sync_is_registered() || commit_needs_sync_3(batch) ? commit_sync_written() : 0;
 	if (error != 0)
 		return commit_interrupted(batch, error);
 	cut_short = false;

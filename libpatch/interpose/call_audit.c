@@ -113,6 +113,11 @@ bool call_audit_is_over(void)
 	return calls == OVER;
 }
 
+bool call_audit_is_listed(void)
+{
+	return calls == LISTED;
+}
+
 bool call_audit_begin(call_audit_visit_fn *visit, void *data)
 {
 	return call_audit_list(visit, data);

@@ -131,12 +131,14 @@ static bool emul_is_in_front(int signo)
 	return signal_index(signo) >= 0 && action_get(signo, &now) == 0 && forward_reaches_us((uintptr_t)now.handler);
 }
 
+/* It is known whether the program has handlers. */
+static bool handlers_known;
+
 void syscall_emul_look_for_handlers(void)
 {
-	static bool settled;
 	bool over;
 
-	if (settled)
+	if (handlers_known)
 		return;
 	/* First: what a call has installed that is over is seen. */
 	over = call_audit_is_over();
@@ -144,9 +146,20 @@ void syscall_emul_look_for_handlers(void)
 		if (!emul_is_in_front(signo))
 			action_take_over(signo);
 	forward_find_actions();
-	settled = over;
+	handlers_known = over;
 	if (over && emul_any_handler())
 		app_handlers_expect();
 	else if (over)
 		app_handlers_begin();
+}
+
+/* A look costs as much as it saves some dozen calls. */
+#define CALLS_PER_LOOK 32
+
+void syscall_emul_poll_handlers(void)
+{
+	static unsigned int calls;
+
+	if (!handlers_known && ++calls % CALLS_PER_LOOK == 0 && call_audit_is_listed() && call_audit_is_over())
+		syscall_emul_look_for_handlers();
 }

@@ -28,6 +28,7 @@ void interpose_module(const struct loaded *loaded) REQUIRES(library_lock);
 
 /* What was patched in [lower, upper) is over (patch/unmapped.h): there is nothing to restore. */
 void interpose_forget(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock);
+
 /*
  * Is a thread there behind the instruction that has changed, and in front of the system call or at it? Library lock
  * held.

@@ -36,7 +36,7 @@ void mask_audit_begin(void);
 #define MASK_AUDIT_UNKNOWN (-1)
 int mask_audit_blocking_thread(void);
 /*
- * Once, behind mask_audit_begin(): those of them that libc is just starting are waited for, a second at most; those that
+ * Before the first commit, once: those of them that libc is just starting are waited for, a second at most; those that
  * may have been interrupted in front of a call that was not mediated yet, a few ticks. Takes the library lock now and
  * then.
  */

@@ -24,6 +24,8 @@ void syscall_emul_adopt(uint64_t *mask);
  * were there before may be about to install one, so that it may take a few calls.
  */
 void syscall_emul_look_for_handlers(void);
+/* The same now and then, for calls that are many and come before the first commit. */
+void syscall_emul_poll_handlers(void);
 
 /*
  * The end of it, with nothing mediated any more: handlers' masks and the calling thread's are for the kernel again.

@@ -16,6 +16,7 @@
 static _Atomic uint64_t count; /* of core_sync() */
 static uint64_t fences;         /* of memory_fence() */
 static bool skips_caller = true;
+static atomic_bool registered;
 
 /*
  * Does the kernel membarrier_serialise every core but the caller's own? Kernels before 5.10 do, and early versions of
@@ -48,10 +49,37 @@ static void membarrier_serialise(void)
 
 int core_sync_register(void)
 {
-	long result = raw_syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0);
+	long result = 0;
 
-	skips_caller = membarrier_skips_caller();
-	return result < 0 ? (int)result : 0;
+	if (!core_sync_is_registered()) {
+		result = raw_syscall(SYS_membarrier, MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0);
+		skips_caller = membarrier_skips_caller();
+	}
+	if (result < 0)
+		return (int)result;
+	atomic_store(&registered, true);
+	return 0;
+}
+
+bool core_sync_is_registered(void)
+{
+	return atomic_load(&registered);
+}
+
+int core_sync_query(void)
+{
+	long commands = raw_syscall(SYS_membarrier, MEMBARRIER_CMD_QUERY, 0, 0);
+
+	if (commands < 0)
+		return (int)commands;
+	return commands & MEMBARRIER_CMD_REGISTER_PRIVATE_EXPEDITED_SYNC_CORE ? 0 : -EINVAL;
+}
+
+static long membarrier_make(void)
+{
+	int error = core_sync_register();
+
+	return error != 0 ? error : raw_syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0);
 }
 
 int core_sync(void)
@@ -61,7 +89,7 @@ int core_sync(void)
 
 	if (injected)
 		return -injected;
-	result = raw_syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0);
+	result = membarrier_make();
 	if (result < 0)
 		return (int)result;
 	if (skips_caller)
@@ -72,7 +100,7 @@ int core_sync(void)
 
 int memory_fence(void)
 {
-	long result = raw_syscall(SYS_membarrier, MEMBARRIER_CMD_PRIVATE_EXPEDITED_SYNC_CORE, 0, 0);
+	long result = membarrier_make();
 
 	if (result < 0)
 		return (int)result;

@@ -8,10 +8,17 @@
 
 #include "base/compiler.h"
 
-/* Register the process. 0 or -errno: -ENOSYS and -EINVAL from kernels without it, -EPERM under some seccomp filters. */
+/*
+ * Register the process, which is once. 0 or -errno: -ENOSYS and -EINVAL from kernels without it, -EPERM under some
+ * seccomp filters. In a process with other threads the kernel waits for a grace period of RCU, some ticks
+ * (kernel/sched/membarrier.c, sync_runqueues_membarrier_state()).
+ */
 int core_sync_register(void);
+bool core_sync_is_registered(void);
+/* Would the kernel register it? Waits for nothing. 0 or -errno, as above. */
+int core_sync_query(void);
 
-/* 0 or -errno. Costs 0.6 us alone, about 10 us with another core busy. */
+/* 0 or -errno. Costs 0.6 us alone, about 10 us with another core busy; the first one registers the process. */
 int core_sync(void);
 
 /*

@@ -116,8 +116,8 @@ static bool tasks_is_gone(long length)
 }
 
 /*
- * What is told of a thread in one line, of which only two numbers are taken (proc_pid_stat(5)). It takes the kernel half
- * as long as /status, but has no signals above 31.
+ * What is told of a thread in one line, of which only two numbers are taken (proc_pid_stat(5)). It takes the kernel
+ * half as long as /status, but has no signals above 31.
  */
 struct tasks_stat {
 	uint64_t flags;

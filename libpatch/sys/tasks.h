@@ -42,8 +42,9 @@ bool tasks_user_time(pid_t tid, uint64_t *ns);
 
 /*
  * The system call that a thread waits in: its number, its arguments, the stack pointer, and the address behind its
- * instruction. `call` is negative when the thread waits in the kernel outside of one, without arguments and at `pc`. TASKS_RUNS: it does not wait, or
- * the kernel does not tell. TASKS_GONE: there is no such thread. (/proc/PID/syscall, fs/proc/base.c.)
+ * instruction. `call` is negative when the thread waits in the kernel outside of one, without arguments and at `pc`.
+ * TASKS_RUNS: it does not wait, or the kernel does not tell. TASKS_GONE: there is no such thread. (/proc/PID/syscall,
+ * fs/proc/base.c.)
  */
 #define TASKS_RUNS (1L << 32)
 #define TASKS_GONE (2L << 32)

@@ -60,7 +60,7 @@ void text_mem_close(struct text_mem *mem)
 /*
  * While there are other threads, to enlarge the table of descriptors the kernel waits for a grace period of RCU, some
  * ticks (fs/file.c, expand_fdtable()). So the number is the last one of the table, if that is lower. The program has
- * not had it before, unless it has had as many files as there was room for, and not one more: the table is doubled then.
+ * not had it before, unless it has had as many files as there was room for, and not one more: then the table doubles.
  */
 static long text_mem_high_number(void)
 {

@@ -7,7 +7,7 @@ cd "${LIBPATCH_SOURCE_DIR:-$(dirname "$0")/../..}" || exit 1
 # What others have, and nothing here calls.
 foreign='__errno_location __tls_get_addr _Fork backtrace clone3 mremap uw_identify_context unw_backtrace
 	account_user_time do_wp_page force_sig_info_to_task proc_task_getattr ptep_clear_flush save_sw_bytes
-	smp_text_poke_batch_finish'
+	smp_text_poke_batch_finish expand_fdtable sync_runqueues_membarrier_state membarrier'
 foreign_files='^(arch/x86/|fs/|include/(linux|uapi)/|kernel/|mm/|sysdeps/|src/rculfhash|unwind-dw2|asm/|string\\.h$)'
 sources='\.(c|cpp|h|S|inc|ac|awk|sh|bash|py|pl|sql|pml|md|map|3|7)$|^(check|demo|\.ci/run)$'
 scratch=$(mktemp)

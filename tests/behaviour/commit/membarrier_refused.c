@@ -74,14 +74,25 @@ struct refusal {
 	long number;
 	int error;
 	patch_status wanted;
+	bool late; /* with another thread there */
 };
+
+static void *sleeps(void *argument)
+{
+	for (;;)
+		pause();
+	return argument;
+}
 
 static void refused_at_init(void *argument)
 {
 	const struct refusal *refusal = argument;
 	struct text_copy before = text_of_target(target_named(names[0]));
+	pthread_t thread;
 	patch_t patch;
 
+	if (refusal->late)
+		REQUIRE(pthread_create(&thread, NULL, sleeps, NULL) == 0);
 	refuse(refusal->number, refusal->error);
 	for (int round = 0; round < 3; round++) {
 		CHECK_STATUS(patch_init(NULL, 0), refusal->wanted);
@@ -261,9 +272,9 @@ static void memory_later(void *argument)
 int main(void)
 {
 	static const struct refusal refusals[] = {
-		{ SYS_membarrier, ENOSYS, PATCH_ENOTSUP },
-		{ SYS_membarrier, EINVAL, PATCH_ENOTSUP },
-		{ SYS_membarrier, EPERM, PATCH_ESYS },
+		{ SYS_membarrier, ENOSYS, PATCH_ENOTSUP, false }, { SYS_membarrier, ENOSYS, PATCH_ENOTSUP, true },
+		{ SYS_membarrier, EINVAL, PATCH_ENOTSUP, false }, { SYS_membarrier, EINVAL, PATCH_ENOTSUP, true },
+		{ SYS_membarrier, EPERM, PATCH_ESYS, false },     { SYS_membarrier, EPERM, PATCH_ESYS, true },
 	};
 
 	harness_start();

@@ -198,34 +198,39 @@ __asm__(".text\n.p2align 4\n.type window_sigprocmask, @function\nwindow_sigprocm
 	"	pop %rbx\n	.cfi_adjust_cfa_offset -8\n	.cfi_restore %rbx\n"
 	"	ret\n.cfi_endproc\n.size window_sigprocmask, . - window_sigprocmask\n");
 
-static void *in_window(void *unused)
+static int initialised;
+
+/* `stays`: what it blocks by the call in front of which it was interrupted is blocked from then on. */
+static void *in_window(void *stays)
 {
 	const uint64_t all = ~(uint64_t)0, none = 0;
 
-	(void)unused;
 	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
 		window_sigprocmask(&all);
-		t_push_push(1, 2);
+		do {
+			t_push_push(1, 2);
+			__atomic_fetch_add(&rounds, 1, __ATOMIC_RELAXED);
+		} while (stays && __atomic_load_n(&initialised, __ATOMIC_RELAXED) &&
+			 !__atomic_load_n(&stop, __ATOMIC_RELAXED));
 		window_sigprocmask(&none);
-		__atomic_fetch_add(&rounds, 1, __ATOMIC_RELAXED);
 	}
 	return NULL;
 }
 
 /* On one processor: when this thread runs, the other one has been interrupted. */
-static void preempted_before_the_call(void *unused)
+static void preempted_before_the_call(void *stays)
 {
 	pthread_t thread;
 	cpu_set_t one;
 	patch_t patch;
 
-	(void)unused;
 	CPU_ZERO(&one);
 	CPU_SET(sched_getcpu(), &one);
 	REQUIRE(sched_setaffinity(0, sizeof(one), &one) == 0);
-	REQUIRE(pthread_create(&thread, NULL, in_window, NULL) == 0);
+	REQUIRE(pthread_create(&thread, NULL, in_window, stays) == 0);
 	wait_rounds(10);
 	REQUIRE_OK(patch_init(NULL, 0));
+	__atomic_store_n(&initialised, 1, __ATOMIC_RELAXED);
 	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_FORCE, PATCH_ENABLED,
 			      &patch));
 	commit();
@@ -238,8 +243,9 @@ static void preempted_before_the_call(void *unused)
 int main(void)
 {
 	harness_start();
-	for (int i = 0; i < 20; i++)
-		harness_isolated("a thread in front of a call", preempted_before_the_call, NULL);
+	for (int i = 0; i < 40; i++)
+		harness_isolated(i % 2 ? "a thread in front of a call" : "a thread in front of its last call",
+				 preempted_before_the_call, i % 2 ? NULL : &stop);
 	harness_isolated("a child in its parent's memory", child_in_its_parents_memory, NULL);
 	for (int i = 0; i < 20; i++)
 		harness_isolated("threads that block everything", run, NULL);
