@@ -23,6 +23,7 @@ static const struct group {
 	{"install", group_install, "make, commit, disable, unmake, per patch"},
 	{"disturb", group_disturb, "pauses and lost throughput of a thread in code that is being patched"},
 	{"size", group_size, "bytes and mappings per patch"},
+	{"start", group_start, "patch_init() and the first commit, in processes with threads"},
 	{"scale", group_scale, "from 10 to 1,000,000 patches, from 1 to 256 threads"},
 };
 

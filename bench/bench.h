@@ -65,6 +65,7 @@ void group_hit(void);
 void group_install(void);
 void group_disturb(void);
 void group_size(void);
+void group_start(void);
 void group_scale(void);
 
 #endif

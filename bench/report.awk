@@ -148,7 +148,8 @@ END {
 	for (g = 1; g <= group_count; g++) {
 		name = groups[g]
 		title = name == "hit" ? "Cost of a hit" : name == "install" ? "Installing and removing" : \
-			name == "disturb" ? "Disturbance" : name == "size" ? "Size" : name == "scale" ? "Scaling" : name
+			name == "disturb" ? "Disturbance" : name == "size" ? "Size" : name == "start" ? "Starting" : \
+			name == "scale" ? "Scaling" : name
 		print "\n### " title "\n"
 		if (name == "hit") {
 			hit()

@@ -25,7 +25,7 @@ failed=0
 			"gpr_2_at_place gpr_4_at_place all trap", wanted, " ")
 		for (i in wanted)
 			if (!(("hit " wanted[i]) in figures)) { print "no figure: hit " wanted[i]; bad = 1 }
-		split(no_library ? "hit" : "hit install disturb size scale", wanted_groups, " ")
+		split(no_library ? "hit start" : "hit install disturb size start scale", wanted_groups, " ")
 		for (i in wanted_groups)
 			if (!(wanted_groups[i] in groups)) { print "no figure in group " wanted_groups[i]; bad = 1 }
 		exit bad
