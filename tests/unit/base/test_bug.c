@@ -24,6 +24,14 @@ static void checked_void(int count, bool *went_on)
 	*went_on = true;
 }
 
+/* Without folders, which it has where the compiler has no __FILE_NAME__. */
+static const char *file_of(const char *origin)
+{
+	const char *slash = strrchr(origin, '/');
+
+	return slash != NULL ? slash + 1 : origin;
+}
+
 Test(bug, is_an_error_with_file_and_line)
 {
 	struct patch_error error;
@@ -37,7 +45,7 @@ Test(bug, is_an_error_with_file_and_line)
 	cr_expect_eq(checked(4), -1);
 	cr_expect_eq(error_last(&error), PATCH_BUG);
 	snprintf(where, sizeof(where), "test_bug.c:%d", checked_line);
-	cr_expect_str_eq(error.origin, where);
+	cr_expect_str_eq(file_of(error.origin), where);
 	cr_expect_str_eq(error.irritant, "count > 3");
 	cr_expect_str_eq(error.message, "the library found itself inconsistent, which is a bug of the library");
 }
@@ -71,7 +79,7 @@ Test(bug, vector_without_room)
 	cr_expect_eq(place, 0);
 	cr_expect_eq(vec.count, 0);
 	cr_expect_eq(error_last(&error), PATCH_BUG);
-	cr_expect_eq(strncmp(error.origin, "ptr_vec.h:", 10), 0);
+	cr_expect_eq(strncmp(file_of(error.origin), "ptr_vec.h:", 10), 0);
 
 	cr_assert(ptr_vec_reserve(&vec, 1));
 	ptr_vec_add(&vec, &vec, &place);
