@@ -376,9 +376,12 @@ static patch_status commit_queued(enum commit_way way)
 {
 	struct worklist worklist;
 	struct batch batch;
+	const bool begun = worklist_begin(&worklist, way == COMMIT_WHOLE);
 	patch_status status;
 
-	if (worklist_begin(&worklist) && batch_begin(&batch, &worklist)) {
+	if (begun && worklist.count == 0) {
+		status = PATCH_OK;
+	} else if (begun && batch_begin(&batch, &worklist)) {
 		status = commit_run_all(&worklist, &batch, way);
 		batch_end(&batch);
 	} else {

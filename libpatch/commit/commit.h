@@ -21,7 +21,7 @@ patch_status commit_run(void) REQUIRES(library_lock);
 /*
  * The same, without a trap byte at any time: for code that runs where a trap would be fatal. Every change is one write
  * that threads see whole (text_begin_whole()); regions that are to be installed, and of which more than one instruction
- * would change, fail.
+ * would change, fail. Only the library's own patches are looked at: others stay queued for a commit of the program's.
  */
 patch_status commit_run_whole(void) REQUIRES(library_lock);
 

@@ -48,23 +48,30 @@ static void worklist_measure(struct worklist *worklist)
 	}
 }
 
-bool worklist_begin(struct worklist *worklist)
+bool worklist_begin(struct worklist *worklist, bool own)
 {
-	*worklist = (struct worklist){ .count = region_queued() };
-	worklist->items = heap_alloc(worklist->count * sizeof(*worklist->items));
+	const size_t queued = region_queued();
+
+	*worklist = (struct worklist){ .room = queued };
+	worklist->items = heap_alloc(queued * sizeof(*worklist->items));
 	if (worklist->items == NULL) {
-		worklist->count = 0;
+		worklist->room = 0;
 		return false;
 	}
-	for (size_t i = 0; i < worklist->count; ++i) {
+	for (size_t i = 0; i < queued; ++i) {
 		struct region *region = region_queued_at(i);
 
-		if (i + 2 * PREFETCH_AHEAD < worklist->count)
+		if (i + 2 * PREFETCH_AHEAD < queued)
 			FETCH(region_queued_at(i + 2 * PREFETCH_AHEAD));
-		worklist->items[i] =
+		if (own && !region_is_own(region))
+			continue;
+		worklist->items[worklist->count++] =
 			(struct worklist_item){ .start = region->start, .region = region, .length = region->length };
 	}
-	region_queue_taken();
+	if (worklist->count == queued)
+		region_queue_taken();
+	for (size_t i = 0; i < worklist->count && region_queued() > 0; ++i)
+		region_unqueue(worklist->items[i].region);
 	sort_by_address(worklist->items, worklist->count, sizeof(*worklist->items));
 	worklist_measure(worklist);
 	return true;
@@ -79,7 +86,7 @@ void worklist_put_back(struct worklist *worklist)
 
 void worklist_end(struct worklist *worklist)
 {
-	heap_free(worklist->items, worklist->count * sizeof(*worklist->items));
+	heap_free(worklist->items, worklist->room * sizeof(*worklist->items));
 }
 
 bool worklist_next(struct worklist *worklist)

@@ -21,6 +21,7 @@ struct worklist_item {
 
 struct worklist {
 	struct worklist_item *items;
+	size_t room;
 	size_t count;
 	size_t first;   /* of the batch at hand */
 	size_t next;    /* behind it */
@@ -29,8 +30,8 @@ struct worklist {
 	bool broken;    /* some change was not made */
 };
 
-/* Takes all that is queued. False: out of memory, and everything is queued as before. */
-bool worklist_begin(struct worklist *worklist) REQUIRES(library_lock);
+/* Takes all that is queued; or what is the library's own. False: out of memory, and everything is queued as before. */
+bool worklist_begin(struct worklist *worklist, bool own) REQUIRES(library_lock);
 /* What was in no batch is queued again. */
 void worklist_put_back(struct worklist *worklist) REQUIRES(library_lock);
 void worklist_end(struct worklist *worklist) REQUIRES(library_lock);

@@ -5,12 +5,14 @@
  */
 #include "interpose/unload.h"
 
+#include "base/error.h"
 #include "base/inject.h"
 #include "base/syscall.h"
 #include "base/thread_safety.h"
 #include "arch/syscall.h"
 #include "commit/commit.h"
 #include "interpose/interpose.h"
+#include "interpose/mask_audit.h"
 #include "patch/handle.h"
 #include "patch/quiesce.h"
 #include "patch/region.h"
@@ -37,6 +39,22 @@ static bool unload_may_be_in_use(const struct patch *patch)
 	return patch->action == ARCH_DIVERT || patch_may_be_in_use(patch);
 }
 
+/* As patch_commit() does: trap bytes are for threads that do not block their signals (S5), here, too. */
+static void unload_commit(void) REQUIRES(library_lock)
+{
+	struct error_chain before;
+
+	if (region_queued() == 0)
+		return;
+	/* What fails is no error of the caller's, and stays for the next commit. */
+	error_save(&before);
+	if (commit_changes_text() && mask_audit_blocking_thread() != 0)
+		commit_run_without_text();
+	else
+		commit_run();
+	error_restore(&before);
+}
+
 /*
  * Patches that call code in [lower, upper) are over, and are removed from the text. True when no thread runs their
  * procedures or will, and no destroy function there is still to be called.
@@ -54,12 +72,15 @@ static bool unload_procedures(uintptr_t lower, uintptr_t upper) REQUIRES(library
 			continue;
 		patch_set_goal(patch, GOAL_DISABLED);
 		patch->gone = true;
+		if (!patch_is_open(patch))
+			continue;
 		for_each_attachment(patch, a)
-			if (a->region != NULL && patch_is_open(patch))
+			if (a->region != NULL)
 				region_queue(a->region);
+		/* Nobody comes any more, whether it can be removed from the text now or not. */
+		quiesce_set_open(patch, false);
 	}
-	if (region_queued() > 0)
-		commit_run();
+	unload_commit();
 	quiesce_poll();
 	index = 0;
 	while ((patch = handle_next(&index)) != NULL)

@@ -128,8 +128,7 @@ void region_queue_taken(void)
 	queue.count = 0;
 }
 
-/* Take the region off the queue; the last one gets its place. */
-static void region_unqueue(struct region *region)
+void region_unqueue(struct region *region)
 {
 	struct region *last;
 

@@ -111,6 +111,8 @@ bool region_is_hooked(const struct region *region, unsigned int offset) REQUIRES
 
 /* Is a patch with this policy on the region? */
 bool region_has_policy(const struct region *region, int policy) REQUIRES(library_lock);
+/* Are there patches on the region, and only the library's own? */
+bool region_is_own(const struct region *region) REQUIRES(library_lock);
 /*
  * Is only the library's own patch on the region, and does its jump cover one instruction? Then the region can be
  * changed in one write, and needs no trap bytes on its boundaries, which lie behind the jump.
@@ -161,6 +163,8 @@ void region_queue(struct region *region) REQUIRES(library_lock);
 size_t region_queued(void) REQUIRES(library_lock);
 /* The region at the index, which is below region_queued(). */
 struct region *region_queued_at(size_t index) REQUIRES(library_lock);
+/* Take the region off the queue; the last one gets its place. */
+void region_unqueue(struct region *region) REQUIRES(library_lock);
 /* Empty the queue: the caller has taken the regions. */
 void region_queue_taken(void) REQUIRES(library_lock);
 void region_set_installed(struct region *region, bool installed) REQUIRES(library_lock);

@@ -73,6 +73,14 @@ bool region_has_policy(const struct region *region, int policy)
 	return false;
 }
 
+bool region_is_own(const struct region *region)
+{
+	for (const struct attachment *a = region->attachments; a != NULL; a = a->next)
+		if (a->patch->type != MODEL_SYSCALL)
+			return false;
+	return region->attachments != NULL;
+}
+
 bool region_is_plain(const struct region *region)
 {
 	bool any = false;

@@ -37,7 +37,7 @@ static struct region *queue_at(uintptr_t start)
 
 static void begin(struct worklist *worklist)
 {
-	cr_assert(worklist_begin(worklist));
+	cr_assert(worklist_begin(worklist, false));
 	cr_expect_eq(region_queued(), 0, "all were taken");
 }
 
