@@ -101,8 +101,9 @@ bool module_of_header(uintptr_t address, const void *start, struct module *modul
 		return false;
 	headers = (const Elf64_Phdr *)((uintptr_t)elf + elf->e_phoff);
 	first = segment_next(headers, elf->e_phnum, NULL, PT_LOAD, 0);
-	return first != NULL && module_describe(module, address, headers, elf->e_phnum,
-						(uintptr_t)elf - ALIGN_DOWN(first->p_vaddr, PAGE_SIZE));
+	return first != NULL && first->p_offset < PAGE_SIZE &&
+	       module_describe(module, address, headers, elf->e_phnum,
+			       (uintptr_t)elf - ALIGN_DOWN(first->p_vaddr, PAGE_SIZE));
 }
 
 bool module_of_map(uintptr_t address, const void *start, const struct link_map *map, struct module *out)

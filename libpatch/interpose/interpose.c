@@ -9,12 +9,15 @@
 #include "base/heap.h"
 #include "base/syscall.h"
 #include "commit/commit.h"
+#include "elf/loaded.h"
 #include "interpose/load.h"
 #include "interpose/mask_audit.h"
 #include "interpose/syscall_emul.h"
 #include "interpose/syscall_sites.h"
 #include "interpose/unload.h"
+#include "patch/quiesce.h"
 #include "patch/region.h"
+#include "patch/unmapped.h"
 #include "plan/attach.h"
 #include "plan/site.h"
 #include "runtime/fork.h"
@@ -107,17 +110,24 @@ void interpose_module(const struct loaded *loaded)
 	error_save(&before);
 	/* Everything that was looked up may be of what was there before. */
 	site_forget();
+	site_expect(&loaded->module);
 	all_of_libc = syscall_sites_find_in(loaded, interpose_patch);
 	if (!interpose_commit() || !all_of_libc)
 		lock_set_forks(LOCK_FORKS_BY_HANDLER);
 	error_restore(&before);
 }
 
-/* Sites of modules that are gone. A thread may use a record still. */
+/* Sites of modules that are gone. A thread may use a record still, so that threads are looked at, but not each time. */
+#define FORMER_MAX 64
 static struct site *former GUARDED_BY(library_lock);
+static size_t former_count GUARDED_BY(library_lock);
 
 static void interpose_free_former(void) REQUIRES(library_lock)
 {
+	if (former_count < FORMER_MAX)
+		return;
+	unmapped_collect();
+	quiesce_poll();
 	for (struct site **link = &former; *link != NULL;) {
 		struct site *site = *link;
 
@@ -127,11 +137,14 @@ static void interpose_free_former(void) REQUIRES(library_lock)
 		}
 		*link = site->next;
 		heap_free(site, SITE_SIZE);
+		--former_count;
 	}
 }
 
-void interpose_forget(uintptr_t lower, uintptr_t upper)
+bool interpose_forget(uintptr_t lower, uintptr_t upper)
 {
+	bool any = false;
+
 	interpose_free_former();
 	for (struct site **link = &sites; *link != NULL;) {
 		struct site *site = *link;
@@ -143,9 +156,12 @@ void interpose_forget(uintptr_t lower, uintptr_t upper)
 		*link = site->next;
 		site->next = former;
 		former = site;
+		++former_count;
 		--usage.mediated;
 		--usage.regions;
+		any = true;
 	}
+	return any;
 }
 
 /* Not analysed: the audit, which asks, visits threads by pointers to functions. */

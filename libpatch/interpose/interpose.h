@@ -26,8 +26,8 @@ void interpose_system_calls(const struct others *others) REQUIRES(library_lock);
  */
 void interpose_module(const struct loaded *loaded) REQUIRES(library_lock);
 
-/* What was patched in [lower, upper) is over (patch/unmapped.h): there is nothing to restore. */
-void interpose_forget(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock);
+/* What was patched in [lower, upper) is over (patch/unmapped.h): there is nothing to restore. Was anything? */
+bool interpose_forget(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock);
 
 /*
  * Is a thread there behind the instruction that has changed, and in front of the system call or at it? Library lock

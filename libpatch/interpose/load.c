@@ -9,42 +9,56 @@
 #include "base/format.h"
 #include "base/syscall.h"
 #include "elf/loaded.h"
+#include "elf/segments.h"
 #include "interpose/interpose.h"
 #include "interpose/mask_audit.h"
 #include "runtime/lock.h"
-#include "sys/maps.h"
 #include "sys/tls.h"
 
 #include <stdatomic.h>
 #include <sys/mman.h>
+#include <sys/stat.h>
 
-/* Code of the module that is being mapped; 0: none. */
-static _Atomic uintptr_t mapped;
+/* The module that is being mapped: its first page, as far as that can be read, and some of its code; 0: none. */
+static _Atomic uintptr_t header;
+static _Atomic uintptr_t code;
 
 bool load_mmap(struct arch_call *call)
 {
-	if (!(call->rdx & PROT_EXEC) || (call->r10 & MAP_ANONYMOUS))
+	if (call->r10 & MAP_ANONYMOUS)
 		return false;
 	call->rax = raw_syscall(SYS_mmap, call->rdi, call->rsi, call->rdx, call->r10, call->r8, call->r9);
-	if (call->rax > 0)
-		atomic_store_explicit(&mapped, (uintptr_t)call->rax, memory_order_relaxed);
+	/* The linker gives that module up, whose code may be neither whole nor there. */
+	if (call->rax <= 0) {
+		atomic_store_explicit(&code, 0, memory_order_relaxed);
+		return true;
+	}
+	/*
+	 * Where the headers are. Small modules have their data on that page of the file, too: that comes later, to a
+	 * fixed place. In a child of fork() there may be one that another thread was at.
+	 */
+	if (call->r9 == 0 && (call->rdx & PROT_READ) &&
+	    (!(call->r10 & MAP_FIXED) || atomic_load_explicit(&header, memory_order_relaxed) == 0))
+		atomic_store_explicit(&header, (uintptr_t)call->rax, memory_order_relaxed);
+	if (call->rdx & PROT_EXEC)
+		atomic_store_explicit(&code, (uintptr_t)call->rax, memory_order_relaxed);
 	return true;
 }
 
-/* The module is not in the linker's lists yet. */
-static bool load_find(uintptr_t code, struct module *module) REQUIRES(library_lock)
+/* What is mapped behind the end of a file cannot be read. */
+static bool load_is_whole(const struct module *module, int file)
 {
-	struct maps_mapping mapping;
-	struct module known;
-	bool readable;
+	struct stat status;
 
-	/* What was there before may have been kept. */
-	module_forget_mapped();
-	return maps_mapping(code, &mapping, &readable) && module_find_mapped(code, &mapping, &known) &&
-	       module_of_header(code, known.identity, module);
+	if (raw_syscall(SYS_fstat, file, &status) != 0)
+		return false;
+	FOR_EACH_SEGMENT(segment, module->headers, module->header_count, PT_LOAD, 0)
+		if (segment->p_offset + segment->p_filesz > (uint64_t)status.st_size)
+			return false;
+	return true;
 }
 
-static void load_mediate(uintptr_t code, int file)
+static void load_mediate(uintptr_t start, uintptr_t address, int file)
 {
 	char path[sizeof("/proc/thread-self/fd/") + 20];
 	struct loaded loaded = { .path = path };
@@ -55,7 +69,9 @@ static void load_mediate(uintptr_t code, int file)
 		mask_audit_incomplete();
 		return;
 	}
-	if (load_find(code, &loaded.module))
+	/* It is not in the linker's lists yet; and reading the kernel's takes the longer the more modules there are. */
+	if (start != 0 && module_of_header(address, (const void *)start, &loaded.module) &&
+	    load_is_whole(&loaded.module, file))
 		interpose_module(&loaded);
 	else
 		mask_audit_incomplete();
@@ -64,9 +80,10 @@ static void load_mediate(uintptr_t code, int file)
 
 bool load_close(struct arch_call *call)
 {
-	uintptr_t code = atomic_exchange_explicit(&mapped, 0, memory_order_relaxed);
+	uintptr_t start = atomic_exchange_explicit(&header, 0, memory_order_relaxed);
+	uintptr_t address = atomic_exchange_explicit(&code, 0, memory_order_relaxed);
 
-	if (code != 0)
-		load_mediate(code, (int)call->rdi);
+	if (address != 0)
+		load_mediate(start, address, (int)call->rdi);
 	return false;
 }

@@ -100,7 +100,9 @@ bool unload_munmap(struct arch_call *call)
 		return false;
 	quiet = unload_procedures(lower, upper);
 	unmapped_end(lower, upper);
-	interpose_forget(lower, upper);
+	/* What stays, as a procedure runs in it, makes its calls itself. */
+	if (interpose_forget(lower, upper) && !quiet)
+		mask_audit_incomplete();
 	site_forget_unmapped(lower, upper);
 	kept += !quiet;
 	/* With the lock: who has it sees the module whole, or not at all. */

@@ -214,6 +214,24 @@ static void site_trust(const struct module *module, uintptr_t address, const str
 	}
 }
 
+/* See site_expect(); lower == upper: none. */
+static struct module expected;
+
+void site_expect(const struct module *module)
+{
+	expected = *module;
+	expected.identity = module->headers;
+}
+
+/* Of the dynamic linker's. */
+static bool site_known_module(uintptr_t address, struct module *module) REQUIRES(library_lock)
+{
+	if (address < expected.lower || address >= expected.upper)
+		return module_find_current(address, module);
+	*module = expected;
+	return true;
+}
+
 bool site_module(uintptr_t address, struct module *module)
 {
 	struct maps_mapping mapping;
@@ -221,7 +239,7 @@ bool site_module(uintptr_t address, struct module *module)
 	patch_status status;
 
 	return site_mapping(address, &mapping, &ignored, &status) &&
-	       (module_find_current(address, module) || module_find_mapped(address, &cached, module));
+	       (site_known_module(address, module) || module_find_mapped(address, &cached, module));
 }
 
 static patch_status site_examine_for(uintptr_t address, bool mediated, struct extent *extent, struct refusal *refusal)
@@ -241,7 +259,7 @@ static patch_status site_examine_for(uintptr_t address, bool mediated, struct ex
 	status = site_check_mapping(extent, address, refusal);
 	if (status != PATCH_OK)
 		return status;
-	known = module_find_current(address, &module);
+	known = site_known_module(address, &module);
 	if (!known && !module_find_mapped(address, &cached, &module))
 		return status;
 	refusal->message = site_protected_by(&module);
@@ -344,8 +362,10 @@ void site_forget(void)
 {
 	cached = (struct maps_mapping){ 0 };
 	function.table = NULL;
+	expected = (struct module){ 0 };
 	mem_trust(0, 0);
 	module_forget();
 	scan_forget();
 	gaps_forget();
+	gaps_try_again();
 }

@@ -54,7 +54,17 @@ uintptr_t site_next_function_end(const struct extent *extent) REQUIRES(library_l
 /* The instruction at address, under patches; false when the bytes there are none. */
 bool site_decode(uintptr_t address, struct arch_insn *insn) REQUIRES(library_lock);
 
-/* Forget what was looked up of mappings and functions, and trusted, but for the mapping that procedures are in. */
+/*
+ * The dynamic linker has mapped this module, and has not listed it yet: here it is known until site_forget(), without
+ * reading what else is mapped. The caller sees to it that it stays.
+ */
+struct module;
+void site_expect(const struct module *module) REQUIRES(library_lock);
+
+/*
+ * Forget what was looked up of mappings and functions, and trusted, but for the mapping that procedures are in; and
+ * what the kernel refused (sys/gaps.h).
+ */
 void site_forget(void) REQUIRES(library_lock);
 /* That, too: what is mapped there goes. */
 void site_forget_unmapped(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock);
