@@ -132,6 +132,12 @@ patch_status api_check_threads(const char *origin)
 
 	if (thread == 0)
 		return PATCH_OK;
+	if (thread == MASK_AUDIT_UNKNOWN && process_is_borrowed())
+		return error_raise(PATCH_EFAIL, origin,
+				   "called in a child that runs in its parent's memory (vfork(2)): what signals the "
+				   "parent's threads block is not seen from there, and one that blocks SIGTRAP or "
+				   "SIGILL would be killed. The parent's next commit makes the change",
+				   NULL);
 	if (thread == MASK_AUDIT_UNKNOWN)
 		return error_raise(PATCH_ESYS, origin,
 				   "/proc/self/task, which tells what signals the threads block, cannot be read: "

@@ -9,6 +9,7 @@
 #include "base/syscall.h"
 #include "interpose/interpose.h"
 #include "interpose/mask_audit.h"
+#include "sys/process.h"
 #include "sys/tasks.h"
 
 #define REMEMBERED 1024
@@ -101,6 +102,9 @@ static bool call_audit_is_past(const struct suspect *suspect)
 bool call_audit_is_over(void)
 {
 	if (!mask_audit_is_complete())
+		return false;
+	/* Whose threads are not those of a parent whose memory it has. */
+	if (calls != OVER && process_is_borrowed())
 		return false;
 	if (calls != OVER && tasks_is_single())
 		calls = OVER;

@@ -11,6 +11,7 @@
 #include "interpose/call_audit.h"
 #include "interpose/wait_mask.h"
 #include "runtime/lock.h"
+#include "sys/process.h"
 #include "sys/seize.h"
 #include "sys/tasks.h"
 #include "trap/app_sigstate.h"
@@ -275,10 +276,18 @@ static int mask_audit_look_again(void)
 	return 0;
 }
 
+/* A child that has borrowed the memory has its own threads in /proc, not those that run this text. */
+static bool mask_audit_is_blind(void)
+{
+	return (!all_seen || incomplete || blocking_count > 0) && process_is_borrowed();
+}
+
 int mask_audit_blocking_thread(void)
 {
 	int thread;
 
+	if (mask_audit_is_blind())
+		return MASK_AUDIT_UNKNOWN;
 	mask_audit_forget_adopted();
 	thread = mask_audit_look_again();
 	if (thread > 0) {

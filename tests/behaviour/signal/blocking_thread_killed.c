@@ -7,6 +7,8 @@
  */
 #include "targets.h"
 
+#include "raw_mask.h"
+
 #include <poll.h>
 #include <pthread.h>
 #include <semaphore.h>
@@ -23,7 +25,6 @@ static enum { ADOPTED, TRACED, FORBIDDEN } how;
 static pid_t blocker;
 static bool reads_back, waits;
 static unsigned int sent;
-static volatile long mask_number = SYS_rt_sigprocmask;
 
 GP_ONLY static void procedure(struct patch_exec_context *context, uint8_t post)
 {
@@ -37,19 +38,6 @@ GP_ONLY static void other_procedure(struct patch_exec_context *context, uint8_t 
 	(void)context;
 	(void)post;
 	other_hits++;
-}
-
-/* The number is not known where the call is made, nor can what is in front of it be displaced with it. */
-static NOINLINE void raw_mask(int how, uint64_t set, long number)
-{
-	register long size __asm__("r10") = 8;
-	long result;
-
-	__asm__ volatile("jmp 1f\n1:\tsyscall"
-			 : "=a"(result)
-			 : "a"(number), "D"((long)how), "S"(&set), "d"(0L), "r"(size)
-			 : "rcx", "r11", "memory");
-	REQUIRE(result == 0);
 }
 
 static void on_sent(int signo)
@@ -96,7 +84,7 @@ static void *block(void *argument)
 	if (by_libc)
 		pthread_sigmask(SIG_BLOCK, &mask, NULL);
 	else
-		raw_mask(SIG_BLOCK, set, mask_number);
+		raw_mask(SIG_BLOCK, set);
 	blocker = (pid_t)syscall(SYS_gettid);
 	sem_post(&blocked);
 	sem_wait(&go_on);
@@ -109,7 +97,7 @@ static void *block(void *argument)
 	if (how == ADOPTED)
 		t_push_push(1, 2);
 	if (!by_libc)
-		raw_mask(SIG_UNBLOCK, set, mask_number);
+		raw_mask(SIG_UNBLOCK, set);
 	/* A thread that was adopted has to say so by a call that is seen. */
 	pthread_sigmask(SIG_UNBLOCK, &mask, NULL);
 	sem_post(&unblocked);

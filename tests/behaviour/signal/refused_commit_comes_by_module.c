@@ -6,9 +6,13 @@
  */
 #include "targets.h"
 
+#include "raw_mask.h"
+
 #include <dlfcn.h>
 #include <pthread.h>
 #include <semaphore.h>
+
+#define SIGTRAP_BIT ((uint64_t)1 << (SIGTRAP - 1))
 
 static unsigned int hits, module_hits;
 static sem_t blocked, go_on, unblocked;
@@ -26,28 +30,12 @@ static void called(void)
 	module_hits++;
 }
 
-static volatile long mask_number = SYS_rt_sigprocmask;
-
-/* The number is not known where the call is made, nor can what is in front of it be displaced with it. */
-static NOINLINE void raw_mask(int how)
-{
-	const uint64_t set = (uint64_t)1 << (SIGTRAP - 1);
-	register long size __asm__("r10") = sizeof(set);
-	long result;
-
-	__asm__ volatile("jmp 1f\n1:\tsyscall"
-			 : "=a"(result)
-			 : "a"(mask_number), "D"((long)how), "S"(&set), "d"(0L), "r"(size)
-			 : "rcx", "r11", "memory");
-	REQUIRE(result == 0);
-}
-
 static void *block(void *unused)
 {
-	raw_mask(SIG_BLOCK);
+	raw_mask(SIG_BLOCK, SIGTRAP_BIT);
 	sem_post(&blocked);
 	sem_wait(&go_on);
-	raw_mask(SIG_UNBLOCK);
+	raw_mask(SIG_UNBLOCK, SIGTRAP_BIT);
 	sem_post(&unblocked);
 	return unused;
 }

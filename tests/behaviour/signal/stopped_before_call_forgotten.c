@@ -101,7 +101,7 @@ static void run(void *unused)
 	patch_t patch, other;
 	pthread_t thread;
 	char byte = 0;
-	pid_t tracer;
+	pid_t tracer, child;
 
 	(void)unused;
 	sem_init(&begun, 0, 0);
@@ -131,6 +131,14 @@ static void run(void *unused)
 	CHECK_OK(patch_commit());
 	CHECK_EQ(t_push_push(1, 2), 5);
 	CHECK_EQ(hits, 1);
+	/* In /proc this child has one thread, which says nothing of that one. */
+	child = vfork();
+	if (child == 0)
+		_exit(patch_commit());
+	REQUIRE(child > 0 && waitpid(child, &status, 0) == child);
+	CHECK_EQ(status, 0);
+	REQUIRE_OK(make_probe((uintptr_t)t_4_1, procedure, NULL, PATCH_TRAP_POLICY_ALLOW, PATCH_ENABLED, &other));
+	CHECK_OK(patch_commit());
 
 	REQUIRE(write(to[1], &byte, 1) == 1);
 	REQUIRE(waitpid(tracer, &status, 0) == tracer);
