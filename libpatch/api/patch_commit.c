@@ -173,7 +173,8 @@ EXPORT patch_status patch_commit(void)
 	status = api_commit_queue(blocked == PATCH_OK);
 	if (blocked != PATCH_OK)
 		status = blocked;
-	if (status == PATCH_OK && replan_begin()) {
+	/* What was queued may have changed no text, and nobody has looked. */
+	if (status == PATCH_OK && replan_is_due() && mask_audit_blocking_thread() == 0 && replan_begin()) {
 		/* Nobody asked for this. What fails of it works as it is, and is on the list for the next commit. */
 		error_save(&before);
 		api_commit_queue(true);

@@ -162,6 +162,11 @@ static bool replan_begin_at(struct registry_entry *entry)
 	return true;
 }
 
+bool replan_is_due(void)
+{
+	return registry_any_reported();
+}
+
 bool replan_begin(void)
 {
 	struct registry_entry *entry;

@@ -15,6 +15,8 @@
 #include "base/compiler.h"
 #include "base/thread_safety.h"
 
+/* Is there anything to look at? */
+bool replan_is_due(void) REQUIRES(library_lock);
 /* Queue the regions that are to be traps. False: there is none. */
 bool replan_begin(void) REQUIRES(library_lock);
 /* Queue the regions that take their place. */

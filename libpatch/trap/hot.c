@@ -29,6 +29,11 @@ void registry_report(struct registry_entry *entry)
 		;
 }
 
+bool registry_any_reported(void)
+{
+	return taken != NULL || atomic_load_explicit(&reported, memory_order_relaxed) != NULL;
+}
+
 struct registry_entry *registry_take_reported(void)
 {
 	for (;;) {

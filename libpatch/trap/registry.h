@@ -115,6 +115,7 @@ struct region **registry_former(const struct registry_entry *entry) REQUIRES(lib
 
 /* Take one that was reported, and not taken out since, off the list; NULL: none. */
 struct registry_entry *registry_take_reported(void) REQUIRES(library_lock);
+bool registry_any_reported(void) REQUIRES(library_lock);
 void registry_set_hot(struct registry_entry *entry) REQUIRES(library_lock);
 bool registry_is_hot(uintptr_t address) REQUIRES(library_lock);
 

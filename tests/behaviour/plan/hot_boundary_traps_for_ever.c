@@ -1,9 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
  * A loop whose head lies within the bytes of a jump, in code that nothing is known of: every turn of it traps. The next
- * commit notices, and patches the site in another way.
+ * commit notices, and patches the site in another way; not while a thread blocks SIGTRAP.
  */
 #include "harness.h"
+
+#include "raw_mask.h"
+
+#include <pthread.h>
+#include <semaphore.h>
 
 /*
  * counted(n) is 2 * n; its head is `lead` bytes of NOPs behind its start. Without unwind information: nobody knows its
@@ -130,9 +135,52 @@ static void stays_when_it_must(void)
 	CHECK_OK(patch_commit());
 }
 
+static sem_t blocked, go_on;
+
+static void *block(void *unused)
+{
+	const uint64_t set = (uint64_t)1 << (SIGTRAP - 1);
+
+	raw_mask(SIG_BLOCK, set);
+	sem_post(&blocked);
+	sem_wait(&go_on);
+	raw_mask(SIG_UNBLOCK, set);
+	return unused;
+}
+
+/* It must not be adopted. Nothing is queued: that it is looked at is for what is planned again. */
+static void waits_for_thread(void *unused)
+{
+	const struct patch_option option = { .type = PATCH_OPT_ADOPT_THREADS, .adopt_threads = false };
+	uint8_t before[16];
+	pthread_t thread;
+	uintptr_t address;
+	patch_t patch;
+
+	(void)unused;
+	sem_init(&blocked, 0, 0);
+	sem_init(&go_on, 0, 0);
+	REQUIRE_OK(patch_init(&option, 1));
+	patch = patch_at(counted, &address, PATCH_TRAP_POLICY_ALLOW);
+	CHECK(call(counted) >= TURNS - 1);
+	memcpy(before, (const void *)(uintptr_t)counted, sizeof(before));
+	REQUIRE(pthread_create(&thread, NULL, block, NULL) == 0);
+	sem_wait(&blocked);
+	CHECK_OK(patch_commit());
+	CHECK(memcmp(before, (const void *)(uintptr_t)counted, sizeof(before)) == 0);
+	CHECK_EQ(strategy(patch), PATCH_STRATEGY_CONSTRAINED_JUMP);
+	sem_post(&go_on);
+	pthread_join(thread, NULL);
+	CHECK_OK(patch_commit());
+	if (strategy(patch) == PATCH_STRATEGY_PUNNED_JUMP)
+		CHECK_EQ(call(counted), 0u);
+	CHECK_OK(patch_fini());
+}
+
 int main(void)
 {
 	harness_start();
+	harness_isolated("a thread blocks SIGTRAP", waits_for_thread, NULL);
 	REQUIRE_OK(patch_init(NULL, 0));
 	stays_when_it_must();
 	is_planned_again(PATCH_TRAP_POLICY_ALLOW);
