@@ -6,7 +6,7 @@
 #include "elf/others.h"
 
 #include "base/syscall.h"
-#include "elf/dynamic.h"
+#include "elf/linker.h"
 #include "elf/segments.h"
 #include "sys/maps.h"
 
@@ -63,18 +63,12 @@ static const struct link_map *others_ask(uintptr_t address, const void **start)
 
 /*
  * Can there be other namespaces? What debuggers read says so by its version, from glibc 2.35 on, and then no mapping
- * need be looked at. It is where the program's dynamic section says.
+ * need be looked at.
  */
 static bool others_can_be(void)
 {
-	struct module program = { .bias = 0 };
-	const struct r_debug *debug;
-	const Elf64_Phdr *headers;
+	const struct r_debug *debug = linker_debug();
 
-	program.headers = headers = module_program_headers(&program.header_count);
-	FOR_EACH_SEGMENT(segment, headers, program.header_count, PT_PHDR, 0)
-		program.bias = (uintptr_t)headers - segment->p_vaddr;
-	debug = (const struct r_debug *)dynamic_value(&program, DT_DEBUG);
 	return debug == NULL || debug->r_version >= 2;
 }
 

@@ -7,6 +7,7 @@
 
 #include "arch/trap_bytes.h"
 #include "base/syscall.h"
+#include "elf/linker.h"
 #include "elf/loaded.h"
 #include "elf/sections.h"
 #include "elf/segments.h"
@@ -17,7 +18,6 @@
 
 #include <signal.h>
 #include <string.h>
-#include <sys/auxv.h>
 
 struct search {
 	syscall_sites_patch_fn *patch;
@@ -221,7 +221,7 @@ static bool syscall_sites_search_module(const struct loaded *loaded, void *data)
 	struct search *search = data;
 
 	search->module = loaded;
-	search->is_loader = module->bias != 0 && module->bias == getauxval(AT_BASE);
+	search->is_loader = module->bias != 0 && module->bias == linker_bias();
 	search->is_libc = search->is_loader || module_is_libc(module);
 	search->code_upper = 0;
 	if (search->is_loader && search->others)

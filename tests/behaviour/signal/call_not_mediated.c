@@ -8,6 +8,8 @@
 #include "targets.h"
 
 #include <dlfcn.h>
+#include <link.h>
+#include <sys/auxv.h>
 #include <poll.h>
 #include <sys/epoll.h>
 
@@ -327,9 +329,43 @@ static void by_later_module(void *path)
 	CHECK_OK(patch_fini());
 }
 
-int main(void)
+/* The program's interpreter. */
+static const char *linker(void)
+{
+	const Elf64_Phdr *headers = (const Elf64_Phdr *)getauxval(AT_PHDR);
+	uintptr_t bias = 0;
+	const char *path = NULL;
+
+	for (size_t i = 0; i < getauxval(AT_PHNUM); i++)
+		if (headers[i].p_type == PT_PHDR)
+			bias = (uintptr_t)headers - headers[i].p_vaddr;
+	for (size_t i = 0; i < getauxval(AT_PHNUM); i++)
+		if (headers[i].p_type == PT_INTERP)
+			path = (const char *)(bias + headers[i].p_vaddr);
+	return path;
+}
+
+/* The kernel does not know of the dynamic linker then. */
+static void check_started_by_hand(const char *self)
+{
+	int status = 0;
+	pid_t pid;
+
+	REQUIRE(linker() != NULL);
+	pid = fork();
+	if (pid == 0) {
+		execl(linker(), linker(), self, "by-hand", NULL);
+		_exit(127);
+	}
+	CHECK(waitpid(pid, &status, 0) == pid);
+	CHECK_EQ(status, 0);
+}
+
+int main(int argc, char **argv)
 {
 	harness_start();
+	if (argc == 1)
+		check_started_by_hand(argv[0]);
 	harness_isolated("syscall()", in_each_call, (void *)(uintptr_t)call_by_libc);
 	harness_isolated("number in a register", in_each_call, (void *)(uintptr_t)call_by_register);
 	harness_isolated("another libc", in_another_namespace, NULL);
