@@ -125,11 +125,12 @@ static void in_filter(const struct choice *choice)
 	REQUIRE_OK(patch_init(NULL, 0));
 	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, choice->policy, PATCH_ENABLED, &patch));
 	REQUIRE_OK(patch_commit());
-	sigaddset(&action.sa_mask, SIGUSR2);
-	REQUIRE(sigaction(SIGUSR1, &action, NULL) == 0);
-	REQUIRE(sigaction(SIGUSR2, &second, NULL) == 0);
 	/* SS_AUTODISARM */
 	REQUIRE(sigaltstack(&stack, NULL) == 0);
+	sigaddset(&action.sa_mask, SIGUSR2);
+	sigaddset(&second.sa_mask, SIGUSR1);
+	REQUIRE(sigaction(SIGUSR1, &action, NULL) == 0);
+	REQUIRE(sigaction(SIGUSR2, &second, NULL) == 0);
 	asks = filters[choice->filter].asks;
 	REQUIRE(prctl(PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) == 0);
 	if (!filters[choice->filter].set())
