@@ -53,17 +53,26 @@ static bool seize_change(const struct seize *seize, pid_t tid)
 	return seize_trace(SETSIGMASK, tid, sizeof(now), &now) == 0;
 }
 
+/* As long as a thread that can stop may be kept from a processor. */
+#define LONGEST_STOP_NS INT64_C(1000000000)
+/* Where the clock cannot be read. */
+#define LONGEST_STOP_LOOKS 100000
+
 /*
  * Until the thread stops. One that waits for a child of vfork() does not stop before that has ended, or runs another
  * program, which may be never. From PTRACE_INTERRUPT on none begins to wait so (kernel/fork.c: no process is copied
- * with a signal pending). The kernel lets go of it when the tracer ends.
+ * with a signal pending). Nor does one that waits in the kernel for memory that the program is to provide
+ * (userfaultfd(2)), maybe by the very thread that waits for us, or for a file system that does not answer. The kernel
+ * lets go of it when the tracer ends.
  */
 static bool seize_wait(pid_t tid, int *status)
 {
+	const int64_t begin = raw_clock(CLOCK_MONOTONIC);
 	long found;
 
-	while ((found = raw_syscall(SYS_wait4, tid, status, __WALL | WNOHANG, NULL)) == 0) {
-		if (tasks_waits_for_child(tid))
+	for (long looks = 0; (found = raw_syscall(SYS_wait4, tid, status, __WALL | WNOHANG, NULL)) == 0; ++looks) {
+		if (tasks_waits_for_child(tid) || raw_clock(CLOCK_MONOTONIC) - begin > LONGEST_STOP_NS ||
+		    (begin < 0 && looks == LONGEST_STOP_LOOKS))
 			return false;
 		raw_syscall(SYS_sched_yield);
 	}

@@ -163,12 +163,15 @@ static void *install_from(void *action)
 	return wait_for_end(NULL);
 }
 
-/* A page that whoever reads it waits for; returns a descriptor that becomes readable then, or -1. */
+/*
+ * A page that whoever reads it waits for; returns a descriptor that becomes readable then, or -1. One that blocks is
+ * an error for poll(), at once.
+ */
 static int make_awaited(void *page)
 {
 	struct uffdio_api api = { .api = UFFD_API };
 	struct uffdio_register range = { .range = { (uintptr_t)page, 4096 }, .mode = UFFDIO_REGISTER_MODE_MISSING };
-	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC);
+	int fd = (int)syscall(SYS_userfaultfd, O_CLOEXEC | O_NONBLOCK);
 
 	if (fd < 0 || ioctl(fd, UFFDIO_API, &api) != 0 || ioctl(fd, UFFDIO_REGISTER, &range) != 0)
 		return -1;
@@ -189,7 +192,7 @@ static void thread_in_the_call(void *unused)
 		SKIP("there is no userfaultfd here: %s", strerror(errno));
 	memcpy(contents, &action, sizeof(action));
 	start(install_from, page);
-	REQUIRE(poll(&awaited, 1, -1) == 1);
+	REQUIRE(poll(&awaited, 1, -1) == 1 && awaited.revents == POLLIN);
 	begin();
 	for (int i = 0; i < 20; i++) {
 		change();
