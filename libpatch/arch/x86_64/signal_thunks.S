@@ -58,6 +58,14 @@ arch_signal_thunks:
 	.cfi_endproc
 	.size arch_signal_thunks, . - arch_signal_thunks
 
+/* May a filter not let rt_sigprocmask through? `signo` is of the signal whose handler is entered or left. */
+	.macro IF_FILTERED signo, target
+	cmpl $SIGSYS, \signo
+	je \target
+	cmpl $0, libpatch_signal_filter(%rip)
+	jne \target
+	.endm
+
 	.balign 16
 	.type signal_entry, @function
 signal_entry:
@@ -78,10 +86,7 @@ signal_entry:
 	test %rax, %rax
 	jz signal_return
 	add 8(%rsp), %rsp /* `moved` of struct arch_signal_entry */
-	cmpl $SIGSYS, 32(%rsp)
-	je signal_enter_filtered
-	cmpl $0, libpatch_signal_filter(%rip)
-	jne signal_enter_filtered
+	IF_FILTERED 32(%rsp), signal_enter_filtered
 	mov 16(%rsp), %rdx
 	testl $ALIGNMENT_CHECK, CONTEXT_FLAGS(%rdx)
 	jnz signal_enter_checked
@@ -254,10 +259,7 @@ arch_signal_leave_begins:
 	.globl arch_signal_leave_begins, arch_signal_leave_blocked
 	.hidden arch_signal_leave_begins, arch_signal_leave_blocked
 arch_signal_leave_blocked:
-	cmpl $SIGSYS, CONTEXT_SIZE(%rsp)
-	je signal_leave_filtered
-	cmpl $0, libpatch_signal_filter(%rip)
-	jne signal_leave_filtered
+	IF_FILTERED CONTEXT_SIZE(%rsp), signal_leave_filtered
 	BLOCK_ALL
 signal_blocked:
 	mov %rsp, %rdi
@@ -278,10 +280,7 @@ signal_leave_without_storage:
 	jz 1f
 	rdfsbase %rbx
 	lea signal_blocked_without_storage(%rip), %rcx
-	cmpl $SIGSYS, CONTEXT_SIZE(%rsp)
-	je signal_block_filtered
-	cmpl $0, libpatch_signal_filter(%rip)
-	jne signal_block_filtered
+	IF_FILTERED CONTEXT_SIZE(%rsp), signal_block_filtered
 	BLOCK_ALL
 signal_blocked_without_storage:
 	mov SIGNAL_CONTEXT_STORAGE(%rsp), %rax
