@@ -6,13 +6,13 @@
  */
 #include "interpose/call_audit.h"
 
+#include "base/heap.h"
 #include "base/syscall.h"
+#include "base/thread_safety.h"
 #include "interpose/interpose.h"
 #include "interpose/mask_audit.h"
 #include "sys/process.h"
 #include "sys/tasks.h"
-
-#define REMEMBERED 1024
 
 /*
  * All that were there when calls were mediated already. One is in no such call, or not any more, when it has executed
@@ -22,8 +22,8 @@
 static struct suspect {
 	pid_t tid;
 	uint64_t user_time;
-} suspects[REMEMBERED];
-static size_t suspect_count;
+} *suspects;
+static size_t suspect_count, suspect_room;
 static enum { NOT_LISTED, LISTED, OVER } calls;
 
 /* They wait for their arguments' memory; calls that wait with a mask are wait_mask.h's. */
@@ -43,7 +43,7 @@ struct call_audit_listing {
 	size_t visited;
 };
 
-static bool call_audit_list_thread(pid_t tid, void *data)
+static bool call_audit_list_thread(pid_t tid, void *data) REQUIRES(library_lock)
 {
 	struct call_audit_listing *listing = data;
 	struct suspect suspect = { .tid = tid };
@@ -59,24 +59,19 @@ static bool call_audit_list_thread(pid_t tid, void *data)
 		suspect.user_time = UINT64_MAX;
 	tasks_waits_in(tid, &wait);
 	past = call_audit_is_elsewhere(&wait);
-	if (!past && suspect_count == REMEMBERED)
-		listing->overflown = true;
-	else if (!past)
+	if (!past && heap_reserve(&suspects, &suspect_room, suspect_count + 1, sizeof(*suspects)))
 		suspects[suspect_count++] = suspect;
+	else if (!past)
+		listing->overflown = true;
 	if (listing->visit != NULL)
 		listing->visit(tid, &wait, past, listing->data);
 	return true;
 }
 
-/*
- * One that begins or ends meanwhile makes the directory skip others. Where the calling thread is not in it, its numbers
- * are those of another namespace. False: /proc cannot be read.
- */
+/* One that begins or ends meanwhile makes the directory skip others. False: /proc cannot be read. */
 static bool call_audit_list(call_audit_visit_fn *visit, void *data)
 {
-	struct call_audit_listing listing = {
-		.visit = visit, .data = data, .self = (pid_t)raw_syscall(SYS_gettid)
-	};
+	struct call_audit_listing listing = { .visit = visit, .data = data, .self = tasks_self() };
 	size_t count = tasks_count();
 	bool read;
 

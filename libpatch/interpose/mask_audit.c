@@ -7,20 +7,22 @@
 #include "interpose/mask_audit.h"
 
 #include "arch/syscall.h"
+#include "base/heap.h"
 #include "base/syscall.h"
+#include "base/thread_safety.h"
 #include "interpose/call_audit.h"
 #include "interpose/wait_mask.h"
 #include "runtime/lock.h"
 #include "sys/process.h"
 #include "sys/seize.h"
 #include "sys/tasks.h"
+#include "sys/tid_set.h"
 #include "trap/app_sigstate.h"
 #include "trap/owned_signals.h"
 
 #include <stdatomic.h>
+#include <string.h>
 #include <time.h>
-
-#define REMEMBERED 1024
 
 static atomic_bool incomplete;
 static bool adopts = true;
@@ -78,16 +80,7 @@ bool mask_audit_can_look(void)
  * end lets owned signals through. The call itself goes on, or is begun anew by the kernel, with the mask that it was
  * made with.
  */
-static pid_t adopted[REMEMBERED];
-static size_t adopted_count;
-
-static bool mask_audit_is_adopted(pid_t tid)
-{
-	for (size_t i = 0; i < adopted_count; ++i)
-		if (adopted[i] == tid)
-			return true;
-	return false;
-}
+static struct tid_set adopted;
 
 static bool mask_audit_hides(pid_t tid)
 {
@@ -108,7 +101,7 @@ static enum thread_mask mask_audit_judge(const struct tasks_wait *wait, pid_t ti
 	uint64_t blocked;
 
 	if (wait_mask_hides(wait))
-		return arch_call_is_made(wait->pc) || mask_audit_is_adopted(tid) ? MASK_CLEAN : MASK_BLOCKS;
+		return arch_call_is_made(wait->pc) || tid_set_has(&adopted, tid) ? MASK_CLEAN : MASK_BLOCKS;
 	if (!tasks_blocked(tid, SIGNALS_OWNED, &blocked))
 		return MASK_UNREADABLE;
 	return signals_are_blocked(blocked) ? MASK_BLOCKS : MASK_CLEAN;
@@ -118,48 +111,42 @@ static enum thread_mask mask_audit_judge(const struct tasks_wait *wait, pid_t ti
  * Threads that were past all calls that are not mediated, and blocked nothing behind that: they stay so, because they
  * can only change it by a mediated call. A new thread that has got the number of one is made by such a call.
  */
-static pid_t clean[REMEMBERED];
-static size_t clean_count;
+static struct tid_set clean;
 
 static bool mask_audit_is_clean(pid_t tid)
 {
-	for (size_t i = 0; i < clean_count && !incomplete; ++i)
-		if (clean[i] == tid)
-			return true;
-	return false;
+	return !incomplete && tid_set_has(&clean, tid);
 }
 
-struct mask_audit_list {
+/* done[]: which were adopted; there is room for all threads. */
+static struct mask_audit_list {
 	pid_t self;
 	bool known;
-	pid_t threads[REMEMBERED];
-	bool done[REMEMBERED];
-	size_t count;
-};
-static struct mask_audit_list list;
+	struct tid_set threads;
+	bool *done;
+	size_t room;
+} list;
 
 static void mask_audit_begin_list(void)
 {
-	list.self = (pid_t)raw_syscall(SYS_gettid);
+	list.self = tasks_self();
 	list.known = true;
-	list.count = 0;
+	list.threads.count = 0;
 }
 
-/* False: there is no room. */
+/* False: there is no memory. */
 static bool mask_audit_list_if_blocking(const struct tasks_wait *wait, pid_t tid, enum thread_mask *mask)
+	REQUIRES(library_lock)
 {
 	*mask = mask_audit_judge(wait, tid);
 	list.known &= *mask != MASK_UNREADABLE;
 	if (*mask != MASK_BLOCKS)
 		return true;
-	if (list.count == REMEMBERED)
-		return false;
-	list.done[list.count] = false;
-	list.threads[list.count++] = tid;
-	return true;
+	return heap_reserve(&list.done, &list.room, list.threads.count + 1, sizeof(*list.done)) &&
+	       tid_set_add(&list.threads, tid);
 }
 
-static bool mask_audit_list_thread(pid_t tid, void *data)
+static bool mask_audit_list_thread(pid_t tid, void *data) REQUIRES(library_lock)
 {
 	enum thread_mask mask;
 	struct tasks_wait wait;
@@ -168,7 +155,7 @@ static bool mask_audit_list_thread(pid_t tid, void *data)
 	if (tid == list.self || mask_audit_is_clean(tid))
 		return true;
 	tasks_waits_in(tid, &wait);
-	mask_audit_list_if_blocking(&wait, tid, &mask);
+	list.known &= mask_audit_list_if_blocking(&wait, tid, &mask);
 	return true;
 }
 
@@ -177,47 +164,49 @@ static void mask_audit_forget_adopted(void)
 {
 	size_t kept = 0;
 
-	for (size_t i = 0; i < adopted_count; ++i)
-		if (mask_audit_hides(adopted[i]))
-			adopted[kept++] = adopted[i];
-	adopted_count = kept;
+	for (size_t i = 0; i < adopted.count; ++i)
+		if (mask_audit_hides(adopted.tids[i]))
+			adopted.tids[kept++] = adopted.tids[i];
+	adopted.count = kept;
 }
 
 /*
- * Adopt those that are listed. Where there is no room to note it, a thread counts as one that blocks them until it has
- * waited.
+ * Adopt those that are listed. Where there is no memory to note it, a thread counts as one that blocks them until it
+ * has waited.
  */
-static void mask_audit_adopt(void)
+static void mask_audit_adopt(void) REQUIRES(library_lock)
 {
 	uint64_t everything = SIGNALS_IN_ENTRY, before;
 
-	if (!adopts || list.count == 0)
+	if (list.threads.count == 0)
+		return;
+	memset(list.done, 0, list.threads.count * sizeof(*list.done));
+	if (!adopts)
 		return;
 	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &everything, &before, sizeof(before));
-	seize_and_unblock(list.threads, list.done, list.count, SIGNALS_OWNED, app_sigstate_place());
+	seize_and_unblock(list.threads.tids, list.done, list.threads.count, SIGNALS_OWNED,
+			  app_sigstate_place());
 	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
-	for (size_t i = 0; i < list.count; ++i)
-		if (list.done[i] && adopted_count < REMEMBERED && !mask_audit_is_adopted(list.threads[i]))
-			adopted[adopted_count++] = list.threads[i];
+	for (size_t i = 0; i < list.threads.count; ++i)
+		if (list.done[i])
+			tid_set_add(&adopted, list.threads.tids[i]);
 }
 
 /*
  * Threads that blocked owned signals when calls began to be mediated, and could not be adopted. And those that wait for
  * a child in their memory: it began without our handlers, and shares the text.
  */
-static int blocking[REMEMBERED];
-static size_t blocking_count;
+static struct tid_set blocking;
 
-static void mask_audit_remember(pid_t tid)
+static void mask_audit_remember(pid_t tid) REQUIRES(library_lock)
 {
-	if (blocking_count < REMEMBERED)
-		blocking[blocking_count++] = tid;
-	else
+	if (!tid_set_add(&blocking, tid))
 		incomplete = true;
 }
 
 /* A call_audit_visit_fn: the first look. */
 static void mask_audit_meet(pid_t tid, const struct tasks_wait *wait, bool past, void *data)
+	REQUIRES(library_lock)
 {
 	enum thread_mask mask;
 
@@ -226,8 +215,8 @@ static void mask_audit_meet(pid_t tid, const struct tasks_wait *wait, bool past,
 		incomplete = true;
 	if (tasks_is_wait_for_child(wait))
 		mask_audit_remember(tid);
-	else if (past && mask == MASK_CLEAN && clean_count < REMEMBERED)
-		clean[clean_count++] = tid;
+	else if (past && mask == MASK_CLEAN)
+		tid_set_add(&clean, tid);
 }
 
 /* 0: it does neither. */
@@ -252,9 +241,9 @@ static int mask_audit_look_at_all(void)
 
 	mask_audit_begin_list();
 	known = (tasks_visit(mask_audit_list_thread, NULL) && list.known) || tasks_is_single();
-	all_seen = over && known && list.count == 0;
-	if (list.count > 0)
-		return list.threads[0];
+	all_seen = over && known && list.threads.count == 0;
+	if (list.threads.count > 0)
+		return list.threads.tids[0];
 	/* Else there is none that could be but one of those interrupted. */
 	return known || !incomplete ? 0 : MASK_AUDIT_UNKNOWN;
 }
@@ -267,11 +256,11 @@ static int mask_audit_look_again(void)
 		found = mask_audit_look_at_all();
 	if (incomplete || found != 0)
 		return found;
-	while (blocking_count > 0) {
-		found = mask_audit_is_to_wait_for(blocking[blocking_count - 1]);
+	while (blocking.count > 0) {
+		found = mask_audit_is_to_wait_for(blocking.tids[blocking.count - 1]);
 		if (found != 0)
 			return found;
-		--blocking_count;
+		--blocking.count;
 	}
 	return 0;
 }
@@ -279,7 +268,7 @@ static int mask_audit_look_again(void)
 /* A child that has borrowed the memory has its own threads in /proc, not those that run this text. */
 static bool mask_audit_is_blind(void)
 {
-	return (!all_seen || incomplete || blocking_count > 0) && process_is_borrowed();
+	return (!all_seen || incomplete || blocking.count > 0) && process_is_borrowed();
 }
 
 int mask_audit_blocking_thread(void)
@@ -328,10 +317,10 @@ static bool mask_audit_is_soon_past(pid_t tid)
 static atomic_bool unfinished;
 
 /* Nothing to wait for, as far as `waited` is not too long: then it is known whether a thread blocks owned signals. */
-static bool mask_audit_finish(long waited)
+static bool mask_audit_finish(long waited) REQUIRES(library_lock)
 {
-	for (size_t i = 0; i < blocking_count; ++i)
-		if (mask_audit_is_soon_past(blocking[i]))
+	for (size_t i = 0; i < blocking.count; ++i)
+		if (mask_audit_is_soon_past(blocking.tids[i]))
 			return false;
 	if (waited < CALLS_WAIT_NS && !incomplete && !call_audit_is_over())
 		return false;
@@ -374,8 +363,8 @@ void mask_audit_begin(void)
 	if (!call_audit_begin(mask_audit_meet, NULL) || !list.known)
 		incomplete = true;
 	mask_audit_adopt();
-	for (size_t i = 0; i < list.count; ++i)
+	for (size_t i = 0; i < list.threads.count; ++i)
 		if (!list.done[i])
-			mask_audit_remember(list.threads[i]);
+			mask_audit_remember(list.threads.tids[i]);
 	atomic_store(&unfinished, !mask_audit_finish(0));
 }

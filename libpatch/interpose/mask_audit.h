@@ -7,6 +7,7 @@
 #define LIBPATCH_INTERPOSE_MASK_AUDIT_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 
 /* Can what threads block be known, where there are any? */
 bool mask_audit_can_look(void);
@@ -27,14 +28,14 @@ bool mask_audit_is_settled(void);
  * System calls are mediated from now on. Threads that block owned signals in the kernel, or may as soon as a call in
  * which they wait is over, are adopted: they only believe so from now on. Who else is there is remembered.
  */
-void mask_audit_begin(void);
+void mask_audit_begin(void) REQUIRES(library_lock);
 
 /*
  * A thread that blocks owned signals and cannot be adopted; 0: none is known. It would be killed by a trap byte.
  * MASK_AUDIT_UNKNOWN: there may be one, as far as can be seen.
  */
 #define MASK_AUDIT_UNKNOWN (-1)
-int mask_audit_blocking_thread(void);
+int mask_audit_blocking_thread(void) REQUIRES(library_lock);
 /*
  * Before the first commit, once: those of them that libc is just starting are waited for, a second at most; those that
  * may have been interrupted in front of a call that was not mediated yet, a few ticks. Takes the library lock now and

@@ -8,6 +8,7 @@
 
 #include "arch/syscall.h"
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 
 /* Is the call with this number one of them? */
 bool syscall_emul_concerns(long number);
@@ -18,7 +19,7 @@ bool syscall_emulate(struct arch_call *call);
  * Bring what was set before under the same rule: handlers' masks, and what the calling thread blocks, also in the mask
  * that it is about to get back.
  */
-void syscall_emul_adopt(uint64_t *mask);
+void syscall_emul_adopt(uint64_t *mask) REQUIRES(library_lock);
 /*
  * Take over the handlers that the program has. Has it any? As soon as it is known, app_handlers.h is told. Threads that
  * were there before may be about to install one, so that it may take a few calls.

@@ -59,40 +59,42 @@ static bool seize_change(const struct seize *seize, pid_t tid)
 #define LONGEST_STOP_LOOKS 100000
 
 /*
- * Until the thread stops. One that waits for a child of vfork() does not stop before that has ended, or runs another
- * program, which may be never. From PTRACE_INTERRUPT on none begins to wait so (kernel/fork.c: no process is copied
- * with a signal pending). Nor does one that waits in the kernel for memory that the program is to provide
- * (userfaultfd(2)), maybe by the very thread that waits for us, or for a file system that does not answer. The kernel
- * lets go of it when the tracer ends.
+ * Until the thread stops, which /proc and system calls may know by two numbers. One that waits for a child of vfork()
+ * does not stop before that has ended, or runs another program, which may be never. From PTRACE_INTERRUPT on none
+ * begins to wait so (kernel/fork.c: no process is copied with a signal pending). Nor does one that waits in the kernel
+ * for memory that the program is to provide (userfaultfd(2)), maybe by the very thread that waits for us, or for a file
+ * system that does not answer. The kernel lets go of it when the tracer ends.
  */
-static bool seize_wait(pid_t tid, int *status)
+static bool seize_wait(pid_t tid, pid_t number, int *status)
 {
 	const int64_t begin = raw_clock(CLOCK_MONOTONIC);
 	long found;
 
-	for (long looks = 0; (found = raw_syscall(SYS_wait4, tid, status, __WALL | WNOHANG, NULL)) == 0; ++looks) {
+	for (long looks = 0; (found = raw_syscall(SYS_wait4, number, status, __WALL | WNOHANG, NULL)) == 0; ++looks) {
 		if (tasks_waits_for_child(tid) || raw_clock(CLOCK_MONOTONIC) - begin > LONGEST_STOP_NS ||
 		    (begin < 0 && looks == LONGEST_STOP_LOOKS))
 			return false;
 		raw_syscall(SYS_sched_yield);
 	}
-	return found == tid && WIFSTOPPED(*status);
+	return found == number && WIFSTOPPED(*status);
 }
 
 static bool seize_thread(const struct seize *seize, pid_t tid)
 {
 	int status = 0;
+	/* As /proc has it, the number may be that of another process here, which must not be touched. */
+	const pid_t number = tasks_number_in_calls(tid);
 	bool done;
 	long signo;
 
-	if (seize_trace(PTRACE_SEIZE, tid, 0, NULL) != 0)
+	if (number == 0 || seize_trace(PTRACE_SEIZE, number, 0, NULL) != 0)
 		return false;
-	if (seize_trace(PTRACE_INTERRUPT, tid, 0, NULL) != 0 || !seize_wait(tid, &status))
+	if (seize_trace(PTRACE_INTERRUPT, number, 0, NULL) != 0 || !seize_wait(tid, number, &status))
 		return false;
-	done = seize_change(seize, tid);
+	done = seize_change(seize, number);
 	/* It may have stopped for a signal of its own, which it gets. */
 	signo = status >> 16 == EVENT_STOP ? 0 : WSTOPSIG(status);
-	seize_trace(PTRACE_DETACH, tid, 0, (const void *)signo);
+	seize_trace(PTRACE_DETACH, number, 0, (const void *)signo);
 	return done;
 }
 

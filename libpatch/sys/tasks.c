@@ -94,16 +94,68 @@ static long tasks_read_file(pid_t tid, const char *file, char *buffer, size_t si
 }
 
 /* Of the calling thread: the first one's is gone once that has ended. */
+static const char *tasks_own_line(const char *key, char *status, size_t size)
+{
+	long length =
+		tasks_read_open(raw_open("/proc/thread-self/status", O_RDONLY | O_CLOEXEC), status, size);
+
+	return length > 0 ? parse_find_line(status, key) : NULL;
+}
+
 size_t tasks_descriptors(void)
 {
 	char status[2048];
-	long length = tasks_read_file((pid_t)raw_syscall(SYS_gettid), "/status", status, sizeof(status));
-	const char *line = length > 0 ? parse_find_line(status, "FDSize:") : NULL;
+	const char *line = tasks_own_line("FDSize:", status, sizeof(status));
 	uint64_t count = 0;
 
 	if (line != NULL)
 		parse_decimal(line, &count);
 	return (size_t)count;
+}
+
+/*
+ * A thread has a number in each namespace that it is in, from that of the mounted /proc to its own, which the kernel's
+ * calls take. All threads of a process are in the same. Two are the same namespace, mostly.
+ */
+static bool numbers_differ;
+
+/* The numbers of a line "NSpid:". Returns how many there are, and the last one. */
+static size_t tasks_parse_numbers(const char *line, uint64_t *last)
+{
+	size_t count = 0;
+
+	*last = 0;
+	for (const char *at = line; at != NULL && *at >= '0' && *at <= '9'; ++count) {
+		at = parse_decimal(at, last);
+		at += *at == '\t';
+	}
+	return count;
+}
+
+pid_t tasks_self(void)
+{
+	char status[2048];
+	const char *line = tasks_own_line("NSpid:", status, sizeof(status));
+	uint64_t number;
+
+	if (line == NULL)
+		return (pid_t)raw_syscall(SYS_gettid);
+	numbers_differ = tasks_parse_numbers(line, &number) > 1;
+	parse_decimal(line, &number);
+	return (pid_t)number;
+}
+
+/* Not /proc/self/task/: asked by a process that has borrowed the memory, too. */
+pid_t tasks_number_in_calls(pid_t tid)
+{
+	char status[2048];
+	uint64_t number = 0;
+
+	if (!numbers_differ)
+		return tid;
+	if (tasks_read_in("/proc/", tid, "/status", status, sizeof(status)) > 0)
+		tasks_parse_numbers(parse_find_line(status, "NSpid:"), &number);
+	return (pid_t)number;
 }
 
 /* include/linux/sched.h: a worker of io_uring, which runs in the kernel only, and blocks everything. */
@@ -179,8 +231,9 @@ void tasks_describe(pid_t tid, char text[TASKS_TEXT])
 bool tasks_user_time(pid_t tid, uint64_t *ns)
 {
 	/* include/linux/posix-timers_types.h: of a thread, CPUCLOCK_VIRT. */
-	clockid_t clock = (clockid_t)(~(unsigned int)tid << 3 | 4 | 1);
-	int64_t now = raw_clock(clock);
+	pid_t number = tasks_number_in_calls(tid);
+	clockid_t clock = (clockid_t)(~(unsigned int)number << 3 | 4 | 1);
+	int64_t now = number != 0 ? raw_clock(clock) : -ESRCH;
 
 	*ns = (uint64_t)now;
 	return now >= 0;

@@ -1,6 +1,8 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The threads of this process, as /proc/self/task has them. All functions are async-signal-safe and take no lock.
+ * The threads of this process, as /proc/self/task has them, which also gives them their numbers: where /proc is that of
+ * an outer namespace of processes, these are others than those that system calls take and return. All functions are
+ * async-signal-safe and take no lock.
  */
 #ifndef LIBPATCH_SYS_TASKS_H
 #define LIBPATCH_SYS_TASKS_H
@@ -14,6 +16,11 @@ bool tasks_is_single(void);
 
 /* How many threads the process has; 0: it cannot be found out. */
 size_t tasks_count(void);
+
+/* The calling thread. Called before the other functions that take a number, wherever a look at threads begins. */
+pid_t tasks_self(void);
+/* The number by which system calls know a thread; 0: there is none. */
+pid_t tasks_number_in_calls(pid_t tid);
 
 /* How many descriptors the process has a table for, used or not; 0: it cannot be found out. */
 size_t tasks_descriptors(void);
