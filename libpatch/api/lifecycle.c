@@ -17,6 +17,7 @@
 #include "elf/dependency.h"
 #include "elf/loaded.h"
 #include "elf/module_files.h"
+#include "elf/module_span.h"
 #include "interpose/interpose.h"
 #include "interpose/mask_audit.h"
 #include "interpose/syscall_emul.h"
@@ -63,16 +64,24 @@ static patch_status lifecycle_read_options(const struct patch_option *options, s
 	return PATCH_OK;
 }
 
+/* The loader's lock must not be asked for in a copy that has it from a thread that is not there. */
+static bool lifecycle_may_ask_loader(void)
+{
+	struct lock_scope scope;
+
+	if (!lock_acquire(&scope))
+		return false;
+	lock_release(&scope);
+	return true;
+}
+
 static patch_status lifecycle_set_up(const struct lifecycle_options *options)
 {
 	static bool fork_handled;
-	struct lock_scope scope;
 	int error;
 
-	/* Before the loader's lock is asked for, which a copy may have from a thread that is not there. */
-	if (!lock_acquire(&scope))
+	if (!lifecycle_may_ask_loader())
 		return error_raise(PATCH_EFAIL, "patch_init", lock_refusal(), NULL);
-	lock_release(&scope);
 	/* Its names lead to it. */
 	if (!dependency_bind(&arch_decoder_dependency))
 		return error_raise(PATCH_ECONF, "patch_init",
@@ -161,29 +170,41 @@ static patch_status lifecycle_tell_perf(const struct lifecycle_options *options)
 	return error_raise_sys(PATCH_ESYS, "patch_init", "the kernel refused it", error);
 }
 
-/* Another copy has the process. Which one is told by its file, of whose path the end says most. */
+struct lifecycle_copy {
+	uintptr_t owner;
+	patch_status status; /* PATCH_OK: not told yet */
+};
+
+#define COPY_MESSAGE "another copy of libpatch, in this file, patches this process: two would patch each other"
+
+/* A loaded_visit_fn. Of the file's path the end says most. */
+static bool lifecycle_tell_copy(const struct loaded *loaded, void *data)
+{
+	struct lifecycle_copy *copy = data;
+	const char *path = loaded->path;
+
+	if (module_room(&loaded->module, copy->owner) == 0)
+		return true;
+	for (const char *at = path; *at != '\0'; ++at)
+		path += at - path >= ERROR_IRRITANT_SIZE - 1;
+	copy->status =
+		error_raise_name(PATCH_EEXIST, "patch_init", COPY_MESSAGE, *path == '\0' ? "the program" : path);
+	return false;
+}
+
+/* Another copy has the process. Which one is told by its file. */
 static patch_status lifecycle_refuse_copy(void)
 {
-	const char *const message =
-		"another copy of libpatch, in this file, patches this process: two would patch each other";
-	uintptr_t owner = claim_owner();
-	struct lock_scope scope;
-	struct module module;
-	patch_status status;
+	struct lifecycle_copy copy = { .owner = claim_owner(), .status = PATCH_OK };
 
-	if (owner == 0 || !lock_acquire(&scope))
-		return error_raise(PATCH_EEXIST, "patch_init", message, "unknown");
-	if (module_find_current(owner, &module)) {
-		const char *path = module_path(&module);
-
-		for (const char *at = path; *at != '\0'; ++at)
-			path += at - path >= ERROR_IRRITANT_SIZE - 1;
-		status = error_raise_name(PATCH_EEXIST, "patch_init", message, *path == '\0' ? "the program" : path);
-	} else {
-		status = error_raise_at(PATCH_EEXIST, "patch_init", message, owner);
-	}
-	lock_release(&scope);
-	return status;
+	if (copy.owner == 0 || !lifecycle_may_ask_loader())
+		return error_raise(PATCH_EEXIST, "patch_init", COPY_MESSAGE, "unknown");
+	loaded_visit(false, lifecycle_tell_copy, &copy);
+	if (copy.status == PATCH_OK)
+		loaded_visit(true, lifecycle_tell_copy, &copy);
+	if (copy.status == PATCH_OK)
+		copy.status = error_raise_at(PATCH_EEXIST, "patch_init", COPY_MESSAGE, copy.owner);
+	return copy.status;
 }
 
 /* Called by one thread at a time. */

@@ -2,8 +2,8 @@
 /*
  * Two copies of the library in one process: the first that is initialised has it, the other one is refused with a
  * reason, and everything goes on. The program has the shared library; a tool with the static one is preloaded, or
- * loaded later, or the shared library is loaded once more from another file. The two names of the shared library are
- * one copy.
+ * loaded later, or the shared library is loaded once more, from another file or in another namespace. The two names of
+ * the shared library are one copy.
  */
 #include "harness.h"
 
@@ -101,11 +101,26 @@ static void tool_second(void *unused)
 	live_on();
 }
 
+/* `module` is the library once more; ours has the process first. */
+static void refuse_other(void *module)
+{
+	patch_status (*init)(const struct patch_option *, size_t), (*last_error)(struct patch_error *);
+	struct patch_error error;
+
+	init = (patch_status (*)(const struct patch_option *, size_t))dlsym(module, "patch_init");
+	last_error = (patch_status (*)(struct patch_error *))dlsym(module, "patch_last_error");
+	REQUIRE(init && init != patch_init && last_error);
+	REQUIRE_OK(patch_init(NULL, 0));
+	CHECK_EQ(init(NULL, 0), PATCH_EEXIST);
+	CHECK_EQ(last_error(&error), PATCH_EEXIST);
+	check_told(&error, "/libpatch.so.2");
+	live_on();
+	CHECK_OK(patch_fini());
+}
+
 static void file_copied(void *unused)
 {
 	char path[] = "/tmp/libpatch-copy-XXXXXX", command[2 * PATH_MAX];
-	patch_status (*init)(const struct patch_option *, size_t), (*last_error)(struct patch_error *);
-	struct patch_error error;
 	int fd = mkstemp(path);
 	void *module;
 
@@ -116,15 +131,18 @@ static void file_copied(void *unused)
 	module = load(path);
 	unlink(path);
 	REQUIRE(module);
-	init = (patch_status (*)(const struct patch_option *, size_t))dlsym(module, "patch_init");
-	last_error = (patch_status (*)(struct patch_error *))dlsym(module, "patch_last_error");
-	REQUIRE(init && init != patch_init && last_error);
-	REQUIRE_OK(patch_init(NULL, 0));
-	CHECK_EQ(init(NULL, 0), PATCH_EEXIST);
-	CHECK_EQ(last_error(&error), PATCH_EEXIST);
-	check_told(&error, "/libpatch.so.2");
-	live_on();
-	CHECK_OK(patch_fini());
+	refuse_other(module);
+}
+
+/* There, the copy that has the process is in another namespace. */
+static void namespace_of_its_own(void *unused)
+{
+	void *module = dlmopen(LM_ID_NEWLM, library, RTLD_NOW | RTLD_LOCAL);
+
+	(void)unused;
+	if (!module)
+		SKIP("%s", dlerror());
+	refuse_other(module);
 }
 
 /* A child of fork() has the claim of its parent. */
@@ -180,6 +198,7 @@ int main(int argc, char **argv)
 	harness_isolated("tool first", tool_first, NULL);
 	harness_isolated("tool second", tool_second, NULL);
 	harness_isolated("file copied", file_copied, NULL);
+	harness_isolated("another namespace", namespace_of_its_own, NULL);
 	harness_isolated("forked", forked, NULL);
 	harness_isolated("two names", two_names, NULL);
 	harness_isolated("preloaded", preload, (void *)"/proc/self/exe");
