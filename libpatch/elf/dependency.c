@@ -79,7 +79,7 @@ static bool dependency_copy_file(int from, int to)
 	struct stat file;
 	long copied;
 
-	if (fstat(from, &file) != 0)
+	if (raw_syscall(SYS_fstat, from, &file) != 0)
 		return false;
 	for (off_t at = 0; at < file.st_size; at += copied) {
 		copied = raw_syscall(SYS_sendfile, to, from, NULL, file.st_size - at);

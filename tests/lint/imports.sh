@@ -26,7 +26,6 @@ dlvsym                             patch_make() of a symbol, outside the lock
 dlopen                             patch_init(), outside the lock
 dlinfo                             the same
 dladdr1                            patch_init(), patch_make() of a symbol: modules of other namespaces; outside the lock
-fstat                              the same
 sigaction                          installing handlers, outside the lock
 sigfillset                         the same
 sigdelset                          the same
