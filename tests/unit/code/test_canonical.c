@@ -202,10 +202,10 @@ static const struct setup {
 	{ "exit, any", MISPAIRED | ANY_PAIR, .hooks = { { HOOK_EXIT, .clobber = NO_STATE } } },
 	{ "fall", EVERY_FORM, .hooks = { { HOOK_FALL, .write = WRITE_SOME, .clobber = NO_STATE } } },
 	{ "returned", .hooks = { { HOOK_RETURNED, .clobber = NO_STATE }, { HOOK_BEFORE, .clobber = NO_STATE } } },
-	{ "count", .hooks = { { HOOK_BEFORE, ARCH_COUNT }, { HOOK_BEFORE, ARCH_COUNT_ATOMIC } } },
+	{ "count", .hooks = { { HOOK_BEFORE, .action = ARCH_COUNT }, { HOOK_BEFORE, .action = ARCH_COUNT_ATOMIC } } },
 	{ "count by thread", STAMP,
-	  .hooks = { { HOOK_BEFORE, ARCH_COUNT_THREAD }, { HOOK_BEFORE, ARCH_COUNT_ATOMIC } } },
-	{ "count, closed", CLOSED | STAMP, .hooks = { { HOOK_BEFORE, ARCH_COUNT } } },
+	  .hooks = { { HOOK_BEFORE, .action = ARCH_COUNT_THREAD }, { HOOK_BEFORE, .action = ARCH_COUNT_ATOMIC } } },
+	{ "count, closed", CLOSED | STAMP, .hooks = { { HOOK_BEFORE, .action = ARCH_COUNT } } },
 	{ "own", OWN, .hooks = { { HOOK_BEFORE, .clobber = NO_STATE } } },
 	{ "own, odd", OWN, .off = 4, .hooks = { { HOOK_BEFORE, .clobber = NO_STATE } } },
 	{ "own, writing", OWN | EVERY_FORM, .hooks = { { HOOK_BEFORE, .write = ALL_GP, .clobber = NO_STATE } } },
@@ -231,9 +231,9 @@ static const struct setup {
 	{ "own, exit, looked for", OWN | NO_LEAF, .hooks = { { HOOK_EXIT, .clobber = NO_STATE } } },
 	{ "own, exit, none", OWN | MISPAIRED, .hooks = { { HOOK_EXIT, .clobber = NO_STATE } } },
 	{ "own, fall", OWN, .hooks = { { HOOK_FALL, .write = WRITE_SOME, .clobber = NO_STATE } } },
-	{ "divert", .hooks = { { HOOK_BEFORE, ARCH_DIVERT }, { HOOK_BEFORE, .clobber = NO_STATE } } },
-	{ "instead", .off = 8, .hooks = { { HOOK_SYSCALL } } },
-	{ "instead, made", MADE, .hooks = { { HOOK_SYSCALL } } },
+	{ "divert", .hooks = { { HOOK_BEFORE, .action = ARCH_DIVERT }, { HOOK_BEFORE, .clobber = NO_STATE } } },
+	{ "instead", .off = 8, .hooks = { { .when = HOOK_SYSCALL } } },
+	{ "instead, made", MADE, .hooks = { { .when = HOOK_SYSCALL } } },
 };
 
 static const struct form *form;

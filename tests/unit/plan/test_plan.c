@@ -76,7 +76,7 @@ struct plan_case {
 	uint8_t irritant;
 };
 
-#define WINDOW(...) { __VA_ARGS__ }, sizeof((uint8_t[]){ __VA_ARGS__ })
+#define WINDOW(...) .offset_count = sizeof((uint8_t[]){ __VA_ARGS__ }), .offsets = { __VA_ARGS__ }
 
 static bool is_target(uintptr_t address, const void *data)
 {
