@@ -24,7 +24,8 @@ prepare()
 			const agent = new http.Agent({ keepAlive: true, maxSockets: 8 });
 			function ask() {
 				const i = asked++ % wanted;
-				http.get({ port: server.address().port, path: '/x' + i, agent }, reply => {
+				const address = { host: '127.0.0.1', port: server.address().port };
+				http.get({ ...address, path: '/x' + i, agent }, reply => {
 					const parts = [];
 					reply.on('data', part => parts.push(part));
 					reply.on('end', () => {

@@ -40,10 +40,16 @@ probed()
 }
 
 [ "$(grep -c ': overflow' expected)" -eq 40 ] || { echo "FAIL: without patches: $(cat expected)"; exit 1; }
-for preloaded in "$tool" "$own $tool"; do
+# On the program's stack, an overflow is found there, and shown to the program, with the help of glibc 2.35.
+on_stack=$tool
+case $(getconf GNU_LIBC_VERSION) in
+"glibc 2."[0-9] | "glibc 2."[12]? | "glibc 2.3"[0-4]) on_stack= ;;
+esac
+for preloaded in ${on_stack:+"$on_stack"} "$own $tool"; do
 	probed "$preloaded" 1 0 allow gp 0
 	probed "$preloaded" 1 0 allow all 0
 	probed "$preloaded" 3 1 allow gp 3
 	probed "$preloaded" 7 2 force gp 0
 done
-exit $((failures != 0))
+test $failures -eq 0 || exit 1
+test -n "$on_stack" || { echo "procedures on the program's stack were left out: glibc is older than 2.35"; exit 77; }
