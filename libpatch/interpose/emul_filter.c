@@ -1,12 +1,14 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * Filters of system calls, which the program sets for itself: prctl, seccomp. The calls are the program's to make.
+ * Filters of system calls, which the program sets for itself: prctl, seccomp. The calls are the program's to make, but
+ * for Syscall User Dispatch.
  */
 #include "arch/cpu.h"
 #include "arch/signal_entry.h"
 #include "interpose/emul.h"
 #include "sys/process.h"
 
+#include <errno.h>
 #include <linux/seccomp.h>
 #include <stdatomic.h>
 #include <sys/prctl.h>
@@ -19,11 +21,22 @@ static void emul_note_filter(void)
 		atomic_store(&libpatch_signal_filter, 1);
 }
 
+/* Linux 5.11; libc's header may not have it. The mode that raises SIGSYS everywhere but in a range. */
+#define SET_DISPATCH 59
+#define DISPATCH_OUTSIDE 1
+
 bool emul_prctl(struct arch_call *program)
 {
 	if ((int)program->rdi == PR_SET_SECCOMP)
 		emul_note_filter();
-	return false;
+	/*
+	 * The calls that begin and end handlers, and mediated ones, are made from where the program has not allowed
+	 * them: the first of them would raise SIGSYS without end. Kernels without it say the same.
+	 */
+	if ((int)program->rdi != SET_DISPATCH || program->rsi != DISPATCH_OUTSIDE)
+		return false;
+	program->rax = -EINVAL;
+	return true;
 }
 
 bool emul_seccomp(struct arch_call *program)
