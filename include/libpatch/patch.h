@@ -40,7 +40,7 @@ typedef enum patch_status {
 	PATCH_EDISASM = 9,   /* bytes that do not decode */
 	PATCH_EINIT = 10,    /* called before patch_init() */
 	PATCH_ENOMEM = 11,   /* out of memory, or out of memory near enough to the site */
-	PATCH_EFAULT = 12,   /* the address is not mapped, or not executable */
+	PATCH_EFAULT = 12,   /* an address is not mapped, or not executable; a counter cannot be written to */
 	PATCH_EBOUNDARY = 13, /* the address is not the first byte of an instruction */
 	PATCH_ECHANGED = 14, /* somebody else changed the bytes: a debugger, a uprobe, the program */
 	PATCH_ENOJUMP = 15,  /* no jump is possible and the policy forbids a trap */
@@ -207,7 +207,7 @@ struct patch_location {
  * leave alone. Of RFLAGS it must leave alone what instructions do not change in passing (AC, ID, NT, ...); it may
  * change it on purpose.
  *
- * `counter` is aligned to 8 and must stay mapped: a thread that was interrupted in the middle of counting does so
+ * `counter` is aligned to 8, writable, and stays so: a thread that was interrupted in the middle of counting does so
  * whenever it goes on, once, also after the patch is gone. With PATCH_COUNT_THREAD it is the calling thread's instance
  * of a thread-local variable in static storage (initial-exec model). A hit counts wherever it is: also while a
  * procedure of the thread runs, and in calls of the library.
@@ -379,7 +379,7 @@ patch_status patch_attr_set_stack(patch_attr *attr, int stack);
  * Plan one patch and generate its code; live text is not touched before patch_commit().
  *
  * location, model, attr   the caller's temporaries; attr NULL = defaults
- * out                     receives the handle
+ * out                     receives the handle; NULL after a failure
  * reserved                NULL
  *
  * PATCH_OK; PATCH_EINIT, PATCH_EFINI; PATCH_EINVAL; PATCH_ENOTSUP (an execution model that the site does not allow, a

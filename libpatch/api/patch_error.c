@@ -42,7 +42,7 @@ EXPORT const char *patch_status_string(int status)
 	case PATCH_ENOMEM:
 		return "out of memory";
 	case PATCH_EFAULT:
-		return "not executable memory";
+		return "memory that cannot be used so";
 	case PATCH_EBOUNDARY:
 		return "not the start of an instruction";
 	case PATCH_ECHANGED:

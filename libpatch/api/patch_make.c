@@ -33,8 +33,10 @@ static patch_status make_check_count(const struct patch_exec_model *model)
 	if (counter == 0 || counter % sizeof(uint64_t) != 0)
 		return error_raise(PATCH_EINVAL, "patch_make", "the model has no counter, aligned to 8 bytes",
 				   "counter");
-	if (model->count.kind > PATCH_COUNT_THREAD || (model->count.flags & ~(uint32_t)PATCH_COUNT_TSC) != 0)
+	if (model->count.kind > PATCH_COUNT_THREAD)
 		return error_raise(PATCH_EINVAL, "patch_make", "unknown kind of counter", "kind");
+	if ((model->count.flags & ~(uint32_t)PATCH_COUNT_TSC) != 0)
+		return error_raise(PATCH_EINVAL, "patch_make", "unknown flag of a counter", "flags");
 	if (model->count.kind == PATCH_COUNT_THREAD && !tls_is_static(counter))
 		return error_raise(PATCH_EINVAL, "patch_make", "the counter is not in the calling thread's static TLS",
 				   "counter");
@@ -52,6 +54,8 @@ static patch_status make_check_model(const struct patch_exec_model *model)
 	case PATCH_EXEC_MODEL_DIVERT:
 		if (model->divert.target == NULL)
 			return error_raise(PATCH_EINVAL, "patch_make", "the model has no target", "target");
+		if (model->divert.reserved != 0)
+			return error_raise(PATCH_EINVAL, "patch_make", "what is reserved must be 0", "divert.reserved");
 		return PATCH_OK;
 	case PATCH_EXEC_MODEL_COUNT:
 		return make_check_count(model);
@@ -177,7 +181,6 @@ static patch_status make_attach(uintptr_t address, const struct make_request *re
 	if (status != PATCH_OK) {
 		region_detach(patch);
 		handle_free(patch);
-		*out = NULL;
 		return status;
 	}
 	attach_leads(patch);
@@ -188,18 +191,42 @@ static patch_status make_attach(uintptr_t address, const struct make_request *re
 	return PATCH_OK;
 }
 
+/* What of the client's memory the patch will call or write to. */
+static patch_status make_check_memory(const struct patch_exec_model *model, struct refusal *refusal)
+	REQUIRES(library_lock)
+{
+	void (*destroy)(void *) = model->probe.destroy;
+	patch_status status;
+
+	if (model->type == PATCH_EXEC_MODEL_COUNT) {
+		uintptr_t counter = (uintptr_t)model->count.counter;
+
+		status = model->count.kind == PATCH_COUNT_THREAD ? PATCH_OK
+								 : site_check_use(counter, SITE_COUNTER, refusal);
+		if (status == PATCH_OK && (model->count.flags & PATCH_COUNT_TSC))
+			status = site_check_use(counter + sizeof(uint64_t), SITE_COUNTER, refusal);
+		return status;
+	}
+	if (model->type == PATCH_EXEC_MODEL_DIVERT) {
+		status = site_check_target((uintptr_t)model->divert.target, refusal);
+		destroy = model->divert.destroy;
+	} else {
+		status = site_check_use((uintptr_t)model->probe.procedure, SITE_PROCEDURE, refusal);
+	}
+	if (status == PATCH_OK && destroy != NULL)
+		status = site_check_use((uintptr_t)destroy, SITE_DESTROY, refusal);
+	return status;
+}
+
 static patch_status make_at(uintptr_t address, const struct make_request *request, patch_t *out) REQUIRES(library_lock)
 {
 	struct refusal refusal = { "", 0 };
 	const struct exits *exits = NULL;
 	struct extent extent;
-	patch_status status = PATCH_OK;
+	patch_status status;
 
 	heap_take_refusal();
-	if (request->model->type == PATCH_EXEC_MODEL_DIVERT)
-		status = site_check_target((uintptr_t)request->model->divert.target, &refusal);
-	else if (request->model->type != PATCH_EXEC_MODEL_COUNT)
-		status = site_check_procedure((uintptr_t)request->model->probe.procedure, &refusal);
+	status = make_check_memory(request->model, &refusal);
 	if (status == PATCH_OK)
 		status = site_examine(address, &extent, &refusal);
 	if (status == PATCH_OK && request->model->type == PATCH_EXEC_MODEL_PROBE_RETURN)
@@ -288,6 +315,8 @@ EXPORT patch_status patch_make(const struct patch_location *location, const stru
 	struct located located;
 
 	error_begin();
+	if (out != NULL)
+		*out = NULL;
 	if (location == NULL || model == NULL || out == NULL)
 		return error_raise(PATCH_EINVAL, "patch_make",
 				   "a location, a model and a place for the handle are needed",

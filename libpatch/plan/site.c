@@ -20,8 +20,17 @@
 #include <elf.h>
 #include <sys/mman.h>
 
-/* The one that the last procedure is in. That others than the linker unmap it is not noticed. */
-static struct maps_mapping procedures;
+/* How what a client names must be mapped, and what is said where it is not. */
+static const struct {
+	int protection;
+	const char *unmapped, *forbidden;
+} uses[] = {
+	[SITE_PROCEDURE] = { PROT_EXEC, "the procedure is not mapped", "the procedure is not executable" },
+	[SITE_DESTROY] = { PROT_EXEC, "the destroy function is not mapped", "the destroy function is not executable" },
+	[SITE_COUNTER] = { PROT_WRITE, "the counter is not mapped", "the counter cannot be written to" },
+};
+/* For each use, the mapping that the last one was in. That others than the linker unmap it is not noticed. */
+static struct maps_mapping used[sizeof(uses) / sizeof(uses[0])];
 /* The mapping looked up last, around the address at hand: most patches are made module by module. */
 static struct maps_mapping cached;
 
@@ -315,20 +324,20 @@ patch_status site_check_target(uintptr_t address, struct refusal *refusal)
 	return mapping.protection & PROT_EXEC ? PATCH_OK : PATCH_EFAULT;
 }
 
-patch_status site_check_procedure(uintptr_t address, struct refusal *refusal)
+patch_status site_check_use(uintptr_t address, enum site_use use, struct refusal *refusal)
 {
 	struct maps_mapping mapping;
 	bool readable;
 
-	if (address >= procedures.lower && address < procedures.upper)
+	if (address >= used[use].lower && address < used[use].upper)
 		return PATCH_OK;
-	*refusal = (struct refusal){ "the procedure is not mapped", address };
+	*refusal = (struct refusal){ uses[use].unmapped, address };
 	if (!maps_mapping(address, &mapping, &readable))
 		return readable ? PATCH_EFAULT : PATCH_OK;
-	refusal->message = "the procedure is not executable";
-	if (!(mapping.protection & PROT_EXEC))
+	refusal->message = uses[use].forbidden;
+	if (!(mapping.protection & uses[use].protection))
 		return PATCH_EFAULT;
-	procedures = mapping;
+	used[use] = mapping;
 	return PATCH_OK;
 }
 
@@ -354,8 +363,9 @@ bool site_decode(uintptr_t address, struct arch_insn *insn)
 void site_forget_unmapped(uintptr_t lower, uintptr_t upper)
 {
 	site_forget();
-	if (lower < procedures.upper && procedures.lower < upper)
-		procedures = (struct maps_mapping){ 0 };
+	for (size_t i = 0; i < sizeof(used) / sizeof(used[0]); i++)
+		if (lower < used[i].upper && used[i].lower < upper)
+			used[i] = (struct maps_mapping){ 0 };
 }
 
 void site_forget(void)

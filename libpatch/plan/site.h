@@ -39,8 +39,14 @@ void site_protect_restorer(uintptr_t address) REQUIRES(library_lock);
 /* May a divert lead there? PATCH_OK, or why not in *refusal. */
 patch_status site_check_target(uintptr_t address, struct refusal *refusal) REQUIRES(library_lock);
 
-/* May it be called as a procedure? PATCH_OK, also where that cannot be told, or why not in *refusal. */
-patch_status site_check_procedure(uintptr_t address, struct refusal *refusal) REQUIRES(library_lock);
+enum site_use {
+	SITE_PROCEDURE,
+	SITE_DESTROY,
+	SITE_COUNTER
+};
+
+/* May a client's address be used so? PATCH_OK, also where that cannot be told, or why not in *refusal. */
+patch_status site_check_use(uintptr_t address, enum site_use use, struct refusal *refusal) REQUIRES(library_lock);
 
 /* The module around an address that is mapped. Its code can be read until site_examine() is asked about another one. */
 bool site_module(uintptr_t address, struct module *module) REQUIRES(library_lock);
@@ -62,8 +68,8 @@ struct module;
 void site_expect(const struct module *module) REQUIRES(library_lock);
 
 /*
- * Forget what was looked up of mappings and functions, and trusted, but for the mapping that procedures are in; and
- * what the kernel refused (sys/gaps.h).
+ * Forget what was looked up of mappings and functions, and trusted, but for the mappings that clients' procedures and
+ * counters are in; and what the kernel refused (sys/gaps.h).
  */
 void site_forget(void) REQUIRES(library_lock);
 /* That, too: what is mapped there goes. */

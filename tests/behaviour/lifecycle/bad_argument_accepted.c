@@ -2,6 +2,8 @@
 /* NULL pointers, values out of range, execution models that are not there yet: each refused with its status. */
 #include "targets.h"
 
+#include <sys/mman.h>
+
 static void procedure(struct patch_exec_context *context, uint8_t post)
 {
 	(void)context;
@@ -36,6 +38,70 @@ static void attributes(void)
 	CHECK_STATUS(patch_attr_fini(NULL), PATCH_EINVAL);
 	check_words();
 	CHECK_OK(patch_attr_fini(&attr));
+}
+
+/* Whatever the patch will call or write to is looked at before it is made, and the handle says that it was not. */
+static void used_memory(const struct patch_location *good, const struct patch_exec_model *probe)
+{
+	static const uint64_t constants[2];
+	static uint64_t counters[2] = { 0 };
+	char *end = mmap(NULL, 2 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+	struct {
+		int type;
+		uintptr_t target, destroy, counter;
+		uint32_t flags;
+		patch_status expected;
+	} cases[] = {
+		{ .type = PATCH_EXEC_MODEL_PROBE, .destroy = 16, .expected = PATCH_EFAULT },
+		{ .type = PATCH_EXEC_MODEL_PROBE, .destroy = (uintptr_t)counters, .expected = PATCH_EFAULT },
+		{ .type = PATCH_EXEC_MODEL_DIVERT,
+		  .target = (uintptr_t)used_memory,
+		  .destroy = 16,
+		  .expected = PATCH_EFAULT },
+		{ .type = PATCH_EXEC_MODEL_COUNT, .counter = 16, .expected = PATCH_EFAULT },
+		{ .type = PATCH_EXEC_MODEL_COUNT, .counter = (uintptr_t)constants, .expected = PATCH_EFAULT },
+		{ .type = PATCH_EXEC_MODEL_COUNT, .counter = (uintptr_t)used_memory / 8 * 8, .expected = PATCH_EFAULT },
+		{ .type = PATCH_EXEC_MODEL_COUNT, .counter = (uintptr_t)end + 4096, .expected = PATCH_EFAULT },
+		{ .type = PATCH_EXEC_MODEL_COUNT, .counter = (uintptr_t)end + 4088, .expected = PATCH_OK },
+		{ .type = PATCH_EXEC_MODEL_COUNT,
+		  .counter = (uintptr_t)end + 4088,
+		  .flags = PATCH_COUNT_TSC,
+		  .expected = PATCH_EFAULT },
+		{ .type = PATCH_EXEC_MODEL_COUNT,
+		  .counter = (uintptr_t)counters,
+		  .flags = 2,
+		  .expected = PATCH_EINVAL },
+		{ .type = PATCH_EXEC_MODEL_COUNT, .counter = (uintptr_t)counters, .flags = 1, .expected = PATCH_OK },
+	};
+
+	REQUIRE(end != MAP_FAILED);
+	munmap(end + 4096, 4096);
+	for (size_t i = 0; i < sizeof(cases) / sizeof(cases[0]); i++) {
+		struct patch_exec_model model = { .type = cases[i].type };
+		patch_t patch = (patch_t)1;
+		patch_status status;
+
+		if (cases[i].type == PATCH_EXEC_MODEL_PROBE) {
+			model = *probe;
+			model.probe.destroy = (void (*)(void *))cases[i].destroy;
+		} else if (cases[i].type == PATCH_EXEC_MODEL_DIVERT) {
+			model.divert.target = (void *)cases[i].target;
+			model.divert.destroy = (void (*)(void *))cases[i].destroy;
+		} else {
+			model.count.counter = (uint64_t *)cases[i].counter;
+			model.count.flags = cases[i].flags;
+		}
+		CONTEXT("used memory, case %zu", i);
+		status = patch_make(good, &model, NULL, &patch, NULL);
+		CHECK_STATUS(status, cases[i].expected);
+		CHECK_EQ(patch != NULL, status == PATCH_OK);
+		if (status == PATCH_OK)
+			CHECK_OK(patch_unmake(patch));
+		else
+			check_words();
+	}
+	CONTEXT("patch_make");
+	munmap(end, 4096);
 }
 
 int main(void)
@@ -97,6 +163,12 @@ int main(void)
 	CHECK_STATUS(patch_make(&good, &model, NULL, &other, NULL), PATCH_EINVAL);
 	check_words();
 	CHECK_OK(patch_unmake(patch));
+	model.divert.target = (void *)(uintptr_t)main;
+	model.divert.original = NULL;
+	model.divert.reserved = 1;
+	CHECK_STATUS(patch_make(&good, &model, NULL, &other, NULL), PATCH_EINVAL);
+	check_words();
+	used_memory(&good, &probe);
 	location = good;
 	location.type = 99;
 	CHECK_STATUS(patch_make(&location, &probe, NULL, &patch, NULL), PATCH_EINVAL);
