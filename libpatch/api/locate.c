@@ -11,6 +11,7 @@
 #include "base/inject.h"
 #include "base/syscall.h"
 #include "plan/site.h"
+#include "sys/own_proc.h"
 
 #include <dlfcn.h>
 #include <limits.h>
@@ -31,6 +32,7 @@ static bool locate_stat(const char *path, uint64_t *device, uint64_t *inode)
 bool locate_fits(const struct locate_search *search, const char *path, bool is_program)
 {
 	const struct symbol_name *name = &search->name;
+	char program[OWN_PROC_PATH];
 	uint64_t device, inode;
 
 	if (name->module.text == NULL)
@@ -38,7 +40,7 @@ bool locate_fits(const struct locate_search *search, const char *path, bool is_p
 	if (symbol_name_is_program(name))
 		return is_program;
 	if (search->by_file)
-		return locate_stat(is_program ? "/proc/thread-self/exe" : path, &device, &inode) &&
+		return locate_stat(is_program ? own_proc_path(program, "exe") : path, &device, &inode) &&
 		       device == search->device && inode == search->inode;
 	if (is_program)
 		path = symbol_source_program_path();

@@ -8,6 +8,7 @@
 
 #include "base/format.h"
 #include "base/syscall.h"
+#include "sys/own_proc.h"
 
 #include <limits.h>
 #include <string.h>
@@ -86,7 +87,8 @@ static bool source_is_mapped(const struct elf_file *file, const struct mapped_fi
 static enum symbol_source source_open(struct elf_file *file, const struct mapped_file *mapped, struct source_path *path)
 {
 	enum symbol_source reason = SOURCE_UNREADABLE;
-	const char *name = mapped->is_program ? "/proc/thread-self/exe" : mapped->path;
+	char program[OWN_PROC_PATH];
+	const char *name = mapped->is_program ? own_proc_path(program, "exe") : mapped->path;
 
 	/* What the kernel maps has a name, and no file. */
 	if (strchr(name, '/') == NULL)

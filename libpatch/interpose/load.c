@@ -13,6 +13,7 @@
 #include "interpose/interpose.h"
 #include "interpose/mask_audit.h"
 #include "runtime/lock.h"
+#include "sys/own_proc.h"
 #include "sys/tls.h"
 
 #include <stdatomic.h>
@@ -60,11 +61,12 @@ static bool load_is_whole(const struct module *module, int file)
 
 static void load_mediate(uintptr_t start, uintptr_t address, int file)
 {
-	char path[sizeof("/proc/thread-self/fd/") + 20];
-	struct loaded loaded = { .path = path };
+	char name[sizeof("fd/") + 20], path[OWN_PROC_PATH];
+	struct loaded loaded = { 0 };
 	struct lock_scope scope;
 
-	*format_number(format_string(path, "/proc/thread-self/fd/"), (unsigned int)file, 10) = '\0';
+	*format_number(format_string(name, "fd/"), (unsigned int)file, 10) = '\0';
+	loaded.path = own_proc_path(path, name);
 	if (!tls_is_own_libcs() || !lock_acquire(&scope)) {
 		mask_audit_incomplete();
 		return;

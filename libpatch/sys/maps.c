@@ -6,6 +6,7 @@
 
 #include "base/parse.h"
 #include "base/syscall.h"
+#include "sys/own_proc.h"
 
 #include <string.h>
 #include <sys/ioctl.h>
@@ -31,7 +32,7 @@ struct reader {
 static bool reader_open_into(struct reader *reader, char *buffer)
 {
 	reader->buffer = buffer;
-	reader->fd = raw_open("/proc/thread-self/maps", O_RDONLY | O_CLOEXEC);
+	reader->fd = own_proc_open("maps", O_RDONLY | O_CLOEXEC);
 	reader->error = reader->fd < 0 ? reader->fd : 0;
 	reader->length = 0;
 	reader->at = 0;

@@ -6,18 +6,18 @@
 #include "sys/mem_read.h"
 
 #include "base/syscall.h"
+#include "sys/own_proc.h"
 
 #include <string.h>
 #include <sys/uio.h>
 
 /*
  * Reads by /proc: where a seccomp filter refuses process_vm_readv(), and pages without read permission, which the
- * kernel reads by force here, as a rule. Both ways name the calling thread, not the process: /proc/self and the process
- * id are those of the main thread, which has no memory any more once it has ended by pthread_exit().
+ * kernel reads by force here, as a rule. Both ways name the calling thread, not the process (own_proc.h).
  */
 static long mem_read_by_file(uintptr_t address, void *buffer, size_t size)
 {
-	long fd = raw_open("/proc/thread-self/mem", O_RDONLY | O_CLOEXEC);
+	long fd = own_proc_open("mem", O_RDONLY | O_CLOEXEC);
 	long got;
 
 	if (fd < 0)

@@ -9,6 +9,7 @@
 #include "base/parse.h"
 #include "base/syscall.h"
 #include "sys/mem_read.h"
+#include "sys/own_proc.h"
 
 #include <sched.h>
 #include <sys/stat.h>
@@ -96,8 +97,7 @@ static long tasks_read_file(pid_t tid, const char *file, char *buffer, size_t si
 /* Of the calling thread: the first one's is gone once that has ended. */
 static const char *tasks_own_line(const char *key, char *status, size_t size)
 {
-	long length =
-		tasks_read_open(raw_open("/proc/thread-self/status", O_RDONLY | O_CLOEXEC), status, size);
+	long length = tasks_read_open(own_proc_open("status", O_RDONLY | O_CLOEXEC), status, size);
 
 	return length > 0 ? parse_find_line(status, key) : NULL;
 }
@@ -134,13 +134,19 @@ static size_t tasks_parse_numbers(const char *line, uint64_t *last)
 
 pid_t tasks_self(void)
 {
+	const pid_t self = (pid_t)raw_syscall(SYS_gettid);
 	char status[2048];
 	const char *line = tasks_own_line("NSpid:", status, sizeof(status));
 	uint64_t number;
 
-	if (line == NULL)
-		return (pid_t)raw_syscall(SYS_gettid);
 	numbers_differ = tasks_parse_numbers(line, &number) > 1;
+	/* It may be another thread of the process that has the number there. */
+	if (numbers_differ && number != (uint64_t)self) {
+		tasks_read_open(raw_open("/proc/thread-self/status", O_RDONLY | O_CLOEXEC), status, sizeof(status));
+		line = parse_find_line(status, "NSpid:");
+	}
+	if (line == NULL)
+		return self;
 	parse_decimal(line, &number);
 	return (pid_t)number;
 }

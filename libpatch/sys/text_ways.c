@@ -10,6 +10,7 @@
 #include "base/inject.h"
 #include "base/syscall.h"
 #include "sys/mem_read.h"
+#include "sys/own_proc.h"
 #include "sys/tasks.h"
 
 #include <string.h>
@@ -97,7 +98,7 @@ static void text_mem_adopt(struct text_mem *mem, long fd)
 
 static void text_mem_open(struct text_mem *mem)
 {
-	text_mem_adopt(mem, raw_open("/proc/thread-self/mem", O_RDWR | O_CLOEXEC));
+	text_mem_adopt(mem, own_proc_open("mem", O_RDWR | O_CLOEXEC));
 }
 
 int text_write_proc_mem(struct text_mem *mem, uintptr_t address, const uint8_t *bytes, size_t length)
