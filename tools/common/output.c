@@ -4,9 +4,11 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <signal.h>
 #include <stdarg.h>
 #include <stdio.h>
 #include <sys/stat.h>
+#include <time.h>
 #include <unistd.h>
 
 #define LINE_SIZE 512
@@ -51,6 +53,38 @@ bool output_reopen(const char *file)
 	return output_is_ours() || output_open(file);
 }
 
+/*
+ * A pipe without a reader and a limit to the size of files raise signals that end the program, which knows nothing of
+ * this output: they are blocked, and what a write has raised is taken.
+ */
+static const int raised_by_write[] = {SIGPIPE, SIGXFSZ};
+
+static ssize_t write_quietly(const void *bytes, size_t size)
+{
+	const struct timespec at_once = {0, 0};
+	sigset_t raised, pending, before;
+	ssize_t written;
+	int error;
+
+	sigemptyset(&raised);
+	for (size_t i = 0; i < sizeof(raised_by_write) / sizeof(raised_by_write[0]); i++)
+		sigaddset(&raised, raised_by_write[i]);
+	pthread_sigmask(SIG_BLOCK, &raised, &before);
+	sigpending(&pending);
+	/* One that waited before is the program's. */
+	for (size_t i = 0; i < sizeof(raised_by_write) / sizeof(raised_by_write[0]); i++)
+		if (sigismember(&pending, raised_by_write[i]))
+			sigdelset(&raised, raised_by_write[i]);
+	written = write(output, bytes, size);
+	error = errno;
+	if (written < 0 && (error == EPIPE || error == EFBIG))
+		while (sigtimedwait(&raised, NULL, &at_once) < 0 && errno == EINTR)
+			;
+	pthread_sigmask(SIG_SETMASK, &before, NULL);
+	errno = error;
+	return written;
+}
+
 void say(const char *format, ...)
 {
 	char line[LINE_SIZE];
@@ -66,7 +100,7 @@ void say(const char *format, ...)
 	if ((size_t)length >= sizeof(line))
 		length = sizeof(line) - 1;
 	while (done < (size_t)length) {
-		ssize_t written = write(output, line + done, (size_t)length - done);
+		ssize_t written = write_quietly(line + done, (size_t)length - done);
 
 		if (written < 0 && errno != EINTR)
 			return;
