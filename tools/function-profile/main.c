@@ -19,7 +19,11 @@
  *                                 process itself executes, as wrapper scripts do, is traced when LIBPATCH_TRACE is set
  *
  * Time is charged to the function entered last: from one entry to the next one on the same thread, waiting included. It
- * costs two reads of a counter instead of a patch at every return.
+ * costs two reads of a counter instead of a patch at every return. What passes behind a thread's last entry is charged
+ * to none.
+ *
+ * There is no table of a program that a signal ends, abort() included, or that executes another one, and none of forked
+ * children: to see what a server does until SIGTERM, have it handle that signal, or read LIBPATCH_TRACE_PROGRESS.
  */
 #define _GNU_SOURCE
 #include "common/functions.h"
@@ -486,8 +490,14 @@ static void report_placed(void)
 			if (functions.extents[i].module != m)
 				continue;
 			placed.functions++;
-			if (!patches[i] || patch_info(patches[i], &info, sizeof(info)) != PATCH_OK ||
-			    info.strategy < 0 || info.strategy > PATCH_STRATEGY_PUNNED_JUMP)
+			if (!patches[i])
+				continue;
+			/* Its module is gone, or patch_fini() was called by the program. */
+			if (patch_info(patches[i], &info, sizeof(info)) != PATCH_OK) {
+				count_reason("patch_info");
+				continue;
+			}
+			if (info.strategy < 0 || info.strategy > PATCH_STRATEGY_PUNNED_JUMP)
 				continue;
 			placed.by[info.strategy]++;
 			trap_hits += info.trap_hits;
