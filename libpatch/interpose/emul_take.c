@@ -55,7 +55,6 @@ static void emul_post_sigtimedwait(struct mediated *call)
 bool emul_sigtimedwait(struct arch_call *program)
 {
 	struct mediated call = { .program = program, .post = emul_post_sigtimedwait, .lasts = true };
-	long number = program->rax;
 	uint64_t wanted;
 
 	if (program->r10 != SET_SIZE || !emul_is_readable((const void *)program->rdi))
@@ -69,7 +68,7 @@ bool emul_sigtimedwait(struct arch_call *program)
 	call.ours.rsi = (long)&call.info;
 	call.takes = wanted;
 	do {
-		program->rax = number;
+		program->rax = call.number;
 		app_sigwait_offer(&call, wanted);
 		(void)INJECT(INJECT_WAIT);
 		/* What comes behind this look makes the call begin anew. */

@@ -168,6 +168,8 @@ static uintptr_t signal_frame_end_call(struct mediated *call, greg_t *registers)
 	call->interrupted = true;
 	call->post(call);
 	mediated_end();
+	if (!call->made)
+		call->program->rax = call->number;
 	arch_call_registers(call->program, call->made, registers);
 	return call->made ? 0 : call->program->front;
 }
