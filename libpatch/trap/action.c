@@ -102,13 +102,17 @@ int action_unwrap(struct kernel_sigaction *kernel)
 	int index = arch_signal_index((uintptr_t)kernel->restorer);
 	bool is_reset = kernel->handler == NULL;
 	unsigned long kept = kernel->flags | KNOWN_FLAGS;
+	const struct kernel_sigaction *program;
 
 	if (index < 0)
 		return ACTION_NONE;
-	kernel_sigaction_copy(kernel, &places[index].action.program);
-	kernel->flags &= kept;
-	if (is_reset)
-		kernel->handler = NULL;
+	program = &places[index].action.program;
+	kernel->handler = is_reset ? NULL : program->handler;
+	kernel->flags = program->flags & kept;
+	kernel->mask = program->mask;
+	/* Last: who is cut short, and begins anew, finds whose it is (mediated.h). */
+	atomic_signal_fence(memory_order_seq_cst);
+	kernel->restorer = program->restorer;
 	return index;
 }
 
