@@ -31,10 +31,23 @@ static bool emul_is_handler(long signo, const struct kernel_sigaction *action)
 	       !(signo == LIBC_SETXID && emul_is_libcs(action->handler));
 }
 
-/* What the program reads back is what it set. */
+/* words: of an owned signal, one more than the index of the action that was set. */
 static void emul_post_sigaction(struct mediated *call)
 {
-	if (call->made && call->program->rax == 0 && call->program->rdx != 0)
+	const int signo = (int)call->program->rdi, index = (int)call->words[0] - 1;
+	const long result = call->program->rax;
+
+	/* It is set, too, where the kernel could not say what there was. */
+	if (!call->made || (result != 0 && result != -EFAULT))
+		return;
+	if (index >= 0) {
+		forward_set_action(signo, index);
+		/* What is ignored is not pending. */
+		if (action_at((unsigned int)index)->program.handler == (void *)(uintptr_t)SIG_IGN)
+			app_sigpending_discard(signo);
+	}
+	/* What the program reads back is what it set. */
+	if (result == 0 && call->program->rdx != 0)
 		action_unwrap((struct kernel_sigaction *)call->program->rdx);
 }
 
@@ -62,13 +75,7 @@ static bool emul_wrap_owned(int signo, const struct kernel_sigaction *program, s
 			behind = ACTION_NONE;
 		}
 	}
-	if (!action_wrap(signo, wanted, behind, kernel))
-		return false;
-	forward_set_action(signo, arch_signal_index((uintptr_t)kernel->handler));
-	/* What is ignored is not pending. */
-	if (wanted->handler == (void *)(uintptr_t)SIG_IGN)
-		app_sigpending_discard(signo);
-	return true;
+	return action_wrap(signo, wanted, behind, kernel);
 }
 
 bool emul_sigaction(struct arch_call *program)
@@ -104,6 +111,8 @@ bool emul_sigaction(struct arch_call *program)
 			mediated_end();
 			return true;
 		}
+		if (signal_index(signo) >= 0)
+			call.words[0] = (uint64_t)arch_signal_index((uintptr_t)kernel.handler) + 1;
 	}
 	mediated_make(&call);
 	return true;

@@ -104,10 +104,12 @@ uint64_t app_sigpending_pending(void)
 
 void app_sigpending_discard(int signo)
 {
+	const uint64_t before = signals_block();
 	siginfo_t info;
 
 	app_sigpending_release(&libpatch_held_of_thread[signal_index(signo)], signo, &info);
 	app_sigpending_release(&libpatch_held_of_process[signal_index(signo)], signo, &info);
+	signals_set_mask(before);
 }
 
 static void app_sigpending_drop(struct signal_held *held)

@@ -5,6 +5,7 @@
 #include "trap/owned_signals.h"
 
 #include "arch/trap_bytes.h"
+#include "base/syscall.h"
 
 #include <stdatomic.h>
 
@@ -50,4 +51,18 @@ bool signals_are_blocked(uint64_t blocked)
 	uint64_t in_entry = SIGNALS_IN_ENTRY & ~(SIGNALS_BIT(SIGKILL) | SIGNALS_BIT(SIGSTOP));
 
 	return (blocked & SIGNALS_OWNED) != 0 && blocked != in_entry;
+}
+
+uint64_t signals_block(void)
+{
+	const uint64_t all = SIGNALS_IN_ENTRY;
+	uint64_t before = 0;
+
+	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof(all));
+	return before;
+}
+
+void signals_set_mask(uint64_t mask)
+{
+	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
 }

@@ -38,6 +38,10 @@ void signal_tell_event_late(siginfo_t *info);
 /* Would a thread with this mask be killed by a trap byte? Not if it enters or leaves a handler, where it meets none. */
 bool signals_are_blocked(uint64_t blocked);
 
+/* All of them are blocked for the calling thread. Returns the mask from before, which is to be put back. */
+uint64_t signals_block(void);
+void signals_set_mask(uint64_t mask);
+
 /* The kernel's struct sigaction (arch/x86/include/uapi/asm/signal.h); libc's has another layout. */
 struct kernel_sigaction {
 	void *handler;
