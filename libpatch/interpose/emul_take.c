@@ -28,7 +28,7 @@ static void emul_tell_info(struct mediated *call)
 		call->program->rax = -EFAULT;
 }
 
-/* What the call has taken is in call->info; what was told to the thread may be taken, too. */
+/* What the call has taken is in call->info; what was told to the thread may be taken, too: then words[2] is 1. */
 static void emul_post_sigtimedwait(struct mediated *call)
 {
 	long result = call->program->rax;
@@ -36,10 +36,14 @@ static void emul_post_sigtimedwait(struct mediated *call)
 	bool is_wake = call->made && result > 0 && (call->takes & SIGNALS_BIT(result)) != 0 &&
 		       app_sigwait_is_wake(&call->info);
 
-	if (told && call->made && (result <= 0 || is_wake)) {
+	/* By one store: whoever begins anew behind it comes to the same. */
+	if (told && call->made && (result <= 0 || is_wake))
+		call->words[2] = 1;
+	atomic_signal_fence(memory_order_seq_cst);
+	if (call->words[2]) {
 		call->info = call->told;
 		call->program->rax = call->told.si_signo;
-		atomic_signal_fence(memory_order_seq_cst);
+		(void)INJECT(INJECT_TAKEN);
 		call->is_told = false;
 	} else if (told) {
 		app_sigwait_pass_on(call);

@@ -17,6 +17,7 @@
 static _Atomic int waiting_at; /* the thread that is kept right before its call; it goes on when this is 0 */
 static _Atomic bool keep;
 static _Atomic int first; /* a thread that a signal of its own comes to while it is told another one */
+static _Atomic bool interrupts; /* another signal comes while a call takes what it was told */
 static _Atomic int returned; /* calls that have */
 static _Atomic bool returned_early;
 static _Atomic int handled;
@@ -62,7 +63,16 @@ static int at_point(enum inject_point point)
 			raw_syscall(SYS_sched_yield);
 		returned_early = returned != 0;
 	}
+	if (point == INJECT_TAKEN && interrupts) {
+		interrupts = false;
+		raw_syscall(SYS_tgkill, raw_syscall(SYS_getpid), tid_of_thread(), SIGUSR1);
+	}
 	return 0;
+}
+
+static void on_usr1(int signo)
+{
+	(void)signo;
 }
 
 static void on_trap(int signo)
@@ -257,6 +267,31 @@ static void passed_on(void *way)
 	CHECK_OK(patch_fini());
 }
 
+/* It was asleep, and takes the signal once. */
+static void interrupted_while_it_takes(void *argument)
+{
+	sigset_t pending;
+	pthread_t thread;
+	int tid;
+
+	(void)argument;
+	start();
+	REQUIRE(signal(SIGUSR1, on_usr1) == SIG_DFL);
+	keep = interrupts = true;
+	thread = make_waiter(&ways[0]);
+	while ((tid = waiting_at) == 0)
+		sched_yield();
+	waiting_at = 0;
+	while (!is_in(tid, SYS_rt_sigtimedwait))
+		sched_yield();
+	kill(getpid(), SIGTRAP);
+	pthread_join(thread, NULL);
+	CHECK(!interrupts);
+	REQUIRE(sigpending(&pending) == 0);
+	CHECK_EQ(sigismember(&pending, SIGTRAP), 0);
+	CHECK_OK(patch_fini());
+}
+
 int main(void)
 {
 	harness_start();
@@ -264,5 +299,6 @@ int main(void)
 	harness_isolated("told while it leaves", told_while_it_leaves, NULL);
 	harness_isolated("passed on to one that takes it", passed_on, (void *)&ways[0]);
 	harness_isolated("passed on to one that lets it through", passed_on, (void *)&ways[3]);
+	harness_isolated("interrupted while it takes it", interrupted_while_it_takes, NULL);
 	return harness_end();
 }
