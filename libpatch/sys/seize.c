@@ -7,6 +7,7 @@
 
 #include "base/syscall.h"
 #include "sys/tasks.h"
+#include "sys/tls.h"
 
 #include <sched.h>
 #include <sys/prctl.h>
@@ -44,8 +45,8 @@ static bool seize_change(const struct seize *seize, pid_t tid)
 		return false;
 	now = mask & ~seize->signals;
 	if (now != mask) {
-		/* The first word of its storage is its own address (psABI, TLS). */
-		if (registers.fs_base == 0 || *(const uint64_t *)registers.fs_base != registers.fs_base)
+		/* Of other storage nothing is known, nor whether it is there. */
+		if (!tls_is_libcs(registers.fs_base))
 			return false;
 		*(uint64_t *)(registers.fs_base + (uintptr_t)seize->word) |= mask & seize->signals;
 	}

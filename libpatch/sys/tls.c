@@ -83,15 +83,16 @@ void tls_begin(void)
 
 bool tls_is_libcs(uintptr_t thread)
 {
-#ifdef __GLIBC__
 	struct tls_head head;
 	int error;
 
-	return mem_read(thread, &head, sizeof(head), &error) == sizeof(head) && head.thread == thread &&
-	       tls_is_head(&head);
+	if (mem_read(thread, &head, sizeof(head), &error) != sizeof(head))
+		return false;
+	/* The first word of its storage is its own address (psABI, TLS). */
+#ifdef __GLIBC__
+	return head.thread == thread && tls_is_head(&head);
 #else
-	(void)thread;
-	return true;
+	return head.thread == thread;
 #endif
 }
 

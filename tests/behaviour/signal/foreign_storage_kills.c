@@ -6,6 +6,7 @@
  * was, also behind a handler that begins with libc's and ends with another.
  */
 #include "seccomp.h"
+#include "targets.h"
 
 #include <pthread.h>
 #include <sys/auxv.h>
@@ -189,6 +190,58 @@ static void check_filtered(void *unused)
 	}
 }
 
+/* ---- a thread from before patch_init() -------------------------------------------------------------------------- */
+
+static volatile int blocks, unblocks;
+
+static PLAIN void *block_with(void *address)
+{
+	const uintptr_t of_libc = storage();
+	uint64_t mask = ~UINT64_C(0);
+
+	set_storage((uintptr_t)address);
+	call(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
+	blocks = 1;
+	while (!unblocks)
+		call(SYS_sched_yield, 0, NULL, NULL, 0);
+	mask = 0;
+	call(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, sizeof(mask));
+	set_storage(of_libc);
+	return NULL;
+}
+
+static GP_ONLY void procedure(struct patch_exec_context *context, uint8_t post)
+{
+	(void)context;
+	(void)post;
+}
+
+/* It cannot be adopted, where the library would write down what it believes: nothing is written there. */
+static void check_adoption(void *unused)
+{
+	static uint64_t words[1 << 14] __attribute__((aligned(64)));
+	uint64_t *const begin = words + (1 << 13);
+	pthread_t thread;
+	patch_t patch;
+
+	(void)unused;
+	/* As any storage has it. */
+	*begin = (uintptr_t)begin;
+	REQUIRE(pthread_create(&thread, NULL, block_with, begin) == 0);
+	while (!blocks)
+		sched_yield();
+	REQUIRE_OK(patch_init(NULL, 0));
+	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_FORCE, PATCH_ENABLED, &patch));
+	CHECK_EQ(patch_commit(), PATCH_EBLOCKED);
+	for (size_t i = 0; i < sizeof(words) / sizeof(words[0]); i++)
+		CHECK_EQ(words[i], words + i == begin ? (uintptr_t)begin : 0);
+	unblocks = 1;
+	pthread_join(thread, NULL);
+	CHECK_OK(patch_commit());
+	CHECK_EQ(t_push_push(1, 2), 5);
+	CHECK_OK(patch_fini());
+}
+
 int main(void)
 {
 	struct sigaction action = { .sa_sigaction = handler, .sa_flags = SA_SIGINFO };
@@ -207,6 +260,7 @@ int main(void)
 	foreign[NONE] = 0;
 	foreign[ODD] = (uintptr_t)page + 4096 + 4;
 
+	harness_isolated("adoption", check_adoption, NULL);
 	REQUIRE_OK(patch_init(NULL, 0));
 	sigfillset(&action.sa_mask);
 	sigaction(SIGUSR1, &action, NULL);
