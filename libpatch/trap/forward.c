@@ -103,7 +103,11 @@ static void forward_take_default(int signo, siginfo_t *info, ucontext_t *context
 {
 	static const struct kernel_sigaction default_action;
 	uintptr_t pc = context->uc_mcontext.gregs[REG_RIP];
+	const long process = raw_syscall(SYS_getpid);
 
+	/* The first process of a namespace has no default effect of what is sent (pid_namespaces(7)): we stay. */
+	if (process == 1 && !forward_is_synchronous(info, context))
+		return;
 	raw_syscall(SYS_rt_sigaction, signo, &default_action, NULL, sizeof(default_action.mask));
 	if (arch_is_int3(info, pc) && *(const uint8_t *)(pc - 1) == 0xCC) {
 		/* Once more, without us. */
@@ -113,7 +117,7 @@ static void forward_take_default(int signo, siginfo_t *info, ucontext_t *context
 	if (signo == SIGILL && forward_is_synchronous(info, context))
 		return;
 	/* Blocked until the handler returns: then it finds the program as the first one did. */
-	raw_syscall(SYS_rt_tgsigqueueinfo, raw_syscall(SYS_getpid), raw_syscall(SYS_gettid), signo, info);
+	raw_syscall(SYS_rt_tgsigqueueinfo, process, raw_syscall(SYS_gettid), signo, info);
 }
 
 #define IS(handler, constant) ((uintptr_t)(handler) == (uintptr_t)(constant))

@@ -8,6 +8,7 @@
 
 #include <poll.h>
 #include <pthread.h>
+#include <sched.h>
 #include <sys/syscall.h>
 
 static volatile int handled;
@@ -339,6 +340,43 @@ static void bad_addresses(void *argument)
 	CHECK_OK(patch_fini());
 }
 
+/* ---- the first process of a namespace ---------------------------------------------------------------------------- */
+
+static unsigned int hits;
+
+GP_ONLY static void count_hit(struct patch_exec_context *context, uint8_t post)
+{
+	(void)context;
+	(void)post;
+	hits++;
+}
+
+/* What is sent to it has no default effect (pid_namespaces(7)), and the next trap byte is met as ever. */
+static void be_first(void *unused)
+{
+	patch_t patch;
+
+	(void)unused;
+	REQUIRE(getpid() == 1);
+	REQUIRE_OK(patch_init(NULL, 0));
+	REQUIRE_OK(make_probe((uintptr_t)t_push_push, count_hit, NULL, PATCH_TRAP_POLICY_FORCE, PATCH_ENABLED, &patch));
+	REQUIRE_OK(patch_commit());
+	for (int signo = SIGILL; signo <= SIGTRAP; signo++) {
+		REQUIRE(kill(1, signo) == 0);
+		CHECK_EQ(t_push_push(1, 2), 5);
+	}
+	CHECK_EQ(hits, 2);
+	CHECK_OK(patch_fini());
+}
+
+static void first_of_namespace(void *unused)
+{
+	(void)unused;
+	if (unshare(CLONE_NEWPID) != 0)
+		SKIP("no namespace can be made: %s", strerror(errno));
+	harness_isolated("process 1", be_first, NULL);
+}
+
 int main(void)
 {
 	harness_start();
@@ -350,5 +388,6 @@ int main(void)
 	harness_isolated("suspended, sent by a thread", suspend_race, NULL);
 	harness_isolated("one shot, ignored, blocked", one_shot, NULL);
 	harness_isolated("bad addresses", bad_addresses, NULL);
+	harness_isolated("first of a namespace", first_of_namespace, NULL);
 	return harness_end();
 }
