@@ -73,6 +73,7 @@ struct loaded_call {
 	void *data;
 	const struct others *others;
 	uint64_t changes;
+	bool last; /* however modules change */
 	bool done;
 };
 
@@ -84,23 +85,32 @@ static int loaded_call_held(struct dl_phdr_info *info, size_t size, void *data)
 	(void)info;
 	(void)size;
 	call->done = loaded_changes() == call->changes;
+	/* What was listed may be gone by now: it counts as not known. */
+	if (!call->done && call->last) {
+		call->others = NULL;
+		call->done = true;
+	}
 	if (call->done)
 		call->function(call->others, call->data);
 	return 1;
 }
 
+/* Beside a thread that does nothing but load and unload there may never be a list that is still good. */
+#define TRIES 64
+
 void loaded_hold(loaded_held_fn *function, void *data)
 {
 	struct loaded_call call = { .function = function, .data = data };
 
-	do {
+	for (int i = 1; !call.done; ++i) {
 		struct others *others;
 
 		call.changes = loaded_changes();
 		call.others = others = others_make();
+		call.last = i == TRIES;
 		dl_iterate_phdr(loaded_call_held, &call);
 		others_free(others);
-	} while (!call.done);
+	}
 }
 
 static void loaded_visit_held(const struct others *others, void *data)

@@ -1,10 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * patch_init() looks through the code of all modules. One that another thread closes meanwhile stays until it is done.
+ * patch_init() looks through the code of all modules. One that another thread closes meanwhile stays until it is done;
+ * and when modules come and go whenever it has listed them, it comes to an end.
  */
 #include "targets.h"
 
 #include "base/inject.h"
+#include "runtime/lock.h"
 
 #include <dlfcn.h>
 #include <pthread.h>
@@ -70,10 +72,44 @@ static void closed_beside_init(void *unused)
 	CHECK_OK(patch_fini());
 }
 
+/* In the thread itself, as often as a thread beside it could. */
+static int load_and_unload(enum inject_point point)
+{
+	static bool loads;
+
+	if (point != INJECT_SYSCALL || loads || lock_is_inside())
+		return 0;
+	loads = true;
+	CHECK(dlclose(dlopen(module_path, RTLD_NOW | RTLD_LOCAL)) == 0);
+	loads = false;
+	return 0;
+}
+
+GP_ONLY static void procedure(struct patch_exec_context *context, uint8_t post)
+{
+	(void)context;
+	(void)post;
+}
+
+static void loads_beside_init(void *unused)
+{
+	patch_t patch;
+
+	(void)unused;
+	libpatch_inject = load_and_unload;
+	CHECK_OK(patch_init(NULL, 0));
+	libpatch_inject = NULL;
+	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_FORCE, PATCH_ENABLED, &patch));
+	CHECK_OK(patch_commit());
+	CHECK_EQ(t_push_push(1, 2), 5);
+	CHECK_OK(patch_fini());
+}
+
 int main(void)
 {
 	harness_start();
 	module_path = harness_module();
 	harness_isolated("a module is closed", closed_beside_init, NULL);
+	harness_isolated("modules come and go", loads_beside_init, NULL);
 	return harness_end();
 }
