@@ -112,7 +112,15 @@ static bool toggles;
 static unsigned long toggle_ms;
 static size_t toggled; /* commits */
 
-static const char *report_file, *union_file, *list_file;
+/* A file that is written to at the end. A program may restrict itself and open none then, or close any descriptor. */
+struct kept_file {
+	const char *path;
+	int fd;
+	struct stat status; /* of the file, when it was opened */
+};
+
+static struct kept_file report_file, union_file;
+static const char *list_file;
 static struct functions functions;
 static struct text texts[TEXTS_MAX];
 static size_t text_count;
@@ -134,7 +142,36 @@ static uint64_t now_ns(void)
 	return (uint64_t)now.tv_sec * 1000000000 + (uint64_t)now.tv_nsec;
 }
 
-/* One line of the report, or a part of one. The program may have closed any descriptor: none is kept. No malloc. */
+/* Where the program does not look for descriptors. */
+#define KEPT_FROM 600
+
+static int kept_open(const struct kept_file *file)
+{
+	return open(file->path, O_RDWR | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+}
+
+static void keep(struct kept_file *file)
+{
+	int fd = kept_open(file);
+
+	file->fd = fcntl(fd, F_DUPFD_CLOEXEC, KEPT_FROM);
+	if (file->fd >= 0)
+		fstat(file->fd, &file->status);
+	close(fd);
+}
+
+/* Another descriptor of the file; negative: it cannot be had. */
+static int kept_descriptor(const struct kept_file *file)
+{
+	struct stat status;
+
+	if (file->fd < 0 || fstat(file->fd, &status) != 0 || status.st_dev != file->status.st_dev ||
+	    status.st_ino != file->status.st_ino)
+		return kept_open(file);
+	return fcntl(file->fd, F_DUPFD_CLOEXEC, KEPT_FROM);
+}
+
+/* One line of the report, or a part of one. No malloc. */
 static __attribute__((format(printf, 1, 2))) void say(const char *format, ...)
 {
 	char line[1024];
@@ -144,7 +181,7 @@ static __attribute__((format(printf, 1, 2))) void say(const char *format, ...)
 	va_start(arguments, format);
 	length = vsnprintf(line, sizeof(line), format, arguments);
 	va_end(arguments);
-	fd = open(report_file, O_WRONLY | O_CREAT | O_APPEND | O_CLOEXEC, 0666);
+	fd = kept_descriptor(&report_file);
 	if (fd < 0)
 		return;
 	if (write(fd, line, (size_t)length < sizeof(line) ? (size_t)length : sizeof(line) - 1) < 0)
@@ -478,7 +515,7 @@ static char letter_of(const struct site *site, const struct patch_info *info)
 /* The letters of all instructions, '.' for those that no run has chosen; NULL when there is no such file. */
 static char *map_union(void)
 {
-	int fd = open(union_file, O_RDWR | O_CREAT | O_CLOEXEC, 0666);
+	int fd = kept_descriptor(&union_file);
 	struct stat status;
 	char *letters = MAP_FAILED;
 
@@ -519,11 +556,11 @@ struct sums {
 
 static void add_up(struct sums *sums)
 {
-	char *letters = union_file ? map_union() : NULL;
+	char *letters = union_file.path ? map_union() : NULL;
 	FILE *list = list_file ? fopen(list_file, "we") : NULL;
 
-	if (union_file && !letters)
-		say("error union: %s cannot be used\n", union_file);
+	if (union_file.path && !letters)
+		say("error union: %s cannot be used\n", union_file.path);
 	for (size_t i = 0; i < site_count; i++) {
 		struct patch_info info = {.state = PATCH_DISABLED};
 		char letter;
@@ -653,10 +690,13 @@ __attribute__((constructor)) static void start(void)
 	const char *names = getenv("EVERY_NTH_MODULES");
 	uint64_t begin;
 
-	report_file = copy_of("EVERY_NTH_REPORT");
-	if (!report_file)
+	report_file.path = copy_of("EVERY_NTH_REPORT");
+	if (!report_file.path)
 		return;
-	union_file = copy_of("EVERY_NTH_UNION");
+	keep(&report_file);
+	union_file.path = copy_of("EVERY_NTH_UNION");
+	if (union_file.path)
+		keep(&union_file);
 	list_file = copy_of("EVERY_NTH_LIST");
 	say("begin pid=%d\n", (int)getpid());
 	if (!functions_collect(names && names[0] ? names : "main", &functions) || !choose_sites() ||

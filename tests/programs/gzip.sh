@@ -5,7 +5,7 @@ name=gzip package=gzip modules=main
 
 prepare()
 {
-	cat "$source"/libpatch/*.c | head -c 200000 >text
+	cat "$source"/libpatch/*/*.c | head -c 200000 >text
 	seq 1 20000 >numbers
 	head -c 60000 "$build/.libs/libpatch.so" >binary
 	head -c 30000 /dev/zero >zeros

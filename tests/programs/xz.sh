@@ -6,7 +6,7 @@ name=xz package=xz-utils modules=main,liblzma.so.5
 
 prepare()
 {
-	cat "$source"/libpatch/*.c | head -c 200000 >text
+	cat "$source"/libpatch/*/*.c | head -c 200000 >text
 	seq 1 10000 >numbers
 	head -c 60000 "$build/.libs/libpatch.so" >binary
 	head -c 30000 /dev/zero >zeros
