@@ -209,6 +209,9 @@ static patch_status make_check_memory(const struct patch_exec_model *model, stru
 	}
 	if (model->type == PATCH_EXEC_MODEL_DIVERT) {
 		status = site_check_target((uintptr_t)model->divert.target, refusal);
+		/* It is written to with signals blocked, where a fault would end the process. */
+		if (status == PATCH_OK && model->divert.original != NULL)
+			status = site_check_use((uintptr_t)model->divert.original, SITE_ORIGINAL, refusal);
 		destroy = model->divert.destroy;
 	} else {
 		status = site_check_use((uintptr_t)model->probe.procedure, SITE_PROCEDURE, refusal);

@@ -28,6 +28,8 @@ static const struct {
 	[SITE_PROCEDURE] = { PROT_EXEC, "the procedure is not mapped", "the procedure is not executable" },
 	[SITE_DESTROY] = { PROT_EXEC, "the destroy function is not mapped", "the destroy function is not executable" },
 	[SITE_COUNTER] = { PROT_WRITE, "the counter is not mapped", "the counter cannot be written to" },
+	[SITE_ORIGINAL] = { PROT_WRITE, "the place for the original is not mapped",
+			    "the place for the original cannot be written to" },
 };
 /* For each use, the mapping that the last one was in. That others than the linker unmap it is not noticed. */
 static struct maps_mapping used[sizeof(uses) / sizeof(uses[0])];

@@ -42,7 +42,8 @@ patch_status site_check_target(uintptr_t address, struct refusal *refusal) REQUI
 enum site_use {
 	SITE_PROCEDURE,
 	SITE_DESTROY,
-	SITE_COUNTER
+	SITE_COUNTER,
+	SITE_ORIGINAL
 };
 
 /* May a client's address be used so? PATCH_OK, also where that cannot be told, or why not in *refusal. */

@@ -48,7 +48,7 @@ static void used_memory(const struct patch_location *good, const struct patch_ex
 	char *end = mmap(NULL, 2 * 4096, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
 	struct {
 		int type;
-		uintptr_t target, destroy, counter;
+		uintptr_t target, destroy, original, counter;
 		uint32_t flags;
 		patch_status expected;
 	} cases[] = {
@@ -57,6 +57,14 @@ static void used_memory(const struct patch_location *good, const struct patch_ex
 		{ .type = PATCH_EXEC_MODEL_DIVERT,
 		  .target = (uintptr_t)used_memory,
 		  .destroy = 16,
+		  .expected = PATCH_EFAULT },
+		{ .type = PATCH_EXEC_MODEL_DIVERT,
+		  .target = (uintptr_t)used_memory,
+		  .original = 16,
+		  .expected = PATCH_EFAULT },
+		{ .type = PATCH_EXEC_MODEL_DIVERT,
+		  .target = (uintptr_t)used_memory,
+		  .original = (uintptr_t)constants,
 		  .expected = PATCH_EFAULT },
 		{ .type = PATCH_EXEC_MODEL_COUNT, .counter = 16, .expected = PATCH_EFAULT },
 		{ .type = PATCH_EXEC_MODEL_COUNT, .counter = (uintptr_t)constants, .expected = PATCH_EFAULT },
@@ -87,6 +95,7 @@ static void used_memory(const struct patch_location *good, const struct patch_ex
 		} else if (cases[i].type == PATCH_EXEC_MODEL_DIVERT) {
 			model.divert.target = (void *)cases[i].target;
 			model.divert.destroy = (void (*)(void *))cases[i].destroy;
+			model.divert.original = (void **)cases[i].original;
 		} else {
 			model.count.counter = (uint64_t *)cases[i].counter;
 			model.count.flags = cases[i].flags;
