@@ -5,6 +5,7 @@
  */
 #include "sys/seize.h"
 
+#include "arch/thread_pointer.h"
 #include "base/syscall.h"
 #include "sys/tasks.h"
 #include "sys/tls.h"
@@ -45,8 +46,11 @@ static bool seize_change(const struct seize *seize, pid_t tid)
 		return false;
 	now = mask & ~seize->signals;
 	if (now != mask) {
-		/* Of other storage nothing is known, nor whether it is there. */
-		if (!tls_is_libcs(registers.fs_base))
+		/*
+		 * Of other storage nothing is known, nor whether it is there. A thread that clone() has made without
+		 * any has that of who made it, which, if it is the caller, must not believe what the thread blocks.
+		 */
+		if (!tls_is_libcs(registers.fs_base) || registers.fs_base == arch_thread_pointer())
 			return false;
 		*(uint64_t *)(registers.fs_base + (uintptr_t)seize->word) |= mask & seize->signals;
 	}

@@ -14,9 +14,9 @@
 /*
  * The threads are named as in tasks.h. Take `signals` out of their masks, also out of the masks that calls which wait
  * put back. What each of them had blocked of these is added to the word at `word` bytes from its thread pointer; a
- * thread without thread-local storage is left as it is. Every signal that a thread has is its own after that. done[]
- * says which were done: others have ended, are traced by somebody else, must not be traced, or wait for a child of
- * vfork(). Needs all signals blocked in the calling thread, for as long as it takes.
+ * thread without thread-local storage, or with the caller's, is left as it is. Every signal that a thread has is its
+ * own after that. done[] says which were done: others have ended, are traced by somebody else, must not be traced, or
+ * wait for a child of vfork(). Needs all signals blocked in the calling thread, for as long as it takes.
  */
 void seize_and_unblock(const pid_t *threads, bool *done, size_t count, uint64_t signals, intptr_t word);
 
