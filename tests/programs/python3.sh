@@ -1,8 +1,8 @@
 #!/bin/sh
 # SPDX-License-Identifier: LGPL-2.1-or-later
-# python3.11, zlib, expat and libm with a probe on every k-th instruction: a tour of the standard library, and parts of
-# Python's own tests where libpython3.11-testsuite is installed.
-name=python3.11 package=python3.11 modules=main,libz.so.1,libexpat.so.1,libm.so.6
+# python3, zlib, expat and libm with a probe on every k-th instruction: a tour of the standard library, and parts of
+# Python's own tests where libpython3.N-testsuite is installed.
+name=$(basename "$(readlink -f /usr/bin/python3)") package=python3 modules=main,libz.so.1,libexpat.so.1,libm.so.6
 
 # Short ones; none prints times, addresses or what it finds on the machine.
 tests='test_array test_augassign test_base64 test_binascii test_binop test_bisect test_bool test_builtin test_call
@@ -22,14 +22,15 @@ prepare()
 	if "$program" -c 'import test.test_grammar' 2>/dev/null; then
 		test -n "$full_run" || tests=$few
 	else
-		echo "libpython3.11-testsuite is not installed: Python's own tests are left out"
+		echo "lib$name-testsuite is not installed: Python's own tests are left out"
 		tests=
 	fi
 }
 
 workload()
 {
-	probed ../input/tour.py
+	# The tool's thread is one that a fork() is warned of.
+	probed -W 'ignore:This process:DeprecationWarning' ../input/tour.py
 	test -z "$tests" || probed ../input/suite.py $tests
 	probed -X importtime -c 'raise SystemExit(3)' 2>/dev/null
 	probed -c 'import sys; print("to stderr", file=sys.stderr); 1 / 0' 2>&1
