@@ -249,7 +249,7 @@ static patch_status make_in_range(const struct patch_location *location, const s
 				  patch_t *out) REQUIRES(library_lock)
 {
 	bool backward = location->direction == PATCH_LOCATION_BACKWARD;
-	patch_status status = PATCH_OK;
+	patch_status first = PATCH_OK, status;
 	struct error_chain before;
 	struct range range;
 	uintptr_t at;
@@ -268,13 +268,16 @@ static patch_status make_in_range(const struct patch_location *location, const s
 		status = make_at(at, request, out);
 		if (status == PATCH_OK) {
 			error_restore(&before);
+			first = PATCH_OK;
 			break;
 		}
 		/* The reason that is told is the first one. */
+		if (first == PATCH_OK)
+			first = status;
 		error_truncate(MAX(errors, (size_t)1));
 	}
 	range_end(&range);
-	return status;
+	return first;
 }
 
 static patch_status make_at_symbol(const struct patch_location *location, const struct located *located,

@@ -86,6 +86,34 @@ static void symbol(const char *name, size_t offset, bool call)
 	CHECK_OK(patch_commit());
 }
 
+/* What is returned is what patch_last_error() tells: of the instruction that was tried first, in either direction. */
+__asm__(".pushsection .text\n"
+	".globl refused_range, refused_range_end\n.type refused_range,@function\n"
+	"refused_range: .cfi_startproc\n nop\n mov $5, %eax\n jmp 1f\n .byte 0x06\n1: ret\n .cfi_endproc\n"
+	"refused_range_end:\n.size refused_range, .-refused_range\n"
+	".popsection\n");
+extern char refused_range[], refused_range_end[];
+
+static void refused(uintptr_t lower, int direction)
+{
+	struct patch_exec_model model = model_of(PATCH_EXEC_MODEL_PROBE_CALL, procedure, NULL);
+	struct patch_location location;
+	struct patch_error error;
+	patch_t patch;
+	patch_status status;
+
+	CONTEXT("refused, direction %d", direction);
+	memset(&location, 0, sizeof(location));
+	location.type = PATCH_LOCATION_RANGE;
+	location.direction = direction;
+	location.range.lower = lower;
+	location.range.upper = (uintptr_t)refused_range_end;
+	status = patch_make(&location, &model, NULL, &patch, NULL);
+	CHECK(status != PATCH_OK);
+	CHECK(patch == NULL);
+	CHECK_EQ(patch_last_error(&error), status);
+}
+
 int main(void)
 {
 	const struct target *pushes = target_named("t_push_push"), *five = target_named("t_five_bytes");
@@ -96,6 +124,10 @@ int main(void)
 
 	harness_start();
 	REQUIRE_OK(patch_init(NULL, 0));
+	for (int direction = PATCH_LOCATION_FORWARD; direction <= PATCH_LOCATION_BACKWARD; direction++) {
+		refused((uintptr_t)refused_range, direction);
+		refused((uintptr_t)refused_range + 8, direction); /* no instruction */
+	}
 	range(pushes, 0, 0, PATCH_LOCATION_FORWARD, PATCH_TRAP_POLICY_ALLOW, 0);
 	range(pushes, 1, 0, PATCH_LOCATION_FORWARD, PATCH_TRAP_POLICY_ALLOW, 1);
 	range(pushes, 1, 0, PATCH_LOCATION_FORWARD, PATCH_TRAP_POLICY_FORCE, 1);
