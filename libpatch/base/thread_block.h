@@ -51,10 +51,18 @@ struct overflow_note {
 	bool again;         /* it has come again */
 };
 
+/* Of a thread that steps by its own: the last instruction that it was shown, and where its code began; 0: not seen. */
+struct step_note {
+	uintptr_t shown;
+	uintptr_t begun;
+	uintptr_t pc; /* of the last step but those of what is called */
+};
+
 /* All 0 at first. */
 struct thread_block {
 	struct hook_pair pairs[HOOK_PAIRS]; /* runtime/hook_pairs.h; the first one is always 0 */
 	struct overflow_note overflow;      /* trap/overflow.c */
+	struct step_note step;              /* trap/step.c */
 	struct { /* base/error.c */
 		struct error_record chain[ERROR_CHAIN];
 		unsigned int length;

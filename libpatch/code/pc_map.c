@@ -142,6 +142,25 @@ bool code_canonical(greg_t *registers, struct code_place *place)
 	return true;
 }
 
+bool code_shown(const greg_t *registers, uintptr_t *shown, bool *begins)
+{
+	struct arch_registers interrupted;
+	struct arch_canonical canonical;
+	struct arch_code_map map;
+	const struct arch_row *row;
+
+	arch_registers_from(registers, &interrupted);
+	if (!pc_map_of_code(interrupted.pc, &map) ||
+	    !arch_canonical(&map, &interrupted, arch_thread_pointer(), pc_map_read, NULL, &canonical))
+		return false;
+	row = map.rows;
+	while (row[1].code <= interrupted.pc - map.block && row[1].code != ARENA_ROW_END)
+		++row;
+	*shown = canonical.shown.pc;
+	*begins = row->code == interrupted.pc - map.block && (row == map.rows || row[-1].original != row->original);
+	return true;
+}
+
 void code_canonical_resume(greg_t *registers, const struct code_place *place)
 {
 	struct arch_registers shown;
@@ -156,26 +175,39 @@ void code_canonical_resume(greg_t *registers, const struct code_place *place)
 
 /* ---- calls of hooks --------------------------------------------------------------------------------------------- */
 
-bool code_put_off(uintptr_t base, uintptr_t rsp)
+static bool code_find_call(uintptr_t base, uintptr_t rsp, unsigned int *way)
 {
 	struct arch_code_map map;
 
-	/* What a return leads to is on the shadow stack, too. */
-	if (arch_has_shadow_stack())
-		return false;
-	for (unsigned int way = 0; way < ARCH_PUT_OFF_WAYS; ++way) {
-		const uintptr_t *returns = arch_put_off_return(base, way);
+	for (*way = 0; *way < ARCH_PUT_OFF_WAYS; ++*way) {
+		const uintptr_t *returns = arch_put_off_return(base, *way);
 		uintptr_t pc = *returns;
 
 		/* The call has not begun, or has returned. */
 		if (rsp > (uintptr_t)returns)
 			continue;
-		if (arch_put_off_is_done(base, way))
+		if (arch_put_off_is_done(base, *way) ||
+		    (pc_map_of_code(pc, &map) && arch_put_off_is_call(&map, pc, base, *way)))
 			return true;
-		if (pc_map_of_code(pc, &map) && arch_put_off_is_call(&map, pc, base, way)) {
-			arch_put_off(base, way);
-			return true;
-		}
 	}
 	return false;
+}
+
+bool code_is_called(uintptr_t base, uintptr_t rsp)
+{
+	unsigned int way;
+
+	return code_find_call(base, rsp, &way);
+}
+
+bool code_put_off(uintptr_t base, uintptr_t rsp)
+{
+	unsigned int way;
+
+	/* What a return leads to is on the shadow stack, too. */
+	if (arch_has_shadow_stack() || !code_find_call(base, rsp, &way))
+		return false;
+	if (!arch_put_off_is_done(base, way))
+		arch_put_off(base, way);
+	return true;
 }

@@ -36,6 +36,15 @@ bool code_canonical(greg_t *registers, struct code_place *place);
 void code_canonical_resume(greg_t *registers, const struct code_place *place);
 
 /*
+ * In generated code: the pc that code_canonical() would show. `begins`: where the code for that instruction begins in
+ * its block. False: the pc tells nothing.
+ */
+bool code_shown(const greg_t *registers, uintptr_t *shown, bool *begins);
+
+/* Is the stack pointer in what the hook with its frame at `base` calls? */
+bool code_is_called(uintptr_t base, uintptr_t rsp);
+
+/*
  * A signal has interrupted a thread, with this stack pointer. If that is in what the hook with its frame at `base`
  * calls, have the call return to a stub (arch/put_off.h). False: no call of a hook's is found there.
  */

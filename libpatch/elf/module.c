@@ -146,6 +146,14 @@ bool module_find_without_lock(uintptr_t address, struct module *out)
 	return module_find(address, out);
 }
 
+bool module_is_own(uintptr_t address)
+{
+	struct module own, its;
+
+	return module_find_without_lock((uintptr_t)&module_is_own, &own) && module_find_without_lock(address, &its) &&
+	       own.identity == its.identity;
+}
+
 /* Where a module begins that was seen to be mapped, and has not been unmapped since; 0: none was seen. */
 static uintptr_t current GUARDED_BY(library_lock);
 /* What was found last, where the linker says that this begins. */

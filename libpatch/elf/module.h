@@ -41,6 +41,8 @@ const void *module_program_headers(size_t *count);
 bool module_find(uintptr_t address, struct module *out);
 /* The same in a signal handler; no when this libc cannot tell without a lock. */
 bool module_find_without_lock(uintptr_t address, struct module *out);
+/* In a signal handler, too: is the address in the module that the library is in? */
+bool module_is_own(uintptr_t address);
 
 /*
  * The same for a module that others may unload: it is there as long as the library lock is held, which the linker's

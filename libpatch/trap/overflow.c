@@ -91,14 +91,6 @@ static bool overflow_is_frame(uintptr_t guard)
 	       flags < ARCH_FLAGS_END;
 }
 
-static bool overflow_is_library(uintptr_t pc)
-{
-	struct module own, its;
-
-	return module_find_without_lock((uintptr_t)&overflow_show, &own) && module_find_without_lock(pc, &its) &&
-	       own.identity == its.identity;
-}
-
 /*
  * In what a hook calls? The registers are the program's then, and the guard is the hook's that calls a procedure; 0: it
  * asks the library whether it may run.
@@ -111,7 +103,7 @@ static bool overflow_is_in_call(struct arch_registers *at, uintptr_t address, ui
 	*guard = 0;
 	if (stack_pointer <= running && address < running && overflow_is_frame(running))
 		*guard = running;
-	else if (running == 0 || !overflow_is_library(at->pc))
+	else if (running == 0 || !module_is_own(at->pc))
 		return false;
 	return overflow_walk(at, guard) && address < at->general[ARCH_RSP];
 }

@@ -54,6 +54,13 @@ static uintptr_t put_off_frame(void)
 	return guard;
 }
 
+bool put_off_is_called(uintptr_t stack_pointer)
+{
+	const uintptr_t frame = put_off_frame();
+
+	return frame != 0 && code_is_called(frame, stack_pointer);
+}
+
 bool put_off_signal(int signo, siginfo_t *info, ucontext_t *context)
 {
 	uint64_t *blocked = (uint64_t *)&context->uc_sigmask;

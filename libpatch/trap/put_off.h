@@ -17,6 +17,8 @@
  * at once, and it comes again at the end of the call.
  */
 bool put_off_signal(int signo, siginfo_t *info, ucontext_t *context);
+/* Does the thread run what a hook calls, with this stack pointer? */
+bool put_off_is_called(uintptr_t stack_pointer);
 /* When a signal has come: if the call has returned, it is over, and what was put off is not blocked any more. */
 void put_off_end(ucontext_t *context);
 

@@ -22,6 +22,7 @@
 #include "trap/overflow.h"
 #include "trap/put_off.h"
 #include "trap/registry.h"
+#include "trap/step.h"
 #include "trap/trap.h"
 
 #include <stdatomic.h>
@@ -297,6 +298,8 @@ uintptr_t libpatch_signal_enter(int signo, siginfo_t *info, ucontext_t *context,
 	entry->moved = 0;
 	if (!tls_is_own_libcs())
 		return signal_frame_enter_without_storage(signo, info, context, action, entry);
+	if (step_is_made(info, context) && step_is_inner(context))
+		return 0;
 	call = mediated_current();
 	ends_wait = signal_frame_ends_wait(call, signo, registers);
 	arch_own_stack_finish(registers);

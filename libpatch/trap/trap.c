@@ -12,6 +12,7 @@
 #include "trap/action.h"
 #include "trap/forward.h"
 #include "trap/registry.h"
+#include "trap/step.h"
 
 #include <libpatch/trap_handler.h>
 #include <ucontext.h>
@@ -114,17 +115,6 @@ static void trap_translate(siginfo_t *info, greg_t *pc, uintptr_t trapped)
 		info->si_addr = (void *)(uintptr_t)*pc;
 }
 
-/*
- * A step between two instructions of ours. The program steps by its own: it is shown none of these, and goes on to the
- * next.
- */
-static bool trap_is_inner_step(int signo, const siginfo_t *info, const ucontext_t *context)
-{
-	const uintptr_t pc = (uintptr_t)context->uc_mcontext.gregs[REG_RIP];
-
-	return signo == SIGTRAP && info->si_code == TRAP_TRACE && arch_is_raised(info, pc) && pc_map_contains(pc);
-}
-
 /* Is it ours, and served? A trap of a displaced instruction of the program is translated. */
 static bool trap_is_served(int signo, siginfo_t *info, ucontext_t *context, uintptr_t *before)
 {
@@ -136,8 +126,6 @@ static bool trap_is_served(int signo, siginfo_t *info, ucontext_t *context, uint
 		if (trap_serve(at - 1, ARCH_TRAP_SIGTRAP, false, pc, before))
 			return true;
 		trap_translate(info, pc, at - 1);
-	} else if (trap_is_inner_step(signo, info, context)) {
-		return true;
 	} else if (signo == SIGILL && info->si_code > 0 && (uintptr_t)info->si_addr == at) {
 		if (trap_serve(at, ARCH_TRAP_SIGILL, false, pc, before))
 			return true;
@@ -152,22 +140,32 @@ static bool trap_is_served(int signo, siginfo_t *info, ucontext_t *context, uint
 	return false;
 }
 
+/* Of a frame that is, or may be, what the kernel made. */
+static bool trap_is_served_raw(int signo, siginfo_t *info, ucontext_t *context, uintptr_t *before)
+{
+	return (step_is_made(info, context) && pc_map_contains((uintptr_t)context->uc_mcontext.gregs[REG_RIP])) ||
+	       trap_is_served(signo, info, context, before);
+}
+
 bool trap_enter(int signo, siginfo_t *info, ucontext_t *context, unsigned int index, bool ends_wait)
 {
 	if (action_at(index)->behind != ACTION_NONE) {
-		if (!trap_is_inner_step(signo, info, context) && forward_offer(signo, info, context, ends_wait))
+		if (forward_offer(signo, info, context, ends_wait))
 			return true;
 		/* It sees the signal later, but not a trap of ours that was merged into it. */
 		trap_is_served(signo, info, context, &sent_back);
 		return false;
 	}
-	return !trap_is_served(signo, info, context, &sent_back) &&
-	       forward_enter(signo, info, context, index, ends_wait);
+	/* No int3's signal is merged into a step's, wherever that has led. */
+	if (step_is_made(info, context) || !trap_is_served(signo, info, context, &sent_back))
+		return forward_enter(signo, info, context, index, ends_wait);
+	step_has_begun(context);
+	return false;
 }
 
 bool trap_enter_without_storage(int signo, siginfo_t *info, ucontext_t *context, const struct action *action)
 {
-	return !trap_is_served(signo, info, context, NULL) &&
+	return !trap_is_served_raw(signo, info, context, NULL) &&
 	       forward_enter_without_storage(&action->program, signo, info, context);
 }
 
@@ -177,7 +175,7 @@ void trap_leave(ucontext_t *context)
 
 	/* As the program's signals go, that is the end of it, but a trap of ours has to be served. */
 	if (forward_end(context))
-		trap_is_served(info->si_signo, info, context, &sent_back);
+		trap_is_served_raw(info->si_signo, info, context, &sent_back);
 }
 
 EXPORT void libpatch_on_trap(int signo, siginfo_t *info, void *data)
@@ -185,6 +183,6 @@ EXPORT void libpatch_on_trap(int signo, siginfo_t *info, void *data)
 	ucontext_t *context = data;
 
 	forward_take(context);
-	if (!trap_is_served(signo, info, context, &sent_back))
+	if (!trap_is_served_raw(signo, info, context, &sent_back))
 		forward_hand_on(signo, info, context);
 }
