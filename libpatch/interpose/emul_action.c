@@ -100,7 +100,6 @@ bool emul_sigaction(struct arch_call *program)
 			app_handlers_expect();
 	}
 	mediated_begin(&call);
-	call.ours = *program;
 	if (action != NULL) {
 		bool wrapped = signal_index(signo) >= 0 ? emul_wrap_owned(signo, &wanted, &kernel) :
 							  action_wrap(signo, &wanted, ACTION_NONE, &kernel);

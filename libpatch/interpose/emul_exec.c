@@ -47,7 +47,6 @@ bool emul_execve(struct arch_call *program)
 		return false;
 	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &call.words[0], SET_SIZE);
 	mediated_begin(&call);
-	call.ours = *program;
 	for (int slot = 0; slot < SIGNALS_OWNABLE; ++slot) {
 		struct kernel_sigaction action;
 

@@ -47,7 +47,6 @@ static bool emul_fork_like(struct arch_call *program, uint64_t flags, uintptr_t 
 	emul_inherit_masks(flags, thread);
 	if ((flags & (CLONE_VM | CLONE_VFORK | CLONE_SETTLS)) || stack != 0)
 		return false;
-	call.ours = *program;
 	mediated_begin(&call);
 	lock_over_fork(emul_make_call, &call);
 	call.busy = false;

@@ -92,7 +92,6 @@ bool emul_sigprocmask(struct arch_call *program)
 	if (program->r10 != SET_SIZE || (set != NULL && !is_change))
 		return false;
 	mediated_begin(&call);
-	call.ours = *program;
 	call.words[0] = app_sigstate_blocked();
 	if (set != NULL) {
 		if (!emul_is_readable(set)) {

@@ -68,11 +68,10 @@ bool emul_sigtimedwait(struct arch_call *program)
 		return false;
 	emul_adopt_before_wait();
 	mediated_begin(&call);
-	call.ours = *program;
 	call.ours.rsi = (long)&call.info;
 	call.takes = wanted;
 	do {
-		program->rax = call.number;
+		program->rax = call.ours.rax;
 		app_sigwait_offer(&call, wanted);
 		(void)INJECT(INJECT_WAIT);
 		/* What comes behind this look makes the call begin anew. */
@@ -98,7 +97,6 @@ bool emul_sigpending(struct arch_call *program)
 	struct mediated call = { .program = program, .post = emul_post_sigpending };
 
 	mediated_begin(&call);
-	call.ours = *program;
 	mediated_make(&call);
 	return true;
 }

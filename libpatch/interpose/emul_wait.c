@@ -73,7 +73,6 @@ bool emul_sigsuspend(struct arch_call *program)
 		return false;
 	emul_adopt_before_wait();
 	mediated_begin(&call);
-	call.ours = *program;
 	return emul_wait(&call, &call.ours.rdi);
 }
 
@@ -85,7 +84,6 @@ bool emul_ppoll(struct arch_call *program, size_t mask, long size)
 		return false;
 	emul_adopt_before_wait();
 	mediated_begin(&call);
-	call.ours = *program;
 	return emul_wait(&call, (long *)((char *)&call.ours + mask));
 }
 
@@ -107,7 +105,6 @@ bool emul_pselect(struct arch_call *program)
 		return false;
 	emul_adopt_before_wait();
 	mediated_begin(&call);
-	call.ours = *program;
 	call.ours.r9 = (long)&ours;
 	return emul_wait(&call, &ours.mask);
 }
@@ -143,7 +140,6 @@ bool emul_io_uring_enter(struct arch_call *program)
 		return false;
 	emul_adopt_before_wait();
 	mediated_begin(&call);
-	call.ours = *program;
 	call.ours.r8 = (long)&ours;
 	return emul_wait(&call, (long *)&ours.mask);
 }

@@ -16,7 +16,7 @@ void mediated_begin(struct mediated *call)
 {
 	const bool borrowed = app_sigstate_is_child(call->lasts);
 
-	call->number = call->program->rax;
+	call->ours = *call->program;
 	call->made = false;
 	call->interrupted = false;
 	atomic_signal_fence(memory_order_seq_cst);

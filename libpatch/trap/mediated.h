@@ -19,8 +19,7 @@
 
 struct mediated {
 	struct arch_call *program; /* its registers, and the result when the call is made */
-	struct arch_call ours;     /* as the kernel gets it: the first seven words */
-	long number; /* in the register of the result, until there is one */
+	struct arch_call ours;     /* as the kernel gets it: the first seven words, at first the program's */
 	bool made;
 	bool interrupted; /* `post` runs for a handler: all signals are blocked, and the frame has the mask */
 	/* Also when the call is not made, and will begin anew, or never. */

@@ -170,7 +170,7 @@ static uintptr_t signal_frame_end_call(struct mediated *call, greg_t *registers)
 	call->post(call);
 	mediated_end();
 	if (!call->made)
-		call->program->rax = call->number;
+		call->program->rax = call->ours.rax;
 	arch_call_registers(call->program, call->made, registers);
 	return call->made ? 0 : call->program->front;
 }
