@@ -23,17 +23,15 @@ static void emul_post_execve(struct mediated *call)
 			action_take_over(signals_ownable[slot]);
 	}
 	if (!call->interrupted)
-		raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &call->words[0], NULL, SET_SIZE);
+		signals_set_mask(call->words[0]);
 }
 
 /* A new program inherits what is blocked and what is ignored: let it be what this one believes. */
 bool emul_execve(struct arch_call *program)
 {
 	struct mediated call = { .program = program, .post = emul_post_execve, .lasts = true, .leaves = true };
-	const uint64_t all = SIGNALS_IN_ENTRY;
 	uint64_t blocked = app_sigstate_blocked();
 	bool alone = process_is_borrowed() || tasks_is_single();
-	uint64_t mask;
 
 	for (int slot = 0; slot < SIGNALS_OWNABLE; ++slot) {
 		struct kernel_sigaction action;
@@ -45,7 +43,7 @@ bool emul_execve(struct arch_call *program)
 	}
 	if (blocked == 0 && call.words[1] == 0 && put_off_blocked() == 0)
 		return false;
-	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &call.words[0], SET_SIZE);
+	call.words[0] = signals_block();
 	mediated_begin(&call);
 	for (int slot = 0; slot < SIGNALS_OWNABLE; ++slot) {
 		struct kernel_sigaction action;
@@ -55,8 +53,7 @@ bool emul_execve(struct arch_call *program)
 			continue;
 		raw_syscall(SYS_rt_sigaction, signals_ownable[slot], &action, NULL, SET_SIZE);
 	}
-	mask = (call.words[0] & ~put_off_blocked()) | blocked;
-	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, NULL, SET_SIZE);
+	signals_set_mask((call.words[0] & ~put_off_blocked()) | blocked);
 	/* What is held is pending for the new program; it is held again if the call fails. A borrower holds nothing. */
 	if (!process_is_borrowed())
 		signal_frame_raise_held(blocked);

@@ -67,13 +67,12 @@ static void emul_post_sigprocmask(struct mediated *call)
  */
 static void emul_unblock_held(struct mediated *call, uint64_t *kernel)
 {
-	const uint64_t all = SIGNALS_IN_ENTRY;
 	uint64_t now = emul_changed_mask((int)call->program->rdi, call->words[0], call->words[1]);
 	uint64_t *old = (uint64_t *)call->program->rdx;
 
 	if ((app_sigpending_pending() & ~now) == 0 || (old != NULL && !emul_is_writable(old, SET_SIZE)))
 		return;
-	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &call->mask, SET_SIZE);
+	call->mask = signals_block();
 	signal_frame_raise_held(OWNED & ~now);
 	*kernel = emul_changed_mask((int)call->program->rdi, call->mask, *kernel) & ~OWNED;
 	call->mask &= ~put_off_blocked();

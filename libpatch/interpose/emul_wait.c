@@ -15,7 +15,7 @@
 void emul_hold_again(struct mediated *call)
 {
 	if (call->words[1] && !call->interrupted)
-		raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &call->words[0], NULL, SET_SIZE);
+		signals_set_mask(call->words[0]);
 	call->words[1] = 0;
 }
 

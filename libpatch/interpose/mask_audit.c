@@ -176,17 +176,17 @@ static void mask_audit_forget_adopted(void)
  */
 static void mask_audit_adopt(void) REQUIRES(library_lock)
 {
-	uint64_t everything = SIGNALS_IN_ENTRY, before;
+	uint64_t before;
 
 	if (list.threads.count == 0)
 		return;
 	memset(list.done, 0, list.threads.count * sizeof(*list.done));
 	if (!adopts)
 		return;
-	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &everything, &before, sizeof(before));
+	before = signals_block();
 	seize_and_unblock(list.threads.tids, list.done, list.threads.count, SIGNALS_OWNED,
 			  app_sigstate_place());
-	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
+	signals_set_mask(before);
 	for (size_t i = 0; i < list.threads.count; ++i)
 		if (list.done[i])
 			tid_set_add(&adopted, list.threads.tids[i]);

@@ -138,29 +138,25 @@ static bool app_sigwait_tell_to(struct waiter *waiter, int signo)
 
 void app_sigwait_tell(int signo)
 {
-	const uint64_t all = SIGNALS_IN_ENTRY;
-	uint64_t before;
-
 	/* A waiter waits until this is done. */
-	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof(all));
+	const uint64_t before = signals_block();
+
 	for (size_t i = 0; i < WAITERS; ++i)
 		if (app_sigwait_tell_to(&waiters[i], signo))
 			break;
-	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
+	signals_set_mask(before);
 }
 
 void app_sigwait_pass_on(struct mediated *call)
 {
-	const uint64_t all = SIGNALS_IN_ENTRY;
-	uint64_t before;
+	const uint64_t before = signals_block();
 
-	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof(all));
 	if (call->is_told) {
 		call->is_told = false;
 		app_sigpending_put(call->told.si_signo, &call->told);
 		app_sigwait_tell(call->told.si_signo);
 	}
-	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
+	signals_set_mask(before);
 }
 
 bool app_sigwait_is_wake(const siginfo_t *info)

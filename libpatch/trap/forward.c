@@ -143,7 +143,7 @@ static void forward_call_handler(const struct kernel_sigaction *program, int sig
 	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &mask, &before, sizeof(mask));
 	/* With or without SA_SIGINFO: in this calling convention a handler may ignore arguments. */
 	handler(signo, info, context);
-	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
+	signals_set_mask(before);
 	context->uc_link = mark;
 	if (generated)
 		code_canonical_resume(registers, &place);

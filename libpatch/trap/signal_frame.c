@@ -36,16 +36,15 @@ static uint64_t *signal_frame_mask(ucontext_t *context)
 
 void signal_frame_raise_held(uint64_t open)
 {
-	const uint64_t all = SIGNALS_IN_ENTRY;
-	uint64_t before;
 	siginfo_t info;
+	uint64_t before;
 	int signo;
 	bool alone;
 
 	if ((app_sigpending_pending() & open) == 0)
 		return;
 	/* What is taken is raised, whatever comes; all come when the mask is put back. */
-	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &all, &before, sizeof(all));
+	before = signals_block();
 	/* A signal of the process is this thread's now, as others believe to block it, unless there are no others. */
 	alone = tasks_is_single();
 	while ((signo = app_sigpending_take(open, &info)) != 0) {
@@ -58,7 +57,7 @@ void signal_frame_raise_held(uint64_t open)
 		/* The kernel drops a thread's second one of a number: it comes when the first one's handler returns. */
 		open &= alone ? open : ~SIGNALS_BIT(signo);
 	}
-	raw_syscall(SYS_rt_sigprocmask, SIG_SETMASK, &before, NULL, sizeof(before));
+	signals_set_mask(before);
 }
 
 /* ---- where a handler's end goes on ------------------------------------------------------------------------------ */
