@@ -49,8 +49,9 @@ struct site {
 	atomic_uint hits;
 };
 
-/* An executable segment, as it was. */
+/* An executable segment, as it was, and the path of its module, which may go. */
 struct text {
+	const char *path;
 	const uint8_t *address;
 	const uint8_t *copy;
 	size_t size;
@@ -138,6 +139,12 @@ static void wait_for_hits(void)
 		sleep_ms(1);
 }
 
+static bool is_text(const ElfW(Phdr) *segment)
+{
+	return segment->p_type == PT_LOAD && (segment->p_flags & PF_X) && (segment->p_flags & PF_R) &&
+	       !(segment->p_flags & PF_W);
+}
+
 static int copy_text(struct dl_phdr_info *info, size_t size, void *unused)
 {
 	(void)size;
@@ -145,16 +152,44 @@ static int copy_text(struct dl_phdr_info *info, size_t size, void *unused)
 	for (int i = 0; i < info->dlpi_phnum; i++) {
 		const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
 		const uint8_t *address = (const uint8_t *)(info->dlpi_addr + segment->p_vaddr);
+		const char *path;
 		uint8_t *copy;
 
-		if (segment->p_type != PT_LOAD || !(segment->p_flags & PF_X) || !(segment->p_flags & PF_R) ||
-		    segment->p_flags & PF_W || text_count == TEXTS_MAX)
+		if (!is_text(segment) || text_count == TEXTS_MAX)
 			continue;
+		path = strdup(info->dlpi_name);
 		copy = malloc(segment->p_memsz);
-		if (!copy)
+		if (!path || !copy)
 			return 1;
 		memcpy(copy, address, segment->p_memsz);
-		texts[text_count++] = (struct text){ address, copy, segment->p_memsz };
+		texts[text_count++] = (struct text){ path, address, copy, segment->p_memsz };
+	}
+	return 0;
+}
+
+static bool compare_text(const struct text *text)
+{
+	for (size_t k = 0; k < text->size; k++)
+		if (text->address[k] != text->copy[k]) {
+			say("error text: %p: 0x%02x, was 0x%02x\n", (const void *)&text->address[k], text->address[k],
+			    text->copy[k]);
+			return false;
+		}
+	return true;
+}
+
+/* Of what is still there, and does not go meanwhile. */
+static int compare_module(struct dl_phdr_info *info, size_t size, void *same)
+{
+	(void)size;
+	for (int i = 0; i < info->dlpi_phnum; i++) {
+		const ElfW(Phdr) *segment = &info->dlpi_phdr[i];
+		const uint8_t *address = (const uint8_t *)(info->dlpi_addr + segment->p_vaddr);
+
+		for (size_t n = 0; n < text_count && is_text(segment); n++)
+			if (texts[n].address == address && texts[n].size == segment->p_memsz &&
+			    strcmp(texts[n].path, info->dlpi_name) == 0)
+				*(bool *)same &= compare_text(&texts[n]);
 	}
 	return 0;
 }
@@ -163,14 +198,7 @@ static bool compare_texts(void)
 {
 	bool same = true;
 
-	for (size_t i = 0; i < text_count; i++)
-		for (size_t k = 0; k < texts[i].size; k++)
-			if (texts[i].address[k] != texts[i].copy[k]) {
-				say("error text: %p: 0x%02x, was 0x%02x\n", (const void *)&texts[i].address[k],
-				    texts[i].address[k], texts[i].copy[k]);
-				same = false;
-				break;
-			}
+	dl_iterate_phdr(compare_module, &same);
 	return same;
 }
 
