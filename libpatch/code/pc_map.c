@@ -151,7 +151,8 @@ bool code_shown(const greg_t *registers, uintptr_t *shown, bool *begins)
 
 	arch_registers_from(registers, &interrupted);
 	if (!pc_map_of_code(interrupted.pc, &map) ||
-	    !arch_canonical(&map, &interrupted, arch_thread_pointer(), pc_map_read, NULL, &canonical))
+	    !arch_canonical(&map, &interrupted, arch_thread_pointer(), pc_map_read, NULL, &canonical) ||
+	    canonical.pc != interrupted.pc)
 		return false;
 	row = map.rows;
 	while (row[1].code <= interrupted.pc - map.block && row[1].code != ARENA_ROW_END)

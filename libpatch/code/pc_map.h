@@ -37,7 +37,7 @@ void code_canonical_resume(greg_t *registers, const struct code_place *place);
 
 /*
  * In generated code: the pc that code_canonical() would show. `begins`: where the code for that instruction begins in
- * its block. False: the pc tells nothing.
+ * its block. False: it is elsewhere that the thread would go on.
  */
 bool code_shown(const greg_t *registers, uintptr_t *shown, bool *begins);
 
