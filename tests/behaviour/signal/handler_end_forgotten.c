@@ -2,7 +2,8 @@
 /*
  * A handler is left at once where there is nothing to be done at its end. What there may be to be done, though neither
  * the handler's frame nor the thread's own belief has any owned signal: a trap that a tool in front has not handed on;
- * a signal of the process that another thread holds; a child in its parent's memory, which believes something else.
+ * a signal of the process that another thread holds; a child in its parent's memory, which believes something else. And
+ * what only one of the two has.
  */
 #include "targets.h"
 
@@ -204,9 +205,56 @@ static void what_the_child_believes(void *unused)
 	CHECK_OK(patch_fini());
 }
 
+/* ---- what is believed -------------------------------------------------------------------------------------------- */
+
+static void on_usr1_unblocking(int signo, siginfo_t *info, void *context)
+{
+	sigset_t set;
+
+	(void)signo;
+	(void)info;
+	(void)context;
+	sigemptyset(&set);
+	sigaddset(&set, SIGTRAP);
+	REQUIRE(sigprocmask(SIG_UNBLOCK, &set, NULL) == 0);
+}
+
+static void on_usr1_returning(int signo, siginfo_t *info, void *context)
+{
+	(void)signo;
+	(void)info;
+	(void)context;
+}
+
+/* The program blocks it, and the handler does not: in the frame only. The other way round: in the thread's belief. */
+static void believed(void *unused)
+{
+	const pid_t self = (pid_t)syscall(SYS_gettid);
+	sigset_t set;
+	patch_t patch;
+
+	(void)unused;
+	REQUIRE_OK(patch_init(NULL, 0));
+	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_FORCE, PATCH_ENABLED, &patch));
+	REQUIRE_OK(patch_commit());
+	set_handler(SIGUSR1, on_usr1_returning, SIGTRAP);
+	send_to(self, SIGUSR1);
+	CHECK(!is_blocked(SIGTRAP));
+	set_handler(SIGUSR1, on_usr1_unblocking, 0);
+	sigemptyset(&set);
+	sigaddset(&set, SIGTRAP);
+	REQUIRE(sigprocmask(SIG_BLOCK, &set, NULL) == 0);
+	send_to(self, SIGUSR1);
+	/* The kernel does not. */
+	CHECK_EQ(t_push_push(1, 2), 5);
+	CHECK(is_blocked(SIGTRAP));
+	CHECK_OK(patch_fini());
+}
+
 int main(void)
 {
 	harness_start();
+	harness_isolated("what is believed", believed, NULL);
 	harness_isolated("not handed on", not_handed_on, NULL);
 	harness_isolated("SIGTRAP held for the process", held_for_the_process, (void *)SIGTRAP);
 	harness_isolated("SIGILL held for the process", held_for_the_process, (void *)SIGILL);
