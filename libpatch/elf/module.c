@@ -116,6 +116,15 @@ bool module_of_map(uintptr_t address, const void *start, const struct link_map *
 	return true;
 }
 
+/* By the linker that made the module; the first one is not there where the headers are not mapped. */
+extern const char __ehdr_start[] __attribute__((weak, visibility("hidden")));
+extern const char _end[] __attribute__((visibility("hidden")));
+
+bool module_is_own(uintptr_t address)
+{
+	return __ehdr_start != NULL && address >= (uintptr_t)__ehdr_start && address < (uintptr_t)_end;
+}
+
 #ifdef HAVE_DL_FIND_OBJECT
 
 static void module_take(uintptr_t address, const struct dl_find_object *object, struct module *out)
@@ -144,14 +153,6 @@ bool module_find(uintptr_t address, struct module *out)
 bool module_find_without_lock(uintptr_t address, struct module *out)
 {
 	return module_find(address, out);
-}
-
-bool module_is_own(uintptr_t address)
-{
-	struct module own, its;
-
-	return module_find_without_lock((uintptr_t)&module_is_own, &own) && module_find_without_lock(address, &its) &&
-	       own.identity == its.identity;
 }
 
 /* Where a module begins that was seen to be mapped, and has not been unmapped since; 0: none was seen. */
