@@ -118,6 +118,7 @@ static patch_status lifecycle_set_up(const struct lifecycle_options *options)
 	if (!fork_handled && lock_handle_fork() != 0)
 		return error_raise(PATCH_ENOMEM, "patch_init", "out of memory", "pthread_atfork");
 	fork_handled = true;
+	lock_look_for_filters();
 	error = forward_own_signals();
 	if (error != 0)
 		return error_raise_sys(PATCH_ESYS, "patch_init",

@@ -46,7 +46,6 @@ bool emul_sigpending(struct arch_call *program);
 
 /* emul_action.c */
 bool emul_sigaction(struct arch_call *program);
-bool emul_has_handler(int signo);
 
 /* emul_exec.c */
 bool emul_execve(struct arch_call *program);

@@ -8,7 +8,6 @@
 #include "interpose/call_audit.h"
 #include "interpose/syscall_emul.h"
 #include "runtime/app_handlers.h"
-#include "runtime/fork.h"
 #include "trap/action.h"
 #include "trap/app_sigpending.h"
 #include "trap/forward.h"
@@ -30,25 +29,6 @@ static bool emul_is_handler(long signo, const struct kernel_sigaction *action)
 {
 	return action->handler != (void *)(uintptr_t)SIG_DFL && action->handler != (void *)(uintptr_t)SIG_IGN &&
 	       !(signo == LIBC_SETXID && emul_is_libcs(action->handler));
-}
-
-/* The program has, or is about to have, a handler. */
-static void emul_expect_handler(int signo)
-{
-	app_handlers_expect();
-	/* Of what filters raise: it may come in the middle of a fork (emul_fork.c). */
-	if (signo == SIGSYS)
-		lock_set_forks(LOCK_FORKS_BY_HANDLER);
-}
-
-bool emul_has_handler(int signo)
-{
-	struct kernel_sigaction action;
-
-	if (action_get(signo, &action) != 0)
-		return false;
-	action_unwrap(&action);
-	return emul_is_handler(signo, &action);
 }
 
 /* words: of an owned signal, one more than the index of the action that was set. */
@@ -117,7 +97,7 @@ bool emul_sigaction(struct arch_call *program)
 			kernel_sigaction_copy(&wanted, &action_at((unsigned int)ours)->program);
 		wanted.mask &= ~SIGNALS_NEVER_BLOCKED;
 		if (emul_is_handler(signo, &wanted))
-			emul_expect_handler(signo);
+			app_handlers_expect();
 	}
 	mediated_begin(&call);
 	if (action != NULL) {
@@ -137,6 +117,20 @@ bool emul_sigaction(struct arch_call *program)
 	return true;
 }
 
+static bool emul_any_handler(void)
+{
+	for (int signo = 1; signo <= SIGNALS; ++signo) {
+		struct kernel_sigaction action;
+
+		if (action_get(signo, &action) != 0)
+			continue;
+		action_unwrap(&action);
+		if (emul_is_handler(signo, &action))
+			return true;
+	}
+	return false;
+}
+
 /* Of a tool in front of us, which sets it by a call that is not mediated: it stays (libpatch/trap_handler.h). */
 static bool emul_is_in_front(int signo)
 {
@@ -150,22 +144,18 @@ static bool handlers_known;
 
 void syscall_emul_look_for_handlers(void)
 {
-	bool over, any = false;
+	bool over;
 
 	if (handlers_known)
 		return;
 	/* First: what a call has installed that is over is seen. */
 	over = call_audit_is_over();
-	for (int signo = 1; signo <= SIGNALS; ++signo) {
+	for (int signo = 1; signo <= SIGNALS; ++signo)
 		if (!emul_is_in_front(signo))
 			action_take_over(signo);
-		any |= emul_has_handler(signo);
-	}
 	forward_find_actions();
 	handlers_known = over;
-	if (emul_has_handler(SIGSYS))
-		emul_expect_handler(SIGSYS);
-	if (over && any)
+	if (over && emul_any_handler())
 		app_handlers_expect();
 	else if (over)
 		app_handlers_begin();

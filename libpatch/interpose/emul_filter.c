@@ -6,6 +6,7 @@
 #include "arch/cpu.h"
 #include "arch/signal_entry.h"
 #include "interpose/emul.h"
+#include "runtime/fork.h"
 #include "sys/process.h"
 
 #include <errno.h>
@@ -16,8 +17,11 @@
 /* Before it is in effect. That of a borrowing child is the child's own, which is about to execute its program. */
 static void emul_note_filter(void)
 {
+	if (process_is_borrowed())
+		return;
+	lock_note_filter();
 	/* A thread with a shadow stack cannot return to a frame of our own. */
-	if (!arch_has_shadow_stack() && !process_is_borrowed())
+	if (!arch_has_shadow_stack())
 		atomic_store(&libpatch_signal_filter, 1);
 }
 

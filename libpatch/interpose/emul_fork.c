@@ -48,7 +48,7 @@ static bool emul_fork_like(struct arch_call *program, uint64_t flags, uintptr_t 
 	if ((flags & (CLONE_VM | CLONE_VFORK | CLONE_SETTLS)) || stack != 0)
 		return false;
 	/* A filter may raise it for this call: the handler is not to run under the lock, nor the call to begin anew. */
-	if (emul_has_handler(SIGSYS))
+	if (lock_fork_is_filtered())
 		return false;
 	mediated_begin(&call);
 	lock_over_fork(emul_make_call, &call);

@@ -12,10 +12,13 @@
 #include "runtime/lock.h"
 #include "runtime/own_stack.h"
 #include "sys/process.h"
+#include "sys/tasks.h"
+#include "trap/action.h"
 #include "trap/app_sigpending.h"
 #include "trap/app_sigwait.h"
 
 #include <pthread.h>
+#include <signal.h>
 #include <stdatomic.h>
 
 static void fork_forget_parent(void)
@@ -51,6 +54,46 @@ void lock_set_forks(enum lock_forks now)
 	atomic_store(&forks, now);
 }
 
+static atomic_bool filtered;
+
+static bool fork_has_handler_of_filters(void)
+{
+	struct kernel_sigaction action;
+
+	return action_get(SIGSYS, &action) == 0 && action.handler != (void *)(uintptr_t)SIG_DFL &&
+	       action.handler != (void *)(uintptr_t)SIG_IGN;
+}
+
+static bool fork_look_for_filter(pid_t tid, void *unused)
+{
+	(void)unused;
+	if (tasks_is_filtered(tid))
+		atomic_store(&filtered, true);
+	return !atomic_load(&filtered);
+}
+
+/* What others have matters as long as it is not the end of the process. */
+void lock_look_for_filters(void)
+{
+	if (fork_look_for_filter(tasks_self(), NULL) && fork_has_handler_of_filters())
+		tasks_visit(fork_look_for_filter, NULL);
+}
+
+void lock_note_filter(void)
+{
+	atomic_store(&filtered, true);
+}
+
+bool lock_fork_is_filtered(void)
+{
+	return atomic_load(&filtered) && fork_has_handler_of_filters();
+}
+
+static bool fork_is_by_call(void)
+{
+	return atomic_load(&forks) == LOCK_FORKS_BY_CALL && !lock_fork_is_filtered();
+}
+
 /* Of the forking thread, which holds the lock from before to after. */
 static struct lock_scope fork_scope;
 static bool fork_locked;
@@ -60,9 +103,9 @@ static void fork_before(void) NO_THREAD_SAFETY_ANALYSIS
 {
 	struct lock_scope scope;
 
-	if (atomic_load(&forks) == LOCK_FORKS_BY_CALL || !lock_acquire(&scope))
+	if (fork_is_by_call() || !lock_acquire(&scope))
 		return;
-	if (atomic_load(&forks) != LOCK_FORKS_BY_HANDLER) {
+	if (atomic_load(&forks) == LOCK_FORKS_ARE_FREE || fork_is_by_call()) {
 		/* patch_init() or patch_fini() was waited for. */
 		lock_release(&scope);
 		return;

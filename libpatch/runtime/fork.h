@@ -22,9 +22,19 @@ enum lock_forks {
 	LOCK_FORKS_ARE_FREE,
 	/* some call of libc's could not be patched: handlers of pthread_atfork(3) hold it after all */
 	LOCK_FORKS_BY_HANDLER,
+	/* so do they where lock_fork_is_filtered() */
 	LOCK_FORKS_BY_CALL,
 };
 void lock_set_forks(enum lock_forks now);
+/* Has a thread a filter of system calls? In patch_init(). */
+void lock_look_for_filters(void);
+/* The program is about to set one. */
+void lock_note_filter(void);
+/*
+ * May a filter raise SIGSYS for a fork, and the program's handler come in the middle of it? Then lock_over_fork() must
+ * not be called: the handler would run under the lock, and the call would begin anew.
+ */
+bool lock_fork_is_filtered(void);
 /* Install the handlers. Once. 0 or an error number. */
 int lock_handle_fork(void);
 

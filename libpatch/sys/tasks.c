@@ -222,6 +222,16 @@ bool tasks_blocked(pid_t tid, uint64_t signals, uint64_t *blocked)
 	return line != NULL || tasks_is_gone(length);
 }
 
+bool tasks_is_filtered(pid_t tid)
+{
+	char text[2048];
+	long length = tasks_read_file(tid, "/status", text, sizeof(text));
+	/* Kernels without filters have no such line. */
+	const char *line = length > 0 ? parse_find_line(text, "Seccomp:") : NULL;
+
+	return line != NULL ? *line != '0' : length <= 0 && !tasks_is_gone(length);
+}
+
 void tasks_describe(pid_t tid, char text[TASKS_TEXT])
 {
 	char *at = format_string(format_number(text, (uint64_t)tid, 10), " (");

@@ -22,6 +22,9 @@ pid_t tasks_self(void);
 /* The number by which system calls know a thread; 0: there is none. */
 pid_t tasks_number_in_calls(pid_t tid);
 
+/* Has it a filter of system calls (seccomp(2)), or can that not be told? */
+bool tasks_is_filtered(pid_t tid);
+
 /* How many descriptors the process has a table for, used or not; 0: it cannot be found out. */
 size_t tasks_descriptors(void);
 

@@ -91,6 +91,7 @@ int main(void)
 		{ "clone, both later", false, false, SYS_clone },
 		{ "clone, the filter later", true, false, SYS_clone },
 		{ "fork, both later", false, false, SYS_fork },
+		{ "fork, the handler later", false, true, SYS_fork },
 		{ "fork, both first", true, true, SYS_fork },
 	};
 

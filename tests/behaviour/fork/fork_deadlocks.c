@@ -2,13 +2,15 @@
 /*
  * fork() takes locks before it makes the child: malloc()'s, and those of the program's atfork handlers. A thread that
  * has such a lock calls the library meanwhile: in a handler that interrupted malloc(), or simply. Neither waits for the
- * other. And however the child is made, it finds the library in order.
+ * other. And however the child is made, it finds the library in order. So it is where the program has a handler of
+ * SIGSYS, as long as there is no filter that would raise it.
  */
 #include "targets.h"
 
 #include <pthread.h>
 #include <sched.h>
 #include <semaphore.h>
+#include <sys/prctl.h>
 #include <sys/syscall.h>
 
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
@@ -21,6 +23,11 @@ static void procedure(struct patch_exec_context *context, uint8_t post)
 	(void)context;
 	(void)post;
 	__atomic_fetch_add(&hits, 1, __ATOMIC_RELAXED);
+}
+
+static void on_sys(int signo)
+{
+	(void)signo;
 }
 
 static void prepare(void)
@@ -126,6 +133,22 @@ static void locks_of_the_program(void *unused)
 	CHECK_OK(patch_fini());
 }
 
+/* Runtimes have a handler of every signal (Go). */
+static void handle_sys(void)
+{
+	struct sigaction action = { .sa_handler = on_sys };
+
+	if (prctl(PR_GET_SECCOMP) != 0)
+		SKIP("there is a filter of system calls");
+	REQUIRE(sigaction(SIGSYS, &action, NULL) == 0);
+}
+
+static void locks_with_handler(void *unused)
+{
+	handle_sys();
+	locks_of_the_program(unused);
+}
+
 /* ---- ways of forking that no atfork handler sees ---------------------------------------------------------------- */
 
 static pid_t by_fork_call(void)
@@ -203,13 +226,21 @@ static void beside_changes(void *argument)
 	CHECK_OK(patch_fini());
 }
 
+static void changes_with_handler(void *way)
+{
+	handle_sys();
+	beside_changes(way);
+}
+
 int main(void)
 {
 	harness_start();
 	harness_isolated("locks of the program", locks_of_the_program, NULL);
+	harness_isolated("locks of the program with a handler of SIGSYS", locks_with_handler, NULL);
 	harness_isolated("locks of the program after patch_fini()", locks_after_the_end, NULL);
 	for (size_t n = 0; n < sizeof(ways) / sizeof(ways[0]); n++)
 		if (ways[n].fork != NULL)
 			harness_isolated(ways[n].name, beside_changes, (void *)&ways[n]);
+	harness_isolated("SYS_fork with a handler of SIGSYS", changes_with_handler, (void *)&ways[2]);
 	return harness_end();
 }
