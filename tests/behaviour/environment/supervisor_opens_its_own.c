@@ -14,6 +14,10 @@
 #include <stddef.h>
 #include <sys/ioctl.h>
 
+#ifndef SECCOMP_ADDFD_FLAG_SEND /* Linux 5.14 */
+#define SECCOMP_ADDFD_FLAG_SEND (1UL << 1)
+#endif
+
 static struct shared {
 	volatile int listener;
 	volatile bool ready;
