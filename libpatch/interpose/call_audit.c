@@ -15,13 +15,18 @@
 #include "sys/tasks.h"
 
 /*
- * All that were there when calls were mediated already. One is in no such call, or not any more, when it has executed
- * code of the program since it was looked at, or waits in another call; or, as for the memory of an instruction, at an
- * instruction that is not between one that has changed and its call.
+ * All that were there when calls were mediated already. One is in no such call, or not any more, when it has run since
+ * it was looked at, or waits in another call; or, as for the memory of an instruction, at an instruction that is not
+ * between one that has changed and its call.
+ *
+ * That it has run is seen by the kernel's ticks, each of which finds it somewhere: the first one may have found it
+ * where it was interrupted.
  */
+#define TICKS 2
 static struct suspect {
 	pid_t tid;
-	uint64_t user_time;
+	unsigned int ticks;
+	uint64_t time;
 } *suspects;
 static size_t suspect_count, suspect_room;
 static enum { NOT_LISTED, LISTED, OVER } calls;
@@ -54,9 +59,9 @@ static bool call_audit_list_thread(pid_t tid, void *data) REQUIRES(library_lock)
 	listing->self_seen |= tid == listing->self;
 	if (tid == listing->self)
 		return true;
-	/* Before it is looked at: code that is executed from here on counts. */
-	if (!tasks_user_time(tid, &suspect.user_time))
-		suspect.user_time = UINT64_MAX;
+	/* Before it is looked at: what runs from here on counts. */
+	if (!tasks_time(tid, &suspect.time))
+		suspect.time = UINT64_MAX;
 	tasks_waits_in(tid, &wait);
 	past = call_audit_is_elsewhere(&wait);
 	if (!past && heap_reserve(&suspects, &suspect_room, suspect_count + 1, sizeof(*suspects)))
@@ -83,13 +88,16 @@ static bool call_audit_list(call_audit_visit_fn *visit, void *data)
 	return read;
 }
 
-static bool call_audit_is_past(const struct suspect *suspect)
+static bool call_audit_is_past(struct suspect *suspect)
 {
 	struct tasks_wait wait;
-	uint64_t user_time;
+	uint64_t time;
 
-	if (tasks_user_time(suspect->tid, &user_time) && user_time > suspect->user_time)
-		return true;
+	if (tasks_time(suspect->tid, &time) && time > suspect->time) {
+		suspect->time = time;
+		if (++suspect->ticks == TICKS)
+			return true;
+	}
 	tasks_waits_in(suspect->tid, &wait);
 	return call_audit_is_elsewhere(&wait);
 }
@@ -110,6 +118,34 @@ bool call_audit_is_over(void)
 	if (calls == LISTED && suspect_count == 0)
 		calls = OVER;
 	return calls == OVER;
+}
+
+/* Where the kernel does not say who waits, it says so of the calling thread, which does not. */
+static bool call_audit_is_told(void)
+{
+	struct tasks_wait wait;
+
+	return tasks_waits_in(tasks_self(), &wait) != TASKS_RUNS;
+}
+
+/* Runs, or would, and the kernel's ticks are told. */
+static bool call_audit_is_starved(const struct suspect *suspect)
+{
+	struct tasks_wait wait;
+	uint64_t time;
+
+	return suspect->ticks < TICKS && suspect->time != UINT64_MAX && tasks_time(suspect->tid, &time) &&
+	       tasks_waits_in(suspect->tid, &wait) == TASKS_RUNS;
+}
+
+pid_t call_audit_starved(void)
+{
+	if (calls != LISTED || !mask_audit_is_complete() || !call_audit_is_told())
+		return 0;
+	for (size_t i = 0; i < suspect_count; ++i)
+		if (call_audit_is_starved(&suspects[i]))
+			return suspects[i].tid;
+	return 0;
 }
 
 bool call_audit_is_listed(void)

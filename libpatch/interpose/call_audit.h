@@ -17,6 +17,8 @@ typedef void call_audit_visit_fn(pid_t tid, const struct tasks_wait *wait, bool 
 bool call_audit_begin(call_audit_visit_fn *visit, void *data);
 /* Is every such call over that was not mediated? Once it is true, it stays so. */
 bool call_audit_is_over(void);
+/* A thread that may be in front of one, because it has not run since; 0: none is known. */
+pid_t call_audit_starved(void);
 /* Is it known who may be in one? Else call_audit_is_over() looks at all threads. */
 bool call_audit_is_listed(void);
 

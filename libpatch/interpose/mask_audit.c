@@ -232,6 +232,9 @@ static int mask_audit_is_to_wait_for(pid_t tid)
 	return mask == MASK_CLEAN ? 0 : MASK_AUDIT_UNKNOWN;
 }
 
+/* A thread had not run when the first commit had waited for it as long as it may. */
+static atomic_bool starving;
+
 /* Those that are there, whether they were there before or not. */
 static int mask_audit_look_at_all(void)
 {
@@ -244,6 +247,8 @@ static int mask_audit_look_at_all(void)
 	all_seen = over && known && list.threads.count == 0;
 	if (list.threads.count > 0)
 		return list.threads.tids[0];
+	if (atomic_load(&starving) && !over && call_audit_starved() != 0)
+		return call_audit_starved();
 	/* Else there is none that could be but one of those interrupted. */
 	return known || !incomplete ? 0 : MASK_AUDIT_UNKNOWN;
 }
@@ -310,7 +315,10 @@ static bool mask_audit_is_soon_past(pid_t tid)
 		(blocked & LIBC_ONLY) == LIBC_ONLY);
 }
 
-/* Some ticks, until a thread that was interrupted behind a window's first instruction has run again. */
+/*
+ * Some ticks, until a thread that was interrupted behind a window's first instruction has run again; longer, where it
+ * is known that one has not.
+ */
 #define CALLS_WAIT_NS 30000000
 
 /* patch_init() has left it to the first commit to wait. */
@@ -322,7 +330,7 @@ static bool mask_audit_finish(long waited) REQUIRES(library_lock)
 	for (size_t i = 0; i < blocking.count; ++i)
 		if (mask_audit_is_soon_past(blocking.tids[i]))
 			return false;
-	if (waited < CALLS_WAIT_NS && !incomplete && !call_audit_is_over())
+	if (!incomplete && !call_audit_is_over() && (waited < CALLS_WAIT_NS || call_audit_starved() != 0))
 		return false;
 	mask_audit_blocking_thread();
 	return true;
@@ -347,6 +355,7 @@ void mask_audit_wait(void)
 		raw_syscall(SYS_nanosleep, &nap, NULL);
 		nap.tv_nsec = MIN(nap.tv_nsec * 2, LONGEST_NAP_NS);
 	}
+	atomic_store(&starving, !finished);
 	atomic_store(&unfinished, false);
 }
 

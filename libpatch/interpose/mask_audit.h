@@ -31,15 +31,16 @@ bool mask_audit_is_settled(void);
 void mask_audit_begin(void) REQUIRES(library_lock);
 
 /*
- * A thread that blocks owned signals and cannot be adopted; 0: none is known. It would be killed by a trap byte.
+ * A thread that blocks owned signals and cannot be adopted, or may be about to block them, as it has not run; 0: none
+ * is known. It would be killed by a trap byte.
  * MASK_AUDIT_UNKNOWN: there may be one, as far as can be seen.
  */
 #define MASK_AUDIT_UNKNOWN (-1)
 int mask_audit_blocking_thread(void) REQUIRES(library_lock);
 /*
- * Before the first commit, once: those of them that libc is just starting are waited for, a second at most; those that
- * may have been interrupted in front of a call that was not mediated yet, a few ticks. Takes the library lock now and
- * then.
+ * Before the first commit, once, a second at most: those of them that libc is just starting are waited for, and those
+ * that may have been interrupted in front of a call that was not mediated yet, until they run. Takes the library lock
+ * now and then.
  */
 void mask_audit_wait(void);
 /* Has it been waited, or is there nothing to wait for? */

@@ -244,11 +244,11 @@ void tasks_describe(pid_t tid, char text[TASKS_TEXT])
 	*at = '\0';
 }
 
-bool tasks_user_time(pid_t tid, uint64_t *ns)
+bool tasks_time(pid_t tid, uint64_t *ns)
 {
-	/* include/linux/posix-timers_types.h: of a thread, CPUCLOCK_VIRT. */
+	/* include/linux/posix-timers_types.h: of a thread, CPUCLOCK_PROF. */
 	pid_t number = tasks_number_in_calls(tid);
-	clockid_t clock = (clockid_t)(~(unsigned int)number << 3 | 4 | 1);
+	clockid_t clock = (clockid_t)(~(unsigned int)number << 3 | 4);
 	int64_t now = number != 0 ? raw_clock(clock) : -ESRCH;
 
 	*ns = (uint64_t)now;

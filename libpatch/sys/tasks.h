@@ -45,10 +45,10 @@ bool tasks_blocked(pid_t tid, uint64_t signals, uint64_t *blocked);
 void tasks_describe(pid_t tid, char text[TASKS_TEXT]);
 
 /*
- * Time for which a thread has executed the program's code: it grows only when the kernel's tick finds it at that, or
- * where the kernel measures it exactly (kernel/sched/cputime.c, account_user_time()). False: not known.
+ * Time for which a thread has run: it grows only when the kernel's tick finds it running, or where the kernel measures
+ * it exactly (kernel/sched/cputime.c). False: not known.
  */
-bool tasks_user_time(pid_t tid, uint64_t *ns);
+bool tasks_time(pid_t tid, uint64_t *ns);
 
 /*
  * The system call that a thread waits in: its number, its arguments, the stack pointer, and the address behind its

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <sched.h>
 #include <spawn.h>
+#include <sys/resource.h>
 
 #define THREADS 3
 
@@ -199,12 +200,15 @@ __asm__(".text\n.p2align 4\n.type window_sigprocmask, @function\nwindow_sigprocm
 	"	ret\n.cfi_endproc\n.size window_sigprocmask, . - window_sigprocmask\n");
 
 static int initialised;
+static bool starves;
 
 /* `stays`: what it blocks by the call in front of which it was interrupted is blocked from then on. */
 static void *in_window(void *stays)
 {
 	const uint64_t all = ~(uint64_t)0, none = 0;
 
+	if (starves)
+		REQUIRE(setpriority(PRIO_PROCESS, (id_t)syscall(SYS_gettid), 19) == 0);
 	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
 		window_sigprocmask(&all);
 		do {
@@ -240,12 +244,36 @@ static void preempted_before_the_call(void *stays)
 	CHECK_OK(patch_fini());
 }
 
+static void *takes_all_time(void *unused)
+{
+	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED))
+		;
+	return unused;
+}
+
+/* Others have the processor for longer than commits wait for a thread that may go on soon. */
+static void starved_before_the_call(void *stays)
+{
+	pthread_t other;
+	cpu_set_t one;
+
+	starves = true;
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	REQUIRE(sched_setaffinity(0, sizeof(one), &one) == 0);
+	REQUIRE(pthread_create(&other, NULL, takes_all_time, NULL) == 0);
+	preempted_before_the_call(stays);
+	pthread_join(other, NULL);
+}
+
 int main(void)
 {
 	harness_start();
 	for (int i = 0; i < 40; i++)
 		harness_isolated(i % 2 ? "a thread in front of a call" : "a thread in front of its last call",
 				 preempted_before_the_call, i % 2 ? NULL : &stop);
+	for (int i = 0; i < 8; i++)
+		harness_isolated("a starved thread in front of a call", starved_before_the_call, NULL);
 	harness_isolated("a child in its parent's memory", child_in_its_parents_memory, NULL);
 	for (int i = 0; i < 20; i++)
 		harness_isolated("threads that block everything", run, NULL);
