@@ -327,10 +327,13 @@ static atomic_bool unfinished;
 /* Nothing to wait for, as far as `waited` is not too long: then it is known whether a thread blocks owned signals. */
 static bool mask_audit_finish(long waited) REQUIRES(library_lock)
 {
+	/* Each time: it counts what it sees. */
+	const bool over = incomplete || call_audit_is_over();
+
 	for (size_t i = 0; i < blocking.count; ++i)
 		if (mask_audit_is_soon_past(blocking.tids[i]))
 			return false;
-	if (!incomplete && !call_audit_is_over() && (waited < CALLS_WAIT_NS || call_audit_starved() != 0))
+	if (!over && (waited < CALLS_WAIT_NS || call_audit_starved() != 0))
 		return false;
 	mask_audit_blocking_thread();
 	return true;
