@@ -77,7 +77,8 @@ static void fork_filtered(void *data)
 	if (!order->filter_first)
 		set_filter(order->number);
 	errno = 0;
-	result = order->number == SYS_clone ? fork() : syscall(order->number);
+	/* Not by fork(), which in glibc 2.41 blocks all signals: a filter ends the process there. */
+	result = syscall(order->number, (long)SIGCHLD, 0L, 0L, 0L, 0L);
 	CHECK_EQ(result, -1);
 	CHECK_EQ(errno, EDQUOT);
 	CHECK_EQ(raised, 1);
