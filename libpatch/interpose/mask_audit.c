@@ -232,9 +232,6 @@ static int mask_audit_is_to_wait_for(pid_t tid)
 	return mask == MASK_CLEAN ? 0 : MASK_AUDIT_UNKNOWN;
 }
 
-/* A thread had not run when the first commit had waited for it as long as it may. */
-static atomic_bool starving;
-
 /* Those that are there, whether they were there before or not. */
 static int mask_audit_look_at_all(void)
 {
@@ -247,8 +244,6 @@ static int mask_audit_look_at_all(void)
 	all_seen = over && known && list.threads.count == 0;
 	if (list.threads.count > 0)
 		return list.threads.tids[0];
-	if (atomic_load(&starving) && !over && call_audit_starved() != 0)
-		return call_audit_starved();
 	/* Else there is none that could be but one of those interrupted. */
 	return known || !incomplete ? 0 : MASK_AUDIT_UNKNOWN;
 }
@@ -358,7 +353,6 @@ void mask_audit_wait(void)
 		raw_syscall(SYS_nanosleep, &nap, NULL);
 		nap.tv_nsec = MIN(nap.tv_nsec * 2, LONGEST_NAP_NS);
 	}
-	atomic_store(&starving, !finished);
 	atomic_store(&unfinished, false);
 }
 
