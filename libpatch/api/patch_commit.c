@@ -147,14 +147,17 @@ patch_status api_check_threads(const char *origin)
 	if (!mask_audit_adopts())
 		return error_raise_name(PATCH_EBLOCKED, origin,
 					"a thread blocks SIGTRAP or SIGILL, or may do so behind the call that it waits "
-					"in, and would be killed by a trap byte: PATCH_OPT_ADOPT_THREADS is false, so "
-					"that libpatch leaves it alone. Have the thread unblock them, and commit again",
+					"in, or has not run since patch_init() and may be about to block them, and "
+					"would be killed by a trap byte: PATCH_OPT_ADOPT_THREADS is false, so that "
+					"libpatch leaves it alone. Have the thread run and unblock them, and commit "
+					"again",
 					name);
 	return error_raise_name(PATCH_EBLOCKED, origin,
 				"a thread blocks SIGTRAP or SIGILL, and would be killed by a trap byte: libpatch may "
 				"not trace it, to change that. Or it waits for a child of vfork(2) from before "
-				"patch_init(). End what traces it (a debugger), allow ptrace(2), have the thread "
-				"unblock them, or its child execute its program, and commit again",
+				"patch_init(), or has not run since, and may be about to block them. End what traces "
+				"it (a debugger), allow ptrace(2), have the thread run and unblock them, or its child "
+				"execute its program, and commit again",
 				name);
 }
 

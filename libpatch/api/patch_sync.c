@@ -35,14 +35,6 @@ static patch_status sync_look(uint64_t *ticket, enum quiesce_state *state, uintp
 	return api_leave(&scope, PATCH_OK);
 }
 
-/* For how long: where there is no clock, or none any more, so much as it has napped. */
-static int64_t sync_waited(int64_t start, int64_t napped)
-{
-	const int64_t now = start >= 0 ? raw_clock(CLOCK_MONOTONIC) : -1;
-
-	return now >= 0 ? now - start : napped;
-}
-
 EXPORT patch_status patch_synchronize(int64_t timeout_ns)
 {
 	int64_t start = raw_clock(CLOCK_MONOTONIC);
@@ -60,7 +52,7 @@ EXPORT patch_status patch_synchronize(int64_t timeout_ns)
 		if (state == QUIESCE_SELF)
 			return error_raise_at(PATCH_EBUSY, "patch_synchronize",
 					      "called from a procedure of a patch that it would wait for", site);
-		if (timeout_ns >= 0 && sync_waited(start, napped) >= timeout_ns)
+		if (timeout_ns >= 0 && raw_waited(start, napped) >= timeout_ns)
 			return error_raise_at(PATCH_EBUSY, "patch_synchronize",
 					      "a thread is still in its procedure, or its destroy function has not "
 					      "returned",

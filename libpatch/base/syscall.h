@@ -102,6 +102,14 @@ static inline int64_t raw_clock(clockid_t clock)
 	return (int64_t)now.tv_sec * 1000000000 + now.tv_nsec;
 }
 
+/* Since `start`, of CLOCK_MONOTONIC: where there is no clock, or none any more, so much as has been `napped`. */
+static inline int64_t raw_waited(int64_t start, int64_t napped)
+{
+	const int64_t now = start >= 0 ? raw_clock(CLOCK_MONOTONIC) : -1;
+
+	return now >= 0 ? now - start : napped;
+}
+
 /*
  * Returns a descriptor or -errno. A seccomp filter may know only one of the two calls; most know the first, because
  * libc makes it.

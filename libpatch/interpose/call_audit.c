@@ -12,7 +12,10 @@
 #include "interpose/interpose.h"
 #include "interpose/mask_audit.h"
 #include "sys/process.h"
+#include "sys/seize.h"
 #include "sys/tasks.h"
+#include "sys/tid_set.h"
+#include "trap/owned_signals.h"
 
 /*
  * All that were there when calls were mediated already. One is in no such call, or not any more, when it has run since
@@ -29,6 +32,10 @@ static struct suspect {
 	uint64_t time;
 } *suspects;
 static size_t suspect_count, suspect_room;
+/* Those of them that are to stop, and whether they did so elsewhere. */
+static struct tid_set running;
+static bool *elsewhere;
+static size_t elsewhere_room;
 static enum { NOT_LISTED, LISTED, OVER } calls;
 
 /* They wait for their arguments' memory; calls that wait with a mask are wait_mask.h's. */
@@ -63,7 +70,7 @@ static bool call_audit_list_thread(pid_t tid, void *data) REQUIRES(library_lock)
 	if (!tasks_time(tid, &suspect.time))
 		suspect.time = UINT64_MAX;
 	tasks_waits_in(tid, &wait);
-	past = call_audit_is_elsewhere(&wait);
+	past = call_audit_is_elsewhere(&wait) || tasks_is_worker(tid);
 	if (!past && heap_reserve(&suspects, &suspect_room, suspect_count + 1, sizeof(*suspects)))
 		suspects[suspect_count++] = suspect;
 	else if (!past)
@@ -93,13 +100,24 @@ static bool call_audit_is_past(struct suspect *suspect)
 	struct tasks_wait wait;
 	uint64_t time;
 
-	if (tasks_time(suspect->tid, &time) && time > suspect->time) {
+	if (suspect->ticks < TICKS && tasks_time(suspect->tid, &time) && time > suspect->time) {
 		suspect->time = time;
-		if (++suspect->ticks == TICKS)
-			return true;
+		++suspect->ticks;
 	}
+	if (suspect->ticks == TICKS)
+		return true;
 	tasks_waits_in(suspect->tid, &wait);
 	return call_audit_is_elsewhere(&wait);
+}
+
+static void call_audit_forget_past(void)
+{
+	size_t kept = 0;
+
+	for (size_t i = 0; i < suspect_count; ++i)
+		if (!call_audit_is_past(&suspects[i]))
+			suspects[kept++] = suspects[i];
+	suspect_count = kept;
 }
 
 bool call_audit_is_over(void)
@@ -113,14 +131,14 @@ bool call_audit_is_over(void)
 		calls = OVER;
 	if (calls == NOT_LISTED)
 		call_audit_list(NULL, NULL);
-	while (calls == LISTED && suspect_count > 0 && call_audit_is_past(&suspects[suspect_count - 1]))
-		--suspect_count;
+	if (calls == LISTED)
+		call_audit_forget_past();
 	if (calls == LISTED && suspect_count == 0)
 		calls = OVER;
 	return calls == OVER;
 }
 
-/* Where the kernel does not say who waits, it says so of the calling thread, which does not. */
+/* Where the kernel does not say who waits, all seem to run: the calling thread, too, which else is in a call. */
 static bool call_audit_is_told(void)
 {
 	struct tasks_wait wait;
@@ -128,24 +146,48 @@ static bool call_audit_is_told(void)
 	return tasks_waits_in(tasks_self(), &wait) != TASKS_RUNS;
 }
 
-/* Runs, or would, and the kernel's ticks are told. */
-static bool call_audit_is_starved(const struct suspect *suspect)
+pid_t call_audit_suspect(void)
 {
-	struct tasks_wait wait;
-	uint64_t time;
-
-	return suspect->ticks < TICKS && suspect->time != UINT64_MAX && tasks_time(suspect->tid, &time) &&
-	       tasks_waits_in(suspect->tid, &wait) == TASKS_RUNS;
+	if (calls != LISTED || suspect_count == 0 || !mask_audit_is_complete() || !call_audit_is_told())
+		return 0;
+	return suspects[0].tid;
 }
 
-pid_t call_audit_starved(void)
+/* Asked by a child, with the same memory. */
+static bool call_audit_is_outside(uintptr_t pc)
 {
-	if (calls != LISTED || !mask_audit_is_complete() || !call_audit_is_told())
-		return 0;
+	return !interpose_is_in_window(pc);
+}
+
+/* False: there is no memory. */
+static bool call_audit_list_running(void) REQUIRES(library_lock)
+{
+	struct tasks_wait wait;
+
+	running.count = 0;
 	for (size_t i = 0; i < suspect_count; ++i)
-		if (call_audit_is_starved(&suspects[i]))
-			return suspects[i].tid;
-	return 0;
+		if (tasks_waits_in(suspects[i].tid, &wait) == TASKS_RUNS && !tid_set_add(&running, suspects[i].tid))
+			return false;
+	return heap_reserve(&elsewhere, &elsewhere_room, running.count + 1, sizeof(*elsewhere));
+}
+
+void call_audit_stop(void)
+{
+	uint64_t before;
+	size_t past = 0;
+
+	if (call_audit_suspect() == 0 || process_is_borrowed() || !call_audit_list_running() || running.count == 0)
+		return;
+	before = signals_block();
+	seize_and_look(running.tids, elsewhere, running.count, call_audit_is_outside);
+	signals_set_mask(before);
+	for (size_t i = 0; i < running.count; ++i)
+		if (elsewhere[i])
+			running.tids[past++] = running.tids[i];
+	running.count = past;
+	for (size_t i = 0; i < suspect_count; ++i)
+		if (tid_set_has(&running, suspects[i].tid))
+			suspects[i].ticks = TICKS;
 }
 
 bool call_audit_is_listed(void)

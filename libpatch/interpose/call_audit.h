@@ -17,8 +17,13 @@ typedef void call_audit_visit_fn(pid_t tid, const struct tasks_wait *wait, bool 
 bool call_audit_begin(call_audit_visit_fn *visit, void *data);
 /* Is every such call over that was not mediated? Once it is true, it stays so. */
 bool call_audit_is_over(void);
-/* A thread that may be in front of one, because it has not run since; 0: none is known. */
-pid_t call_audit_starved(void);
+/*
+ * Those that run, as far as is known, and of which nothing else tells that they are past, are stopped for a moment, to
+ * see where they are (seize.h): call_audit_is_over() knows it from then on.
+ */
+void call_audit_stop(void);
+/* A thread that is, or may be, in front of one or in one; 0: none is known. */
+pid_t call_audit_suspect(void);
 /* Is it known who may be in one? Else call_audit_is_over() looks at all threads. */
 bool call_audit_is_listed(void);
 

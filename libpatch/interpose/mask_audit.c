@@ -277,6 +277,9 @@ int mask_audit_blocking_thread(void)
 
 	if (mask_audit_is_blind())
 		return MASK_AUDIT_UNKNOWN;
+	/* What ticks do not tell. */
+	if (adopts && !call_audit_is_over())
+		call_audit_stop();
 	mask_audit_forget_adopted();
 	thread = mask_audit_look_again();
 	if (thread > 0) {
@@ -286,7 +289,7 @@ int mask_audit_blocking_thread(void)
 		thread = mask_audit_look_again();
 	}
 	settled = thread == 0 && all_seen;
-	return thread;
+	return thread == 0 && !all_seen ? call_audit_suspect() : thread;
 }
 
 /*
@@ -311,8 +314,8 @@ static bool mask_audit_is_soon_past(pid_t tid)
 }
 
 /*
- * Some ticks, until a thread that was interrupted behind a window's first instruction has run again; longer, where it
- * is known that one has not.
+ * Some ticks, until a thread that was interrupted behind a window's first instruction has run again. Those of which
+ * ticks do not tell it are stopped then: they have little of a processor, or run for less than a tick each time.
  */
 #define CALLS_WAIT_NS 30000000
 
@@ -320,7 +323,7 @@ static bool mask_audit_is_soon_past(pid_t tid)
 static atomic_bool unfinished;
 
 /* Nothing to wait for, as far as `waited` is not too long: then it is known whether a thread blocks owned signals. */
-static bool mask_audit_finish(long waited) REQUIRES(library_lock)
+static bool mask_audit_finish(int64_t waited) REQUIRES(library_lock)
 {
 	/* Each time: it counts what it sees. */
 	const bool over = incomplete || call_audit_is_over();
@@ -328,10 +331,10 @@ static bool mask_audit_finish(long waited) REQUIRES(library_lock)
 	for (size_t i = 0; i < blocking.count; ++i)
 		if (mask_audit_is_soon_past(blocking.tids[i]))
 			return false;
-	if (!over && (waited < CALLS_WAIT_NS || call_audit_starved() != 0))
+	if (!over && waited < CALLS_WAIT_NS)
 		return false;
 	mask_audit_blocking_thread();
-	return true;
+	return call_audit_suspect() == 0;
 }
 
 bool mask_audit_is_finished(void)
@@ -341,16 +344,20 @@ bool mask_audit_is_finished(void)
 
 void mask_audit_wait(void)
 {
+	const int64_t start = raw_clock(CLOCK_MONOTONIC);
 	struct timespec nap = { 0, FIRST_NAP_NS };
 	struct lock_scope scope;
 	bool finished = mask_audit_is_finished();
+	int64_t waited = 0, napped = 0;
 
-	for (long waited = 0; !finished && waited < LONGEST_WAIT_NS && lock_acquire(&scope); waited += nap.tv_nsec) {
+	while (!finished && waited < LONGEST_WAIT_NS && lock_acquire(&scope)) {
 		finished = mask_audit_finish(waited);
 		lock_release(&scope);
 		if (finished)
 			break;
 		raw_syscall(SYS_nanosleep, &nap, NULL);
+		napped += nap.tv_nsec;
+		waited = raw_waited(start, napped);
 		nap.tv_nsec = MIN(nap.tv_nsec * 2, LONGEST_NAP_NS);
 	}
 	atomic_store(&unfinished, false);

@@ -31,7 +31,8 @@ bool mask_audit_is_settled(void);
 void mask_audit_begin(void) REQUIRES(library_lock);
 
 /*
- * A thread that blocks owned signals and cannot be adopted; 0: none is known. It would be killed by a trap byte.
+ * A thread that blocks owned signals and cannot be adopted, or may be about to block them by a call that is not
+ * mediated (call_audit.h); 0: none is known. It would be killed by a trap byte.
  * MASK_AUDIT_UNKNOWN: there may be one, as far as can be seen.
  */
 #define MASK_AUDIT_UNKNOWN (-1)

@@ -1,8 +1,12 @@
 /* SPDX-License-Identifier: LGPL-2.1-or-later */
 /*
- * The signals that other threads of the process block, changed from outside: a child that shares the memory traces the
- * threads for a moment. A thread that sleeps in the kernel sleeps on, but calls that a debugger ends return EINTR
- * (signal(7), "Interruption of system calls and library functions by stop signals").
+ * Other threads of the process, stopped for a moment: a child that shares the memory traces them. A thread that sleeps
+ * in the kernel sleeps on, but calls that a debugger ends return EINTR (signal(7), "Interruption of system calls and
+ * library functions by stop signals"). Every signal that a thread has is its own after that.
+ *
+ * The threads are named as in tasks.h. done[] says which were done: others have ended, are traced by somebody else,
+ * must not be traced, wait for a child of vfork(), or got no processor for a second. Needs all signals blocked in the
+ * calling thread, for as long as it takes.
  */
 #ifndef LIBPATCH_SYS_SEIZE_H
 #define LIBPATCH_SYS_SEIZE_H
@@ -12,12 +16,14 @@
 #include <sys/types.h>
 
 /*
- * The threads are named as in tasks.h. Take `signals` out of their masks, also out of the masks that calls which wait
- * put back. What each of them had blocked of these is added to the word at `word` bytes from its thread pointer; a
- * thread without thread-local storage, or with the caller's, is left as it is. Every signal that a thread has is its
- * own after that. done[] says which were done: others have ended, are traced by somebody else, must not be traced, or
- * wait for a child of vfork(). Needs all signals blocked in the calling thread, for as long as it takes.
+ * Take `signals` out of their masks, also out of the masks that calls which wait put back. What each of them had
+ * blocked of these is added to the word at `word` bytes from its thread pointer; a thread without thread-local storage,
+ * or with the caller's, is left as it is.
  */
 void seize_and_unblock(const pid_t *threads, bool *done, size_t count, uint64_t signals, intptr_t word);
+
+/* done[]: those whose program counter is such a place. It is asked by the child. */
+typedef bool seize_place_fn(uintptr_t pc);
+void seize_and_look(const pid_t *threads, bool *done, size_t count, seize_place_fn *is_place);
 
 #endif

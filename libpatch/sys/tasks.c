@@ -222,6 +222,15 @@ bool tasks_blocked(pid_t tid, uint64_t signals, uint64_t *blocked)
 	return line != NULL || tasks_is_gone(length);
 }
 
+bool tasks_is_worker(pid_t tid)
+{
+	char text[2048];
+	struct tasks_stat stat;
+
+	tasks_parse_stat(text, tasks_read_file(tid, "/stat", text, sizeof(text)), &stat);
+	return (stat.flags & PF_IO_WORKER) != 0;
+}
+
 bool tasks_is_filtered(pid_t tid)
 {
 	char text[2048];

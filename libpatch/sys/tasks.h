@@ -39,6 +39,8 @@ bool tasks_visit(tasks_visit_fn *visit, void *data);
  * no such thread. Workers of io_uring, which never run the program's code, block none. False: they cannot be known.
  */
 bool tasks_blocked(pid_t tid, uint64_t signals, uint64_t *blocked);
+/* Is it such a worker? */
+bool tasks_is_worker(pid_t tid);
 
 /* The thread's number and its name: "123 (worker)". */
 #define TASKS_TEXT 48

@@ -266,6 +266,39 @@ static void starved_before_the_call(void *stays)
 	pthread_join(other, NULL);
 }
 
+static void *yields(void *unused)
+{
+	while (!__atomic_load_n(&stop, __ATOMIC_RELAXED)) {
+		__atomic_fetch_add(&rounds, 1, __ATOMIC_RELAXED);
+		sched_yield();
+	}
+	return unused;
+}
+
+/* The kernel's ticks find the other one: this one is past all calls, and no commit is refused for it. */
+static void runs_for_less_than_a_tick(void *unused)
+{
+	pthread_t other, thread;
+	patch_t patch;
+	cpu_set_t one;
+
+	(void)unused;
+	CPU_ZERO(&one);
+	CPU_SET(sched_getcpu(), &one);
+	REQUIRE(sched_setaffinity(0, sizeof(one), &one) == 0);
+	REQUIRE(pthread_create(&other, NULL, takes_all_time, NULL) == 0);
+	REQUIRE(pthread_create(&thread, NULL, yields, NULL) == 0);
+	wait_rounds(10);
+	REQUIRE_OK(patch_init(NULL, 0));
+	REQUIRE_OK(make_probe((uintptr_t)t_push_push, procedure, NULL, PATCH_TRAP_POLICY_FORCE, PATCH_ENABLED,
+			      &patch));
+	CHECK_OK(patch_commit());
+	__atomic_store_n(&stop, 1, __ATOMIC_RELAXED);
+	pthread_join(thread, NULL);
+	pthread_join(other, NULL);
+	CHECK_OK(patch_fini());
+}
+
 int main(void)
 {
 	harness_start();
@@ -274,6 +307,7 @@ int main(void)
 				 preempted_before_the_call, i % 2 ? NULL : &stop);
 	for (int i = 0; i < 8; i++)
 		harness_isolated("a starved thread in front of a call", starved_before_the_call, NULL);
+	harness_isolated("a thread that never runs for long", runs_for_less_than_a_tick, NULL);
 	harness_isolated("a child in its parent's memory", child_in_its_parents_memory, NULL);
 	for (int i = 0; i < 20; i++)
 		harness_isolated("threads that block everything", run, NULL);
