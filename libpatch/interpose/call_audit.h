@@ -7,6 +7,7 @@
 #define LIBPATCH_INTERPOSE_CALL_AUDIT_H
 
 #include "base/compiler.h"
+#include "base/thread_safety.h"
 #include "sys/tasks.h"
 
 /*
@@ -21,7 +22,7 @@ bool call_audit_is_over(void);
  * Those that run, as far as is known, and of which nothing else tells that they are past, are stopped for a moment, to
  * see where they are (seize.h): call_audit_is_over() knows it from then on.
  */
-void call_audit_stop(void);
+void call_audit_stop(void) REQUIRES(library_lock);
 /* A thread that is, or may be, in front of one or in one; 0: none is known. */
 pid_t call_audit_suspect(void);
 /* Is it known who may be in one? Else call_audit_is_over() looks at all threads. */
