@@ -148,9 +148,14 @@ static bool call_audit_is_told(void)
 
 pid_t call_audit_suspect(void)
 {
+	struct tasks_wait wait;
+
 	if (calls != LISTED || suspect_count == 0 || !mask_audit_is_complete() || !call_audit_is_told())
 		return 0;
-	return suspects[0].tid;
+	for (size_t i = 0; i < suspect_count; ++i)
+		if (tasks_waits_in(suspects[i].tid, &wait) != SYS_rt_sigaction)
+			return suspects[i].tid;
+	return 0;
 }
 
 /* Asked by a child, with the same memory. */
