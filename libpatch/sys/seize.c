@@ -10,11 +10,14 @@
 #include "sys/tasks.h"
 #include "sys/tls.h"
 
+#include <errno.h>
 #include <sched.h>
+#include <signal.h>
 #include <sys/prctl.h>
 #include <sys/ptrace.h>
 #include <sys/user.h>
 #include <sys/wait.h>
+#include <time.h>
 
 /* Of the kernel, which libc's header may not have. */
 #define GETSIGMASK 0x420a
@@ -72,47 +75,96 @@ static bool seize_is_at(const struct seize *seize, pid_t number)
 	return seize_trace(PTRACE_GETREGS, number, 0, &registers) == 0 && seize->is_place(registers.rip);
 }
 
-/* As long as threads that can stop may be kept from a processor. */
+/* As long as threads that can stop may be kept from a processor: none of them has stopped for that long. */
 #define LONGEST_STOP_NS INT64_C(1000000000)
-/* Where the clock cannot be read. */
-#define LONGEST_STOP_LOOKS 100000
+/* Between looks at what no event tells of. */
+#define NAP_NS 1000000
 /*
  * Threads that are interrupted at once: where many want a processor, each of them would else have to be waited for as
  * long as all others run. Not more: the first to stop may stand until the last one was interrupted.
  */
-#define BATCH 32
+#define AT_ONCE 32
 
-/* The number by which system calls know the thread; 0: it is let alone. */
-static pid_t seize_interrupt(pid_t tid)
+/* Those that were interrupted, and are not done with: their places in the list, and their numbers in system calls. */
+struct seize_open {
+	size_t places[AT_ONCE];
+	pid_t numbers[AT_ONCE];
+	size_t count;
+};
+
+/* Which is let alone if it cannot be. */
+static void seize_interrupt(const struct seize *seize, size_t place, struct seize_open *open)
 {
 	/* As /proc has it, the number may be that of another process here, which must not be touched. */
-	const pid_t number = tasks_number_in_calls(tid);
+	const pid_t number = tasks_number_in_calls(seize->threads[place]);
 
 	if (number == 0 || seize_trace(PTRACE_SEIZE, number, 0, NULL) != 0 ||
 	    seize_trace(PTRACE_INTERRUPT, number, 0, NULL) != 0)
-		return 0;
-	return number;
+		return;
+	open->places[open->count] = place;
+	open->numbers[open->count++] = number;
+}
+
+static void seize_close(struct seize_open *open, size_t i)
+{
+	--open->count;
+	open->places[i] = open->places[open->count];
+	open->numbers[i] = open->numbers[open->count];
+}
+
+/* A thread has stopped, or ended. It may be one that was not waited for any more, which goes on. */
+static void seize_finish(const struct seize *seize, struct seize_open *open, pid_t number, int status)
+{
+	size_t i = 0;
+	long signo;
+
+	while (i < open->count && open->numbers[i] != number)
+		++i;
+	if (i < open->count && WIFSTOPPED(status))
+		seize->done[open->places[i]] = seize->act(seize, number);
+	if (i < open->count)
+		seize_close(open, i);
+	/* It may have stopped for a signal of its own, which it gets. */
+	signo = status >> 16 == EVENT_STOP ? 0 : WSTOPSIG(status);
+	if (WIFSTOPPED(status))
+		seize_trace(PTRACE_DETACH, number, 0, (const void *)signo);
 }
 
 /*
- * Has the thread, which /proc and system calls may know by two numbers, stopped, or will not? One that waits for a
- * child of vfork() does not stop before that has ended, or runs another program, which may be never. From
- * PTRACE_INTERRUPT on none begins to wait so (kernel/fork.c: no process is copied with a signal pending).
+ * One that waits for a child of vfork() does not stop before that has ended, or runs another program, which may be
+ * never. From PTRACE_INTERRUPT on none begins to wait so (kernel/fork.c: no process is copied with a signal pending).
  */
-static bool seize_finish(const struct seize *seize, size_t i, pid_t number)
+static void seize_close_hopeless(const struct seize *seize, struct seize_open *open)
 {
-	int status = 0;
-	long signo, found = raw_syscall(SYS_wait4, number, &status, __WALL | WNOHANG, NULL);
+	for (size_t i = open->count; i-- > 0;)
+		if (tasks_waits_for_child(seize->threads[open->places[i]]))
+			seize_close(open, i);
+}
 
-	if (found == 0)
-		return tasks_waits_for_child(seize->threads[i]);
-	if (found != number || !WIFSTOPPED(status))
-		return true;
-	seize->done[i] = seize->act(seize, number);
-	/* It may have stopped for a signal of its own, which it gets. */
-	signo = status >> 16 == EVENT_STOP ? 0 : WSTOPSIG(status);
-	seize_trace(PTRACE_DETACH, number, 0, (const void *)signo);
-	return true;
+/* Returns how many have stopped, or ended, since it was called last; -ECHILD: there is none that could. */
+static long seize_finish_stopped(const struct seize *seize, struct seize_open *open)
+{
+	long found, finished = 0;
+	int status = 0;
+
+	for (; (found = raw_syscall(SYS_wait4, -1, &status, __WALL | WNOHANG, NULL)) > 0; ++finished)
+		seize_finish(seize, open, (pid_t)found, status);
+	return found < 0 ? found : finished;
+}
+
+/*
+ * Until a thread stops, which raises SIGCHLD, or for some time. It sleeps: threads that are to stop may have the
+ * processor only when this one has not, as where it has a real-time priority.
+ */
+static void seize_nap(void)
+{
+	const uint64_t awaited = UINT64_C(1) << (SIGCHLD - 1);
+	const struct timespec nap = { 0, NAP_NS };
+	const long signo = raw_syscall(SYS_rt_sigtimedwait, &awaited, NULL, &nap, sizeof(awaited));
+
+	/* Where a filter refuses it. */
+	if (signo < 0 && signo != -EAGAIN)
+		raw_syscall(SYS_nanosleep, &nap, NULL);
 }
 
 /*
@@ -120,32 +172,34 @@ static bool seize_finish(const struct seize *seize, size_t i, pid_t number)
  * the very thread that waits for us, or for a file system that does not answer: the kernel lets go of it when the
  * tracer ends.
  */
-static void seize_batch(const struct seize *seize, size_t first, size_t count)
+__attribute__((noinline, noreturn)) static void seize_child(const struct seize *seize)
 {
-	const int64_t begin = raw_clock(CLOCK_MONOTONIC);
-	pid_t numbers[BATCH];
-	size_t left = count;
+	/* Which is the child's own: ignored, SIGCHLD would not be raised. */
+	const uint64_t default_action[4] = { 0 };
+	struct seize_open open = { .count = 0 };
+	int64_t begin = raw_clock(CLOCK_MONOTONIC), napped = 0;
+	size_t next = 0;
+	long finished;
 
-	for (size_t i = 0; i < count; ++i)
-		numbers[i] = seize_interrupt(seize->threads[first + i]);
-	for (long looks = 0; left > 0; ++looks) {
-		left = 0;
-		for (size_t i = 0; i < count; ++i) {
-			if (numbers[i] != 0 && seize_finish(seize, first + i, numbers[i]))
-				numbers[i] = 0;
-			left += numbers[i] != 0;
-		}
-		if (begin < 0 ? looks == LONGEST_STOP_LOOKS : raw_clock(CLOCK_MONOTONIC) - begin > LONGEST_STOP_NS)
+	raw_syscall(SYS_rt_sigaction, SIGCHLD, default_action, NULL, sizeof(uint64_t));
+	while (raw_waited(begin, napped) < LONGEST_STOP_NS) {
+		while (next < seize->count && open.count < AT_ONCE)
+			seize_interrupt(seize, next++, &open);
+		finished = seize_finish_stopped(seize, &open);
+		if (finished < 0)
+			open.count = 0;
+		if (open.count == 0 && next == seize->count)
 			break;
-		if (left > 0)
-			raw_syscall(SYS_sched_yield);
+		if (finished > 0) {
+			begin = raw_clock(CLOCK_MONOTONIC);
+			napped = 0;
+		}
+		if (finished == 0) {
+			seize_nap();
+			napped += NAP_NS;
+			seize_close_hopeless(seize, &open);
+		}
 	}
-}
-
-__attribute__((noinline, noreturn)) static void seize_child(struct seize *seize)
-{
-	for (size_t i = 0; i < seize->count; i += BATCH)
-		seize_batch(seize, i, MIN(seize->count - i, BATCH));
 	for (;;)
 		raw_syscall(SYS_exit, 0);
 }
