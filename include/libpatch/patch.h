@@ -417,8 +417,8 @@ patch_status patch_disable(patch_t patch);
  * failed ones have the state they had and their change stays queued for the next commit. PATCH_ESYS when core
  * synchronisation or writing failed half-way: the sites keep working, patch_info() tells what is in effect, and the
  * next commit completes the batch. PATCH_EBLOCKED when a thread blocks SIGTRAP or SIGILL by means that the library
- * cannot mediate, and must not be traced: no text was changed. What needs no change of text is in effect, as where
- * another patch stays on the same instructions; everything else stays queued.
+ * cannot mediate, or may do so at any time, and must not be traced: no text was changed. What needs no change of text
+ * is in effect, as where another patch stays on the same instructions; everything else stays queued.
  *
  * Thread safe, signal safe, callable from probes. Waits for other threads' commits, never for probes. Destroys
  * what is gone: see struct patch_exec_model.

@@ -10,6 +10,7 @@
 #include "base/thread_safety.h"
 #include "commit/commit.h"
 #include "commit/replan.h"
+#include "interpose/interpose.h"
 #include "interpose/mask_audit.h"
 #include "interpose/syscall_emul.h"
 #include "patch/handle.h"
@@ -111,11 +112,27 @@ void api_queue_regions(void)
 	handle_visit_changed(api_queue_patch);
 }
 
+/* What patch_init() could not do is done. */
+static void api_finish_start(void)
+{
+	struct lock_scope scope;
+
+	if (!lock_acquire(&scope))
+		return;
+	if (interpose_try_again())
+		syscall_emul_adopt(&scope.mask);
+	lock_release(&scope);
+}
+
 void api_wait_for_start(void)
 {
-	if (api_life() != API_ALIVE || lock_is_inside() || (core_sync_is_registered() && mask_audit_is_finished()) ||
-	    process_is_borrowed())
+	const bool pending = mask_audit_is_pending();
+
+	if (api_life() != API_ALIVE || lock_is_inside() ||
+	    (!pending && core_sync_is_registered() && mask_audit_is_finished()) || process_is_borrowed())
 		return;
+	if (pending)
+		api_finish_start();
 	/* What fails here the commit fails by. Threads go on meanwhile: there is less to wait for behind it. */
 	core_sync_register();
 	mask_audit_wait();
@@ -132,6 +149,15 @@ patch_status api_check_threads(const char *origin)
 
 	if (thread == 0)
 		return PATCH_OK;
+	if (thread == MASK_AUDIT_PENDING)
+		return error_raise(PATCH_EBLOCKED, origin,
+				   "system calls by which threads may block SIGTRAP or SIGILL are not mediated, and "
+				   "who makes one would be killed by a trap byte: beside other threads the kernel "
+				   "refuses to exchange the pages that have them, as where text is sealed (mseal(2)), "
+				   "and libpatch may not stop the threads. End what traces them (a debugger), allow "
+				   "ptrace(2) and PATCH_OPT_ADOPT_THREADS, or start libpatch while there is one "
+				   "thread, and commit again",
+				   NULL);
 	if (thread == MASK_AUDIT_UNKNOWN && process_is_borrowed())
 		return error_raise(PATCH_EFAIL, origin,
 				   "called in a child that runs in its parent's memory (vfork(2)): what signals the "

@@ -409,7 +409,7 @@ bool commit_changes_text(void)
 	for (size_t i = 0; i < region_queued(); ++i) {
 		const struct region *region = region_queued_at(i);
 
-		if (phase_changes_text(region, region_wanted(region)))
+		if (!region_waits_for_whole(region) && phase_changes_text(region, region_wanted(region)))
 			return true;
 	}
 	return false;

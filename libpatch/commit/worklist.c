@@ -48,7 +48,7 @@ static void worklist_measure(struct worklist *worklist)
 	}
 }
 
-bool worklist_begin(struct worklist *worklist, bool own)
+bool worklist_begin(struct worklist *worklist, bool whole)
 {
 	const size_t queued = region_queued();
 
@@ -63,7 +63,7 @@ bool worklist_begin(struct worklist *worklist, bool own)
 
 		if (i + 2 * PREFETCH_AHEAD < queued)
 			FETCH(region_queued_at(i + 2 * PREFETCH_AHEAD));
-		if (own && !region_is_own(region))
+		if (whole ? !region_is_own(region) : region_waits_for_whole(region))
 			continue;
 		worklist->items[worklist->count++] =
 			(struct worklist_item){ .start = region->start, .region = region, .length = region->length };

@@ -30,8 +30,11 @@ struct worklist {
 	bool broken;    /* some change was not made */
 };
 
-/* Takes all that is queued; or what is the library's own. False: out of memory, and everything is queued as before. */
-bool worklist_begin(struct worklist *worklist, bool own) REQUIRES(library_lock);
+/*
+ * Takes all that is queued, but what changes whole or not at all; or, `whole`, what is the library's own. False: out of
+ * memory, and everything is queued as before.
+ */
+bool worklist_begin(struct worklist *worklist, bool whole) REQUIRES(library_lock);
 /* What was in no batch is queued again. */
 void worklist_put_back(struct worklist *worklist) REQUIRES(library_lock);
 void worklist_end(struct worklist *worklist) REQUIRES(library_lock);

@@ -21,6 +21,10 @@
 #include "plan/attach.h"
 #include "plan/site.h"
 #include "runtime/fork.h"
+#include "sys/process.h"
+#include "sys/stop_world.h"
+#include "sys/tasks.h"
+#include "trap/owned_signals.h"
 
 struct site {
 	struct site *next;
@@ -77,13 +81,67 @@ static bool interpose_patch(const struct syscall_site *found) REQUIRES(library_l
 	return true;
 }
 
+static void interpose_run_whole(void *status)
+{
+	*(patch_status *)status = commit_run_whole();
+}
+
+/* While no other thread executes anything. False: that cannot be had. */
+static bool interpose_run_alone(patch_status *status) REQUIRES(library_lock)
+{
+	uint64_t before;
+	bool ran;
+
+	if (!mask_audit_adopts() || process_is_borrowed())
+		return false;
+	before = signals_block();
+	ran = stop_world_and_run(interpose_run_whole, status);
+	signals_set_mask(before);
+	return ran;
+}
+
+/*
+ * Whole, as S4 says. Where pages cannot be exchanged beside other threads, as those of text that is sealed (mseal(2)),
+ * those are stopped.
+ */
+static patch_status interpose_change_text(void) REQUIRES(library_lock)
+{
+	const bool single = tasks_is_single();
+	struct error_chain before, after;
+	patch_status status;
+
+	error_save(&before);
+	status = commit_run_whole();
+	if (status == PATCH_OK || single)
+		return status;
+	error_save(&after);
+	error_restore(&before);
+	if (!interpose_run_alone(&status))
+		error_restore(&after);
+	return status;
+}
+
+/* What was refused is tried again. */
 static bool interpose_commit(void) REQUIRES(library_lock)
 {
-	bool whole = commit_run_whole() == PATCH_OK;
+	bool whole = interpose_change_text() == PATCH_OK;
 
 	if (!whole)
-		mask_audit_incomplete();
+		mask_audit_set_pending(true);
 	site_forget();
+	return whole;
+}
+
+bool interpose_try_again(void)
+{
+	struct error_chain before;
+	bool whole;
+
+	error_save(&before);
+	whole = interpose_commit();
+	error_restore(&before);
+	if (whole)
+		mask_audit_set_pending(false);
 	return whole;
 }
 
@@ -177,12 +235,29 @@ bool interpose_is_in_window(uintptr_t pc) NO_THREAD_SAFETY_ANALYSIS
 	return false;
 }
 
+/* What is not in the text yet is not to come any more. Was anything? */
+static bool interpose_give_up_waiting(void) REQUIRES(library_lock)
+{
+	bool any = false;
+
+	for (struct site *site = sites; site != NULL; site = site->next) {
+		const struct region *region = site->patch.attachments[0].region;
+
+		if (region == NULL || !region_waits_for_whole(region))
+			continue;
+		patch_set_goal(&site->patch, GOAL_DISABLED);
+		any = true;
+	}
+	return any;
+}
+
 /* Regions restored at once: a batch of them takes no new memory. */
 #define AT_ONCE 8
 
 patch_status interpose_restore(void)
 {
 	patch_status status = PATCH_OK;
+	const bool waited = interpose_give_up_waiting();
 
 	lock_set_forks(LOCK_FORKS_BY_HANDLER);
 	while (status == PATCH_OK && sites != NULL) {
@@ -196,7 +271,7 @@ patch_status interpose_restore(void)
 			if (region != NULL)
 				region_queue(region);
 		}
-		status = commit_run_whole();
+		status = interpose_change_text();
 		while (status == PATCH_OK && sites != site) {
 			struct site *gone = sites;
 
@@ -210,6 +285,8 @@ patch_status interpose_restore(void)
 	site_forget();
 	if (status == PATCH_OK)
 		lock_set_forks(LOCK_FORKS_ARE_FREE);
+	else if (waited)
+		mask_audit_incomplete();
 	return status;
 }
 

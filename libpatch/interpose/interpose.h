@@ -16,7 +16,7 @@ struct others;
 
 /*
  * Patch them in every module that is loaded now; in loaded_hold(), with the library lock held.
- * What cannot be patched makes threads be looked at instead (mask_audit.h).
+ * What cannot be patched makes threads be looked at instead (mask_audit.h); what is refused now is pending.
  */
 void interpose_system_calls(const struct others *others) REQUIRES(library_lock);
 
@@ -25,6 +25,12 @@ void interpose_system_calls(const struct others *others) REQUIRES(library_lock);
  * Nothing is done where nothing is patched.
  */
 void interpose_module(const struct loaded *loaded) REQUIRES(library_lock);
+
+/*
+ * Those that could not be changed (mask_audit_is_pending()) are tried again. True: all are. Then threads are to be
+ * looked at as if calls were mediated from now on.
+ */
+bool interpose_try_again(void) REQUIRES(library_lock);
 
 /* What was patched in [lower, upper) is over (patch/unmapped.h): there is nothing to restore. Was anything? */
 bool interpose_forget(uintptr_t lower, uintptr_t upper) REQUIRES(library_lock);

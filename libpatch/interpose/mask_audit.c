@@ -49,14 +49,26 @@ void mask_audit_incomplete(void)
 	settled = false;
 }
 
+static atomic_bool pending;
+
+void mask_audit_set_pending(bool is)
+{
+	pending = is;
+}
+
+bool mask_audit_is_pending(void)
+{
+	return pending;
+}
+
 bool mask_audit_is_settled(void)
 {
-	return atomic_load_explicit(&settled, memory_order_relaxed);
+	return atomic_load_explicit(&settled, memory_order_relaxed) && !mask_audit_is_pending();
 }
 
 bool mask_audit_is_complete(void)
 {
-	return !incomplete;
+	return !incomplete && !pending;
 }
 
 /* Of one thread: all are the process's own, and are as readable. */
@@ -275,6 +287,8 @@ int mask_audit_blocking_thread(void)
 {
 	int thread;
 
+	if (pending)
+		return MASK_AUDIT_PENDING;
 	if (mask_audit_is_blind())
 		return MASK_AUDIT_UNKNOWN;
 	/* What ticks do not tell. */
@@ -365,6 +379,9 @@ void mask_audit_wait(void)
 
 void mask_audit_begin(void)
 {
+	/* It begins when calls are mediated. */
+	if (pending)
+		return;
 	if (tasks_is_single()) {
 		all_seen = !incomplete;
 		settled = all_seen;

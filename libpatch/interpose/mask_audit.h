@@ -19,7 +19,13 @@ bool mask_audit_adopts(void);
  * without the lock.
  */
 void mask_audit_incomplete(void);
-/* Is there none? */
+/*
+ * There is code that makes such calls, and is to be mediated, but its text could not be changed yet: no commit may put
+ * trap bytes into the text. Async-signal-safe, without the lock.
+ */
+void mask_audit_set_pending(bool is);
+bool mask_audit_is_pending(void);
+/* Is there neither? */
 bool mask_audit_is_complete(void);
 /* Is it known that no thread blocks owned signals? Async-signal-safe, without the lock. */
 bool mask_audit_is_settled(void);
@@ -33,9 +39,10 @@ void mask_audit_begin(void) REQUIRES(library_lock);
 /*
  * A thread that blocks owned signals and cannot be adopted, or may be about to block them by a call that is not
  * mediated (call_audit.h); 0: none is known. It would be killed by a trap byte.
- * MASK_AUDIT_UNKNOWN: there may be one, as far as can be seen.
+ * MASK_AUDIT_UNKNOWN: there may be one, as far as can be seen. MASK_AUDIT_PENDING: there may be one at any time.
  */
 #define MASK_AUDIT_UNKNOWN (-1)
+#define MASK_AUDIT_PENDING (-2)
 int mask_audit_blocking_thread(void) REQUIRES(library_lock);
 /*
  * Before the first commit, once, a second at most: those of them that libc is just starting are waited for, and those

@@ -113,6 +113,8 @@ bool region_is_hooked(const struct region *region, unsigned int offset) REQUIRES
 bool region_has_policy(const struct region *region, int policy) REQUIRES(library_lock);
 /* Are there patches on the region, and only the library's own? */
 bool region_is_own(const struct region *region) REQUIRES(library_lock);
+/* Is it, and are they wanted, but not in the text yet? Until then it changes whole, or not (S4). */
+bool region_waits_for_whole(const struct region *region) REQUIRES(library_lock);
 /*
  * Is only the library's own patch on the region, and does its jump cover one instruction? Then the region can be
  * changed in one write, and needs no trap bytes on its boundaries, which lie behind the jump.

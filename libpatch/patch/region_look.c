@@ -81,6 +81,11 @@ bool region_is_own(const struct region *region)
 	return region->attachments != NULL;
 }
 
+bool region_waits_for_whole(const struct region *region)
+{
+	return region_is_own(region) && !region->installed && region_wanted(region);
+}
+
 bool region_is_plain(const struct region *region)
 {
 	bool any = false;

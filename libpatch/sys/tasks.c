@@ -14,25 +14,32 @@
 #include <sched.h>
 #include <sys/stat.h>
 
+#define TASKS_OWN "/proc/self/task"
+
 /*
- * The number of links of the directory of threads: its own, its parent's, and one for each thread (fs/proc/base.c,
+ * The number of links of a directory of threads: its own, its parent's, and one for each thread (fs/proc/base.c,
  * proc_task_getattr()). 0: /proc is not there.
  */
-static unsigned long tasks_links(void)
+static unsigned long tasks_links(const char *directory)
 {
 	struct stat status;
-	long error = raw_syscall(SYS_newfstatat, AT_FDCWD, "/proc/self/task", &status, 0);
+	long error = raw_syscall(SYS_newfstatat, AT_FDCWD, directory, &status, 0);
 
 	if (error != 0)
-		error = raw_syscall(SYS_stat, "/proc/self/task", &status);
+		error = raw_syscall(SYS_stat, directory, &status);
 	return error == 0 ? status.st_nlink : 0;
+}
+
+static size_t tasks_count_in(const char *directory)
+{
+	unsigned long links = tasks_links(directory);
+
+	return links > 2 ? links - 2 : 0;
 }
 
 size_t tasks_count(void)
 {
-	unsigned long links = tasks_links();
-
-	return links > 2 ? links - 2 : 0;
+	return tasks_count_in(TASKS_OWN);
 }
 
 bool tasks_is_single(void)
@@ -91,7 +98,7 @@ static long tasks_read_file(pid_t tid, const char *file, char *buffer, size_t si
 		fd = raw_syscall(SYS_openat, fd, tasks_write_path(path, "", tid, file), O_RDONLY | O_CLOEXEC, 0);
 	if (fd >= 0)
 		return tasks_read_open(fd, buffer, size);
-	return tasks_read_in("/proc/self/task/", tid, file, buffer, size);
+	return tasks_read_in(TASKS_OWN "/", tid, file, buffer, size);
 }
 
 /* Of the calling thread: the first one's is gone once that has ended. */
@@ -170,7 +177,7 @@ pid_t tasks_number_in_calls(pid_t tid)
 /* Does the length, or -errno, of a file in the directory of a thread say that the thread has ended? */
 static bool tasks_is_gone(long length)
 {
-	return length == -ESRCH || (length == -ENOENT && tasks_links() != 0);
+	return length == -ESRCH || (length == -ENOENT && tasks_links(TASKS_OWN) != 0);
 }
 
 /*
@@ -178,6 +185,7 @@ static bool tasks_is_gone(long length)
  * half as long as /status, but has no signals above 31.
  */
 struct tasks_stat {
+	char state;
 	uint64_t flags;
 	uint64_t blocked;
 };
@@ -192,6 +200,7 @@ static void tasks_parse_stat(const char *text, long length, struct tasks_stat *s
 		--length;
 	if (length <= 0)
 		return;
+	stat->state = text[length + (text[length] == ' ')];
 	for (const char *at = text + length; *at != '\0' && field < 32; ++at) {
 		if (*at != ' ')
 			continue;
@@ -229,6 +238,16 @@ bool tasks_is_worker(pid_t tid)
 
 	tasks_parse_stat(text, tasks_read_file(tid, "/stat", text, sizeof(text)), &stat);
 	return (stat.flags & PF_IO_WORKER) != 0;
+}
+
+/* Not a worker, nor one that has ended and is there until somebody has been told. */
+bool tasks_may_run(pid_t tid)
+{
+	char text[2048];
+	struct tasks_stat stat;
+
+	tasks_parse_stat(text, tasks_read_file(tid, "/stat", text, sizeof(text)), &stat);
+	return stat.state != '\0' && stat.state != 'Z' && stat.state != 'X' && (stat.flags & PF_IO_WORKER) == 0;
 }
 
 bool tasks_is_filtered(pid_t tid)
@@ -331,9 +350,9 @@ bool tasks_waits_for_child(pid_t tid)
 	return tasks_is_wait_for_child(&wait);
 }
 
-bool tasks_visit(tasks_visit_fn *visit, void *data)
+static bool tasks_visit_in(const char *directory, tasks_visit_fn *visit, void *data)
 {
-	long fd = raw_open("/proc/self/task", O_RDONLY | O_DIRECTORY | O_CLOEXEC);
+	long fd = raw_open(directory, O_RDONLY | O_DIRECTORY | O_CLOEXEC);
 	char entries[1024];
 	bool go_on = true;
 	long size = 0;
@@ -355,4 +374,23 @@ bool tasks_visit(tasks_visit_fn *visit, void *data)
 	visited = -EBADF;
 	raw_syscall(SYS_close, fd);
 	return size >= 0;
+}
+
+bool tasks_visit(tasks_visit_fn *visit, void *data)
+{
+	return tasks_visit_in(TASKS_OWN, visit, data);
+}
+
+size_t tasks_count_of(pid_t tid)
+{
+	char path[TASKS_PATH];
+
+	return tasks_count_in(tasks_write_path(path, "/proc/", tid, "/task"));
+}
+
+bool tasks_visit_of(pid_t tid, tasks_visit_fn *visit, void *data)
+{
+	char path[TASKS_PATH];
+
+	return tasks_visit_in(tasks_write_path(path, "/proc/", tid, "/task"), visit, data);
 }

@@ -34,6 +34,11 @@ size_t tasks_descriptors(void);
  */
 typedef bool tasks_visit_fn(pid_t tid, void *data);
 bool tasks_visit(tasks_visit_fn *visit, void *data);
+/* The same of the process that has the thread, and how many threads it has. */
+bool tasks_visit_of(pid_t tid, tasks_visit_fn *visit, void *data);
+size_t tasks_count_of(pid_t tid);
+/* Asked of a thread that is visited: may it run the program's code, now or later? */
+bool tasks_may_run(pid_t tid);
 /*
  * The signals that one thread blocks, if any of `signals`, which are below 32, is among them; else 0, as when there is
  * no such thread. Workers of io_uring, which never run the program's code, block none. False: they cannot be known.

@@ -70,8 +70,9 @@ void text_begin(void) REQUIRES(library_lock);
 void text_end(void) REQUIRES(library_lock);
 
 /*
- * Between these two, threads see each write whole or not at all: either there is no other thread, or whole pages are
- * exchanged, which is one step for everybody (a thread that reads meanwhile waits in the kernel, mm/mremap.c).
+ * Between these two, threads see each write whole or not at all: either there is no other thread, as also in a child
+ * that has stopped all of its parent's (stop_world.h), or whole pages are exchanged, which is one step for everybody (a
+ * thread that reads meanwhile waits in the kernel, mm/mremap.c).
  */
 void text_begin_whole(void) REQUIRES(library_lock);
 void text_end_whole(void) REQUIRES(library_lock);

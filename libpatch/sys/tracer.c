@@ -50,11 +50,11 @@ void tracer_let_go(pid_t number, const struct tracer_event *event)
 
 bool tracer_is_hopeless(pid_t tid, pid_t number)
 {
+	const int how = WEXITED | WSTOPPED | WNOHANG | WNOWAIT | __WALL;
 	siginfo_t info = { .si_pid = 0 };
 
 	/* Behind that: is there anything to be told? It stays to be told. */
-	return tasks_waits_for_child(tid) &&
-	       raw_syscall(SYS_waitid, P_PID, number, &info, WEXITED | WSTOPPED | WNOHANG | WNOWAIT | __WALL, NULL) == 0 &&
+	return tasks_waits_for_child(tid) && raw_syscall(SYS_waitid, P_PID, number, &info, how, NULL) == 0 &&
 	       info.si_pid == 0;
 }
 

@@ -145,6 +145,12 @@ static void use_up_mappings(const void *unused)
 	REQUIRE(errno == ENOMEM);
 }
 
+static void use_up_mappings_and_refuse(const void *unused)
+{
+	refuse(SYS_ptrace, EPERM);
+	use_up_mappings(unused);
+}
+
 static void give_mappings_back(void)
 {
 	REQUIRE(munmap(filler, filled * 4096) == 0);
@@ -205,12 +211,15 @@ static const struct {
 	{ { "no descriptors", limit_descriptors, allow_descriptors, NULL, NO(INIT_FAILS, "/proc/self/maps"),
 	    NO(LATER_FAILS, "/proc/self/maps"), true },
 	  anything },
-	{ { "no memory", limit_memory, allow_memory, NULL, NO(INIT_FAILS, "executable memory"),
-	    NO(LATER_FAILS, "patch_fini"), true },
+	{ { "no memory", limit_memory, allow_memory, NULL, NO(INIT_FAILS, "executable memory"), WORKS, true },
 	  anything },
-	{ { "no mappings", use_up_mappings, give_mappings_back, NULL, NO(INIT_FAILS, "executable memory"),
-	    NO(LATER_FAILS, "patch_fini"), true },
+	{ { "no mappings", use_up_mappings, give_mappings_back, NULL, NO(INIT_FAILS, "executable memory"), WORKS,
+	    true },
 	  anything },
+	/* Pages cannot be exchanged, nor threads stopped. */
+	{ { "no mappings, no ptrace()", use_up_mappings_and_refuse, give_mappings_back, NULL,
+	    NO(INIT_FAILS, "executable memory"), NO(LATER_FAILS, "patch_fini"), true },
+	  has_filters },
 	{ { "memory cannot be read", refuse_reading, NULL, NULL, NO(INIT_FAILS, "process_vm_readv"),
 	    NO(LATER_FAILS, "the kernel refuses process_vm_readv"), true },
 	  has_filters },
