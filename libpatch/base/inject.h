@@ -26,6 +26,7 @@ enum inject_point {
 	INJECT_WAIT,       /* no owned signal is held, and a call that waits for them is about to be made */
 	INJECT_TELL,       /* a signal of the process was given to a thread that waits, and not yet told */
 	INJECT_TAKEN,      /* a thread's call takes what it was told, which is still noted as told */
+	INJECT_ACTION,     /* an action of the program's was set, and what is due behind that is, or was, done */
 	INJECT_UNMAPPED,   /* a module was unmapped, and the linker does not know yet */
 	INJECT_LEFT,       /* a thread's block was seen to be left, and is not yet taken */
 	INJECT_POINTS

@@ -3,6 +3,7 @@
  * What the program does on signals: rt_sigaction, and the handlers that were there before.
  */
 #include "arch/signal_entry.h"
+#include "base/inject.h"
 #include "elf/module.h"
 #include "interpose/emul.h"
 #include "interpose/call_audit.h"
@@ -31,7 +32,10 @@ static bool emul_is_handler(long signo, const struct kernel_sigaction *action)
 	       !(signo == LIBC_SETXID && emul_is_libcs(action->handler));
 }
 
-/* words: of an owned signal, one more than the index of the action that was set. */
+/*
+ * words: of an owned signal, one more than the index of the action that was set, and what was held before. Another
+ * thread may have set another action since.
+ */
 static void emul_post_sigaction(struct mediated *call)
 {
 	const int signo = (int)call->program->rdi, index = (int)call->words[0] - 1;
@@ -40,15 +44,17 @@ static void emul_post_sigaction(struct mediated *call)
 	/* It is set, too, where the kernel could not say what there was. */
 	if (!call->made || (result != 0 && result != -EFAULT))
 		return;
+	(void)INJECT(INJECT_ACTION);
 	if (index >= 0) {
-		forward_set_action(signo, index);
+		forward_find_action(signo);
 		/* What is ignored is not pending. */
 		if (action_at((unsigned int)index)->program.handler == (void *)(uintptr_t)SIG_IGN)
-			app_sigpending_discard(signo);
+			app_sigpending_discard(signo, (struct app_sigpending_names){ call->words[1], call->words[2] });
 	}
 	/* What the program reads back is what it set. */
 	if (result == 0 && call->program->rdx != 0)
 		action_unwrap((struct kernel_sigaction *)call->program->rdx);
+	(void)INJECT(INJECT_ACTION);
 }
 
 /*
@@ -110,8 +116,13 @@ bool emul_sigaction(struct arch_call *program)
 			mediated_end();
 			return true;
 		}
-		if (signal_index(signo) >= 0)
+		if (signal_index(signo) >= 0) {
+			const struct app_sigpending_names held = app_sigpending_names(signo);
+
 			call.words[0] = (uint64_t)arch_signal_index((uintptr_t)kernel.handler) + 1;
+			call.words[1] = held.of_thread;
+			call.words[2] = held.of_process;
+		}
 	}
 	mediated_make(&call);
 	return true;

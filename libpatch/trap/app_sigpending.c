@@ -17,7 +17,11 @@ typedef uint64_t __attribute__((may_alias)) word;
 #define WORDS ARRAY_SIZE(libpatch_held_of_process[0].words)
 #define FIRST_WORD 2
 
+/* FULL has its name beside it, which tells it from those that come later. */
 enum state { FREE, BUSY, FULL };
+#define STATE(word) ((word)&3)
+#define NAMED(name) ((short)(FULL | (unsigned short)((name) << 2)))
+static _Atomic unsigned short names;
 
 _Static_assert(ARCH_SIGNALS_HELD == SIGNALS_OWNABLE, "one each");
 _Static_assert(SIGTRAP > SIGILL, "signals_ownable[] descends");
@@ -36,15 +40,22 @@ static void app_sigpending_keep(struct signal_held *held, const siginfo_t *info)
 	for (size_t i = 0; i < WORDS; ++i)
 		held->words[i] = ((const word *)info)[FIRST_WORD + i];
 	/* Release pairs with acquire in app_sigpending_release(). */
-	atomic_store(&held->state, FULL);
+	atomic_store(&held->state, NAMED(atomic_fetch_add(&names, 1)));
+}
+
+static bool app_sigpending_is_full(const struct signal_held *held)
+{
+	return STATE(atomic_load(&held->state)) == FULL;
 }
 
 static bool app_sigpending_release(struct signal_held *held, int signo, siginfo_t *info)
 {
-	short expected = FULL;
+	short state = atomic_load(&held->state);
 
-	if (!atomic_compare_exchange_strong(&held->state, &expected, BUSY))
-		return false;
+	do {
+		if (STATE(state) != FULL)
+			return false;
+	} while (!atomic_compare_exchange_strong(&held->state, &state, BUSY));
 	for (size_t i = 0; i < sizeof(*info) / sizeof(uint64_t); ++i)
 		((word *)info)[i] = i - FIRST_WORD < WORDS ? held->words[i - FIRST_WORD] : 0;
 	info->si_signo = signo;
@@ -88,7 +99,7 @@ bool app_sigpending_take_of_process(int signo, siginfo_t *info)
 
 bool app_sigpending_is_of_process(int signo)
 {
-	return atomic_load(&libpatch_held_of_process[signal_index(signo)].state) == FULL;
+	return app_sigpending_is_full(&libpatch_held_of_process[signal_index(signo)]);
 }
 
 uint64_t app_sigpending_pending(void)
@@ -96,26 +107,49 @@ uint64_t app_sigpending_pending(void)
 	uint64_t pending = 0;
 
 	for (int index = 0; index < SIGNALS_OWNABLE; ++index)
-		if (atomic_load(&libpatch_held_of_thread[index].state) == FULL ||
-		    atomic_load(&libpatch_held_of_process[index].state) == FULL)
+		if (app_sigpending_is_full(&libpatch_held_of_thread[index]) ||
+		    app_sigpending_is_full(&libpatch_held_of_process[index]))
 			pending |= SIGNALS_BIT(signals_ownable[index]);
 	return pending;
-}
-
-void app_sigpending_discard(int signo)
-{
-	const uint64_t before = signals_block();
-	siginfo_t info;
-
-	app_sigpending_release(&libpatch_held_of_thread[signal_index(signo)], signo, &info);
-	app_sigpending_release(&libpatch_held_of_process[signal_index(signo)], signo, &info);
-	signals_set_mask(before);
 }
 
 static void app_sigpending_drop(struct signal_held *held)
 {
 	held->error = 0;
 	atomic_store(&held->state, FREE);
+}
+
+/* 0: none. */
+static uint64_t app_sigpending_name(const struct signal_held *held)
+{
+	const short state = atomic_load(&held->state);
+
+	return STATE(state) == FULL ? (unsigned short)state : 0;
+}
+
+struct app_sigpending_names app_sigpending_names(int signo)
+{
+	const int index = signal_index(signo);
+
+	return (struct app_sigpending_names){ .of_thread = app_sigpending_name(&libpatch_held_of_thread[index]),
+					      .of_process = app_sigpending_name(&libpatch_held_of_process[index]) };
+}
+
+static void app_sigpending_discard_named(struct signal_held *held, uint64_t name)
+{
+	short state = (short)name;
+
+	if (name != 0 && atomic_compare_exchange_strong(&held->state, &state, BUSY))
+		app_sigpending_drop(held);
+}
+
+void app_sigpending_discard(int signo, struct app_sigpending_names those)
+{
+	const uint64_t before = signals_block();
+
+	app_sigpending_discard_named(&libpatch_held_of_thread[signal_index(signo)], those.of_thread);
+	app_sigpending_discard_named(&libpatch_held_of_process[signal_index(signo)], those.of_process);
+	signals_set_mask(before);
 }
 
 void app_sigpending_forget(void)

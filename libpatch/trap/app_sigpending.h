@@ -22,8 +22,16 @@ bool app_sigpending_take_of_process(int signo, siginfo_t *info);
 bool app_sigpending_is_of_process(int signo);
 /* Which are there for this thread? */
 uint64_t app_sigpending_pending(void);
-/* The program ignores it from now on. */
-void app_sigpending_discard(int signo);
+/*
+ * Those that are held now, as the thread sees it. The program ignores them: those are dropped, and none that has come
+ * since, which may be for another action.
+ */
+struct app_sigpending_names {
+	uint64_t of_thread;
+	uint64_t of_process;
+};
+struct app_sigpending_names app_sigpending_names(int signo);
+void app_sigpending_discard(int signo, struct app_sigpending_names those);
 /* A forked child has none. */
 void app_sigpending_forget(void);
 

@@ -59,22 +59,32 @@ bool forward_end(ucontext_t *context)
 /* By the index of the signal; ACTION_NONE before patch_init(). */
 static _Atomic int actions[SIGNALS_OWNABLE] = { ACTION_NONE, ACTION_NONE };
 
-void forward_set_action(int signo, int index)
+static int forward_index(int signo)
 {
+	struct kernel_sigaction now;
+
+	return action_get(signo, &now) == 0 ? action_unwrap(&now) : ACTION_NONE;
+}
+
+void forward_find_action(int signo)
+{
+	_Atomic int *action = &actions[signal_index(signo)];
+	int index = forward_index(signo);
+
 	/* A borrowing child's handlers end with it; its parent's stay. */
-	if (!process_is_borrowed())
-		atomic_store(&actions[signal_index(signo)], index);
+	if (process_is_borrowed())
+		return;
+	/* Another thread may set one meanwhile: who notes one last has looked behind that. */
+	while (index != ACTION_NONE && atomic_load(action) != index) {
+		atomic_store(action, index);
+		index = forward_index(signo);
+	}
 }
 
 void forward_find_actions(void)
 {
-	for (int slot = 0; slot < SIGNALS_OWNABLE; ++slot) {
-		struct kernel_sigaction now;
-		int index = action_get(signals_ownable[slot], &now) == 0 ? action_unwrap(&now) : ACTION_NONE;
-
-		if (index != ACTION_NONE)
-			atomic_store(&actions[slot], index);
-	}
+	for (int slot = 0; slot < SIGNALS_OWNABLE; ++slot)
+		forward_find_action(signals_ownable[slot]);
 }
 
 int forward_own_signals(void)

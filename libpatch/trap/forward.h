@@ -28,9 +28,9 @@ bool forward_end(ucontext_t *context);
 
 /* Own the signals: their actions are ours, and stand for the program's. 0 or errno. */
 int forward_own_signals(void);
-/* The program has set the action with this index for an owned signal. */
-void forward_set_action(int signo, int index);
-/* Look them up. */
+/* The program has set an action for an owned signal: it is looked up. */
+void forward_find_action(int signo);
+/* All of them. */
 void forward_find_actions(void);
 
 /*
