@@ -296,6 +296,18 @@ bool tasks_time(pid_t tid, uint64_t *ns)
 	return now >= 0;
 }
 
+bool tasks_switches(pid_t tid, uint64_t *count)
+{
+	char text[2048];
+	long length = tasks_read_file(tid, "/status", text, sizeof(text));
+	const char *line = length > 0 ? parse_find_line(text, "nonvoluntary_ctxt_switches:") : NULL;
+
+	*count = 0;
+	if (line != NULL)
+		parse_decimal(line, count);
+	return line != NULL;
+}
+
 /*
  * The number, six arguments, the stack pointer and the program counter; each but the first begins with 0x. Outside of a
  * call the number is -1, and there are no arguments.

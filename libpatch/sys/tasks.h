@@ -58,6 +58,9 @@ void tasks_describe(pid_t tid, char text[TASKS_TEXT]);
  */
 bool tasks_time(pid_t tid, uint64_t *ns);
 
+/* How often a thread that could go on has had a processor, and lost it to another one. False: not known. */
+bool tasks_switches(pid_t tid, uint64_t *count);
+
 /*
  * The system call that a thread waits in: its number, its arguments, the stack pointer, and the address behind its
  * instruction. `call` is negative when the thread waits in the kernel outside of one, without arguments and at `pc`.
