@@ -8,6 +8,7 @@
  */
 #include "targets.h"
 #include "library.h"
+#include "traced.h"
 
 #include <sched.h>
 #include <sys/ptrace.h>
@@ -100,19 +101,6 @@ static void set_handler(int signo, void (*handler)(int, siginfo_t *, void *), ui
 }
 
 /* ---- the child --------------------------------------------------------------------------------------------------- */
-
-/* None of the calls that the library makes in the program's stead. */
-static void send_to_itself(int signo)
-{
-	const long process = getpid();
-	long result;
-
-	__asm__ volatile("mov %1, %%eax\n\tsyscall"
-			 : "=&a"(result)
-			 : "i"(SYS_tgkill), "D"(process), "S"(process), "d"((long)signo)
-			 : "rcx", "r11", "memory");
-	REQUIRE(result == 0);
-}
 
 static void rounds(void)
 {

@@ -5,6 +5,7 @@
  * effect behind it, is the same wherever that was: the call begins anew, or is over.
  */
 #include "harness.h"
+#include "traced.h"
 
 #include <sched.h>
 #include <sys/ptrace.h>
@@ -46,19 +47,6 @@ static void on_trap(int signo)
 {
 	(void)signo;
 	traps++;
-}
-
-/* None of the calls that the library makes. */
-static void send_to_itself(int signo)
-{
-	const long process = getpid();
-	long sent;
-
-	__asm__ volatile("mov %1, %%eax\n\tsyscall"
-			 : "=&a"(sent)
-			 : "i"(SYS_tgkill), "D"(process), "S"(process), "d"((long)signo)
-			 : "rcx", "r11", "memory");
-	REQUIRE(sent == 0);
 }
 
 /* `told` by errno where that says so. */
@@ -204,20 +192,6 @@ static void rounds(const struct part *part)
 }
 
 /* ---- the tracer -------------------------------------------------------------------------------------------------- */
-
-/* Returns the signal that it is stopped with. */
-static int go(pid_t pid, enum __ptrace_request request, int signo)
-{
-	int status;
-
-	REQUIRE(ptrace(request, pid, NULL, (void *)(intptr_t)signo) == 0);
-	REQUIRE(waitpid(pid, &status, 0) == pid);
-	if (!WIFSTOPPED(status)) {
-		FAIL("the program ended with %#x", status);
-		exit(1);
-	}
-	return WSTOPSIG(status);
-}
 
 /* All other signals come. */
 static void go_to_stop(pid_t pid, int signo)

@@ -6,6 +6,7 @@
  * patch, so that there is other code for the instruction.
  */
 #include "harness.h"
+#include "traced.h"
 
 #include <sys/ptrace.h>
 #include <sys/user.h>
@@ -127,20 +128,6 @@ static uintptr_t pc_of(pid_t pid)
 
 	REQUIRE(ptrace(PTRACE_GETREGS, pid, NULL, &registers) == 0);
 	return registers.rip;
-}
-
-/* Returns the signal that it is stopped with. */
-static int go(pid_t pid, enum __ptrace_request request, int signo)
-{
-	int status;
-
-	REQUIRE(ptrace(request, pid, NULL, (void *)(intptr_t)signo) == 0);
-	REQUIRE(waitpid(pid, &status, 0) == pid);
-	if (!WIFSTOPPED(status)) {
-		FAIL("the program ended with %#x", status);
-		exit(1);
-	}
-	return WSTOPSIG(status);
 }
 
 /* One instruction. A pushfq stores the flag by which it is stepped: the hook would put that back. */
