@@ -132,7 +132,8 @@ static bool app_sigwait_tell_to(struct waiter *waiter, int signo)
 		return true;
 	}
 	app_sigpending_put(signo, &waiter->info);
-	atomic_store(&waiter->state, FREE);
+	/* It may be there, and wait for this to end: a filter may refuse the wake. */
+	app_sigwait_set_state(waiter, FREE);
 	return false;
 }
 

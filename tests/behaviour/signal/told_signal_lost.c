@@ -44,8 +44,15 @@ static bool is_in(int tid, long number)
 	return line[0] >= '0' && line[0] <= '9' && atoi(line) == number;
 }
 
+static _Atomic bool refuses; /* a filter, as it were, what a thread is told by */
+static _Atomic bool refuses_next;
+
 static int at_point(enum inject_point point)
 {
+	if (point == INJECT_SYSCALL && refuses_next) {
+		refuses_next = false;
+		return EPERM;
+	}
 	if (point == INJECT_WAIT && keep) {
 		keep = false;
 		waiting_at = tid_of_thread();
@@ -62,6 +69,7 @@ static int at_point(enum inject_point point)
 		while (returned == 0 && !is_in(tid, SYS_futex))
 			raw_syscall(SYS_sched_yield);
 		returned_early = returned != 0;
+		refuses_next = refuses;
 	}
 	if (point == INJECT_TAKEN && interrupts) {
 		interrupts = false;
@@ -222,14 +230,14 @@ static void every_way(void *argument)
 	CHECK_OK(patch_fini());
 }
 
-/* The thread gets the one that comes to itself, and then the other. */
+/* The thread gets the one that comes to itself, and the process has the other. */
 static void told_while_it_leaves(void *argument)
 {
 	const struct timespec no_time = { 0 };
 	sigset_t traps;
 	pthread_t thread;
 
-	(void)argument;
+	refuses = argument != NULL;
 	start();
 	keep = true;
 	thread = make_waiter(&ways[0]);
@@ -297,6 +305,7 @@ int main(void)
 	harness_start();
 	harness_isolated("every way to wait", every_way, NULL);
 	harness_isolated("told while it leaves", told_while_it_leaves, NULL);
+	harness_isolated("told while it leaves, and that is refused", told_while_it_leaves, (void *)&ways[0]);
 	harness_isolated("passed on to one that takes it", passed_on, (void *)&ways[0]);
 	harness_isolated("passed on to one that lets it through", passed_on, (void *)&ways[3]);
 	harness_isolated("interrupted while it takes it", interrupted_while_it_takes, NULL);
