@@ -12,6 +12,7 @@
 #include "trap/action.h"
 #include "trap/app_sigstate.h"
 #include "trap/put_off.h"
+#include "trap/signal_frame.h"
 
 bool syscall_emul_concerns(long number)
 {
@@ -108,4 +109,6 @@ void syscall_emul_release(void)
 			action_give_back(signo);
 	app_sigstate_end();
 	raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, &blocked, NULL, SET_SIZE);
+	/* The kernel holds them from now on. */
+	signal_frame_raise_held(OWNED);
 }

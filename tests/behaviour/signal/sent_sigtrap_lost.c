@@ -137,6 +137,42 @@ static void take(void *argument)
 	CHECK_OK(patch_fini());
 }
 
+/* What was held when the library goes is pending, with its words. */
+static void outlive(void *argument)
+{
+	union sigval value = { .sival_int = 1848 };
+	struct timespec none = { 0, 0 };
+	sigset_t set = traps();
+	siginfo_t info;
+
+	(void)argument;
+	start();
+	block(SIG_BLOCK);
+	REQUIRE(sigqueue(getpid(), SIGTRAP, value) == 0);
+	CHECK_OK(patch_fini());
+	CHECK(is_pending());
+	CHECK_EQ(handled, 0);
+	CHECK_EQ(sigtimedwait(&set, &info, &none), SIGTRAP);
+	CHECK_EQ(info.si_code, SI_QUEUE);
+	CHECK_EQ(info.si_value.sival_int, 1848);
+	CHECK(!is_pending());
+	block(SIG_UNBLOCK);
+	CHECK_EQ(handled, 0);
+}
+
+static void outlive_and_come(void *argument)
+{
+	(void)argument;
+	start();
+	block(SIG_BLOCK);
+	raise(SIGTRAP);
+	CHECK_OK(patch_fini());
+	CHECK_EQ(handled, 0);
+	block(SIG_UNBLOCK);
+	CHECK_EQ(handled, 1);
+	CHECK_EQ(last.si_code, SI_TKILL);
+}
+
 static int taken;
 
 static void *wait_for_it(void *argument)
@@ -382,6 +418,8 @@ int main(void)
 	harness_start();
 	harness_isolated("unblocked", unblock, NULL);
 	harness_isolated("taken", take, NULL);
+	harness_isolated("taken behind patch_fini()", outlive, NULL);
+	harness_isolated("unblocked behind patch_fini()", outlive_and_come, NULL);
 	harness_isolated("taken by a thread", take_in_a_thread, NULL);
 	harness_isolated("suspended", suspend, NULL);
 	harness_isolated("suspended, sent by the handler", suspend_once, NULL);
