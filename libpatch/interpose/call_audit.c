@@ -26,10 +26,17 @@
  * where it was interrupted.
  */
 #define TICKS 2
+/*
+ * Nor has it, when it had a processor so often, and lost it to others. Each time it may have come no further than to
+ * the end of the kernel; but not that often.
+ */
+#define SWITCHES 8
 static struct suspect {
 	pid_t tid;
+	bool counted;
 	unsigned int ticks;
 	uint64_t time;
+	uint64_t switches;
 } *suspects;
 static size_t suspect_count, suspect_room;
 /* Those of them that are to stop, and whether they did so elsewhere. */
@@ -193,6 +200,23 @@ void call_audit_stop(void)
 	for (size_t i = 0; i < suspect_count; ++i)
 		if (tid_set_has(&running, suspects[i].tid))
 			suspects[i].ticks = TICKS;
+}
+
+void call_audit_count_switches(void)
+{
+	uint64_t switches;
+
+	if (call_audit_suspect() == 0 || process_is_borrowed())
+		return;
+	for (struct suspect *suspect = suspects; suspect < suspects + suspect_count; ++suspect) {
+		if (suspect->ticks == TICKS || !tasks_switches(suspect->tid, &switches))
+			continue;
+		if (!suspect->counted)
+			suspect->switches = switches;
+		suspect->counted = true;
+		if (switches - suspect->switches >= SWITCHES)
+			suspect->ticks = TICKS;
+	}
 }
 
 bool call_audit_is_listed(void)

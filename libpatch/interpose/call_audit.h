@@ -23,6 +23,8 @@ bool call_audit_is_over(void);
  * see where they are (seize.h): call_audit_is_over() knows it from then on.
  */
 void call_audit_stop(void) REQUIRES(library_lock);
+/* The same of those that cannot be stopped, and never run for a tick: how often they have run since the first count. */
+void call_audit_count_switches(void) REQUIRES(library_lock);
 /* A thread that is, or may be, in front of one or in one that may block signals; 0: none is known. */
 pid_t call_audit_suspect(void);
 /* Is it known who may be in one? Else call_audit_is_over() looks at all threads. */

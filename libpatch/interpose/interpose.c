@@ -81,7 +81,7 @@ static bool interpose_patch(const struct syscall_site *found) REQUIRES(library_l
 	return true;
 }
 
-static void interpose_run_whole(void *status)
+static void interpose_run_whole(void *status) REQUIRES(library_lock)
 {
 	*(patch_status *)status = commit_run_whole();
 }

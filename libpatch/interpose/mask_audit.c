@@ -294,6 +294,8 @@ int mask_audit_blocking_thread(void)
 	/* What ticks do not tell. */
 	if (adopts && !call_audit_is_over())
 		call_audit_stop();
+	if (!call_audit_is_over())
+		call_audit_count_switches();
 	mask_audit_forget_adopted();
 	thread = mask_audit_look_again();
 	if (thread > 0) {

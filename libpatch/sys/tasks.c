@@ -12,6 +12,7 @@
 #include "sys/own_proc.h"
 
 #include <sched.h>
+#include <signal.h>
 #include <sys/stat.h>
 
 #define TASKS_OWN "/proc/self/task"
@@ -171,8 +172,9 @@ pid_t tasks_number_in_calls(pid_t tid)
 	return (pid_t)number;
 }
 
-/* include/linux/sched.h: a worker of io_uring, which runs in the kernel only, and blocks everything. */
+/* include/linux/sched.h: a worker of io_uring; and one of any kind, as of KVM and vhost, from Linux 6.4 on. */
 #define PF_IO_WORKER 0x10
+#define PF_USER_WORKER 0x4000
 
 /* Does the length, or -errno, of a file in the directory of a thread say that the thread has ended? */
 static bool tasks_is_gone(long length)
@@ -212,6 +214,17 @@ static void tasks_parse_stat(const char *text, long length, struct tasks_stat *s
 	}
 }
 
+/*
+ * Does it run in the kernel only, and block everything? Until Linux 5.16 PF_USER_WORKER was the flag of a thread that
+ * had loaded modules of the kernel.
+ */
+static bool tasks_stat_is_workers(const struct tasks_stat *stat)
+{
+	const uint64_t all = UINT64_C(0x7fffffff) & ~(UINT64_C(1) << (SIGKILL - 1)) & ~(UINT64_C(1) << (SIGSTOP - 1));
+
+	return (stat->flags & PF_IO_WORKER) != 0 || ((stat->flags & PF_USER_WORKER) != 0 && stat->blocked == all);
+}
+
 bool tasks_blocked(pid_t tid, uint64_t signals, uint64_t *blocked)
 {
 	char text[2048];
@@ -222,7 +235,7 @@ bool tasks_blocked(pid_t tid, uint64_t signals, uint64_t *blocked)
 	*blocked = 0;
 	tasks_parse_stat(text, length, &stat);
 	/* A worker's flags say so; its name does only once it runs. */
-	if ((stat.blocked & signals) == 0 || (stat.flags & PF_IO_WORKER) != 0)
+	if ((stat.blocked & signals) == 0 || tasks_stat_is_workers(&stat))
 		return length > 0 || tasks_is_gone(length);
 	length = tasks_read_file(tid, "/status", text, sizeof(text));
 	line = length > 0 ? parse_find_line(text, "SigBlk:") : NULL;
@@ -237,7 +250,7 @@ bool tasks_is_worker(pid_t tid)
 	struct tasks_stat stat;
 
 	tasks_parse_stat(text, tasks_read_file(tid, "/stat", text, sizeof(text)), &stat);
-	return (stat.flags & PF_IO_WORKER) != 0;
+	return tasks_stat_is_workers(&stat);
 }
 
 /* Not a worker, nor one that has ended and is there until somebody has been told. */
@@ -247,7 +260,7 @@ bool tasks_may_run(pid_t tid)
 	struct tasks_stat stat;
 
 	tasks_parse_stat(text, tasks_read_file(tid, "/stat", text, sizeof(text)), &stat);
-	return stat.state != '\0' && stat.state != 'Z' && stat.state != 'X' && (stat.flags & PF_IO_WORKER) == 0;
+	return stat.state != '\0' && stat.state != 'Z' && stat.state != 'X' && !tasks_stat_is_workers(&stat);
 }
 
 bool tasks_is_filtered(pid_t tid)
@@ -281,6 +294,18 @@ bool tasks_time(pid_t tid, uint64_t *ns)
 
 	*ns = (uint64_t)now;
 	return now >= 0;
+}
+
+bool tasks_switches(pid_t tid, uint64_t *count)
+{
+	char text[2048];
+	long length = tasks_read_file(tid, "/status", text, sizeof(text));
+	const char *line = length > 0 ? parse_find_line(text, "nonvoluntary_ctxt_switches:") : NULL;
+
+	*count = 0;
+	if (line != NULL)
+		parse_decimal(line, count);
+	return line != NULL;
 }
 
 /*

@@ -41,7 +41,8 @@ size_t tasks_count_of(pid_t tid);
 bool tasks_may_run(pid_t tid);
 /*
  * The signals that one thread blocks, if any of `signals`, which are below 32, is among them; else 0, as when there is
- * no such thread. Workers of io_uring, which never run the program's code, block none. False: they cannot be known.
+ * no such thread. Workers of io_uring, KVM and vhost, which never run the program's code, block none. False: they
+ * cannot be known.
  */
 bool tasks_blocked(pid_t tid, uint64_t signals, uint64_t *blocked);
 /* Is it such a worker? */
@@ -56,6 +57,9 @@ void tasks_describe(pid_t tid, char text[TASKS_TEXT]);
  * it exactly (kernel/sched/cputime.c). False: not known.
  */
 bool tasks_time(pid_t tid, uint64_t *ns);
+
+/* How often a thread that could go on has had a processor, and lost it to another one. False: not known. */
+bool tasks_switches(pid_t tid, uint64_t *count);
 
 /*
  * The system call that a thread waits in: its number, its arguments, the stack pointer, and the address behind its
