@@ -125,6 +125,13 @@ bool module_is_own(uintptr_t address)
 	return __ehdr_start != NULL && address >= (uintptr_t)__ehdr_start && address < (uintptr_t)_end;
 }
 
+bool module_is_librarys(uintptr_t address)
+{
+	size_t count;
+
+	return module_is_own(address) && !module_is_own((uintptr_t)module_program_headers(&count));
+}
+
 #ifdef HAVE_DL_FIND_OBJECT
 
 static void module_take(uintptr_t address, const struct dl_find_object *object, struct module *out)

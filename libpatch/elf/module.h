@@ -43,6 +43,8 @@ bool module_find(uintptr_t address, struct module *out);
 bool module_find_without_lock(uintptr_t address, struct module *out);
 /* In a signal handler, too: is the address in the module that the library is in? */
 bool module_is_own(uintptr_t address);
+/* The same, but where the library is linked into the program itself: there it cannot be told from that. */
+bool module_is_librarys(uintptr_t address);
 
 /*
  * The same for a module that others may unload: it is there as long as the library lock is held, which the linker's

@@ -9,6 +9,8 @@
 #include "base/heap.h"
 #include "base/syscall.h"
 #include "base/thread_safety.h"
+#include "code/pc_map.h"
+#include "elf/module.h"
 #include "interpose/interpose.h"
 #include "interpose/mask_audit.h"
 #include "sys/process.h"
@@ -45,11 +47,16 @@ static bool *elsewhere;
 static size_t elsewhere_room;
 static enum { NOT_LISTED, LISTED, OVER } calls;
 
+bool call_audit_is_in_front(uintptr_t pc)
+{
+	return interpose_is_in_window(pc) || pc_map_contains(pc) || module_is_librarys(pc);
+}
+
 /* They wait for their arguments' memory; calls that wait with a mask are wait_mask.h's. */
 static bool call_audit_is_elsewhere(const struct tasks_wait *wait)
 {
 	if (wait->call < 0)
-		return !interpose_is_in_window(wait->pc);
+		return !call_audit_is_in_front(wait->pc);
 	return wait->call != TASKS_RUNS && wait->call != SYS_rt_sigaction && wait->call != SYS_rt_sigprocmask;
 }
 
@@ -166,9 +173,10 @@ pid_t call_audit_suspect(void)
 }
 
 /* Asked by a child, with the same memory. */
-static bool call_audit_is_outside(uintptr_t pc)
+static bool call_audit_is_outside(uintptr_t pc, long call)
 {
-	return !interpose_is_in_window(pc);
+	/* Behind a call it has been made: what it blocks is seen. */
+	return call >= 0 || !call_audit_is_in_front(pc);
 }
 
 /* False: there is no memory. */

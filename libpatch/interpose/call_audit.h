@@ -16,6 +16,11 @@
  */
 typedef void call_audit_visit_fn(pid_t tid, const struct tasks_wait *wait, bool past, void *data);
 bool call_audit_begin(call_audit_visit_fn *visit, void *data);
+/*
+ * Has what is executed there to do with such a call, or may it: the thread is about to make one, or to find out that it
+ * makes none (syscall_emul.h)?
+ */
+bool call_audit_is_in_front(uintptr_t pc);
 /* Is every such call over that was not mediated? Once it is true, it stays so. */
 bool call_audit_is_over(void);
 /*

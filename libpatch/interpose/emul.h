@@ -26,8 +26,21 @@ bool emul_sigprocmask(struct arch_call *program);
 bool emul_sigreturn(struct arch_call *call);
 /* What the thread blocks in the kernel, by other means than these calls or since before them, it believes to block. */
 void emul_adopt_blocked(void);
+/*
+ * All calls are mediated: what a thread blocks may be adopted. Before, calls about signals are made as they are: one
+ * that is adopted would read by a call that is not mediated yet what the kernel has, and set that again.
+ */
+void emul_begin_signals(void);
+bool emul_signals_are_ours(void);
 /* The same, in front of a call with a mask: what the kernel puts back behind it lets owned signals through. */
-void emul_adopt_before_wait(void);
+void emul_adopt_before_call(void);
+
+/*
+ * Handlers that were set by calls which were not mediated are entered and left by us from here on. First of all: the
+ * frame of a handler that the kernel calls without us does not say what a thread believes that was adopted, and its
+ * return would take it for the program's mask (S7).
+ */
+void emul_take_over_handlers(void);
 
 /* emul_wait.c */
 bool emul_sigsuspend(struct arch_call *program);

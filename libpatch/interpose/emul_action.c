@@ -14,6 +14,7 @@
 #include "trap/forward.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 
 /* SIGSETXID of glibc, which has a handler as soon as there are threads. That one changes ids, and nothing else. */
 #define LIBC_SETXID 33
@@ -148,6 +149,19 @@ static bool emul_is_in_front(int signo)
 	struct kernel_sigaction now;
 
 	return signal_index(signo) >= 0 && action_get(signo, &now) == 0 && forward_reaches_us((uintptr_t)now.handler);
+}
+
+void emul_take_over_handlers(void)
+{
+	static atomic_bool done;
+
+	if (atomic_load_explicit(&done, memory_order_acquire))
+		return;
+	for (int signo = 1; signo <= SIGNALS; ++signo)
+		if (signal_index(signo) < 0)
+			action_take_over(signo);
+	/* Release pairs with the acquire above. */
+	atomic_store_explicit(&done, true, memory_order_release);
 }
 
 /* It is known whether the program has handlers. */

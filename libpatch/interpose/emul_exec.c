@@ -30,9 +30,11 @@ static void emul_post_execve(struct mediated *call)
 bool emul_execve(struct arch_call *program)
 {
 	struct mediated call = { .program = program, .post = emul_post_execve, .lasts = true, .leaves = true };
-	uint64_t blocked = app_sigstate_blocked();
 	bool alone = process_is_borrowed() || tasks_is_single();
+	uint64_t blocked;
 
+	emul_adopt_before_call();
+	blocked = app_sigstate_blocked();
 	for (int slot = 0; slot < SIGNALS_OWNABLE; ++slot) {
 		struct kernel_sigaction action;
 

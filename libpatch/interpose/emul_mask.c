@@ -5,12 +5,14 @@
 #include "base/syscall.h"
 #include "interpose/emul.h"
 #include "interpose/mask_audit.h"
+#include "runtime/fork.h"
 #include "trap/app_sigpending.h"
 #include "trap/app_sigstate.h"
 #include "trap/put_off.h"
 #include "trap/signal_frame.h"
 
 #include <errno.h>
+#include <stdatomic.h>
 
 static uint64_t emul_changed_mask(int how, uint64_t before, uint64_t set)
 {
@@ -90,6 +92,8 @@ bool emul_sigprocmask(struct arch_call *program)
 
 	if (program->r10 != SET_SIZE || (set != NULL && !is_change))
 		return false;
+	/* Adopted between the look and the kernel's call, the thread would lose what it has come to believe. */
+	emul_adopt_before_call();
 	mediated_begin(&call);
 	call.words[0] = app_sigstate_blocked();
 	if (set != NULL) {
@@ -119,23 +123,44 @@ bool emul_sigprocmask(struct arch_call *program)
  */
 bool emul_sigreturn(struct arch_call *call)
 {
+	/*
+	 * Nobody adopts behind the next line what the handler blocks. But a handler of SIGSYS must not be called for a
+	 * call that it has not made.
+	 */
+	if (!lock_fork_is_filtered())
+		emul_adopt_before_call();
 	signal_frame_return((ucontext_t *)arch_call_stack_pointer(call));
 	return false;
+}
+
+static atomic_bool begun;
+
+void emul_begin_signals(void)
+{
+	atomic_store_explicit(&begun, true, memory_order_release);
+}
+
+bool emul_signals_are_ours(void)
+{
+	return atomic_load_explicit(&begun, memory_order_acquire);
 }
 
 void emul_adopt_blocked(void)
 {
 	uint64_t real = 0;
 
+	if (!emul_signals_are_ours())
+		return;
 	raw_syscall(SYS_rt_sigprocmask, SIG_BLOCK, NULL, &real, SET_SIZE);
 	if (!(real & OWNED))
 		return;
+	emul_take_over_handlers();
 	app_sigstate_set_blocked(app_sigstate_blocked() | (real & OWNED));
 	real = OWNED;
 	raw_syscall(SYS_rt_sigprocmask, SIG_UNBLOCK, &real, NULL, SET_SIZE);
 }
 
-void emul_adopt_before_wait(void)
+void emul_adopt_before_call(void)
 {
 	if (!mask_audit_is_settled())
 		emul_adopt_blocked();

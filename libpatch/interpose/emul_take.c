@@ -66,7 +66,7 @@ bool emul_sigtimedwait(struct arch_call *program)
 	wanted = *(const volatile uint64_t *)program->rdi & OWNED;
 	if (wanted == 0)
 		return false;
-	emul_adopt_before_wait();
+	emul_adopt_before_call();
 	mediated_begin(&call);
 	call.ours.rsi = (long)&call.info;
 	call.takes = wanted;

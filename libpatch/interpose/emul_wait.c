@@ -71,7 +71,7 @@ bool emul_sigsuspend(struct arch_call *program)
 
 	if (program->rsi != SET_SIZE)
 		return false;
-	emul_adopt_before_wait();
+	emul_adopt_before_call();
 	mediated_begin(&call);
 	return emul_wait(&call, &call.ours.rdi);
 }
@@ -82,7 +82,7 @@ bool emul_ppoll(struct arch_call *program, size_t mask, long size)
 
 	if (*(const long *)((const char *)program + mask) == 0 || size != SET_SIZE)
 		return false;
-	emul_adopt_before_wait();
+	emul_adopt_before_call();
 	mediated_begin(&call);
 	return emul_wait(&call, (long *)((char *)&call.ours + mask));
 }
@@ -103,7 +103,7 @@ bool emul_pselect(struct arch_call *program)
 	ours.size = ((const volatile long *)argument)[1];
 	if (ours.mask == 0 || ours.size != SET_SIZE)
 		return false;
-	emul_adopt_before_wait();
+	emul_adopt_before_call();
 	mediated_begin(&call);
 	call.ours.r9 = (long)&ours;
 	return emul_wait(&call, &ours.mask);
@@ -138,7 +138,7 @@ bool emul_io_uring_enter(struct arch_call *program)
 	ours.time = argument->time;
 	if (ours.mask == 0 || ours.size != SET_SIZE)
 		return false;
-	emul_adopt_before_wait();
+	emul_adopt_before_call();
 	mediated_begin(&call);
 	call.ours.r8 = (long)&ours;
 	return emul_wait(&call, (long *)&ours.mask);

@@ -10,6 +10,7 @@
 #include "base/heap.h"
 #include "base/syscall.h"
 #include "base/thread_safety.h"
+#include "elf/module.h"
 #include "interpose/call_audit.h"
 #include "interpose/wait_mask.h"
 #include "runtime/lock.h"
@@ -106,7 +107,7 @@ static bool mask_audit_hides(pid_t tid)
  * Does the thread block owned signals, or may it as soon as it has waited? What it blocks for the time of a wait does
  * no harm (S8). What it is seen to block is asked behind that: it may have waited until now.
  */
-enum thread_mask { MASK_CLEAN, MASK_BLOCKS, MASK_UNREADABLE };
+enum thread_mask { MASK_CLEAN, MASK_PASSING, MASK_BLOCKS, MASK_UNREADABLE };
 
 static enum thread_mask mask_audit_judge(const struct tasks_wait *wait, pid_t tid)
 {
@@ -116,7 +117,10 @@ static enum thread_mask mask_audit_judge(const struct tasks_wait *wait, pid_t ti
 		return arch_call_is_made(wait->pc) || tid_set_has(&adopted, tid) ? MASK_CLEAN : MASK_BLOCKS;
 	if (!tasks_blocked(tid, SIGNALS_OWNED, &blocked))
 		return MASK_UNREADABLE;
-	return signals_are_blocked(blocked) ? MASK_BLOCKS : MASK_CLEAN;
+	if (!signals_are_blocked(blocked))
+		return MASK_CLEAN;
+	/* It was seen in the program, and blocked none: a handler begins or ends, as far as calls are mediated. */
+	return tid_set_has(&adopted, tid) ? MASK_PASSING : MASK_BLOCKS;
 }
 
 /*
@@ -134,6 +138,7 @@ static bool mask_audit_is_clean(pid_t tid)
 static struct mask_audit_list {
 	pid_t self;
 	bool known;
+	bool passing; /* for one of them MASK_PASSING is all that is known */
 	struct tid_set threads;
 	bool *done;
 	size_t room;
@@ -143,6 +148,7 @@ static void mask_audit_begin_list(void)
 {
 	list.self = tasks_self();
 	list.known = true;
+	list.passing = false;
 	list.threads.count = 0;
 }
 
@@ -152,6 +158,7 @@ static bool mask_audit_list_if_blocking(const struct tasks_wait *wait, pid_t tid
 {
 	*mask = mask_audit_judge(wait, tid);
 	list.known &= *mask != MASK_UNREADABLE;
+	list.passing |= *mask == MASK_PASSING;
 	if (*mask != MASK_BLOCKS)
 		return true;
 	return heap_reserve(&list.done, &list.room, list.threads.count + 1, sizeof(*list.done)) &&
@@ -183,6 +190,19 @@ static void mask_audit_forget_adopted(void)
 }
 
 /*
+ * What is blocked there says nothing of the program, or will not soon: the thread is about to set it, or has looked at
+ * it, by a call that is not mediated; or the kernel has blocked all that the library has it block while a handler
+ * begins or ends, or a trap is served (S6), when no frame or word says yet, or still, what the program blocks. Who
+ * waits for the library lock has called the library.
+ */
+static bool mask_audit_is_passing(uintptr_t pc, long call, uint64_t blocked)
+{
+	const bool all = (blocked | SIGNALS_NEVER_BLOCKED | ~SIGNALS_IN_ENTRY) == ~(uint64_t)0;
+
+	return (call < 0 && call_audit_is_in_front(pc)) || (all && call != SYS_futex && module_is_librarys(pc));
+}
+
+/*
  * Adopt those that are listed. Where there is no memory to note it, a thread counts as one that blocks them until it
  * has waited.
  */
@@ -196,8 +216,8 @@ static void mask_audit_adopt(void) REQUIRES(library_lock)
 	if (!adopts)
 		return;
 	before = signals_block();
-	seize_and_unblock(list.threads.tids, list.done, list.threads.count, SIGNALS_OWNED,
-			  app_sigstate_place());
+	seize_and_unblock(list.threads.tids, list.done, list.threads.count, SIGNALS_OWNED, app_sigstate_place(),
+			  mask_audit_is_passing);
 	signals_set_mask(before);
 	for (size_t i = 0; i < list.threads.count; ++i)
 		if (list.done[i])
@@ -241,7 +261,7 @@ static int mask_audit_is_to_wait_for(pid_t tid)
 	mask = mask_audit_judge(&wait, tid);
 	if (mask == MASK_BLOCKS || tasks_is_wait_for_child(&wait))
 		return tid;
-	return mask == MASK_CLEAN ? 0 : MASK_AUDIT_UNKNOWN;
+	return mask == MASK_UNREADABLE ? MASK_AUDIT_UNKNOWN : 0;
 }
 
 /* Those that are there, whether they were there before or not. */
@@ -253,7 +273,7 @@ static int mask_audit_look_at_all(void)
 
 	mask_audit_begin_list();
 	known = (tasks_visit(mask_audit_list_thread, NULL) && list.known) || tasks_is_single();
-	all_seen = over && known && list.threads.count == 0;
+	all_seen = over && known && list.threads.count == 0 && !list.passing;
 	if (list.threads.count > 0)
 		return list.threads.tids[0];
 	/* Else there is none that could be but one of those interrupted. */
@@ -283,6 +303,21 @@ static bool mask_audit_is_blind(void)
 	return (!all_seen || incomplete || blocking.count > 0) && process_is_borrowed();
 }
 
+/* The thread that was found, which may look clean by now, and whoever else is found. False: it is not adopted. */
+static bool mask_audit_adopt_found(pid_t thread) REQUIRES(library_lock)
+{
+	bool done = false;
+
+	mask_audit_begin_list();
+	if (heap_reserve(&list.done, &list.room, 1, sizeof(*list.done)))
+		tid_set_add(&list.threads, thread);
+	tasks_visit(mask_audit_list_thread, NULL);
+	mask_audit_adopt();
+	for (size_t i = 0; i < list.threads.count; ++i)
+		done |= list.threads.tids[i] == thread && list.done[i];
+	return done && tid_set_has(&adopted, thread);
+}
+
 int mask_audit_blocking_thread(void)
 {
 	int thread;
@@ -298,12 +333,9 @@ int mask_audit_blocking_thread(void)
 		call_audit_count_switches();
 	mask_audit_forget_adopted();
 	thread = mask_audit_look_again();
-	if (thread > 0) {
-		mask_audit_begin_list();
-		tasks_visit(mask_audit_list_thread, NULL);
-		mask_audit_adopt();
+	/* Who is adopted is not found again. */
+	while (thread > 0 && mask_audit_adopt_found(thread))
 		thread = mask_audit_look_again();
-	}
 	settled = thread == 0 && all_seen;
 	return thread == 0 && !all_seen ? call_audit_suspect() : thread;
 }

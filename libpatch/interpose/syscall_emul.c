@@ -42,15 +42,8 @@ bool syscall_emul_concerns(long number)
 	}
 }
 
-bool syscall_emulate(struct arch_call *call)
+static bool syscall_emulate_signals(struct arch_call *call)
 {
-	if (!signals_owned() || !tls_is_own_libcs())
-		return false;
-	/* The procedure was left by a jump. */
-	if (put_off_blocked() != 0 && hook_threads_own_guard() == 0)
-		put_off_abandon();
-	/* Of the number, and of what it has as an int, the kernel has the lower half. */
-	call->rax = (int)call->rax;
 	switch (call->rax) {
 	case SYS_rt_sigprocmask:
 		return emul_sigprocmask(call);
@@ -74,6 +67,21 @@ bool syscall_emulate(struct arch_call *call)
 		return emul_pselect(call);
 	case SYS_io_uring_enter:
 		return emul_io_uring_enter(call);
+	default:
+		return false;
+	}
+}
+
+bool syscall_emulate(struct arch_call *call)
+{
+	if (!signals_owned() || !tls_is_own_libcs())
+		return false;
+	/* The procedure was left by a jump. */
+	if (put_off_blocked() != 0 && hook_threads_own_guard() == 0)
+		put_off_abandon();
+	/* Of the number, and of what it has as an int, the kernel has the lower half. */
+	call->rax = (int)call->rax;
+	switch (call->rax) {
 	case SYS_execve:
 	case SYS_execveat:
 		return emul_execve(call);
@@ -88,12 +96,14 @@ bool syscall_emulate(struct arch_call *call)
 	case SYS_seccomp:
 		return emul_seccomp(call);
 	default:
-		return false;
+		return emul_signals_are_ours() && syscall_emulate_signals(call);
 	}
 }
 
 void syscall_emul_adopt(uint64_t *mask)
 {
+	emul_begin_signals();
+	emul_take_over_handlers();
 	emul_adopt_blocked();
 	*mask &= ~OWNED;
 	mask_audit_begin();

@@ -16,8 +16,10 @@
 #define SETSIGMASK 0x420b
 
 struct seize;
+/* SEIZED_TOO_EARLY: the thread is to go on for a moment. */
+enum seized { SEIZED_REFUSED, SEIZED_DONE, SEIZED_TOO_EARLY };
 /* What is done with a thread that is stopped, whose memory is ours, too. */
-typedef bool seize_act_fn(const struct seize *seize, pid_t number);
+typedef enum seized seize_act_fn(const struct seize *seize, pid_t number);
 
 struct seize {
 	const pid_t *threads;
@@ -27,11 +29,12 @@ struct seize {
 	/* seize_change() */
 	uint64_t signals;
 	intptr_t word;
+	seize_passing_fn *is_passing;
 	/* seize_is_at() */
 	seize_place_fn *is_place;
 };
 
-static bool seize_change(const struct seize *seize, pid_t number)
+static enum seized seize_change(const struct seize *seize, pid_t number)
 {
 	/* Neither memcheck nor gcc -O0 knows that the kernel writes them. */
 	struct user_regs_struct registers = { 0 };
@@ -39,7 +42,9 @@ static bool seize_change(const struct seize *seize, pid_t number)
 
 	if (tracer_call(PTRACE_GETREGS, number, 0, &registers) != 0 ||
 	    tracer_call(GETSIGMASK, number, sizeof(mask), &mask) != 0)
-		return false;
+		return SEIZED_REFUSED;
+	if (seize->is_passing(registers.rip, (long)registers.orig_rax, mask))
+		return SEIZED_TOO_EARLY;
 	now = mask & ~seize->signals;
 	if (now != mask) {
 		/*
@@ -47,18 +52,21 @@ static bool seize_change(const struct seize *seize, pid_t number)
 		 * any has that of who made it, which, if it is the caller, must not believe what the thread blocks.
 		 */
 		if (!tls_is_libcs(registers.fs_base) || registers.fs_base == arch_thread_pointer())
-			return false;
+			return SEIZED_REFUSED;
 		*(uint64_t *)(registers.fs_base + (uintptr_t)seize->word) |= mask & seize->signals;
 	}
 	/* Also when it is the same: while the thread waited it had another, which is seen until it goes on. */
-	return tracer_call(SETSIGMASK, number, sizeof(now), &now) == 0;
+	return tracer_call(SETSIGMASK, number, sizeof(now), &now) == 0 ? SEIZED_DONE : SEIZED_REFUSED;
 }
 
-static bool seize_is_at(const struct seize *seize, pid_t number)
+static enum seized seize_is_at(const struct seize *seize, pid_t number)
 {
 	struct user_regs_struct registers = { 0 };
 
-	return tracer_call(PTRACE_GETREGS, number, 0, &registers) == 0 && seize->is_place(registers.rip);
+	if (tracer_call(PTRACE_GETREGS, number, 0, &registers) != 0 ||
+	    !seize->is_place(registers.rip, (long)registers.orig_rax))
+		return SEIZED_REFUSED;
+	return SEIZED_DONE;
 }
 
 /*
@@ -67,10 +75,14 @@ static bool seize_is_at(const struct seize *seize, pid_t number)
  */
 #define AT_ONCE 32
 
-/* Those that were interrupted, and are not done with: their places in the list, and their numbers in system calls. */
+/*
+ * Those that were interrupted, and are not done with: their places in the list, their numbers in system calls, and
+ * whether they go on for a moment.
+ */
 struct seize_open {
 	size_t places[AT_ONCE];
 	pid_t numbers[AT_ONCE];
+	bool goes_on[AT_ONCE];
 	size_t count;
 };
 
@@ -82,6 +94,7 @@ static void seize_interrupt(const struct seize *seize, size_t place, struct seiz
 	if (number == 0)
 		return;
 	open->places[open->count] = place;
+	open->goes_on[open->count] = false;
 	open->numbers[open->count++] = number;
 }
 
@@ -90,21 +103,40 @@ static void seize_close(struct seize_open *open, size_t i)
 	--open->count;
 	open->places[i] = open->places[open->count];
 	open->numbers[i] = open->numbers[open->count];
+	open->goes_on[i] = open->goes_on[open->count];
 }
 
-/* A thread has stopped, or ended. It may be one that was not waited for any more, which goes on. */
-static void seize_finish(const struct seize *seize, struct seize_open *open, pid_t number,
+/*
+ * A thread has stopped, or ended. It may be one that was not waited for any more, which goes on. False: it is not done
+ * with.
+ */
+static bool seize_finish(const struct seize *seize, struct seize_open *open, pid_t number,
 			 const struct tracer_event *event)
 {
+	enum seized seized = SEIZED_REFUSED;
 	size_t i = 0;
 
 	while (i < open->count && open->numbers[i] != number)
 		++i;
 	if (i < open->count && event->stopped)
-		seize->done[open->places[i]] = seize->act(seize, number);
-	if (i < open->count)
+		seized = seize->act(seize, number);
+	if (seized == SEIZED_TOO_EARLY && tracer_go_on(number, event)) {
+		open->goes_on[i] = true;
+		return false;
+	}
+	if (i < open->count) {
+		seize->done[open->places[i]] = seized == SEIZED_DONE;
 		seize_close(open, i);
+	}
 	tracer_let_go(number, event);
+	return true;
+}
+
+static void seize_interrupt_again(struct seize_open *open)
+{
+	for (size_t i = 0; i < open->count; ++i)
+		if (open->goes_on[i])
+			open->goes_on[i] = !tracer_interrupt_again(open->numbers[i]);
 }
 
 static void seize_close_hopeless(const struct seize *seize, struct seize_open *open)
@@ -114,14 +146,14 @@ static void seize_close_hopeless(const struct seize *seize, struct seize_open *o
 			seize_close(open, i);
 }
 
-/* Returns how many have stopped, or ended, since it was called last; -ECHILD: there is none that could. */
+/* Returns how many are done with, or ended, since it was called last; -ECHILD: there is none that could. */
 static long seize_finish_stopped(const struct seize *seize, struct seize_open *open)
 {
 	struct tracer_event event;
 	long found, finished = 0;
 
-	for (; (found = tracer_look(-1, &event)) > 0; ++finished)
-		seize_finish(seize, open, (pid_t)found, &event);
+	while ((found = tracer_look(-1, &event)) > 0)
+		finished += seize_finish(seize, open, (pid_t)found, &event);
 	return found < 0 ? found : finished;
 }
 
@@ -147,6 +179,7 @@ static void seize_child(void *data)
 		if (finished == 0) {
 			tracer_nap(&patience);
 			seize_close_hopeless(seize, &open);
+			seize_interrupt_again(&open);
 		}
 	}
 }
@@ -158,10 +191,11 @@ static void seize_all(struct seize *seize)
 	tracer_run(seize_child, seize);
 }
 
-void seize_and_unblock(const pid_t *threads, bool *done, size_t count, uint64_t signals, intptr_t word)
+void seize_and_unblock(const pid_t *threads, bool *done, size_t count, uint64_t signals, intptr_t word,
+		       seize_passing_fn *is_passing)
 {
 	seize_all(&(struct seize){ .threads = threads, .done = done, .count = count, .act = seize_change,
-				   .signals = signals, .word = word });
+				   .signals = signals, .word = word, .is_passing = is_passing });
 }
 
 void seize_and_look(const pid_t *threads, bool *done, size_t count, seize_place_fn *is_place)

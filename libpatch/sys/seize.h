@@ -19,11 +19,19 @@
  * Take `signals` out of their masks, also out of the masks that calls which wait put back. What each of them had
  * blocked of these is added to the word at `word` bytes from its thread pointer; a thread without thread-local storage,
  * or with the caller's, is left as it is.
+ *
+ * Where is_passing() says that what is blocked there is not the program's, and not for long, the thread goes on until
+ * it is elsewhere. It is asked by the child: as below, and with all that the thread blocks.
  */
-void seize_and_unblock(const pid_t *threads, bool *done, size_t count, uint64_t signals, intptr_t word);
+typedef bool seize_passing_fn(uintptr_t pc, long call, uint64_t blocked);
+void seize_and_unblock(const pid_t *threads, bool *done, size_t count, uint64_t signals, intptr_t word,
+		       seize_passing_fn *is_passing);
 
-/* done[]: those whose program counter is such a place. It is asked by the child. */
-typedef bool seize_place_fn(uintptr_t pc);
+/*
+ * done[]: those whose program counter is such a place, with the system call that is being made there, or just was, or
+ * -1. It is asked by the child.
+ */
+typedef bool seize_place_fn(uintptr_t pc, long call);
 void seize_and_look(const pid_t *threads, bool *done, size_t count, seize_place_fn *is_place);
 
 #endif

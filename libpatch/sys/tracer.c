@@ -38,6 +38,7 @@ long tracer_look(pid_t number, struct tracer_event *event)
 	const long found = raw_syscall(SYS_wait4, number, &status, __WALL | WNOHANG, NULL);
 
 	event->stopped = found > 0 && WIFSTOPPED(status);
+	event->with_process = event->stopped && status >> 16 == EVENT_STOP && WSTOPSIG(status) != SIGTRAP;
 	event->signo = !event->stopped || status >> 16 == EVENT_STOP ? 0 : WSTOPSIG(status);
 	return found;
 }
@@ -46,6 +47,17 @@ void tracer_let_go(pid_t number, const struct tracer_event *event)
 {
 	if (event->stopped)
 		tracer_call(PTRACE_DETACH, number, 0, (const void *)(intptr_t)event->signo);
+}
+
+bool tracer_go_on(pid_t number, const struct tracer_event *event)
+{
+	return event->stopped && !event->with_process &&
+	       tracer_call(PTRACE_CONT, number, 0, (const void *)(intptr_t)event->signo) == 0;
+}
+
+bool tracer_interrupt_again(pid_t number)
+{
+	return tracer_call(PTRACE_INTERRUPT, number, 0, NULL) == 0;
 }
 
 bool tracer_is_hopeless(pid_t tid, pid_t number)

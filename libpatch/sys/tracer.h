@@ -29,11 +29,18 @@ pid_t tracer_interrupt(pid_t tid);
  */
 struct tracer_event {
 	bool stopped;
+	bool with_process; /* by job control */
 	int signo; /* for a signal of its own, which it is to get, or 0 */
 };
 long tracer_look(pid_t number, struct tracer_event *event);
 /* It goes on, by itself, if it has stopped. */
 void tracer_let_go(pid_t number, const struct tracer_event *event);
+/*
+ * It goes on, until it is interrupted again. False: it has ended, or its process has stopped, without which it does not
+ * go on.
+ */
+bool tracer_go_on(pid_t number, const struct tracer_event *event);
+bool tracer_interrupt_again(pid_t number);
 /*
  * Will the thread, which has not been told of, never stop? One that waits for a child of vfork() does not before that
  * has ended, or runs another program, which may be never. From tracer_interrupt() on none begins to wait so

@@ -48,14 +48,6 @@ void step_has_begun(const ucontext_t *context)
 		block->step.begun = (uintptr_t)registers[REG_RIP];
 }
 
-/* Where it is linked into the program itself it cannot be told from that. */
-static bool step_is_in_library(uintptr_t pc)
-{
-	size_t count;
-
-	return module_is_own(pc) && !module_is_own((uintptr_t)module_program_headers(&count));
-}
-
 bool step_is_inner(const ucontext_t *context)
 {
 	const greg_t *registers = context->uc_mcontext.gregs;
@@ -67,7 +59,7 @@ bool step_is_inner(const ucontext_t *context)
 
 	if (is_generated && !code_shown(registers, &shown, &begins))
 		return true;
-	if (!is_generated && (put_off_is_called((uintptr_t)registers[REG_RSP]) || step_is_in_library(pc)))
+	if (!is_generated && (put_off_is_called((uintptr_t)registers[REG_RSP]) || module_is_librarys(pc)))
 		return true;
 	block = thread_block();
 	return block != NULL ? !step_is_shown(&block->step, shown, pc, begins) : is_generated;
