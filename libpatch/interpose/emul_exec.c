@@ -56,9 +56,8 @@ bool emul_execve(struct arch_call *program)
 		raw_syscall(SYS_rt_sigaction, signals_ownable[slot], &action, NULL, SET_SIZE);
 	}
 	signals_set_mask((call.words[0] & ~put_off_blocked()) | blocked);
-	/* What is held is pending for the new program; it is held again if the call fails. A borrower holds nothing. */
-	if (!process_is_borrowed())
-		signal_frame_raise_held(blocked);
+	/* What is held is pending for the new program; it is held again if the call fails. */
+	signal_frame_raise_held(blocked);
 	mediated_make(&call);
 	return true;
 }

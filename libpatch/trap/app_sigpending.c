@@ -6,6 +6,7 @@
 #include "trap/app_sigpending.h"
 
 #include "arch/signal_entry.h"
+#include "trap/app_sigstate.h"
 #include "trap/owned_signals.h"
 
 #include <stdatomic.h>
@@ -28,6 +29,21 @@ _Static_assert(SIGTRAP > SIGILL, "signals_ownable[] descends");
 struct signal_held libpatch_held_of_process[SIGNALS_OWNABLE];
 /* Alignment that is not given is larger for arrays. */
 TLS_INITIAL_EXEC struct signal_held libpatch_held_of_thread[SIGNALS_OWNABLE] __attribute__((aligned(8)));
+
+/*
+ * Where they are held: the thread's, and the process's. A child that borrows the memory is another process, and has its
+ * own, at a place by its number: of two at a time with the same place, one loses what it holds.
+ */
+struct held_sets {
+	struct signal_held *of_thread;
+	struct signal_held *of_process;
+};
+#define CHILDREN 64
+static struct child {
+	_Atomic long number;
+	struct signal_held of_thread[SIGNALS_OWNABLE];
+	struct signal_held of_process[SIGNALS_OWNABLE];
+} children[CHILDREN];
 
 static void app_sigpending_keep(struct signal_held *held, const siginfo_t *info)
 {
@@ -71,17 +87,42 @@ bool app_sigpending_is_threads(const siginfo_t *info)
 	return info->si_code == SI_TKILL || signal_is_event(info);
 }
 
+static void app_sigpending_drop(struct signal_held *held)
+{
+	held->error = 0;
+	atomic_store(&held->state, FREE);
+}
+
+static struct held_sets app_sigpending_sets(void)
+{
+	struct child *child;
+
+	if (!app_sigstate_is_child(true))
+		return (struct held_sets){ libpatch_held_of_thread, libpatch_held_of_process };
+	child = &children[(unsigned long)libpatch_signal_belief.child % CHILDREN];
+	/* Those of another went with it. */
+	if (atomic_load(&child->number) != libpatch_signal_belief.child) {
+		for (int index = 0; index < SIGNALS_OWNABLE; ++index) {
+			app_sigpending_drop(&child->of_thread[index]);
+			app_sigpending_drop(&child->of_process[index]);
+		}
+		atomic_store(&child->number, libpatch_signal_belief.child);
+	}
+	return (struct held_sets){ child->of_thread, child->of_process };
+}
+
 void app_sigpending_put(int signo, const siginfo_t *info)
 {
-	int index = signal_index(signo);
-	struct signal_held *held = app_sigpending_is_threads(info) ? libpatch_held_of_thread : libpatch_held_of_process;
+	const struct held_sets sets = app_sigpending_sets();
+	struct signal_held *held = app_sigpending_is_threads(info) ? sets.of_thread : sets.of_process;
 
-	app_sigpending_keep(&held[index], info);
+	app_sigpending_keep(&held[signal_index(signo)], info);
 }
 
 int app_sigpending_take(uint64_t mask, siginfo_t *info)
 {
-	struct signal_held *const held[] = { libpatch_held_of_thread, libpatch_held_of_process };
+	const struct held_sets sets = app_sigpending_sets();
+	struct signal_held *const held[] = { sets.of_thread, sets.of_process };
 
 	/* In the kernel's order: those of the thread, then those of the process, the lowest number first. */
 	for (size_t i = 0; i < ARRAY_SIZE(held); ++i)
@@ -102,21 +143,24 @@ bool app_sigpending_is_of_process(int signo)
 	return app_sigpending_is_full(&libpatch_held_of_process[signal_index(signo)]);
 }
 
-uint64_t app_sigpending_pending(void)
+static uint64_t app_sigpending_pending_in(struct held_sets sets)
 {
 	uint64_t pending = 0;
 
 	for (int index = 0; index < SIGNALS_OWNABLE; ++index)
-		if (app_sigpending_is_full(&libpatch_held_of_thread[index]) ||
-		    app_sigpending_is_full(&libpatch_held_of_process[index]))
+		if (app_sigpending_is_full(&sets.of_thread[index]) || app_sigpending_is_full(&sets.of_process[index]))
 			pending |= SIGNALS_BIT(signals_ownable[index]);
 	return pending;
 }
 
-static void app_sigpending_drop(struct signal_held *held)
+uint64_t app_sigpending_pending(void)
 {
-	held->error = 0;
-	atomic_store(&held->state, FREE);
+	const struct held_sets own = { libpatch_held_of_thread, libpatch_held_of_process };
+
+	/* Most have none, and need not ask whose they are. */
+	if (libpatch_signal_belief.child == 0 && app_sigpending_pending_in(own) == 0)
+		return 0;
+	return app_sigpending_pending_in(app_sigpending_sets());
 }
 
 /* 0: none. */
@@ -129,10 +173,11 @@ static uint64_t app_sigpending_name(const struct signal_held *held)
 
 struct app_sigpending_names app_sigpending_names(int signo)
 {
+	const struct held_sets sets = app_sigpending_sets();
 	const int index = signal_index(signo);
 
-	return (struct app_sigpending_names){ .of_thread = app_sigpending_name(&libpatch_held_of_thread[index]),
-					      .of_process = app_sigpending_name(&libpatch_held_of_process[index]) };
+	return (struct app_sigpending_names){ .of_thread = app_sigpending_name(&sets.of_thread[index]),
+					      .of_process = app_sigpending_name(&sets.of_process[index]) };
 }
 
 static void app_sigpending_discard_named(struct signal_held *held, uint64_t name)
@@ -146,9 +191,10 @@ static void app_sigpending_discard_named(struct signal_held *held, uint64_t name
 void app_sigpending_discard(int signo, struct app_sigpending_names those)
 {
 	const uint64_t before = signals_block();
+	const struct held_sets sets = app_sigpending_sets();
 
-	app_sigpending_discard_named(&libpatch_held_of_thread[signal_index(signo)], those.of_thread);
-	app_sigpending_discard_named(&libpatch_held_of_process[signal_index(signo)], those.of_process);
+	app_sigpending_discard_named(&sets.of_thread[signal_index(signo)], those.of_thread);
+	app_sigpending_discard_named(&sets.of_process[signal_index(signo)], those.of_process);
 	signals_set_mask(before);
 }
 

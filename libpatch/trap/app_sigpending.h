@@ -2,7 +2,8 @@
 /*
  * Owned signals that others sent while the program believes that it blocks them. The kernel does not block them, or it
  * would end the process at the first trap byte, so they are kept here until the program takes them: one of each for the
- * process and one for each thread, as the kernel keeps them. Async-signal-safe; no lock.
+ * process and one for each thread, as the kernel keeps them; a child that borrows the memory has its own.
+ * Async-signal-safe; no lock.
  */
 #ifndef LIBPATCH_TRAP_APP_SIGPENDING_H
 #define LIBPATCH_TRAP_APP_SIGPENDING_H

@@ -139,9 +139,13 @@ static bool app_sigwait_tell_to(struct waiter *waiter, int signo)
 
 void app_sigwait_tell(int signo)
 {
-	/* A waiter waits until this is done. */
-	const uint64_t before = signals_block();
+	uint64_t before;
 
+	/* The threads that wait are its parent's. */
+	if (process_is_borrowed())
+		return;
+	/* A waiter waits until this is done. */
+	before = signals_block();
 	for (size_t i = 0; i < WAITERS; ++i)
 		if (app_sigwait_tell_to(&waiters[i], signo))
 			break;
