@@ -19,7 +19,7 @@ struct seize;
 /* SEIZED_TOO_EARLY: the thread is to go on for a moment. */
 enum seized { SEIZED_REFUSED, SEIZED_DONE, SEIZED_TOO_EARLY };
 /* What is done with a thread that is stopped, whose memory is ours, too. */
-typedef enum seized seize_act_fn(const struct seize *seize, pid_t number);
+typedef enum seized seize_act_fn(const struct seize *seize, pid_t number, bool may_go_on);
 
 struct seize {
 	const pid_t *threads;
@@ -34,7 +34,7 @@ struct seize {
 	seize_place_fn *is_place;
 };
 
-static enum seized seize_change(const struct seize *seize, pid_t number)
+static enum seized seize_change(const struct seize *seize, pid_t number, bool may_go_on)
 {
 	/* Neither memcheck nor gcc -O0 knows that the kernel writes them. */
 	struct user_regs_struct registers = { 0 };
@@ -43,7 +43,7 @@ static enum seized seize_change(const struct seize *seize, pid_t number)
 	if (tracer_call(PTRACE_GETREGS, number, 0, &registers) != 0 ||
 	    tracer_call(GETSIGMASK, number, sizeof(mask), &mask) != 0)
 		return SEIZED_REFUSED;
-	if (seize->is_passing(registers.rip, (long)registers.orig_rax, mask))
+	if (may_go_on && seize->is_passing(registers.rip, (long)registers.orig_rax, mask))
 		return SEIZED_TOO_EARLY;
 	now = mask & ~seize->signals;
 	if (now != mask) {
@@ -59,10 +59,11 @@ static enum seized seize_change(const struct seize *seize, pid_t number)
 	return tracer_call(SETSIGMASK, number, sizeof(now), &now) == 0 ? SEIZED_DONE : SEIZED_REFUSED;
 }
 
-static enum seized seize_is_at(const struct seize *seize, pid_t number)
+static enum seized seize_is_at(const struct seize *seize, pid_t number, bool may_go_on)
 {
 	struct user_regs_struct registers = { 0 };
 
+	(void)may_go_on;
 	if (tracer_call(PTRACE_GETREGS, number, 0, &registers) != 0 ||
 	    !seize->is_place(registers.rip, (long)registers.orig_rax))
 		return SEIZED_REFUSED;
@@ -74,6 +75,11 @@ static enum seized seize_is_at(const struct seize *seize, pid_t number)
  * long as all others run. Not more: the first to stop may stand until the last one was interrupted.
  */
 #define AT_ONCE 32
+/*
+ * So often a thread goes on for a moment. One that is found so each time is there for good: it is of a tool that has
+ * the library linked in, and runs the tool's code, which cannot be told from the library's.
+ */
+#define MOMENTS 64
 
 /*
  * Those that were interrupted, and are not done with: their places in the list, their numbers in system calls, and
@@ -83,6 +89,7 @@ struct seize_open {
 	size_t places[AT_ONCE];
 	pid_t numbers[AT_ONCE];
 	bool goes_on[AT_ONCE];
+	unsigned int moments[AT_ONCE];
 	size_t count;
 };
 
@@ -95,6 +102,7 @@ static void seize_interrupt(const struct seize *seize, size_t place, struct seiz
 		return;
 	open->places[open->count] = place;
 	open->goes_on[open->count] = false;
+	open->moments[open->count] = 0;
 	open->numbers[open->count++] = number;
 }
 
@@ -104,6 +112,7 @@ static void seize_close(struct seize_open *open, size_t i)
 	open->places[i] = open->places[open->count];
 	open->numbers[i] = open->numbers[open->count];
 	open->goes_on[i] = open->goes_on[open->count];
+	open->moments[i] = open->moments[open->count];
 }
 
 /*
@@ -119,7 +128,7 @@ static bool seize_finish(const struct seize *seize, struct seize_open *open, pid
 	while (i < open->count && open->numbers[i] != number)
 		++i;
 	if (i < open->count && event->stopped)
-		seized = seize->act(seize, number);
+		seized = seize->act(seize, number, open->moments[i]++ < MOMENTS);
 	if (seized == SEIZED_TOO_EARLY && tracer_go_on(number, event)) {
 		open->goes_on[i] = true;
 		return false;
