@@ -236,7 +236,7 @@ bool blocking_can_be_adopted(void)
 	return threads[0].way->call != SYS_vfork;
 }
 
-__attribute__((noinline, noclone)) int blocking_step(int a, int b)
+__attribute__((noinline)) int blocking_step(int a, int b)
 {
 	return a + b;
 }

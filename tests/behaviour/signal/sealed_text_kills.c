@@ -75,7 +75,6 @@ static void seal_and_remember(void)
 
 static sem_t ready, go_on, done;
 static pid_t other;
-static volatile bool keeps_blocking;
 
 /* What the kernel has. */
 static bool blocks_in_kernel(pid_t tid, int signo)
