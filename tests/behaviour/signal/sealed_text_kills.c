@@ -303,7 +303,7 @@ static void tried_again(void *unused)
 #define STARTERS 3
 #define ROUNDS 8
 
-static void *call_once(void *unused)
+static void *call_it_once(void *unused)
 {
 	t_push_push(1, 2);
 	return unused;
@@ -315,7 +315,7 @@ static void *start_others(void *unused)
 	while (!over) {
 		pthread_t thread;
 
-		if (pthread_create(&thread, NULL, call_once, NULL) == 0)
+		if (pthread_create(&thread, NULL, call_it_once, NULL) == 0)
 			pthread_join(thread, NULL);
 	}
 	return unused;
