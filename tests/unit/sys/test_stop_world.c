@@ -11,6 +11,7 @@
 #include <criterion/criterion.h>
 #include <pthread.h>
 #include <sched.h>
+#include <unistd.h>
 
 #define COUNTERS 4
 #define STARTERS 4
