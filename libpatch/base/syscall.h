@@ -32,8 +32,12 @@
 	"	.long 771b - 2 - .\n" \
 	"	.popsection\n"
 
-/* Returns what the kernel returns: -errno on failure. Tests make it fail without a call (base/inject.h). */
-static inline long raw_syscall6(long nr, long a, long b, long c, long d, long e, long f)
+/*
+ * Returns what the kernel returns: -errno on failure. Tests make it fail without a call (base/inject.h). Always inline,
+ * also without optimisation: a child on the same stack (sys/tracer.c) must not return from a frame that its parent is
+ * still in.
+ */
+static inline __attribute__((always_inline)) long raw_syscall6(long nr, long a, long b, long c, long d, long e, long f)
 {
 	/* First: a call would change the registers. */
 	long result = -libpatch_inject_system_call(nr);
