@@ -33,7 +33,7 @@ static bool is_there(const void *place)
 
 static void on_other(int signo)
 {
-	char here;
+	char here = 0;
 
 	(void)signo;
 	nested++;
@@ -44,7 +44,7 @@ static void on_signal(int signo, siginfo_t *info, void *data)
 {
 	ucontext_t *context = data;
 	stack_t now;
-	char here;
+	char here = 0;
 
 	handled++;
 	on_signal_stack = is_there(&here);
