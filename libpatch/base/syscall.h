@@ -33,11 +33,12 @@
 	"	.popsection\n"
 
 /*
- * Returns what the kernel returns: -errno on failure. Tests make it fail without a call (base/inject.h). Always inline,
- * also without optimisation: a child on the same stack (sys/tracer.c) must not return from a frame that its parent is
- * still in.
+ * Returns what the kernel returns: -errno on failure. Tests make it fail without a call (base/inject.h). Inline also
+ * without optimisation, for who makes a child on the same stack (sys/tracer.c): that must not return from a frame that
+ * its parent is still in.
  */
-static inline __attribute__((always_inline)) long raw_syscall6(long nr, long a, long b, long c, long d, long e, long f)
+static inline __attribute__((always_inline)) long raw_syscall_inline(long nr, long a, long b, long c, long d, long e,
+								     long f)
 {
 	/* First: a call would change the registers. */
 	long result = -libpatch_inject_system_call(nr);
@@ -52,6 +53,11 @@ static inline __attribute__((always_inline)) long raw_syscall6(long nr, long a, 
 			 : "a"(nr), "D"(a), "S"(b), "d"(c), "r"(r10), "r"(r8), "r"(r9)
 			 : "rcx", "r11", "memory");
 	return result;
+}
+
+static inline long raw_syscall6(long nr, long a, long b, long c, long d, long e, long f)
+{
+	return raw_syscall_inline(nr, a, b, c, d, e, f);
 }
 
 #define RAW_SYSCALL_PICK(_1, _2, _3, _4, _5, _6, _7, name, ...) name

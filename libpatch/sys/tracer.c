@@ -115,7 +115,7 @@ void tracer_run(void (*run)(void *), void *data)
 	/* Yama: a child may trace its parent only when that says so. */
 	raw_syscall(SYS_prctl, PR_SET_PTRACER, PR_SET_PTRACER_ANY, 0, 0, 0);
 	/* No signal at its end: the program's wait() does not see it. */
-	child = raw_syscall(SYS_clone, CLONE_VM | CLONE_VFORK, 0, NULL, NULL, 0);
+	child = raw_syscall_inline(SYS_clone, CLONE_VM | CLONE_VFORK, 0, 0, 0, 0, 0);
 	if (child == 0)
 		tracer_child(run, data);
 	if (child > 0)
